@@ -1,0 +1,87 @@
+"""The error tree. Every error carries its data as attributes and names the remedy in its message.
+
+::
+
+    CohobateError
+    ├── ConfigError          a spec, setting or option is wrong: names the field, the value and what is allowed
+    ├── RecordError          one record is unusable (poison): ``reason`` is a stable code for dead letters
+    ├── TeacherError         the teacher failed or answered something that is not a soft label
+    ├── ProvenanceError      a label was not made by the declared teacher or a truth source
+    ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
+    ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
+    ├── TransitionError      a rollout verb is not legal in the present state
+    └── UnavailableError     an outside service does not answer
+"""
+
+from __future__ import annotations
+
+
+class CohobateError(Exception):
+    """Base of all errors that Cohobate raises on purpose."""
+
+
+class ConfigError(CohobateError):
+    """A configured value is not allowed."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} is {value!r}: {allowed}")
+        self.field, self.value, self.allowed = field, value, allowed
+
+
+class RecordError(CohobateError):
+    """One record cannot be used; it belongs in the dead letters under ``reason`` (a stable snake_case code)."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class TeacherError(CohobateError):
+    """The teacher failed or answered something that is not a valid soft label."""
+
+    def __init__(self, teacher: str, detail: str) -> None:
+        super().__init__(f"teacher {teacher}: {detail}")
+        self.teacher, self.detail = teacher, detail
+
+
+class ProvenanceError(CohobateError):
+    """A label's teacher is not the declared one."""
+
+    def __init__(self, input_id: str, declared: str, found: str) -> None:
+        super().__init__(
+            f"label of input {input_id!r} was made by {found!r}, not by the declared teacher {declared!r}: "
+            "it is refused; if the teacher was replaced on purpose, declare the new digest in the spec"
+        )
+        self.input_id, self.declared, self.found = input_id, declared, found
+
+
+class ArtifactError(CohobateError):
+    """A student artifact cannot be trusted or loaded."""
+
+    def __init__(self, uri: str, detail: str) -> None:
+        super().__init__(f"artifact {uri}: {detail}")
+        self.uri, self.detail = uri, detail
+
+
+class NotFoundError(CohobateError):
+    """A named thing does not exist."""
+
+    def __init__(self, kind: str, name: str, remedy: str) -> None:
+        super().__init__(f"no {kind} {name!r}: {remedy}")
+        self.kind, self.name, self.remedy = kind, name, remedy
+
+
+class TransitionError(CohobateError):
+    """A rollout verb is not legal in the present state."""
+
+    def __init__(self, verb: str, state: str, legal: tuple[str, ...]) -> None:
+        super().__init__(f"cannot {verb} while {state}: legal now are {', '.join(legal) or 'none'}")
+        self.verb, self.state, self.legal = verb, state, legal
+
+
+class UnavailableError(CohobateError):
+    """An outside service does not answer."""
+
+    def __init__(self, service: str, address: str, remedy: str) -> None:
+        super().__init__(f"{service} at {address} does not answer: {remedy}")
+        self.service, self.address, self.remedy = service, address, remedy

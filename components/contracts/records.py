@@ -1,0 +1,232 @@
+"""The records on the wire: typed, versioned, encoded as MessagePack and validated on reading by msgspec.
+
+Every record starts life with ``schema``, its version. A reader ignores fields that it does not know and refuses
+a version that it does not know with :class:`~components.contracts.errors.RecordError`, so that the record goes
+to the dead letters instead of being half understood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal, TypeVar
+
+import msgspec
+
+from components.contracts.errors import RecordError
+
+SCHEMA_VERSION = 1
+"""The version that this code writes, and the only one that it reads so far."""
+
+PROBABILITY_FLOOR = 1e-6
+"""Classes below this probability are left out of a soft label: together they weigh less than its rounding."""
+
+MASS_TOLERANCE = 1e-3
+"""How far a soft label's mass may be from one: float32 softmaxes of a few hundred classes stay within 1e-5."""
+
+Task = Literal["classification", "regression"]
+Arm = Literal["champion", "candidate"]
+
+
+class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """The teacher's answer for one input, or a student's imitation of it.
+
+    ``space`` names the label space with its version (``"magika-v3_3@1"``), or the unit for regression.
+    Classification: ``distribution`` maps class names to probabilities; classes left out have probability zero.
+    Regression: ``value`` with ``scale``, the predictive standard deviation (> 0), in the unit of the target.
+    """
+
+    task: Task
+    space: str
+    distribution: dict[str, float] = {}
+    value: float | None = None
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.task == "regression":
+            if self.value is None or not math.isfinite(self.value):
+                raise ValueError(f"a regression soft label needs a finite value, not {self.value!r}")
+            if self.scale is None or not (math.isfinite(self.scale) and self.scale > 0):
+                raise ValueError(f"a regression soft label needs a finite scale > 0, not {self.scale!r}")
+            return
+        mass = math.fsum(self.distribution.values())
+        if not math.isfinite(mass) or abs(mass - 1.0) > MASS_TOLERANCE:
+            raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
+        if min(self.distribution.values()) < 0:
+            raise ValueError("a soft label's probabilities are not negative")
+
+    @classmethod
+    def of(cls, space: str, classes: tuple[str, ...], probabilities: list[float]) -> SoftLabel:
+        """Make a classification soft label from probabilities in the order of ``classes``, renormalised to one."""
+        if len(classes) != len(probabilities):
+            raise ValueError(f"{len(probabilities)} probabilities for {len(classes)} classes")
+        kept = {c: float(p) for c, p in zip(classes, probabilities, strict=True) if not p < PROBABILITY_FLOOR}
+        mass = math.fsum(kept.values())
+        if not math.isfinite(mass) or abs(mass - 1.0) > MASS_TOLERANCE:
+            raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
+        return cls(task="classification", space=space, distribution={c: p / mass for c, p in kept.items()})
+
+    @property
+    def label(self) -> str:
+        """The most probable class (the first by name among equals); for regression the value as text."""
+        if self.task == "regression":
+            return repr(self.value)
+        return min(self.distribution, key=lambda c: (-self.distribution[c], c))
+
+    @property
+    def confidence(self) -> float:
+        """The probability of :attr:`label`, in [0, 1]; for regression ``1 / (1 + scale)``."""
+        if self.task == "regression":
+            return 1.0 / (1.0 + float(self.scale or 0.0))
+        return max(self.distribution.values())
+
+    @property
+    def entropy(self) -> float:
+        """Shannon entropy in nats; for regression the differential entropy of a normal with this scale."""
+        if self.task == "regression":
+            return 0.5 * math.log(2 * math.pi * math.e * float(self.scale or 1.0) ** 2)
+        return -math.fsum(p * math.log(p) for p in self.distribution.values() if p > 0) + 0.0
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of traffic. ``key`` is the entity (sender, user, tenant); ``time`` is event time, Unix seconds."""
+
+    schema: int = SCHEMA_VERSION
+    workload: str
+    id: str
+    key: str
+    time: float
+    payload: bytes
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("an input needs an id")
+        if not (math.isfinite(self.time) and self.time > 0):
+            raise ValueError(f"an input's time is Unix seconds > 0, not {self.time!r}")
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """A soft label made by the teacher, with the input it was made for (so that a window needs one topic only).
+
+    ``key`` identifies the labelling: see :func:`label_key`. ``teacher`` is ``name@digest``.
+    """
+
+    schema: int = SCHEMA_VERSION
+    key: str
+    teacher: str
+    soft: SoftLabel
+    input: Input
+    labelled_at: float
+
+
+class Truth(msgspec.Struct, frozen=True, kw_only=True):
+    """A gold label that arrived late or came from a person; ``label`` for classification, ``value`` for regression.
+
+    ``time`` is the event time of the input; ``known_at`` is when the truth became known (both Unix seconds).
+    """
+
+    schema: int = SCHEMA_VERSION
+    workload: str
+    input_id: str
+    time: float
+    known_at: float
+    source: str
+    label: str | None = None
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.label is None) == (self.value is None):
+            raise ValueError("a truth has either a label or a value")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One student's answer to one request, as telemetry: the soft label or the error, and what it took."""
+
+    arm: Arm
+    version: str
+    ok: bool
+    latency_ms: float
+    label: str | None = None
+    confidence: float | None = None
+    entropy: float | None = None
+    error: str | None = None
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway did with one input: the served answer and, in shadow, the candidate's unserved one."""
+
+    schema: int = SCHEMA_VERSION
+    workload: str
+    request_id: str
+    input_id: str
+    key: str
+    time: float
+    content: str
+    answer: Answer
+    shadow: Answer | None = None
+    audited: bool = False
+    deferred: bool = False
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that could not be used, with all that is needed to understand or replay it."""
+
+    schema: int = SCHEMA_VERSION
+    workload: str
+    reason: str
+    detail: str
+    error: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes]
+    at: float
+
+
+R = TypeVar("R", Input, Label, Truth, Prediction, DeadLetter)
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_version = msgspec.msgpack.Decoder(_Versioned)
+_decoders = {t: msgspec.msgpack.Decoder(t) for t in (Input, Label, Truth, Prediction, DeadLetter)}
+
+
+def encode(record: Input | Label | Truth | Prediction | DeadLetter) -> bytes:
+    """Encode a record for the wire."""
+    return _encoder.encode(record)
+
+
+def decode(kind: type[R], data: bytes) -> R:
+    """Decode and validate a record.
+
+    Raises:
+        RecordError: ``undecodable``, ``unknown_schema`` or ``invalid`` as its reason.
+    """
+    try:
+        version = _version.decode(data).schema
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise RecordError("unknown_schema", f"{kind.__name__} of schema {version}; this reader knows {SCHEMA_VERSION}")
+    try:
+        record: R = _decoders[kind].decode(data)
+    except msgspec.ValidationError as error:
+        raise RecordError("invalid", f"{kind.__name__}: {error}") from error
+    return record
+
+
+def content_hash(payload: bytes) -> str:
+    """SHA-256 of a payload in hex: two inputs with the same content share it."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def label_key(payload: bytes, teacher: str, space: str) -> str:
+    """The identity of a labelling: same content, same teacher, same label space and schema give the same key."""
+    parts = (content_hash(payload), teacher, space, str(SCHEMA_VERSION))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""Artifacts by URI through fsspec: ``file://`` by default, ``s3://`` and others by setting."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import fsspec
+
+from components.contracts.errors import ArtifactError
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256 in hex, the digest that artifacts and snapshots are named and checked by."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def put_bytes(uri: str, data: bytes) -> None:
+    """Write ``data`` at ``uri`` at once: a reader sees the old content or the new, never a part."""
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    with filesystem.transaction, filesystem.open(path, "wb") as file:
+        file.write(data)
+
+
+def get_bytes(uri: str, digest: str | None = None) -> bytes:
+    """Read ``uri`` whole; with ``digest`` given, refuse other content.
+
+    Raises:
+        ArtifactError: it does not exist, or its SHA-256 is another.
+    """
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read()
+    except FileNotFoundError as error:
+        raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
+    found = digest_of(data)
+    if digest is not None and found != digest:
+        raise ArtifactError(uri, f"has digest {found[:12]}, expected {digest[:12]}: it was changed after it was registered")
+    return data
+
+
+def local_path(uri: str) -> Path:
+    """The path of a ``file://`` URI.
+
+    Raises:
+        ArtifactError: the URI is not on this machine.
+    """
+    if not uri.startswith("file://"):
+        raise ArtifactError(uri, "is not a local file")
+    return Path(uri.removeprefix("file://"))

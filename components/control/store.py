@@ -1,0 +1,286 @@
+"""Reading and writing the control database. Decisions are made elsewhere; here they become durable.
+
+Every write is one transaction. The database is brought to the newest schema with Alembic by :meth:`ControlStore.migrate`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import create_engine, delete, event, func, select
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from components.control.intent import Intent
+from components.control.tables import (
+    AckRow,
+    AlarmRow,
+    GaugeRow,
+    OrderRow,
+    RolloutRow,
+    RoutingRow,
+    RunRow,
+    WindowRow,
+)
+from components.contracts.errors import CohobateError, NotFoundError
+
+Clock = Callable[[], float]
+
+
+class StaleRevisionError(CohobateError):
+    """Somebody else changed the row since it was read: read again and decide again."""
+
+    def __init__(self, what: str, expected: int, found: int) -> None:
+        super().__init__(f"{what} is at revision {found}, not {expected}: read it again and decide again")
+        self.what, self.expected, self.found = what, expected, found
+
+
+class ControlStore:
+    """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process."""
+
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if url.startswith("sqlite"):
+            event.listen(self.engine, "connect", _tune_sqlite)
+        self._session = sessionmaker(self.engine, expire_on_commit=False)
+        self.clock = clock
+        self.url = url
+
+    def session(self) -> Session:
+        """A session for one transaction: ``with store.session() as s, s.begin(): ...``."""
+        return self._session()
+
+    def migrate(self) -> None:
+        """Create the schema or bring it to the newest version."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        with self.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    # Routing: the durable intent.
+
+    def intent(self, workload: str) -> tuple[int, Intent]:
+        """The revision and intent of a workload; revision 0 and an empty intent where there is none yet."""
+        with self.session() as s:
+            row = s.get(RoutingRow, workload)
+            return (row.revision, msgspec.convert(row.intent, Intent)) if row else (0, Intent())
+
+    def put_intent(self, workload: str, expected: int, intent: Intent) -> int:
+        """Write the intent if the revision is still ``expected``; returns the new revision.
+
+        Raises:
+            StaleRevisionError: somebody else wrote it first.
+        """
+        with self.session() as s, s.begin():
+            row = s.get(RoutingRow, workload, with_for_update=True)
+            found = row.revision if row else 0
+            if found != expected:
+                raise StaleRevisionError(f"routing of {workload}", expected, found)
+            if row is None:
+                s.add(RoutingRow(workload=workload, revision=1, intent=msgspec.to_builtins(intent)))
+                return 1
+            row.revision, row.intent = expected + 1, msgspec.to_builtins(intent)
+            return expected + 1
+
+    def renew_lease(self, workload: str, epoch: int, until: float) -> None:
+        """Move the lease's end without a new revision (replicas re-read the intent on every poll)."""
+        with self.session() as s, s.begin():
+            row = s.get(RoutingRow, workload, with_for_update=True)
+            if row is not None and row.intent.get("epoch", 0) == epoch:
+                row.intent = {**row.intent, "lease_until": until}
+
+    def acknowledge(self, workload: str, replica: str, revision: int, detail: dict[str, Any]) -> None:
+        """Say that a replica has applied a revision (also its heartbeat)."""
+        with self.session() as s, s.begin():
+            s.merge(AckRow(workload=workload, replica=replica, revision=revision, at=self.clock(), detail=detail))
+
+    def acknowledgements(self, workload: str, alive_within: float = 5.0) -> list[AckRow]:
+        """Acknowledgements of the replicas whose heartbeat is at most ``alive_within`` seconds old."""
+        with self.session() as s:
+            query = select(AckRow).where(AckRow.workload == workload, AckRow.at >= self.clock() - alive_within)
+            return list(s.scalars(query.order_by(AckRow.replica)))
+
+    def forget_replica(self, workload: str, replica: str) -> None:
+        """Remove a replica that shut down."""
+        with self.session() as s, s.begin():
+            s.execute(delete(AckRow).where(AckRow.workload == workload, AckRow.replica == replica))
+
+    # Orders: verbs with an idempotency key.
+
+    def order(
+        self, workload: str, verb: str, actor: str, reason: str, args: dict[str, Any] | None = None, key: str = ""
+    ) -> str:
+        """Place an order; the same ``key`` again places nothing new. Returns the order's id."""
+        key = key or uuid.uuid4().hex
+        with self.session() as s, s.begin():
+            if s.get(OrderRow, key) is None:
+                seq = (s.scalar(select(func.max(OrderRow.seq))) or 0) + 1
+                s.add(
+                    OrderRow(
+                        id=key, seq=seq, workload=workload, verb=verb, args=args or {}, actor=actor,
+                        reason=reason, created_at=self.clock(),
+                    )
+                )  # fmt: skip
+        return key
+
+    def open_orders(self, workload: str) -> list[OrderRow]:
+        """Orders that wait, oldest first."""
+        with self.session() as s:
+            query = select(OrderRow).where(OrderRow.workload == workload, OrderRow.done_at.is_(None))
+            return list(s.scalars(query.order_by(OrderRow.seq)))
+
+    def finish_order(self, order_id: str, ok: bool, outcome: str) -> None:
+        """Record what came of an order."""
+        with self.session() as s, s.begin():
+            row = s.get_one(OrderRow, order_id)
+            row.done_at, row.ok, row.outcome = self.clock(), ok, outcome
+
+    def get_order(self, order_id: str) -> OrderRow:
+        """One order.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        with self.session() as s:
+            row = s.get(OrderRow, order_id)
+            if row is None:
+                raise NotFoundError("order", order_id, "list them with 'cohobate rollout orders'")
+            return row
+
+    def await_order(self, order_id: str, timeout: float = 30.0, poll: float = 0.05) -> OrderRow:
+        """Wait until an order is done; returns it as it is when ``timeout`` seconds are over."""
+        deadline = time.monotonic() + timeout
+        while (row := self.get_order(order_id)).done_at is None and time.monotonic() < deadline:
+            time.sleep(poll)
+        return row
+
+    # Rollouts.
+
+    def put_rollout(
+        self, rollout_id: str, workload: str, expected: int, active: bool, state: dict[str, Any]
+    ) -> int:
+        """Write a rollout's state if its revision is still ``expected`` (0: new); returns the new revision.
+
+        Raises:
+            StaleRevisionError: somebody else wrote it first.
+        """
+        with self.session() as s, s.begin():
+            row = s.get(RolloutRow, rollout_id, with_for_update=True)
+            found = row.revision if row else 0
+            if found != expected:
+                raise StaleRevisionError(f"rollout {rollout_id}", expected, found)
+            if row is None:
+                s.add(
+                    RolloutRow(
+                        id=rollout_id, workload=workload, revision=1, active=active, created_at=self.clock(),
+                        state=state,
+                    )
+                )  # fmt: skip
+                return 1
+            row.revision, row.active, row.state = expected + 1, active, state
+            return expected + 1
+
+    def rollouts(self, workload: str) -> list[RolloutRow]:
+        """All rollouts of a workload, oldest first."""
+        with self.session() as s:
+            query = select(RolloutRow).where(RolloutRow.workload == workload)
+            return list(s.scalars(query.order_by(RolloutRow.created_at, RolloutRow.id)))
+
+    def active_rollout(self, workload: str) -> RolloutRow | None:
+        """The rollout under way, if there is one."""
+        with self.session() as s:
+            query = select(RolloutRow).where(RolloutRow.workload == workload, RolloutRow.active)
+            return s.scalars(query.order_by(RolloutRow.created_at)).first()
+
+    # Windows (snapshots).
+
+    def add_window(self, row: WindowRow) -> None:
+        """Record a snapshot; recording the same digest again changes nothing."""
+        with self.session() as s, s.begin():
+            if s.get(WindowRow, (row.digest, row.workload)) is None:
+                s.add(row)
+
+    def windows(self, workload: str) -> list[WindowRow]:
+        """All snapshots of a workload, oldest first."""
+        with self.session() as s:
+            query = select(WindowRow).where(WindowRow.workload == workload)
+            return list(s.scalars(query.order_by(WindowRow.number)))
+
+    # Pipeline runs.
+
+    def start_run(self, workload: str, pipeline: str, reason: str, actor: str) -> str:
+        """Record that a pipeline run starts; returns its id."""
+        run_id = f"{pipeline}-{uuid.uuid4().hex[:12]}"
+        with self.session() as s, s.begin():
+            s.add(
+                RunRow(
+                    id=run_id, workload=workload, pipeline=pipeline, reason=reason, actor=actor,
+                    started_at=self.clock(), status="running", detail={},
+                )
+            )  # fmt: skip
+        return run_id
+
+    def finish_run(self, run_id: str, status: str, detail: dict[str, Any]) -> None:
+        """Record how a run ended (``succeeded``, ``failed``, ``abandoned``)."""
+        with self.session() as s, s.begin():
+            row = s.get_one(RunRow, run_id)
+            row.status, row.finished_at, row.detail = status, self.clock(), detail
+
+    def runs(self, workload: str) -> list[RunRow]:
+        """All runs of a workload, oldest first."""
+        with self.session() as s:
+            return list(s.scalars(select(RunRow).where(RunRow.workload == workload).order_by(RunRow.started_at)))
+
+    # Alarms and gauges.
+
+    def raise_alarm(self, workload: str, kind: str, input_index: int, detail: dict[str, Any]) -> None:
+        """Record a monitor's alarm."""
+        with self.session() as s, s.begin():
+            s.add(
+                AlarmRow(workload=workload, kind=kind, input_index=input_index, at=self.clock(), detail=detail)
+            )
+
+    def alarms(self, workload: str, since: float = 0.0) -> Sequence[AlarmRow]:
+        """Alarms raised at or after ``since``, oldest first."""
+        with self.session() as s:
+            query = select(AlarmRow).where(AlarmRow.workload == workload, AlarmRow.at >= since)
+            return list(s.scalars(query.order_by(AlarmRow.id)))
+
+    def put_gauge(self, workload: str, name: str, value: dict[str, Any]) -> None:
+        """Record the last value of a gauge."""
+        with self.session() as s, s.begin():
+            s.merge(GaugeRow(workload=workload, name=name, at=self.clock(), value=value))
+
+    def gauges(self, workload: str) -> dict[str, GaugeRow]:
+        """The last value of every gauge, by name."""
+        with self.session() as s:
+            return {r.name: r for r in s.scalars(select(GaugeRow).where(GaugeRow.workload == workload))}
+
+    def workloads(self) -> list[str]:
+        """Names of all workloads that the control database knows."""
+        with self.session() as s:
+            names = set(s.scalars(select(RoutingRow.workload))) | set(s.scalars(select(WindowRow.workload)))
+            return sorted(names | set(s.scalars(select(GaugeRow.workload))))
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=15000")
+    cursor.close()

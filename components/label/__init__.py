@@ -1,0 +1,1 @@
+"""Labelling: teachers behind one contract, and the labeler that asks them."""

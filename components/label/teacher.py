@@ -1,0 +1,34 @@
+"""The contract of teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from components.contracts.records import SoftLabel, Task
+
+
+class Teacher(Protocol):
+    """The expensive model whose behaviour is kept.
+
+    ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
+    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression).
+    """
+
+    name: str
+    digest: str
+    task: Task
+    space: str
+    classes: tuple[str, ...]
+
+    def label(self, payloads: Sequence[Any]) -> list[SoftLabel]:
+        """Soft labels of decoded payloads, one for each, in order.
+
+        Raises:
+            TeacherError: the model failed.
+        """
+
+
+def reference(teacher: Teacher) -> str:
+    """``name@digest``, as it stands in every label."""
+    return f"{teacher.name}@{teacher.digest}"

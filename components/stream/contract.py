@@ -1,0 +1,97 @@
+"""What the platform asks of a stream. Implementations: :mod:`components.stream.kafka`, :mod:`components.stream.memory`.
+
+Consumers are assigned partitions by hand and keep their position under a group name; ``commit`` makes it durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """One record as read. ``timestamp`` is Unix seconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes]
+    timestamp: float
+
+
+Positions = Mapping[TopicPartition, int]
+"""The next offset to read, by partition."""
+
+
+class Producer(Protocol):
+    """Writes records. ``send`` does not wait; ``flush`` waits until all that was sent is durable.
+
+    Raises:
+        UnavailableError: from ``flush``, when the broker did not confirm everything in time.
+    """
+
+    def send(self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
+        """Queue a record. Records with the same key keep their order."""
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until everything sent is acknowledged by all in-sync replicas."""
+
+    def close(self) -> None:
+        """Flush and release the connection."""
+
+
+class Consumer(Protocol):
+    """Reads records of its assigned partitions, each in order."""
+
+    def poll(self, max_records: int = 500, timeout: float = 0.5) -> list[Record]:
+        """Up to ``max_records`` records, waiting up to ``timeout`` seconds for the first."""
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset that ``poll`` would return, by partition."""
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """The offset after the last record, by partition."""
+
+    def commit(self, positions: Positions | None = None) -> None:
+        """Make ``positions`` (default: the present ones) durable under the group.
+
+        Raises:
+            ValueError: the consumer was opened without a group.
+        """
+
+    def lag(self) -> int:
+        """Records between the present positions and the ends."""
+
+    def close(self) -> None:
+        """Release the connection; does not commit."""
+
+
+class Broker(Protocol):
+    """A connection factory."""
+
+    def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
+        """Create the topics that do not exist yet."""
+
+    def producer(self) -> Producer:
+        """A new producer."""
+
+    def consumer(
+        self,
+        topics: Iterable[str],
+        group: str | None = None,
+        start: Literal["earliest", "latest"] | Positions = "earliest",
+        partitions: Iterable[TopicPartition] | None = None,
+    ) -> Consumer:
+        """A new consumer of all partitions of ``topics`` (or of ``partitions`` only).
+
+        It starts at the group's committed positions where there are some, else at ``start``.
+        """

@@ -1,0 +1,1 @@
+"""The student as it is served: card, features, and the ONNX runtime. Imports no torch."""
