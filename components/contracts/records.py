@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -194,7 +194,8 @@ class _Versioned(msgspec.Struct):
 
 _encoder = msgspec.msgpack.Encoder()
 _version = msgspec.msgpack.Decoder(_Versioned)
-_decoders = {t: msgspec.msgpack.Decoder(t) for t in (Input, Label, Truth, Prediction, DeadLetter)}
+_kinds: tuple[type[msgspec.Struct], ...] = (Input, Label, Truth, Prediction, DeadLetter)
+_decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {k: msgspec.msgpack.Decoder(k) for k in _kinds}
 
 
 def encode(record: Input | Label | Truth | Prediction | DeadLetter) -> bytes:
@@ -207,6 +208,7 @@ def decode(kind: type[R], data: bytes) -> R:
 
     Raises:
         RecordError: ``undecodable``, ``unknown_schema`` or ``invalid`` as its reason.
+
     """
     try:
         version = _version.decode(data).schema

@@ -29,14 +29,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of the spec's sections: frozen, keyword-only, no unknown fields."""
 
 
-class Factory(Section):
+class Factory(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Python object by reference and the options it is called with."""
 
     factory: str
     options: dict[str, Any] = {}
 
 
-class Payload(Section):
+class Payload(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the bytes of an input become what the teacher and the featuriser take.
 
     ``decoder``: ``raw`` (bytes), ``text`` (UTF-8 str), ``json`` (any JSON value), or a reference to a function
@@ -47,7 +47,7 @@ class Payload(Section):
     max_bytes: Count = 65_536
 
 
-class Variant(Section):
+class Variant(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One shape of student. ``dim``: width of the embedding; ``hidden``: width of the one hidden layer."""
 
     name: Name
@@ -55,7 +55,7 @@ class Variant(Section):
     hidden: Count = 64
 
 
-class Student(Section):
+class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
     ``temperature``: softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531).
@@ -75,7 +75,7 @@ class Student(Section):
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
 
 
-class Limits(Section):
+class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the gate demands of a candidate, measured on the exported artifact. ``None`` means not demanded.
 
     ``min_accuracy`` and ``min_agreement`` (with the teacher) are shares on the new window's holdout; ``max_loss``
@@ -98,7 +98,7 @@ class Limits(Section):
     min_teacher_accuracy: Share | None = None
 
 
-class Monitor(Section):
+class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Drift and entropy monitors. ``window`` inputs are compared with a reference of at least ``reference``.
 
     ``alpha`` is the false-alarm rate of one look at one window over all columns together; ``min_effect`` is the
@@ -112,7 +112,7 @@ class Monitor(Section):
     resamples: Count = 400
 
 
-class Trigger(Section):
+class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When an update pays. ``min_labels`` new labels start one by themselves; an alarm starts one at ``alarm_labels``.
 
     ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
@@ -123,7 +123,7 @@ class Trigger(Section):
     cooldown_seconds: Annotated[float, Meta(ge=0.0)] = 300.0
 
 
-class Step(Section):
+class Step(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One step of a rollout: the candidate's share of requests, and the evidence that the step needs.
 
     ``min_requests`` counts requests answered in this step by either arm; ``min_candidate`` counts the candidate's
@@ -135,7 +135,7 @@ class Step(Section):
     min_candidate: Count = 1
 
 
-class RolloutPolicy(Section):
+class RolloutPolicy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a candidate takes over. Weight 0 as the first step is the shadow.
 
     ``alpha``: chance, over the whole rollout and all guards together, that a candidate no worse than allowed is
@@ -160,9 +160,10 @@ class RolloutPolicy(Section):
     lease_seconds: Positive = 15.0
 
 
-class Serve(Section):
+class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The gateway. ``defer_below``: confidence under which an answer says ``defer``; ``audit_share``: share of
-    requests whose input is audited against the teacher (by a hash of the input id, so that it can be recomputed)."""
+    requests whose input is audited against the teacher (by a hash of the input id, so that it can be recomputed).
+    """
 
     replicas: Count = 2
     defer_below: Share = 0.0
@@ -171,7 +172,7 @@ class Serve(Section):
     buffer_records: Count = 10_000
 
 
-class Label(Section):
+class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The labeler. ``batch``: inputs per call of the teacher; ``linger_seconds``: longest wait to fill one.
 
     ``remember``: how many labelling keys are kept so that repeated content is not labelled again.
@@ -182,7 +183,7 @@ class Label(Section):
     remember: Count = 200_000
 
 
-class Spec(Section):
+class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One workload. ``name`` is in every topic, model, row and metric; ``unit`` is the target's for regression."""
 
     name: Name
@@ -226,6 +227,7 @@ def load_spec(path: str | Path) -> Spec:
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a field that is unknown or out of range.
+
     """
     path = Path(path)
     if not path.is_file():
@@ -245,6 +247,7 @@ def resolve(reference: str, source: str = "") -> Any:
 
     Raises:
         ConfigError: the module, file or name does not exist.
+
     """
     module_name, _, name = reference.partition(":")
     if not name:
@@ -281,6 +284,7 @@ def build(factory: Factory, source: str = "") -> Any:
 
     Raises:
         ConfigError: the reference is wrong, or the object does not take these options.
+
     """
     made = resolve(factory.factory, source)
     try:

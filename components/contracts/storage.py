@@ -28,6 +28,7 @@ def get_bytes(uri: str, digest: str | None = None) -> bytes:
 
     Raises:
         ArtifactError: it does not exist, or its SHA-256 is another.
+
     """
     try:
         with fsspec.open(uri, "rb") as file:
@@ -36,7 +37,9 @@ def get_bytes(uri: str, digest: str | None = None) -> bytes:
         raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
     found = digest_of(data)
     if digest is not None and found != digest:
-        raise ArtifactError(uri, f"has digest {found[:12]}, expected {digest[:12]}: it was changed after it was registered")
+        raise ArtifactError(
+            uri, f"has digest {found[:12]}, expected {digest[:12]}: it was changed after it was registered"
+        )
     return data
 
 
@@ -45,6 +48,7 @@ def local_path(uri: str) -> Path:
 
     Raises:
         ArtifactError: the URI is not on this machine.
+
     """
     if not uri.startswith("file://"):
         raise ArtifactError(uri, "is not a local file")

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, delete, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from components.contracts.errors import CohobateError, NotFoundError
 from components.control.intent import Intent
 from components.control.tables import (
     AckRow,
@@ -27,7 +28,6 @@ from components.control.tables import (
     RunRow,
     WindowRow,
 )
-from components.contracts.errors import CohobateError, NotFoundError
 
 Clock = Callable[[], float]
 
@@ -85,6 +85,7 @@ class ControlStore:
 
         Raises:
             StaleRevisionError: somebody else wrote it first.
+
         """
         with self.session() as s, s.begin():
             row = s.get(RoutingRow, workload, with_for_update=True)
@@ -123,7 +124,13 @@ class ControlStore:
     # Orders: verbs with an idempotency key.
 
     def order(
-        self, workload: str, verb: str, actor: str, reason: str, args: dict[str, Any] | None = None, key: str = ""
+        self,
+        workload: str,
+        verb: str,
+        actor: str,
+        reason: str,
+        args: dict[str, Any] | None = None,
+        key: str = "",
     ) -> str:
         """Place an order; the same ``key`` again places nothing new. Returns the order's id."""
         key = key or uuid.uuid4().hex
@@ -155,6 +162,7 @@ class ControlStore:
 
         Raises:
             NotFoundError: there is none with this id.
+
         """
         with self.session() as s:
             row = s.get(OrderRow, order_id)
@@ -171,13 +179,12 @@ class ControlStore:
 
     # Rollouts.
 
-    def put_rollout(
-        self, rollout_id: str, workload: str, expected: int, active: bool, state: dict[str, Any]
-    ) -> int:
+    def put_rollout(self, rollout_id: str, workload: str, expected: int, active: bool, state: dict[str, Any]) -> int:
         """Write a rollout's state if its revision is still ``expected`` (0: new); returns the new revision.
 
         Raises:
             StaleRevisionError: somebody else wrote it first.
+
         """
         with self.session() as s, s.begin():
             row = s.get(RolloutRow, rollout_id, with_for_update=True)
@@ -251,9 +258,7 @@ class ControlStore:
     def raise_alarm(self, workload: str, kind: str, input_index: int, detail: dict[str, Any]) -> None:
         """Record a monitor's alarm."""
         with self.session() as s, s.begin():
-            s.add(
-                AlarmRow(workload=workload, kind=kind, input_index=input_index, at=self.clock(), detail=detail)
-            )
+            s.add(AlarmRow(workload=workload, kind=kind, input_index=input_index, at=self.clock(), detail=detail))
 
     def alarms(self, workload: str, since: float = 0.0) -> Sequence[AlarmRow]:
         """Alarms raised at or after ``since``, oldest first."""

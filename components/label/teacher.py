@@ -26,6 +26,7 @@ class Teacher(Protocol):
 
         Raises:
             TeacherError: the model failed.
+
         """
 
 

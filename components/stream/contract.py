@@ -37,9 +37,12 @@ class Producer(Protocol):
 
     Raises:
         UnavailableError: from ``flush``, when the broker did not confirm everything in time.
+
     """
 
-    def send(self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
+    def send(
+        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
+    ) -> None:
         """Queue a record. Records with the same key keep their order."""
 
     def flush(self, timeout: float = 30.0) -> None:
@@ -66,6 +69,7 @@ class Consumer(Protocol):
 
         Raises:
             ValueError: the consumer was opened without a group.
+
         """
 
     def lag(self) -> int:
