@@ -1,0 +1,1 @@
+"""The local stack, the command ``cohobate``, and the demo."""

@@ -9,6 +9,7 @@
     ├── ProvenanceError      a label was not made by the declared teacher or a truth source
     ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
+    ├── LedgerError          the ledger was changed, cut or reordered: names the first bad entry
     ├── TransitionError      a rollout verb is not legal in the present state
     └── UnavailableError     an outside service does not answer
 """
@@ -69,6 +70,17 @@ class NotFoundError(CohobateError):
     def __init__(self, kind: str, name: str, remedy: str) -> None:
         super().__init__(f"no {kind} {name!r}: {remedy}")
         self.kind, self.name, self.remedy = kind, name, remedy
+
+
+class LedgerError(CohobateError):
+    """The ledger is not what was written; ``seq`` is the first entry that does not fit (from 1)."""
+
+    def __init__(self, seq: int, detail: str) -> None:
+        super().__init__(
+            f"ledger entry {seq} {detail}: entries from {seq} on prove nothing; restore the control database from a "
+            "backup whose ledger verifies, and find out who wrote to the table"
+        )
+        self.seq, self.detail = seq, detail
 
 
 class TransitionError(CohobateError):

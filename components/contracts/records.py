@@ -24,6 +24,9 @@ PROBABILITY_FLOOR = 1e-6
 MASS_TOLERANCE = 1e-3
 """How far a soft label's mass may be from one: float32 softmaxes of a few hundred classes stay within 1e-5."""
 
+LATEST_TIME = 9_214_646_400.0
+"""The last time that a record may carry (Unix seconds, the start of 2262): nanosecond timestamps end there."""
+
 Task = Literal["classification", "regression"]
 Arm = Literal["champion", "candidate"]
 
@@ -101,8 +104,8 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("an input needs an id")
-        if not (math.isfinite(self.time) and self.time > 0):
-            raise ValueError(f"an input's time is Unix seconds > 0, not {self.time!r}")
+        if not 0 < self.time <= LATEST_TIME:
+            raise ValueError(f"an input's time is Unix seconds > 0 and before 2262, not {self.time!r}")
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +120,10 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     soft: SoftLabel
     input: Input
     labelled_at: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.labelled_at <= LATEST_TIME:
+            raise ValueError(f"a label's time is Unix seconds before 2262, not {self.labelled_at!r}")
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +144,10 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.label is None) == (self.value is None):
             raise ValueError("a truth has either a label or a value")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a truth's value is finite, not {self.value!r}")
+        if not 0 <= self.known_at <= LATEST_TIME:
+            raise ValueError(f"a truth's known_at is Unix seconds before 2262, not {self.known_at!r}")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

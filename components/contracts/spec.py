@@ -161,8 +161,11 @@ class RolloutPolicy(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The gateway. ``defer_below``: confidence under which an answer says ``defer``; ``audit_share``: share of
-    requests whose input is audited against the teacher (by a hash of the input id, so that it can be recomputed).
+    """The gateway.
+
+    ``defer_below``: confidence under which an answer says ``defer``; ``audit_share``: share of requests whose input
+    is audited against the teacher (by a hash of the input id, so that it can be recomputed); ``buffer_records``:
+    telemetry kept while the stream is slow, beyond which it is dropped and counted.
     """
 
     replicas: Count = 2

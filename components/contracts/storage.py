@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -16,11 +18,29 @@ def digest_of(data: bytes) -> str:
 
 
 def put_bytes(uri: str, data: bytes) -> None:
-    """Write ``data`` at ``uri`` at once: a reader sees the old content or the new, never a part."""
+    """Write ``data`` at ``uri`` at once: a reader sees the old content or the new, never a part.
+
+    On a local disk: a temporary file in the same folder, forced to the disk, then renamed (fsspec's own
+    transactions move the file from the system's temporary folder, perhaps across disks, and are shared by all
+    threads). Object stores replace an object at once by themselves.
+    """
     filesystem, path = fsspec.core.url_to_fs(uri)
-    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    with filesystem.transaction, filesystem.open(path, "wb") as file:
-        file.write(data)
+    folder = path.rsplit("/", 1)[0]
+    filesystem.makedirs(folder, exist_ok=True)
+    if "file" not in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
+        filesystem.pipe_file(path, data)
+        return
+    descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def get_bytes(uri: str, digest: str | None = None) -> bytes:

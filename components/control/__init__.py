@@ -1,1 +1,1 @@
-"""The control database: durable intent, orders, rollouts, windows, runs, alarms. SQLite by default, any SQLAlchemy URL."""
+"""The control database: intent, orders, rollouts, windows, runs, alarms. SQLite by default, any SQLAlchemy URL."""

@@ -1,6 +1,7 @@
 """Reading and writing the control database. Decisions are made elsewhere; here they become durable.
 
-Every write is one transaction. The database is brought to the newest schema with Alembic by :meth:`ControlStore.migrate`.
+Every write is one transaction (:mod:`components.control.database`). A row with a revision is written only by who
+has seen its last one.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import create_engine, delete, event, func, select
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 
-from components.contracts.errors import CohobateError, NotFoundError
+from components.contracts.errors import NotFoundError
+from components.control.database import Database, StaleRevisionError
 from components.control.intent import Intent
 from components.control.tables import (
     AckRow,
@@ -29,48 +29,17 @@ from components.control.tables import (
     WindowRow,
 )
 
+__all__ = ["Clock", "ControlStore", "StaleRevisionError"]
+
 Clock = Callable[[], float]
 
 
-class StaleRevisionError(CohobateError):
-    """Somebody else changed the row since it was read: read again and decide again."""
-
-    def __init__(self, what: str, expected: int, found: int) -> None:
-        super().__init__(f"{what} is at revision {found}, not {expected}: read it again and decide again")
-        self.what, self.expected, self.found = what, expected, found
-
-
-class ControlStore:
+class ControlStore(Database):
     """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process."""
 
     def __init__(self, url: str, clock: Clock = time.time) -> None:
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self.engine: Engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        if url.startswith("sqlite"):
-            event.listen(self.engine, "connect", _tune_sqlite)
-        self._session = sessionmaker(self.engine, expire_on_commit=False)
+        super().__init__(url)
         self.clock = clock
-        self.url = url
-
-    def session(self) -> Session:
-        """A session for one transaction: ``with store.session() as s, s.begin(): ...``."""
-        return self._session()
-
-    def migrate(self) -> None:
-        """Create the schema or bring it to the newest version."""
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-        with self.engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
 
     # Routing: the durable intent.
 
@@ -87,7 +56,7 @@ class ControlStore:
             StaleRevisionError: somebody else wrote it first.
 
         """
-        with self.session() as s, s.begin():
+        with self.compared(f"routing of {workload}", expected) as s:
             row = s.get(RoutingRow, workload, with_for_update=True)
             found = row.revision if row else 0
             if found != expected:
@@ -100,14 +69,14 @@ class ControlStore:
 
     def renew_lease(self, workload: str, epoch: int, until: float) -> None:
         """Move the lease's end without a new revision (replicas re-read the intent on every poll)."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             row = s.get(RoutingRow, workload, with_for_update=True)
             if row is not None and row.intent.get("epoch", 0) == epoch:
                 row.intent = {**row.intent, "lease_until": until}
 
     def acknowledge(self, workload: str, replica: str, revision: int, detail: dict[str, Any]) -> None:
         """Say that a replica has applied a revision (also its heartbeat)."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             s.merge(AckRow(workload=workload, replica=replica, revision=revision, at=self.clock(), detail=detail))
 
     def acknowledgements(self, workload: str, alive_within: float = 5.0) -> list[AckRow]:
@@ -118,7 +87,7 @@ class ControlStore:
 
     def forget_replica(self, workload: str, replica: str) -> None:
         """Remove a replica that shut down."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             s.execute(delete(AckRow).where(AckRow.workload == workload, AckRow.replica == replica))
 
     # Orders: verbs with an idempotency key.
@@ -134,15 +103,18 @@ class ControlStore:
     ) -> str:
         """Place an order; the same ``key`` again places nothing new. Returns the order's id."""
         key = key or uuid.uuid4().hex
-        with self.session() as s, s.begin():
-            if s.get(OrderRow, key) is None:
-                seq = (s.scalar(select(func.max(OrderRow.seq))) or 0) + 1
-                s.add(
-                    OrderRow(
-                        id=key, seq=seq, workload=workload, verb=verb, args=args or {}, actor=actor,
-                        reason=reason, created_at=self.clock(),
-                    )
-                )  # fmt: skip
+        try:
+            with self.transaction() as s:
+                if s.get(OrderRow, key) is None:
+                    seq = (s.scalar(select(func.max(OrderRow.seq))) or 0) + 1
+                    s.add(
+                        OrderRow(
+                            id=key, seq=seq, workload=workload, verb=verb, args=args or {}, actor=actor,
+                            reason=reason, created_at=self.clock(),
+                        )
+                    )  # fmt: skip
+        except IntegrityError:
+            self.get_order(key)  # another process placed it between our look and our insert
         return key
 
     def open_orders(self, workload: str) -> list[OrderRow]:
@@ -152,9 +124,16 @@ class ControlStore:
             return list(s.scalars(query.order_by(OrderRow.seq)))
 
     def finish_order(self, order_id: str, ok: bool, outcome: str) -> None:
-        """Record what came of an order."""
-        with self.session() as s, s.begin():
-            row = s.get_one(OrderRow, order_id)
+        """Record what came of an order.
+
+        Raises:
+            NotFoundError: there is none with this id.
+
+        """
+        with self.transaction() as s:
+            row = s.get(OrderRow, order_id)
+            if row is None:
+                raise NotFoundError("order", order_id, "list them with 'cohobate rollout orders'")
             row.done_at, row.ok, row.outcome = self.clock(), ok, outcome
 
     def get_order(self, order_id: str) -> OrderRow:
@@ -186,7 +165,7 @@ class ControlStore:
             StaleRevisionError: somebody else wrote it first.
 
         """
-        with self.session() as s, s.begin():
+        with self.compared(f"rollout {rollout_id}", expected) as s:
             row = s.get(RolloutRow, rollout_id, with_for_update=True)
             found = row.revision if row else 0
             if found != expected:
@@ -217,8 +196,13 @@ class ControlStore:
     # Windows (snapshots).
 
     def add_window(self, row: WindowRow) -> None:
-        """Record a snapshot; recording the same digest again changes nothing."""
-        with self.session() as s, s.begin():
+        """Record a snapshot; recording the same digest again changes nothing.
+
+        Raises:
+            StaleRevisionError: another snapshot has this number: somebody else froze a window at the same time.
+
+        """
+        with self.compared(f"windows of {row.workload}", row.number - 1) as s:
             if s.get(WindowRow, (row.digest, row.workload)) is None:
                 s.add(row)
 
@@ -233,7 +217,7 @@ class ControlStore:
     def start_run(self, workload: str, pipeline: str, reason: str, actor: str) -> str:
         """Record that a pipeline run starts; returns its id."""
         run_id = f"{pipeline}-{uuid.uuid4().hex[:12]}"
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             s.add(
                 RunRow(
                     id=run_id, workload=workload, pipeline=pipeline, reason=reason, actor=actor,
@@ -244,7 +228,7 @@ class ControlStore:
 
     def finish_run(self, run_id: str, status: str, detail: dict[str, Any]) -> None:
         """Record how a run ended (``succeeded``, ``failed``, ``abandoned``)."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             row = s.get_one(RunRow, run_id)
             row.status, row.finished_at, row.detail = status, self.clock(), detail
 
@@ -257,7 +241,7 @@ class ControlStore:
 
     def raise_alarm(self, workload: str, kind: str, input_index: int, detail: dict[str, Any]) -> None:
         """Record a monitor's alarm."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             s.add(AlarmRow(workload=workload, kind=kind, input_index=input_index, at=self.clock(), detail=detail))
 
     def alarms(self, workload: str, since: float = 0.0) -> Sequence[AlarmRow]:
@@ -268,7 +252,7 @@ class ControlStore:
 
     def put_gauge(self, workload: str, name: str, value: dict[str, Any]) -> None:
         """Record the last value of a gauge."""
-        with self.session() as s, s.begin():
+        with self.transaction() as s:
             s.merge(GaugeRow(workload=workload, name=name, at=self.clock(), value=value))
 
     def gauges(self, workload: str) -> dict[str, GaugeRow]:
@@ -281,11 +265,3 @@ class ControlStore:
         with self.session() as s:
             names = set(s.scalars(select(RoutingRow.workload))) | set(s.scalars(select(WindowRow.workload)))
             return sorted(names | set(s.scalars(select(GaugeRow.workload))))
-
-
-def _tune_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=15000")
-    cursor.close()

@@ -12,7 +12,8 @@ class Teacher(Protocol):
     """The expensive model whose behaviour is kept.
 
     ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
-    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression).
+    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression);
+    ``size_bytes`` is the size of its weights, for the comparison of costs.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Teacher(Protocol):
     task: Task
     space: str
     classes: tuple[str, ...]
+    size_bytes: int
 
     def label(self, payloads: Sequence[Any]) -> list[SoftLabel]:
         """Soft labels of decoded payloads, one for each, in order.

@@ -5,7 +5,7 @@ Consumers are assigned partitions by hand and keep their position under a group 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -99,3 +99,10 @@ class Broker(Protocol):
 
         It starts at the group's committed positions where there are some, else at ``start``.
         """
+
+
+def read_to_end(consumer: Consumer) -> Iterator[Record]:
+    """The records from the consumer's positions to the ends as they are now; the consumer stands there afterwards."""
+    ends = consumer.ends()
+    while any(at < ends[p] for p, at in consumer.positions().items()):
+        yield from consumer.poll(timeout=0.2)

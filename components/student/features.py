@@ -24,7 +24,7 @@ class Featuriser(Protocol):
     """Rows of the embedding table; every id is in [0, buckets)."""
 
     def encode(self, payloads: Sequence[Any]) -> tuple[Ids, Weights]:
-        """Ids and weights, both of shape (B, L) with L the longest of the batch, at least 1; padding has id 0, weight 0."""
+        """Ids and weights of shape (B, L), L >= 1 the longest of the batch; padding has id 0 and weight 0."""
 
     def describe(self, payload: Any) -> dict[str, float | str]:
         """A few readable descriptors of one payload (numbers or categories), the columns that drift is watched on."""

@@ -1,0 +1,1 @@
+"""The workloads that ship with Cohobate: their specs, and the real inputs that the demo streams."""

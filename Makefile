@@ -1,0 +1,56 @@
+# The two commands that matter: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+PIP_FLAGS ?=
+WORKLOAD ?= files
+SEED ?= 0
+BENCH ?=
+TESTS ?= tests
+PIP := .venv/bin/pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
+extras_demo := $(if $(filter mail,$(WORKLOAD)),-mail)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: PYTHON=python3.11 WORKLOAD=files|mail SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
+
+demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
+	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
+
+test: .venv/.dev ## run all tests
+	.venv/bin/pytest $(TESTS)
+
+check: .venv/.dev ## lint, types and import rules
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.dev ## format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: .venv/.dev ## run every benchmark, or one with BENCH=name
+	.venv/bin/python -m tests.bench $(BENCH)
+
+clean: ## remove the environment and everything that the embedded platform wrote
+	rm -rf .venv .cohobate .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-report.json
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	  || { echo "Cohobate needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.base: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing the pinned dependencies into .venv (about 200 packages)"
+	$(PIP) -e .
+	@touch $@
+
+.venv/.base-mail: .venv/.base
+	$(PIP) -e '.[mail]'
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(PIP) -e '.[mail,dev]'
+	@touch $@

@@ -1,0 +1,230 @@
+"""Student versions in MLflow, by any tracking URI: the one module that touches MLflow's registry.
+
+One experiment and one registered model a workload, both named ``cohobate-<workload>``. A registration is a run
+(parameters, metrics, the snapshots as datasets, the artifact as it is) and a model version whose tags carry the
+lineage. The artifact that serves is the one at our own URI, by its digest; the copy in the run is for the MLflow UI.
+Nothing is pickled: an ONNX file is logged as a file, which also spares MLflow's guessing of requirements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from components.contracts.errors import NotFoundError
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec
+from components.contracts.storage import get_bytes
+from components.control.intent import ModelRef
+from components.registry import runs
+from components.student.card import StudentCard
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+Alias = Literal["candidate", "champion", "previous"]
+
+
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered version. ``created_at``: Unix seconds; ``verdict``: the gate's, as it was registered."""
+
+    ref: ModelRef
+    aliases: tuple[str, ...]
+    created_at: float
+    snapshots: tuple[str, ...]
+    parent: str | None
+    code: str
+    variant: str
+    verdict: dict[str, Any]
+    metrics: dict[str, float]
+    run_id: str
+
+    @property
+    def version(self) -> str:
+        """The version's number as text."""
+        return self.ref.version
+
+
+def model_name(workload: str) -> str:
+    """Name of a workload's registered model and experiment in MLflow."""
+    return f"cohobate-{workload}"
+
+
+class Registry:
+    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (about 2 s, with the import)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: MlflowClient | None = None
+
+    @property
+    def _client(self) -> MlflowClient:
+        if self._opened is None:
+            self._opened = runs.connect(self._settings)
+        return self._opened
+
+    def register(
+        self,
+        spec: Spec,
+        uri: str,
+        digest: str,
+        card: StudentCard,
+        *,
+        verdict: dict[str, Any],
+        metrics: Mapping[str, float],
+        params: Mapping[str, Any],
+    ) -> ModelRef:
+        """Register the artifact at ``uri`` as a version; sets no alias.
+
+        The same digest again gives the version that it has, whose verdict becomes the new one; so a crash anywhere
+        in here leaves nothing double:
+
+        1. find the version with this digest, else
+        2. find or start the run tagged with this digest, and log everything to it;
+        3. create the version with all its tags at once.
+
+        Raises:
+            ArtifactError: ``uri`` does not exist or has another digest.
+
+        """
+        data = get_bytes(uri, digest)
+        # Step 1
+        known = self._find(spec.name, digest)
+        if known is not None:
+            tag = json.dumps(verdict, sort_keys=True)
+            self._client.set_model_version_tag(model_name(spec.name), str(known.version), "verdict", tag)
+            return _ref(known)
+        # Step 2
+        run = runs.record(
+            self._client, self._settings.artifacts, spec, data=data, digest=digest, card=card,
+            verdict=verdict, metrics=metrics, params=params,
+        )  # fmt: skip
+        # Step 3
+        self._ensure_model(spec)
+        created = self._client.create_model_version(
+            model_name(spec.name),
+            source=f"{run.info.artifact_uri}/student",
+            run_id=run.info.run_id,
+            description=f"{card.variant} student of {card.teacher}, {card.precision}",
+            tags=_tags(spec, uri, digest, card, verdict, metrics),
+        )
+        return _ref(created)
+
+    def get(self, workload: str, alias_or_version: str) -> ModelRef | None:
+        """The version that an alias or a version number names; None where there is none."""
+        found = self._version(workload, alias_or_version)
+        return _ref(found) if found else None
+
+    def info(self, workload: str, alias_or_version: str) -> VersionInfo:
+        """All that is known of a version.
+
+        Raises:
+            NotFoundError: there is none.
+
+        """
+        found = self._version(workload, alias_or_version)
+        if found is None:
+            raise _no_version(workload, alias_or_version)
+        return _info(found, self._aliases(workload))
+
+    def versions(self, workload: str) -> list[VersionInfo]:
+        """All versions of a workload, oldest first."""
+        aliases = self._aliases(workload)
+        return sorted((_info(v, aliases) for v in self._search(workload)), key=lambda info: int(info.version))
+
+    def set_alias(self, workload: str, alias: Alias, version: str) -> None:
+        """Point an alias at a version; setting it again changes nothing.
+
+        Raises:
+            NotFoundError: there is no such version.
+
+        """
+        if self._version(workload, version) is None:
+            raise _no_version(workload, version)
+        self._client.set_registered_model_alias(model_name(workload), alias, version)
+
+    def drop_alias(self, workload: str, alias: Alias) -> None:
+        """Remove an alias; removing one that is not there changes nothing."""
+        if alias in self._aliases(workload):
+            self._client.delete_registered_model_alias(model_name(workload), alias)
+
+    def _version(self, workload: str, alias_or_version: str) -> ModelVersion | None:
+        number = alias_or_version if alias_or_version.isdigit() else self._aliases(workload).get(alias_or_version)
+        if number is None:
+            return None
+        return runs.unless_absent(lambda: self._client.get_model_version(model_name(workload), number))
+
+    def _aliases(self, workload: str) -> dict[str, str]:
+        model = runs.unless_absent(lambda: self._client.get_registered_model(model_name(workload)))
+        return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
+
+    def _search(self, workload: str, condition: str = "") -> list[ModelVersion]:
+        query = f"name = '{model_name(workload)}'" + condition
+        found, token = [], None
+        while True:
+            page = self._client.search_model_versions(query, max_results=200, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _find(self, workload: str, digest: str) -> ModelVersion | None:
+        return next(iter(self._search(workload, f" and tags.digest = '{digest}'")), None)
+
+    def _ensure_model(self, spec: Spec) -> None:
+        name, tags = model_name(spec.name), {"workload": spec.name, "task": spec.task}
+        if runs.unless_absent(lambda: self._client.get_registered_model(name)) is None:
+            runs.unless_there(lambda: self._client.create_registered_model(name, tags, spec.description))
+
+
+def _tags(
+    spec: Spec, uri: str, digest: str, card: StudentCard, verdict: dict[str, Any], metrics: Mapping[str, float]
+) -> dict[str, str]:
+    return {
+        "workload": spec.name,
+        "uri": uri,
+        "digest": digest,
+        "snapshots": ",".join(card.snapshots),
+        "teacher": card.teacher,
+        "parent": card.parent or "",
+        "code": card.code,
+        "variant": card.variant,
+        "precision": card.precision,
+        "verdict": json.dumps(verdict, sort_keys=True),
+        "metrics": json.dumps(dict(metrics), sort_keys=True),
+    }
+
+
+def _ref(version: ModelVersion) -> ModelRef:
+    tags = version.tags
+    return ModelRef(
+        version=str(version.version),
+        uri=tags["uri"],
+        digest=tags["digest"],
+        snapshot=tags["snapshots"].split(",")[0],
+        teacher=tags["teacher"],
+    )
+
+
+def _info(version: ModelVersion, aliases: Mapping[str, str]) -> VersionInfo:
+    tags, ref = version.tags, _ref(version)
+    return VersionInfo(
+        ref=ref,
+        aliases=tuple(sorted(a for a, number in aliases.items() if number == ref.version)),
+        created_at=version.creation_timestamp / 1000,
+        snapshots=tuple(filter(None, tags["snapshots"].split(","))),
+        parent=tags["parent"] or None,
+        code=tags["code"],
+        variant=tags["variant"],
+        verdict=json.loads(tags["verdict"]),
+        metrics=json.loads(tags["metrics"]),
+        run_id=version.run_id,
+    )
+
+
+def _no_version(workload: str, name: str) -> NotFoundError:
+    return NotFoundError("model version", f"{model_name(workload)}:{name}", "list them with 'cohobate rollout list'")

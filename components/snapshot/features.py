@@ -1,0 +1,247 @@
+"""Feast: the views of a workload, joins at a point in time, and the newest features by entity. Only here is Feast.
+
+Offline, each window adds one Parquet file to each source under ``<root>/{inputs,labels,truth}``; files are named by
+window number and content, so that writing one again, or leaving one behind in a crash, changes nothing that a join
+sees. Views of a workload (its Feast project):
+
+========== ============== ===========================================================================
+view       entity         features
+========== ============== ===========================================================================
+``inputs`` input          the featuriser's descriptors, at the input's event time
+``labels`` input          the teacher's soft label, at the time of labelling
+``truth``  input          late truth, at the time that it became known
+``latest`` spec.entity    the descriptors of the entity's newest input; online, fed by a PushSource
+========== ============== ===========================================================================
+
+Joins run on DuckDB (Feast's other local engine drops the rows for which nothing is known).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from components.contracts.errors import ConfigError
+from components.contracts.storage import digest_of, local_path, put_bytes
+from components.snapshot.table import INPUT_KEYS, parquet_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from feast import FeatureStore
+
+Source = Literal["inputs", "labels", "truth"]
+
+TRUTH = ("truth_label", "truth_value", "truth_known_at")
+PUSH = "latest_push"
+
+_joins = threading.Lock()
+"""Feast's DuckDB engine shares one connection in a process."""
+
+
+class FeatureRepo:
+    """The features of one workload under ``root``, a URI (``<artifacts>/<workload>/feast``).
+
+    ``entity``: name of the workload's entity. ``ttl``: how long a feature counts after its time; zero: for good.
+    ``online``: Feast's configuration of an online store; None: SQLite beside the registry, for which ``root`` must
+    be a local folder. One process at a time may push.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        workload: str,
+        *,
+        entity: str = "key",
+        ttl: timedelta = timedelta(0),
+        online: Mapping[str, Any] | None = None,
+    ) -> None:
+        if entity == "input":
+            raise ConfigError("entity", entity, "must not be 'input', which every workload has already")
+        self.root, self.workload, self.entity, self.ttl = root.rstrip("/"), workload, entity, ttl
+        self._online = dict(online) if online is not None else None
+        self._opened: FeatureStore | None = None
+        self._pushing = threading.Lock()
+
+    def add(self, source: Source, number: int, table: pa.Table) -> str:
+        """Add one window's rows to an offline source; returns the file's URI."""
+        data = parquet_bytes(table)
+        uri = f"{self.root}/{source}/{number:06d}-{digest_of(data)[:12]}.{_shape(table.schema)}.parquet"
+        put_bytes(uri, data)
+        return uri
+
+    def apply(self, inputs: pa.Schema, labels: pa.Schema, truth: pa.Schema) -> None:
+        """Register the views for sources of these schemas; again changes nothing, other descriptors replace them.
+
+        Joins then read the source files of these very columns: files from before a change of descriptors stay.
+        """
+        feast = _feast()
+        described = [f for f in inputs if f.name not in INPUT_KEYS]
+
+        def source(name: Source, schema: pa.Schema) -> Any:
+            created = "created" if "created" in schema.names else ""
+            return feast.FileSource(
+                name=f"{name}_source", path=self._glob(name, schema), timestamp_field="event_time",
+                created_timestamp_column=created, file_format=_parquet(),
+            )  # fmt: skip
+
+        one = feast.Entity(name="input", join_keys=["input_id"], value_type=feast.ValueType.STRING)
+        who = feast.Entity(name=self.entity, join_keys=["key"], value_type=feast.ValueType.STRING)
+        of_inputs = source("inputs", inputs)
+        push = feast.PushSource(name=PUSH, batch_source=of_inputs)
+        views = [
+            feast.FeatureView(
+                name=name, entities=[entity], ttl=self.ttl, schema=_fields(fields), source=origin, online=online
+            )
+            for name, entity, fields, origin, online in (
+                ("inputs", one, [inputs.field("seen_at"), *described], of_inputs, False),
+                ("labels", one, [f for f in labels if f.name not in INPUT_KEYS], source("labels", labels), False),
+                ("truth", one, [truth.field(n) for n in TRUTH], source("truth", truth), False),
+                ("latest", who, [inputs.field("seen_at"), *described], push, True),
+            )
+        ]  # fmt: skip
+        self._store.apply([one, who, push, *views])
+
+    def history(self, keys: Sequence[str], at: float, features: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The features (``view:feature``) of inputs as they were known ``at`` (Unix seconds), by input id.
+
+        What became known later is not seen, nor what is older than ``ttl``; an input of which nothing is known is
+        there with None everywhere.
+        """
+        import pandas as pd
+
+        unique = sorted(set(keys))
+        if not unique:
+            return {}
+        when = pd.Timestamp(int(at * 1_000_000), unit="us", tz="UTC")
+        asked = pd.DataFrame({"input_id": unique, "event_timestamp": pd.Series([when] * len(unique))})
+        with _joins, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # Ibis's call
+            found = self._store.get_historical_features(entity_df=asked, features=list(features)).to_df()
+        names = [f.split(":", 1)[1] for f in features]
+        rows = found[["input_id", *names]].astype(object)
+        return {
+            str(row[0]): {n: None if pd.isna(v) else v for n, v in zip(names, row[1:], strict=True)}
+            for row in rows.itertuples(index=False)
+        }
+
+    def truth(self, keys: Sequence[str], at: float) -> dict[str, dict[str, Any]]:
+        """:data:`TRUTH` of inputs as it was known ``at``, by input id; inputs without truth are left out."""
+        found = self.history(keys, at, [f"truth:{name}" for name in TRUTH])
+        return {key: row for key, row in found.items() if row["truth_known_at"] is not None}
+
+    def push(self, inputs: pa.Table) -> int:
+        """Send the newest input of each entity to the online store; returns how many rows were newer and written.
+
+        Feast writes whatever it is given, so a row that comes late would replace a newer one: rows are first
+        filtered by event time, against each other and against what is stored.
+        """
+        newest: dict[str, dict[str, Any]] = {}
+        for row in inputs.to_pylist():
+            if row["seen_at"] > newest.get(row["key"], {"seen_at": float("-inf")})["seen_at"]:
+                newest[row["key"]] = row
+        with self._pushing:
+            stored = self._stored(newest, ["seen_at"])
+            late = {key for key, row in stored.items() if row["seen_at"] >= newest[key]["seen_at"]}
+            rows = [row for key, row in newest.items() if key not in late]
+            if rows:
+                import pandas as pd
+
+                frame = pd.DataFrame(rows, columns=inputs.schema.names)
+                self._store.push(PUSH, frame)
+        return len(rows)
+
+    def latest(self, keys: Iterable[str], now: float) -> dict[str, dict[str, Any]]:
+        """The online features of entities, by key; unknown ones, and those older than ``ttl``, are left out.
+
+        (Feast's online store gives rows past their ttl too.)
+        """
+        names = [f.name for f in self._store.get_feature_view("latest").features]
+        ttl = self.ttl.total_seconds()
+        rows = self._stored(list(keys), names)
+        return {key: row for key, row in rows.items() if not ttl or now - row["seen_at"] <= ttl}
+
+    def _stored(self, keys: Iterable[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        asked = [{"key": key} for key in keys]
+        if not asked:
+            return {}
+        found = self._store.get_online_features([f"latest:{n}" for n in names], asked).to_dict()
+        rows = [
+            dict(zip(("key", *names), row, strict=True))
+            for row in zip(found["key"], *(found[n] for n in names), strict=True)
+        ]
+        return {row.pop("key"): row for row in rows if row["seen_at"] is not None}
+
+    def _glob(self, source: Source, schema: pa.Schema) -> str:
+        pattern = f"{self.root}/{source}/*.{_shape(schema)}.parquet"
+        return str(local_path(pattern)) if pattern.startswith("file://") else pattern
+
+    @property
+    def _store(self) -> FeatureStore:
+        if self._opened is None:
+            self._opened = _open(self.root, self.workload, self._online)
+        return self._opened
+
+
+def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureStore:
+    feast = _feast()
+    if online is None:
+        if not root.startswith("file://"):
+            raise ConfigError("online", None, f"must name an online store, because {root} is not a local folder")
+        online = {"type": "sqlite", "path": str(local_path(root) / "online.db")}
+    registry = str(local_path(root) / "registry.db") if root.startswith("file://") else f"{root}/registry.db"
+    return feast.FeatureStore(
+        config=feast.RepoConfig(
+            project=workload.replace("-", "_"),
+            provider="local",
+            registry=registry,
+            online_store=online,
+            offline_store={"type": "duckdb"},
+            entity_key_serialization_version=3,
+        )
+    )
+
+
+def _feast() -> Any:
+    """Feast, imported without two things that it does to the whole process.
+
+    It weaves run-time type checks into its API, which takes half of the 5 s of its import; and it puts Prometheus'
+    client into multi-process mode, by environment variables that name a folder which goes with this process, and
+    that children (Ray's, say) would inherit.
+    """
+    import prometheus_client  # noqa: F401  (before Feast, so that it keeps its values in memory)
+    import typeguard
+
+    before, woven = set(os.environ), typeguard.typechecked
+    plain: Any = lambda target=None, **_: target if target is not None else (lambda made: made)  # noqa: E731
+    typeguard.typechecked = plain
+    try:
+        import feast
+    finally:
+        typeguard.typechecked = woven
+        for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:
+            os.environ.pop(name, None)
+    return feast
+
+
+def _parquet() -> Any:
+    from feast.data_format import ParquetFormat
+
+    return ParquetFormat()
+
+
+def _fields(columns: Iterable[pa.Field]) -> list[Any]:
+    import pyarrow as pa
+    from feast import Field
+    from feast.types import Float64, String
+
+    return [Field(name=c.name, dtype=String if c.type == pa.string() else Float64) for c in columns]
+
+
+def _shape(schema: pa.Schema) -> str:
+    """A short name of a set of columns."""
+    return digest_of(json.dumps([(f.name, str(f.type)) for f in schema]).encode())[:8]

@@ -1,0 +1,117 @@
+"""Reading what is new on the stream, from the last record that was read to the present ends.
+
+A place in the stream is kept as an *anchor*: the offset of the last record read and the SHA-256 of its value. An
+offset alone would skip records in silence when the broker lost its memory and counts from zero again (the embedded
+broker does at each start); where the anchored record is another one, the partition was replaced and is read anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from components.contracts.errors import UnavailableError
+from components.contracts.storage import digest_of
+from components.stream.contract import Broker, Consumer, Positions, Record, TopicPartition
+
+IDLE_SECONDS = 10.0
+"""How long a stream may give nothing while it is known to hold more: ten times a slow broker's fetch."""
+
+Anchors = Mapping[str, tuple[int, str]]
+"""Offset and digest of the last record read, by ``topic:partition``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read: records in the order of (topic, partition, offset), the places after them, and what was lost.
+
+    ``replaced``: partitions whose earlier content is gone from the broker.
+    """
+
+    records: tuple[Record, ...]
+    positions: dict[str, int]
+    anchors: dict[str, tuple[int, str]]
+    replaced: tuple[str, ...]
+
+    def of(self, topic: str) -> list[Record]:
+        """The records of one topic."""
+        return [r for r in self.records if r.topic == topic]
+
+
+def name_of(partition: TopicPartition) -> str:
+    """``topic:partition``, as manifests spell it."""
+    return f"{partition.topic}:{partition.partition}"
+
+
+def read_new(broker: Broker, topics: Iterable[str], anchors: Anchors) -> Reading:
+    """Read everything after ``anchors`` that is on the stream now.
+
+    Raises:
+        UnavailableError: the stream stopped giving records that it holds.
+
+    """
+    topics = tuple(topics)
+    ends = _ends(broker, topics)
+    known = {p: anchors[name_of(p)] for p in ends if name_of(p) in anchors}
+    reachable = {p: offset for p, (offset, _) in known.items() if offset < ends[p]}
+    records = _drain(broker, topics, reachable, {p: ends[p] for p in reachable})
+    replaced = {p for p in known if p not in reachable} | {
+        _place(r) for r in records if _at_anchor(r, known) and digest_of(r.value) != known[_place(r)][1]
+    }
+    records = [r for r in records if _place(r) not in replaced and r.offset > known[_place(r)][0]]
+    fresh = [p for p in ends if p not in known or p in replaced]
+    records += _drain(broker, topics, "earliest", {p: ends[p] for p in fresh if ends[p] > 0})
+    after = {name_of(p): anchor for p, anchor in known.items() if p not in replaced}
+    after |= {name_of(_place(r)): (r.offset, digest_of(r.value)) for r in sorted(records)}
+    return Reading(
+        records=tuple(sorted(records, key=lambda r: (r.topic, r.partition, r.offset))),
+        positions={name_of(p): end for p, end in sorted(ends.items())},
+        anchors=after,
+        replaced=tuple(sorted(map(name_of, replaced))),
+    )
+
+
+def _place(record: Record) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
+
+
+def _at_anchor(record: Record, known: Mapping[TopicPartition, tuple[int, str]]) -> bool:
+    return record.offset == known[_place(record)][0]
+
+
+def _ends(broker: Broker, topics: tuple[str, ...]) -> dict[TopicPartition, int]:
+    consumer = broker.consumer(topics)
+    try:
+        return consumer.ends()
+    finally:
+        consumer.close()
+
+
+def _drain(
+    broker: Broker, topics: tuple[str, ...], start: Positions | str, ends: Mapping[TopicPartition, int]
+) -> list[Record]:
+    """All records of the partitions in ``ends`` from ``start`` up to there."""
+    if not ends:
+        return []
+    place = "earliest" if isinstance(start, str) else start
+    consumer = broker.consumer(topics, start=place, partitions=list(ends))  # type: ignore[arg-type]
+    try:
+        return [r for r in _until(consumer, ends) if r.offset < ends[_place(r)]]
+    finally:
+        consumer.close()
+
+
+def _until(consumer: Consumer, ends: Mapping[TopicPartition, int]) -> list[Record]:
+    records: list[Record] = []
+    heard = time.monotonic()
+    while behind := [p for p, at in consumer.positions().items() if at < ends.get(p, 0)]:
+        batch = consumer.poll(timeout=0.2)
+        if batch:
+            records.extend(batch)
+            heard = time.monotonic()
+        elif time.monotonic() - heard > IDLE_SECONDS:
+            raise UnavailableError(
+                "stream", name_of(behind[0]), f"nothing came for {IDLE_SECONDS:.0f} s before its end; is it up?"
+            )
+    return records

@@ -1,0 +1,152 @@
+"""The tables of a window: the snapshot itself and the sources of its features, as Arrow tables and Parquet bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from components.contracts.errors import ConfigError
+from components.contracts.records import Label, SoftLabel, Truth, content_hash
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MICROSECONDS = 1_000_000
+
+INPUT_KEYS = ("input_id", "key", "seen_at", "event_time")
+"""Columns of the input source that are not descriptors."""
+
+Descriptors = Mapping[str, float | str]
+
+
+def split_of(content: str, holdout_share: float) -> str:
+    """``holdout`` or ``train`` by a content hash (hex): equal content is always on one side, in every window."""
+    return "holdout" if int(content[:16], 16) < holdout_share * 2**64 else "train"
+
+
+def soft_of(text: str) -> SoftLabel:
+    """The soft label in a snapshot's ``soft`` column."""
+    return msgspec.json.decode(text, type=SoftLabel)
+
+
+def snapshot_schema() -> pa.Schema:
+    """The columns of a snapshot; times are Unix seconds, entropy is in nats."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    return pa.schema([
+        ("input_id", text), ("key", text), ("time", number), ("payload", pa.binary()), ("content", text),
+        ("label_key", text), ("teacher", text), ("space", text), ("soft", text), ("label", text),
+        ("confidence", number), ("entropy", number), ("labelled_at", number),
+        ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
+    ])  # fmt: skip
+
+
+def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, Any]], holdout_share: float) -> pa.Table:
+    """The snapshot of ``labels`` in the order of (time, input id, label key), with what is known of their truth.
+
+    ``truths`` gives ``truth_label``, ``truth_value`` and ``truth_known_at`` by input id.
+    """
+    import pyarrow as pa
+
+    rows = []
+    for label in sorted(labels, key=lambda x: (x.input.time, x.input.id, x.key)):
+        content = content_hash(label.input.payload)
+        truth = truths.get(label.input.id, {})
+        rows.append({
+            "input_id": label.input.id, "key": label.input.key, "time": label.input.time,
+            "payload": label.input.payload, "content": content,
+            **_labelling(label),
+            "truth_label": truth.get("truth_label"), "truth_value": truth.get("truth_value"),
+            "truth_known_at": truth.get("truth_known_at"), "split": split_of(content, holdout_share),
+        })  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=snapshot_schema())
+
+
+def _labelling(label: Label) -> dict[str, Any]:
+    soft = label.soft
+    return {
+        "label_key": label.key, "teacher": label.teacher, "space": soft.space,
+        "soft": msgspec.json.encode(soft, order="deterministic").decode(),
+        "label": soft.label if soft.task == "classification" else None,
+        "confidence": soft.confidence, "entropy": soft.entropy, "labelled_at": label.labelled_at,
+    }  # fmt: skip
+
+
+def truth_schema() -> pa.Schema:
+    """The columns of the truth source; ``created`` orders truths that became known at the same time."""
+    import pyarrow as pa
+
+    stamp = pa.timestamp("us", tz="UTC")
+    return pa.schema([
+        ("input_id", pa.string()), ("truth_label", pa.string()), ("truth_value", pa.float64()),
+        ("truth_known_at", pa.float64()), ("truth_source", pa.string()), ("event_time", stamp), ("created", stamp),
+    ])  # fmt: skip
+
+
+def truth_table(truths: Sequence[tuple[Truth, int]]) -> pa.Table:
+    """The truth source's rows from truths and the time that each was written to the stream (microseconds)."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            "input_id": truth.input_id, "truth_label": truth.label, "truth_value": truth.value,
+            "truth_known_at": truth.known_at, "truth_source": truth.source,
+            "event_time": int(truth.known_at * MICROSECONDS), "created": written,
+        }
+        for truth, written in truths
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=truth_schema())
+
+
+def label_table(labels: Sequence[Label]) -> pa.Table:
+    """The soft-label source's rows."""
+    import pyarrow as pa
+
+    stamp, text, number = pa.timestamp("us", tz="UTC"), pa.string(), pa.float64()
+    schema = pa.schema([
+        ("input_id", text), ("label_key", text), ("teacher", text), ("space", text), ("soft", text), ("label", text),
+        ("confidence", number), ("entropy", number), ("labelled_at", number), ("event_time", stamp),
+    ])  # fmt: skip
+    rows = [{"input_id": x.input.id, **_labelling(x), "event_time": int(x.labelled_at * MICROSECONDS)} for x in labels]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def input_table(labels: Sequence[Label], descriptors: Sequence[Descriptors]) -> pa.Table:
+    """The input source's rows: descriptors by input and entity key. ``seen_at`` is the input's event time.
+
+    A descriptor that is a number in every row is a number; one that is text anywhere is text.
+
+    Raises:
+        ConfigError: the featuriser gives a descriptor the name of one of :data:`INPUT_KEYS`.
+
+    """
+    import pyarrow as pa
+
+    stamp, text, number = pa.timestamp("us", tz="UTC"), pa.string(), pa.float64()
+    names = sorted({name for row in descriptors for name in row})
+    if clash := set(names) & set(INPUT_KEYS):
+        raise ConfigError("features", sorted(clash), f"descriptors must not be named {', '.join(INPUT_KEYS)}")
+    textual = {n for n in names if any(isinstance(row.get(n), str) for row in descriptors)}
+    schema = pa.schema([
+        ("input_id", text), ("key", text), ("seen_at", number), ("event_time", stamp),
+        *((n, text if n in textual else number) for n in names),
+    ])  # fmt: skip
+    rows = []
+    for label, row in zip(labels, descriptors, strict=True):
+        when = {"seen_at": label.input.time, "event_time": int(label.input.time * MICROSECONDS)}
+        values = {n: str(v) if n in textual else float(v) for n, v in row.items()}
+        rows.append({"input_id": label.input.id, "key": label.input.key, **when, **values})
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as Parquet; the same rows give the same bytes (with the same pyarrow)."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd", version="2.6")
+    return sink.getvalue()

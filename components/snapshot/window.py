@@ -1,0 +1,223 @@
+"""Freezing a window: labelled inputs since the last window become one Parquet file, named by its content."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from components.contracts.errors import ArtifactError, ProvenanceError, RecordError
+from components.contracts.records import Label, Truth, decode
+from components.contracts.spec import Spec, build
+from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control.store import ControlStore
+from components.control.tables import WindowRow
+from components.label.teacher import reference
+from components.snapshot.features import FeatureRepo
+from components.snapshot.reading import Reading, read_new
+from components.snapshot.table import (
+    Descriptors,
+    input_table,
+    label_table,
+    parquet_bytes,
+    snapshot_schema,
+    snapshot_table,
+    truth_table,
+)
+from components.stream.contract import Broker, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Harvest:
+    """Labels of a window that are fit to be learnt from, and how many were not, by reason."""
+
+    labels: list[Label] = field(default_factory=list)
+    descriptors: list[Descriptors] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    stranger: Label | None = None
+    """The first label of another teacher."""
+
+
+def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, now: float) -> WindowRow | None:
+    """Freeze all labels since the last window; None where there are no new ones.
+
+    The declared teacher is ``spec.teacher_digest``, else that of the last window, else what the spec's teacher says
+    of itself. Labels of others, and records that cannot be used, are refused and counted in the manifest.
+
+    1. Read the place of the last window in the stream from its manifest.
+    2. Read labels and truth from there to the present ends; sort out what is refused or known already.
+    3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
+    4. Join the truth known at ``now`` (Unix seconds), point in time.
+    5. Write the snapshot under its content hash.
+    6. Record the window, the new place in its manifest: from here on, and not before, it is frozen. A crash earlier
+       leaves files that no join sees differently and no row refers to; the next freeze reads the same records again.
+    7. Send the newest inputs to the online store, which takes only what is newer: a crash here costs freshness alone.
+
+    Raises:
+        ProvenanceError: there are new labels, and all of them were made by another teacher.
+        StaleRevisionError: somebody else froze a window at the same time.
+        UnavailableError: the stream does not answer.
+
+    """
+    # Step 1
+    earlier = store.windows(spec.name)
+    last: dict[str, Any] = earlier[-1].manifest if earlier else {}
+    number = earlier[-1].number + 1 if earlier else 1
+    # Step 2
+    topics = (spec.topic("labels"), spec.topic("truth"))
+    broker.ensure_topics(topics, spec.partitions)
+    reading = read_new(broker, topics, last.get("anchors", {}))
+    if not reading.of(topics[0]):
+        return None
+    declared = spec.teacher_digest or last.get("teacher") or reference(build(spec.teacher, spec.source))
+    harvest = _sort_out(spec, reading.of(topics[0]), declared, _known_keys(earlier))
+    if harvest.rejected:
+        log.warning("%s: labels refused: %s", spec.name, dict(harvest.rejected))
+    if not harvest.labels:
+        if harvest.stranger is not None and not harvest.duplicates:
+            raise ProvenanceError(harvest.stranger.input.id, declared, harvest.stranger.teacher)
+        return None
+    truths, strange_truths = _truths(spec, reading.of(topics[1]))
+    # Step 3
+    repo = feature_repo(spec, artifacts)
+    inputs = input_table(harvest.labels, harvest.descriptors)
+    labels, truth = label_table(harvest.labels), truth_table(truths)
+    repo.add("inputs", number, inputs)
+    repo.add("labels", number, labels)
+    repo.add("truth", number, truth)
+    repo.apply(inputs.schema, labels.schema, truth.schema)
+    # Step 4
+    known = repo.truth([label.input.id for label in harvest.labels], now)
+    table = snapshot_table(harvest.labels, known, spec.student.holdout_share)
+    # Step 5
+    data = parquet_bytes(table)
+    digest = digest_of(data)
+    uri = f"{artifacts}/{spec.name}/snapshots/{digest}.parquet"
+    put_bytes(uri, data)
+    # Step 6
+    manifest = _manifest(table, reading, harvest) | {
+        "teacher": declared,
+        "truth_rejected": strange_truths,
+        "started_at_index": sum(w.rows for w in earlier),
+        "cut": now,
+    }
+    row = WindowRow(
+        digest=digest, workload=spec.name, number=number, uri=uri, rows=table.num_rows, created_at=now,
+        manifest=manifest,
+    )  # fmt: skip
+    store.add_window(row)
+    # Step 7
+    repo.push(inputs)
+    return row
+
+
+def read(uri: str, digest: str) -> pa.Table:
+    """The snapshot at ``uri``, if it still is what was frozen.
+
+    Raises:
+        ArtifactError: it does not exist, has another digest, or is not a snapshot.
+
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = get_bytes(uri, digest)
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except pa.ArrowInvalid as error:
+        raise ArtifactError(uri, f"is not Parquet: {error}") from error
+    if not table.schema.equals(snapshot_schema()):
+        raise ArtifactError(uri, f"is not a snapshot: its columns are {table.schema.names}")
+    return table
+
+
+def feature_repo(spec: Spec, artifacts: str) -> FeatureRepo:
+    """The features of a workload under the artifact root."""
+    return FeatureRepo(f"{artifacts}/{spec.name}/feast", spec.name, entity=spec.entity)
+
+
+def _sort_out(spec: Spec, records: Sequence[Record], declared: str, known: set[str]) -> Harvest:
+    from components.label.decode import decoder
+
+    payload_of, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
+    harvest = Harvest()
+    for record in records:
+        try:
+            label = decode(Label, record.value)
+            if label.input.workload != spec.name:
+                raise RecordError("other_workload", label.input.workload)
+            if label.soft.task != spec.task:
+                raise RecordError("other_task", label.soft.task)
+            if label.teacher != declared:
+                harvest.stranger = harvest.stranger or label
+                raise RecordError("undeclared_teacher", label.teacher)
+            descriptors = featuriser.describe(payload_of(label.input.payload))
+        except RecordError as error:
+            harvest.rejected[error.reason] += 1
+            continue
+        if label.key in known:
+            harvest.duplicates += 1
+            continue
+        known.add(label.key)
+        harvest.labels.append(label)
+        harvest.descriptors.append(descriptors)
+    return harvest
+
+
+def _truths(spec: Spec, records: Sequence[Record]) -> tuple[list[tuple[Truth, int]], int]:
+    """Usable truths with the time that each was written (microseconds, one more for each offset), and the others."""
+    found, refused = [], 0
+    for record in records:
+        try:
+            truth = decode(Truth, record.value)
+        except RecordError:
+            refused += 1
+            continue
+        fits = truth.workload == spec.name and (truth.value is not None) == (spec.task == "regression")
+        if not fits:
+            refused += 1
+            continue
+        found.append((truth, int(record.timestamp * 1000) * 1000 + record.offset % 1000))
+    return found, refused
+
+
+def _known_keys(windows: Sequence[WindowRow]) -> set[str]:
+    """Label keys of all frozen rows, by reading that one column."""
+    import pyarrow.parquet as pq
+
+    keys: set[str] = set()
+    for window in windows:
+        filesystem, path = fsspec.core.url_to_fs(window.uri)
+        try:
+            column = pq.read_table(path, filesystem=filesystem, columns=["label_key"])["label_key"]
+        except FileNotFoundError as error:
+            raise ArtifactError(window.uri, "does not exist; was the artifact root moved or cleaned?") from error
+        keys.update(column.to_pylist())
+    return keys
+
+
+def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, Any]:
+    times = table["time"].to_pylist()
+    return {
+        "positions": reading.positions,
+        "anchors": {place: list(anchor) for place, anchor in reading.anchors.items()},
+        "replaced_partitions": list(reading.replaced),
+        "space": table["space"][table.num_rows - 1].as_py(),
+        "time_range": [times[0], times[-1]],
+        "rejected": harvest.rejected.total(),
+        "rejected_reasons": dict(harvest.rejected),
+        "duplicates": harvest.duplicates,
+        "with_truth": table.num_rows - table["truth_known_at"].null_count,
+        "holdout_rows": table["split"].to_pylist().count("holdout"),
+    }

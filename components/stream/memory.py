@@ -1,0 +1,148 @@
+"""A stream in memory, for in-process loops: the same order, offsets, groups and ends as a broker's, nothing durable."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from components.contracts.errors import NotFoundError
+from components.stream.contract import Positions, Record, TopicPartition
+
+
+class MemoryBroker:
+    """Topics as lists in this process; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self.logs: dict[TopicPartition, list[Record]] = {}
+        self.groups: dict[str, dict[TopicPartition, int]] = {}
+        self.grown = threading.Condition()
+
+    def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
+        """Create the topics that do not exist yet."""
+        with self.grown:
+            for topic in topics:
+                if not self.partitions(topic):
+                    for number in range(partitions):
+                        self.logs[TopicPartition(topic, number)] = []
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic, none where it does not exist."""
+        return sorted(p for p in self.logs if p.topic == topic)
+
+    def producer(self) -> MemoryProducer:
+        """A new producer."""
+        return MemoryProducer(self)
+
+    def consumer(
+        self,
+        topics: Iterable[str],
+        group: str | None = None,
+        start: Literal["earliest", "latest"] | Positions = "earliest",
+        partitions: Iterable[TopicPartition] | None = None,
+    ) -> MemoryConsumer:
+        """A new consumer; see :class:`components.stream.contract.Broker`.
+
+        Raises:
+            NotFoundError: a topic does not exist.
+        """
+        assigned = list(partitions) if partitions is not None else []
+        for topic in topics if partitions is None else ():
+            found = self.partitions(topic)
+            if not found:
+                raise NotFoundError("topic", topic, "create it with ensure_topics")
+            assigned += found
+        return MemoryConsumer(self, assigned, group, start)
+
+
+class MemoryProducer:
+    """Appends at once; there is nothing to wait for."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+
+    def send(
+        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Append a record to the partition that its key hashes to.
+
+        Raises:
+            NotFoundError: the topic does not exist.
+        """
+        name = key.encode() if isinstance(key, str) else key
+        with self.broker.grown:
+            partitions = self.broker.partitions(topic)
+            if not partitions:
+                raise NotFoundError("topic", topic, "create it with ensure_topics")
+            chosen = partitions[zlib.crc32(name or b"") % len(partitions)]
+            log = self.broker.logs[chosen]
+            log.append(Record(topic, chosen.partition, len(log), name, value, dict(headers or {}), time.time()))
+            self.broker.grown.notify_all()
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Return at once: what was sent is there."""
+
+    def close(self) -> None:
+        """Release nothing."""
+
+
+class MemoryConsumer:
+    """Reads the logs of its assigned partitions."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        assigned: list[TopicPartition],
+        group: str | None,
+        start: Literal["earliest", "latest"] | Positions,
+    ) -> None:
+        self.broker, self.group = broker, group
+        committed = broker.groups.get(group, {}) if group else {}
+        self._next = {p: committed.get(p, self._first(p, start)) for p in assigned}
+
+    def _first(self, partition: TopicPartition, start: Literal["earliest", "latest"] | Positions) -> int:
+        if isinstance(start, Mapping):
+            return start.get(partition, 0)
+        return len(self.broker.logs[partition]) if start == "latest" else 0
+
+    def poll(self, max_records: int = 500, timeout: float = 0.5) -> list[Record]:
+        """Up to ``max_records`` records, waiting up to ``timeout`` seconds for the first."""
+        with self.broker.grown:
+            self.broker.grown.wait_for(lambda: self._lag() > 0, timeout)
+            records: list[Record] = []
+            for partition, offset in self._next.items():
+                taken = self.broker.logs[partition][offset : offset + max_records - len(records)]
+                records += taken
+                self._next[partition] = offset + len(taken)
+            return records
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset that ``poll`` would return, by partition."""
+        return dict(self._next)
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """The offset after the last record, by partition."""
+        return {p: len(self.broker.logs[p]) for p in self._next}
+
+    def commit(self, positions: Positions | None = None) -> None:
+        """Keep positions under the group.
+
+        Raises:
+            ValueError: the consumer was opened without a group.
+        """
+        if self.group is None:
+            raise ValueError("this consumer has no group to commit under")
+        self.broker.groups.setdefault(self.group, {}).update(self._next if positions is None else positions)
+
+    def lag(self) -> int:
+        """Records between the present positions and the ends."""
+        with self.broker.grown:
+            return self._lag()
+
+    def _lag(self) -> int:
+        return sum(len(self.broker.logs[p]) - offset for p, offset in self._next.items())
+
+    def close(self) -> None:
+        """Release nothing; does not commit."""

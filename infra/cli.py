@@ -1,0 +1,194 @@
+"""The command ``cohobate``. Every command that reports takes ``--json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from components.contracts.errors import CohobateError
+from components.contracts.settings import Settings
+from components.control.store import ControlStore
+from pipelines.cli import app as pipeline_app
+from serving.cli import app as rollout_app
+
+app = typer.Typer(
+    name="cohobate",
+    help="Continual distillation: keep a small student as good as its teacher while the traffic changes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ledger_app = typer.Typer(help="The append-only record of who did what to which model.", no_args_is_help=True)
+app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(rollout_app, name="rollout")
+app.add_typer(ledger_app, name="ledger")
+
+BUILT_IN = Path(__file__).with_name("workloads")
+"""Specs that ship with Cohobate: ``files`` and ``mail`` are found here by name."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+SpecList = Annotated[
+    list[str] | None,
+    typer.Option("--spec", help="A spec file, or the name of a built-in workload. Repeat for several. [files]"),
+]
+
+
+@app.callback()
+def settings(
+    home: Annotated[Path | None, typer.Option(help="Folder of the embedded platform. [.cohobate]")] = None,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="host:port of a Kafka to use instead of the embedded broker.")
+    ] = None,
+    database_url: Annotated[str | None, typer.Option(help="SQLAlchemy URL of the control database.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking URI.")] = None,
+    artifact_root: Annotated[str | None, typer.Option(help="fsspec URI for snapshots, students and reports.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster to join.")] = None,
+) -> None:
+    """Options here override the environment (COHOBATE_<NAME>), for this command and all that it starts."""
+    given = {
+        "HOME": home.resolve() if home else None,
+        "BOOTSTRAP_SERVERS": bootstrap_servers,
+        "DATABASE_URL": database_url,
+        "TRACKING_URI": tracking_uri,
+        "ARTIFACT_ROOT": artifact_root,
+        "RAY_ADDRESS": ray_address,
+    }
+    os.environ.update({f"COHOBATE_{name}": str(value) for name, value in given.items() if value is not None})
+
+
+def spec_path(name_or_path: str) -> str:
+    """The file of a built-in workload's name; any other text is a path already."""
+    built_in = BUILT_IN / f"{name_or_path}.yaml"
+    return str(built_in) if built_in.is_file() else name_or_path
+
+
+@app.command()
+def up(spec: SpecList = None) -> None:
+    """Start the platform on this machine, in the background: broker, gateway, and each workload's workers."""
+    from infra.stack import up as start
+
+    console = Console()
+    with console.status("starting") as status:
+        state = start(
+            Settings(), [spec_path(s) for s in spec or ["files"]], lambda s: status.update(f"waiting for {s}")
+        )
+    console.print(f"[green]up[/]: gateway {state.gateway}, Kafka {state.kafka}, pid {state.pid}")
+    if state.embedded_broker:
+        console.print("the embedded broker keeps its records in memory: they end with the platform")
+
+
+@app.command()
+def down() -> None:
+    """Stop the platform of this home and everything that it started."""
+    from infra.stack import down as stop
+
+    typer.echo("stopped" if stop(Settings()) else "nothing was running")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show models, aliases, rollout step, lag, last drift and entropy, runs and alarms: one screen."""
+    from infra.status import read, render
+
+    report = read(Settings())
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        render(report, Console())
+
+
+@app.command()
+def demo(
+    workload: Annotated[str, typer.Option(help="files or mail.")] = "files",
+    seed: Annotated[int, typer.Option(help="Seed of the traffic's order and of the training.")] = 0,
+    report: Annotated[Path, typer.Option(help="Where the machine-readable report goes.")] = Path("demo-report.json"),
+    as_json: Json = False,
+) -> None:
+    """Run the whole loop on real input: drift, update, gate, canary, promotion, and two rollbacks."""
+    from infra.demo.run import run
+
+    done = run(Settings(), workload=workload, seed=seed, report_path=report, console=Console(stderr=as_json))
+    if as_json:
+        typer.echo(json.dumps(done, indent=2))
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; it goes into the ledger.")],
+    to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
+    spec: Annotated[str, typer.Option(help="Spec file or built-in workload.")] = "files",
+    as_json: Json = False,
+) -> None:
+    """Make another version champion, now."""
+    from components.contracts.spec import load_spec
+
+    config = Settings()
+    store = ControlStore(config.control_url)
+    order = store.order(load_spec(spec_path(spec)).name, "rollback", config.actor, reason, {"to": to})
+    row = store.await_order(order)
+    _report({"order": row.id, "ok": row.ok, "outcome": row.outcome or "no controller took the order in time"}, as_json)
+    raise typer.Exit(0 if row.ok else 1)
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    head: Annotated[
+        str | None, typer.Option(help="Hash that the last entry must have, from a copy kept elsewhere.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the ledger's hash chain; fails naming the first entry that was changed, removed or moved."""
+    from components.ledger.ledger import verify
+
+    entries = verify(ControlStore(Settings().control_url), head=head)
+    _report({"ok": True, "entries": entries}, as_json)
+
+
+@ledger_app.command("show")
+def ledger_show(
+    workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None, as_json: Json = False
+) -> None:
+    """List the ledger's entries, oldest first."""
+    from components.ledger.ledger import entries
+
+    rows = [
+        {"seq": r.seq, "at": r.at, "workload": r.workload, "actor": r.actor, "action": r.action, "detail": r.detail}
+        for r in entries(ControlStore(Settings().control_url), workload)
+    ]
+    _report(rows, as_json)
+
+
+def _report(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+        return
+    for row in value if isinstance(value, list) else [value]:
+        typer.echo("  ".join(f"{k}={v}" for k, v in row.items()))
+
+
+def run_guarded(command: Callable[[], None]) -> NoReturn:
+    """Run a command; an error of ours becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    try:
+        command()
+    except CohobateError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    run_guarded(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""The whole platform on one machine: broker, gateway, and a labeler, controller, monitor and trigger per workload.
+
+The supervisor (``python -m infra.stack``) starts them in the order of :meth:`Stack.start`, restarts what dies, and
+takes everything down on SIGTERM. ``cohobate up`` runs it in the background; its state is ``<home>/platform.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+
+from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec, load_spec
+from components.control.store import ControlStore
+from infra.processes import Child, die_with_parent, stop_all
+from infra.worker import WORKLOAD_ROLES
+
+log = logging.getLogger("cohobate")
+
+READY_SECONDS = 120.0
+"""How long the gateway may take to answer: Ray and Serve need 12 to 20 s on two cores, more on a busy machine."""
+
+Progress = Callable[[str], None]
+
+
+class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``platform.json`` says of a running platform."""
+
+    pid: int
+    started_at: float
+    gateway: str
+    kafka: str
+    specs: tuple[str, ...]
+    ready: bool
+    children: dict[str, int | None] = {}
+    embedded_broker: bool = True
+    error: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor's process still runs."""
+        try:
+            return psutil.Process(self.pid).create_time() <= self.started_at + 5.0
+        except psutil.NoSuchProcess:
+            return False
+
+
+def read_state(settings: Settings) -> PlatformState | None:
+    """The state of the platform of this home; None where none was ever started."""
+    try:
+        return msgspec.json.decode((settings.home / "platform.json").read_bytes(), type=PlatformState)
+    except FileNotFoundError:
+        return None
+
+
+class Stack:
+    """The processes of one platform. Use as a context manager, or ``start`` and ``stop``."""
+
+    def __init__(self, settings: Settings, specs: Sequence[Spec], progress: Progress = log.info) -> None:
+        names = [s.name for s in specs]
+        if not specs or len(set(names)) != len(names):
+            raise ConfigError("specs", names, "need at least one workload, each with a name of its own")
+        self.settings, self.specs, self.progress = settings, specs, progress
+        self.children: list[Child] = []
+        self._broker: Any = None
+        self._started_at = time.time()
+
+    def start(self) -> None:
+        """Start everything, in this order, and return when the gateway answers.
+
+        1. Check that the ports are free.
+        2. Bring the control database to its newest schema.
+        3. Start the embedded broker, unless the settings name a Kafka.
+        4. Create the workloads' topics.
+        5. Start the gateway and the workers.
+        6. Wait until every workload's gateway is alive.
+
+        Raises:
+            UnavailableError: a port is taken, or something did not come up.
+        """
+        from components.stream import open_broker
+
+        settings = self.settings
+        logs = settings.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        # Step 1
+        _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT")
+        # Step 2
+        self.progress("control database")
+        store = ControlStore(settings.control_url)
+        store.migrate()
+        store.close()
+        # Step 3
+        if not settings.bootstrap_servers:
+            from infra.broker import EmbeddedBroker
+
+            self.progress("embedded broker (Kafka protocol, memory only: its records end with it)")
+            self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log")
+            self._broker.start()
+        # Step 4
+        self.progress(f"topics on {settings.kafka}")
+        broker = open_broker(settings)
+        for spec in self.specs:
+            broker.ensure_topics(spec.topics, partitions=spec.partitions)
+        # Step 5
+        env = {**settings.environment(), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        worker = [sys.executable, "-m", "infra.worker"]
+        self.children.append(Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs))
+        for spec in self.specs:
+            for role in WORKLOAD_ROLES:
+                one_thread = {**env, "OMP_NUM_THREADS": "1"}
+                self.children.append(Child(f"{spec.name}-{role}", [*worker, role, spec.source], one_thread, logs))
+        for child in self.children:
+            child.start()
+        # Step 6
+        self.progress("Ray Serve gateway")
+        self._await_gateway()
+        self.write_state(ready=True)
+
+    def _await_gateway(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        waiting = [f"{self.gateway}/{s.name}/healthz" for s in self.specs]
+        while waiting:
+            self.tend()
+            if time.monotonic() > deadline:
+                raise UnavailableError("gateway", waiting[0], f"see {self.children[0].log}")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(waiting[0], timeout=2.0).status_code == httpx.codes.OK:
+                    waiting.pop(0)
+                    continue
+            time.sleep(0.2)
+
+    @property
+    def gateway(self) -> str:
+        """Base URL of the gateway; a workload's routes are below ``/<workload>``."""
+        return f"http://127.0.0.1:{self.settings.gateway_port}"
+
+    def tend(self) -> None:
+        """Restart what died."""
+        for child in self.children:
+            child.tend()
+
+    def write_state(self, ready: bool, error: str | None = None) -> None:
+        """Write ``platform.json``."""
+        state = PlatformState(
+            pid=os.getpid(),
+            started_at=self._started_at,
+            gateway=self.gateway,
+            kafka=self.settings.kafka,
+            specs=tuple(s.source for s in self.specs),
+            ready=ready,
+            children={c.name: c.pid for c in self.children},
+            embedded_broker=not self.settings.bootstrap_servers,
+            error=error,
+        )
+        path = self.settings.home / "platform.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tmp").write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+        path.with_suffix(".tmp").replace(path)
+
+    def stop(self) -> None:
+        """Stop the workers, then the broker."""
+        stop_all(self.children)
+        if self._broker is not None:
+            self._broker.stop()
+
+    def __enter__(self) -> Stack:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _require_free(port: int, what: str, setting: str) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UnavailableError(what, f"127.0.0.1:{port}", f"the port is taken; free it or set {setting}")
+
+
+def up(settings: Settings, specs: Sequence[str], progress: Progress, *, bound: bool = False) -> PlatformState:
+    """Start the supervisor in the background and wait until the platform is ready.
+
+    With ``bound`` the platform ends when the calling process does, however that ends.
+
+    Raises:
+        UnavailableError: a platform of this home runs already, or it did not come up.
+    """
+    state = read_state(settings)
+    if state is not None and state.alive:
+        raise UnavailableError("platform", str(settings.home), "it runs already: 'cohobate down' stops it")
+    (settings.home / "platform.json").unlink(missing_ok=True)
+    for spec in specs:
+        load_spec(spec)
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / "supervisor.log").open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.stack", *(["--bound"] if bound else []), *specs],
+            env={**os.environ, **settings.environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        return _await_ready(settings, process, progress, logs / "supervisor.log")
+    except BaseException:
+        _end(process.pid)
+        raise
+
+
+def _await_ready(
+    settings: Settings, process: subprocess.Popen[bytes], progress: Progress, log_file: Path
+) -> PlatformState:
+    deadline, said = time.monotonic() + READY_SECONDS + 30.0, ""
+    while time.monotonic() < deadline:
+        state = read_state(settings)
+        if state is not None and state.pid == process.pid:
+            if state.ready:
+                return state
+            if state.error:
+                raise UnavailableError("platform", str(settings.home), state.error)
+        if process.poll() is not None:
+            raise UnavailableError("platform", str(settings.home), f"its supervisor ended; see {log_file}")
+        stage = _last_stage(log_file)
+        if stage and stage != said:
+            progress(said := stage)
+        time.sleep(0.1)
+    raise UnavailableError("platform", str(settings.home), f"not ready in time; see {log_file}")
+
+
+STAGE = "starting: "
+
+
+def _last_stage(log_file: Path) -> str:
+    lines = [line for line in log_file.read_text(errors="replace").splitlines() if STAGE in line]
+    return lines[-1].split(STAGE, 1)[1] if lines else ""
+
+
+def down(settings: Settings) -> bool:
+    """Stop the platform of this home; returns whether one ran."""
+    state = read_state(settings)
+    if state is None or not state.alive:
+        return False
+    _end(state.pid)
+    return True
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(60)
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
+def wipe(settings: Settings) -> None:
+    """Delete everything that the platform of this home wrote.
+
+    Raises:
+        UnavailableError: it still runs.
+    """
+    state = read_state(settings)
+    if state is not None and state.alive:
+        raise UnavailableError("platform", str(settings.home), "it runs: 'cohobate down' first")
+    shutil.rmtree(settings.home, ignore_errors=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The supervisor: start the stack, restart what dies, take everything down on SIGTERM or SIGINT.
+
+    ``--bound`` as the first argument ends it with the process that started it.
+    """
+    specs = [a for a in argv if a != "--bound"]
+    if len(specs) < len(argv):
+        die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _raise_interrupt)
+    stack = Stack(Settings(), [load_spec(s) for s in specs], lambda stage: log.info("%s%s", STAGE, stage))
+    stack.write_state(ready=False)
+    try:
+        with stack:
+            log.info("ready: %s", stack.gateway)
+            while True:
+                time.sleep(0.5)
+                before = [c.pid for c in stack.children]
+                stack.tend()
+                if before != [c.pid for c in stack.children]:
+                    stack.write_state(ready=True)
+    except UnavailableError as error:
+        stack.write_state(ready=False, error=str(error))
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.info("stopped")
+    return 0
+
+
+def _raise_interrupt(*_: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

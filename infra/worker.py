@@ -1,0 +1,138 @@
+"""One worker of the local stack: ``python -m infra.worker ROLE SPEC [SPEC...]``.
+
+Roles: ``labeler``, ``controller``, ``monitor`` and ``trigger`` serve one workload; ``gateway`` serves all of them.
+Every role ends cleanly on SIGTERM, and by itself when the supervisor that started it dies.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from components.contracts.errors import CohobateError
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec, build, load_spec
+from components.control.store import ControlStore
+from infra.processes import die_with_parent
+
+log = logging.getLogger("cohobate")
+
+
+def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+    """Run the labeler, and report its counts and lag as gauges."""
+    from components.label.labeler import Labeler
+    from components.stream import open_broker
+
+    store = ControlStore(settings.control_url)
+    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings))
+    reported = 0.0
+
+    def report() -> None:
+        nonlocal reported
+        if time.monotonic() - reported > 1.0:
+            reported = time.monotonic()
+            store.put_gauge(spec.name, "labeler", {**labeler.counts, "lag": labeler.lag()})
+
+    labeler.run(stop, on_batch=report)
+    store.close()
+
+
+def control(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+    """Run the rollout controller."""
+    from components.registry.registry import Registry
+    from components.stream import open_broker
+    from serving.controller import Controller
+
+    store = ControlStore(settings.control_url)
+    Controller(spec, store, Registry(settings), open_broker(settings)).run(stop)
+    store.close()
+
+
+def monitor(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+    """Run the drift and entropy monitors."""
+    from components.stream import open_broker
+    from pipelines.monitor import Monitor
+
+    store = ControlStore(settings.control_url)
+    Monitor(spec, store, open_broker(settings)).run(stop)
+    store.close()
+
+
+def trigger(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+    """Run the trigger, which starts ``continual`` when it pays."""
+    from components.stream import open_broker
+    from pipelines.trigger import Trigger
+
+    store = ControlStore(settings.control_url)
+    Trigger(spec, store, open_broker(settings)).run(stop)
+    store.close()
+
+
+def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> None:
+    """Start Ray (or join the cluster that the settings name) and serve every workload's gateway until stopped."""
+    from serving.ray_app import environment
+
+    os.environ.update(environment())
+    import ray
+
+    from serving.ray_app import deploy, shutdown
+
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, log_to_driver=False)
+    else:
+        ray.init(
+            num_cpus=max(2, os.cpu_count() or 2),
+            object_store_memory=128 * 1024 * 1024,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        deploy(specs, settings, teacher=True)
+        stop.wait()
+    finally:
+        shutdown()
+        ray.shutdown()
+
+
+WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event], None]] = {
+    "labeler": label,
+    "controller": control,
+    "monitor": monitor,
+    "trigger": trigger,
+}
+"""The roles that every workload has one process of."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one role until SIGTERM. Exit codes: 0 ended as asked, 1 failed, 2 wrong arguments."""
+    if len(argv) < 2 or argv[0] not in (*WORKLOAD_ROLES, "gateway"):
+        sys.stderr.write(f"usage: python -m infra.worker {'|'.join((*WORKLOAD_ROLES, 'gateway'))} SPEC...\n")
+        return 2
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("kafka", "alembic", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    role, specs, settings = argv[0], [load_spec(p) for p in argv[1:]], Settings()
+    try:
+        if role == "gateway":
+            serve(specs, settings, stop)
+        else:
+            WORKLOAD_ROLES[role](specs[0], settings, stop)
+    except CohobateError:
+        log.exception("%s stopped", role)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

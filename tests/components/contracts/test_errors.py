@@ -1,0 +1,26 @@
+import inspect
+
+from components.contracts import errors
+
+
+def tree(cls):
+    return {cls.__name__} | {name for child in cls.__subclasses__() for name in tree(child)}
+
+
+def test_every_error_of_the_module_is_in_the_tree_and_in_its_drawing():
+    defined = {
+        name for name, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__
+    }
+    assert defined <= tree(errors.CohobateError)
+    assert all(name in (errors.__doc__ or "") for name in defined)
+
+
+def test_errors_carry_their_data_and_a_remedy():
+    error = errors.LedgerError(7, "was changed")
+    assert error.seq == 7
+    assert "restore" in str(error)
+    refused = errors.ProvenanceError("i1", "t@1", "s@2")
+    assert (refused.declared, refused.found) == ("t@1", "s@2")
+    assert "declare the new digest" in str(refused)
+    wrong = errors.TransitionError("promote", "idle", ())
+    assert "legal now are none" in str(wrong)

@@ -1,0 +1,66 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from components.contracts.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch):
+    for name in [n for n in os.environ if n.startswith("COHOBATE_")]:
+        monkeypatch.delenv(name)
+
+
+def test_urls_are_derived_from_home(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert settings.control_url == f"sqlite:///{tmp_path}/control.db"
+    assert settings.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings.artifacts == f"file://{tmp_path}/artifacts"
+    assert settings.kafka == "127.0.0.1:19392"
+
+
+def test_a_given_address_is_used_as_it_is():
+    settings = Settings(
+        bootstrap_servers="k1:9092,k2:9092",
+        database_url="postgresql://db/control",
+        tracking_uri="http://mlflow:5000",
+        artifact_root="s3://bucket/cohobate/",
+    )
+    assert settings.kafka == "k1:9092,k2:9092"
+    assert settings.control_url == "postgresql://db/control"
+    assert settings.mlflow_uri == "http://mlflow:5000"
+    assert settings.artifacts == "s3://bucket/cohobate"
+
+
+def test_the_environment_is_read_under_our_prefix(monkeypatch):
+    monkeypatch.setenv("COHOBATE_BROKER_PORT", "7000")
+    monkeypatch.setenv("BROKER_PORT", "1")
+    assert Settings().kafka == "127.0.0.1:7000"
+
+
+def test_a_wrong_setting_is_named(monkeypatch):
+    monkeypatch.setenv("COHOBATE_SECURITY_PROTOCOL", "PLAIN")
+    with pytest.raises(ValidationError, match="security_protocol"):
+        Settings()
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ValidationError, match="colour"):
+        Settings(colour="red")
+
+
+def test_a_secret_is_not_shown_but_is_handed_to_children(monkeypatch, tmp_path):
+    settings = Settings(home=tmp_path, sasl_password="hunter2", gateway_port=1234)  # noqa: S106
+    assert "hunter2" not in repr(settings)
+    environment = settings.environment()
+    assert environment["COHOBATE_SASL_PASSWORD"] == "hunter2"  # noqa: S105
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+
+
+def test_children_get_absolute_paths(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Settings(home=Path("here")).environment()["COHOBATE_HOME"] == f"{tmp_path}/here"

@@ -1,0 +1,132 @@
+import msgspec
+import pytest
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec import Factory, Spec, build, load_spec, resolve
+
+MINIMAL = {
+    "name": "files",
+    "teacher": {"factory": "teachers.py:Sure", "options": {"label": "a"}},
+    "features": {"factory": "builtins:dict"},
+}
+
+
+def write(tmp_path, **changes):
+    path = tmp_path / "files.yaml"
+    path.write_bytes(msgspec.yaml.encode({**MINIMAL, **changes}))
+    return path
+
+
+def test_a_minimal_spec_has_defaults_and_knows_its_file(tmp_path):
+    path = write(tmp_path)
+    spec = load_spec(path)
+    assert (spec.name, spec.task, spec.entity, spec.partitions) == ("files", "classification", "key", 1)
+    assert spec.source == str(path.resolve())
+    assert spec.student.variants[0].name == "base"
+
+
+def test_topics_carry_the_workload(tmp_path):
+    spec = load_spec(write(tmp_path))
+    assert spec.topic("inputs.dlq") == "files.inputs.dlq"
+    assert spec.topics == ("files.inputs", "files.labels", "files.predictions", "files.truth", "files.inputs.dlq")
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"name": "Files"}, r"\$\.name"),
+        ({"name": ""}, r"\$\.name"),
+        ({"colour": "red"}, "colour"),
+        ({"task": "ranking"}, r"\$\.task"),
+        ({"student": {"epochs": 0}}, r"\$\.student\.epochs"),
+        ({"student": {"holdout_share": 0.5}}, r"\$\.student\.holdout_share"),
+        ({"student": {"variants": []}}, r"\$\.student\.variants"),
+        ({"student": {"variants": [{"name": "a"}, {"name": "b", "dim": -1}]}}, r"\$\.student\.variants\[1\]\.dim"),
+        ({"limits": {"min_accuracy": 1.5}}, r"\$\.limits\.min_accuracy"),
+        ({"limits": {"min_acuracy": 0.5}}, "min_acuracy"),
+        ({"monitor": {"alpha": 0}}, r"\$\.monitor\.alpha"),
+        ({"rollout": {"steps": [{"weight": 2.0}]}}, r"\$\.rollout\.steps\[0\]\.weight"),
+        ({"teacher": {"factory": 3}}, r"\$\.teacher\.factory"),
+        ({"partitions": "many"}, r"\$\.partitions"),
+    ],
+)
+def test_a_wrong_field_is_named_by_its_path(tmp_path, changes, path):
+    with pytest.raises(ConfigError, match=path) as caught:
+        load_spec(write(tmp_path, **changes))
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [[0.1, 0.05], [0.0, 0.0], [0.5, 1.0]])
+def test_rollout_weights_rise_and_end_below_one(tmp_path, weights):
+    with pytest.raises(ConfigError, match=r"rollout\.steps"):
+        load_spec(write(tmp_path, rollout={"steps": [{"weight": w} for w in weights]}))
+
+
+def test_a_missing_file_and_one_that_is_not_yaml(tmp_path):
+    with pytest.raises(ConfigError, match="that exists"):
+        load_spec(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: [unclosed")
+    with pytest.raises(ConfigError, match="spec is"):
+        load_spec(bad)
+
+
+def test_a_missing_required_field_is_named(tmp_path):
+    path = tmp_path / "files.yaml"
+    path.write_text("name: files\n")
+    with pytest.raises(ConfigError, match="teacher"):
+        load_spec(path)
+
+
+def test_the_digest_is_of_the_content_not_of_the_place(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = load_spec(write(tmp_path / "a")), load_spec(write(tmp_path / "b"))
+    assert one.source != two.source
+    assert one.digest == two.digest
+    assert load_spec(write(tmp_path / "b", seed=1)).digest != one.digest
+
+
+def test_specs_are_frozen(tmp_path):
+    spec = load_spec(write(tmp_path))
+    with pytest.raises(AttributeError):
+        spec.name = "mail"
+    assert isinstance(spec, Spec)
+
+
+TEACHERS = """
+class Sure:
+    def __init__(self, label):
+        self.label = label
+"""
+
+
+def test_a_factory_of_the_users_file_is_found_beside_the_spec(tmp_path):
+    (tmp_path / "teachers.py").write_text(TEACHERS)
+    spec = load_spec(write(tmp_path))
+    teacher = build(spec.teacher, spec.source)
+    assert teacher.label == "a"
+    assert resolve("teachers.py:Sure", spec.source) is type(teacher)
+
+
+def test_a_factory_of_a_module_is_imported():
+    assert build(Factory(factory="fractions:Fraction", options={"numerator": 3, "denominator": 6})).denominator == 2
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("fractions", "must have the form"),
+        ("no_such_module_at_all:thing", "cannot import"),
+        ("fractions:NoSuchName", "has no 'NoSuchName'"),
+        ("missing.py:Sure", "no such file"),
+    ],
+)
+def test_a_reference_that_leads_nowhere(tmp_path, reference, says):
+    with pytest.raises(ConfigError, match=says):
+        resolve(reference, str(tmp_path / "files.yaml"))
+
+
+def test_options_that_a_factory_does_not_take():
+    with pytest.raises(ConfigError, match="does not take them"):
+        build(Factory(factory="fractions:Fraction", options={"colour": "red"}))

@@ -1,0 +1,81 @@
+import threading
+import time
+
+import pytest
+from sqlalchemy import inspect
+
+from components.control.intent import Intent
+from components.control.store import ControlStore
+from components.control.tables import AlarmRow, Base
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
+    store.migrate()
+    yield store
+    store.close()
+
+
+def test_migrations_make_the_tables_of_the_models(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrating_again_and_at_once_changes_nothing(tmp_path):
+    stores = [ControlStore(f"sqlite:///{tmp_path}/deep/er/control.db") for _ in range(3)]
+    failures = []
+
+    def migrate(store):
+        try:
+            store.migrate()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(s,)) for s in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert "routing" in inspect(stores[0].engine).get_table_names()
+    for store in stores:
+        store.close()
+
+
+def test_a_reader_does_not_wait_for_a_writer(store):
+    store.put_intent("files", 0, Intent(weight=0.5))
+    with store.transaction() as s:
+        s.connection()
+        started = time.monotonic()
+        assert store.intent("files")[1].weight == 0.5
+        assert time.monotonic() - started < 1.0
+
+
+def test_a_transaction_that_raises_leaves_nothing(store):
+    with pytest.raises(RuntimeError, match="half way"), store.transaction() as s:
+        s.add(AlarmRow(workload="files", kind="drift", input_index=1, at=1.0, detail={}))
+        s.flush()
+        raise RuntimeError("half way")
+    assert list(store.alarms("files")) == []
+
+
+def test_writers_wait_for_each_other(store):
+    order = []
+
+    def write():
+        store.put_gauge("files", "lag", {})
+        order.append("other")
+
+    thread = threading.Thread(target=write)
+    with store.transaction() as s:
+        s.connection()
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]

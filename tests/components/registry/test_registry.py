@@ -1,0 +1,194 @@
+import logging
+
+import pytest
+
+from components.contracts.errors import ArtifactError, NotFoundError
+from components.contracts.settings import Settings
+from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.storage import digest_of, put_bytes
+from components.registry import Registry, runs
+from components.student.card import StudentCard
+
+
+def spec(name="files"):
+    return Spec(name=name, teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), description="uploads")
+
+
+def card(workload="files", snapshots=("a" * 64, "b" * 64), parent=None):
+    return StudentCard(
+        workload=workload, task="classification", space="s@1", classes=("x", "y"), features=Factory(factory="f:F"),
+        payload=Payload(), buckets=16, dim=4, hidden=8, variant="base", snapshots=snapshots, teacher="t@1",
+        parent=parent, code="0.1.0", precision="int8",
+    )  # fmt: skip
+
+
+VERDICT = {"decision": "promote", "findings": [{"measure": "accuracy", "value": 0.9, "outcome": "pass"}]}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def registry(settings):
+    return Registry(settings)
+
+
+class Desk:
+    """Registers students of one workload of its own in the shared registry."""
+
+    def __init__(self, registry, settings, workload):
+        self.registry, self.settings, self.spec = registry, settings, spec(workload)
+        self.workload = workload
+
+    def register(self, data=b"onnx bytes", verdict=VERDICT, registry=None, **of_card):
+        digest = digest_of(data)
+        uri = f"{self.settings.artifacts}/{self.workload}/students/{digest}/model.onnx"
+        put_bytes(uri, data)
+        return (registry or self.registry).register(
+            self.spec, uri, digest, card(self.workload, **of_card), verdict=verdict, metrics={"accuracy": 0.9},
+            params={"epochs": 12},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def desk(registry, settings, request):
+    workload = request.node.name.replace("_", "-").replace("test-", "")[:40].rstrip("-")
+    return Desk(registry, settings, workload)
+
+
+def test_a_registered_student_is_found_by_version_and_alias(desk):
+    ref = desk.register()
+    assert (ref.version, ref.digest, ref.snapshot, ref.teacher) == ("1", digest_of(b"onnx bytes"), "a" * 64, "t@1")
+    assert desk.registry.get(desk.workload, "1") == ref
+    assert desk.registry.get(desk.workload, "champion") is None
+    desk.registry.set_alias(desk.workload, "champion", "1")
+    assert desk.registry.get(desk.workload, "champion") == ref
+
+
+def test_a_version_carries_its_lineage(desk):
+    desk.register()
+    desk.register(b"second", parent="1")
+    desk.registry.set_alias(desk.workload, "champion", "1")
+    desk.registry.set_alias(desk.workload, "previous", "1")
+    desk.registry.set_alias(desk.workload, "candidate", "2")
+    first, second = desk.registry.versions(desk.workload)
+    assert (first.version, first.aliases, first.parent) == ("1", ("champion", "previous"), None)
+    assert (second.version, second.aliases, second.parent) == ("2", ("candidate",), "1")
+    assert second.snapshots == ("a" * 64, "b" * 64)
+    assert (second.code, second.variant, second.verdict, second.metrics) == (
+        "0.1.0",
+        "base",
+        VERDICT,
+        {"accuracy": 0.9},
+    )
+    assert second.created_at > 1_700_000_000
+    assert desk.registry.info(desk.workload, "candidate") == second
+
+
+def test_the_run_shows_the_artifact_the_values_and_the_snapshots(desk):
+    desk.register()
+    client = runs.connect(desk.settings)
+    run = client.get_run(desk.registry.info(desk.workload, "1").run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"accuracy": 0.9}
+    assert run.data.params == {"epochs": "12"}
+    datasets = [(d.dataset.digest, d.tags[0].value) for d in run.inputs.dataset_inputs]
+    assert sorted(datasets) == [("a" * 36, "training"), ("b" * 36, "replay")]
+    assert run.info.artifact_uri.startswith(f"{desk.settings.artifacts}/{desk.workload}/mlflow/")
+    files = sorted(
+        f.path for f in client.list_artifacts(run.info.run_id) + client.list_artifacts(run.info.run_id, "student")
+    )
+    assert files == ["card.json", "student", "student/model.onnx", "verdict.json"]
+
+
+def test_the_same_digest_again_is_the_same_version_with_the_new_verdict(desk):
+    first = desk.register()
+    again = desk.register(verdict={"decision": "hold"})
+    assert again == first
+    assert [v.verdict for v in desk.registry.versions(desk.workload)] == [{"decision": "hold"}]
+    assert desk.register(b"other").version == "2"
+
+
+class Crash(Exception):
+    pass
+
+
+def test_a_crash_between_run_and_version_leaves_nothing_double(desk, settings):
+    class Dies(Registry):
+        def _ensure_model(self, spec):
+            raise Crash
+
+    with pytest.raises(Crash):
+        desk.register(registry=Dies(settings))
+    assert desk.registry.versions(desk.workload) == []
+    assert desk.register().version == "1"
+    client = runs.connect(settings)
+    experiment = client.get_experiment_by_name(f"cohobate-{desk.workload}").experiment_id
+    assert len(client.search_runs([experiment])) == 1
+
+
+def test_a_run_that_a_crash_left_unfinished_is_not_taken_for_a_whole_one(desk, settings, monkeypatch):
+    def dies(*_):
+        raise Crash
+
+    monkeypatch.setattr(runs, "_log_snapshots", dies)
+    with pytest.raises(Crash):
+        desk.register()
+    monkeypatch.undo()
+    desk.register()
+    client = runs.connect(settings)
+    run = client.get_run(desk.registry.info(desk.workload, "1").run_id)
+    assert (run.info.status, len(run.inputs.dataset_inputs)) == ("FINISHED", 2)
+
+
+def test_an_artifact_with_another_digest_is_not_registered(desk):
+    uri = f"{desk.settings.artifacts}/x.onnx"
+    put_bytes(uri, b"changed")
+    with pytest.raises(ArtifactError, match="expected"):
+        desk.registry.register(
+            desk.spec, uri, digest_of(b"original"), card(), verdict=VERDICT, metrics={}, params={}
+        )  # fmt: skip
+    assert desk.registry.versions(desk.workload) == []
+
+
+def test_aliases_move_and_go(desk):
+    desk.register()
+    desk.register(b"second")
+    registry, workload = desk.registry, desk.workload
+    registry.set_alias(workload, "champion", "1")
+    registry.set_alias(workload, "champion", "2")
+    registry.set_alias(workload, "champion", "2")
+    assert registry.get(workload, "champion").version == "2"
+    registry.drop_alias(workload, "champion")
+    registry.drop_alias(workload, "champion")
+    assert registry.get(workload, "champion") is None
+
+
+def test_what_does_not_exist(desk):
+    registry = desk.registry
+    assert registry.get("nobody", "champion") is None
+    assert registry.get("nobody", "3") is None
+    assert registry.versions("nobody") == []
+    registry.drop_alias("nobody", "champion")
+    desk.register()
+    with pytest.raises(NotFoundError, match=":9"):
+        registry.set_alias(desk.workload, "champion", "9")
+    with pytest.raises(NotFoundError, match=":candidate"):
+        registry.info(desk.workload, "candidate")
+
+
+def test_workloads_do_not_see_each_other(registry, settings):
+    one, two = Desk(registry, settings, "sep-one"), Desk(registry, settings, "sep-two")
+    assert one.register().version == two.register().version == "1"
+    registry.set_alias("sep-one", "champion", "1")
+    assert registry.get("sep-two", "champion") is None
+    assert registry.get("sep-one", "1").uri != registry.get("sep-two", "1").uri
+
+
+def test_a_new_database_is_made_quietly(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        assert Registry(Settings(home=tmp_path / "new")).versions("files") == []
+    assert [r for r in caplog.records if r.levelno < logging.WARNING and r.name.startswith(runs.CHATTY)] == []
+    assert (tmp_path / "new" / "mlflow.db").is_file()

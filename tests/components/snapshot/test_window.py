@@ -1,0 +1,319 @@
+import hashlib
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from components.contracts.errors import ArtifactError, ProvenanceError
+from components.contracts.records import SoftLabel, encode
+from components.contracts.spec import Factory
+from components.contracts.storage import get_bytes, local_path, put_bytes
+from components.control.store import ControlStore, StaleRevisionError
+from components.snapshot import feature_repo, freeze, known_truths, read, snapshot_schema, with_truth
+from components.stream.memory import MemoryBroker
+
+BASE = 1_700_000_000.0
+NOW = BASE + 10_000
+
+
+@pytest.fixture
+def freeze_now(spec, tape, store, artifacts):
+    return lambda now=NOW: freeze(spec, tape, store, artifacts, now=now)
+
+
+def truth_labels(window):
+    table = read(window.uri, window.digest)
+    return dict(zip(table["input_id"].to_pylist(), table["truth_label"].to_pylist(), strict=True))
+
+
+def test_no_labels_no_window(freeze_now, put, make_truth, store):
+    assert freeze_now() is None
+    put(make_truth(1, BASE + 5))
+    assert freeze_now() is None
+    assert store.windows("files") == []
+
+
+def test_a_window_holds_what_is_new_since_the_last(freeze_now, put, make_label, store, artifacts):
+    put(*(make_label(i) for i in (2, 0, 1)))
+    first = freeze_now()
+    assert freeze_now() is None
+    put(*(make_label(i) for i in (3, 4)))
+    second = freeze_now()
+    assert [(w.number, w.rows, w.digest) for w in store.windows("files")] == [
+        (1, 3, first.digest),
+        (2, 2, second.digest),
+    ]
+    assert read(first.uri, first.digest)["input_id"].to_pylist() == ["i0000", "i0001", "i0002"]
+    assert read(second.uri, second.digest)["input_id"].to_pylist() == ["i0003", "i0004"]
+    assert first.uri == f"{artifacts}/files/snapshots/{first.digest}.parquet"
+    assert first.digest == hashlib.sha256(get_bytes(first.uri)).hexdigest()
+
+
+def test_the_manifest_says_what_the_window_is(freeze_now, put, make_label, make_truth):
+    put(*(make_label(i) for i in range(8)), make_truth(1, BASE + 5), make_truth(99, BASE + 5))
+    freeze_now()
+    put(*(make_label(i) for i in range(8, 20)), make_truth(9, BASE + 5))
+    manifest = freeze_now().manifest
+    assert {k: manifest[k] for k in ("teacher", "space", "time_range", "started_at_index", "with_truth", "cut")} == {
+        "teacher": "sure@1",
+        "space": "s@1",
+        "time_range": [BASE + 8, BASE + 19],
+        "started_at_index": 8,
+        "with_truth": 1,
+        "cut": NOW,
+    }
+    assert manifest["positions"] == {"files.labels:0": 20, "files.truth:0": 3}
+    assert (manifest["rejected"], manifest["duplicates"], manifest["truth_rejected"]) == (0, 0, 0)
+    assert 0 < manifest["holdout_rows"] < 12
+    assert manifest["replaced_partitions"] == []
+
+
+def test_the_same_labels_give_the_same_snapshot(freeze_now, put, make_label, make_truth, spec, artifacts, tmp_path):
+    records = [*(make_label(i) for i in range(5)), make_truth(2, BASE + 3)]
+    put(*records)
+    first = freeze_now()
+    again, fresh = MemoryBroker(), ControlStore(f"sqlite:///{tmp_path}/other.db")
+    fresh.migrate()
+    again.ensure_topics(spec.topics)
+    for record in reversed(records):
+        topic = "files.truth" if record is records[-1] else "files.labels"
+        again.producer().send(topic, None, encode(record))
+    second = freeze(spec, again, fresh, f"file://{tmp_path}/elsewhere", now=NOW)
+    fresh.close()
+    assert second.digest == first.digest
+    assert get_bytes(second.uri) == get_bytes(first.uri)
+
+
+# What is refused
+
+
+def test_labels_of_another_teacher_are_refused_and_counted(freeze_now, put, make_label):
+    put(make_label(0), make_label(1, teacher="student@7"), make_label(2))
+    window = freeze_now()
+    assert read(window.uri, window.digest)["teacher"].to_pylist() == ["sure@1", "sure@1"]
+    assert window.manifest["rejected_reasons"] == {"undeclared_teacher": 1}
+
+
+def test_only_labels_of_another_teacher_are_an_error(freeze_now, put, make_label, store):
+    put(make_label(1, teacher="student@7"))
+    with pytest.raises(ProvenanceError) as caught:
+        freeze_now()
+    assert (caught.value.declared, caught.value.found) == ("sure@1", "student@7")
+    assert store.windows("files") == []
+
+
+def test_the_teacher_of_the_last_window_stays_the_declared_one(
+    freeze_now, put, make_label, spec, tape, store, artifacts
+):
+    put(make_label(0))
+    freeze_now()
+    put(make_label(1, teacher="sure@2"))
+    with pytest.raises(ProvenanceError):
+        freeze_now()
+    replaced = msgspec.structs.replace(spec, teacher_digest="sure@2")
+    assert freeze(replaced, tape, store, artifacts, now=NOW).manifest["teacher"] == "sure@2"
+
+
+def test_a_declared_teacher_is_not_built(freeze_now, put, make_label, spec, tape, store, artifacts):
+    put(make_label(0))
+    spec = msgspec.structs.replace(spec, teacher=Factory(factory="nowhere:T"), teacher_digest="sure@1")
+    assert freeze(spec, tape, store, artifacts, now=NOW).rows == 1
+
+
+def test_unusable_records_are_counted_by_reason(freeze_now, put, make_label, tape):
+    regression = SoftLabel(task="regression", space="s@1", value=1.0, scale=1.0)
+    put(make_label(0), make_label(1, workload="mail"), make_label(2, soft=regression))
+    put(make_label(3, payload=b"x" * 1001))
+    tape.put("files.labels", b"\xff poison")
+    window = freeze_now()
+    assert window.rows == 1
+    assert window.manifest["rejected"] == 4
+    assert sorted(window.manifest["rejected_reasons"].values()) == [1, 1, 1, 1]
+    assert {"other_workload", "other_task", "undecodable"} <= set(window.manifest["rejected_reasons"])
+
+
+def test_duplicates_are_dropped_within_and_across_windows(freeze_now, put, make_label, store):
+    put(make_label(0), make_label(0), make_label(1), make_label(7, payload=b"payload 1"))
+    first = freeze_now()
+    assert (first.rows, first.manifest["duplicates"]) == (2, 2)
+    put(make_label(1))
+    assert freeze_now() is None
+    put(make_label(2))
+    second = freeze_now()
+    assert (second.rows, second.manifest["duplicates"]) == (1, 1)
+
+
+def test_equal_content_is_on_one_side_of_the_split(freeze_now, put, make_label, spec, tape, store, artifacts):
+    put(*(make_label(i) for i in range(40)))
+    first = freeze_now()
+    spec = msgspec.structs.replace(spec, teacher_digest="sure@2")
+    put(*(make_label(i, teacher="sure@2") for i in range(40)))
+    second = freeze(spec, tape, store, artifacts, now=NOW)
+    assert second.rows == 40
+    sides = [dict(zip(t["content"].to_pylist(), t["split"].to_pylist(), strict=True)) for t in
+             (read(w.uri, w.digest) for w in (first, second))]  # fmt: skip
+    assert sides[0] == sides[1]
+    assert set(sides[0].values()) == {"train", "holdout"}
+
+
+# Truth
+
+
+def test_truth_comes_before_with_or_after_its_label(freeze_now, put, make_label, make_truth, artifacts):
+    put(make_truth(1, BASE + 5, "early"), make_label(0), make_truth(0, BASE + 6, "same window"))
+    first = freeze_now()
+    put(make_label(1), make_label(2), make_truth(0, BASE + 7, "corrected"))
+    second = freeze_now()
+    put(make_label(3), make_truth(2, BASE + 8, "late"))
+    freeze_now()
+    assert truth_labels(first) == {"i0000": "same window"}
+    assert truth_labels(second) == {"i0001": "early", "i0002": None}
+    rejoined = with_truth(read(second.uri, second.digest), known_truths("files", artifacts), NOW)
+    assert rejoined["truth_label"].to_pylist() == ["early", "late"]
+    corrected = with_truth(read(first.uri, first.digest), known_truths("files", artifacts), NOW)
+    assert corrected["truth_label"].to_pylist() == ["corrected"]
+
+
+def test_truth_known_after_the_cut_waits(freeze_now, put, make_label, make_truth):
+    put(make_label(0), make_truth(0, NOW + 1))
+    window = freeze_now()
+    assert truth_labels(window) == {"i0000": None}
+    assert window.manifest["with_truth"] == 0
+
+
+def test_truth_of_another_kind_or_workload_is_counted(freeze_now, put, make_label, make_truth, tape):
+    put(make_label(0), make_truth(0, BASE + 1, workload="mail"))
+    number = msgspec.structs.replace(make_truth(0, BASE + 1), label=None, value=3.0)
+    tape.put("files.truth", encode(number))
+    tape.put("files.truth", b"poison")
+    window = freeze_now()
+    assert window.manifest["truth_rejected"] == 3
+    assert truth_labels(window) == {"i0000": None}
+
+
+def test_regression_has_values_for_truth(put, make_label, make_truth, spec, tape, store, artifacts):
+    spec = msgspec.structs.replace(spec, task="regression")
+    put(make_label(0, soft=SoftLabel(task="regression", space="kWh", value=2.5, scale=0.5)))
+    tape.put("files.truth", encode(msgspec.structs.replace(make_truth(0, BASE), label=None, value=2.0)))
+    window = freeze(spec, tape, store, artifacts, now=NOW)
+    (row,) = read(window.uri, window.digest).to_pylist()
+    assert (row["label"], row["truth_value"], row["truth_label"], row["space"]) == (None, 2.0, None, "kWh")
+
+
+# Crashes
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", ["repo.add", "repo.apply", "repo.truth", "put_bytes", "add_window", "repo.push"])
+def test_after_a_crash_anywhere_the_next_freeze_is_as_if_nothing_had_happened(
+    step, freeze_now, put, make_label, make_truth, store, artifacts, monkeypatch
+):
+    from components.snapshot import features, window
+
+    def dies(*_, **__):
+        raise Crash
+
+    put(*(make_label(i) for i in range(3)), make_truth(1, BASE + 5))
+    owner = {"put_bytes": window, "add_window": ControlStore}.get(step, features.FeatureRepo)
+    monkeypatch.setattr(owner, step.removeprefix("repo."), dies)
+    with pytest.raises(Crash):
+        freeze_now()
+    monkeypatch.undo()
+    recorded = step == "repo.push"
+    assert len(store.windows("files")) == (1 if recorded else 0)
+    put(make_label(3), make_truth(2, BASE + 5))
+    window = freeze_now()
+    rows = [i for w in store.windows("files") for i in read(w.uri, w.digest)["input_id"].to_pylist()]
+    assert rows == [f"i{i:04d}" for i in range(4)]
+    table = with_truth(
+        read(store.windows("files")[0].uri, store.windows("files")[0].digest), known_truths("files", artifacts), NOW
+    )
+    assert dict(zip(table["input_id"].to_pylist(), table["truth_label"].to_pylist(), strict=True)).get("i0002") == "a"
+    assert window.manifest["positions"] == {"files.labels:0": 4, "files.truth:0": 2}
+
+
+def test_of_two_freezes_at_once_one_is_told(freeze_now, put, make_label, spec, tape, store, artifacts, monkeypatch):
+    put(make_label(0))
+    add = ControlStore.add_window
+
+    def beaten(self, row):
+        monkeypatch.setattr(ControlStore, "add_window", add)
+        put(make_label(1))
+        freeze_now()
+        add(self, row)
+
+    monkeypatch.setattr(ControlStore, "add_window", beaten)
+    with pytest.raises(StaleRevisionError):
+        freeze_now()
+    assert [w.rows for w in store.windows("files")] == [2]
+
+
+def test_a_broker_that_lost_its_memory_is_read_from_its_start(freeze_now, put, make_label, tape, store):
+    put(*(make_label(i) for i in range(3)))
+    freeze_now()
+    tape.logs.clear()
+    put(*(make_label(i) for i in range(2, 9)))
+    window = freeze_now()
+    assert (window.rows, window.manifest["duplicates"]) == (6, 1)
+    assert window.manifest["replaced_partitions"] == ["files.labels:0"]
+    assert window.manifest["started_at_index"] == 3
+
+
+# Reading, features, separation
+
+
+def test_a_changed_snapshot_is_not_read(freeze_now, put, make_label):
+    put(make_label(0))
+    window = freeze_now()
+    put_bytes(window.uri, get_bytes(window.uri) + b" ")
+    with pytest.raises(ArtifactError, match="expected"):
+        read(window.uri, window.digest)
+
+
+@pytest.mark.parametrize("kind", ["text", "other columns"])
+def test_what_is_no_snapshot_is_not_read(artifacts, kind, make_label):
+    import pyarrow as pa
+
+    from components.snapshot.table import parquet_bytes
+
+    data = b"hello" if kind == "text" else parquet_bytes(pa.table({"x": [1]}))
+    put_bytes(f"{artifacts}/x.parquet", data)
+    with pytest.raises(ArtifactError, match="is not"):
+        read(f"{artifacts}/x.parquet", hashlib.sha256(data).hexdigest())
+
+
+def test_a_snapshot_that_is_gone_says_so(freeze_now, put, make_label):
+    put(make_label(0))
+    window = freeze_now()
+    local_path(window.uri).unlink()
+    put(make_label(1))
+    with pytest.raises(ArtifactError, match="artifact root"):
+        freeze_now()
+
+
+def test_the_file_is_plain_parquet_without_metadata(freeze_now, put, make_label):
+    put(make_label(0))
+    metadata = pq.read_metadata(local_path(freeze_now().uri))
+    assert metadata.num_rows == 1
+    assert not {b"pandas"} & set(metadata.metadata or {})
+    assert metadata.schema.to_arrow_schema().equals(snapshot_schema())
+
+
+def test_the_newest_inputs_are_online_after_a_freeze(freeze_now, put, make_label, spec, artifacts):
+    put(make_label(0, entity="ada", payload=b"xyz"), make_label(5, entity="ada", payload=b"newer"))
+    freeze_now()
+    latest = feature_repo(spec, artifacts).latest(["ada"], NOW)
+    assert latest == {"ada": {"seen_at": BASE + 5, "size": 5.0, "first": "n"}}
+
+
+def test_workloads_freeze_side_by_side(freeze_now, put, make_label, spec, tape, store, artifacts):
+    put(make_label(0))
+    mail = msgspec.structs.replace(spec, name="mail")
+    assert freeze(mail, tape, store, artifacts, now=NOW) is None
+    tape.put("mail.labels", encode(make_label(1, workload="mail")))
+    assert freeze(mail, tape, store, artifacts, now=NOW).number == 1
+    assert freeze_now().number == 1
+    assert [w.rows for w in store.windows("mail")] == [1]
