@@ -73,3 +73,10 @@ def local_path(uri: str) -> Path:
     if not uri.startswith("file://"):
         raise ArtifactError(uri, "is not a local file")
     return Path(uri.removeprefix("file://"))
+
+
+def remove(uri: str) -> None:
+    """Delete what is at ``uri``, a file or a folder with all that it holds, if there is anything."""
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)

@@ -21,7 +21,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True):
     with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's input;
     ``buckets``: rows of the embedding table; ``snapshots``: content hashes it was trained on, newest first;
     ``teacher``: ``name@digest``; ``parent``: registry version it was warm-started from; ``code``: version of this
-    code; ``precision``: ``float32`` or ``int8``.
+    code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of the trainable weights that lie beside it.
     """
 
     workload: str
@@ -39,3 +39,4 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None
     code: str
     precision: str = "float32"
+    weights: str | None = None

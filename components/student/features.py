@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
+Row = tuple[Ids, Weights]
+"""Ids and weights of one input, both of shape (L,)."""
 
 
 class Featuriser(Protocol):
@@ -28,3 +30,13 @@ class Featuriser(Protocol):
 
     def describe(self, payload: Any) -> dict[str, float | str]:
         """A few readable descriptors of one payload (numbers or categories), the columns that drift is watched on."""
+
+
+def pad(rows: Sequence[Row]) -> tuple[Ids, Weights]:
+    """Stack rows of different lengths: padding has id 0 and weight 0, and L is at least 1."""
+    longest = max([1, *(len(ids) for ids, _ in rows)])
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    weights = np.zeros((len(rows), longest), dtype=np.float32)
+    for i, (row, weight) in enumerate(rows):
+        ids[i, : len(row)], weights[i, : len(row)] = row, weight
+    return ids, weights

@@ -38,7 +38,7 @@ PHASES: Mapping[str, Mapping[str, str]] = {
 MIN_BYTES, MAX_BYTES = 64, 65_536
 """Sizes of the files that are taken: smaller ones say too little, larger ones are not uploads of source text."""
 
-LARGEST_SHARE = 0.88
+LARGEST_SHARE = 0.95
 """No class has more than this share of a phase."""
 
 HISTORY = 300

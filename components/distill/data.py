@@ -1,0 +1,166 @@
+"""From snapshots to the arrays that an update trains on.
+
+Shapes: N rows, L ids of the longest one, C classes (2 for regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from components.contracts.errors import ProvenanceError
+from components.contracts.records import SoftLabel, Task
+from components.contracts.spec import Spec, build
+from components.control.tables import WindowRow
+from components.distill.replay import balanced_sample
+from components.label.decode import decoder
+from components.snapshot.table import soft_of
+from components.snapshot.window import read
+
+COLUMNS = ["input_id", "payload", "teacher", "soft", "truth_label", "truth_value", "split"]
+
+MIN_SCALE = 1e-3
+"""Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
+
+NO_TRUTH = -1
+"""Stands in a classification's truth for a row whose truth is not known, or is no class of the student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of snapshots: payloads as they came, soft labels, and truth where it is known."""
+
+    payloads: list[bytes]
+    soft: list[SoftLabel]
+    truth: list[str | float | None]
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def take(self, indices: Sequence[int]) -> Rows:
+        """Some of the rows."""
+        return Rows(
+            payloads=[self.payloads[i] for i in indices],
+            soft=[self.soft[i] for i in indices],
+            truth=[self.truth[i] for i in indices],
+        )
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(
+            payloads=self.payloads + other.payloads, soft=self.soft + other.soft, truth=self.truth + other.truth
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Arrays of an update: ids (N, L), weights (N, L), soft (N, C), truth (N,).
+
+    Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Regression: ``soft`` are
+    value and scale, ``truth`` values or NaN, all in the student's unit.
+    """
+
+    ids: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    soft: npt.NDArray[np.float32]
+    truth: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What a regression student's targets are measured in while it learns: (value - ``mean``) / ``scale``."""
+
+    mean: float
+    scale: float
+
+
+def unit_of(rows: Rows) -> Unit:
+    """The mean and the deviation of the teacher's values; the deviation of equal values counts as one."""
+    values = np.array([s.value for s in rows.soft], dtype=np.float64)
+    return Unit(mean=float(values.mean()), scale=float(values.std()) or 1.0)
+
+
+def declared_teacher(spec: Spec, windows: Sequence[WindowRow]) -> str:
+    """The teacher (``name@digest``) that the spec declares, else the one that the newest window was frozen under."""
+    return spec.teacher_digest or str(windows[-1].manifest["teacher"])
+
+
+def replayable(spec: Spec, windows: Sequence[WindowRow]) -> list[WindowRow]:
+    """The older windows that were frozen under the declared teacher: another teacher's labels are not replayed."""
+    teacher = declared_teacher(spec, windows)
+    return [w for w in windows[:-1] if w.manifest["teacher"] == teacher]
+
+
+def window_rows(window: WindowRow, split: Literal["train", "holdout"], task: Task, teacher: str) -> Rows:
+    """One side of a snapshot; the other side's content is not looked at.
+
+    Raises:
+        ProvenanceError: a row's label, on either side, was not made by ``teacher``.
+        ArtifactError: the snapshot is missing or not what was frozen.
+
+    """
+    table = read(window.uri, window.digest).select(COLUMNS)
+    for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
+        if found != teacher:
+            raise ProvenanceError(input_id, teacher, found)
+    side = [i for i, s in enumerate(table["split"].to_pylist()) if s == split]
+    kept = table.take(side)
+    return Rows(
+        payloads=kept["payload"].to_pylist(),
+        soft=[soft_of(s) for s in kept["soft"].to_pylist()],
+        truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
+    )
+
+
+def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Rows, Rows]:
+    """The newest window's training rows, and a class-balanced replay of the older ones'.
+
+    Raises:
+        ProvenanceError: a row's label was not made by the declared teacher.
+        ArtifactError: a snapshot is missing or not what was frozen.
+
+    """
+    teacher = declared_teacher(spec, windows)
+    new = window_rows(windows[-1], "train", spec.task, teacher)
+    old = Rows(payloads=[], soft=[], truth=[])
+    for window in replayable(spec, windows) if spec.student.replay_rows else ():
+        old = old + window_rows(window, "train", spec.task, teacher)
+    kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
+    return new, old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
+
+
+def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
+    """The inputs alone of all windows' holdouts: what two forms of one student are compared on.
+
+    Raises:
+        ProvenanceError: a row's label was not made by the declared teacher.
+        ArtifactError: a snapshot is missing or not what was frozen.
+
+    """
+    teacher, usable = declared_teacher(spec, windows), [*replayable(spec, windows), windows[-1]]
+    return [p for w in usable for p in window_rows(w, "holdout", spec.task, teacher).payloads]
+
+
+def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
+    """Features and targets for a head of these classes, or in this unit.
+
+    Probability outside the classes is spread over them in proportion: they hold every row's most probable class.
+    """
+    decode = decoder(spec.payload, spec.source)
+    ids, weights = build(spec.features, spec.source).encode([decode(p) for p in rows.payloads])
+    if isinstance(head, Unit):
+        values = np.array([[(s.value or 0.0) - head.mean, s.scale] for s in rows.soft], dtype=np.float64) / head.scale
+        known = np.array([np.nan if t is None else t for t in rows.truth], dtype=np.float64)
+        truth = ((known - head.mean) / head.scale).astype(np.float32)
+        return TrainingSet(ids=ids, weights=weights, soft=values.astype(np.float32), truth=truth)
+    place = {c: i for i, c in enumerate(head)}
+    soft = np.zeros((len(rows), len(place)), dtype=np.float32)
+    for i, label in enumerate(rows.soft):
+        for name in label.distribution.keys() & place.keys():
+            soft[i, place[name]] = label.distribution[name]
+    soft /= soft.sum(axis=1, keepdims=True)
+    classes = np.array([place.get(str(t), NO_TRUTH) for t in rows.truth], dtype=np.int64)
+    return TrainingSet(ids=ids, weights=weights, soft=soft, truth=classes)

@@ -1,0 +1,272 @@
+"""One update of the student: warm start, replay, distillation by Ray Train, export, and the parity of the export."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.spec import Spec, Variant, build
+from components.contracts.storage import digest_of, get_bytes, put_bytes, remove
+from components.control.intent import ModelRef
+from components.control.tables import WindowRow
+from components.distill.data import (
+    Rows,
+    Unit,
+    arrays,
+    declared_teacher,
+    holdout_payloads,
+    replayable,
+    unit_of,
+    update_rows,
+)
+from components.distill.export import to_int8, to_onnx
+from components.distill.grow import Arrays, classes_of, grow_head
+from components.distill.loop import Work, read_checkpoint, train_loop
+from components.student.card import StudentCard
+from components.student.parity import Parity, parity
+from components.student.runtime import Student
+
+log = logging.getLogger(__name__)
+
+FAILURES = 2
+"""How often Ray Train starts its workers anew, from the last checkpoint, before an update fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """A trained student. ``uri`` and ``digest`` are the artifact to serve: int8 where its parity allows, else float32.
+
+    ``parity_gap``: share of the holdout inputs of all its windows that the served artifact and the float model label
+    differently, in [0, 1]; ``history``: mean loss of each epoch; ``metrics``: rows, bytes and parities by name.
+    """
+
+    uri: str
+    digest: str
+    float_uri: str
+    float_digest: str
+    weights_uri: str
+    card: StudentCard
+    parity_gap: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A parent's card and weights, to start from."""
+
+    card: StudentCard
+    state: Arrays
+
+
+def distill(
+    spec: Spec, windows: Sequence[WindowRow], *, variant: Variant, parent: ModelRef | None, artifacts: str, seed: int
+) -> Distilled:
+    """Train a student on the newest of ``windows`` with replay from the older ones, starting from ``parent``.
+
+    A warm start has the parent's shape, whatever ``variant`` says; a parent whose features or task are no longer the
+    spec's is no start, and a fresh student of ``variant`` is trained. An update that was killed goes on from its last
+    epoch when it is asked for again.
+
+    1. Read the parent, and the rows: new ones and replay.
+    2. Grow the head by the new classes (regression: take over the parent's unit).
+    3. Train.
+    4. Export, measure the parity of the quantised model, choose what to serve, write it all.
+    5. Forget the checkpoint.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        ProvenanceError: a label was not made by the declared teacher.
+        ArtifactError: a snapshot, the parent or its weights are missing or were changed.
+
+    """
+    if not windows:
+        raise ConfigError("windows", [], "an update needs at least one snapshot")
+    # Step 1
+    start = _start(parent, spec) if parent else None
+    new, replay = update_rows(spec, windows, seed)
+    rows = new + replay
+    if not len(rows):
+        raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
+    # Step 2
+    classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
+    card = _card(spec, windows, classes, variant, start, parent)
+    state, unit = _grown(start, card, rows, seed)
+    run = _run_name(spec, card, parent, seed)
+    folder = f"{artifacts}/{spec.name}/training/{run}"
+    work = Work(
+        spec=spec,
+        card=card,
+        data=arrays(spec, rows, unit or classes),
+        start=state,
+        checkpoint=f"{folder}/checkpoint.pt",
+        seed=seed,
+    )
+    # Step 3
+    trained, history = _fit(work, run, f"{folder}/ray")
+    if unit:
+        trained["unit"] = np.array([unit.mean, unit.scale])
+    # Step 4
+    holdout = holdout_payloads(spec, windows)
+    counts = {"new_rows": float(len(new)), "replay_rows": float(len(replay)), "loss": history[-1]}
+    distilled = _export(spec, trained, card, holdout, artifacts, counts, history)
+    # Step 5
+    remove(folder)
+    return distilled
+
+
+def weights_uri(artifact_uri: str) -> str:
+    """Where the trainable weights of an artifact lie: beside it."""
+    return f"{artifact_uri.rsplit('/', 1)[0]}/student.safetensors"
+
+
+def _start(parent: ModelRef, spec: Spec) -> Start | None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    card = Student.load(get_bytes(parent.uri, parent.digest), source=spec.source).card
+    if card.features != spec.features or card.task != spec.task:
+        log.warning("%s: version %s has other features or another task: starting afresh", spec.name, parent.version)
+        return None
+    uri = weights_uri(parent.uri)
+    if card.weights is None:
+        raise ArtifactError(parent.uri, "names no trainable weights: it cannot be updated; train without a parent")
+    try:
+        return Start(card=card, state=load(get_bytes(uri, card.weights)))
+    except SafetensorError as error:
+        raise ArtifactError(uri, f"is not a file of weights: {error}") from error
+
+
+def _card(
+    spec: Spec,
+    windows: Sequence[WindowRow],
+    classes: tuple[str, ...],
+    variant: Variant,
+    start: Start | None,
+    parent: ModelRef | None,
+) -> StudentCard:
+    if start:
+        variant = Variant(name=start.card.variant, dim=start.card.dim, hidden=start.card.hidden)
+    return StudentCard(
+        workload=spec.name,
+        task=spec.task,
+        space=str(windows[-1].manifest["space"]),
+        classes=classes,
+        features=spec.features,
+        payload=spec.payload,
+        buckets=build(spec.features, spec.source).buckets,
+        dim=variant.dim,
+        hidden=variant.hidden,
+        variant=variant.name,
+        snapshots=tuple(w.digest for w in (windows[-1], *reversed(replayable(spec, windows)))),
+        teacher=declared_teacher(spec, windows),
+        parent=parent.version if start and parent else None,
+        code=version("cohobate"),
+    )
+
+
+def _grown(start: Start | None, card: StudentCard, rows: Rows, seed: int) -> tuple[Arrays | None, Unit | None]:
+    """The weights to start from, and the unit of a regression."""
+    if start is None:
+        return None, unit_of(rows) if card.task == "regression" else None
+    if card.task == "classification":
+        return grow_head(start.state, start.card.classes, card.classes, seed), None
+    mean, scale = start.state["unit"].tolist()
+    return {k: v for k, v in start.state.items() if k != "unit"}, Unit(mean=mean, scale=scale)
+
+
+def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
+    """A name that equal updates share, and no others: what a checkpoint is found by."""
+    parts = (spec.digest, msgspec.json.encode(card).decode(), parent.digest if parent else "", str(seed))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _fit(work: Work, run: str, storage: str) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """Train by Ray Train; the weights and the mean loss of each epoch."""
+    with _quiet_ray():
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        TorchTrainer(
+            lambda config: train_loop(config["work"]),
+            train_loop_config={"work": work},
+            scaling_config=ScalingConfig(num_workers=work.spec.student.workers, use_gpu=False),
+            run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
+        ).fit()
+    done = read_checkpoint(work.checkpoint)
+    if done is None:
+        raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
+    return {k: v.numpy() for k, v in done["model"].items()}, tuple(done["history"])
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Ray Train logs every epoch's metrics and reports its usage; the curves are in the registry."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logger = logging.getLogger("ray.train")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _export(
+    spec: Spec,
+    state: Arrays,
+    card: StudentCard,
+    holdout: list[bytes],
+    artifacts: str,
+    counts: dict[str, float],
+    history: tuple[float, ...],
+) -> Distilled:
+    from safetensors.numpy import save
+
+    weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
+    card = msgspec.structs.replace(card, weights=digest_of(weights))
+    float_model = to_onnx(state, card)
+    int8_model = to_int8(float_model, card)
+    found = _parity(spec, float_model, int8_model, holdout)
+    exact = not _allowed(found, spec.limits.max_parity_gap)
+    served = float_model if exact else int8_model
+    folder = f"{artifacts}/{spec.name}/students/{digest_of(served)}"
+    for name, data in (("student.safetensors", weights), ("float.onnx", float_model), ("model.onnx", served)):
+        put_bytes(f"{folder}/{name}", data)
+    measured = {"int8_parity_gap": found.gap, "int8_largest_difference": found.largest} if found else {}
+    return Distilled(
+        uri=f"{folder}/model.onnx",
+        digest=digest_of(served),
+        float_uri=f"{folder}/float.onnx",
+        float_digest=digest_of(float_model),
+        weights_uri=f"{folder}/student.safetensors",
+        card=msgspec.structs.replace(card, precision="float32" if exact else "int8"),
+        parity_gap=0.0 if exact or found is None else found.gap,
+        history=history,
+        metrics={
+            **counts,
+            **measured,
+            "float_bytes": float(len(float_model)),
+            "int8_bytes": float(len(int8_model)),
+        },
+    )
+
+
+def _parity(spec: Spec, float_model: bytes, int8_model: bytes, holdout: list[bytes]) -> Parity | None:
+    full, small = (Student.load(m, source=spec.source) for m in (float_model, int8_model))
+    return parity(full.predict(holdout), small.predict(holdout))
+
+
+def _allowed(found: Parity | None, most: float | None) -> bool:
+    """Whether the quantised model may serve: without a holdout nothing is known of it, and it may not."""
+    return found is not None and (most is None or found.gap <= most)

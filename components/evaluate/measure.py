@@ -1,0 +1,143 @@
+"""Measures of a candidate's answers. Pure; a measure that rests on fewer than ``min_rows`` rows is None."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.contracts.records import SoftLabel, Task
+from components.distill.data import Rows
+from drift.quality import accuracy, agreement, expected_calibration_error, mae, per_slice, proportion, rmse
+
+SLICE_SUPPORT = 10
+"""Rows that a class needs before its accuracy is looked at by itself."""
+
+CLOSE = 2.0
+"""A regression answer within this many of the teacher's scales of its value agrees with it (95 % of a normal)."""
+
+LEAST_ERROR = 1e-12
+"""Stands for an error of zero as the base of a relative change."""
+
+Measurements = dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A holdout: what the teacher says of its inputs, their truth where it is known, and one student's answers."""
+
+    rows: Rows
+    answers: list[SoftLabel]
+
+    def known(self) -> tuple[list[SoftLabel], list[SoftLabel], list[Any]]:
+        """Answers, soft labels and truths of the rows whose truth is known."""
+        triples = zip(self.answers, self.rows.soft, self.rows.truth, strict=True)
+        kept = [(a, s, t) for a, s, t in triples if t is not None]
+        return [a for a, _, _ in kept], [s for _, s, _ in kept], [t for _, _, t in kept]
+
+
+def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
+    """Measures against truth and teacher.
+
+    Classification: ``accuracy``, ``ece``, ``teacher_accuracy``, ``worst_slice_accuracy`` (over the true classes with
+    at least :data:`SLICE_SUPPORT` rows), ``agreement`` with the teacher and its lower 95 % bound. Regression:
+    ``rmse`` and ``mae`` in the target's unit, ``agreement`` (within :data:`CLOSE` of the teacher's scales).
+    """
+    answers, teacher, truth = judged.known()
+    out: Measurements = {"rows": float(len(judged.rows)), "truth_rows": float(len(truth))}
+    out |= _agreement(task, judged, min_rows)
+    if task == "regression":
+        values = [_value(a) for a in answers]
+        enough = len(truth) >= min_rows
+        return out | {"rmse": rmse(values, truth) if enough else None, "mae": mae(values, truth) if enough else None}
+    names = ("accuracy", "ece", "teacher_accuracy", "worst_slice_accuracy")
+    if len(truth) < min_rows:
+        return out | dict.fromkeys(names)
+    labels = [a.label for a in answers]
+    right = [label == t for label, t in zip(labels, truth, strict=True)]
+    slices = slice_accuracies(judged)
+    return out | {
+        "accuracy": accuracy(labels, truth).value,
+        "ece": expected_calibration_error([a.confidence for a in answers], right),
+        "teacher_accuracy": accuracy([s.label for s in teacher], truth).value,
+        "worst_slice_accuracy": min(slices.values()) if slices else None,
+    }
+
+
+def _agreement(task: Task, judged: Judged, min_rows: int) -> Measurements:
+    answers, soft = judged.answers, judged.rows.soft
+    if len(soft) < min_rows:
+        return {"agreement": None, "agreement_lower": None}
+    if task == "regression":
+        close = [
+            abs(_value(a) - _value(s)) <= CLOSE * float(s.scale or 0.0) for a, s in zip(answers, soft, strict=True)
+        ]
+        share = proportion(sum(close), len(close))
+    else:
+        share = agreement([a.label for a in answers], [s.label for s in soft])
+    return {"agreement": share.value, "agreement_lower": share.lower}
+
+
+def _value(soft: SoftLabel) -> float:
+    return float(soft.value or 0.0)
+
+
+def slice_accuracies(judged: Judged) -> dict[str, float]:
+    """Accuracy on every true class that has at least :data:`SLICE_SUPPORT` rows."""
+    answers, _, truth = judged.known()
+    shares = per_slice([a.label for a in answers], truth, truth, min_support=SLICE_SUPPORT)
+    return {str(name): share.value for name, share in shares.items()}
+
+
+def loss(task: Task, candidate: Judged, champion: Judged, min_rows: int) -> float | None:
+    """How much worse the candidate is than the champion on the same rows with truth; negative where it is better.
+
+    Classification: the champion's accuracy less the candidate's. Regression: the relative rise of the root mean
+    squared error.
+    """
+    ours, _, truth = candidate.known()
+    theirs, _, _ = champion.known()
+    if len(truth) < min_rows:
+        return None
+    if task == "regression":
+        before, after = (float(rmse([_value(a) for a in x], truth) or 0.0) for x in (theirs, ours))
+        return (after - before) / max(before, LEAST_ERROR)
+    return accuracy([a.label for a in theirs], truth).value - accuracy([a.label for a in ours], truth).value
+
+
+def pooled(holdouts: Sequence[Rows], min_rows: int) -> list[Rows]:
+    """Holdouts of older windows, oldest first, neighbours put together until each group has ``min_rows`` truths.
+
+    What is left over goes to the last group, so that no group is too small to say anything, unless all together are.
+    """
+    groups: list[Rows] = []
+    gathered = Rows(payloads=[], soft=[], truth=[])
+    for rows in holdouts:
+        gathered = gathered + rows
+        if sum(t is not None for t in gathered.truth) >= min_rows:
+            groups.append(gathered)
+            gathered = Rows(payloads=[], soft=[], truth=[])
+    if len(gathered):
+        groups[-1:] = [groups[-1] + gathered] if groups else [gathered]
+    return groups
+
+
+def forgetting(task: Task, pairs: Sequence[tuple[Judged, Judged]], min_rows: int) -> float | None:
+    """The largest :func:`loss` over groups of older windows, each judged for the candidate and the champion.
+
+    None where there is no group, or one of them has too few truths: what was not looked at may be forgotten.
+    """
+    losses = [loss(task, candidate, champion, min_rows) for candidate, champion in pairs]
+    known = [x for x in losses if x is not None]
+    return max(known) if known and len(known) == len(losses) else None
+
+
+def confusion(judged: Judged) -> dict[str, Any]:
+    """``labels`` in alphabetical order, and ``matrix``: rows are the truth, columns the student's answer."""
+    answers, _, truth = judged.known()
+    labels = sorted({a.label for a in answers} | {str(t) for t in truth})
+    place = {name: i for i, name in enumerate(labels)}
+    matrix = [[0] * len(labels) for _ in labels]
+    for answer, t in zip(answers, truth, strict=True):
+        matrix[place[str(t)]][place[answer.label]] += 1
+    return {"labels": labels, "matrix": matrix}

@@ -1,0 +1,68 @@
+"""The drift report of a window: its inputs' descriptors and the teacher's labels against those of older windows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.contracts.spec import Spec, build
+from components.contracts.storage import put_bytes
+from components.control.tables import WindowRow
+from components.label.decode import decoder
+from components.snapshot.window import read
+from drift.evidently_report import write
+from drift.monitor import DriftVerdict, Reference
+
+Columns = dict[str, list[float | str | None]]
+
+LABEL_COLUMNS = ("teacher_label", "teacher_entropy")
+"""What the teacher says, beside the descriptors: its label (classification only) and its entropy in nats."""
+
+
+def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple[str, str, DriftVerdict | None]:
+    """Write Evidently's report of the newest window as ``drift.html`` and ``drift.json`` under the URI ``folder``.
+
+    The reference are the newest of the older windows that together have ``spec.monitor.reference`` rows, or all.
+    Returns both URIs and our own verdict, which stands in the JSON file too; empty without an older window.
+    """
+    import pandas as pd
+
+    if len(windows) < 2:
+        return "", "", None
+    older: list[WindowRow] = []
+    for window in reversed(windows[:-1]):
+        older.insert(0, window)
+        if sum(w.rows for w in older) >= spec.monitor.reference:
+            break
+    reference, current = columns(spec, older), columns(spec, windows[-1:])
+    monitor = spec.monitor
+    verdict = Reference.fit(
+        reference,
+        window=windows[-1].rows,
+        alpha=monitor.alpha,
+        min_effect=monitor.min_effect,
+        resamples=monitor.resamples,
+        seed=spec.seed,
+    ).assess(current)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = write(pd.DataFrame(reference), pd.DataFrame(current), Path(scratch), "drift", verdict)
+        html, data = report.html.read_bytes(), report.json.read_bytes()
+    put_bytes(f"{folder}/drift.html", html)
+    put_bytes(f"{folder}/drift.json", data)
+    return f"{folder}/drift.html", f"{folder}/drift.json", verdict
+
+
+def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
+    """Descriptors of all inputs of ``windows`` and :data:`LABEL_COLUMNS`, by column."""
+    decode, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
+    out: Columns = {}
+    for window in windows:
+        table = read(window.uri, window.digest)
+        for payload in table["payload"].to_pylist():
+            for name, value in featuriser.describe(decode(payload)).items():
+                out.setdefault(name, []).append(value)
+        if spec.task == "classification":
+            out.setdefault("teacher_label", []).extend(table["label"].to_pylist())
+        out.setdefault("teacher_entropy", []).extend(table["entropy"].to_pylist())
+    return out

@@ -1,0 +1,118 @@
+"""Running a student's artifact: one ONNX file with its card inside, by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from components.contracts.errors import ArtifactError
+from components.contracts.records import SoftLabel
+from components.contracts.spec import build
+from components.contracts.storage import digest_of
+from components.label.decode import decoder
+from components.student.card import CARD_KEY, StudentCard
+from components.student.features import Featuriser
+
+INPUTS = ["ids", "weights"]
+"""The graph's inputs: int64 and float32, both of shape (B, L)."""
+
+OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"]}
+"""The graph's outputs by task: (B, C), or (B,) each."""
+
+
+class Student:
+    """A loaded student. Safe to call from several threads."""
+
+    def __init__(self, session: Any, card: StudentCard, digest: str, source: str) -> None:
+        self._session, self.card, self.digest = session, card, digest
+        self.featuriser: Featuriser = build(card.features, source)
+        self._decode = decoder(card.payload, source)
+        self._outputs = OUTPUTS[card.task]
+
+    @classmethod
+    def load(cls, data: bytes | Path, *, threads: int = 1, source: str = "") -> Student:
+        """Load an artifact; ``source`` is the spec file that the card's ``file.py:name`` references are relative to.
+
+        Raises:
+            ArtifactError: it is not an ONNX model, has no card, or its graph or features do not fit the card.
+            ConfigError: the card's featuriser or decoder does not exist here.
+
+        """
+        import onnxruntime
+
+        where = str(data) if isinstance(data, Path) else "in memory"
+        content = data.read_bytes() if isinstance(data, Path) else data
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised
+        try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's classes have no common base of their own
+            raise ArtifactError(where, f"is not a model that ONNX Runtime loads: {error}") from error
+        card = _card_of(session.get_modelmeta().custom_metadata_map, where)
+        _check_graph(session, card, where)
+        student = cls(session, card, digest_of(content), source)
+        if student.featuriser.buckets != card.buckets:
+            found = f"its features have {student.featuriser.buckets} buckets, its card says {card.buckets}"
+            raise ArtifactError(where, f"{found}: it was trained with another version of the featuriser")
+        return student
+
+    def predict(self, payloads: Sequence[bytes]) -> list[SoftLabel]:
+        """Soft labels of payloads as they came, one for each, in order.
+
+        Raises:
+            RecordError: a payload cannot be decoded.
+            ArtifactError: the student's answer is not a soft label.
+
+        """
+        return self.predict_decoded([self._decode(p) for p in payloads])
+
+    def predict_decoded(self, payloads: Sequence[Any]) -> list[SoftLabel]:
+        """Soft labels of decoded payloads, one for each, in order.
+
+        Raises:
+            ArtifactError: the student's answer is not a soft label.
+
+        """
+        if not payloads:
+            return []
+        ids, weights = self.featuriser.encode(payloads)
+        out = self._session.run(self._outputs, {"ids": ids, "weights": weights})
+        try:
+            return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])
+        except ValueError as error:
+            raise ArtifactError(self.digest[:12], f"answers what is not a soft label: {error}") from error
+
+    def _soft_labels(self, out: list[Any]) -> list[SoftLabel]:
+        space = self.card.space
+        if self.card.task == "regression":
+            return [
+                SoftLabel(task="regression", space=space, value=v, scale=s) for v, s in zip(out[0], out[1], strict=True)
+            ]
+        return [SoftLabel.of(space, self.card.classes, row) for row in out[0]]
+
+
+def _card_of(metadata: dict[str, str], where: str) -> StudentCard:
+    if CARD_KEY not in metadata:
+        raise ArtifactError(where, f"has no card (metadata {CARD_KEY!r}): it was not exported by Cohobate")
+    try:
+        return msgspec.json.decode(metadata[CARD_KEY], type=StudentCard)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(where, f"its card is broken: {error}") from error
+
+
+def _check_graph(session: Any, card: StudentCard, where: str) -> None:
+    inputs, outputs = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
+    expected = OUTPUTS[card.task]
+    if inputs != INPUTS or outputs != expected:
+        raise ArtifactError(
+            where, f"its graph is {inputs} -> {outputs}; a {card.task} student's {INPUTS} -> {expected}"
+        )
+    width = session.get_outputs()[0].shape[-1]
+    if card.task == "classification" and width != len(card.classes):
+        raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")

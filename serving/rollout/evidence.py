@@ -1,0 +1,147 @@
+"""What a rollout sees: answers, audits against the teacher, and replicas that cannot load the candidate. Pure.
+
+A prediction counts when it is read. Its audit counts when the teacher's label of the same content is known, before or
+after it; until then it is pending. Both are kept in the rollout's state, so that a restart loses and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from components.contracts.records import Answer, Arm, Label, Prediction, content_hash
+
+PENDING = 2_000
+"""Audits that may wait for a label; the oldest beyond it are given up (they are not evidence either way)."""
+
+SCALES = 2.0
+"""A regression answer disagrees when it is further than this many of the teacher's standard deviations away."""
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", omit_defaults=True):
+    """One request answered by ``arm``; ``ok`` and ``latency_ms`` are the candidate's, where it was asked too."""
+
+    id: str
+    arm: Arm
+    ok: bool | None = None
+    latency_ms: float | None = None
+
+
+class Audited(msgspec.Struct, frozen=True, kw_only=True, tag="audited", omit_defaults=True):
+    """An audited answer and the teacher: whether each student that answered disagrees with it."""
+
+    id: str
+    champion: bool | None = None
+    candidate: bool | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """A replica that cannot load the candidate."""
+
+    replica: str
+    error: str
+
+
+Observation = Answered | Audited | Failed
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An audited answer that waits for the teacher's label of its ``content``; labels as the students gave them."""
+
+    id: str
+    content: str
+    champion: str | None = None
+    candidate: str | None = None
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a teacher said of a content: its reference, its label, and its scale for regression."""
+
+    teacher: str
+    label: str
+    scale: float | None = None
+
+
+class Teachings:
+    """The teacher's labels by content hash, the newest ``limit`` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._told: OrderedDict[str, Told] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def learn(self, label: Label) -> None:
+        """Remember a label."""
+        content = content_hash(label.input.payload)
+        self._told[content] = Told(label.teacher, label.soft.label, label.soft.scale)
+        self._told.move_to_end(content)
+        if len(self._told) > self.limit:
+            self._told.popitem(last=False)
+
+    def of(self, content: str, teacher: str) -> Told | None:
+        """What ``teacher`` said of a content; a label by another teacher is none."""
+        told = self._told.get(content)
+        return told if told is not None and told.teacher == teacher else None
+
+
+def observe(prediction: Prediction, champion: str, candidate: str) -> tuple[Answered | None, Pending | None]:
+    """The evidence in one prediction, for a rollout of version ``candidate`` against ``champion``.
+
+    None where other versions answered: a prediction from before the rollout says nothing about it.
+    """
+    served, shadow = prediction.answer, prediction.shadow
+    if served.version != (candidate if served.arm == "candidate" else champion):
+        return None, None
+    asked = served if served.arm == "candidate" else shadow
+    if asked is not None and asked.version != candidate:
+        asked = None
+    answered = Answered(
+        id=prediction.request_id,
+        arm=served.arm,
+        ok=asked.ok if asked else None,
+        latency_ms=asked.latency_ms if asked else None,
+    )
+    labels = Pending(
+        id=prediction.request_id,
+        content=prediction.content,
+        champion=_label(served) if served.arm == "champion" else None,
+        candidate=_label(asked),
+    )
+    worth = prediction.audited and (labels.champion, labels.candidate) != (None, None)
+    return answered, labels if worth else None
+
+
+def _label(answer: Answer | None) -> str | None:
+    return answer.label if answer is not None and answer.ok else None
+
+
+def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tuple[list[Audited], tuple[Pending, ...]]:
+    """The audits whose label is known, and what still waits."""
+    audits: list[Audited] = []
+    waiting: list[Pending] = []
+    for one in pending:
+        told = teachings.of(one.content, teacher)
+        if told is None:
+            waiting.append(one)
+        else:
+            audits.append(
+                Audited(id=one.id, champion=_disagrees(one.champion, told), candidate=_disagrees(one.candidate, told))
+            )
+    return audits, tuple(waiting[-PENDING:])
+
+
+def _disagrees(label: str | None, told: Told) -> bool | None:
+    if label is None:
+        return None
+    if told.scale is None:
+        return label != told.label
+    return abs(float(label) - float(told.label)) > SCALES * told.scale
+
+
+def failures(details: Sequence[tuple[str, dict[str, str]]], digest: str) -> list[Failed]:
+    """The replicas whose acknowledgement says that the artifact ``digest`` could not be loaded."""
+    return [Failed(replica=name, error=failed[digest]) for name, failed in details if digest in failed]

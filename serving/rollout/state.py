@@ -1,0 +1,147 @@
+"""The state of a rollout: all that its next decision depends on, and what was decided but not yet carried out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from components.contracts.spec import RolloutPolicy
+from components.control.intent import Intent, ModelRef
+from serving.rollout.evidence import Pending
+from serving.rollout.guards import Guards
+
+Phase = Literal["shadow", "canary", "paused", "promoted", "rolled_back", "aborted"]
+Verb = Literal["pause", "resume", "promote", "abort", "rollback"]
+
+ENDED = frozenset({"promoted", "rolled_back", "aborted"})
+"""Phases that a rollout does not leave."""
+
+LEGAL: dict[str, tuple[Verb, ...]] = {
+    "shadow": ("pause", "promote", "abort", "rollback"),
+    "canary": ("pause", "promote", "abort", "rollback"),
+    "paused": ("resume", "promote", "abort", "rollback"),
+}
+"""The verbs that each phase allows; after the end there is nothing left to order."""
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One step as it went. ``seconds``: its length, or as of the last evidence while it lasts.
+
+    ``requests``: answered by either arm; ``candidate``: asked of the candidate; ``audited``: the candidate's audits;
+    ``applied_seconds``: from the decision to the last live replica's acknowledgement.
+    """
+
+    name: str
+    weight: float
+    started_at: float
+    seconds: float = 0.0
+    requests: int = 0
+    candidate: int = 0
+    audited: int = 0
+    applied_seconds: float | None = None
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision to carry out; ``number`` counts a rollout's actions from 1, ``verb`` is the ledger's word for it.
+
+    ``route``: the intent follows the step; ``promote``: the candidate becomes champion; ``take_back``: it goes.
+    """
+
+    number: int
+    kind: Literal["route", "promote", "take_back"]
+    verb: str
+    at: float
+    reason: str
+    actor: str
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the evidence was read: stream positions by ``topic:partition``, open audits, and journal lines."""
+
+    positions: dict[str, int] = {}
+    pending: tuple[Pending, ...] = ()
+    journal: int = 0
+
+
+class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout. Times are Unix seconds.
+
+    ``step`` indexes ``policy.steps``; ``entered_at`` is when patience began to run; ``requests`` were answered by
+    either arm, ``candidate_requests`` of them by the candidate; ``outbox`` is decided and not yet carried out;
+    ``orders`` are the ids of the orders that were applied.
+    """
+
+    id: str
+    workload: str
+    candidate: ModelRef
+    champion: ModelRef
+    policy: RolloutPolicy
+    audit_share: float
+    created_at: float
+    guards: Guards
+    phase: Phase
+    step: int
+    entered_at: float
+    steps: tuple[StepRecord, ...]
+    forced: bool = False
+    reason: str = ""
+    outcome: str | None = None
+    requests: int = 0
+    candidate_requests: int = 0
+    rollback_seconds: float | None = None
+    ended_at: float | None = None
+    actions: int = 0
+    outbox: tuple[Action, ...] = ()
+    orders: tuple[str, ...] = ()
+    reading: Reading = Reading()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last decision was made."""
+        return self.phase in ENDED
+
+    @property
+    def active(self) -> bool:
+        """Whether something is left to decide or to carry out."""
+        return not self.ended or bool(self.outbox)
+
+    @property
+    def weight(self) -> float:
+        """The candidate's share of requests as a candidate, in [0, 1)."""
+        return 0.0 if self.ended else self.policy.steps[self.step].weight
+
+    @property
+    def shadow(self) -> bool:
+        """Whether the candidate answers beside the champion."""
+        return not self.ended and self.weight == 0.0
+
+
+def desired(state: RolloutState, intent: Intent, now: float) -> Intent:
+    """The intent that ``state`` asks for, starting from the one in force."""
+    change = msgspec.structs.replace
+    if state.phase == "promoted":
+        return change(
+            intent, champion=state.candidate, previous=state.champion, candidate=None, weight=0.0, shadow=False
+        )
+    if state.ended:
+        return change(intent, champion=state.champion, candidate=None, weight=0.0, shadow=False)
+    return change(
+        intent,
+        champion=state.champion,
+        candidate=state.candidate,
+        weight=state.weight,
+        shadow=state.shadow,
+        lease_until=now + state.policy.lease_seconds,
+    )
+
+
+def as_dict(state: RolloutState) -> dict[str, Any]:
+    """Plain JSON data from which :func:`from_dict` makes an equal state."""
+    data: dict[str, Any] = msgspec.to_builtins(state)
+    return data
+
+
+def from_dict(data: dict[str, Any]) -> RolloutState:
+    """The state that :func:`as_dict` described."""
+    return msgspec.convert(data, RolloutState)
