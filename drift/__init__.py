@@ -1,1 +1,41 @@
-"""Pure statistics of change: detectors, entropy, calibrated thresholds, anytime-valid tests, and the gate."""
+"""Pure statistics of change: detectors, calibrated thresholds, entropy, anytime-valid tests, quality, and the gate.
+
+What is exported here needs numpy alone; :mod:`drift.evidently_report` imports Evidently when a report is written.
+"""
+
+from drift.betting import EProcess
+from drift.entropy import Summary, shannon, summarise
+from drift.gate import Criterion, Finding, Verdict, assess
+from drift.monitor import ColumnFinding, DriftVerdict, Reference
+from drift.quality import (
+    Proportion,
+    accuracy,
+    agreement,
+    expected_calibration_error,
+    mae,
+    per_slice,
+    proportion,
+    rmse,
+)
+
+__all__ = [
+    "ColumnFinding",
+    "Criterion",
+    "DriftVerdict",
+    "EProcess",
+    "Finding",
+    "Proportion",
+    "Reference",
+    "Summary",
+    "Verdict",
+    "accuracy",
+    "agreement",
+    "assess",
+    "expected_calibration_error",
+    "mae",
+    "per_slice",
+    "proportion",
+    "rmse",
+    "shannon",
+    "summarise",
+]

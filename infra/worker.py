@@ -49,7 +49,7 @@ def control(spec: Spec, settings: Settings, stop: threading.Event) -> None:
     from serving.controller import Controller
 
     store = ControlStore(settings.control_url)
-    Controller(spec, store, Registry(settings), open_broker(settings)).run(stop)
+    Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts").run(stop)
     store.close()
 
 

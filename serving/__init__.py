@@ -1,0 +1,1 @@
+"""Serving: the gateway, what its replicas hold, rollouts and their controller."""

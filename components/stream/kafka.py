@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from components.contracts.errors import NotFoundError, UnavailableError
@@ -170,7 +170,9 @@ class KafkaConsumer:
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
             fetch_max_wait_ms=100,
         )
-        self._open_probe = lambda: Client(**config, enable_auto_commit=False, auto_offset_reset="none")
+        self._open_probe: Callable[[], Any] = lambda: Client(
+            **config, enable_auto_commit=False, auto_offset_reset="none"
+        )
         self._probe: Any = None
         self._partition = Partition
         self.group = group

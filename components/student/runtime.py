@@ -15,7 +15,7 @@ from components.contracts.spec import build
 from components.contracts.storage import digest_of
 from components.label.decode import decoder
 from components.student.card import CARD_KEY, StudentCard
-from components.student.features import Featuriser
+from components.student.features import Featuriser, Ids, Weights
 
 INPUTS = ["ids", "weights"]
 """The graph's inputs: int64 and float32, both of shape (B, L)."""
@@ -81,7 +81,15 @@ class Student:
         """
         if not payloads:
             return []
-        ids, weights = self.featuriser.encode(payloads)
+        return self.exercise(*self.featuriser.encode(payloads))
+
+    def exercise(self, ids: Ids, weights: Weights) -> list[SoftLabel]:
+        """Soft labels of features as they are, both of shape (B, L).
+
+        Raises:
+            ArtifactError: the student's answer is not a soft label.
+
+        """
         out = self._session.run(self._outputs, {"ids": ids, "weights": weights})
         try:
             return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])

@@ -21,19 +21,11 @@ import msgspec
 from components.contracts.records import Truth, encode
 from components.contracts.spec import Spec
 from components.stream.contract import Producer
+from infra.workloads.source import Item
 
 TIMEOUT_SECONDS = 10.0
 REPEAT_CLIENTS = 2
 """Threads that repeat inputs while a rollout is under way: two keep one core busy, so that the rest can work."""
-
-
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One input of the demo with its truth."""
-
-    id: str
-    key: str
-    payload: bytes
-    truth: str
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +73,11 @@ class Traffic:
             )
         )
         self._publish_truths(len(self.answers) - self._truth_delay)
+
+    @property
+    def repeating(self) -> bool:
+        """Whether inputs are being repeated."""
+        return self._repeating.is_set()
 
     def repeat(self, on: bool) -> None:
         """Start or stop repeating inputs."""

@@ -131,6 +131,7 @@ def _order(state: RolloutState, line: Ordered, refused: list[str]) -> tuple[Roll
 
 def _decode(text: bytes, number: int) -> Line:
     try:
-        return _line.decode(text)
+        line: Line = _line.decode(text)
+        return line
     except msgspec.MsgspecError as error:
         raise ConfigError("journal", f"line {number}", f"must be a line of a rollout's journal: {error}") from error

@@ -1,0 +1,13 @@
+"""The Kubeflow component that labels a history."""
+
+from kfp import dsl
+
+IMAGE = "cohobate:0.1.0"
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def label_history(spec: str, history_uri: str) -> int:
+    """Put a history on the topics and wait until the teacher has labelled it; returns its size."""
+    from components.steps import label_history as label
+
+    return label(spec, history_uri)

@@ -1,0 +1,95 @@
+"""The sub-command ``cohobate pipeline``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+
+app = typer.Typer(help="Compile, run, submit and schedule the Kubeflow pipelines.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
+SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file, as the components see it.")]
+Params = Annotated[list[str] | None, typer.Option("--param", help="NAME=VALUE; repeat for several.")]
+Reason = Annotated[str, typer.Option(help="Why; it is recorded with the run.")]
+Work = Annotated[Path, typer.Option(help="Folder for the compiled pipelines.")]
+
+
+def parameters(given: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a mapping.
+
+    Raises:
+        ConfigError: a text has no ``=``.
+    """
+    made = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError("param", text, "must have the form NAME=VALUE")
+        made[name] = value
+    return made
+
+
+@app.command("compile")
+def compile_(output: Work = Path("build/pipelines"), as_json: Json = False) -> None:
+    """Compile every pipeline to IR YAML, ready to upload to Kubeflow."""
+    from pipelines.remote import compile_all
+
+    paths = [str(p) for p in compile_all(output)]
+    typer.echo(json.dumps(paths) if as_json else "\n".join(paths))
+
+
+@app.command()
+def run(
+    name: Name, spec: SpecFile, param: Params = None, reason: Reason = "run by hand", as_json: Json = False
+) -> None:
+    """Run a pipeline on this machine and wait for it."""
+    from pipelines.local import run_local
+
+    done = run_local(name, spec, parameters(param), reason=reason, settings=Settings())
+    typer.echo(msgspec.json.encode(done).decode() if as_json else f"{done.run} {done.status} in {done.seconds:.1f} s")
+
+
+@app.command()
+def submit(
+    name: Name,
+    spec: SpecFile,
+    param: Params = None,
+    reason: Reason = "submitted by hand",
+    output: Work = Path("build/pipelines"),
+    as_json: Json = False,
+) -> None:
+    """Start a run on the Kubeflow host that COHOBATE_KFP_HOST names (token: COHOBATE_KFP_TOKEN)."""
+    from pipelines.local import arguments
+    from pipelines.remote import submit as start
+
+    made = arguments(name, spec, parameters(param), reason)
+    done = start(name, made, experiment=load_spec(spec).name, settings=Settings(), workdir=output)
+    typer.echo(msgspec.json.encode(done).decode() if as_json else f"run {done.id} on {done.host}")
+
+
+@app.command()
+def schedule(
+    name: Name,
+    spec: SpecFile,
+    cron: Annotated[str, typer.Option(help="Six fields: second minute hour day month weekday.")],
+    param: Params = None,
+    reason: Reason = "scheduled",
+    output: Work = Path("build/pipelines"),
+    as_json: Json = False,
+) -> None:
+    """Start a recurring run on the Kubeflow host."""
+    from pipelines.local import arguments
+    from pipelines.remote import schedule as start
+
+    made = arguments(name, spec, parameters(param), reason)
+    done = start(name, made, cron=cron, experiment=load_spec(spec).name, settings=Settings(), workdir=output)
+    typer.echo(msgspec.json.encode(done).decode() if as_json else f"recurring run {done.id} on {done.host}")

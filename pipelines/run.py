@@ -1,0 +1,36 @@
+"""One local run in a process of its own: ``python -m pipelines.run PIPELINE SPEC REASON`` (the trigger uses it)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from components.contracts.errors import CohobateError
+from components.contracts.settings import Settings
+from pipelines.local import run_local
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a pipeline; SIGTERM ends it with its components and records it as failed."""
+    name, spec, reason = argv
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        run_local(name, spec, {}, reason=reason, settings=Settings())
+    except CohobateError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _end(*_: object) -> None:
+    import psutil
+
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        child.terminate()
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""The sub-command ``cohobate rollout``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from components.contracts.settings import Settings
+from components.contracts.spec import RolloutPolicy, load_spec
+from components.control.store import ControlStore
+
+app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
+Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
+Key = Annotated[str, typer.Option(help="Idempotency key: the same key again orders nothing new.")]
+
+
+def _store() -> ControlStore:
+    return ControlStore(Settings().control_url)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+        return
+    for row in value if isinstance(value, list) else [value]:
+        typer.echo("  ".join(f"{k}={v}" for k, v in row.items()))
+
+
+def _summary(state: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "phase", "step", "forced", "requests", "candidate_requests", "reason")
+    return {"candidate": state["candidate"]["version"]} | {n: state[n] for n in names}
+
+
+@app.command("list")
+def list_(workload: Workload = "files", as_json: Json = False) -> None:
+    """List all rollouts, oldest first."""
+    _print([_summary(r.state) for r in _store().rollouts(workload)], as_json)
+
+
+@app.command()
+def status(workload: Workload = "files", as_json: Json = False) -> None:
+    """Show the rollout that is under way, or the last one, in full."""
+    rows = _store().rollouts(workload)
+    _print(rows[-1].state if rows else {"rollouts": 0}, as_json)
+
+
+@app.command()
+def orders(workload: Workload = "files", as_json: Json = False) -> None:
+    """List the orders that still wait."""
+    rows = _store().open_orders(workload)
+    _print([{"id": r.id, "verb": r.verb, "actor": r.actor, "reason": r.reason} for r in rows], as_json)
+
+
+def _order(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
+    store, settings = _store(), Settings()
+    row = store.await_order(store.order(workload, verb, settings.actor, reason, args, key=key))
+    outcome = row.outcome or "no controller took the order in time; is the platform up?"
+    _print({"order": row.id, "ok": bool(row.ok), "outcome": outcome}, as_json)
+    raise typer.Exit(0 if row.ok else 1)
+
+
+@app.command()
+def start(
+    version: Annotated[str, typer.Argument(help="The registered version.")],
+    reason: Reason,
+    workload: Workload = "files",
+    force: Annotated[bool, typer.Option("--force", help="Start it against the gate's verdict; recorded.")] = False,
+    skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Begin at the first step with a weight.")] = False,
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Start the rollout of a version."""
+    args = {"version": version, "forced": force, "skip_shadow": skip_shadow}
+    _order("start", workload, reason, key, as_json, args)
+
+
+@app.command()
+def pause(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+    """Hold the rollout at its present weight; the guards go on."""
+    _order("pause", workload, reason, key, as_json, {})
+
+
+@app.command()
+def resume(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+    """Go on from where it was paused."""
+    _order("resume", workload, reason, key, as_json, {})
+
+
+@app.command()
+def promote(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+    """Make the candidate champion now."""
+    _order("promote", workload, reason, key, as_json, {})
+
+
+@app.command()
+def abort(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+    """End the rollout; the champion serves alone."""
+    _order("abort", workload, reason, key, as_json, {})
+
+
+@app.command()
+def rollback(
+    reason: Reason,
+    to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
+    workload: Workload = "files",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Take the candidate back; with no rollout under way, make ``--to`` champion again."""
+    _order("rollback", workload, reason, key, as_json, {"to": to})
+
+
+@app.command()
+def replay(
+    journal: Annotated[Path, typer.Argument(help="A rollout's journal (JSON lines).", exists=True)],
+    spec: Annotated[str | None, typer.Option(help="Spec whose rollout policy is tried on this evidence.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute a rollout's decisions from its journal, under its own policy or another."""
+    from serving.rollout.replay import replay as recompute
+
+    policy: RolloutPolicy | None = load_spec(spec).rollout if spec else None
+    done: dict[str, Any] = msgspec.to_builtins(recompute(journal.read_bytes().splitlines(), policy))
+    if as_json:
+        _print(done, True)
+        return
+    _print(done["decisions"], False)
+    _print({n: done[n] for n in ("phase", "reason", "requests", "candidate_requests")}, False)
