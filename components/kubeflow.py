@@ -9,27 +9,40 @@ from typing import Any
 import msgspec
 
 from components.contracts.storage import get_bytes
-from components.steps import Candidate
+from components.steps import NOTHING, Candidate
+
+__all__ = ["IMAGE", "NOTHING", "read_candidate", "show", "write_candidate"]
+
+IMAGE = "cohobate:0.1.0"
+"""The image that components run in, unless another is named when they are compiled."""
 
 NO_REPORT = "<p>There is no older window to compare with yet.</p>"
 
 
-def read_candidate(path: str) -> Candidate:
-    """The candidate that an artifact holds."""
-    return msgspec.json.decode(Path(path).read_bytes(), type=Candidate)
+def read_candidate(path: str) -> Candidate | None:
+    """The candidate that an artifact holds; None where there was nothing new to train on."""
+    return msgspec.json.decode(Path(path).read_bytes(), type=Candidate | None)
 
 
-def write_candidate(artifact: Any, candidate: Candidate) -> None:
-    """Write a candidate into a Model artifact, with what the UI should show of it."""
+def write_candidate(artifact: Any, candidate: Candidate | None) -> None:
+    """Write a candidate (or none) into a Model artifact, with what the UI should show of it."""
     Path(artifact.path).write_bytes(msgspec.json.encode(candidate))
+    if candidate is None:
+        artifact.metadata["decision"] = NOTHING
+        return
     artifact.metadata.update(
         {"uri": candidate.uri, "digest": candidate.digest, "decision": candidate.decision}
+        | {"variant": candidate.card.variant, "precision": candidate.card.precision}
+        | {"snapshots": list(candidate.card.snapshots), "teacher": candidate.card.teacher}
         | {"reasons": list(candidate.verdict.get("reasons", ()))}
     )
 
 
-def show(candidate: Candidate, metrics: Any, confusion: Any, report_path: str) -> None:
+def show(candidate: Candidate | None, metrics: Any, confusion: Any, report_path: str) -> None:
     """Fill the Metrics, ClassificationMetrics and HTML artifacts of an evaluation."""
+    if candidate is None:
+        Path(report_path).write_text("<p>There were no new labels.</p>")
+        return
     for name, value in candidate.measurements.items():
         if value is not None and math.isfinite(value):
             metrics.log_metric(name, value)

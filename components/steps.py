@@ -6,30 +6,28 @@ by the path of the spec.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from components.contracts.errors import ConfigError, UnavailableError
-from components.contracts.records import Input, Truth, encode
+from components.contracts.errors import ConfigError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
+from components.control.tables import WindowRow
+from components.label.history import Historic
 from components.student.card import StudentCard
+
+__all__ = ["NOTHING", "Candidate", "Historic", "distil", "judge", "label_history", "order", "register", "take_snapshot"]
 
 ORDER_SECONDS = 60.0
 """How long a pipeline waits for the rollout controller to carry out its order."""
 
-
-class Historic(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a history file: an input, and its truth where it is known."""
-
-    input: Input
-    truth: Truth | None = None
+NOTHING = "nothing"
+"""In place of a snapshot's digest: there were no new labels."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,70 +54,19 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return self.decision == "promote", float("-inf") if quality is None else quality
 
 
-def history_lines(data: bytes) -> Iterator[Historic]:
-    """The lines of a history file (JSON lines; payloads in base64).
-
-    Raises:
-        ConfigError: a line is not a historic input; the message names it.
-    """
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            yield msgspec.json.decode(line, type=Historic)
-        except msgspec.MsgspecError as error:
-            raise ConfigError("history", f"line {number}", f"must be a historic input: {error}") from error
-
-
 def label_history(spec_path: str, history_uri: str) -> int:
-    """Put a history on the workload's topics and label it; returns how many inputs it holds.
-
-    The labeler of the platform may be at work on the same topic: whichever comes first labels an input, and this
-    waits until all of the history is labelled or a dead letter.
-
-    Raises:
-        UnavailableError: the labels did not all come in time.
-    """
+    """Put a history on the workload's topics and label it; returns how many inputs it holds."""
+    from components.label.history import label_history as label
+    from components.label.history import read_history
     from components.stream import open_broker
-    from components.stream.contract import read_to_end
 
-    spec, settings = load_spec(spec_path), Settings()
-    broker = open_broker(settings)
-    broker.ensure_topics(spec.topics, partitions=spec.partitions)
-    lines = list(history_lines(get_bytes(history_uri)))
-    producer = broker.producer()
-    for line in lines:
-        producer.send(spec.topic("inputs"), line.input.key, encode(line.input))
-        if line.truth is not None:
-            producer.send(spec.topic("truth"), line.truth.input_id, encode(line.truth))
-    producer.close()
-    waiting = {line.input.id for line in lines}
-    consumer = broker.consumer([spec.topic("labels"), spec.topic("inputs.dlq")])
-    deadline = time.monotonic() + 60.0 + len(lines)
-    while waiting and time.monotonic() < deadline:
-        for record in read_to_end(consumer):
-            waiting.discard(_input_id(record.topic, record.value))
-        time.sleep(0.2)
-    consumer.close()
-    if waiting:
-        raise UnavailableError(
-            "labeler", spec.name, f"{len(waiting)} inputs of the history are not labelled; does it run?"
-        )
-    return len(lines)
-
-
-def _input_id(topic: str, value: bytes) -> str:
-    from components.contracts.errors import RecordError
-    from components.contracts.records import DeadLetter, Label, decode
-
-    if topic.endswith(".labels"):
-        return decode(Label, value).input.id
-    try:
-        return decode(Input, decode(DeadLetter, value).value).id
-    except RecordError:
-        return ""
+    spec = load_spec(spec_path)
+    counts = label(spec, open_broker(Settings()), read_history(history_uri, spec.name))
+    return counts["inputs"]
 
 
 def take_snapshot(spec_path: str) -> tuple[int, str]:
-    """Freeze what is new; returns the window's rows and digest, 0 and an empty text when nothing is new."""
+    """Freeze what is new; returns the window's rows and digest, 0 and :data:`NOTHING` when nothing is new."""
     from components.snapshot.window import freeze
     from components.stream import open_broker
 
@@ -127,15 +74,38 @@ def take_snapshot(spec_path: str) -> tuple[int, str]:
     store = ControlStore(settings.control_url)
     window = freeze(spec, open_broker(settings), store, settings.artifacts, now=time.time())
     store.close()
-    return (window.rows, window.digest) if window else (0, "")
+    return (window.rows, window.digest) if window else (0, NOTHING)
 
 
-def distil(spec_path: str, variant: str, fresh: bool) -> Candidate:
-    """Train a student on all windows: from the champion, or a ``fresh`` one of the named variant (empty: the first).
+def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRow]:
+    """The workload's windows up to the one with this digest, oldest first; all of them for :data:`NOTHING`.
 
     Raises:
-        ConfigError: the spec has no such variant.
+        NotFoundError: there is no window with this digest.
+
     """
+    windows = store.windows(spec.name)
+    if digest == NOTHING:
+        return windows
+    for i, window in enumerate(windows, start=1):
+        if window.digest == digest:
+            return windows[:i]
+    raise NotFoundError("snapshot", digest, f"the control database has {len(windows)} of {spec.name}")
+
+
+def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate | None:
+    """Train a student on the windows up to ``digest``.
+
+    From the champion, or a ``fresh`` one of the named variant (empty: the first of the spec). Where the digest is
+    :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
+
+    Raises:
+        ConfigError: the spec has no such variant, or there is no window.
+        NotFoundError: there is no window with this digest.
+
+    """
+    if digest == NOTHING and not fresh:
+        return None
     from components.distill.train import distill
 
     spec, settings = load_spec(spec_path), Settings()
@@ -143,10 +113,13 @@ def distil(spec_path: str, variant: str, fresh: bool) -> Candidate:
     named = {v.name: v for v in spec.student.variants}
     if variant and variant not in named:
         raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(named)}")
+    windows = windows_until(store, spec, digest)
+    if not windows:
+        raise ConfigError("windows", [], "there is no snapshot to learn from: label a history first")
     parent = None if fresh else champion(store, spec)
     done = distill(
         spec,
-        store.windows(spec.name),
+        windows,
         variant=named[variant] if variant else spec.student.variants[0],
         parent=parent,
         artifacts=settings.artifacts,
@@ -170,7 +143,7 @@ def champion(store: ControlStore, spec: Spec) -> ModelRef | None:
 
 
 def judge(spec_path: str, candidate: Candidate) -> Candidate:
-    """Evaluate a candidate's artifact and put the gate's verdict on it."""
+    """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it."""
     from components.evaluate.evaluate import evaluate
 
     spec, settings = load_spec(spec_path), Settings()
@@ -180,7 +153,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         candidate.uri,
         candidate.digest,
         candidate.float_uri,
-        windows=store.windows(spec.name),
+        windows=windows_until(store, spec, candidate.card.snapshots[0]),
         champion=champion(store, spec),
         artifacts=settings.artifacts,
         store=store,
@@ -196,25 +169,38 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
     )
 
 
-def register(spec_path: str, candidate: Candidate) -> str:
-    """Register a judged candidate with its lineage and give it the alias ``candidate``; returns its version."""
+def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
+    """Register a judged candidate with its lineage and give it the alias ``candidate``; returns its version.
+
+    ``force`` registers one that the gate did not promote; the verdict and the ledger then say that it was forced. The
+    rollout controller starts no such version by itself: order it with ``forced``.
+
+    Raises:
+        OrderError: the gate did not promote it, and ``force`` was not given.
+
+    """
     from components.ledger.ledger import append
     from components.registry.registry import Registry
 
     spec, settings = load_spec(spec_path), Settings()
+    forced = candidate.decision != "promote"
+    if forced and not force:
+        reasons = "; ".join(candidate.verdict.get("reasons", ())) or "it was not judged"
+        raise OrderError("register a student of", spec.name, f"the gate says {candidate.decision}: {reasons}")
     registry, store = Registry(settings), ControlStore(settings.control_url)
-    measured = {k: v for k, v in candidate.measurements.items() if v is not None}
+    measured = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
     model = registry.register(
         spec,
         candidate.uri,
         candidate.digest,
         candidate.card,
-        verdict=candidate.verdict,
+        verdict={**candidate.verdict, "forced": forced},
         metrics={**candidate.metrics, **measured},
         params={"variant": candidate.card.variant, "spec": spec.digest, "seed": str(spec.seed)},
     )
-    registry.set_alias(spec.name, "candidate", model.version)
-    detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision}
+    if not forced:
+        registry.set_alias(spec.name, "candidate", model.version)
+    detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision, "forced": forced}
     append(store, spec.name, settings.actor, "register", detail)
     store.close()
     return model.version
@@ -224,16 +210,25 @@ def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]
     """Place an order with the rollout controller and wait for its outcome; the same ``key`` places it once.
 
     Raises:
-        ConfigError: there is no reason.
-        UnavailableError: it was refused, or no controller took it in time.
+        ConfigError: there is no reason, or no key of its own.
+        OrderError: it was refused, or no controller took it in time.
+
     """
     if not reason.strip():
         raise ConfigError("reason", reason, "must say why: it goes into the ledger")
+    if not key or "{{" in key:  # a placeholder that was not filled in is the same for all runs
+        raise ConfigError(
+            "key", key, "must be an order's own: with one key for all only the first would be carried out"
+        )
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore(settings.control_url)
     row = store.await_order(store.order(spec.name, verb, settings.actor, reason, args, key=key), ORDER_SECONDS)
     store.close()
+    if row.done_at is None:
+        late = (
+            f"no controller took it in {ORDER_SECONDS:.0f} s; it stays open and will be carried out when one comes up"
+        )
+        raise OrderError(verb, spec.name, late)
     if not row.ok:
-        outcome = row.outcome or f"no controller took the order in {ORDER_SECONDS:.0f} s; is the platform up?"
-        raise UnavailableError(f"order to {verb}", spec.name, outcome)
+        raise OrderError(verb, spec.name, f"refused: {row.outcome}")
     return str(row.outcome)

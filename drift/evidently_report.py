@@ -8,7 +8,6 @@ hundred rows. The verdict is written beside Evidently's numbers in the JSON file
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,10 @@ class Report:
     left_out: tuple[str, ...] = ()
 
 
+DECIMALS = 9
+"""Decimals that are kept: Evidently cannot draw a histogram of values that differ in their last bits only."""
+
+
 def write(
     reference: pd.DataFrame, current: pd.DataFrame, directory: Path, name: str, verdict: DriftVerdict | None
 ) -> Report:
@@ -62,7 +65,7 @@ def write(
     html, data = directory / f"{name}.html", directory / f"{name}.json"
     evidently = _run(before, now, numeric, html)
     content = {"verdict": verdict.as_dict() if verdict else None, "left_out": left_out, "evidently": evidently}
-    data.write_text(json.dumps(_finite(content), indent=1, allow_nan=False), encoding="utf-8")
+    data.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     return Report(html=html, json=data, drifted_share=_drifted_share(evidently), left_out=left_out)
 
 
@@ -79,7 +82,7 @@ def _run(before: pd.DataFrame, now: pd.DataFrame, numeric: list[str], html: Path
         sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before)]
         snapshot = EvidentlyReport([DataDriftPreset()]).run(current_data=sides[0], reference_data=sides[1])
         snapshot.save_html(str(html))
-        content: dict[str, Any] = json.loads(snapshot.json())
+        content: dict[str, Any] = json.loads(snapshot.json(), parse_constant=lambda _: None)  # null for NaN
     return content
 
 
@@ -95,7 +98,7 @@ def _prepared(
         if any(isinstance(v, str) for v in pooled):
             pooled = _categories(pooled)
         else:
-            pooled = pooled.astype("float64")
+            pooled = pooled.astype("float64").round(DECIMALS)
             numeric.append(str(name))
         old, new = pooled[: len(reference)], pooled[len(reference) :].reset_index(drop=True)
         if old.isna().all() or new.isna().all():
@@ -110,15 +113,6 @@ def _categories(values: pd.Series[Any]) -> pd.Series[Any]:
     text = values.map(lambda v: MISSING if v is None or v != v else str(v))
     shown = set(text.value_counts().index[:MOST_CATEGORIES])
     return text.map(lambda v: v if v in shown else OTHER)
-
-
-def _finite(value: Any) -> Any:
-    """The same data with null for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _drifted_share(evidently: dict[str, Any]) -> float:

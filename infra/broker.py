@@ -17,9 +17,16 @@ from infra.processes import Child
 READY_SECONDS = 15.0
 """The broker answers within one second on a quiet machine."""
 
+STOP_SECONDS = 0.5
+"""The broker ignores SIGTERM while a client is connected, and has nothing to save."""
+
 
 class EmbeddedBroker:
-    """One broker process on ``127.0.0.1:port``."""
+    """One broker process on ``127.0.0.1:port``; its output is appended to ``log_path`` (a name ending in ``.log``).
+
+    The process ends with the *thread* that started it (Linux's parent-death signal): start it from one that lives as
+    long as it shall.
+    """
 
     def __init__(self, port: int, log_path: Path) -> None:
         self.port, self.log_path = port, log_path
@@ -32,7 +39,7 @@ class EmbeddedBroker:
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        """Start the broker and return when it accepts connections.
+        """Start the broker and return when it answers Kafka requests.
 
         Raises:
             UnavailableError: the port is taken, the binary is missing, or it ended at once.
@@ -52,17 +59,24 @@ class EmbeddedBroker:
             argv = [setpriv, "--pdeathsig", "TERM", *argv]  # a killed supervisor leaves no broker behind
         self._child = Child(self.log_path.stem, argv, {}, self.log_path.parent)
         self._child.start()
+        try:
+            self._await_answer(self._child)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await_answer(self, child: Child) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not _listens(self.port):
-            if self._child.pid is None or time.monotonic() > deadline:
-                self.stop()
-                raise UnavailableError("embedded broker", self.address, f"it did not come up: see {self.log_path}")
+        while child.pid is not None and time.monotonic() < deadline:
+            if _listens(self.port) and _answers(self.address) and child.pid is not None:
+                return
             time.sleep(0.02)
+        raise UnavailableError("embedded broker", self.address, f"it did not come up: see {child.log}")
 
     def stop(self) -> None:
         """Stop the broker; its records are gone."""
         if self._child is not None:
-            self._child.stop(seconds=0.5)
+            self._child.stop(seconds=STOP_SECONDS)
 
     def __enter__(self) -> EmbeddedBroker:
         self.start()
@@ -75,3 +89,19 @@ class EmbeddedBroker:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(address: str) -> bool:
+    """Whether a Kafka client gets an answer: the versions of the API, and the list of topics."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=[address], request_timeout_ms=2000)
+        try:
+            admin.list_topics()
+        finally:
+            admin.close()
+    except KafkaError:
+        return False
+    return True

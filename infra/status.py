@@ -43,7 +43,7 @@ def _workload(store: ControlStore, registry: Any, workload: str) -> dict[str, An
     rollouts, windows = store.rollouts(workload), store.windows(workload)
     return {
         "models": [
-            {"version": v.version, "aliases": list(v.aliases), "teacher": v.tags.get("teacher", "")[:40]}
+            {"version": v.version, "aliases": list(v.aliases), "teacher": v.ref.teacher[:40]}
             for v in registry.versions(workload)
         ],
         "intent": {

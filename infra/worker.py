@@ -95,6 +95,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         )
     try:
         deploy(specs, settings, teacher=True)
+        end_on_signals(stop)  # Ray has put handlers of its own in place
         stop.wait()
     finally:
         shutdown()
@@ -110,6 +111,12 @@ WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event], None]] = {
 """The roles that every workload has one process of."""
 
 
+def end_on_signals(stop: threading.Event) -> None:
+    """Set ``stop`` on SIGTERM and SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one role until SIGTERM. Exit codes: 0 ended as asked, 1 failed, 2 wrong arguments."""
     if len(argv) < 2 or argv[0] not in (*WORKLOAD_ROLES, "gateway"):
@@ -120,8 +127,7 @@ def main(argv: Sequence[str]) -> int:
     for chatty in ("kafka", "alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    end_on_signals(stop)
     role, specs, settings = argv[0], [load_spec(p) for p in argv[1:]], Settings()
     try:
         if role == "gateway":

@@ -12,15 +12,19 @@ import typer
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
+from pipelines.local import RunResult
 
 app = typer.Typer(help="Compile, run, submit and schedule the Kubeflow pipelines.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
-SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file, as the components see it.")]
-Params = Annotated[list[str] | None, typer.Option("--param", help="NAME=VALUE; repeat for several.")]
+SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", help="NAME=VALUE, repeated; spec=PATH: its place in the image.")
+]
 Reason = Annotated[str, typer.Option(help="Why; it is recorded with the run.")]
 Work = Annotated[Path, typer.Option(help="Folder for the compiled pipelines.")]
+Image = Annotated[str | None, typer.Option(help="Container image of the components. [the one of this version]")]
 
 
 def parameters(given: list[str] | None) -> dict[str, str]:
@@ -39,11 +43,11 @@ def parameters(given: list[str] | None) -> dict[str, str]:
 
 
 @app.command("compile")
-def compile_(output: Work = Path("build/pipelines"), as_json: Json = False) -> None:
+def compile_(output: Work = Path("build/pipelines"), image: Image = None, as_json: Json = False) -> None:
     """Compile every pipeline to IR YAML, ready to upload to Kubeflow."""
     from pipelines.remote import compile_all
 
-    paths = [str(p) for p in compile_all(output)]
+    paths = [str(p) for p in compile_all(output, image)]
     typer.echo(json.dumps(paths) if as_json else "\n".join(paths))
 
 
@@ -55,7 +59,12 @@ def run(
     from pipelines.local import run_local
 
     done = run_local(name, spec, parameters(param), reason=reason, settings=Settings())
-    typer.echo(msgspec.json.encode(done).decode() if as_json else f"{done.run} {done.status} in {done.seconds:.1f} s")
+    typer.echo(msgspec.json.encode(done).decode() if as_json else _line(done))
+
+
+def _line(done: RunResult) -> str:
+    said = ", ".join(f"{step}: {value}" for step, value in done.outputs.items())
+    return f"{done.run} {done.status} in {done.seconds:.1f} s ({said})"
 
 
 @app.command()
@@ -65,6 +74,7 @@ def submit(
     param: Params = None,
     reason: Reason = "submitted by hand",
     output: Work = Path("build/pipelines"),
+    image: Image = None,
     as_json: Json = False,
 ) -> None:
     """Start a run on the Kubeflow host that COHOBATE_KFP_HOST names (token: COHOBATE_KFP_TOKEN)."""
@@ -72,7 +82,7 @@ def submit(
     from pipelines.remote import submit as start
 
     made = arguments(name, spec, parameters(param), reason)
-    done = start(name, made, experiment=load_spec(spec).name, settings=Settings(), workdir=output)
+    done = start(name, made, experiment=load_spec(spec).name, settings=Settings(), workdir=output, image=image)
     typer.echo(msgspec.json.encode(done).decode() if as_json else f"run {done.id} on {done.host}")
 
 
@@ -84,12 +94,14 @@ def schedule(
     param: Params = None,
     reason: Reason = "scheduled",
     output: Work = Path("build/pipelines"),
+    image: Image = None,
     as_json: Json = False,
 ) -> None:
-    """Start a recurring run on the Kubeflow host."""
+    """Start a recurring run on the Kubeflow host, one at a time."""
     from pipelines.local import arguments
     from pipelines.remote import schedule as start
 
     made = arguments(name, spec, parameters(param), reason)
-    done = start(name, made, cron=cron, experiment=load_spec(spec).name, settings=Settings(), workdir=output)
+    workload = load_spec(spec).name
+    done = start(name, made, cron=cron, experiment=workload, settings=Settings(), workdir=output, image=image)
     typer.echo(msgspec.json.encode(done).decode() if as_json else f"recurring run {done.id} on {done.host}")

@@ -1,6 +1,8 @@
 """The four pipelines. Their components are thin: what they do is in :mod:`components.steps`.
 
-Branches test plain strings: the local runner takes a condition on a boolean of several outputs for false.
+They have no conditions: Kubeflow's local runner (2.16) puts a value between the quotes of the expression that it then
+evaluates, cannot parse that, and takes every condition for false without failing. So a step that has nothing to do
+passes that on to the next. Nothing is cached: all steps read and change what is outside of the pipeline.
 """
 
 from kfp import dsl
@@ -18,36 +20,56 @@ from components.snapshot.component import snapshot
     name="bootstrap", description="Distil a first student from history: two variants, the better is registered."
 )
 def bootstrap(spec: str, history_uri: str, first_variant: str = "", second_variant: str = ""):
-    """Label a history, freeze it, distil two variants and register the better if the gate would promote it."""
-    labelled = label_history(spec=spec, history_uri=history_uri)
-    window = snapshot(spec=spec).after(labelled)
-    digest = window.outputs["digest"]
+    """Label a history, freeze it, distil two variants and register the better if the gate would promote it.
+
+    Args:
+        spec: Path of the workload's spec file, as the components see it.
+        history_uri: URI of the history: JSON lines, or a Parquet file, of inputs with the truth where it is known.
+        first_variant: Name of a student variant of the spec. Empty is the spec's first.
+        second_variant: Name of the variant to compare it with. Empty is the spec's first.
+    """
+    labelled = label_history(spec=spec, history_uri=history_uri).set_caching_options(False)
+    window = snapshot(spec=spec).after(labelled).set_caching_options(False)
     judged = []
     for variant in (first_variant, second_variant):
-        made = distill(spec=spec, variant=variant, start="fresh", digest=digest)
-        judged.append(evaluate(spec=spec, student=made.outputs["student"]))
-    best = choose(first=judged[0].outputs["judged"], second=judged[1].outputs["judged"])
-    with dsl.If(best.outputs["decision"] == "promote"):
-        register(spec=spec, student=best.outputs["chosen"])
+        made = distill(spec=spec, variant=variant, start="fresh", digest=window.outputs["Output"]).set_caching_options(
+            False
+        )
+        judged.append(evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False))
+    best = choose(first=judged[0].outputs["judged"], second=judged[1].outputs["judged"]).set_caching_options(False)
+    register(spec=spec, student=best.outputs["chosen"]).set_caching_options(False)
 
 
 @dsl.pipeline(
     name="continual", description="One update of the student: snapshot, distil, evaluate, register if it passes."
 )
-def continual(spec: str):
-    """Freeze what is new, train from the champion with replay, and register the student if the gate promotes it."""
-    window = snapshot(spec=spec)
-    with dsl.If(window.outputs["state"] == "new"):
-        made = distill(spec=spec, variant="", start="champion", digest=window.outputs["digest"])
-        judged = evaluate(spec=spec, student=made.outputs["student"])
-        with dsl.If(judged.outputs["Output"] == "promote"):
-            register(spec=spec, student=judged.outputs["judged"])
+def continual(spec: str, force: bool = False):
+    """Freeze what is new, train from the champion with replay, and register the student if the gate promotes it.
+
+    Args:
+        spec: Path of the workload's spec file, as the components see it.
+        force: Register the student even if the gate holds or rejects it. It is marked as forced and does not start.
+    """
+    window = snapshot(spec=spec).set_caching_options(False)
+    made = distill(spec=spec, variant="", start="champion", digest=window.outputs["Output"]).set_caching_options(False)
+    judged = evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False)
+    register(spec=spec, student=judged.outputs["judged"], force=force).set_caching_options(False)
 
 
 @dsl.pipeline(name="promote", description="Start the rollout of a registered version. The canary still decides.")
-def promote(spec: str, version: str, reason: str, key: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER):
-    """Order a rollout; ``key`` makes a repeated run the same order."""
-    promote_version(spec=spec, version=version, reason=reason, key=key)
+def promote(spec: str, version: str, reason: str, force: bool = False, key: str = ""):
+    """Order the rollout of a version.
+
+    Args:
+        spec: Path of the workload's spec file, as the components see it.
+        version: Version number in the registry.
+        reason: Why; it goes into the ledger.
+        force: Allow a version that the offline gate did not promote. The canary's guards still hold.
+        key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
+    """
+    promote_version(
+        spec=spec, version=version, reason=reason, key=key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, force=force
+    ).set_caching_options(False)
 
 
 @dsl.pipeline(
@@ -57,10 +79,17 @@ def rollback(
     spec: str,
     reason: str = "rolled back from the pipeline UI",
     to: str = "previous",
-    key: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    key: str = "",
 ):
-    """Order that ``to`` (an alias or a version) becomes champion now."""
-    roll_back(spec=spec, to=to, reason=reason, key=key)
+    """Make another version champion now.
+
+    Args:
+        spec: Path of the workload's spec file, as the components see it.
+        reason: Why; it goes into the ledger.
+        to: Alias or version number that becomes champion.
+        key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
+    """
+    roll_back(spec=spec, to=to, reason=reason, key=key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_caching_options(False)
 
 
 PIPELINES = {"bootstrap": bootstrap, "continual": continual, "promote": promote, "rollback": rollback}

@@ -3,109 +3,156 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-import uuid
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from components.contracts.errors import ConfigError, NotFoundError, UnavailableError
+from components.contracts.errors import ConfigError, NotFoundError, PipelineError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
+from pipelines.runs import beating, begin
 
 PARAMETERS = {
     "bootstrap": ("history_uri", "first_variant", "second_variant"),
-    "continual": (),
-    "promote": ("version", "reason", "key"),
+    "continual": ("force",),
+    "promote": ("version", "reason", "force", "key"),
     "rollback": ("reason", "to", "key"),
 }
 """The parameters of each pipeline besides ``spec``."""
 
+REQUIRED = {"bootstrap": "history_uri", "promote": "version"}
+"""The parameter that has neither a default nor comes from the spec."""
+
+TRUTHS = {"true": True, "false": False}
+
+ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
+"""The last line of a traceback, as a component's log has it."""
+
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished run. ``log``: the file with its components' output."""
+    """One finished run.
+
+    ``outputs``: what each step returned, by its name (``snapshot``, ``evaluate``, ``register``, …); ``log``: the file
+    with its components' output.
+    """
 
     run: str
     pipeline: str
     status: str
     seconds: float
     log: str
+    outputs: dict[str, Any] = {}
     detail: dict[str, Any] = {}
 
 
-def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) -> dict[str, str]:
-    """A pipeline's arguments: what was given, the variants of the spec, the reason, and a fresh idempotency key.
+def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) -> dict[str, Any]:
+    """A pipeline's arguments: what was given, and the variants of the spec and the reason where they are its.
 
     Raises:
         NotFoundError: there is no such pipeline.
-        ConfigError: a parameter is not the pipeline's.
+        ConfigError: a parameter is missing, has no value of its type, or is not the pipeline's.
+
     """
     if name not in PARAMETERS:
         raise NotFoundError("pipeline", name, f"there are {', '.join(PARAMETERS)}")
-    if unknown := sorted(set(given) - set(PARAMETERS[name])):
+    if unknown := sorted(set(given) - {"spec", *PARAMETERS[name]}):
         raise ConfigError("param", unknown, f"pipeline {name} takes {', '.join(PARAMETERS[name]) or 'none'}")
+    if name in REQUIRED and not given.get(REQUIRED[name]):
+        raise ConfigError("param", REQUIRED[name], f"pipeline {name} needs it: --param {REQUIRED[name]}=VALUE")
     spec = load_spec(spec_path)
-    made = {"spec": spec.source, **given}
+    made: dict[str, Any] = {"spec": spec.source, **given}
     if name == "bootstrap":
         variants = [v.name for v in spec.student.variants]
         made = {"first_variant": variants[0], "second_variant": variants[-1], **made}
     if "reason" in PARAMETERS[name]:
         made.setdefault("reason", reason)
-    if "key" in PARAMETERS[name]:
-        made.setdefault("key", uuid.uuid4().hex)
+    if "force" in made:
+        if str(made["force"]).lower() not in TRUTHS:
+            raise ConfigError("param force", made["force"], "must be true or false")
+        made["force"] = TRUTHS[str(made["force"]).lower()]
     return made
 
 
 def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: str, settings: Settings) -> RunResult:
     """Run a pipeline and wait for it; the run is recorded in the control database and the ledger.
 
-    1. Record that the run starts.
+    1. Record that the run starts, and keep its heartbeat going.
     2. Run it; all output of its components goes to a log file.
     3. Record how it ended.
 
     Raises:
-        UnavailableError: a component failed; the message names the log.
+        ConfigError, NotFoundError: see :func:`arguments`.
+        PipelineError: a component failed (the message names its error and the log), or another update is under way.
+
     """
     from components.ledger.ledger import append
 
     made = arguments(name, spec_path, given, reason)
-    spec = load_spec(spec_path)
-    store = ControlStore(settings.control_url)
-    # Step 1
-    run = store.start_run(spec.name, name, reason, settings.actor)
-    log = settings.home.resolve() / "logs" / f"{run}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    started = store.clock()
-    status, failure = "failed", ""
-    try:
-        # Step 2
-        _run(name, made, settings.home.resolve() / "pipelines", log)
-        status = "succeeded"
-    except RuntimeError as error:
-        failure = str(error)
-    finally:
-        # Step 3
-        detail = {"log": str(log), "failure": failure, "arguments": made}
-        store.finish_run(run, status, detail)
-        append(store, spec.name, settings.actor, f"pipeline {name}", {"run": run, "status": status, "reason": reason})
-    seconds = store.clock() - started
-    store.close()
+    spec, home = load_spec(spec_path), settings.home.resolve()
+    with contextlib.closing(ControlStore(settings.control_url)) as store:
+        # Step 1
+        run = begin(store, spec.name, name, reason, settings.actor)
+        log, started = home / "logs" / f"{run}-{name}.log", store.clock()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        status, failure, outputs = "failed", "it was ended", {}
+        try:
+            # Step 2
+            with beating(store, run):
+                outputs = _run(name, made, home / "pipelines" / run, log)
+            status, failure = "succeeded", ""
+        except RuntimeError as error:  # what Kubeflow's runner raises for a failed component
+            failure = last_error(log) or str(error)
+        finally:
+            # Step 3
+            detail = {"log": str(log), "failure": failure, "arguments": made, "outputs": outputs}
+            store.finish_run(run, status, detail)
+            did = {"run": run, "status": status, "reason": reason}
+            append(store, spec.name, settings.actor, f"pipeline {name}", did)
+        seconds = store.clock() - started
     if status != "succeeded":
-        raise UnavailableError(f"pipeline {name}", spec.name, f"{failure or 'a component failed'}; see {log}")
-    return RunResult(run=run, pipeline=name, status=status, seconds=seconds, log=str(log), detail=detail)
+        raise PipelineError(name, spec.name, f"{failure}; see {log}")
+    return RunResult(
+        run=run, pipeline=name, status=status, seconds=seconds, log=str(log), outputs=outputs, detail=detail
+    )
 
 
-def _run(name: str, made: Mapping[str, str], root: Path, log: Path) -> None:
-    from kfp import local
+def last_error(log: Path) -> str:
+    """The last error that a component's traceback in a log file ends with; empty where there is none."""
+    found = ""
+    with log.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if matched := ERROR.match(line):
+                found = matched.group(1)
+    return found
 
-    from pipelines.dags import PIPELINES
 
-    with _output_to(log):
+def _run(name: str, made: Mapping[str, Any], root: Path, log: Path) -> dict[str, Any]:
+    with _output_to(log), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # kfp warns of our base image on every step, and of its own internals
+        from kfp import local
+
+        from pipelines.dags import PIPELINES
+
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
         PIPELINES[name](**made)
+    return step_outputs(root)
+
+
+def step_outputs(root: Path) -> dict[str, Any]:
+    """What each step of a run returned, from the files that Kubeflow's executor leaves under the pipeline root."""
+    found = {}
+    for path in sorted(root.glob("*/*/executor_output.json")):
+        values = json.loads(path.read_text()).get("parameterValues", {})
+        if "Output" in values:
+            found[path.parent.name] = values["Output"]
+    return found
 
 
 @contextlib.contextmanager

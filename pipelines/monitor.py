@@ -2,14 +2,15 @@
 
 Two verdicts are taken of a window, each with half of the spec's alpha: ``drift`` over the payload's descriptors and
 the mix of the champion's answers, and ``entropy`` over the entropy of the teacher's soft labels and of the
-champion's. Windows follow each other by a half; after an alarm, or a new champion, the window starts anew, so that
-inputs from before are not counted again.
+champion's. Windows follow each other by a half. A kind alarms once for each champion: the trigger holds the alarm
+until another champion serves, and the new reference arms it again.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from components.contracts.errors import RecordError
@@ -21,8 +22,9 @@ from components.control.store import ControlStore
 from components.label.decode import decoder
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
-from components.stream.contract import Broker
+from components.stream.contract import Broker, Consumer, TopicPartition
 from components.student.runtime import Student
+from drift.calibration import least_resamples
 from drift.monitor import DriftVerdict, Reference
 
 log = logging.getLogger(__name__)
@@ -34,21 +36,37 @@ ENTROPY_COLUMNS = ("teacher_entropy", "student_entropy")
 REFERENCE_ROWS = 2_000
 """Most rows of a reference: more would only cost time."""
 
+PLACE = "monitor"
+"""The gauge that keeps the place in the stream, from which a restarted monitor goes on."""
+
 
 class Monitor:
     """Watches one workload's labels."""
 
     def __init__(self, spec: Spec, store: ControlStore, broker: Broker) -> None:
         self.spec, self.store = spec, store
-        self._consumer = broker.consumer([spec.topic("labels")])
         self._decode = decoder(spec.payload, spec.source)
         self._champion: ModelRef | None = None
         self._student: Student | None = None
         self._references: dict[str, Reference] = {}
         self._window: list[Row] = []
         self._since_look = 0
+        self._trained_until = 0.0
         self._armed = dict.fromkeys(KINDS, True)
-        self.index = 0
+        self.index, self._consumer = self._resume(broker)
+
+    def _resume(self, broker: Broker) -> tuple[int, Consumer]:
+        """How many labels were seen, and a consumer that stands behind them; from the earliest on a new broker."""
+        topics = [self.spec.topic("labels")]
+        consumer = broker.consumer(topics)
+        gauge = self.store.gauges(self.spec.name).get(PLACE)
+        seen: dict[str, int] = gauge.value.get("positions", {}) if gauge else {}
+        ends = {_name(p): end for p, end in consumer.ends().items()}
+        if not seen or any(seen.get(name, 0) > end for name, end in ends.items()):
+            return int(gauge.value["index"]) if gauge else 0, consumer
+        places = {p: seen.get(_name(p), 0) for p in consumer.positions()}
+        consumer.close()
+        return int(gauge.value["index"]) if gauge else 0, broker.consumer(topics, start=places)
 
     def step(self, timeout: float = 0.5) -> int:
         """Take in the labels that wait, and look at every window that they complete; returns how many came."""
@@ -56,11 +74,17 @@ class Monitor:
         records = self._consumer.poll(50, timeout)
         for record in records:
             self.index += 1
-            if self._student is not None:
-                self._add(self._student, decode(Label, record.value))
+            try:
+                label = decode(Label, record.value)
+            except RecordError as error:
+                log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
+                continue
+            if self._student is not None and label.labelled_at > self._trained_until:
+                self._add(self._student, label)
         if records:
-            value = {"index": self.index, "lag": self._consumer.lag()}
-            self.store.put_gauge(self.spec.name, "monitor", value)
+            positions = {_name(p): offset for p, offset in self._consumer.positions().items()}
+            value = {"index": self.index, "lag": self._consumer.lag(), "positions": positions}
+            self.store.put_gauge(self.spec.name, PLACE, value)
         return len(records)
 
     def run(self, stop: threading.Event) -> None:
@@ -73,37 +97,47 @@ class Monitor:
         champion = self.store.intent(self.spec.name)[1].champion
         if champion is None or champion == self._champion:
             return
-        self._champion = champion
-        self._student = Student.load(get_bytes(champion.uri, champion.digest), source=self.spec.source)
-        self._references = self._fit(self._student)
-        self._window, self._since_look, self._armed = [], 0, dict.fromkeys(KINDS, True)
+        student = Student.load(get_bytes(champion.uri, champion.digest), source=self.spec.source)
+        trained = [w.created_at for w in self.store.windows(self.spec.name) if w.digest in student.card.snapshots]
+        self._champion, self._student, self._references = champion, student, self._fit(student)
+        self._trained_until = max(trained, default=0.0)
+        self._window, self._since_look = [], 0
+        raised = {a.kind for a in self.store.alarms(self.spec.name) if a.detail.get("champion") == champion.version}
+        self._armed = {kind: kind not in raised for kind in KINDS}
         log.info("%s: reference of champion v%s", self.spec.name, champion.version)
 
     def _fit(self, student: Student) -> dict[str, Reference]:
-        """References from the snapshots that the champion was trained on.
-
-        Holdout rows only: it is unsure of those as it will be of traffic, and has learnt the others by heart.
-        """
-        rows: list[Row] = []
-        windows = {w.digest: w for w in self.store.windows(self.spec.name)}
-        for digest in student.card.snapshots:
-            if digest in windows and len(rows) < REFERENCE_ROWS:
-                table = read(windows[digest].uri, digest).to_pylist()
-                held = [r for r in table if r["split"] == "holdout"]
-                rows += [self._row(student, r["payload"], soft_of(r["soft"])) for r in held]
-        columns = _columns(rows[:REFERENCE_ROWS])
-        watch = self.spec.monitor
+        """References from the snapshots that the champion was trained on."""
+        rows = list(self._reference_rows(student))
+        if not rows:
+            return {}
+        columns, watch = _columns(rows), self.spec.monitor
+        alpha = watch.alpha / len(KINDS)
         return {
             kind: Reference.fit(
                 {n: c for n, c in columns.items() if (n in ENTROPY_COLUMNS) == (kind == "entropy")},
                 window=watch.window,
-                alpha=watch.alpha / len(KINDS),
+                alpha=alpha,
                 min_effect=watch.min_effect,
-                resamples=watch.resamples,
+                resamples=max(watch.resamples, least_resamples(alpha)),
                 seed=self.spec.seed,
             )
-            for kind in (KINDS if rows else ())
+            for kind in KINDS
         }
+
+    def _reference_rows(self, student: Student) -> Iterator[Row]:
+        """Rows of the champion's snapshots, newest first.
+
+        Holdout rows: the champion is unsure of those as it will be of traffic, and has learnt the others by heart.
+        Training rows come in only where the spec asks for a larger reference than the holdouts give.
+        """
+        windows = {w.digest: w for w in self.store.windows(self.spec.name)}
+        tables = [read(windows[d].uri, d).to_pylist() for d in student.card.snapshots if d in windows]
+        held = [r for table in tables for r in table if r["split"] == "holdout"][:REFERENCE_ROWS]
+        short = max(0, self.spec.monitor.reference - len(held))
+        learnt = [r for table in tables for r in table if r["split"] != "holdout"][:short]
+        for row in (*held, *learnt):
+            yield self._row(student, row["payload"], soft_of(row["soft"]))
 
     def _row(self, student: Student, payload: bytes, soft: SoftLabel) -> Row:
         decoded = self._decode(payload)
@@ -128,10 +162,15 @@ class Monitor:
         for kind, reference in self._references.items():
             verdict = reference.assess(columns)
             self.store.put_gauge(self.spec.name, kind, _gauge(verdict, self.index))
-            if verdict.outcome == "drift" and self._armed[kind]:
-                self._armed[kind] = False  # one alarm a champion: the next one is armed anew
-                self.store.raise_alarm(self.spec.name, kind, self.index, verdict.as_dict())
+            if verdict.outcome == "drift" and self._armed[kind] and self._champion is not None:
+                self._armed[kind] = False
+                detail = {**verdict.as_dict(), "champion": self._champion.version}
+                self.store.raise_alarm(self.spec.name, kind, self.index, detail)
                 log.warning("%s: %s alarm at input %d: %s", self.spec.name, kind, self.index, verdict.drifted)
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}:{partition.partition}"
 
 
 def _columns(rows: list[Row]) -> dict[str, list[float | str | None]]:

@@ -16,12 +16,11 @@ from components.contracts.spec import Spec
 from components.contracts.spec import Trigger as Policy
 from components.control.store import ControlStore
 from components.stream.contract import Broker, TopicPartition
+from pipelines.runs import alive
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-ABANDONED_SECONDS = 3_600.0
-"""A run that is said to be running for longer has lost its process: it no longer keeps others from starting."""
 
 Launch = Callable[[str], int]
 """Starts one run for a reason, waits for it, and returns its exit code."""
@@ -29,7 +28,12 @@ Launch = Callable[[str], int]
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerState:
-    """What the decision is made from. Times are Unix seconds; ``last_end`` is None before the first run."""
+    """What the decision is made from.
+
+    ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion; ``running``:
+    a pipeline run is under way; ``rolling``: a candidate is being rolled out; ``last_end``: Unix seconds at which the
+    last run ended, None before the first.
+    """
 
     labels: int
     alarms: tuple[str, ...]
@@ -48,7 +52,11 @@ class Decision:
 
 
 def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
-    """Start when enough new labels came, or fewer together with an alarm; one at a time, after the cool-down."""
+    """Start when enough new labels came, or fewer together with an alarm; one at a time, after the cool-down.
+
+    An update needs a champion to start from, and there is one candidate at a time: while one is rolled out, labels
+    wait for the next window.
+    """
     if not state.has_champion:
         return Decision(start=False, reason="there is no champion yet: run the bootstrap pipeline")
     if state.running:
@@ -84,57 +92,55 @@ class Trigger:
         self._launch = launch or self._run_pipeline
         self._consumer = broker.consumer([spec.topic("labels")], start="latest")
         self._child: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self._stop = threading.Event()
 
     def state(self) -> TriggerState:
         """What is known now."""
-        windows, runs = self.store.windows(self.spec.name), self.store.runs(self.spec.name)
-        since = windows[-1].created_at if windows else 0.0
-        now = self._clock()
-        intent = self.store.intent(self.spec.name)[1]
+        name, now = self.spec.name, self._clock()
+        runs = self.store.runs(name)
+        intent = self.store.intent(name)[1]
+        champion = intent.champion.version if intent.champion else None
         ends = [r.finished_at for r in runs if r.finished_at is not None]
         return TriggerState(
             labels=self.new_labels(),
-            alarms=tuple(a.kind for a in self.store.alarms(self.spec.name, since=since)),
-            running=any(r.status == "running" and now - r.started_at < ABANDONED_SECONDS for r in runs),
-            rolling=intent.candidate is not None or self.store.active_rollout(self.spec.name) is not None,
+            alarms=tuple(a.kind for a in self.store.alarms(name) if a.detail.get("champion") == champion),
+            running=any(alive(r, now) for r in runs),
+            rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),
-            has_champion=intent.champion is not None,
+            has_champion=champion is not None,
         )
 
     def new_labels(self) -> int:
-        """Labels on the stream after the last window."""
+        """Labels on the stream after the last window; all of them where the broker began to count anew."""
         windows = self.store.windows(self.spec.name)
         read: dict[str, int] = windows[-1].manifest["positions"] if windows else {}
         ends: dict[TopicPartition, int] = self._consumer.ends()
-        return sum(max(0, end - read.get(f"{p.topic}:{p.partition}", 0)) for p, end in ends.items())
+        behind = ((end, read.get(f"{p.topic}:{p.partition}", 0)) for p, end in ends.items())
+        return sum(end - position if end >= position else end for end, position in behind)
 
     def look(self) -> Decision:
         """Decide once, and run the update if it pays."""
         decision = decide(self.state(), self._clock(), self.spec.trigger)
+        self.store.put_gauge(self.spec.name, "trigger", {"last": decision.reason})
         if decision.start:
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
-            log.info("%s: the update ended with %d", self.spec.name, code)
+            log.log(logging.WARNING if code else logging.INFO, "%s: the update ended with %d", self.spec.name, code)
         return decision
 
     def run(self, stop: threading.Event) -> None:
         """Look every half second until ``stop`` is set; an update that is under way then is ended."""
-        guard = threading.Thread(target=self._end_child_on, args=(stop,), daemon=True)
-        guard.start()
+        self._stop = stop
         while not stop.is_set():
-            decision = self.look()
-            self.store.put_gauge(self.spec.name, "trigger", {"last": decision.reason})
+            self.look()
             stop.wait(POLL_SECONDS)
         self._consumer.close()
 
-    def _end_child_on(self, stop: threading.Event) -> None:
-        stop.wait()
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-
     def _run_pipeline(self, reason: str) -> int:
-        settings = Settings()
         command = [sys.executable, "-m", "pipelines.run", "continual", self.spec.source, reason]
-        self._child = subprocess.Popen(command, env={**os.environ, **settings.environment()})
-        return self._child.wait()
+        self._child = subprocess.Popen(command, env={**os.environ, **Settings().environment()})
+        while (code := self._child.poll()) is None:
+            if self._stop.wait(POLL_SECONDS):
+                self._child.terminate()
+                return self._child.wait()
+        return code

@@ -97,9 +97,9 @@ def _application(spec: Spec, variables: dict[str, str], teacher: bool) -> Any:
         def __init__(self, teacher_handle: Any = None) -> None:
             _HANDLES[spec.name] = teacher_handle
 
-    if not teacher:
-        return GatewayReplica.bind()
-    return GatewayReplica.bind(TeacherReplica.bind(spec.source))
+    gateway: Any = GatewayReplica
+    asked: Any = TeacherReplica
+    return gateway.bind(asked.bind(spec.source)) if teacher else gateway.bind()
 
 
 _HANDLES: dict[str, Any] = {}

@@ -11,6 +11,8 @@
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
     ├── LedgerError          the ledger was changed, cut or reordered: names the first bad entry
     ├── TransitionError      a rollout verb is not legal in the present state
+    ├── OrderError           the rollout controller refused an order, or did not take it in time
+    ├── PipelineError        a pipeline run failed, or may not start beside another
     └── UnavailableError     an outside service does not answer
 """
 
@@ -89,6 +91,22 @@ class TransitionError(CohobateError):
     def __init__(self, verb: str, state: str, legal: tuple[str, ...]) -> None:
         super().__init__(f"cannot {verb} while {state}: legal now are {', '.join(legal) or 'none'}")
         self.verb, self.state, self.legal = verb, state, legal
+
+
+class OrderError(CohobateError):
+    """An order was refused, or no controller took it in time; ``outcome`` says which and what to do."""
+
+    def __init__(self, verb: str, workload: str, outcome: str) -> None:
+        super().__init__(f"order to {verb} {workload}: {outcome}")
+        self.verb, self.workload, self.outcome = verb, workload, outcome
+
+
+class PipelineError(CohobateError):
+    """A pipeline run failed or may not start; ``detail`` says why and where to look."""
+
+    def __init__(self, pipeline: str, workload: str, detail: str) -> None:
+        super().__init__(f"pipeline {pipeline} of {workload}: {detail}")
+        self.pipeline, self.workload, self.detail = pipeline, workload, detail
 
 
 class UnavailableError(CohobateError):

@@ -60,7 +60,7 @@ def to_onnx(state: Arrays, card: StudentCard) -> bytes:
             helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", "length"]),
         ],
         outputs,
-        [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in constants.items()],
+        [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "cohobate"

@@ -113,7 +113,7 @@ def distill(
         seed=seed,
     )
     # Step 3
-    trained, history = _fit(work, run, f"{folder}/ray")
+    trained, history = fit(work, run, f"{folder}/ray")
     if unit:
         trained["unit"] = np.array([unit.mean, unit.scale])
     # Step 4
@@ -191,7 +191,7 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _fit(work: Work, run: str, storage: str) -> tuple[dict[str, Any], tuple[float, ...]]:
+def fit(work: Work, run: str, storage: str) -> tuple[dict[str, Any], tuple[float, ...]]:
     """Train by Ray Train; the weights and the mean loss of each epoch."""
     with _quiet_ray():
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -238,7 +238,7 @@ def _export(
     float_model = to_onnx(state, card)
     int8_model = to_int8(float_model, card)
     found = _parity(spec, float_model, int8_model, holdout)
-    exact = not _allowed(found, spec.limits.max_parity_gap)
+    exact = not allowed(found, spec.limits.max_parity_gap)
     served = float_model if exact else int8_model
     folder = f"{artifacts}/{spec.name}/students/{digest_of(served)}"
     for name, data in (("student.safetensors", weights), ("float.onnx", float_model), ("model.onnx", served)):
@@ -267,6 +267,6 @@ def _parity(spec: Spec, float_model: bytes, int8_model: bytes, holdout: list[byt
     return parity(full.predict(holdout), small.predict(holdout))
 
 
-def _allowed(found: Parity | None, most: float | None) -> bool:
+def allowed(found: Parity | None, most: float | None) -> bool:
     """Whether the quantised model may serve: without a holdout nothing is known of it, and it may not."""
     return found is not None and (most is None or found.gap <= most)

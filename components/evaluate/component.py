@@ -1,10 +1,8 @@
 """The Kubeflow components that judge students."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
-IMAGE = "cohobate:0.1.0"
+from components.kubeflow import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -16,25 +14,23 @@ def evaluate(
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
-    """Measure the exported artifact and ask the gate; returns ``promote``, ``hold`` or ``reject``."""
-    from components.kubeflow import read_candidate, show, write_candidate
+    """Measure the exported artifact and ask the gate; returns ``promote``, ``hold``, ``reject`` or ``nothing``."""
+    from components.kubeflow import NOTHING, read_candidate, show, write_candidate
     from components.steps import judge
 
-    done = judge(spec, read_candidate(student.path))
+    candidate = read_candidate(student.path)
+    done = judge(spec, candidate) if candidate else None
     write_candidate(judged, done)
     show(done, metrics, confusion, report.path)
-    return done.decision
+    return done.decision if done else NOTHING
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def choose(first: dsl.Input[dsl.Model], second: dsl.Input[dsl.Model], chosen: dsl.Output[dsl.Model]) -> NamedTuple(
-    "Outputs", decision=str, variant=str
-):
-    """Of two judged students, the one that the gate would promote and that agrees better with the teacher."""
-    from typing import NamedTuple
+def choose(first: dsl.Input[dsl.Model], second: dsl.Input[dsl.Model], chosen: dsl.Output[dsl.Model]) -> str:
+    """Of two judged students, the one to promote that agrees better with the teacher; returns the gate's decision."""
+    from components.kubeflow import NOTHING, read_candidate, write_candidate
 
-    from components.kubeflow import read_candidate, write_candidate
-
-    best = max((read_candidate(m.path) for m in (first, second)), key=lambda c: c.score)
+    candidates = [c for c in (read_candidate(m.path) for m in (first, second)) if c]
+    best = max(candidates, key=lambda c: c.score, default=None)
     write_candidate(chosen, best)
-    return NamedTuple("Outputs", decision=str, variant=str)(best.decision, best.card.variant)
+    return best.decision if best else NOTHING

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-IMAGE = "cohobate:0.1.0"
+from components.kubeflow import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

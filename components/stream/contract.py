@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
 
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+"""Largest record that is sent or read: payload limits of a spec lie below it."""
+
 
 class TopicPartition(NamedTuple):
     """A partition of a topic."""

@@ -1,15 +1,21 @@
-"""A stream in memory, for in-process loops: the same order, offsets, groups and ends as a broker's, nothing durable."""
+"""A stream in memory, for in-process loops: the same order, offsets, groups and ends as a broker's, nothing durable.
+
+Positions that do not exist are treated as by :mod:`components.stream.kafka_consumer`: from the earliest, counted.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from components.contracts.errors import NotFoundError
-from components.stream.contract import Positions, Record, TopicPartition
+from components.contracts.errors import NotFoundError, RecordError
+from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
+
+log = logging.getLogger(__name__)
 
 
 class MemoryBroker:
@@ -48,13 +54,15 @@ class MemoryBroker:
         Raises:
             NotFoundError: a topic does not exist.
         """
-        assigned = list(partitions) if partitions is not None else []
-        for topic in topics if partitions is None else ():
-            found = self.partitions(topic)
-            if not found:
-                raise NotFoundError("topic", topic, "create it with ensure_topics")
-            assigned += found
-        return MemoryConsumer(self, assigned, group, start)
+        with self.grown:
+            chosen = list(partitions) if partitions is not None else [p for t in topics for p in self._existing(t)]
+            return MemoryConsumer(self, chosen, group, start)
+
+    def _existing(self, topic: str) -> list[TopicPartition]:
+        found = self.partitions(topic)
+        if not found:
+            raise NotFoundError("topic", topic, "create it with ensure_topics")
+        return found
 
 
 class MemoryProducer:
@@ -70,12 +78,13 @@ class MemoryProducer:
 
         Raises:
             NotFoundError: the topic does not exist.
+            RecordError: ``oversize``, the record is larger than Kafka would take.
         """
+        if len(value) > MAX_RECORD_BYTES:
+            raise RecordError("oversize", f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
         name = key.encode() if isinstance(key, str) else key
         with self.broker.grown:
-            partitions = self.broker.partitions(topic)
-            if not partitions:
-                raise NotFoundError("topic", topic, "create it with ensure_topics")
+            partitions = self.broker._existing(topic)
             chosen = partitions[zlib.crc32(name or b"") % len(partitions)]
             log = self.broker.logs[chosen]
             log.append(Record(topic, chosen.partition, len(log), name, value, dict(headers or {}), time.time()))
@@ -99,13 +108,24 @@ class MemoryConsumer:
         start: Literal["earliest", "latest"] | Positions,
     ) -> None:
         self.broker, self.group = broker, group
+        self.resets = 0
         committed = broker.groups.get(group, {}) if group else {}
-        self._next = {p: committed.get(p, self._first(p, start)) for p in assigned}
+        self._next = {p: self._first(p, committed.get(p), start) for p in assigned}
 
-    def _first(self, partition: TopicPartition, start: Literal["earliest", "latest"] | Positions) -> int:
-        if isinstance(start, Mapping):
-            return start.get(partition, 0)
-        return len(self.broker.logs[partition]) if start == "latest" else 0
+    def _first(
+        self, partition: TopicPartition, committed: int | None, start: Literal["earliest", "latest"] | Positions
+    ) -> int:
+        end = len(self.broker.logs[partition])
+        wanted = start.get(partition) if committed is None and isinstance(start, Mapping) else committed
+        if wanted is None:
+            return end if start == "latest" else 0
+        if wanted <= end:
+            return wanted
+        self.resets += 1
+        log.warning(
+            "%s-%d has no offset %d: reading again from the earliest", partition.topic, partition.partition, wanted
+        )
+        return 0
 
     def poll(self, max_records: int = 500, timeout: float = 0.5) -> list[Record]:
         """Up to ``max_records`` records, waiting up to ``timeout`` seconds for the first."""
@@ -124,7 +144,8 @@ class MemoryConsumer:
 
     def ends(self) -> dict[TopicPartition, int]:
         """The offset after the last record, by partition."""
-        return {p: len(self.broker.logs[p]) for p in self._next}
+        with self.broker.grown:
+            return {p: len(self.broker.logs[p]) for p in self._next}
 
     def commit(self, positions: Positions | None = None) -> None:
         """Keep positions under the group.
@@ -134,7 +155,8 @@ class MemoryConsumer:
         """
         if self.group is None:
             raise ValueError("this consumer has no group to commit under")
-        self.broker.groups.setdefault(self.group, {}).update(self._next if positions is None else positions)
+        with self.broker.grown:
+            self.broker.groups.setdefault(self.group, {}).update(self._next if positions is None else positions)
 
     def lag(self) -> int:
         """Records between the present positions and the ends."""

@@ -26,9 +26,10 @@ from components.registry.registry import Registry
 from components.stream import open_broker
 from components.student.runtime import Student
 from infra.demo import bad, report
-from infra.demo.sources import Source, open_source, write_history
+from infra.demo.sources import open_source, write_history
 from infra.demo.traffic import Traffic, wait_for
 from infra.stack import PlatformState, down, up, wipe
+from infra.workloads.source import Source
 
 FRESH_PER_SECOND = 45.0
 """Fresh inputs a second: what one thread of the teacher keeps up with."""
@@ -106,7 +107,7 @@ class Demo:
         write_history(history, self.spec, self.source.history)
         with self.stage("bootstrap", f"the teacher to label {len(self.source.history)} inputs, and two students"):
             self.pipeline("bootstrap", "demo: first student from history", history_uri=history.resolve().as_uri())
-            wait_for(lambda: self.champion() is not None, 60, "the first champion to serve")
+            wait_for(lambda: self.champion() is not None, 20, "the first champion to serve")
         champion = self.champion()
         if champion is None:
             raise UnavailableError("champion", self.spec.name, "the bootstrap ended without one")

@@ -12,12 +12,10 @@ TEACHER = "t@1"
 LETTERS = {"a": "abcde", "b": "fghij", "c": "klmno", "d": "pqrst"}
 
 
-def peaked(label, classes=("a", "b"), space="letters@1"):
-    """A soft label that is sure of ``label``, the rest spread over ``classes``."""
-    others = [c for c in classes if c != label]
-    return SoftLabel(
-        task="classification", space=space, distribution={label: 0.9, **{c: 0.1 / len(others) for c in others}}
-    )
+def peaked(label):
+    """A soft label that is sure of ``label``, the rest spread over the other letters."""
+    rest = {c: 0.1 / (len(LETTERS) - 1) for c in LETTERS if c != label}
+    return SoftLabel(task="classification", space="letters@1", distribution={label: 0.9, **rest})
 
 
 def words(label, n, seed=0):
@@ -31,7 +29,7 @@ def letters():
     """Rows (payload, soft label, truth) of ``n`` inputs of each class; shuffled."""
 
     def make(classes, n, *, seed=0, truth=True):
-        rows = [(p, peaked(c, classes), c if truth else None) for c in classes for p in words(c, n, seed)]
+        rows = [(p, peaked(c), c if truth else None) for c in classes for p in words(c, n, seed)]
         random.Random(seed).shuffle(rows)
         return rows
 

@@ -21,7 +21,7 @@ def test_weights_sum_to_one_over_distinct_buckets(payload):
     ids, weights = FEATURES.encode([payload])
     assert ids.dtype == np.int64 and weights.dtype == np.float32 and ids.shape == weights.shape
     assert weights.sum() == pytest.approx(1.0, abs=1e-5)
-    assert 0 <= ids.min() and ids.max() < FEATURES.buckets
+    assert ids.min() >= 0 and ids.max() < FEATURES.buckets
     assert len(set(ids[0].tolist())) == ids.shape[1]
 
 
@@ -41,9 +41,10 @@ def test_only_the_head_is_read(head, tail):
 def test_features_are_the_same_for_good():
     ids, weights = ByteNgrams().encode([b"\x89PNG\r\n"])
     assert ids[0].tolist() == [
-        1033, 1466, 2084, 3018, 3310, 4294, 5156, 6044, 6182, 7290, 10012, 13058, 14166, 14204, 15096, 15202, 20450,
-        21558, 22450, 26160, 29842
-    ] or True  # fmt: skip
+        2845, 3319, 3658, 5554, 7199, 7338, 8984, 9270, 10199, 10303, 11755, 16351, 17899, 19706, 19870, 20995, 21222,
+        21724, 23896, 28834, 30169,
+    ]  # fmt: skip
+    assert weights[0] == pytest.approx([1 / 21] * 21)
 
 
 def test_the_place_of_the_first_bytes_matters():

@@ -14,12 +14,12 @@ def pairs(text):
     return {int(i): float(w) for i, w in zip(ids[0], weights[0], strict=True) if w > 0}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)  # the first call imports scikit-learn
 @given(st.text(min_size=1, max_size=120))
 def test_weights_sum_to_one_or_the_text_says_nothing(text):
     ids, weights = FEATURES.encode([text])
     assert weights.sum() == pytest.approx(1.0, abs=1e-5) or not weights.any()
-    assert 0 <= ids.min() and ids.max() < FEATURES.buckets
+    assert ids.min() >= 0 and ids.max() < FEATURES.buckets
 
 
 def test_a_text_has_the_same_features_alone_and_in_a_batch():

@@ -1,0 +1,165 @@
+"""Labelling a history: inputs from before the platform, from a file, for the first student."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from components.contracts.errors import ConfigError, RecordError, UnavailableError
+from components.contracts.records import DeadLetter, Input, Label, Truth, content_hash, decode, encode
+from components.contracts.spec import Spec, build
+from components.contracts.storage import get_bytes
+from components.label.labeler import Labeler
+from components.stream.contract import Broker, Consumer, read_to_end
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 15.0
+"""How long nothing may be labelled before this step labels by itself: a labeler that is up answers in one or two."""
+
+POLL_SECONDS = 0.2
+
+
+class Historic(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a history: an input, and its truth where it is known."""
+
+    input: Input
+    truth: Truth | None = None
+
+
+def history(data: bytes, uri: str) -> Iterator[Historic]:
+    """The entries of a history file.
+
+    JSON lines of :class:`Historic` (payloads in base64); or, where ``uri`` ends in ``.parquet``, a table with the
+    columns ``workload``, ``id``, ``key``, ``time``, ``payload`` and, if there is truth, ``label`` or ``value`` (null
+    where it is not known): known from the input's time on, source ``history``.
+
+    Raises:
+        ConfigError: a line or row is not a historic input; the message names it.
+
+    """
+    rows: Iterable[bytes | dict[str, object]] = _parquet(data, uri) if uri.endswith(".parquet") else data.splitlines()
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield msgspec.json.decode(row, type=Historic) if isinstance(row, bytes) else _of_row(row)
+        except msgspec.MsgspecError as error:
+            raise ConfigError("history", f"entry {number} of {uri}", f"must be a historic input: {error}") from error
+
+
+def _parquet(data: bytes, uri: str) -> list[dict[str, object]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, object]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ConfigError("history", uri, f"must be a Parquet file: {error}") from error
+    return rows
+
+
+def _of_row(row: dict[str, object]) -> Historic:
+    known = {name: row[name] for name in ("label", "value") if row.get(name) is not None}
+    entry = msgspec.convert({n: v for n, v in row.items() if n not in ("label", "value")}, type=Input)
+    if not known:
+        return Historic(input=entry)
+    about = {"workload": entry.workload, "input_id": entry.id, "time": entry.time, "known_at": entry.time}
+    return Historic(input=entry, truth=msgspec.convert({**about, "source": "history", **known}, type=Truth))
+
+
+def label_history(
+    spec: Spec, broker: Broker, entries: list[Historic], *, patience: float = PATIENCE_SECONDS
+) -> dict[str, int]:
+    """Put a history on the workload's topics and return when the teacher has dealt with all of it.
+
+    1. Produce inputs and truths.
+    2. Wait until the content of every input has a label or a dead letter. Content that was labelled before counts at
+       once: the labeler does not label it again.
+    3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, in
+       the same group, so that a labeler that comes up later goes on behind it.
+
+    Returns the number of ``inputs``, of different ``contents``, and of contents that came as ``dead`` letters.
+
+    Raises:
+        TeacherError: the teacher failed.
+        UnavailableError: everything that waited was consumed, and some of the history still has no label.
+
+    """
+    # Step 1
+    _publish(spec, broker, entries)
+    waiting = {content_hash(entry.input.payload) for entry in entries}
+    counts = {"inputs": len(entries), "contents": len(waiting), "dead": 0}
+    with contextlib.ExitStack() as opened:
+        consumer = opened.enter_context(contextlib.closing(broker.consumer(_answer_topics(spec))))
+        labeler: Labeler | None = None
+        heard = time.monotonic()
+        while True:
+            # Step 2
+            for content, dead in _answers(consumer, spec):
+                if content in waiting:
+                    waiting.remove(content)
+                    counts["dead"] += dead
+                    heard = time.monotonic()
+            if not waiting:
+                return counts
+            # Step 3
+            quiet = time.monotonic() - heard > patience
+            if labeler is None and quiet:
+                log.warning("%s: no labeler is at work; labelling the history here", spec.name)
+                made = Labeler(spec, build(spec.teacher, spec.source), broker)
+                labeler, heard = opened.enter_context(contextlib.closing(made)), time.monotonic()
+            elif labeler is None:
+                time.sleep(POLL_SECONDS)
+            elif labeler.step(POLL_SECONDS) == 0 and quiet:
+                raise UnavailableError("labeler", spec.name, f"{len(waiting)} contents of the history got no label")
+
+
+def _publish(spec: Spec, broker: Broker, entries: list[Historic]) -> None:
+    broker.ensure_topics(spec.topics, partitions=spec.partitions)
+    with contextlib.closing(broker.producer()) as producer:
+        for entry in entries:
+            producer.send(spec.topic("inputs"), entry.input.key, encode(entry.input))
+            if entry.truth is not None:
+                producer.send(spec.topic("truth"), entry.truth.input_id, encode(entry.truth))
+        producer.flush()
+
+
+def _answer_topics(spec: Spec) -> list[str]:
+    return [spec.topic("labels"), spec.topic("inputs.dlq")]
+
+
+def _answers(consumer: Consumer, spec: Spec) -> Iterator[tuple[str, bool]]:
+    for record in read_to_end(consumer):
+        yield _content(record.topic, record.value, spec)
+
+
+def read_history(uri: str, workload: str) -> list[Historic]:
+    """The entries of the history at ``uri``.
+
+    Raises:
+        ConfigError: it is empty, has an entry that is not one, or one of another workload.
+        ArtifactError: it does not exist.
+
+    """
+    entries = list(history(get_bytes(uri), uri))
+    if not entries:
+        raise ConfigError("history", uri, "must have at least one entry")
+    if strange := {e.input.workload for e in entries} - {workload}:
+        raise ConfigError("history", uri, f"has inputs of {', '.join(sorted(strange))}, not only of {workload}")
+    return entries
+
+
+def _content(topic: str, value: bytes, spec: Spec) -> tuple[str, bool]:
+    """The content that a label or dead letter is about (empty: none that is known), and whether it is dead."""
+    try:
+        if topic != spec.topic("labels"):
+            return content_hash(decode(Input, decode(DeadLetter, value).value).payload), True
+        label = decode(Label, value)
+    except RecordError:
+        return "", False
+    declared = spec.teacher_digest in (None, label.teacher)
+    return (content_hash(label.input.payload) if declared else ""), False

@@ -1,0 +1,225 @@
+"""The consumer on Kafka's protocol.
+
+Partitions are assigned by hand and positions committed under a group name: a group join takes 15 to 45 s on the
+embedded broker and gives nothing to a single consumer.
+
+Positions that the broker does not have (it lost its memory, or retention passed them) are never skipped in silence:
+reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`.
+Whoever reads must therefore bear records twice. A broker that lost its records and got *more* new ones than before
+cannot be told by its offsets: :mod:`components.snapshot.reading` compares contents for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Literal
+
+from components.contracts.errors import NotFoundError
+from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
+from components.stream.kafka import METADATA_SECONDS, answering
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 1.0
+"""How long :meth:`KafkaConsumer.ends` waits for the last batch of each partition."""
+
+LOOK_SECONDS = 5.0
+"""How often an idle consumer checks that the broker still has its positions: the embedded broker answers a fetch
+beyond the end with nothing, for ever, instead of an error."""
+
+
+class KafkaConsumer:
+    """A consumer of partitions assigned by hand, reading committed records only."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        address: str,
+        topics: list[str],
+        group: str | None,
+        start: Literal["earliest", "latest"] | Positions,
+        partitions: Iterable[TopicPartition] | None,
+    ) -> None:
+        from kafka import TopicPartition as Partition
+
+        self._config, self._address, self.group = config, address, group
+        self.resets = 0
+        self._partition = Partition
+        self._looked = time.monotonic()
+        self._probe: Any = None
+        self._client = self._open(group)
+        try:
+            chosen = list(partitions) if partitions is not None else self._partitions_of(topics)
+            self._assigned = [Partition(p.topic, p.partition) for p in chosen]
+            self._client.assign(self._assigned)
+            self._start(start)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, group: str | None) -> Any:
+        from kafka import KafkaConsumer as Client
+
+        return Client(
+            **self._config,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=MAX_RECORD_BYTES,
+            fetch_max_wait_ms=100,
+        )
+
+    def _partitions_of(self, topics: list[str]) -> list[TopicPartition]:
+        found: list[TopicPartition] = []
+        deadline = time.monotonic() + METADATA_SECONDS
+        for topic in topics:
+            while not (numbers := self._client.partitions_for_topic(topic)):
+                if time.monotonic() > deadline:
+                    raise NotFoundError(
+                        "topic", topic, "it has no partitions: create it with 'cohobate up' or Kafka's tools"
+                    )
+                time.sleep(0.05)
+            found += [TopicPartition(topic, n) for n in sorted(numbers)]
+        return found
+
+    def _start(self, start: Literal["earliest", "latest"] | Positions) -> None:
+        firsts = self._client.beginning_offsets(self._assigned)
+        ends: Positions | None = None
+        least = self._client.end_offsets(self._assigned)
+        for partition in self._assigned:
+            name = TopicPartition(partition.topic, partition.partition)
+            wanted = self._client.committed(partition) if self.group else None
+            if wanted is None and isinstance(start, Mapping):
+                wanted = start.get(name)
+            if ends is None and (start == "latest" if wanted is None else wanted > least[partition]):
+                ends = self._ends()
+            if wanted is None:
+                wanted = ends[name] if start == "latest" and ends is not None else firsts[partition]
+            if wanted < firsts[partition] or (ends is not None and wanted > ends[name]):
+                self._reset(partition, wanted, firsts[partition])
+            else:
+                self._client.seek(partition, wanted)
+
+    def _reset(self, partition: Any, wanted: int, earliest: int) -> None:
+        self.resets += 1
+        log.warning(
+            "%s-%d has no offset %d any more: reading again from the earliest, %d; did the broker lose its records?",
+            partition.topic, partition.partition, wanted, earliest,
+        )  # fmt: skip
+        self._client.seek(partition, earliest)
+
+    def poll(self, max_records: int = 500, timeout: float = 0.5) -> list[Record]:
+        """Up to ``max_records`` records, waiting up to ``timeout`` seconds for the first.
+
+        While the broker is away this returns nothing; the connection comes back by itself.
+        """
+        from kafka.errors import OffsetOutOfRangeError
+
+        with answering(self._address):
+            try:
+                batches = self._client.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
+            except OffsetOutOfRangeError as error:
+                self._reset_all(error.args[0])
+                return []
+        if not batches and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._look()
+        return [
+            Record(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers or ()), r.timestamp / 1000.0)
+            for batch in batches.values()
+            for r in batch
+        ]
+
+    def _reset_all(self, lost: Mapping[Any, int]) -> None:
+        firsts = self._client.beginning_offsets(list(lost))
+        for partition, wanted in lost.items():
+            self._reset(partition, wanted, firsts[partition])
+
+    def _look(self) -> None:
+        """Reset partitions whose position lies behind the end; while the broker is away there is nothing to see."""
+        from kafka.errors import KafkaError
+
+        with suppress(KafkaError):
+            least = self._client.end_offsets(self._assigned, timeout_ms=1000)
+            at = {p: self._client.position(p) for p in self._assigned}
+            if any(at[p] > least[p] for p in at):
+                ends = self._ends()
+                lost = {p: o for p, o in at.items() if o > ends[TopicPartition(p.topic, p.partition)]}
+                self._reset_all(lost)
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset that ``poll`` would return, by partition."""
+        return {TopicPartition(p.topic, p.partition): self._client.position(p) for p in self._assigned}
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """The offset after the last committed record, by partition.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+
+        """
+        with answering(self._address):
+            return self._ends()
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        """The embedded broker answers a question for the end with the *first* offset of the last batch plus one.
+
+        So the last batch is fetched on a second connection, and the position behind it is taken where it is higher.
+        """
+        from kafka.errors import OffsetOutOfRangeError
+
+        if self._probe is None:
+            self._probe = self._open(None)
+            self._probe.assign(self._assigned)
+        probe = self._probe
+        firsts, least = probe.beginning_offsets(self._assigned), probe.end_offsets(self._assigned)
+        for partition in self._assigned:
+            probe.seek(partition, max(least[partition] - 1, firsts[partition]))
+        unread = [p for p in self._assigned if least[p] > firsts[p]]
+        deadline = time.monotonic() + PROBE_SECONDS
+        while unread and time.monotonic() < deadline:
+            with suppress(OffsetOutOfRangeError):  # retention passed it this very moment: the end stands
+                probe.poll(timeout_ms=50, max_records=1_000_000)
+            unread = [p for p in unread if probe.position(p) < least[p]]
+        return {TopicPartition(p.topic, p.partition): max(least[p], probe.position(p)) for p in self._assigned}
+
+    def commit(self, positions: Positions | None = None) -> None:
+        """Make positions durable under the group.
+
+        Raises:
+            ValueError: the consumer was opened without a group.
+            UnavailableError: the broker did not confirm.
+
+        """
+        from kafka.structs import OffsetAndMetadata
+
+        if self.group is None:
+            raise ValueError("this consumer has no group to commit under")
+        wanted = self.positions() if positions is None else positions
+        with answering(self._address):
+            self._client.commit({self._partition(*p): OffsetAndMetadata(o, "", -1) for p, o in wanted.items()})
+
+    def lag(self) -> int:
+        """Records between the present positions and the ends, cheaply.
+
+        Zero only when nothing waits; on the embedded broker it can be less than what waits, see :meth:`ends`.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+
+        """
+        with answering(self._address):
+            ends = self._client.end_offsets(self._assigned)
+            known = {p: max(ends[p], self._client.highwater(p) or 0) for p in self._assigned}
+            return sum(max(0, known[p] - self._client.position(p)) for p in self._assigned)
+
+    def close(self) -> None:
+        """Release the connections; does not commit."""
+        for client in (self._client, self._probe):
+            if client is not None:
+                client.close(autocommit=False)

@@ -1,0 +1,111 @@
+import msgspec
+import numpy as np
+import pytest
+
+from components.contracts.errors import ArtifactError, ProvenanceError
+from components.contracts.records import SoftLabel
+from components.contracts.storage import local_path
+from components.distill.data import (
+    NO_TRUTH,
+    Rows,
+    Unit,
+    arrays,
+    holdout_payloads,
+    replayable,
+    unit_of,
+    update_rows,
+    window_rows,
+)
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    return f"file://{tmp_path}"
+
+
+def test_training_and_holdout_rows_part_the_window(letter_spec, letters, freeze_rows, artifacts):
+    rows = letters("ab", 50)
+    window = freeze_rows(letter_spec, rows, artifacts, 1)
+    train, holdout = (window_rows(window, side, "classification", "t@1") for side in ("train", "holdout"))
+    assert sorted(train.payloads + holdout.payloads) == sorted(p for p, _, _ in rows)
+    assert 8 <= len(holdout) <= 32
+    truths = {p: (s, t) for p, s, t in rows}
+    assert all(truths[p] == (s, t) for p, s, t in zip(train.payloads, train.soft, train.truth, strict=True))
+
+
+def test_refuses_a_label_of_another_teacher_wherever_it_is(letter_spec, letters, freeze_rows, artifacts):
+    window = freeze_rows(letter_spec, letters("ab", 5), artifacts, 1, teacher="student@9", declared="t@1")
+    with pytest.raises(ProvenanceError, match="student@9") as caught:
+        update_rows(letter_spec, [window], 0)
+    assert caught.value.declared == "t@1" and caught.value.input_id.startswith("w1-")
+    strict = msgspec.structs.replace(letter_spec, teacher_digest="other@2")
+    with pytest.raises(ProvenanceError, match="other@2"):
+        update_rows(strict, [freeze_rows(letter_spec, letters("ab", 5), artifacts, 2)], 0)
+
+
+def test_refuses_a_snapshot_that_was_changed(letter_spec, letters, freeze_rows, artifacts):
+    window = freeze_rows(letter_spec, letters("ab", 5), artifacts, 1)
+    path = local_path(window.uri)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtifactError, match="was changed"):
+        update_rows(letter_spec, [window], 0)
+
+
+def test_an_update_has_the_new_window_whole_and_a_balanced_replay(letter_spec, letters, freeze_rows, artifacts):
+    old = freeze_rows(letter_spec, letters("a", 60) + letters("b", 10), artifacts, 1)
+    new = freeze_rows(letter_spec, letters("c", 20), artifacts, 2)
+    spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, replay_rows=12))
+    fresh, replay = update_rows(spec, [old, new], 0)
+    assert len(fresh) == len(window_rows(new, "train", "classification", "t@1"))
+    labels = [s.label for s in replay.soft]
+    assert len(replay) == 12 and labels.count("a") == labels.count("b") == 6
+    held = set(window_rows(old, "holdout", "classification", "t@1").payloads)
+    assert not held & set(replay.payloads)
+
+
+def test_replay_can_be_turned_off(letter_spec, letters, freeze_rows, artifacts):
+    windows = [freeze_rows(letter_spec, letters(c, 20), artifacts, i) for i, c in enumerate("ab")]
+    spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, replay_rows=0))
+    assert len(update_rows(spec, windows, 0)[1]) == 0
+
+
+def test_windows_of_a_teacher_that_was_replaced_are_not_replayed(letter_spec, letters, freeze_rows, artifacts):
+    old = freeze_rows(letter_spec, letters("a", 20), artifacts, 1, teacher="t@0")
+    new = freeze_rows(letter_spec, letters("b", 20), artifacts, 2)
+    assert replayable(letter_spec, [old, new]) == []
+    assert len(update_rows(letter_spec, [old, new], 0)[1]) == 0
+    assert set(holdout_payloads(letter_spec, [old, new])) <= {p for p, _, _ in letters("b", 20)}
+
+
+def soft(**distribution):
+    return SoftLabel(task="classification", space="s", distribution=distribution)
+
+
+def test_targets_are_in_the_order_of_the_classes_and_renormalised(letter_spec):
+    rows = Rows(
+        payloads=[b"x", b"yy", b"z"],
+        soft=[soft(b=0.6, a=0.2, gone=0.2), soft(a=1.0), soft(b=1.0)],
+        truth=["b", None, "gone"],
+    )
+    made = arrays(letter_spec, rows, ("a", "b"))
+    assert made.soft == pytest.approx(np.array([[0.25, 0.75], [1.0, 0.0], [0.0, 1.0]]))
+    assert made.truth.tolist() == [1, NO_TRUTH, NO_TRUTH]
+    assert made.ids.shape == made.weights.shape and made.ids.dtype == np.int64
+
+
+def value(v, s):
+    return SoftLabel(task="regression", space="euro", value=v, scale=s)
+
+
+def test_regression_targets_are_in_the_student_s_unit(line_spec):
+    rows = Rows(payloads=[b"[1]", b"[2]"], soft=[value(990.0, 5.0), value(1010.0, 10.0)], truth=[1000.0, None])
+    unit = unit_of(rows)
+    assert unit == Unit(mean=1000.0, scale=10.0)
+    made = arrays(line_spec, rows, unit)
+    assert made.soft.tolist() == [[-1.0, 0.5], [1.0, 1.0]]
+    assert made.truth[0] == 0.0 and np.isnan(made.truth[1])
+
+
+def test_equal_values_have_a_unit_too():
+    rows = Rows(payloads=[b"[1]"] * 2, soft=[value(7.0, 1.0)] * 2, truth=[None] * 2)
+    assert unit_of(rows) == Unit(mean=7.0, scale=1.0)

@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+import time
+
+import msgspec
+import numpy as np
+import pytest
+
+from components.contracts.storage import local_path
+from components.distill.data import arrays, update_rows
+from components.distill.loop import Work, read_checkpoint
+from components.distill.train import fit
+from components.student.card import StudentCard
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+EPOCHS = 60
+
+INTERRUPTED = """
+import pickle, sys
+from components.distill.train import fit
+with open(sys.argv[1], "rb") as file:
+    work = pickle.load(file)
+fit(work, "run", sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def work(letter_spec, letters, freeze_rows, tmp_path_factory):
+    artifacts = f"file://{tmp_path_factory.mktemp('loop')}"
+    spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, epochs=EPOCHS))
+    rows, _ = update_rows(spec, [freeze_rows(spec, letters("ab", 80), artifacts, 1)], 0)
+    card = StudentCard(
+        workload="letters", task="classification", space="letters@1", classes=("a", "b"), features=spec.features,
+        payload=spec.payload, buckets=1024, dim=8, hidden=16, variant="tiny", snapshots=(), teacher="t@1",
+        parent=None, code="0",
+    )  # fmt: skip
+    data = arrays(spec, rows, card.classes)
+    return Work(spec=spec, card=card, data=data, start=None, checkpoint=f"{artifacts}/whole/checkpoint.pt", seed=3)
+
+
+@pytest.fixture(scope="module")
+def whole(work, tmp_path_factory):
+    return fit(work, "run", f"file://{tmp_path_factory.mktemp('ray')}")
+
+
+def replaced(work, **changes):
+    from dataclasses import replace
+
+    return replace(work, **changes)
+
+
+def test_the_loss_falls_and_every_epoch_is_told(whole):
+    _, history = whole
+    assert len(history) == EPOCHS
+    assert history[-1] < 0.3 * history[0]
+
+
+def test_the_seed_decides(work, whole, tmp_path):
+    again, _ = fit(replaced(work, checkpoint=f"file://{tmp_path}/a.pt"), "run", f"file://{tmp_path}/ray")
+    other, _ = fit(replaced(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
+    assert all(np.array_equal(again[k], v) for k, v in whole[0].items())
+    assert not np.array_equal(other["head.weight"], whole[0]["head.weight"])
+
+
+def test_a_finished_run_is_not_trained_again(work, whole, tmp_path):
+    begin = time.monotonic()
+    again, history = fit(work, "run", f"file://{tmp_path}")
+    assert history == whole[1] and all(np.array_equal(again[k], v) for k, v in whole[0].items())
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.integration
+def test_a_run_that_was_killed_goes_on_from_its_last_epoch_and_ends_the_same(work, whole, tmp_path):
+    import pickle
+
+    cut = replaced(work, checkpoint=f"file://{tmp_path}/cut.pt")
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps(cut))
+    arguments = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "work.pkl"), f"file://{tmp_path}/ray"]
+    victim = subprocess.Popen(arguments, cwd=os.getcwd())
+    try:
+        deadline = time.monotonic() + 60
+        while not local_path(cut.checkpoint).exists():
+            assert victim.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        victim.kill()
+        victim.wait()
+    stopped = read_checkpoint(cut.checkpoint)
+    assert 0 < stopped["epoch"] < EPOCHS
+    weights, history = fit(cut, "run", f"file://{tmp_path}/ray")
+    assert history[: stopped["epoch"]] == tuple(stopped["history"]) and history == whole[1]
+    assert all(np.array_equal(weights[k], v) for k, v in whole[0].items())
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert read_checkpoint(f"file://{tmp_path}/nothing.pt") is None

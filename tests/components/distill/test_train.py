@@ -1,0 +1,167 @@
+import msgspec
+import pytest
+
+from components.contracts.errors import ArtifactError, ConfigError, ProvenanceError
+from components.contracts.spec import Variant
+from components.contracts.storage import digest_of, get_bytes, local_path
+from components.control.intent import ModelRef
+from components.distill.data import window_rows
+from components.distill.train import distill, weights_uri
+from components.student.runtime import Student
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+TINY = Variant(name="tiny", dim=8, hidden=16)
+
+
+def reference(done, version="1"):
+    return ModelRef(
+        version=version, uri=done.uri, digest=done.digest, snapshot=done.card.snapshots[0], teacher=done.card.teacher
+    )
+
+
+def accuracy(done, window):
+    rows = window_rows(window, "holdout", "classification", "t@1")
+    answers = Student.load(get_bytes(done.uri, done.digest)).predict(rows.payloads)
+    return sum(a.label == t for a, t in zip(answers, rows.truth, strict=True)) / len(rows)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return f"file://{tmp_path_factory.mktemp('artifacts')}"
+
+
+@pytest.fixture(scope="module")
+def windows(letter_spec, letters, freeze_rows, artifacts):
+    return [
+        freeze_rows(letter_spec, letters("ab", 80), artifacts, 1),
+        freeze_rows(letter_spec, letters("cd", 80), artifacts, 2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(letter_spec, windows, artifacts):
+    return distill(letter_spec, windows[:1], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+
+
+@pytest.fixture(scope="module")
+def second(letter_spec, windows, first, artifacts):
+    return distill(
+        letter_spec, windows, variant=Variant(name="other"), parent=reference(first), artifacts=artifacts, seed=0
+    )
+
+
+def test_the_first_student_learns_its_window(first, windows):
+    assert accuracy(first, windows[0]) > 0.9
+    assert first.card.classes == ("a", "b") and first.card.parent is None
+    assert first.card.snapshots == (windows[0].digest,)
+    assert len(first.history) == 12 and first.history[-1] < first.history[0]
+
+
+def test_everything_lies_in_the_folder_of_the_artifact_and_no_checkpoint_is_left(first, artifacts):
+    folder = f"{artifacts}/letters/students/{first.digest}"
+    assert (first.uri, first.float_uri) == (f"{folder}/model.onnx", f"{folder}/float.onnx")
+    assert first.weights_uri == weights_uri(first.uri) == f"{folder}/student.safetensors"
+    assert digest_of(get_bytes(first.weights_uri)) == first.card.weights
+    assert Student.load(get_bytes(first.uri)).card == first.card
+    assert Student.load(get_bytes(first.float_uri, first.float_digest)).card.precision == "float32"
+    assert not list(local_path(f"{artifacts}/letters/training").iterdir())
+
+
+def test_an_update_learns_new_classes_and_keeps_the_old_ones(first, second, windows):
+    assert accuracy(first, windows[1]) == 0.0
+    assert accuracy(second, windows[1]) > 0.9
+    assert accuracy(second, windows[0]) >= accuracy(first, windows[0]) - 0.05
+    assert second.card.classes == ("a", "b", "c", "d") and second.card.parent == "1"
+    assert second.card.snapshots == (windows[1].digest, windows[0].digest)
+    assert second.metrics["replay_rows"] > 100
+
+
+def test_an_update_has_its_parent_s_shape(second):
+    assert (second.card.variant, second.card.dim, second.card.hidden) == ("tiny", 8, 16)
+
+
+def test_the_same_update_gives_the_same_artifact(letter_spec, windows, first, tmp_path):
+    again = distill(letter_spec, windows[:1], variant=TINY, parent=None, artifacts=f"file://{tmp_path}", seed=0)
+    assert again.digest == first.digest
+
+
+def test_without_a_parent_a_student_learns_all_windows(letter_spec, windows, artifacts):
+    done = distill(letter_spec, windows, variant=TINY, parent=None, artifacts=artifacts, seed=1)
+    assert min(accuracy(done, w) for w in windows) > 0.85
+
+
+def changed(spec, section, **values):
+    return msgspec.structs.replace(spec, **{section: msgspec.structs.replace(getattr(spec, section), **values)})
+
+
+def test_serves_the_quantised_model_where_it_answers_the_same(first):
+    assert first.card.precision == "int8" and first.parity_gap <= 0.02
+    assert first.metrics["int8_bytes"] < 0.5 * first.metrics["float_bytes"]
+
+
+def test_serves_the_float_model_where_nothing_is_known_of_the_quantised_one(
+    letter_spec, letters, freeze_rows, artifacts
+):
+    spec = changed(letter_spec, "student", holdout_share=1e-9, epochs=1)
+    window = freeze_rows(spec, letters("ab", 10), artifacts, 1)
+    done = distill(spec, [window], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+    assert done.card.precision == "float32" and done.digest == done.float_digest
+    assert done.parity_gap == 0.0 and "int8_parity_gap" not in done.metrics
+
+
+def test_serves_the_float_model_where_the_quantised_one_differs_too_much():
+    from components.distill.train import allowed
+    from components.student.parity import Parity
+
+    found = Parity(gap=0.03, largest=0.2)
+    assert not allowed(found, 0.02) and allowed(found, 0.03) and allowed(found, None)
+    assert not allowed(None, None)
+
+
+def test_a_parent_with_other_features_is_no_start(letter_spec, windows, first, artifacts, caplog):
+    features = msgspec.structs.replace(letter_spec.features, options={"head": 64, "buckets": 2048})
+    spec = msgspec.structs.replace(letter_spec, features=features)
+    done = distill(spec, windows[:1], variant=TINY, parent=reference(first), artifacts=artifacts, seed=0)
+    assert done.card.parent is None and done.card.buckets == 2048
+    assert "starting afresh" in caplog.text
+
+
+def test_a_student_s_answer_never_becomes_a_label(letter_spec, letters, freeze_rows, windows, first, artifacts):
+    forged = freeze_rows(letter_spec, letters("ab", 5, seed=9), artifacts, 3, teacher="student@1", declared="t@1")
+    with pytest.raises(ProvenanceError, match="student@1"):
+        distill(letter_spec, [windows[0], forged], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+
+
+def test_weights_that_were_changed_are_no_start(letter_spec, windows, tmp_path, first):
+    folder = tmp_path / first.digest
+    folder.mkdir()
+    for name in ("model.onnx", "student.safetensors"):
+        (folder / name).write_bytes(get_bytes(first.uri.replace("model.onnx", name)))
+    moved = msgspec.structs.replace(reference(first), uri=f"file://{folder}/model.onnx")
+    weights = folder / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtifactError, match="was changed"):
+        distill(letter_spec, windows, variant=TINY, parent=moved, artifacts=f"file://{tmp_path}", seed=0)
+    weights.unlink()
+    with pytest.raises(ArtifactError, match="does not exist"):
+        distill(letter_spec, windows, variant=TINY, parent=moved, artifacts=f"file://{tmp_path}", seed=0)
+
+
+def test_an_update_needs_rows(letter_spec, artifacts):
+    with pytest.raises(ConfigError, match="at least one snapshot"):
+        distill(letter_spec, [], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+
+
+def test_a_regression_is_learnt_in_its_own_unit_and_goes_on_in_it(line_spec, lines, freeze_rows, artifacts):
+    windows = [
+        freeze_rows(line_spec, lines(150), artifacts, 1),
+        freeze_rows(line_spec, lines(80, seed=1), artifacts, 2),
+    ]
+    done = distill(line_spec, windows[:1], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+    more = distill(line_spec, windows, variant=TINY, parent=reference(done), artifacts=artifacts, seed=0)
+    for student, most in ((done, 25.0), (more, 20.0)):
+        answers = Student.load(get_bytes(student.uri, student.digest)).predict([b'{"x": 0}', b"[5.0]"])
+        assert answers[0].value == pytest.approx(1000, abs=most) and answers[1].value == pytest.approx(2000, abs=most)
+        assert all(0 < a.scale < 60 for a in answers)
+    assert more.card.parent == "1" and more.card.classes == ()

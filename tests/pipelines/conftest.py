@@ -1,0 +1,98 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from components.contracts.records import Input, Label, SoftLabel, Truth, label_key
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.label.history import Historic
+from components.stream.memory import MemoryBroker
+
+TICKETS = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
+NOW = 1_800_000_000.0
+WORDS = {
+    "billing": "invoice refund charge card price",
+    "login": "password account reset locked token",
+    "shipping": "parcel courier address delivery late",
+    "returns": "broken exchange return size damaged",
+}
+
+
+class Clock:
+    def __init__(self, now=NOW):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Settings whose home is the test's own, in the environment too: that is where components look."""
+    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path / "home"))
+    return Settings()
+
+
+@pytest.fixture
+def store(settings, clock):
+    store = ControlStore(settings.control_url, clock)
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def spec():
+    return load_spec(TICKETS)
+
+
+@pytest.fixture
+def broker(spec):
+    broker = MemoryBroker()
+    broker.ensure_topics(spec.topics)
+    return broker
+
+
+@pytest.fixture
+def tickets():
+    """``n`` different tickets of each class, with their truth."""
+
+    def make(n, *, classes=tuple(WORDS), seed=0, start=NOW):
+        chance, entries = random.Random(seed), []
+        for i in range(n):
+            for name in classes:
+                body = " ".join(chance.choices(WORDS[name].split(), k=6))
+                payload = b'{"subject": "%s", "body": "%s %d %d"}' % (name.encode(), body.encode(), i, seed)
+                entry = Input(
+                    workload="tickets", id=f"t{seed}-{name}-{i}", key=f"c{i % 7}", time=start + i, payload=payload
+                )
+                truth = Truth(
+                    workload="tickets", input_id=entry.id, time=start + i, known_at=start + i, source="test", label=name
+                )
+                entries.append(Historic(input=entry, truth=truth))
+        chance.shuffle(entries)
+        return entries
+
+    return make
+
+
+@pytest.fixture
+def label_of():
+    def make(entry, *, teacher="words@1", space="tickets@1", sure=0.9, at=NOW):
+        name = entry.truth.label
+        soft = SoftLabel(
+            task="classification",
+            space=space,
+            distribution={name: sure, **{c: (1 - sure) / 3 for c in WORDS if c != name}},
+        )
+        key = label_key(entry.input.payload, teacher, space)
+        return Label(key=key, teacher=teacher, soft=soft, input=entry.input, labelled_at=at)
+
+    return make
