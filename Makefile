@@ -6,16 +6,15 @@ SEED ?= 0
 BENCH ?=
 TESTS ?= tests
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
-extras_demo := $(if $(filter mail,$(WORKLOAD)),-mail)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON=python3.11 WORKLOAD=files|mail SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
+	@echo "  variables: PYTHON=python3.11 WORKLOAD=files SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
 
-demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
+demo: .venv/.base ## run the whole loop on real input
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
 
 test: .venv/.dev ## run all tests
@@ -47,10 +46,6 @@ clean: ## remove the environment and everything that the embedded platform wrote
 	$(PIP) -e .
 	@touch $@
 
-.venv/.base-mail: .venv/.base
-	$(PIP) -e '.[mail]'
-	@touch $@
-
 .venv/.dev: .venv/.base
-	$(PIP) -e '.[mail,dev]'
+	$(PIP) -e '.[dev]'
 	@touch $@

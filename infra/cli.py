@@ -31,7 +31,7 @@ app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
 
 BUILT_IN = Path(__file__).with_name("workloads")
-"""Specs that ship with Cohobate: ``files`` and ``mail`` are found here by name."""
+"""Specs that ship with Cohobate: they are found here by name."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 SpecList = Annotated[
@@ -106,7 +106,7 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    workload: Annotated[str, typer.Option(help="files or mail.")] = "files",
+    workload: Annotated[str, typer.Option(help="The built-in workload.")] = "files",
     seed: Annotated[int, typer.Option(help="Seed of the traffic's order and of the training.")] = 0,
     report: Annotated[Path, typer.Option(help="Where the machine-readable report goes.")] = Path("demo-report.json"),
     as_json: Json = False,

@@ -29,7 +29,7 @@ from serving.admission import admit
 from serving.journal import Journal
 from serving.rollout.evidence import Observation, Teachings, failures, join, observe
 from serving.rollout.replay import Begun, Looked, Ordered
-from serving.rollout.state import Action, Reading, RolloutState, as_dict, desired, from_dict
+from serving.rollout.state import Action, RolloutState, as_dict, desired, from_dict
 from serving.rollout.step import applied, command, settled, step
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, load_spec
+from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, local_path
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -237,7 +237,7 @@ def run(settings: Settings, *, workload: str, seed: int, report_path: Path, cons
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{workload}: waiting for its inputs to be read", total=None)
-        spec, source = open_source(workload, settings, seed)
+        spec, source = open_source(workload, seed)
         console.print(f"{sum(len(p.items) for p in source.phases)} real inputs in {len(source.phases)} phases")
         progress.update(task, description="platform: waiting for its processes")
         try:

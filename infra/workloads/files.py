@@ -1,8 +1,8 @@
 """Real files as uploads: those that the pinned packages of the environment itself bring, so the same everywhere.
 
-The truth of a file is its extension, in Magika's names, for extensions that say what the content is. C and
-C++ are one class, as are JSON and JSON lines (the spec merges them in the teacher): no extension tells them apart. Files that an
-installer writes, and packages that only some installations have, are left out.
+The truth of a file is its extension, in Magika's names, for extensions that say what the content is. C and C++ are
+one class, as are JSON and JSON lines (the spec merges them in the teacher): no extension tells them apart. Files that
+an installer writes, and packages that only some installations have, are left out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from infra.workloads.source import Item, Phase, Source
 
 PACKAGES = (
     "torch", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "ray", "mlflow", "evidently", "feast", "kfp", "onnx",
-    "sqlalchemy", "plotly", "matplotlib", "statsmodels", "sympy", "networkx", "ibis", "litestar", "nltk", "dask", "docs", "joblib", "skops",
-    "onnxruntime", "fastapi", "werkzeug",
+    "sqlalchemy", "plotly", "matplotlib", "statsmodels", "sympy", "networkx", "ibis", "litestar", "nltk", "dask",
+    "docs", "joblib", "skops", "onnxruntime", "fastapi", "werkzeug",
 )  # fmt: skip
 """Folders that are searched: packages that every installation has."""
 
 PHASES: Mapping[str, Mapping[str, str]] = {
     "python": {".py": "python", ".pyi": "python", ".pyx": "python", ".sql": "sql", ".csv": "csv", ".yaml": "yaml"},
-    "cpp": {".h": "c/c++", ".hpp": "c/c++", ".cuh": "c/c++", ".cc": "c/c++", ".c": "c/c++", ".cmake": "cmake", ".proto": "proto"},
+    "cpp": {
+        ".h": "c/c++", ".hpp": "c/c++", ".cuh": "c/c++", ".cc": "c/c++", ".c": "c/c++",
+        ".cmake": "cmake", ".proto": "proto",
+    },
     "web": {".js": "javascript", ".css": "css", ".html": "html", ".map": "json", ".json": "json"},
     "docs and media": {
         ".md": "markdown", ".rst": "rst", ".doctest": "rst", ".png": "png", ".svg": "svg", ".pdf": "pdf", ".ttf": "ttf",
@@ -71,9 +74,9 @@ def inventory(root: Path, *, per_phase: int, seed: int, more_first: int = 0) -> 
 def _files(root: Path) -> Iterator[Path]:
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix and not path.is_symlink() and path.is_file() and "__pycache__" not in path.parts:
-                if MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
-                    yield path
+            regular = path.suffix and not path.is_symlink() and path.is_file() and "__pycache__" not in path.parts
+            if regular and MIN_BYTES <= path.stat().st_size <= MAX_BYTES:
+                yield path
 
 
 def _phase(

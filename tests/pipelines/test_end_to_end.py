@@ -1,13 +1,11 @@
 """The pipelines as a user runs them: Kubeflow's local runner, a broker over TCP, one process for each component."""
 
 import socket
-import threading
 import time
 
 import msgspec
 import pytest
 
-from components.contracts.errors import PipelineError
 from components.contracts.records import encode
 from components.contracts.settings import Settings
 from components.contracts.spec import build

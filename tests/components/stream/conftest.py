@@ -24,6 +24,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture
+def port():
+    return free_port()
+
+
 class Closing:
     def __init__(self, broker, opened):
         self._broker, self._opened = broker, opened
