@@ -47,5 +47,5 @@ clean: ## remove the environment and everything that the embedded platform wrote
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[mail,dev]'
 	@touch $@

@@ -19,6 +19,7 @@ from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.label.history import Historic
+from components.process import short_lived
 from components.student.card import StudentCard
 
 __all__ = ["NOTHING", "Candidate", "Historic", "distil", "judge", "label_history", "order", "register", "take_snapshot"]
@@ -54,6 +55,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return self.decision == "promote", float("-inf") if quality is None else quality
 
 
+@short_lived
 def label_history(spec_path: str, history_uri: str) -> int:
     """Put a history on the workload's topics and label it; returns how many inputs it holds."""
     from components.label.history import label_history as label
@@ -65,6 +67,7 @@ def label_history(spec_path: str, history_uri: str) -> int:
     return counts["inputs"]
 
 
+@short_lived
 def take_snapshot(spec_path: str) -> tuple[int, str]:
     """Freeze what is new; returns the window's rows and digest, 0 and :data:`NOTHING` when nothing is new."""
     from components.snapshot.window import freeze
@@ -93,6 +96,7 @@ def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRo
     raise NotFoundError("snapshot", digest, f"the control database has {len(windows)} of {spec.name}")
 
 
+@short_lived
 def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate | None:
     """Train a student on the windows up to ``digest``.
 
@@ -142,6 +146,7 @@ def champion(store: ControlStore, spec: Spec) -> ModelRef | None:
     return store.intent(spec.name)[1].champion
 
 
+@short_lived
 def judge(spec_path: str, candidate: Candidate) -> Candidate:
     """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it."""
     from components.evaluate.evaluate import evaluate
@@ -169,6 +174,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
     )
 
 
+@short_lived
 def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
     """Register a judged candidate with its lineage and give it the alias ``candidate``; returns its version.
 
@@ -206,6 +212,7 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
     return model.version
 
 
+@short_lived
 def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]) -> str:
     """Place an order with the rollout controller and wait for its outcome; the same ``key`` places it once.
 

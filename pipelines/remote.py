@@ -128,17 +128,34 @@ def _client(settings: Settings) -> Iterator[Any]:
         from kfp_server_api import ApiException
         from urllib3.exceptions import HTTPError
 
+        _knock(settings)
         token = settings.kfp_token
         try:
             yield Client(host=settings.kfp_host, existing_token=token.get_secret_value() if token else None)
         except ApiException as error:
-            raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, _remedy(error)) from error
+            remedy = _remedy(error.status, str(error.body or error.reason))
+            raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, remedy) from error
         except HTTPError as error:
             remedy = f"is COHOBATE_KFP_HOST right, and the API up? ({error})"
             raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, remedy) from error
 
 
-def _remedy(error: Any) -> str:
-    if error.status in (401, 403):
-        return f"status {error.status}: is COHOBATE_KFP_TOKEN valid, and may it start runs there?"
-    return f"status {error.status}: {error.body or error.reason}"
+def _knock(settings: Settings) -> None:
+    """Ask the host for its health once: Kubeflow's client asks for 25 s before it gives up on a wrong token."""
+    import httpx
+
+    token = settings.kfp_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        answer = httpx.get(f"{settings.kfp_host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=10.0)
+    except httpx.HTTPError as error:
+        remedy = f"is COHOBATE_KFP_HOST right, and the API up? ({error})"
+        raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, remedy) from error
+    if not answer.is_success:
+        raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, _remedy(answer.status_code, answer.text))
+
+
+def _remedy(status: int, said: str) -> str:
+    if status in (401, 403):
+        return f"status {status}: is COHOBATE_KFP_TOKEN valid, and may it start runs there?"
+    return f"status {status}: {said}"

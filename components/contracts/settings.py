@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="COHOBATE_", frozen=True, extra="forbid")
 
     home: Path = Path(".cohobate")
+    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "cohobate")
+    """Folder for data that is fetched once and used by every home."""
     bootstrap_servers: str = ""
     """``host:port`` (comma separated) of a Kafka; empty: the embedded broker's address."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

@@ -106,8 +106,7 @@ def window_rows(window: WindowRow, split: Literal["train", "holdout"], task: Tas
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
-    side = [i for i, s in enumerate(table["split"].to_pylist()) if s == split]
-    kept = table.take(side)
+    kept = table.filter([s == split for s in table["split"].to_pylist()])
     return Rows(
         payloads=kept["payload"].to_pylist(),
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 LAST_RATE = 0.05
 """Learning rate of the last step as a share of the first; it falls along half a cosine."""
 
-TORCH_THREADS = 2
-"""Threads of one worker: a step's matrices are too small for more to pay."""
+TORCH_THREADS = 1
+"""Threads of one worker. The matrices of a step are small: a second thread gains little on a quiet machine, and on a
+busy one the two wait for each other (measured: 17 times slower)."""
 
 
 @dataclass(frozen=True, kw_only=True)

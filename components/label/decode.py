@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from components.contracts.errors import RecordError
 from components.contracts.spec import Payload, resolve
@@ -15,10 +16,11 @@ Decode = Callable[[bytes], Any]
 def decoder(spec: Payload, source: str = "") -> Decode:
     """The function that decodes this workload's payloads; it raises RecordError for poison.
 
-    Reasons: ``empty``, ``oversize``, ``undecodable``, and whatever a decoder of the user's own raises.
+    Reasons: ``empty``, ``oversize``, ``undecodable``, whatever a decoder of the user's own raises as a RecordError, and
+    ``decoder_failed`` when it raises anything else: one bad payload must not stop the stream.
     """
     known: dict[str, Decode] = {"raw": bytes, "text": _text, "json": _json}
-    own = known[spec.decoder] if spec.decoder in known else resolve(spec.decoder, source)
+    own = known[spec.decoder] if spec.decoder in known else _guarded(resolve(spec.decoder, source))
 
     def decode(payload: bytes) -> Any:
         if not payload:
@@ -39,10 +41,18 @@ def _text(payload: bytes) -> str:
 
 def _json(payload: bytes) -> Any:
     try:
-        return json.loads(payload, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError("undecodable", f"not JSON: {error}") from error
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
+def _guarded(own: Decode) -> Decode:
+    def decode(payload: bytes) -> Any:
+        try:
+            return own(payload)
+        except RecordError:
+            raise
+        except Exception as error:
+            raise RecordError("decoder_failed", f"{type(error).__name__}: {error}") from error
+
+    return decode

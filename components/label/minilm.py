@@ -76,14 +76,16 @@ class MiniLM:
         import torch
         from tokenizers import Tokenizer
         from transformers import AutoModel
+        from transformers.utils import logging as chatter
 
         _check(self.folder / "model.safetensors", WEIGHTS_SHA256)
         _check(self.folder / "tokenizer.json", TOKENIZER_SHA256)
         torch.set_num_threads(self.threads)
+        chatter.disable_progress_bar()
         tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         tokenizer.enable_truncation(self.max_tokens)
         tokenizer.enable_padding()
-        model = AutoModel.from_pretrained(str(self.folder), local_files_only=True, add_pooling_layer=False)
+        model = AutoModel.from_pretrained(str(self.folder), local_files_only=True)
         return tokenizer, model.eval()
 
     def embed(self, texts: Sequence[str]) -> Embeddings:

@@ -35,8 +35,11 @@ FRESH_PER_SECOND = 45.0
 """Fresh inputs a second: what one thread of the teacher keeps up with."""
 
 BUSY_PER_SECOND = 6.0
-"""Fresh inputs a second while an update or a rollout is under way: the demo compresses hours into minutes, so it
-holds the traffic back while the platform works, as time itself would."""
+"""Fresh inputs a second while an update or a rollout is under way."""
+
+BUSY_INPUTS = 60
+"""Most fresh inputs during one update and its rollout: the demo compresses hours into minutes, so it holds new inputs
+back while the platform works (requests go on), or a slow machine would see whole phases pass during one update."""
 
 TRUTH_DELAY = 60
 """Inputs after which the truth of one becomes known."""
@@ -135,14 +138,17 @@ class Demo:
     def _pace(self, traffic: Traffic, sent: int, phase: str) -> None:
         rolling = self.rolling() if sent % 5 == 0 else traffic.repeating
         busy = rolling or (self.busy() if sent % 5 == 0 else self._was_busy)
-        self._was_busy = busy
+        self._was_busy, self._sent_busy = busy, self._sent_busy + 1 if busy else 0
         traffic.repeat(rolling)
+        if self._sent_busy > BUSY_INPUTS:
+            self._settle(traffic, phase)
         what = "a rollout" if rolling else "an update" if busy else "answers"
         self.progress.update(self.task, description=f"stream {phase}: waiting for {what}")
         time.sleep(1.0 / (BUSY_PER_SECOND if busy else FRESH_PER_SECOND))
         wait_for(lambda: sent - self.labelled() < AHEAD, 120, "the teacher to keep up", poll=0.05)
 
     _was_busy = False
+    _sent_busy = 0
 
     def _settle(self, traffic: Traffic, phase: str) -> None:
         """Let an update that is under way end, so that it is not mixed with the next phase."""

@@ -66,7 +66,7 @@ def line_spec(letter_spec):
         ),
         payload=Payload(decoder="json"),
         student=Student(
-            variants=(Variant(name="tiny", dim=8, hidden=16),), epochs=60, batch_size=16, learning_rate=0.02
+            variants=(Variant(name="tiny", dim=8, hidden=16),), epochs=60, batch_size=16, learning_rate=0.005
         ),
         limits=Limits(min_rows=10, max_rmse=25.0),
         monitor=Monitor(reference=60, resamples=200),

@@ -80,7 +80,12 @@ class Loop:
             pass
         for item, kind in zip(items, kinds, strict=True):
             truth = Truth(
-                workload="tickets", input_id=item["id"], time=time.time(), known_at=time.time(), source="desk", label=kind
+                workload="tickets",
+                input_id=item["id"],
+                time=time.time(),
+                known_at=time.time(),
+                source="desk",
+                label=kind,
             )
             producer.send(self.spec.topic("truth"), item["id"], encode(truth))
         self.label()
@@ -186,7 +191,7 @@ def test_a_student_is_distilled_updated_promoted_and_taken_back(tmp_path: Path) 
     loop.until(lambda: loop.alias("champion") == second, old + new)
     assert loop.alias("previous") == first and loop.alias("candidate") is None
     rollout = loop.store.rollouts("tickets")[-1].state
-    assert rollout["outcome"] == "promoted" and [s["name"] for s in rollout["steps"]][0] == "shadow"
+    assert rollout["outcome"] == "promoted" and rollout["steps"][0]["name"] == "shadow"
     fresh = [(a["label"], a["model_version"]) for a in loop.ask(["shipping"] * 20)]
     assert sum(label == "shipping" for label, _ in fresh) >= 18 and {v for _, v in fresh} == {second}
 

@@ -1,4 +1,5 @@
 import random
+import socket
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ WORDS = {
 }
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Clock:
     def __init__(self, now=NOW):
         self.now = now
@@ -35,8 +42,12 @@ def clock():
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    """Settings whose home is the test's own, in the environment too: that is where components look."""
+    """Settings whose home and broker port are the test's own, in the environment too: that is where components look.
+
+    Nothing listens on the port: a platform that runs on this machine is none of a test's business.
+    """
     monkeypatch.setenv("COHOBATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COHOBATE_BROKER_PORT", str(free_port()))
     return Settings()
 
 

@@ -1,16 +1,15 @@
 """The pipelines as a user runs them: Kubeflow's local runner, a broker over TCP, one process for each component."""
 
-import socket
+import threading
 import time
 
 import msgspec
 import pytest
 
-from components.contracts.records import encode
-from components.contracts.settings import Settings
 from components.contracts.spec import build
 from components.control.intent import Intent
 from components.control.store import ControlStore
+from components.label.history import label_history
 from components.label.labeler import Labeler
 from components.ledger.ledger import entries, verify
 from components.registry.registry import Registry
@@ -18,53 +17,42 @@ from components.stream import open_broker
 from infra.broker import EmbeddedBroker
 from pipelines.local import run_local
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(170), pytest.mark.filterwarnings("ignore")]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
-def platform(tmp_path, monkeypatch):
-    port = free_port()
-    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COHOBATE_BROKER_PORT", str(port))
-    settings = Settings()
+def platform(settings):
     store = ControlStore(settings.control_url)
     store.migrate()
-    log = tmp_path / "home" / "logs" / "broker.log"
+    log = settings.home / "logs" / "broker.log"
     log.parent.mkdir(parents=True)
-    with EmbeddedBroker(port, log):
+    with EmbeddedBroker(settings.broker_port, log):
         yield settings, store
     store.close()
 
 
-def label_all(spec, broker, items):
-    producer = broker.producer()
-    for item in items:
-        producer.send(spec.topic("inputs"), item.input.key, encode(item.input))
-        producer.send(spec.topic("truth"), item.input.id, encode(item.truth))
-    producer.close()
-    labeler = Labeler(spec, build(spec.teacher, spec.source), broker)
-    while labeler.step(2.0):
-        pass
-    labeler.close()
+@pytest.fixture
+def labeler(platform, spec):
+    """The platform's labeler, in a thread."""
+    broker, stop = open_broker(platform[0]), threading.Event()
+    broker.ensure_topics(spec.topics)
+    thread = threading.Thread(target=Labeler(spec, build(spec.teacher, spec.source), broker).run, args=(stop,))
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
 
 
 def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_something_new(
-    platform, spec, tickets, tmp_path
+    platform, labeler, spec, tickets, tmp_path
 ):
     settings, store = platform
-    broker, path = open_broker(settings), spec.source
+    path = spec.source
     history = tmp_path / "history.jsonl"
-    history.write_bytes(b"\n".join(msgspec.json.encode(e) for e in tickets(70, start=time.time() - 9000)))
+    history.write_bytes(b"\n".join(msgspec.json.encode(e) for e in tickets(60, start=time.time() - 9000)))
 
-    # A fresh platform: nobody labels, so the pipeline does.
     first = run_local("bootstrap", path, {"history_uri": history.as_uri()}, reason="first", settings=settings)
-    assert first.outputs["label-history"] == 280
+    assert first.outputs["label-history"] == 240
     assert first.outputs["choose"] == "promote"
     assert first.outputs["register"] == "1"
     candidate = Registry(settings).get(spec.name, "candidate")
@@ -73,8 +61,8 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
 
     # What the rollout controller does in the end.
     store.put_intent(spec.name, 0, Intent(champion=candidate))
-    label_all(spec, broker, tickets(30, seed=1, start=time.time() - 900))
-    second = run_local("continual", path, {}, reason="120 new labels", settings=settings)
+    label_history(spec, open_broker(settings), tickets(50, seed=1, start=time.time() - 900))
+    second = run_local("continual", path, {}, reason="200 new labels", settings=settings)
     assert second.outputs["evaluate"] == "promote"
     assert second.outputs["register"] == "2"
     newest = Registry(settings).versions(spec.name)[-1]

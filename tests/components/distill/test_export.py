@@ -10,8 +10,6 @@ from components.student.card import StudentCard
 from components.student.parity import parity
 from components.student.runtime import Student
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnx.*")
-
 
 @pytest.fixture(scope="module")
 def card(letter_spec):

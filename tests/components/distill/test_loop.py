@@ -1,7 +1,9 @@
 import os
+import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -13,9 +15,7 @@ from components.distill.loop import Work, read_checkpoint
 from components.distill.train import fit
 from components.student.card import StudentCard
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-EPOCHS = 60
+EPOCHS = 40
 
 INTERRUPTED = """
 import pickle, sys
@@ -45,12 +45,6 @@ def whole(work, tmp_path_factory):
     return fit(work, "run", f"file://{tmp_path_factory.mktemp('ray')}")
 
 
-def replaced(work, **changes):
-    from dataclasses import replace
-
-    return replace(work, **changes)
-
-
 def test_the_loss_falls_and_every_epoch_is_told(whole):
     _, history = whole
     assert len(history) == EPOCHS
@@ -58,8 +52,8 @@ def test_the_loss_falls_and_every_epoch_is_told(whole):
 
 
 def test_the_seed_decides(work, whole, tmp_path):
-    again, _ = fit(replaced(work, checkpoint=f"file://{tmp_path}/a.pt"), "run", f"file://{tmp_path}/ray")
-    other, _ = fit(replaced(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
+    again, _ = fit(replace(work, checkpoint=f"file://{tmp_path}/a.pt"), "run", f"file://{tmp_path}/ray")
+    other, _ = fit(replace(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
     assert all(np.array_equal(again[k], v) for k, v in whole[0].items())
     assert not np.array_equal(other["head.weight"], whole[0]["head.weight"])
 
@@ -73,9 +67,7 @@ def test_a_finished_run_is_not_trained_again(work, whole, tmp_path):
 
 @pytest.mark.integration
 def test_a_run_that_was_killed_goes_on_from_its_last_epoch_and_ends_the_same(work, whole, tmp_path):
-    import pickle
-
-    cut = replaced(work, checkpoint=f"file://{tmp_path}/cut.pt")
+    cut = replace(work, checkpoint=f"file://{tmp_path}/cut.pt")
     (tmp_path / "work.pkl").write_bytes(pickle.dumps(cut))
     arguments = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "work.pkl"), f"file://{tmp_path}/ray"]
     victim = subprocess.Popen(arguments, cwd=os.getcwd())

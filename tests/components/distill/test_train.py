@@ -9,8 +9,6 @@ from components.distill.data import window_rows
 from components.distill.train import distill, weights_uri
 from components.student.runtime import Student
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
 TINY = Variant(name="tiny", dim=8, hidden=16)
 
 

@@ -1,0 +1,177 @@
+import msgspec
+import pytest
+
+from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.spec import Variant
+from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control.intent import ModelRef
+from components.control.store import ControlStore
+from components.distill.train import distill
+from components.evaluate.criteria import NO_CHAMPION, NO_OLDER_WINDOW
+from components.evaluate.evaluate import GAUGE, evaluate
+from components.student.card import CARD_KEY
+from drift.gate import assess
+
+TINY = Variant(name="tiny", dim=8, hidden=16)
+
+
+def reference(done):
+    return ModelRef(version="1", uri=done.uri, digest=done.digest, snapshot="s", teacher="t@1")
+
+
+class World:
+    """Two windows of letters, a student of the first, and its update on the second."""
+
+    def __init__(self, spec, letters, freeze_rows, folder):
+        self.spec, self.artifacts = spec, f"file://{folder}"
+        self.windows = [
+            freeze_rows(spec, letters("ab", 80), self.artifacts, 1),
+            freeze_rows(spec, letters("cd", 80), self.artifacts, 2),
+        ]
+        self.first = self.distil(self.windows[:1], None)
+        self.second = self.distil(self.windows, reference(self.first))
+        self.store = ControlStore(f"sqlite:///{folder}/control.db")
+        self.store.migrate()
+
+    def distil(self, windows, parent):
+        return distill(self.spec, windows, variant=TINY, parent=parent, artifacts=self.artifacts, seed=0)
+
+    def evaluate(self, done, *, windows=None, champion=None, spec=None):
+        return evaluate(
+            spec or self.spec, done.uri, done.digest, done.float_uri,
+            windows=self.windows if windows is None else windows, artifacts=self.artifacts, store=self.store,
+            champion=reference(champion) if champion else None,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(letter_spec, letters, freeze_rows, tmp_path_factory):
+    made = World(letter_spec, letters, freeze_rows, tmp_path_factory.mktemp("world"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture(scope="module")
+def update(world):
+    return world.evaluate(world.second, champion=world.first)
+
+
+def test_a_good_update_is_promoted(update):
+    assert update.verdict.decision == "promote", update.verdict.reasons
+    found = update.measurements
+    assert found["accuracy"] > 0.9 and found["agreement"] >= found["agreement_lower"] > 0.7
+    assert found["loss"] < -0.8 and found["forgetting"] <= 0.05
+    assert found["teacher_accuracy"] == 1.0 and found["parity_gap"] <= 0.02
+    assert 0 < found["p50_ms"] <= found["p99_ms"] and found["ece"] is not None
+    assert update.notes == () and update.drift["outcome"] == "drift"
+
+
+def test_names_every_measurement(update):
+    assert set(update.measurements) == {
+        "accuracy", "agreement", "agreement_lower", "loss", "forgetting", "ece", "parity_gap", "p50_ms", "p99_ms",
+        "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy",
+    }  # fmt: skip
+
+
+def test_the_verdict_can_be_had_again_from_what_is_kept(update):
+    assert assess(update.measurements, update.criteria) == update.verdict
+
+
+def test_keeps_the_report_and_the_confusion(update, world):
+    assert get_bytes(update.report_html_uri) and get_bytes(update.report_json_uri)
+    assert update.report_html_uri.startswith(f"{world.artifacts}/letters/reports/")
+    assert set(update.confusion["labels"]) >= {"c", "d"}
+    assert sum(map(sum, update.confusion["matrix"])) == update.measurements["truth_rows"]
+    assert set(update.slices) == {"c", "d"}
+
+
+def test_the_last_evaluation_is_a_gauge(world):
+    done = world.evaluate(world.first, windows=world.windows[:1])
+    gauge = world.store.gauges("letters")[GAUGE].value
+    assert gauge["digest"] == world.first.digest and gauge["decision"] == done.verdict.decision
+    assert gauge["accuracy"] == done.measurements["accuracy"]
+
+
+def test_a_first_student_is_not_compared(world):
+    done = world.evaluate(world.first, windows=world.windows[:1])
+    assert done.verdict.decision == "promote" and done.notes == (NO_CHAMPION,)
+    assert done.measurements["loss"] is None and done.measurements["forgetting"] is None
+    assert (done.report_html_uri, done.report_json_uri, done.drift) == ("", "", None)
+
+
+def test_with_one_window_nothing_can_have_been_forgotten(world):
+    done = world.evaluate(world.first, windows=world.windows[:1], champion=world.first)
+    assert done.measurements["loss"] == 0.0 and done.notes == (NO_OLDER_WINDOW,)
+
+
+def test_a_stale_student_is_rejected(world):
+    done = world.evaluate(world.first, champion=world.second)
+    assert done.verdict.decision == "reject"
+    assert done.measurements["accuracy"] == 0.0 and done.measurements["loss"] > 0.9
+
+
+def test_a_student_that_forgot_is_rejected(world):
+    forgetful = world.distil(world.windows[1:], None)
+    done = world.evaluate(forgetful, champion=world.first)
+    assert done.measurements["accuracy"] > 0.9 and done.measurements["forgetting"] > 0.9
+    assert done.verdict.decision == "reject" and done.verdict.reasons[0].startswith("forgetting is")
+
+
+def test_permuted_classes_are_rejected_and_differ_from_the_float_model(world):
+    import onnx
+
+    model = onnx.load_from_string(get_bytes(world.second.uri))
+    (entry,) = [p for p in model.metadata_props if p.key == CARD_KEY]
+    card = world.second.card
+    permuted = msgspec.structs.replace(card, classes=(*card.classes[1:], card.classes[0]))
+    entry.value = msgspec.json.encode(permuted).decode()
+    data = model.SerializeToString()
+    uri = f"{world.artifacts}/bad.onnx"
+    put_bytes(uri, data)
+    done = evaluate(
+        world.spec, uri, digest_of(data), world.second.float_uri, windows=world.windows, champion=None,
+        artifacts=world.artifacts, store=world.store,
+    )  # fmt: skip
+    assert done.verdict.decision == "reject"
+    assert done.measurements["accuracy"] < 0.1 and done.measurements["parity_gap"] == 1.0
+
+
+def test_too_few_rows_are_held(world):
+    limits = msgspec.structs.replace(world.spec.limits, min_rows=10_000)
+    done = world.evaluate(world.second, spec=msgspec.structs.replace(world.spec, limits=limits))
+    assert done.verdict.decision == "hold"
+    assert done.measurements["accuracy"] is None and done.measurements["rows"] < 100
+
+
+def test_without_truth_nothing_is_said_of_accuracy(world, letters, freeze_rows):
+    window = freeze_rows(world.spec, letters("ab", 80, seed=5, truth=False), world.artifacts, 3)
+    done = world.evaluate(world.first, windows=[window])
+    assert done.measurements["accuracy"] is None and done.measurements["agreement"] > 0.9
+    assert done.verdict.decision == "hold"
+    assert done.verdict.reasons[0] == "accuracy was not measured; it must be >= 0.9"
+
+
+def test_refuses_an_artifact_that_is_not_the_one_that_was_distilled(world):
+    other = msgspec.structs.replace(reference(world.second), digest="0" * 64)
+    with pytest.raises(ArtifactError, match="expected 000000000000"):
+        evaluate(
+            world.spec, other.uri, other.digest, world.second.float_uri, windows=world.windows, champion=None,
+            artifacts=world.artifacts, store=world.store,
+        )  # fmt: skip
+
+
+def test_needs_a_window(world):
+    with pytest.raises(ConfigError, match="at least one snapshot"):
+        world.evaluate(world.first, windows=[])
+
+
+def test_a_regression_is_judged_by_its_error(world, line_spec, lines, freeze_rows):
+    window = freeze_rows(line_spec, lines(150), world.artifacts, 1)
+    done = distill(line_spec, [window], variant=TINY, parent=None, artifacts=world.artifacts, seed=0)
+    judged = world.evaluate(done, windows=[window], champion=done, spec=line_spec)
+    assert judged.verdict.decision == "promote", judged.verdict.reasons
+    assert 0 < judged.measurements["mae"] <= judged.measurements["rmse"] < 25
+    assert judged.measurements["agreement"] > 0.7 and judged.measurements["loss"] == 0.0
+    assert judged.confusion == {"labels": [], "matrix": []}
+    strict = msgspec.structs.replace(line_spec, limits=msgspec.structs.replace(line_spec.limits, max_rmse=0.1))
+    assert world.evaluate(done, windows=[window], spec=strict).verdict.decision == "reject"

@@ -1,0 +1,208 @@
+import threading
+import time
+
+import msgspec
+import numpy as np
+import pytest
+
+from components.contracts.records import encode
+from components.contracts.spec import Monitor as Policy
+from components.contracts.storage import digest_of, put_bytes
+from components.control.intent import Intent, ModelRef
+from components.control.tables import WindowRow
+from components.distill.export import to_onnx
+from components.snapshot.table import parquet_bytes, snapshot_table
+from components.stream.memory import MemoryBroker
+from components.student.card import StudentCard
+from pipelines.monitor import Monitor
+from tests.pipelines.conftest import NOW, WORDS
+
+CLASSES = tuple(WORDS)
+
+
+@pytest.fixture
+def spec(spec):
+    policy = Policy(window=60, reference=60, alpha=0.02, min_effect=0.2, resamples=200)
+    return msgspec.structs.replace(spec, monitor=policy)
+
+
+@pytest.fixture
+def serve(spec, store, settings, tickets, label_of):
+    """Make a student the champion: random weights, trained as its card says on one window of ``entries``."""
+
+    def serve(entries, version="1", seed=0):
+        data = parquet_bytes(snapshot_table([label_of(e) for e in entries], {}, 0.4))
+        snapshot = digest_of(data)
+        uri = f"{settings.artifacts}/tickets/snapshots/{snapshot}.parquet"
+        put_bytes(uri, data)
+        store.add_window(
+            WindowRow(
+                digest=snapshot, workload="tickets", number=len(store.windows("tickets")) + 1, uri=uri,
+                rows=len(entries), created_at=NOW, manifest={},
+            )
+        )  # fmt: skip
+        chance = np.random.default_rng(seed)
+        shapes = {
+            "embedding.weight": (8192, 8), "hidden.weight": (16, 8), "hidden.bias": (16,), "head.weight": (4, 16),
+            "head.bias": (4,), "norm.weight": (8,), "norm.bias": (8,),
+        }  # fmt: skip
+        state = {n: chance.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+        card = StudentCard(
+            workload="tickets", task="classification", space="tickets@1", classes=CLASSES, features=spec.features,
+            payload=spec.payload, buckets=8192, dim=8, hidden=16, variant="small", snapshots=(snapshot,),
+            teacher="words@1", parent=None, code="1",
+        )  # fmt: skip
+        # The card names the decoder by the spec's own file, as for any user's workload.
+        artifact = to_onnx(state, card)
+        place = f"{settings.artifacts}/tickets/students/{version}/model.onnx"
+        put_bytes(place, artifact)
+        champion = ModelRef(
+            version=version, uri=place, digest=digest_of(artifact), snapshot=snapshot, teacher="words@1"
+        )
+        revision, _ = store.intent("tickets")
+        store.put_intent("tickets", revision, Intent(champion=champion))
+
+    return serve
+
+
+@pytest.fixture
+def put(broker, spec, label_of):
+    def put(entries, *, sure=0.9, at=NOW + 10, to=broker):
+        producer = to.producer()
+        for entry in entries:
+            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry, sure=sure, at=at)))
+
+    return put
+
+
+def drain(monitor):
+    while monitor.step(0.0):
+        pass
+
+
+def alarms(store):
+    return [(a.kind, a.input_index, a.detail["champion"]) for a in store.alarms("tickets")]
+
+
+def test_traffic_like_the_reference_raises_nothing(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(75, seed=3))
+    drain(monitor)
+    assert alarms(store) == []
+    gauges = store.gauges("tickets")
+    assert gauges["drift"].value["outcome"] == gauges["entropy"].value["outcome"] == "none"
+    assert (gauges["monitor"].value["index"], gauges["monitor"].value["lag"]) == (300, 0)
+
+
+def test_other_classes_raise_one_drift_alarm_with_the_index_of_the_input(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, seed=3))
+    put(tickets(300, classes=("login",), seed=4))
+    drain(monitor)
+    assert [a[0] for a in alarms(store) if a[0] == "drift"] == ["drift"]
+    (index,) = [i for kind, i, _ in alarms(store) if kind == "drift"]
+    assert 120 < index <= 120 + 60 + 30
+    assert "answer" in store.alarms("tickets")[0].detail["drifted"]
+
+
+def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(50, seed=3), sure=0.4)
+    drain(monitor)
+    assert [kind for kind, _, _ in alarms(store)] == ["entropy"]
+    assert store.alarms("tickets")[0].detail["drifted"] == ["teacher_entropy"]
+
+
+def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(150, classes=("login",), seed=4))
+    drain(monitor)
+    assert {(k, v) for k, _, v in alarms(store)} >= {("drift", "1")}
+    before = len(alarms(store))
+    serve(tickets(150, classes=("login",), seed=5), version="2")
+    put(tickets(150, classes=("login",), seed=6))
+    drain(monitor)
+    assert len(alarms(store)) == before
+    put(tickets(150, classes=("returns",), seed=7))
+    drain(monitor)
+    assert ("drift", "2") in {(k, v) for k, _, v in alarms(store)}
+
+
+def test_labels_from_before_the_champion_s_snapshot_are_not_traffic(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    put(tickets(200, classes=("login",), seed=4), at=NOW - 1)
+    monitor = Monitor(spec, store, broker)
+    drain(monitor)
+    assert alarms(store) == []
+    assert monitor.index == 200
+
+
+def test_a_restarted_monitor_goes_on_where_it_was_and_does_not_alarm_again(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    put(tickets(150, classes=("login",), seed=4))
+    drain(Monitor(spec, store, broker))
+    raised = alarms(store)
+    assert raised
+    put(tickets(150, classes=("login",), seed=5))
+    again = Monitor(spec, store, broker)
+    assert again.index == 150
+    drain(again)
+    assert again.index == 300
+    assert alarms(store) == raised
+
+
+def test_a_broker_that_lost_its_records_is_read_from_the_start(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    put(tickets(20, seed=3))
+    drain(Monitor(spec, store, broker))
+    fresh = MemoryBroker()
+    fresh.ensure_topics(spec.topics)
+    put(tickets(5, seed=4), to=fresh)
+    again = Monitor(spec, store, fresh)
+    drain(again)
+    assert again.index == 100
+
+
+def test_a_record_that_is_no_label_is_passed_over(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    broker.producer().send(spec.topic("labels"), "k", b"\x00nonsense")
+    monitor = Monitor(spec, store, broker)
+    put(tickets(1, seed=3))
+    drain(monitor)
+    assert monitor.index == 5
+
+
+def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, tickets):
+    monitor = Monitor(spec, store, broker)
+    put(tickets(50, seed=3))
+    drain(monitor)
+    assert monitor.index == 200
+    assert set(store.gauges("tickets")) == {"monitor"}
+
+
+def test_the_reference_takes_training_rows_only_where_the_holdout_is_too_small(spec, store, broker, serve, tickets):
+    serve(tickets(25))
+    monitor = Monitor(spec, store, broker)
+    monitor.step(0.0)
+    assert monitor._references["drift"].rows == 60
+    serve(tickets(100, seed=2), version="2")
+    monitor.step(0.0)
+    assert monitor._references["drift"].rows > 120
+
+
+def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
+    stop = threading.Event()
+    thread = threading.Thread(target=Monitor(spec, store, broker).run, args=(stop,))
+    thread.start()
+    put(tickets(2))
+    deadline = time.monotonic() + 10
+    while not store.gauges("tickets") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert store.gauges("tickets")["monitor"].value["index"] == 8

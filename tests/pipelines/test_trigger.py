@@ -1,0 +1,186 @@
+import dataclasses
+import sys
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.contracts.records import encode
+from components.contracts.spec import Trigger as Policy
+from components.control.intent import Intent, ModelRef
+from components.control.tables import WindowRow
+from components.stream.memory import MemoryBroker
+from pipelines import runs
+from pipelines.trigger import Decision, Trigger, TriggerState, decide
+
+POLICY = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0)
+IDLE = TriggerState(labels=0, alarms=(), running=False, rolling=False, last_end=None, has_champion=True)
+CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
+
+
+@pytest.mark.parametrize(
+    ("change", "start", "reason"),
+    [
+        ({"labels": 600}, True, "600 new labels (at least 600)"),
+        ({"labels": 599}, False, "599 new labels"),
+        ({"labels": 200, "alarms": ("drift", "entropy", "drift")}, True, "drift and entropy alarm with 200 new labels"),
+        ({"labels": 199, "alarms": ("drift",)}, False, "199 new labels"),
+        ({"labels": 9999, "running": True}, False, "a run is under way"),
+        ({"labels": 9999, "rolling": True}, False, "a rollout is under way"),
+        ({"labels": 9999, "has_champion": False}, False, "bootstrap"),
+        ({"labels": 9999, "last_end": 800.0}, False, "cooling down for 100 s more"),
+        ({"labels": 9999, "last_end": 700.0}, True, "9999 new labels"),
+    ],
+)
+def test_an_update_starts_when_it_pays_and_may(change, start, reason):
+    decision = decide(dataclasses.replace(IDLE, **change), 1000.0, POLICY)
+    assert decision.start is start
+    assert reason in decision.reason
+
+
+@given(
+    state=st.builds(
+        TriggerState,
+        labels=st.integers(0, 2000),
+        alarms=st.lists(st.sampled_from(["drift", "entropy"]), max_size=3).map(tuple),
+        running=st.booleans(),
+        rolling=st.booleans(),
+        last_end=st.none() | st.floats(0, 2000),
+        has_champion=st.booleans(),
+    ),
+    now=st.floats(0, 2000),
+    more=st.integers(0, 1000),
+)
+def test_more_labels_never_stop_a_start_and_nothing_starts_beside_another(state, now, more):
+    decision = decide(state, now, POLICY)
+    assert decision.reason
+    if decision.start:
+        assert not state.running and not state.rolling and state.has_champion
+        assert decide(dataclasses.replace(state, labels=state.labels + more), now, POLICY).start
+
+
+@pytest.fixture
+def put(broker, spec, tickets, label_of):
+    def put(n, seed=0, to=broker):
+        producer = to.producer()
+        for entry in tickets(n, classes=("login",), seed=seed):
+            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry)))
+
+    return put
+
+
+@pytest.fixture
+def trigger(spec, store, broker, clock):
+    started = []
+
+    def launch(reason):
+        started.append(reason)
+        return 0
+
+    made = Trigger(spec, store, broker, launch=launch, clock=clock)
+    made.started = started
+    return made
+
+
+def window(number, positions, at):
+    return WindowRow(
+        digest=f"w{number}", workload="tickets", number=number, uri="", rows=1, created_at=at,
+        manifest={"positions": positions},
+    )  # fmt: skip
+
+
+def test_labels_are_counted_after_the_last_window(trigger, store, put, clock):
+    put(5)
+    assert trigger.new_labels() == 5
+    store.add_window(window(1, {"tickets.labels:0": 3, "tickets.truth:0": 99}, clock.now))
+    assert trigger.new_labels() == 2
+
+
+def test_all_labels_of_a_broker_that_lost_its_records_are_new(spec, store, put, clock):
+    store.add_window(window(1, {"tickets.labels:0": 500}, clock.now))
+    fresh = MemoryBroker()
+    fresh.ensure_topics(spec.topics)
+    trigger = Trigger(spec, store, fresh, launch=lambda _: 0, clock=clock)
+    put(4, to=fresh)
+    assert trigger.new_labels() == 4
+
+
+def test_nothing_starts_before_there_is_a_champion(trigger, put):
+    put(400)
+    assert trigger.look() == Decision(start=False, reason="there is no champion yet: run the bootstrap pipeline")
+    assert trigger.started == []
+
+
+def test_an_update_starts_with_a_recorded_reason(trigger, store, put):
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(300)
+    assert trigger.look().start
+    assert trigger.started == ["300 new labels (at least 300)"]
+    assert store.gauges("tickets")["trigger"].value == {"last": "300 new labels (at least 300)"}
+
+
+def test_an_alarm_counts_until_another_champion_serves(trigger, store, put):
+    revision = store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    store.raise_alarm("tickets", "drift", 100, {"champion": "6"})
+    put(160)
+    assert not trigger.look().start
+    store.raise_alarm("tickets", "drift", 150, {"champion": "7"})
+    assert trigger.state().alarms == ("drift",)
+    assert trigger.look().start
+    store.put_intent(
+        "tickets", revision, Intent(champion=ModelRef(version="8", uri="u", digest="d", snapshot="s", teacher="t"))
+    )
+    assert trigger.state().alarms == ()
+
+
+@pytest.mark.parametrize("candidate", [True, False])
+def test_it_waits_for_a_candidate_and_for_a_rollout(trigger, store, put, candidate):
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION, candidate=CHAMPION if candidate else None))
+    if not candidate:
+        store.put_rollout("r1", "tickets", 0, True, {})
+    put(400)
+    assert trigger.look().reason == "a rollout is under way"
+
+
+def test_a_run_of_another_process_is_waited_for_until_it_falls_silent(trigger, store, put, clock):
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(400)
+    run = runs.begin(store, "tickets", "continual", "by hand", "somebody")
+    assert trigger.look().reason == "a run is under way"
+    clock.now += runs.SILENT_SECONDS - 1
+    runs.beat(store, run)
+    clock.now += runs.SILENT_SECONDS - 1
+    assert trigger.look().reason == "a run is under way"
+    clock.now += 2
+    assert trigger.look().start
+
+
+def test_the_cool_down_begins_when_a_run_ends(trigger, store, put, clock):
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(400)
+    store.finish_run(runs.begin(store, "tickets", "continual", "by hand", "somebody"), "failed", {})
+    clock.now += 59
+    assert "cooling down for 1 s" in trigger.look().reason
+    clock.now += 1
+    assert trigger.look().start
+
+
+def test_stopping_ends_the_update_that_is_under_way(spec, store, broker, put, tmp_path, monkeypatch):
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(300)
+    interpreter = tmp_path / "python"  # stands for one whose pipeline runs on and on
+    interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    trigger, stop = Trigger(spec, store, broker), threading.Event()
+    thread = threading.Thread(target=trigger.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while trigger._child is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert trigger._child.returncode == -15
