@@ -26,17 +26,18 @@ BATCHES = (1, 7)
 LENGTHS = (1, 64)
 
 
-def admit(model: ModelRef, spec_source: str) -> None:
+def admit(model: ModelRef, spec_source: str, seconds: float = ADMISSION_SECONDS) -> None:
     """Admit an artifact.
 
     Raises:
         ArtifactError: it is not fit to serve, and why.
+
     """
     command = [sys.executable, "-m", "serving.admission", model.uri, model.digest, spec_source]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ADMISSION_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ArtifactError(model.uri, f"did not load within {ADMISSION_SECONDS:.0f} s") from error
+        raise ArtifactError(model.uri, f"did not load within {seconds:g} s") from error
     if done.returncode < 0:
         raise ArtifactError(model.uri, f"crashed the process that tried it (signal {-done.returncode})")
     if done.returncode != 0:
@@ -53,15 +54,18 @@ def main(argv: Sequence[str]) -> int:
     uri, digest, source = argv
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
-        student = Student.load(get_bytes(uri, digest), source=load_spec(source).source)
+        spec = load_spec(source)
+        student = Student.load(get_bytes(uri, digest), source=spec.source)
+        if student.card.workload != spec.name:
+            raise ArtifactError(uri, f"is a student of workload {student.card.workload!r}, not of {spec.name!r}")
         chance = np.random.default_rng(0)
         for batch in BATCHES:
             for length in LENGTHS:
                 ids = chance.integers(student.card.buckets, size=(batch, length))
                 weights = np.full((batch, length), 1.0 / length, dtype=np.float32)
                 student.exercise(ids, weights)
-    except (CohobateError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
+    except (CohobateError, ValueError, MemoryError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return 0
 

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from sqlalchemy import select
 
 from components.contracts.settings import Settings
 from components.contracts.spec import RolloutPolicy, load_spec
 from components.control.store import ControlStore
+from components.control.tables import OrderRow
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
@@ -53,9 +55,11 @@ def status(workload: Workload = "files", as_json: Json = False) -> None:
 
 @app.command()
 def orders(workload: Workload = "files", as_json: Json = False) -> None:
-    """List the orders that still wait."""
-    rows = _store().open_orders(workload)
-    _print([{"id": r.id, "verb": r.verb, "actor": r.actor, "reason": r.reason} for r in rows], as_json)
+    """List all orders and what came of them, oldest first; ``ok`` is null while one waits."""
+    with _store().session() as s:
+        rows = s.scalars(select(OrderRow).where(OrderRow.workload == workload).order_by(OrderRow.seq)).all()
+    names = ("id", "verb", "args", "actor", "reason", "created_at", "done_at", "ok", "outcome")
+    _print([{n: getattr(r, n) for n in names} for r in rows], as_json)
 
 
 def _order(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:

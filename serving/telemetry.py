@@ -1,22 +1,42 @@
-"""Inputs and predictions to the stream, off the answer's path: a bounded buffer and a thread that empties it."""
+"""Inputs and predictions to the stream, off the answer's path: a bounded buffer and a thread that empties it.
+
+The candidate's answers in shadow are made here too: a slow or broken candidate then costs telemetry, not answers.
+"""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from components.contracts.errors import UnavailableError
-from components.contracts.records import Input, Prediction, encode
+import msgspec
+
+from components.contracts.errors import CohobateError
+from components.contracts.records import Answer, Input, Prediction, encode
 from components.contracts.spec import Spec
 from components.stream.contract import Broker, Producer
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-FLUSH_EVERY = 200
-"""Records between two waits for the broker's confirmation, while the buffer is not empty."""
+"""Wait before a broker that does not answer is tried again; the buffer fills meanwhile."""
+
+BATCH = 200
+"""Answers between two waits for the broker's confirmation."""
+
+FLUSH_SECONDS = 10.0
+STOP_SECONDS = 5.0
+"""How long a replica that ends may still publish."""
+
+
+class Served(NamedTuple):
+    """One input that was answered; ``shadow`` asks the candidate for its unserved answer."""
+
+    input: Input
+    prediction: Prediction
+    shadow: Callable[[], Answer] | None = None
 
 
 class Telemetry:
@@ -27,7 +47,7 @@ class Telemetry:
         self.dropped = 0
         self.published = 0
         self._broker = broker
-        self._buffer: queue.Queue[Input | Prediction] = queue.Queue(maxsize=spec.serve.buffer_records)
+        self._buffer: queue.Queue[Served] = queue.Queue(maxsize=spec.serve.buffer_records)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{spec.name}", daemon=True)
 
@@ -36,44 +56,63 @@ class Telemetry:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish what is buffered, for at most a few seconds, and end."""
+        """Publish what is buffered, for at most :data:`STOP_SECONDS`, and end."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(10.0)
+            self._thread.join(STOP_SECONDS)
 
-    def put(self, record: Input | Prediction) -> None:
-        """Take a record to publish; returns at once."""
+    @property
+    def alive(self) -> bool:
+        """Whether the buffer is being emptied."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait to be published."""
+        return self._buffer.qsize()
+
+    def put(self, served: Served) -> None:
+        """Take an answer to publish; returns at once."""
         try:
-            self._buffer.put_nowait(record)
+            self._buffer.put_nowait(served)
         except queue.Full:
             self.dropped += 1
 
     def drain(self, producer: Producer, timeout: float = 0.2) -> int:
-        """Publish what is buffered and wait until it is confirmed; returns how many records.
+        """Publish up to :data:`BATCH` answers and wait until they are confirmed; returns how many.
 
         Raises:
-            UnavailableError: the broker did not confirm them; they are counted as dropped.
+            CohobateError: the broker did not take or confirm them; they are counted as dropped.
+
         """
-        sent = 0
+        batch = self._take(timeout)
         try:
-            record = self._buffer.get(timeout=timeout)
-            while True:
-                topic = self.spec.topic("inputs" if isinstance(record, Input) else "predictions")
-                producer.send(topic, record.key, encode(record))
-                sent += 1
-                if sent == FLUSH_EVERY:
-                    break
-                record = self._buffer.get_nowait()
+            for served in batch:
+                self._send(producer, served)
+            if batch:
+                producer.flush(FLUSH_SECONDS)
+        except CohobateError:
+            self.dropped += len(batch)
+            raise
+        self.published += len(batch)
+        return len(batch)
+
+    def _take(self, timeout: float) -> Sequence[Served]:
+        batch: list[Served] = []
+        try:
+            batch.append(self._buffer.get(timeout=timeout))
+            while len(batch) < BATCH:
+                batch.append(self._buffer.get_nowait())
         except queue.Empty:
             pass
-        if sent:
-            try:
-                producer.flush()
-            except UnavailableError:
-                self.dropped += sent
-                raise
-            self.published += sent
-        return sent
+        return batch
+
+    def _send(self, producer: Producer, served: Served) -> None:
+        prediction = served.prediction
+        if served.shadow is not None:
+            prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
+        producer.send(self.spec.topic("inputs"), served.input.key, encode(served.input))
+        producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction))
 
     def _run(self) -> None:
         producer: Producer | None = None
@@ -81,9 +120,8 @@ class Telemetry:
             try:
                 producer = producer or self._broker().producer()
                 self.drain(producer)
-            except UnavailableError as error:
-                log.warning("%s: telemetry waits (%d dropped): %s", self.spec.name, self.dropped, error)
-                producer = None
+            except CohobateError as error:
+                log.warning("%s: telemetry waits (%d dropped so far): %s", self.spec.name, self.dropped, error)
                 if self._stop.wait(RETRY_SECONDS):
                     return
         if producer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ def train_loop(work: Work) -> None:
     from ray.train.torch import prepare_model
 
     torch.set_num_threads(TORCH_THREADS)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # else every report is a line
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
     # Step 1
@@ -100,7 +102,8 @@ def _loader(work: Work, world: int, rank: int, generator: torch.Generator) -> An
     from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
     data = work.data
-    rows = TensorDataset(*map(torch.from_numpy, (data.ids, data.weights, data.soft, data.truth)))
+    arrays = (data.ids, data.weights, data.soft, data.truth)
+    rows = TensorDataset(*(torch.tensor(a) for a in arrays))  # copies: what Ray hands to a worker is read-only
     size = work.spec.student.batch_size
     if world > 1:
         return DataLoader(rows, batch_size=size, sampler=DistributedSampler(rows, world, rank, seed=work.seed))

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Spec, Variant, build
-from components.contracts.storage import digest_of, get_bytes, put_bytes, remove
+from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
+from components.distill.artifact import Distilled, export, weights_uri
 from components.distill.data import (
     Rows,
     Unit,
@@ -29,36 +30,15 @@ from components.distill.data import (
     unit_of,
     update_rows,
 )
-from components.distill.export import to_int8, to_onnx
 from components.distill.grow import Arrays, classes_of, grow_head
 from components.distill.loop import Work, read_checkpoint, train_loop
 from components.student.card import StudentCard
-from components.student.parity import Parity, parity
 from components.student.runtime import Student
 
 log = logging.getLogger(__name__)
 
 FAILURES = 2
 """How often Ray Train starts its workers anew, from the last checkpoint, before an update fails."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distilled:
-    """A trained student. ``uri`` and ``digest`` are the artifact to serve: int8 where its parity allows, else float32.
-
-    ``parity_gap``: share of the holdout inputs of all its windows that the served artifact and the float model label
-    differently, in [0, 1]; ``history``: mean loss of each epoch; ``metrics``: rows, bytes and parities by name.
-    """
-
-    uri: str
-    digest: str
-    float_uri: str
-    float_digest: str
-    weights_uri: str
-    card: StudentCard
-    parity_gap: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    history: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +99,10 @@ def distill(
     # Step 4
     holdout = holdout_payloads(spec, windows)
     counts = {"new_rows": float(len(new)), "replay_rows": float(len(replay)), "loss": history[-1]}
-    distilled = _export(spec, trained, card, holdout, artifacts, counts, history)
+    distilled = export(spec, trained, card, holdout, artifacts, counts, history)
     # Step 5
     remove(folder)
     return distilled
-
-
-def weights_uri(artifact_uri: str) -> str:
-    """Where the trainable weights of an artifact lie: beside it."""
-    return f"{artifact_uri.rsplit('/', 1)[0]}/student.safetensors"
 
 
 def _start(parent: ModelRef, spec: Spec) -> Start | None:
@@ -220,53 +195,3 @@ def _quiet_ray() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _export(
-    spec: Spec,
-    state: Arrays,
-    card: StudentCard,
-    holdout: list[bytes],
-    artifacts: str,
-    counts: dict[str, float],
-    history: tuple[float, ...],
-) -> Distilled:
-    from safetensors.numpy import save
-
-    weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
-    card = msgspec.structs.replace(card, weights=digest_of(weights))
-    float_model = to_onnx(state, card)
-    int8_model = to_int8(float_model, card)
-    found = _parity(spec, float_model, int8_model, holdout)
-    exact = not allowed(found, spec.limits.max_parity_gap)
-    served = float_model if exact else int8_model
-    folder = f"{artifacts}/{spec.name}/students/{digest_of(served)}"
-    for name, data in (("student.safetensors", weights), ("float.onnx", float_model), ("model.onnx", served)):
-        put_bytes(f"{folder}/{name}", data)
-    measured = {"int8_parity_gap": found.gap, "int8_largest_difference": found.largest} if found else {}
-    return Distilled(
-        uri=f"{folder}/model.onnx",
-        digest=digest_of(served),
-        float_uri=f"{folder}/float.onnx",
-        float_digest=digest_of(float_model),
-        weights_uri=f"{folder}/student.safetensors",
-        card=msgspec.structs.replace(card, precision="float32" if exact else "int8"),
-        parity_gap=0.0 if exact or found is None else found.gap,
-        history=history,
-        metrics={
-            **counts,
-            **measured,
-            "float_bytes": float(len(float_model)),
-            "int8_bytes": float(len(int8_model)),
-        },
-    )
-
-
-def _parity(spec: Spec, float_model: bytes, int8_model: bytes, holdout: list[bytes]) -> Parity | None:
-    full, small = (Student.load(m, source=spec.source) for m in (float_model, int8_model))
-    return parity(full.predict(holdout), small.predict(holdout))
-
-
-def allowed(found: Parity | None, most: float | None) -> bool:
-    """Whether the quantised model may serve: without a holdout nothing is known of it, and it may not."""
-    return found is not None and (most is None or found.gap <= most)

@@ -76,8 +76,9 @@ class MiniLM:
         import torch
         from tokenizers import Tokenizer
         from transformers import AutoModel
-        from transformers.utils import logging as chatter
+        from transformers.utils import logging
 
+        chatter: Any = logging
         _check(self.folder / "model.safetensors", WEIGHTS_SHA256)
         _check(self.folder / "tokenizer.json", TOKENIZER_SHA256)
         torch.set_num_threads(self.threads)

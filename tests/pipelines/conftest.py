@@ -1,3 +1,4 @@
+import json
 import random
 import socket
 from pathlib import Path
@@ -75,12 +76,13 @@ def broker(spec):
 def tickets():
     """``n`` different tickets of each class, with their truth."""
 
-    def make(n, *, classes=tuple(WORDS), seed=0, start=NOW):
+    def make(n, *, classes=tuple(WORDS), seed=0, start=NOW, length=6):
         chance, entries = random.Random(seed), []
         for i in range(n):
             for name in classes:
-                body = " ".join(chance.choices(WORDS[name].split(), k=6))
-                payload = b'{"subject": "%s", "body": "%s %d %d"}' % (name.encode(), body.encode(), i, seed)
+                words = chance.choices(WORDS[name].split(), k=length)
+                mark = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=8))  # makes each ticket another one
+                payload = json.dumps({"subject": "ticket", "body": " ".join([*words, mark])}).encode()
                 entry = Input(
                     workload="tickets", id=f"t{seed}-{name}-{i}", key=f"c{i % 7}", time=start + i, payload=payload
                 )

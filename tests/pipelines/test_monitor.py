@@ -87,24 +87,23 @@ def alarms(store):
 def test_traffic_like_the_reference_raises_nothing(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     monitor = Monitor(spec, store, broker)
-    put(tickets(75, seed=3))
+    put(tickets(45, seed=3))
     drain(monitor)
     assert alarms(store) == []
     gauges = store.gauges("tickets")
     assert gauges["drift"].value["outcome"] == gauges["entropy"].value["outcome"] == "none"
-    assert (gauges["monitor"].value["index"], gauges["monitor"].value["lag"]) == (300, 0)
+    assert (gauges["monitor"].value["index"], gauges["monitor"].value["lag"]) == (180, 0)
 
 
-def test_other_classes_raise_one_drift_alarm_with_the_index_of_the_input(spec, store, broker, serve, put, tickets):
+def test_longer_texts_raise_one_drift_alarm_with_the_index_of_the_input(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     monitor = Monitor(spec, store, broker)
     put(tickets(30, seed=3))
-    put(tickets(300, classes=("login",), seed=4))
+    put(tickets(38, length=40, seed=4))
     drain(monitor)
     assert [a[0] for a in alarms(store) if a[0] == "drift"] == ["drift"]
     (index,) = [i for kind, i, _ in alarms(store) if kind == "drift"]
     assert 120 < index <= 120 + 60 + 30
-    assert "answer" in store.alarms("tickets")[0].detail["drifted"]
 
 
 def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store, broker, serve, put, tickets):
@@ -119,22 +118,21 @@ def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store,
 def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     monitor = Monitor(spec, store, broker)
-    put(tickets(150, classes=("login",), seed=4))
+    put(tickets(30, length=40, seed=4))
     drain(monitor)
-    assert {(k, v) for k, _, v in alarms(store)} >= {("drift", "1")}
-    before = len(alarms(store))
-    serve(tickets(150, classes=("login",), seed=5), version="2")
-    put(tickets(150, classes=("login",), seed=6))
+    assert [v for k, _, v in alarms(store) if k == "drift"] == ["1"]
+    serve(tickets(60, length=40, seed=5), version="2")
+    put(tickets(30, length=40, seed=6))
     drain(monitor)
-    assert len(alarms(store)) == before
-    put(tickets(150, classes=("returns",), seed=7))
+    assert [v for k, _, v in alarms(store) if k == "drift"] == ["1"]
+    put(tickets(30, seed=7))
     drain(monitor)
-    assert ("drift", "2") in {(k, v) for k, _, v in alarms(store)}
+    assert [v for k, _, v in alarms(store) if k == "drift"] == ["1", "2"]
 
 
 def test_labels_from_before_the_champion_s_snapshot_are_not_traffic(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
-    put(tickets(200, classes=("login",), seed=4), at=NOW - 1)
+    put(tickets(50, length=40, seed=4), at=NOW - 1)
     monitor = Monitor(spec, store, broker)
     drain(monitor)
     assert alarms(store) == []
@@ -143,16 +141,15 @@ def test_labels_from_before_the_champion_s_snapshot_are_not_traffic(spec, store,
 
 def test_a_restarted_monitor_goes_on_where_it_was_and_does_not_alarm_again(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
-    put(tickets(150, classes=("login",), seed=4))
+    put(tickets(30, length=40, seed=4))
     drain(Monitor(spec, store, broker))
-    raised = alarms(store)
-    assert raised
-    put(tickets(150, classes=("login",), seed=5))
+    assert [k for k, _, _ in alarms(store)].count("drift") == 1
+    put(tickets(30, length=40, seed=5))
     again = Monitor(spec, store, broker)
-    assert again.index == 150
+    assert again.index == 120
     drain(again)
-    assert again.index == 300
-    assert alarms(store) == raised
+    assert again.index == 240
+    assert [k for k, _, _ in alarms(store)].count("drift") == 1
 
 
 def test_a_broker_that_lost_its_records_is_read_from_the_start(spec, store, broker, serve, put, tickets):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import ArtifactError
-from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
+from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes, remove
 
 
 def uri(tmp_path, name="folder/model.onnx"):
@@ -85,3 +85,12 @@ def test_a_local_path_is_only_of_a_file_uri():
     assert local_path("file:///a/b") == Path("/a/b")
     with pytest.raises(ArtifactError, match="not a local file"):
         local_path("s3://bucket/b")
+
+
+def test_a_file_or_a_folder_is_removed_and_nothing_is_no_error(tmp_path):
+    for name in ("a/one", "a/b/two", "c"):
+        put_bytes(uri(tmp_path, name), b"x")
+    remove(uri(tmp_path, "c"))
+    remove(uri(tmp_path, "a"))
+    remove(uri(tmp_path, "a"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,147 @@
+import io
+import threading
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.records import Input, Label, Truth, decode
+from components.contracts.spec import Factory, Payload, Spec, build
+from components.label.history import Historic, history, label_history, read_history
+from components.label.labeler import Labeler
+from components.stream.contract import read_to_end
+from components.stream.memory import MemoryBroker
+
+TEACHER = """
+from components.contracts.records import SoftLabel
+
+class Letters:
+    name, digest, task, space, classes, size_bytes = "letters", "1", "classification", "s@1", ("a", "b"), 10
+
+    def label(self, payloads):
+        return [SoftLabel.of(self.space, self.classes, [0.9, 0.1] if "a" in p else [0.1, 0.9]) for p in payloads]
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "user.py").write_text(TEACHER)
+    return Spec(
+        name="letters",
+        teacher=Factory(factory="user.py:Letters"),
+        features=Factory(factory="f:F"),
+        payload=Payload(decoder="text"),
+        source=str(tmp_path / "letters.yaml"),
+    )
+
+
+@pytest.fixture
+def broker():
+    return MemoryBroker()
+
+
+def entry(i, payload, truth="a"):
+    return Historic(
+        input=Input(workload="letters", id=f"i{i}", key="k", time=1000.0 + i, payload=payload),
+        truth=truth
+        and Truth(
+            workload="letters", input_id=f"i{i}", time=1000.0 + i, known_at=1000.0 + i, source="history", label=truth
+        ),
+    )
+
+
+def on(broker, topic, kind):
+    consumer = broker.consumer([f"letters.{topic}"])
+    return [decode(kind, r.value) for r in read_to_end(consumer)]
+
+
+def test_a_fresh_platform_is_labelled_here_and_repeated_and_dead_content_is_waited_for_once(spec, broker):
+    entries = [entry(0, b"a"), entry(1, b"b", None), entry(2, b"a"), entry(3, b"\xff")]
+    counts = label_history(spec, broker, entries, patience=0.0)
+    assert counts == {"inputs": 4, "contents": 3, "dead": 1}
+    assert [label.input.id for label in on(broker, "labels", Label)] == ["i0", "i1"]
+    assert [t.input_id for t in on(broker, "truth", Truth)] == ["i0", "i2", "i3"]
+    assert broker.consumer([spec.topic("inputs")], group="letters.labeler").lag() == 0
+
+
+def test_the_same_history_again_is_through_at_once(spec, broker):
+    entries = [entry(i, b"a%d" % i) for i in range(5)]
+    label_history(spec, broker, entries, patience=0.0)
+    # With this patience the test would time out if it waited for labels that do not come.
+    assert label_history(spec, broker, entries, patience=1e9)["contents"] == 5
+    assert len(on(broker, "labels", Label)) == 5
+
+
+def test_it_leaves_the_labelling_to_a_labeler_that_is_at_work(spec, broker):
+    broker.ensure_topics(spec.topics)
+    labeler, stop = Labeler(spec, build(spec.teacher, spec.source), broker), threading.Event()
+    thread = threading.Thread(target=labeler.run, args=(stop,))
+    thread.start()
+    label_history(spec, broker, [entry(i, b"a%d" % i) for i in range(50)], patience=60.0)
+    stop.set()
+    thread.join()
+    assert labeler.counts["labelled"] == 50
+
+
+def test_labels_of_a_teacher_that_is_not_the_declared_one_do_not_count(spec, broker, tmp_path):
+    label_history(spec, broker, [entry(0, b"a")], patience=0.0)
+    (tmp_path / "newer.py").write_text(TEACHER.replace('"letters", "1"', '"letters", "2"'))
+    newer = msgspec.structs.replace(spec, teacher=Factory(factory="newer.py:Letters"), teacher_digest="letters@2")
+    label_history(newer, broker, [entry(0, b"a")], patience=0.0)
+    assert [label.teacher for label in on(broker, "labels", Label)] == ["letters@1", "letters@2"]
+
+
+def test_what_is_consumed_and_gets_no_label_is_an_error_that_says_so(spec, broker):
+    broker.ensure_topics(spec.topics)
+    producer, lost = broker.producer(), entry(0, b"a")
+
+    class Forgetful(MemoryBroker):
+        """Loses inputs: nothing arrives on that topic."""
+
+        def producer(self):
+            return self
+
+        def send(self, topic, key, value, headers=None):
+            if topic != "letters.inputs":
+                producer.send(topic, key, value, headers)
+
+        def flush(self, timeout=30.0):
+            pass
+
+        def close(self):
+            pass
+
+    with pytest.raises(UnavailableError, match="1 contents of the history got no label"):
+        label_history(spec, Forgetful(), [lost], patience=0.1)
+
+
+def test_json_lines_and_parquet_hold_the_same_history(tmp_path):
+    entries = [entry(0, b"\x00a"), entry(1, b"b", None)]
+    lines = b"\n".join(msgspec.json.encode(e) for e in entries)
+    rows = [
+        {
+            "workload": "letters", "id": e.input.id, "key": "k", "time": e.input.time, "payload": e.input.payload,
+            "label": e.truth.label if e.truth else None,
+        }
+        for e in entries
+    ]  # fmt: skip
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    assert list(history(lines, "h.jsonl")) == list(history(buffer.getvalue(), "h.parquet")) == entries
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("h.jsonl", b"", "at least one entry"),
+        ("h.jsonl", b'{"input": 3}', "entry 1 of"),
+        ("h.parquet", b"no table", "must be a Parquet file"),
+        ("h.jsonl", msgspec.json.encode(entry(0, b"a")), "has inputs of letters, not only of mail"),
+    ],
+)
+def test_what_is_no_history_is_named(tmp_path, name, data, said):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=said):
+        read_history((tmp_path / name).as_uri(), "mail")

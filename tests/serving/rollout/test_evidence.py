@@ -1,0 +1,96 @@
+import msgspec
+import pytest
+
+from components.contracts.records import Answer, Input, Label, Prediction, SoftLabel
+from serving.rollout.evidence import PENDING, Answered, Audited, Failed, Pending, Teachings, failures, join, observe
+
+
+def answer(arm="champion", version="1", ok=True, label="a"):
+    return Answer(arm=arm, version=version, ok=ok, latency_ms=2.0, label=label if ok else None)
+
+
+def prediction(served, shadow=None, audited=True):
+    return Prediction(
+        workload="w", request_id="r", input_id="i", key="k", time=1.0, content="c", answer=served, shadow=shadow,
+        audited=audited,
+    )  # fmt: skip
+
+
+def taught(label="a", teacher="t@1", payload=b"x", scale=None):
+    if scale is None:
+        soft = SoftLabel(task="classification", space="s", distribution={label: 1.0})
+    else:
+        soft = SoftLabel(task="regression", space="m", value=label, scale=scale)
+    entry = Input(workload="w", id="i", key="k", time=1.0, payload=payload)
+    return Label(key="l", teacher=teacher, soft=soft, input=entry, labelled_at=2.0)
+
+
+CONTENT = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+
+
+def test_the_champions_answer_counts_as_a_request_and_waits_for_its_label():
+    seen, waits = observe(prediction(answer()), "1", "2")
+    assert seen == Answered(id="r", arm="champion")
+    assert waits == Pending(id="r", content="c", champion="a")
+
+
+def test_in_shadow_both_students_are_compared():
+    seen, waits = observe(prediction(answer(), answer("candidate", "2", label="b")), "1", "2")
+    assert seen == Answered(id="r", arm="champion", ok=True, latency_ms=2.0)
+    assert waits == Pending(id="r", content="c", champion="a", candidate="b")
+
+
+def test_a_failed_candidate_is_evidence_though_the_champion_answered():
+    seen, waits = observe(prediction(answer(), answer("candidate", "2", ok=False)), "1", "2")
+    assert seen == Answered(id="r", arm="champion", ok=False, latency_ms=2.0)
+    assert waits == Pending(id="r", content="c", champion="a")
+
+
+@pytest.mark.parametrize("served", [answer(version="0"), answer("candidate", "3")])
+def test_answers_of_other_versions_say_nothing(served):
+    assert observe(prediction(served), "1", "2") == (None, None)
+
+
+def test_what_is_not_audited_never_waits():
+    assert observe(prediction(answer(), audited=False), "1", "2")[1] is None
+
+
+def test_a_label_before_or_after_joins_once():
+    teachings = Teachings(10)
+    one = Pending(id="r", content=CONTENT, champion="a", candidate="b")
+    assert join([one], teachings, "t@1") == ([], (one,))
+    teachings.learn(taught())
+    audits, waiting = join([one], teachings, "t@1")
+    assert audits == [Audited(id="r", champion=False, candidate=True)] and waiting == ()
+
+
+def test_another_teachers_label_is_none():
+    teachings = Teachings(10)
+    teachings.learn(taught(teacher="other@2"))
+    assert teachings.of(CONTENT, "t@1") is None
+
+
+def test_a_regression_disagrees_beyond_two_scales():
+    teachings = Teachings(10)
+    teachings.learn(taught(label=10.0, scale=1.0))
+    (audit,), _ = join([Pending(id="r", content=CONTENT, champion="11.9", candidate="12.1")], teachings, "t@1")
+    assert audit == Audited(id="r", champion=False, candidate=True)
+
+
+def test_memory_is_bounded():
+    teachings = Teachings(2)
+    for n in range(5):
+        teachings.learn(taught(payload=str(n).encode()))
+    assert len(teachings) == 2
+    _, waiting = join([Pending(id=str(n), content="c") for n in range(PENDING + 5)], teachings, "t@1")
+    assert len(waiting) == PENDING and waiting[0].id == "5"
+
+
+def test_a_replica_that_cannot_load_the_candidate_is_named():
+    details = [("r1", {}), ("r2", {"d": "corrupt"}), ("r3", {"other": "x"})]
+    assert failures(details, "d") == [Failed(replica="r2", error="corrupt")]
+
+
+@pytest.mark.parametrize("one", [Answered(id="r", arm="champion"), Audited(id="r"), Failed(replica="r", error="e")])
+def test_observations_round_trip_through_json(one):
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Answered | Audited | Failed) == one

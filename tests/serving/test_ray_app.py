@@ -1,0 +1,109 @@
+"""The gateway on a real Ray, in a process of its own: a Ray that a test process starts outlives pytest's warnings."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import msgspec
+import pytest
+
+from components.contracts.settings import Settings
+from serving.ray_app import environment
+
+SERVER = """
+import os, sys
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from serving.ray_app import deploy, environment, shutdown
+settings = Settings()
+os.environ.update(environment(settings))
+import ray
+ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
+         configure_logging=False, _node_ip_address="127.0.0.1")
+deploy([load_spec(sys.argv[1])], settings, teacher=True)
+print("ready", flush=True)
+sys.stdin.read()
+shutdown()
+ray.shutdown()
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
+    here, there = (environment(Settings(gateway_port=port)) for port in (8400, 9400))
+    assert here["RAY_SERVE_ENABLE_HA_PROXY"] == "1" and here["RAY_USAGE_STATS_ENABLED"] == "0"
+    apart = [n for n in here if n.startswith("RAY_SERVE_HAPROXY_")]
+    assert apart and all(here[n] != there[n] for n in apart)
+
+
+def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):
+    monkeypatch.setattr("serving.ray_app._haproxy", lambda: False)
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in environment(Settings())
+    assert "ten times fewer" in caplog.text
+
+
+@pytest.fixture
+def served(spec, tmp_path, store):
+    env = os.environ | {
+        "COHOBATE_HOME": str(tmp_path),
+        "COHOBATE_GATEWAY_PORT": str(free_port()),
+        "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+    }
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, spec.source],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    started = time.monotonic()
+    assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
+    print(f"up in {time.monotonic() - started:.1f} s")
+    yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
+    process.communicate(timeout=60)
+
+
+def until(condition, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(180)
+def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model):
+    with httpx.Client(timeout=10.0) as client:
+        assert client.get(f"{served}/healthz").status_code == 200
+        assert client.get(f"{served}/readyz").status_code == 503
+        revision, intent = store.intent("signs")
+        revision = store.put_intent("signs", revision, msgspec.structs.replace(intent, champion=model("1")))
+        until(lambda: client.get(f"{served}/readyz").status_code == 200)
+        body = {"inputs": [{"id": "a", "json": {"x": 3}}, {"json": {"x": 0.01}}], "allow_defer": True}
+        answers = client.post(f"{served}/v1/predict", json=body).json()["predictions"]
+        assert [a["label"] for a in answers] == ["pos", "pos"]
+        assert answers[1]["defer"] and answers[1]["answered_by"] == "teacher", answers[1]["defer_reason"]
+
+        two = model("2")
+        until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision])
+        started = time.monotonic()
+        wanted = msgspec.structs.replace(store.intent("signs")[1], champion=two, previous=intent.champion)
+        revision = store.put_intent("signs", revision, wanted)
+        until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision])
+        print(f"a version that was not loaded serves after {time.monotonic() - started:.3f} s")
+        assert client.get(f"{served}/v1/model").json()["champion"]["version"] == "2"
+        metrics = client.get(f"{served}/metrics").text
+        assert (
+            "cohobate_torch_imported{" in metrics
+            and json.loads(metrics.split("cohobate_torch_imported{")[1].split("}")[1].split()[0]) == 0
+        )

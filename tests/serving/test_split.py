@@ -1,0 +1,48 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.split import audited, bucket, to_candidate
+
+keys = st.text()
+weights = st.floats(0.0, 1.0)
+
+
+@given(keys, keys)
+def test_a_bucket_is_a_fraction_and_stays(salt, key):
+    assert 0.0 <= bucket("w", salt, key) < 1.0
+    assert bucket("w", salt, key) == bucket("w", salt, key)
+
+
+@given(keys, weights, weights)
+def test_a_key_keeps_the_candidate_while_the_weight_rises(key, a, b):
+    low, high = sorted((a, b))
+    assert to_candidate("w", "s", key, high) or not to_candidate("w", "s", key, low)
+
+
+@given(keys)
+def test_nobody_at_zero_and_everybody_at_one(key):
+    assert not to_candidate("w", "s", key, 0.0)
+    assert to_candidate("w", "s", key, 1.0)
+
+
+@given(st.sampled_from([0.01, 0.05, 0.25, 0.5]), st.integers(0, 50))
+def test_the_share_is_within_binomial_bounds(weight, salt):
+    n = 5_000
+    got = sum(to_candidate("w", str(salt), f"key-{i}", weight) for i in range(n))
+    assert abs(got - n * weight) < 5.5 * math.sqrt(n * weight * (1 - weight))
+
+
+def test_salts_and_workloads_split_independently():
+    names = [f"key-{i}" for i in range(4_000)]
+    for a, b in ((("w", "1"), ("w", "2")), (("w", "1"), ("v", "1"))):
+        both = sum(bucket(*a, k) < 0.5 and bucket(*b, k) < 0.5 for k in names)
+        assert abs(both - 1_000) < 150
+
+
+def test_the_audit_takes_its_share_whoever_answers():
+    picked = {i for i in range(4_000) if audited("w", f"id-{i}", 0.1)}
+    assert 320 < len(picked) < 480
+    assert picked == {i for i in range(4_000) if audited("w", f"id-{i}", 0.1)}
+    assert not any(audited("w", f"id-{i}", 0.0) for i in range(100))
