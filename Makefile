@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 WORKLOAD ?= files
+extras_demo := $(if $(filter mail,$(WORKLOAD)),-mail)
 SEED ?= 0
 BENCH ?=
 TESTS ?= tests
@@ -12,9 +13,9 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON=python3.11 WORKLOAD=files SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
+	@echo "  variables: PYTHON=python3.11 WORKLOAD=files|mail SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
 
-demo: .venv/.base ## run the whole loop on real input
+demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
 
 test: .venv/.dev ## run all tests
@@ -44,6 +45,10 @@ clean: ## remove the environment and everything that the embedded platform wrote
 .venv/.base: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing the pinned dependencies into .venv (about 200 packages)"
 	$(PIP) -e .
+	@touch $@
+
+.venv/.base-mail: .venv/.base
+	$(PIP) -e '.[mail]'
 	@touch $@
 
 .venv/.dev: .venv/.base

@@ -106,7 +106,7 @@ def status(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    workload: Annotated[str, typer.Option(help="The built-in workload.")] = "files",
+    workload: Annotated[str, typer.Option(help="files or mail.")] = "files",
     seed: Annotated[int, typer.Option(help="Seed of the traffic's order and of the training.")] = 0,
     report: Annotated[Path, typer.Option(help="Where the machine-readable report goes.")] = Path("demo-report.json"),
     as_json: Json = False,

@@ -243,7 +243,7 @@ def run(settings: Settings, *, workload: str, seed: int, report_path: Path, cons
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{workload}: waiting for its inputs to be read", total=None)
-        spec, source = open_source(workload, seed)
+        spec, source = open_source(workload, settings, seed)
         console.print(f"{sum(len(p.items) for p in source.phases)} real inputs in {len(source.phases)} phases")
         progress.update(task, description="platform: waiting for its processes")
         try:

@@ -9,12 +9,13 @@ import msgspec
 
 from components.contracts.errors import NotFoundError
 from components.contracts.records import Input, Truth
+from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.steps import Historic
 from infra.workloads.source import Item, Source
 
 
-def open_source(workload: str, seed: int) -> tuple[Spec, Source]:
+def open_source(workload: str, settings: Settings, seed: int) -> tuple[Spec, Source]:
     """The spec and the inputs of a built-in workload.
 
     Raises:
@@ -24,8 +25,12 @@ def open_source(workload: str, seed: int) -> tuple[Spec, Source]:
         from infra.workloads.files import source
 
         found = source(seed=seed)
+    elif workload == "mail":
+        from infra.workloads.mail import source as mail_source
+
+        found = mail_source(settings, seed=seed)
     else:
-        raise NotFoundError("demo workload", workload, "there is files")
+        raise NotFoundError("demo workload", workload, "there are files and mail")
     return load_spec(found.spec), found
 
 
