@@ -33,9 +33,6 @@ Row = dict[str, float | str]
 
 KINDS = ("drift", "entropy")
 ENTROPY_COLUMNS = ("teacher_entropy", "student_entropy")
-REFERENCE_ROWS = 2_000
-"""Most rows of a reference: more would only cost time."""
-
 PLACE = "monitor"
 """The gauge that keeps the place in the stream, from which a restarted monitor goes on."""
 
@@ -126,16 +123,17 @@ class Monitor:
         }
 
     def _reference_rows(self, student: Student) -> Iterator[Row]:
-        """Rows of the champion's snapshots, newest first.
+        """The newest rows of the champion's snapshots: what the traffic was when it was trained.
 
         Holdout rows: the champion is unsure of those as it will be of traffic, and has learnt the others by heart.
         Training rows come in only where the spec asks for a larger reference than the holdouts give.
         """
         windows = {w.digest: w for w in self.store.windows(self.spec.name)}
         tables = [read(windows[d].uri, d).to_pylist() for d in student.card.snapshots if d in windows]
-        held = [r for table in tables for r in table if r["split"] == "holdout"][:REFERENCE_ROWS]
-        short = max(0, self.spec.monitor.reference - len(held))
-        learnt = [r for table in tables for r in table if r["split"] != "holdout"][:short]
+        rows = sorted((r for table in tables for r in table), key=lambda r: float(r["time"]), reverse=True)
+        held = [r for r in rows if r["split"] == "holdout"][: self.spec.monitor.reference]
+        short = self.spec.monitor.reference - len(held)
+        learnt = [r for r in rows if r["split"] != "holdout"][:short]
         for row in (*held, *learnt):
             yield self._row(student, row["payload"], soft_of(row["soft"]))
 

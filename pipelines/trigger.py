@@ -30,13 +30,14 @@ Launch = Callable[[str], int]
 class TriggerState:
     """What the decision is made from.
 
-    ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion; ``running``:
-    a pipeline run is under way; ``rolling``: a candidate is being rolled out; ``last_end``: Unix seconds at which the
-    last run ended, None before the first.
+    ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion;
+    ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
+    candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first.
     """
 
     labels: int
     alarms: tuple[str, ...]
+    since_alarm: int
     running: bool
     rolling: bool
     last_end: float | None
@@ -68,10 +69,10 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
         return Decision(start=False, reason=f"cooling down for {left:.0f} s more")
     if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
-    if state.alarms and state.labels >= policy.alarm_labels:
+    if state.alarms and min(state.since_alarm, state.labels) >= policy.alarm_labels:
         kinds = " and ".join(dict.fromkeys(state.alarms))
         return Decision(
-            start=True, reason=f"{kinds} alarm with {state.labels} new labels (at least {policy.alarm_labels})"
+            start=True, reason=f"{kinds} alarm and {state.since_alarm} labels since (at least {policy.alarm_labels})"
         )
     return Decision(start=False, reason=f"{state.labels} new labels")
 
@@ -101,14 +102,21 @@ class Trigger:
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
         ends = [r.finished_at for r in runs if r.finished_at is not None]
+        alarms = [a for a in self.store.alarms(name) if a.detail.get("champion") == champion]
         return TriggerState(
             labels=self.new_labels(),
-            alarms=tuple(a.kind for a in self.store.alarms(name) if a.detail.get("champion") == champion),
+            alarms=tuple(a.kind for a in alarms),
+            since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
             running=any(alive(r, now) for r in runs),
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),
             has_champion=champion is not None,
         )
+
+    def _labels_seen(self) -> int:
+        """Labels that the monitors have looked at, in whose count alarms are dated."""
+        gauge = self.store.gauges(self.spec.name).get("monitor")
+        return int(gauge.value["index"]) if gauge else 0
 
     def new_labels(self) -> int:
         """Labels on the stream after the last window; all of them where the broker began to count anew."""

@@ -99,7 +99,10 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Drift and entropy monitors. ``window`` inputs are compared with a reference of at least ``reference``.
+    """Drift and entropy monitors.
+
+    ``window`` inputs are compared with the newest ``reference`` rows that the champion was trained on (of its
+    holdouts, where they are enough).
 
     ``alpha`` is the false-alarm rate of one look at one window over all columns together; ``min_effect`` is the
     smallest effect called drift, in each detector's own unit (Kolmogorov-Smirnov and Jensen-Shannon distance: 0 to 1).
@@ -113,7 +116,10 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When an update pays. ``min_labels`` new labels start one by themselves; an alarm starts one at ``alarm_labels``.
+    """When an update pays.
+
+    ``min_labels`` new labels start one by themselves; an alarm starts one once ``alarm_labels`` labels came after
+    it, so that there is something of the new traffic to learn from.
 
     ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
     """

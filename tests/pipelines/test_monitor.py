@@ -12,6 +12,7 @@ from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.distill.export import to_onnx
 from components.snapshot.table import parquet_bytes, snapshot_table
+from components.snapshot.window import read
 from components.stream.memory import MemoryBroker
 from components.student.card import StudentCard
 from pipelines.monitor import Monitor
@@ -188,7 +189,10 @@ def test_the_reference_takes_training_rows_only_where_the_holdout_is_too_small(s
     assert monitor._references["drift"].rows == 60
     serve(tickets(100, seed=2), version="2")
     monitor.step(0.0)
-    assert monitor._references["drift"].rows > 120
+    assert monitor._references["drift"].rows == 60
+    newest = store.windows("tickets")[-1]
+    payloads = {r["payload"] for r in read(newest.uri, newest.digest).to_pylist() if r["split"] == "holdout"}
+    assert len(payloads) >= 60, "the holdout is enough, and newer than all else"
 
 
 def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):

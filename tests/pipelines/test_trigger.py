@@ -16,7 +16,7 @@ from pipelines import runs
 from pipelines.trigger import Decision, Trigger, TriggerState, decide
 
 POLICY = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0)
-IDLE = TriggerState(labels=0, alarms=(), running=False, rolling=False, last_end=None, has_champion=True)
+IDLE = TriggerState(labels=0, alarms=(), since_alarm=0, running=False, rolling=False, last_end=None, has_champion=True)
 CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
 
 
@@ -25,8 +25,13 @@ CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
     [
         ({"labels": 600}, True, "600 new labels (at least 600)"),
         ({"labels": 599}, False, "599 new labels"),
-        ({"labels": 200, "alarms": ("drift", "entropy", "drift")}, True, "drift and entropy alarm with 200 new labels"),
-        ({"labels": 199, "alarms": ("drift",)}, False, "199 new labels"),
+        (
+            {"labels": 300, "since_alarm": 200, "alarms": ("drift", "entropy", "drift")},
+            True,
+            "drift and entropy alarm and 200 labels since",
+        ),
+        ({"labels": 300, "since_alarm": 199, "alarms": ("drift",)}, False, "300 new labels"),
+        ({"labels": 199, "since_alarm": 900, "alarms": ("drift",)}, False, "199 new labels"),
         ({"labels": 9999, "running": True}, False, "a run is under way"),
         ({"labels": 9999, "rolling": True}, False, "a rollout is under way"),
         ({"labels": 9999, "has_champion": False}, False, "bootstrap"),
@@ -45,6 +50,7 @@ def test_an_update_starts_when_it_pays_and_may(change, start, reason):
         TriggerState,
         labels=st.integers(0, 2000),
         alarms=st.lists(st.sampled_from(["drift", "entropy"]), max_size=3).map(tuple),
+        since_alarm=st.integers(0, 2000),
         running=st.booleans(),
         rolling=st.booleans(),
         last_end=st.none() | st.floats(0, 2000),
@@ -127,7 +133,11 @@ def test_an_alarm_counts_until_another_champion_serves(trigger, store, put):
     put(160)
     assert not trigger.look().start
     store.raise_alarm("tickets", "drift", 150, {"champion": "7"})
+    store.put_gauge("tickets", "monitor", {"index": 290})
     assert trigger.state().alarms == ("drift",)
+    assert trigger.state().since_alarm == 140
+    assert not trigger.look().start
+    store.put_gauge("tickets", "monitor", {"index": 310})
     assert trigger.look().start
     store.put_intent(
         "tickets", revision, Intent(champion=ModelRef(version="8", uri="u", digest="d", snapshot="s", teacher="t"))
