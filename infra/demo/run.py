@@ -41,7 +41,7 @@ BUSY_INPUTS = 60
 """Most fresh inputs during one update and its rollout: the demo compresses hours into minutes, so it holds new inputs
 back while the platform works (requests go on), or a slow machine would see whole phases pass during one update."""
 
-TRUTH_DELAY = 60
+TRUTH_DELAY = 30
 """Inputs after which the truth of one becomes known."""
 
 AHEAD = 80
