@@ -110,7 +110,12 @@ class Demo:
         write_history(history, self.spec, self.source.history)
         with self.stage("bootstrap", f"the teacher to label {len(self.source.history)} inputs, and two students"):
             self.pipeline("bootstrap", "demo: first student from history", history_uri=history.resolve().as_uri())
-            wait_for(lambda: self.champion() is not None, 20, "the first champion to serve")
+            try:
+                wait_for(lambda: self.champion() is not None, 20, "the first champion to serve")
+            except TimeoutError as error:
+                judged = self.store.gauges(self.spec.name).get("evaluation")
+                why = "; ".join(judged.value["reasons"]) if judged else "no student was evaluated"
+                raise UnavailableError("first champion", self.spec.name, f"the gate said: {why}") from error
         champion = self.champion()
         if champion is None:
             raise UnavailableError("champion", self.spec.name, "the bootstrap ended without one")
