@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
+from serving.cli import place, show
 
 app = typer.Typer(
     name="cohobate",
@@ -129,12 +130,7 @@ def rollback(
     """Make another version champion, now."""
     from components.contracts.spec import load_spec
 
-    config = Settings()
-    store = ControlStore(config.control_url)
-    order = store.order(load_spec(spec_path(spec)).name, "rollback", config.actor, reason, {"to": to})
-    row = store.await_order(order)
-    _report({"order": row.id, "ok": row.ok, "outcome": row.outcome or "no controller took the order in time"}, as_json)
-    raise typer.Exit(0 if row.ok else 1)
+    place("rollback", load_spec(spec_path(spec)).name, reason, "", as_json, {"to": to})
 
 
 @ledger_app.command("verify")
@@ -148,7 +144,7 @@ def ledger_verify(
     from components.ledger.ledger import verify
 
     entries = verify(ControlStore(Settings().control_url), head=head)
-    _report({"ok": True, "entries": entries}, as_json)
+    show({"ok": True, "entries": entries}, as_json)
 
 
 @ledger_app.command("show")
@@ -162,15 +158,7 @@ def ledger_show(
         {"seq": r.seq, "at": r.at, "workload": r.workload, "actor": r.actor, "action": r.action, "detail": r.detail}
         for r in entries(ControlStore(Settings().control_url), workload)
     ]
-    _report(rows, as_json)
-
-
-def _report(value: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, indent=2))
-        return
-    for row in value if isinstance(value, list) else [value]:
-        typer.echo("  ".join(f"{k}={v}" for k, v in row.items()))
+    show(rows, as_json)
 
 
 def run_guarded(command: Callable[[], None]) -> NoReturn:

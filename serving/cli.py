@@ -27,7 +27,8 @@ def _store() -> ControlStore:
     return ControlStore(Settings().control_url)
 
 
-def _print(value: Any, as_json: bool) -> None:
+def show(value: Any, as_json: bool) -> None:
+    """Print a record or a list of them: as one JSON document, or a line each."""
     if as_json:
         typer.echo(json.dumps(value, indent=2))
         return
@@ -43,14 +44,14 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
 @app.command("list")
 def list_(workload: Workload = "files", as_json: Json = False) -> None:
     """List all rollouts, oldest first."""
-    _print([_summary(r.state) for r in _store().rollouts(workload)], as_json)
+    show([_summary(r.state) for r in _store().rollouts(workload)], as_json)
 
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
     """Show the rollout that is under way, or the last one, in full."""
     rows = _store().rollouts(workload)
-    _print(rows[-1].state if rows else {"rollouts": 0}, as_json)
+    show(rows[-1].state if rows else {"rollouts": 0}, as_json)
 
 
 @app.command()
@@ -59,14 +60,15 @@ def orders(workload: Workload = "files", as_json: Json = False) -> None:
     with _store().session() as s:
         rows = s.scalars(select(OrderRow).where(OrderRow.workload == workload).order_by(OrderRow.seq)).all()
     names = ("id", "verb", "args", "actor", "reason", "created_at", "done_at", "ok", "outcome")
-    _print([{n: getattr(r, n) for n in names} for r in rows], as_json)
+    show([{n: getattr(r, n) for n in names} for r in rows], as_json)
 
 
-def _order(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
+def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
+    """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not."""
     store, settings = _store(), Settings()
     row = store.await_order(store.order(workload, verb, settings.actor, reason, args, key=key))
     outcome = row.outcome or "no controller took the order in time; is the platform up?"
-    _print({"order": row.id, "ok": bool(row.ok), "outcome": outcome}, as_json)
+    show({"order": row.id, "ok": bool(row.ok), "outcome": outcome}, as_json)
     raise typer.Exit(0 if row.ok else 1)
 
 
@@ -82,31 +84,31 @@ def start(
 ) -> None:
     """Start the rollout of a version."""
     args = {"version": version, "forced": force, "skip_shadow": skip_shadow}
-    _order("start", workload, reason, key, as_json, args)
+    place("start", workload, reason, key, as_json, args)
 
 
 @app.command()
 def pause(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Hold the rollout at its present weight; the guards go on."""
-    _order("pause", workload, reason, key, as_json, {})
+    place("pause", workload, reason, key, as_json, {})
 
 
 @app.command()
 def resume(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Go on from where it was paused."""
-    _order("resume", workload, reason, key, as_json, {})
+    place("resume", workload, reason, key, as_json, {})
 
 
 @app.command()
 def promote(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Make the candidate champion now."""
-    _order("promote", workload, reason, key, as_json, {})
+    place("promote", workload, reason, key, as_json, {})
 
 
 @app.command()
 def abort(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """End the rollout; the champion serves alone."""
-    _order("abort", workload, reason, key, as_json, {})
+    place("abort", workload, reason, key, as_json, {})
 
 
 @app.command()
@@ -118,7 +120,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Take the candidate back; with no rollout under way, make ``--to`` champion again."""
-    _order("rollback", workload, reason, key, as_json, {"to": to})
+    place("rollback", workload, reason, key, as_json, {"to": to})
 
 
 @app.command()
@@ -133,7 +135,7 @@ def replay(
     policy: RolloutPolicy | None = load_spec(spec).rollout if spec else None
     done: dict[str, Any] = msgspec.to_builtins(recompute(journal.read_bytes().splitlines(), policy))
     if as_json:
-        _print(done, True)
+        show(done, True)
         return
-    _print(done["decisions"], False)
-    _print({n: done[n] for n in ("phase", "reason", "requests", "candidate_requests")}, False)
+    show(done["decisions"], False)
+    show({n: done[n] for n in ("phase", "reason", "requests", "candidate_requests")}, False)

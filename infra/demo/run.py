@@ -60,7 +60,9 @@ class Demo:
         self.registry = Registry(settings)
         self.broker = open_broker(settings)
         self.task = progress.add_task("starting", total=sum(len(p.items) for p in source.phases))
-        self.traffic: Traffic | None = None
+        self._was_busy = False
+        self._sent_busy = 0
+        self._labelled_before = 0
 
     def say(self, text: str) -> None:
         """Print one line of the story."""
@@ -98,11 +100,8 @@ class Demo:
 
     def rolling(self) -> bool:
         """Whether a rollout is under way or a candidate waits for one."""
-        return self.store.active_rollout(self.spec.name) is not None or self._candidate_waits()
-
-    def _candidate_waits(self) -> bool:
-        candidate = self.registry.get(self.spec.name, "candidate")
-        return candidate is not None
+        waits = self.registry.get(self.spec.name, "candidate") is not None
+        return waits or self.store.active_rollout(self.spec.name) is not None
 
     def bootstrap(self) -> ModelRef:
         """Distil the first student from history and wait until it serves."""
@@ -152,9 +151,6 @@ class Demo:
         time.sleep(1.0 / (BUSY_PER_SECOND if busy else FRESH_PER_SECOND))
         wait_for(lambda: sent - self.labelled() < AHEAD, 120, "the teacher to keep up", poll=0.05)
 
-    _was_busy = False
-    _sent_busy = 0
-
     def _settle(self, traffic: Traffic, phase: str) -> None:
         """Let an update that is under way end, so that it is not mixed with the next phase."""
         self.progress.update(self.task, description=f"stream {phase}: waiting for updates and rollouts to end")
@@ -166,6 +162,10 @@ class Demo:
         )
         traffic.repeat(False)
 
+    def begin_streaming(self) -> None:
+        """Count labels from here: those of the history are not the stream's."""
+        self._labelled_before = self.labelled()
+
     def labelled(self) -> int:
         """Streamed inputs that the labeler has dealt with."""
         gauge = self.store.gauges(self.spec.name).get("labeler")
@@ -173,8 +173,6 @@ class Demo:
             return 0
         value = gauge.value
         return int(value["labelled"] + value["duplicates"] + value["dead"]) - self._labelled_before
-
-    _labelled_before = 0
 
     def take_back_a_bad_student(self, traffic: Traffic, champion: ModelRef) -> None:
         """Force a student with permuted classes into the canary and wait until the guard has taken it back."""
@@ -273,7 +271,7 @@ def _play(demo: Demo, state: PlatformState) -> dict[str, Any]:
     watch = Watch(demo.store, demo.spec.name, demo.say)
     watch.start()
     first = demo.bootstrap()
-    demo._labelled_before = demo.labelled() + 0
+    demo.begin_streaming()
     before = report.teacher_labels(demo.spec, demo.broker)
     traffic = Traffic(demo.spec, state.gateway, demo.broker.producer(), truth_delay=TRUTH_DELAY, seed=demo.seed)
     try:
