@@ -92,7 +92,10 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of traffic. ``key`` is the entity (sender, user, tenant); ``time`` is event time, Unix seconds."""
+    """One record of traffic. ``key`` is the entity (sender, user, tenant); ``time`` is event time, Unix seconds.
+
+    ``consent`` names the terms under which the payload may be labelled and trained on; None: nothing was said.
+    """
 
     schema: int = SCHEMA_VERSION
     workload: str
@@ -100,6 +103,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     time: float
     payload: bytes
+    consent: str | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -111,7 +115,9 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
 class Label(msgspec.Struct, frozen=True, kw_only=True):
     """A soft label made by the teacher, with the input it was made for (so that a window needs one topic only).
 
-    ``key`` identifies the labelling: see :func:`label_key`. ``teacher`` is ``name@digest``.
+    ``key`` identifies the labelling: see :func:`label_key`. ``teacher`` is ``name@digest``; ``annotator`` is the person
+    where the teacher is a queue of people. ``policy`` chose the input with ``probability`` in (0, 1], so that estimates
+    over labels can be reweighted; ``audit`` marks the uniformly drawn slice that is kept out of training.
     """
 
     schema: int = SCHEMA_VERSION
@@ -120,8 +126,14 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     soft: SoftLabel
     input: Input
     labelled_at: float
+    policy: str = "all"
+    probability: float = 1.0
+    audit: bool = False
+    annotator: str | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"a label's sampling probability is in (0, 1], not {self.probability!r}")
         if not 0 <= self.labelled_at <= LATEST_TIME:
             raise ValueError(f"a label's time is Unix seconds before 2262, not {self.labelled_at!r}")
 
