@@ -8,15 +8,12 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.storage import get_bytes
 from components.steps import NOTHING, Candidate
 
 __all__ = ["IMAGE", "NOTHING", "read_candidate", "show", "write_candidate"]
 
 IMAGE = "cohobate:0.1.0"
 """The image that components run in, unless another is named when they are compiled."""
-
-NO_REPORT = "<p>There is no older window to compare with yet.</p>"
 
 
 def read_candidate(path: str) -> Candidate | None:
@@ -38,15 +35,12 @@ def write_candidate(artifact: Any, candidate: Candidate | None) -> None:
     )
 
 
-def show(candidate: Candidate | None, metrics: Any, confusion: Any, report_path: str) -> None:
-    """Fill the Metrics, ClassificationMetrics and HTML artifacts of an evaluation."""
+def show(candidate: Candidate | None, metrics: Any, confusion: Any) -> None:
+    """Fill the Metrics and ClassificationMetrics artifacts of an evaluation."""
     if candidate is None:
-        Path(report_path).write_text("<p>There were no new labels.</p>")
         return
     for name, value in candidate.measurements.items():
         if value is not None and math.isfinite(value):
             metrics.log_metric(name, value)
     if candidate.confusion.get("labels"):
         confusion.log_confusion_matrix(candidate.confusion["labels"], candidate.confusion["matrix"])
-    html = get_bytes(candidate.report_html_uri) if candidate.report_html_uri else NO_REPORT.encode()
-    Path(report_path).write_bytes(html)

@@ -15,6 +15,7 @@ import msgspec
 from components.contracts.errors import ConfigError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
@@ -22,7 +23,18 @@ from components.label.history import Historic
 from components.process import short_lived
 from components.student.card import StudentCard
 
-__all__ = ["NOTHING", "Candidate", "Historic", "distil", "judge", "label_history", "order", "register", "take_snapshot"]
+__all__ = [
+    "NOTHING",
+    "Candidate",
+    "Historic",
+    "distil",
+    "judge",
+    "label_history",
+    "order",
+    "register",
+    "report",
+    "take_snapshot",
+]
 
 ORDER_SECONDS = 60.0
 """How long a pipeline waits for the rollout controller to carry out its order."""
@@ -45,7 +57,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     measurements: dict[str, float | None] = {}
     verdict: dict[str, Any] = {}
     confusion: dict[str, Any] = {}
-    report_html_uri: str = ""
 
     @property
     def score(self) -> tuple[bool, float]:
@@ -160,7 +171,6 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         candidate.float_uri,
         windows=windows_until(store, spec, candidate.card.snapshots[0]),
         champion=champion(store, spec),
-        artifacts=settings.artifacts,
         store=store,
     )
     store.close()
@@ -170,8 +180,21 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         measurements=dict(done.measurements),
         verdict=done.verdict.as_dict(),
         confusion=done.confusion,
-        report_html_uri=done.report_html_uri,
     )
+
+
+@short_lived
+def report(spec_path: str, candidate: Candidate) -> bytes:
+    """Evidently's report (HTML) of the window that a candidate was made from; empty without an older window."""
+    from components.evaluate.report import drift_report
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    windows = windows_until(store, spec, candidate.card.snapshots[0])
+    store.close()
+    folder = f"{settings.artifacts}/{spec.name}/reports/{candidate.digest}-{windows[-1].digest[:12]}"
+    uri, _, _ = drift_report(spec, windows, folder)
+    return get_bytes(uri) if uri else b""
 
 
 @short_lived

@@ -47,6 +47,8 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     kafka: str
     specs: tuple[str, ...]
     ready: bool
+    stream: bool = False
+    """Whether the workloads' topics are there, so that records may be sent."""
     children: dict[str, int | None] = {}
     embedded_broker: bool = True
     error: str | None = None
@@ -117,6 +119,7 @@ class Stack:
         broker = open_broker(settings)
         for spec in self.specs:
             broker.ensure_topics(spec.topics, partitions=spec.partitions)
+        self.write_state(ready=False, stream=True)
         # Step 5
         env = {**settings.environment(), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         worker = [sys.executable, "-m", "infra.worker"]
@@ -130,7 +133,7 @@ class Stack:
         # Step 6
         self.progress("Ray Serve gateway")
         self._await_gateway()
-        self.write_state(ready=True)
+        self.write_state(ready=True, stream=True)
 
     def _await_gateway(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -155,7 +158,7 @@ class Stack:
         for child in self.children:
             child.tend()
 
-    def write_state(self, ready: bool, error: str | None = None) -> None:
+    def write_state(self, ready: bool, *, stream: bool = False, error: str | None = None) -> None:
         """Write ``platform.json``."""
         state = PlatformState(
             pid=os.getpid(),
@@ -164,6 +167,7 @@ class Stack:
             kafka=self.settings.kafka,
             specs=tuple(s.source for s in self.specs),
             ready=ready,
+            stream=stream,
             children={c.name: c.pid for c in self.children},
             embedded_broker=not self.settings.bootstrap_servers,
             error=error,
@@ -197,10 +201,18 @@ def _require_free(port: int, what: str, setting: str) -> None:
             raise UnavailableError(what, f"127.0.0.1:{port}", f"the port is taken; free it or set {setting}")
 
 
-def up(settings: Settings, specs: Sequence[str], progress: Progress, *, bound: bool = False) -> PlatformState:
+def up(
+    settings: Settings,
+    specs: Sequence[str],
+    progress: Progress,
+    *,
+    bound: bool = False,
+    on_stream: Callable[[], None] = lambda: None,
+) -> PlatformState:
     """Start the supervisor in the background and wait until the platform is ready.
 
-    With ``bound`` the platform ends when the calling process does, however that ends.
+    With ``bound`` the platform ends when the calling process does, however that ends. ``on_stream`` is called once
+    the topics are there, while the gateway is still on its way up.
 
     Raises:
         UnavailableError: a platform of this home runs already, or it did not come up.
@@ -223,19 +235,26 @@ def up(settings: Settings, specs: Sequence[str], progress: Progress, *, bound: b
             start_new_session=True,
         )
     try:
-        return _await_ready(settings, process, progress, logs / "supervisor.log")
+        return _await_ready(settings, process, progress, logs / "supervisor.log", on_stream)
     except BaseException:
         _end(process.pid)
         raise
 
 
 def _await_ready(
-    settings: Settings, process: subprocess.Popen[bytes], progress: Progress, log_file: Path
+    settings: Settings,
+    process: subprocess.Popen[bytes],
+    progress: Progress,
+    log_file: Path,
+    on_stream: Callable[[], None],
 ) -> PlatformState:
-    deadline, said = time.monotonic() + READY_SECONDS + 30.0, ""
+    deadline, said, streaming = time.monotonic() + READY_SECONDS + 30.0, "", False
     while time.monotonic() < deadline:
         state = read_state(settings)
         if state is not None and state.pid == process.pid:
+            if state.stream and not streaming:
+                streaming = True
+                on_stream()
             if state.ready:
                 return state
             if state.error:
@@ -311,7 +330,7 @@ def main(argv: Sequence[str]) -> int:
                 before = [c.pid for c in stack.children]
                 stack.tend()
                 if before != [c.pid for c in stack.children]:
-                    stack.write_state(ready=True)
+                    stack.write_state(ready=True, stream=True)
     except UnavailableError as error:
         stack.write_state(ready=False, error=str(error))
         log.error("%s", error)

@@ -8,7 +8,7 @@ passes that on to the next. Nothing is cached: all steps read and change what is
 from kfp import dsl
 
 from components.distill.component import distill
-from components.evaluate.component import choose, evaluate
+from components.evaluate.component import choose, evaluate, report
 from components.label.component import label_history
 from components.registry.component import promote as promote_version
 from components.registry.component import register
@@ -53,7 +53,9 @@ def continual(spec: str, force: bool = False):
     window = snapshot(spec=spec).set_caching_options(False)
     made = distill(spec=spec, variant="", start="champion", digest=window.outputs["Output"]).set_caching_options(False)
     judged = evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False)
-    register(spec=spec, student=judged.outputs["judged"], force=force).set_caching_options(False)
+    done = register(spec=spec, student=judged.outputs["judged"], force=force).set_caching_options(False)
+    # last: a rollout that the registration starts need not wait for it
+    report(spec=spec, student=judged.outputs["judged"]).after(done).set_caching_options(False)
 
 
 @dsl.pipeline(name="promote", description="Start the rollout of a registered version. The canary still decides.")

@@ -12,7 +12,6 @@ def evaluate(
     judged: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
-    report: dsl.Output[dsl.HTML],
 ) -> str:
     """Measure the exported artifact and ask the gate; returns ``promote``, ``hold``, ``reject`` or ``nothing``."""
     from components.kubeflow import NOTHING, read_candidate, show, write_candidate
@@ -21,8 +20,20 @@ def evaluate(
     candidate = read_candidate(student.path)
     done = judge(spec, candidate) if candidate else None
     write_candidate(judged, done)
-    show(done, metrics, confusion, report.path)
+    show(done, metrics, confusion)
     return done.decision if done else NOTHING
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def report(spec: str, student: dsl.Input[dsl.Model], html: dsl.Output[dsl.HTML]):
+    """Write Evidently's report of the window that the student was made from."""
+    from components.kubeflow import read_candidate
+    from components.steps import report as write_report
+
+    candidate = read_candidate(student.path)
+    page = write_report(spec, candidate) if candidate else b"<p>There were no new labels.</p>"
+    with open(html.path, "wb") as file:
+        file.write(page or b"<p>There is no older window to compare with yet.</p>")
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

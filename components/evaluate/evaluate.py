@@ -26,7 +26,6 @@ from components.evaluate.measure import (
     quality,
     slice_accuracies,
 )
-from components.evaluate.report import drift_report
 from components.student.parity import parity
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
@@ -43,18 +42,15 @@ class Evaluation:
 
     ``measurements``: None for what could not be measured; ``criteria`` and ``measurements`` give ``verdict`` again
     by :func:`drift.gate.assess`; ``notes``: why criteria were left out; ``confusion``: ``labels`` and ``matrix``
-    (rows: truth) on the new holdout; ``slices``: accuracy by true class; report URIs are empty without an older window.
+    (rows: truth) on the new holdout; ``slices``: accuracy by true class.
     """
 
     measurements: Measurements
     verdict: Verdict
     criteria: tuple[Criterion, ...]
     notes: tuple[str, ...]
-    report_html_uri: str
-    report_json_uri: str
     confusion: dict[str, Any]
     slices: dict[str, float] = field(default_factory=dict)
-    drift: dict[str, Any] | None = None
 
 
 def evaluate(
@@ -65,7 +61,6 @@ def evaluate(
     *,
     windows: Sequence[WindowRow],
     champion: ModelRef | None,
-    artifacts: str,
     store: ControlStore,
 ) -> Evaluation:
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
@@ -74,7 +69,7 @@ def evaluate(
     2. Measure quality on the newest window's holdout, and the loss against the champion on the same rows.
     3. Measure forgetting on the older windows' holdouts.
     4. Measure parity, latency and size.
-    5. Judge, write the drift report, and record the outcome as the gauge :data:`GAUGE`.
+    5. Judge, and record the outcome as the gauge :data:`GAUGE`.
 
     Raises:
         ConfigError: there is no window.
@@ -103,9 +98,6 @@ def evaluate(
     # Step 5
     wanted, notes = criteria(spec.limits, champion=serving is not None, older=bool(older))
     verdict = assess(measured, wanted)
-    html, json, drift = drift_report(
-        spec, windows, f"{artifacts}/{spec.name}/reports/{digest}-{windows[-1].digest[:12]}"
-    )
     log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
     store.put_gauge(
         spec.name, GAUGE, {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons)} | measured
@@ -115,11 +107,8 @@ def evaluate(
         verdict=verdict,
         criteria=wanted,
         notes=notes,
-        report_html_uri=html,
-        report_json_uri=json,
         confusion=confusion(judged) if spec.task == "classification" else {"labels": [], "matrix": []},
         slices=slice_accuracies(judged) if spec.task == "classification" else {},
-        drift=drift.as_dict() if drift else None,
     )
 
 

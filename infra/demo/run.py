@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ class Demo:
         self.registry = Registry(settings)
         self.broker = open_broker(settings)
         self.task = progress.add_task("starting", total=sum(len(p.items) for p in source.phases))
+        self._bootstrap: Future[dict[str, Any]] | None = None
+        self._due = 0.0
         self._was_busy = False
         self._sent_busy = 0
         self._labelled_before = 0
@@ -103,12 +106,22 @@ class Demo:
         waits = self.registry.get(self.spec.name, "candidate") is not None
         return waits or self.store.active_rollout(self.spec.name) is not None
 
-    def bootstrap(self) -> ModelRef:
-        """Distil the first student from history and wait until it serves."""
+    def begin_bootstrap(self) -> None:
+        """Start to distil the first student from history: it needs the stream, but no gateway."""
         history = self.settings.home / "history.jsonl"
         write_history(history, self.spec, self.source.history)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="bootstrap")
+        self._bootstrap = pool.submit(
+            self.pipeline, "bootstrap", "demo: first student from history", history_uri=history.resolve().as_uri()
+        )
+        pool.shutdown(wait=False)
+
+    def bootstrap(self) -> ModelRef:
+        """Wait for the first student, and until it serves."""
+        if self._bootstrap is None:
+            raise UnavailableError("bootstrap", self.spec.name, "the platform came up without a stream")
         with self.stage("bootstrap", f"the teacher to label {len(self.source.history)} inputs, and two students"):
-            self.pipeline("bootstrap", "demo: first student from history", history_uri=history.resolve().as_uri())
+            self._bootstrap.result()
             try:
                 wait_for(lambda: self.champion() is not None, 20, "the first champion to serve")
             except TimeoutError as error:
@@ -148,7 +161,9 @@ class Demo:
             self._settle(traffic, phase)
         what = "a rollout" if rolling else "an update" if busy else "answers"
         self.progress.update(self.task, description=f"stream {phase}: waiting for {what}")
-        time.sleep(1.0 / (BUSY_PER_SECOND if busy else FRESH_PER_SECOND))
+        now = time.monotonic()
+        time.sleep(max(0.0, self._due - now))
+        self._due = max(self._due, now) + 1.0 / (BUSY_PER_SECOND if busy else FRESH_PER_SECOND)
         wait_for(lambda: sent - self.labelled() < AHEAD, 120, "the teacher to keep up", poll=0.05)
 
     def _settle(self, traffic: Traffic, phase: str) -> None:
@@ -249,13 +264,18 @@ def run(settings: Settings, *, workload: str, seed: int, report_path: Path, cons
         spec, source = open_source(workload, settings, seed)
         console.print(f"{sum(len(p.items) for p in source.phases)} real inputs in {len(source.phases)} phases")
         progress.update(task, description="platform: waiting for its processes")
+        demo = Demo(settings, spec, source, seed, progress)
         try:
             state = up(
-                settings, [spec.source], lambda s: progress.update(task, description=f"waiting for {s}"), bound=True
+                settings,
+                [spec.source],
+                lambda s: progress.update(task, description=f"waiting for {s}"),
+                bound=True,
+                on_stream=demo.begin_bootstrap,
             )
             console.print(f"[bold]platform[/] up in {time.monotonic() - started:.1f} s")
             progress.remove_task(task)
-            done = _play(Demo(settings, spec, source, seed, progress), state)
+            done = _play(demo, state)
         finally:
             console.print("stopping the platform")
             down(settings)

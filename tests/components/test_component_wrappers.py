@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -13,7 +14,7 @@ from components.contracts.storage import digest_of, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.component import distill
-from components.evaluate.component import choose, evaluate
+from components.evaluate.component import choose, evaluate, report
 from components.kubeflow import read_candidate, write_candidate
 from components.ledger.ledger import entries
 from components.registry.component import promote, register, rollback
@@ -95,9 +96,11 @@ def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, 
     assert dataset.metadata == {"rows": 0, "digest": "nothing"}
     student, metrics = artifact(dsl.Model, "student"), artifact(dsl.Metrics, "metrics")
     distill.python_func(spec, "", "champion", "nothing", student, metrics)
-    judged, report = artifact(dsl.Model, "judged"), artifact(dsl.HTML, "report")
+    judged, html = artifact(dsl.Model, "judged"), artifact(dsl.HTML, "html")
     confusion = artifact(dsl.ClassificationMetrics, "confusion")
-    assert evaluate.python_func(spec, student, judged, metrics, confusion, report) == "nothing"
+    assert evaluate.python_func(spec, student, judged, metrics, confusion) == "nothing"
+    report.python_func(spec, judged, html)
+    assert "no new labels" in Path(html.path).read_text()
     assert register.python_func(spec, judged) == "nothing"
     assert metrics.metadata == confusion.metadata == {}
     assert judged.metadata == {"decision": "nothing"}
@@ -116,29 +119,31 @@ def test_a_new_window_is_shown_with_its_rows(spec, artifact, monkeypatch):
 # Evaluation
 
 
-def test_the_evaluation_fills_what_the_ui_draws(spec, artifact, candidate, settings, monkeypatch):
-    html = f"{settings.artifacts}/letters/report.html"
-    put_bytes(html, b"<p>drift</p>")
+def test_the_evaluation_fills_what_the_ui_draws(spec, artifact, candidate, monkeypatch):
     done = candidate(
         "hold",
         measurements={"agreement": 0.9, "rows": 40.0, "teacher_accuracy": None, "loss": float("nan")},
         confusion={"labels": ["a", "b"], "matrix": [[3, 1], [0, 4]]},
-        report_html_uri=html,
     )
     monkeypatch.setattr(steps, "judge", lambda _, given: done if given.decision == "promote" else None)
     student, judged = artifact(dsl.Model, "student", candidate()), artifact(dsl.Model, "judged")
-    metrics, report = artifact(dsl.Metrics, "metrics"), artifact(dsl.HTML, "report")
-    confusion = artifact(dsl.ClassificationMetrics, "confusion")
-    assert evaluate.python_func(spec, student, judged, metrics, confusion, report) == "hold"
+    metrics, confusion = artifact(dsl.Metrics, "metrics"), artifact(dsl.ClassificationMetrics, "confusion")
+    assert evaluate.python_func(spec, student, judged, metrics, confusion) == "hold"
     assert metrics.metadata == {"agreement": 0.9, "rows": 40.0}
     drawn = confusion.metadata["confusionMatrix"]
     assert [a["displayName"] for a in drawn["annotationSpecs"]] == ["a", "b"]
     assert [r["row"] for r in drawn["rows"]] == [[3, 1], [0, 4]]
-    with open(report.path) as file:
-        assert file.read() == "<p>drift</p>"
     assert judged.metadata["reasons"] == ["it is hold"]
     assert judged.metadata["decision"] == "hold"
     assert json.dumps(judged.metadata)
+
+
+@pytest.mark.parametrize(("page", "shown"), [(b"<p>drift</p>", "<p>drift</p>"), (b"", "no older window")])
+def test_the_report_is_shown_where_there_is_something_to_compare(spec, artifact, candidate, monkeypatch, page, shown):
+    monkeypatch.setattr(steps, "report", lambda *_: page)
+    html = artifact(dsl.HTML, "html")
+    report.python_func(spec, artifact(dsl.Model, "judged", candidate()), html)
+    assert shown in Path(html.path).read_text()
 
 
 # Choosing

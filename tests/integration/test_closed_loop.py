@@ -125,7 +125,6 @@ class Loop:
             made.float_uri,
             windows=windows,
             champion=champion,
-            artifacts=self.settings.artifacts,
             store=self.store,
         )
         assert judged.verdict.decision == "promote", judged.verdict.reasons

@@ -57,10 +57,17 @@ def test_the_evaluation_shows_what_the_kubeflow_ui_can_draw(compiled):
         "judged": "system.Model",
         "metrics": "system.Metrics",
         "confusion": "system.ClassificationMetrics",
-        "report": "system.HTML",
     }
+    page = compiled["continual"]["components"]["comp-report"]["outputDefinitions"]["artifacts"]["html"]
+    assert page["artifactType"]["schemaTitle"] == "system.HTML"
     taken = compiled["continual"]["components"]["comp-snapshot"]["outputDefinitions"]["artifacts"]
     assert taken["dataset"]["artifactType"]["schemaTitle"] == "system.Dataset"
+
+
+def test_a_candidate_is_registered_before_the_report_is_written(compiled):
+    tasks = compiled["continual"]["root"]["dag"]["tasks"]
+    assert "register" in tasks["report"]["dependentTasks"]
+    assert tasks["register"]["dependentTasks"] == ["evaluate"]
 
 
 def test_another_image_can_be_named(tmp_path, compiled):

@@ -76,5 +76,5 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
 
     assert [r.status for r in store.runs(spec.name)] == ["succeeded"] * 3
     assert verify(store) == len(entries(store)) == 5
-    html = list((tmp_path / "home" / "pipelines").rglob("report"))
+    html = list((tmp_path / "home" / "pipelines").rglob("html"))
     assert any(h.stat().st_size > 100_000 for h in html)
