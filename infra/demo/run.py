@@ -32,7 +32,7 @@ from infra.demo.traffic import Traffic, wait_for
 from infra.stack import PlatformState, down, up, wipe
 from infra.workloads.source import Source
 
-FRESH_PER_SECOND = 45.0
+FRESH_PER_SECOND = 35.0
 """Fresh inputs a second: what one thread of the teacher keeps up with."""
 
 BUSY_PER_SECOND = 6.0
