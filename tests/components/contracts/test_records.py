@@ -1,4 +1,5 @@
 import math
+import struct
 
 import msgspec
 import pytest
