@@ -53,7 +53,7 @@ def _json(payload: bytes) -> Any:
 
 
 def _has_constant(payload: bytes) -> bool:
-    """Whether JSON is spoilt by ``NaN``, ``Infinity`` or ``1e999``: many writers emit them, the standard forbids them."""
+    """Whether JSON is only spoilt by ``NaN``, ``Infinity`` or ``1e999``, which many writers emit."""
     seen: list[str] = []
 
     def number(text: str) -> None:

@@ -1,5 +1,4 @@
 import math
-import struct
 
 import msgspec
 import pytest
