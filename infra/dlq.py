@@ -183,7 +183,7 @@ def show(
     wanted = _filter(workload, [letter], None, None, None, None, None, None, None, None)
     found = next(read_letters(open_broker(Settings()), workload, wanted), None)
     if found is None:
-        raise _unknown(letter, workload)
+        raise _unknown("".join(wanted.names), workload)
     dead = found.dead
     report = summary(found, verdicts(_store(), workload)) | {
         "key": None if dead.key is None else base64.b64encode(dead.key).decode(),

@@ -28,8 +28,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from components.contracts.errors import RecordError
 from components.contracts.records import DeadLetter, Input, decode
 from components.contracts.spec import Admission, Consent, Spec
@@ -48,13 +46,6 @@ DETAIL_CHARS = 2_000
 
 ATTEMPTS_HEADER = "cohobate-attempts"
 """How often a record was delivered, this delivery included, as decimal digits; absent on the first."""
-
-
-class _Key(msgspec.Struct):
-    key: msgspec.Raw = msgspec.Raw()
-
-
-_key = msgspec.msgpack.Decoder(_Key)
 
 
 def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
@@ -82,7 +73,7 @@ def _input(value: bytes | None) -> Input:
     try:
         entry = decode(Input, value)
     except RecordError as error:
-        if error.reason == "invalid" and not _key.decode(value).key:
+        if "missing required field `key`" in error.detail:
             raise RecordError("key_missing", error.detail) from error
         raise
     if not entry.key:

@@ -107,7 +107,7 @@ def test_a_record_that_fails_again_has_a_new_letter_that_counts_on(store, broker
     assert letter.attempts == 2
     broker.producer().send("w.inputs.dlq", letter.key, encode(letter))
     assert results(run(store, broker)) == ["refused", "replayed"]
-    first, second = repeated(broker)
+    _, second = repeated(broker)
     assert (second.headers[REPLAY_HEADER], second.headers[ATTEMPTS_HEADER]) == (b"w.inputs-0@1", b"3")
 
 
