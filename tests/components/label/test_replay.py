@@ -3,6 +3,8 @@ import itertools
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode
@@ -172,6 +174,40 @@ def test_a_replay_that_takes_over_may_be_killed_as_well(store, broker, clock, ki
         clock.now += LEASE_SECONDS
     assert results(run(store, broker)) == ["replayed"] * 2
     assert [r.value for r in repeated(broker)] == [b"one", b"two"]
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("kill"), st.sampled_from(STEPS), st.integers(1, 2)),
+    st.tuples(st.just("replay"), st.integers(0, CHUNK + 1), st.none()),
+    st.tuples(st.just("drop"), st.integers(0, CHUNK + 1), st.none()),
+    st.tuples(st.just("wait"), st.integers(1, int(LEASE_SECONDS)), st.none()),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ACTIONS, max_size=8))
+def test_whatever_happens_every_letter_is_published_once_or_dropped(tmp_path_factory, clock, killed, actions):
+    broker, store = MemoryBroker(), ControlStore(f"sqlite:///{tmp_path_factory.mktemp('any')}/control.db", clock=clock)
+    store.migrate()
+    broker.ensure_topics(["w.inputs", "w.inputs.dlq"])
+    refuse(broker, *(b"%d" % n for n in range(CHUNK + 2)))
+    for action, what, count in actions:
+        if action == "kill":
+            with contextlib.suppress(pytest.fail.Exception), killed(what, count):
+                run(store, broker)
+        elif action == "replay":
+            run(store, broker, Filter(first_offset=what))
+        elif action == "drop":
+            list(drop(store, "w", read_letters(broker, "w", Filter(last_offset=what)), actor="ada", why="noise"))
+        else:
+            clock.now += what
+    clock.now += LEASE_SECONDS
+    run(store, broker)
+    known = verdicts(store, "w")
+    status = {x.dead.value: known.status(x.key) for x in read_letters(broker, "w")}
+    assert sorted(r.value for r in repeated(broker)) == sorted(v for v, s in status.items() if s == "replayed")
+    assert set(status.values()) <= {"replayed", "dropped"} and verify(store)
+    store.close()
 
 
 def test_an_interrupted_replay_again_is_not_mistaken_for_the_first(store, broker, clock, killed):
