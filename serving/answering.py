@@ -76,7 +76,10 @@ class Gateway:
         at = item.time or now
         if at > now + FUTURE_SECONDS:
             raise RecordError("future_time", f"event time {at:.0f} is more than a day ahead")
-        return Input(workload=self.spec.name, id=input_id, key=item.key or input_id, time=at, payload=payload)
+        key = item.key or input_id
+        return Input(
+            workload=self.spec.name, id=input_id, key=key, time=at, payload=payload, consent=item.consent
+        )  # fmt: skip
 
     def _answer(self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float) -> None:
         """Ask who is chosen, fill in the answer, and hand over the telemetry.

@@ -31,6 +31,9 @@ class Item(BaseModel):
     id: str | None = Field(default=None, min_length=1, max_length=256, description="Identity; made up when absent.")
     key: str | None = Field(default=None, max_length=256, description="Entity; decides the arm. Default: the id.")
     time: float | None = Field(default=None, gt=0, description="Event time, Unix seconds. Default: now.")
+    consent: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Terms under which it may be labelled and trained on."
+    )
     payload: str | None = Field(default=None, description="The bytes, in base64.")
     text: str | None = None
     json_: Any = Field(default=None, alias="json")

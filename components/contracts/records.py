@@ -1,8 +1,21 @@
 """The records on the wire: typed, versioned, encoded as MessagePack and validated on reading by msgspec.
 
-Every record starts life with ``schema``, its version. A reader ignores fields that it does not know and refuses
-a version that it does not know with :class:`~components.contracts.errors.RecordError`, so that the record goes
-to the dead letters instead of being half understood.
+Every record carries ``schema``, its *major* version. A reader ignores fields that it does not know and refuses a
+major that it does not know with :class:`~components.contracts.errors.RecordError`, so that the record goes to the
+dead letters instead of being half understood. A *minor* version is nothing on the wire: it counts the fields that were
+added since (``Label`` 1.1 is 1.0 with ``policy``, ``probability``, ``audit`` and ``annotator``).
+
+How a record may change, so that what was written once stays readable for good and old readers go on reading:
+
+1. A field is added at the end, with a default that says what its absence meant in older records. That is a minor
+   version; ``schema`` stays. Old readers ignore the field, so nothing that must not be ignored is added in this way.
+2. A field is never renamed, removed, given another type, unit or meaning, or narrower limits; the set of values that a
+   reader accepts only grows. What old records may lack or hold is refused where they come in
+   (:mod:`components.label.admit`), not here, where labels of years ago are read back.
+3. Anything else is a new major: raise :data:`SCHEMA_VERSION`, keep reading the old major by turning its fields into
+   the new ones in :func:`decode`, and let readers be deployed before the first writer.
+4. Every version's bytes are pinned in ``tests/components/contracts/golden``; a pinned file is never changed.
+   ``python -m tests.components.contracts.golden`` pins a new version.
 """
 
 from __future__ import annotations
@@ -16,7 +29,7 @@ import msgspec
 from components.contracts.errors import RecordError
 
 SCHEMA_VERSION = 1
-"""The version that this code writes, and the only one that it reads so far."""
+"""The major version that this code writes, and the only one that it reads so far."""
 
 PROBABILITY_FLOOR = 1e-6
 """Classes below this probability are left out of a soft label: together they weigh less than its rounding."""
@@ -26,6 +39,11 @@ MASS_TOLERANCE = 1e-3
 
 LATEST_TIME = 9_214_646_400.0
 """The last time that a record may carry (Unix seconds, the start of 2262): nanosecond timestamps end there."""
+
+
+class NotFiniteError(ValueError):
+    """A number that must be finite is NaN or infinite; :func:`decode` turns it into the reason ``not_finite``."""
+
 
 Task = Literal["classification", "regression"]
 Arm = Literal["champion", "candidate"]
@@ -52,11 +70,11 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
             if self.scale is None or not (math.isfinite(self.scale) and self.scale > 0):
                 raise ValueError(f"a regression soft label needs a finite scale > 0, not {self.scale!r}")
             return
+        if any(not 0 <= p <= 1 + MASS_TOLERANCE for p in self.distribution.values()):
+            raise ValueError("a soft label's probabilities are in [0, 1] and sum to one")
         mass = math.fsum(self.distribution.values())
-        if not math.isfinite(mass) or abs(mass - 1.0) > MASS_TOLERANCE:
+        if abs(mass - 1.0) > MASS_TOLERANCE:
             raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
-        if min(self.distribution.values()) < 0:
-            raise ValueError("a soft label's probabilities are not negative")
 
     @classmethod
     def of(cls, space: str, classes: tuple[str, ...], probabilities: list[float]) -> SoftLabel:
@@ -87,7 +105,7 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
     def entropy(self) -> float:
         """Shannon entropy in nats; for regression the differential entropy of a normal with this scale."""
         if self.task == "regression":
-            return 0.5 * math.log(2 * math.pi * math.e * float(self.scale or 1.0) ** 2)
+            return 0.5 * math.log(2 * math.pi * math.e) + math.log(float(self.scale or 1.0))
         return -math.fsum(p * math.log(p) for p in self.distribution.values() if p > 0) + 0.0
 
 
@@ -108,6 +126,10 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("an input needs an id")
+        if self.schema != SCHEMA_VERSION:
+            raise ValueError(f"an input of schema {self.schema}, not {SCHEMA_VERSION}, inside another record")
+        if not math.isfinite(self.time):
+            raise NotFiniteError(f"an input's time is Unix seconds, not {self.time!r}")
         if not 0 < self.time <= LATEST_TIME:
             raise ValueError(f"an input's time is Unix seconds > 0 and before 2262, not {self.time!r}")
 
@@ -192,7 +214,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that could not be used, with all that is needed to understand or replay it."""
+    """A record that could not be used, with all that is needed to understand or replay it.
+
+    ``reason`` is a stable code, ``detail`` its explanation, ``error`` the class of the exception behind it. ``topic``,
+    ``partition`` and ``offset`` say where the record lies, ``at`` (Unix seconds) when it was refused, and ``attempts``
+    how often it was delivered until then, replays included. ``value``, ``key`` and ``headers`` are the record's own;
+    with ``cut`` some of their bytes were left out, and ``digest`` (SHA-256 of the whole value, hex; None in letters
+    of version 1.0) tells whether what lies at the record's place is still the same.
+    """
 
     schema: int = SCHEMA_VERSION
     workload: str
@@ -206,6 +235,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes
     headers: dict[str, bytes]
     at: float
+    attempts: int = 1
+    digest: str | None = None
+    cut: bool = False
 
 
 R = TypeVar("R", Input, Label, Truth, Prediction, DeadLetter)
@@ -214,6 +246,9 @@ R = TypeVar("R", Input, Label, Truth, Prediction, DeadLetter)
 class _Versioned(msgspec.Struct):
     schema: int
 
+
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no record: bad structure, text that is not UTF-8, nesting without end."""
 
 _encoder = msgspec.msgpack.Encoder()
 _version = msgspec.msgpack.Decoder(_Versioned)
@@ -230,19 +265,22 @@ def decode(kind: type[R], data: bytes) -> R:
     """Decode and validate a record.
 
     Raises:
-        RecordError: ``undecodable``, ``unknown_schema`` or ``invalid`` as its reason.
+        RecordError: ``undecodable``, ``unknown_schema``, ``not_finite`` or ``invalid`` as its reason.
 
     """
     try:
         version = _version.decode(data).schema
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _MALFORMED as error:
         raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
     if version != SCHEMA_VERSION:
         raise RecordError("unknown_schema", f"{kind.__name__} of schema {version}; this reader knows {SCHEMA_VERSION}")
     try:
         record: R = _decoders[kind].decode(data)
     except msgspec.ValidationError as error:
-        raise RecordError("invalid", f"{kind.__name__}: {error}") from error
+        reason = "not_finite" if isinstance(error.__cause__, NotFiniteError) else "invalid"
+        raise RecordError(reason, f"{kind.__name__}: {error}") from error
+    except _MALFORMED as error:
+        raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
     return record
 
 

@@ -181,6 +181,32 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     buffer_records: Count = 10_000
 
 
+class Admission(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which inputs are admitted to labelling; the others become dead letters.
+
+    ``max_future_seconds``: how far an input's event time may lie ahead of the labeler's clock; a day is more than
+    clocks and time zones explain, and what lies beyond would corrupt every join by time.
+    ``max_age_seconds``: how far it may lie behind; None admits any age, as replayed histories need.
+    ``finite``: whether a decoded payload with a NaN or an infinity in it is refused; off for a teacher that takes NaN
+    as a missing value.
+    """
+
+    max_future_seconds: Annotated[float, Meta(ge=0.0)] = 86_400.0
+    max_age_seconds: Positive | None = None
+    finite: bool = True
+
+
+class Consent(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Under which terms inputs may be labelled and trained on.
+
+    ``required``: an input that names no terms is refused. ``allowed``: the terms that are accepted, by name; empty
+    accepts all.
+    """
+
+    required: bool = False
+    allowed: tuple[str, ...] = ()
+
+
 class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The labeler. ``batch``: inputs per call of the teacher; ``linger_seconds``: longest wait to fill one.
 
@@ -206,6 +232,8 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     features: Factory
     student: Student = Student()
     label: Label = Label()
+    admission: Admission = Admission()
+    consent: Consent = Consent()
     limits: Limits = Limits()
     monitor: Monitor = Monitor()
     trigger: Trigger = Trigger()

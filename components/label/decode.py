@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -13,11 +16,13 @@ from components.contracts.spec import Payload, resolve
 Decode = Callable[[bytes], Any]
 
 
+@lru_cache(maxsize=64)
 def decoder(spec: Payload, source: str = "") -> Decode:
     """The function that decodes this workload's payloads; it raises RecordError for poison.
 
-    Reasons: ``empty``, ``oversize``, ``undecodable``, whatever a decoder of the user's own raises as a RecordError, and
-    ``decoder_failed`` when it raises anything else: one bad payload must not stop the stream.
+    Reasons: ``empty``, ``oversize``, ``undecodable``, ``not_finite`` (JSON with NaN or an infinity), whatever a decoder
+    of the user's own raises as a RecordError, and ``decoder_failed`` when it raises anything else: one bad payload must
+    not stop the stream. The same arguments give the same function.
     """
     known: dict[str, Decode] = {"raw": bytes, "text": _text, "json": _json}
     own = known[spec.decoder] if spec.decoder in known else _guarded(resolve(spec.decoder, source))
@@ -43,7 +48,23 @@ def _json(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError("undecodable", f"not JSON: {error}") from error
+        reason = "not_finite" if _has_constant(payload) else "undecodable"
+        raise RecordError(reason, f"not JSON: {error}") from error
+
+
+def _has_constant(payload: bytes) -> bool:
+    """Whether JSON is only spoilt by ``NaN``, ``Infinity`` or ``1e999``, which many writers emit."""
+    seen: list[str] = []
+
+    def number(text: str) -> None:
+        if not math.isfinite(float(text)):
+            seen.append(text)
+
+    try:
+        json.loads(payload, parse_constant=seen.append, parse_float=number)
+    except (ValueError, RecursionError):
+        return False
+    return bool(seen)
 
 
 def _guarded(own: Decode) -> Decode:

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from components.contracts.errors import LedgerError, UnavailableError
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
+
+T = TypeVar("T")
 
 GENESIS = "0" * 64
 """The hash before the first entry."""
@@ -46,21 +50,66 @@ def append(store: ControlStore, workload: str, actor: str, action: str, detail: 
         UnavailableError: other writers were always faster.
 
     """
+    return _in_turn(store, lambda s: _link(s, _last(s), store.clock(), workload, actor, action, detail))
+
+
+def append_if(
+    store: ControlStore,
+    workload: str,
+    actor: str,
+    action: str,
+    decide: Callable[[Sequence[LedgerRow]], dict[str, Any] | None],
+    *,
+    after: int = 0,
+) -> LedgerRow | None:
+    """Add the entry whose detail ``decide`` makes of the workload's entries with a ``seq`` above ``after``.
+
+    Nothing comes between the reading and the adding: of two writers that decide on the same entries one is too late,
+    and decides again on what the other wrote. So ``decide`` may be called several times; it returns None to add
+    nothing.
+
+    Raises:
+        ValueError: the detail is not JSON (or has NaN or an infinity in it).
+        UnavailableError: other writers were always faster.
+
+    """
+
+    def write(s: Session) -> LedgerRow | None:
+        last = _last(s)
+        query = select(LedgerRow).where(LedgerRow.workload == workload, LedgerRow.seq > after)
+        query = query.where(LedgerRow.seq <= (last.seq if last else 0)).order_by(LedgerRow.seq)
+        detail = decide(s.scalars(query).all())
+        return None if detail is None else _link(s, last, store.clock(), workload, actor, action, detail)
+
+    return _in_turn(store, write)
+
+
+def _last(s: Session) -> LedgerRow | None:
+    return s.scalars(select(LedgerRow).order_by(LedgerRow.seq.desc()).limit(1)).first()
+
+
+def _link(
+    s: Session, last: LedgerRow | None, at: float, workload: str, actor: str, action: str, detail: dict[str, Any]
+) -> LedgerRow:
+    """Chain an entry onto the ``last`` one."""
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
     detail = json.loads(json.dumps(detail, allow_nan=False))  # what the database will give back, tuples as lists
+    row = LedgerRow(
+        seq=seq, previous=previous, hash="", at=at, workload=workload, actor=actor, action=action, detail=detail
+    )  # fmt: skip
+    row.hash = entry_hash(row)
+    s.add(row)
+    return row
+
+
+def _in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
+    """Run ``write`` in a transaction, again where another writer took the same seq."""
     for _ in range(ATTEMPTS):
         try:
             with store.transaction() as s:
-                last = s.scalars(select(LedgerRow).order_by(LedgerRow.seq.desc()).limit(1)).first()
-                seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-                row = LedgerRow(
-                    seq=seq, previous=previous, hash="", at=store.clock(), workload=workload, actor=actor,
-                    action=action, detail=detail,
-                )  # fmt: skip
-                row.hash = entry_hash(row)
-                s.add(row)
-            return row
+                return write(s)
         except IntegrityError:
-            continue  # another writer took this seq: chain onto its entry
+            continue
     raise UnavailableError("ledger", store.url, f"{ATTEMPTS} appends lost to other writers; try again")
 
 
@@ -90,9 +139,9 @@ def verify(store: ControlStore, head: str | None = None) -> int:
     return count
 
 
-def entries(store: ControlStore, workload: str | None = None) -> list[LedgerRow]:
-    """All entries, or those of one workload, oldest first."""
-    query = select(LedgerRow).order_by(LedgerRow.seq)
+def entries(store: ControlStore, workload: str | None = None, *, after: int = 0) -> list[LedgerRow]:
+    """All entries with a ``seq`` above ``after``, or those of one workload, oldest first."""
+    query = select(LedgerRow).where(LedgerRow.seq > after).order_by(LedgerRow.seq)
     if workload is not None:
         query = query.where(LedgerRow.workload == workload)
     with store.session() as s:

@@ -90,6 +90,13 @@ def test_a_single_input_in_every_form(running, model, form):
     assert answer.status_code == 200 and answer.json()["label"] == "pos"
 
 
+def test_the_terms_of_consent_go_with_the_input(running, model):
+    running.serve(model("1"))
+    for item in ({"json": {"x": 1}, "consent": "training"}, {"json": {"x": 1}}):
+        assert running.call("POST", "/v1/predict", json=item).status_code == 200
+    assert [entry.consent for entry in running.published(Input)] == ["training", None]
+
+
 @pytest.mark.parametrize(
     ("item", "status", "title"),
     [

@@ -49,14 +49,17 @@ def test_empty_and_oversize(kind):
         ("text", "ü".encode("latin-1")),
         ("json", b"{"),
         ("json", b"\xff"),
-        ("json", b"NaN"),
-        ("json", b"[1e999]"),
-        ("json", b"-Infinity"),
+        ("json", b'{"x": NaN'),
         ("json", b"[" * 60_000),
     ],
 )
 def test_undecodable(kind, payload):
     assert reason_of(decoder(Payload(decoder=kind)), payload) == "undecodable"
+
+
+@pytest.mark.parametrize("payload", [b"NaN", b'{"x": [1, -Infinity]}', b"[1e999]"])
+def test_json_that_only_a_number_spoils_says_so(payload):
+    assert reason_of(decoder(Payload(decoder="json")), payload) == "not_finite"
 
 
 @given(st.binary(max_size=40))
@@ -65,7 +68,7 @@ def test_every_payload_is_decoded_or_refused_with_a_reason(payload):
         try:
             decoder(Payload(decoder=kind))(payload)
         except RecordError as error:
-            assert error.reason in ("empty", "undecodable") and error.detail
+            assert error.reason in ("empty", "undecodable", "not_finite") and error.detail
 
 
 def test_a_decoder_of_ones_own(own):

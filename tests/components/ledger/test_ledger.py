@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from components.contracts.errors import LedgerError, UnavailableError
 from components.control.store import ControlStore
-from components.ledger import GENESIS, append, entries, entry_hash, verify
+from components.ledger import GENESIS, append, append_if, entries, entry_hash, verify
 
 
 @pytest.fixture
@@ -167,3 +167,51 @@ def test_a_race_that_is_always_lost_says_so(beaten):
         append(beaten, "w", "ada", "tick", {})
     beaten.losses = 0
     assert verify(beaten) == 0
+
+
+def test_an_entry_is_added_only_if_the_entries_before_it_allow(store):
+    fill(store)
+
+    def unless_dropped(rows):
+        return None if any(r.action == "drop" for r in rows) else {"seen": [r.seq for r in rows]}
+
+    first = append_if(store, "w1", "ada", "drop", unless_dropped, after=2)
+    assert first is not None and (first.seq, first.detail) == (6, {"seen": [4]})
+    assert append_if(store, "w1", "eve", "drop", unless_dropped) is None
+    assert append_if(store, "w1", "eve", "drop", unless_dropped, after=6) is not None, "it was told to look no further"
+    assert verify(store) == 7 and [e.seq for e in entries(store, "w1", after=4)] == [6, 7]
+
+
+def test_of_many_who_decide_at_once_one_is_first(store):
+    def first_only(rows):
+        return None if rows else {"letters": ["one"]}
+
+    won = []
+    threads = [
+        threading.Thread(target=lambda: won.append(append_if(store, "w", "ada", "claim", first_only))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([row for row in won if row is not None]) == 1 and verify(store) == 1
+
+
+def test_a_decision_that_lost_is_made_again_on_what_the_winner_wrote(store, monkeypatch):
+    """As on a database whose writers do not take turns: an entry comes between the reading and the adding."""
+    real, looked = ControlStore.transaction, []
+
+    def decide(rows):
+        looked.append([r.seq for r in rows])
+        return {"looks": len(looked)}
+
+    @contextmanager
+    def slower(self):
+        with real(self) as s:
+            yield s
+            if len(looked) == 1:
+                raise IntegrityError("insert", {}, Exception("another writer took this seq"))
+
+    monkeypatch.setattr(ControlStore, "transaction", slower)
+    assert append_if(store, "w", "ada", "claim", decide).detail == {"looks": 2}
+    assert looked == [[], []] and verify(store) == 1
