@@ -2,8 +2,8 @@
 
 One request goes this way:
 
-1. Wait for a ``Retry-After`` that any request of this teacher was given.
-2. Wait for the rate limits (requests, then tokens), then for a free place among ``concurrency``.
+1. Wait for a free place among ``concurrency``.
+2. Wait for a ``Retry-After`` that any request of this teacher was given, then for the rate limits (requests, tokens).
 3. Ask the breaker: open means no request.
 4. Send, and read the whole answer within ``timeout_seconds``.
 5. An outage (no connection, time-out, reset, 408, 429, 5xx) goes back to step 1 after a growing, jittered pause, up to
@@ -221,6 +221,15 @@ class Endpoint:
         """Close the connections."""
         self._client.close()
 
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Around what a teacher asks at its start: one that does not come up leaves no connection open."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def _request(self, method: str, path: str, content: bytes | None, tokens: int) -> Any:
         options = self.options
         try:
@@ -248,16 +257,16 @@ class Endpoint:
 
     def _attempt(self, method: str, path: str, content: bytes | None, tokens: int) -> Any:
         # Step 1
-        if (pause := self._not_before - time.monotonic()) > self.options.max_retry_after_seconds:
-            raise self._unavailable(f"it asked for a pause of another {pause:.0f} s (Retry-After)")
-        time.sleep(max(0.0, pause))
-        # Step 2
-        self._requests.take(1)
-        self._tokens.take(tokens)
-        # Step 3
-        with self._slots, self._guarded():
-            # Step 4
-            return self._send(method, path, content)
+        with self._slots:
+            # Step 2
+            if (pause := self._not_before - time.monotonic()) > self.options.max_retry_after_seconds:
+                raise self._unavailable(f"it asked for a pause of another {pause:.0f} s (Retry-After)")
+            time.sleep(max(0.0, pause))
+            self._requests.take(1)
+            self._tokens.take(tokens)
+            # Steps 3 and 4
+            with self._guarded():
+                return self._send(method, path, content)
 
     def _again(self, error: Exception) -> bool | float:
         # Step 5

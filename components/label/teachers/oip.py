@@ -101,11 +101,12 @@ class OipTeacher:
         self._parameters = dict(parameters or {})
         self._endpoint = Endpoint(self.name, url, Http.of(http))
         self._path = f"v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
-        metadata = self._metadata()
-        self._version = self._one_version(metadata, version)
-        self._input = self._tensor("input", input, metadata.inputs)
-        self._output = self._tensor("output", output, metadata.outputs)
-        self._max_batch = min(max_batch, self._check_tensors())
+        with self._endpoint.closed_on_error():
+            metadata = self._metadata()
+            self._version = self._one_version(metadata, version)
+            self._input = self._tensor("input", input, metadata.inputs)
+            self._output = self._tensor("output", output, metadata.outputs)
+            self._max_batch = min(max_batch, self._check_tensors())
         self.reported = self._reported(metadata)
         self.digest = identity_digest(
             {

@@ -199,9 +199,10 @@ class ChatTeacher:
 
     def _start(self) -> dict[str, Any]:
         """What the server reports of itself, and whether it reports ``logprobs`` at all."""
-        completion = self._complete(PROBE)
-        self._positions(completion)
-        return self._reported(completion)
+        with self._endpoint.closed_on_error():
+            completion = self._complete(PROBE)
+            self._positions(completion)
+            return self._reported(completion)
 
     def _outcome(self, text: str) -> Outcome:
         try:
