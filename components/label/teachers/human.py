@@ -57,7 +57,11 @@ class HumanTeacher:
         self.space = space
         self.classes = tuple(classes) or (self._primary.classes if self._primary else ())
         self.size_bytes = self._primary.size_bytes if self._primary else 0
-        self._check()
+        try:
+            self._check()
+        except ConfigError:
+            self.close()
+            raise
         if self._primary is not None:
             self.name = f"{self._primary.name}-human"
         self.digest = identity_digest(

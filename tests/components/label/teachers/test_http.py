@@ -285,5 +285,3 @@ def test_answers_that_are_too_large_are_refused(oip_server, endpoint, monkeypatc
     monkeypatch.setattr("components.label.teachers.http.MAX_RESPONSE_BYTES", 10)
     with pytest.raises(TeacherError, match="more than 10 bytes"):
         ask(endpoint())
-
-

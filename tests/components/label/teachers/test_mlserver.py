@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="COHOBATE_TEST_MLSERVER names no Python with mlserver"),
 ]
 
-RUNTIME = '''
+RUNTIME = """
 import math
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
@@ -43,7 +43,7 @@ class Mailer(MLModel):
             rows[0, 0] = float("nan")
         output = NumpyCodec.encode_output("scores", rows)
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
-'''
+"""
 
 
 @pytest.fixture(scope="module")

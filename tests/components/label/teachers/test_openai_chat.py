@@ -19,7 +19,9 @@ def test_token_probabilities_become_soft_labels(chat):
 
 
 def test_what_is_asked(chat, chat_server):
-    chat(system="One of {classes} {in braces}", prompt="Mail: {text}", max_characters=3, body={"seed": 7}).label(["abcdef"])
+    chat(system="One of {classes} {in braces}", prompt="Mail: {text}", max_characters=3, body={"seed": 7}).label(
+        ["abcdef"]
+    )
     body = chat_server.bodies[-1]
     assert [m["content"] for m in body["messages"]] == ["One of ham, spam {in braces}", "Mail: abc"]
     assert (body["logprobs"], body["top_logprobs"], body["temperature"], body["seed"]) == (True, 20, 0, 7)
