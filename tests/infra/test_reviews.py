@@ -1,4 +1,6 @@
 import json
+import socket
+import warnings
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +12,14 @@ from components.label import reviews
 from components.label.teacher import Deferred, Question
 from components.stream import open_broker
 from components.stream.contract import read_to_end
+from infra.broker import EmbeddedBroker
 from infra.cli import app, run_guarded
+
+with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka  # noqa: F401
+
+pytestmark = pytest.mark.integration
 
 SPACE, CLASSES, TEACHER = "mail@1", ("ham", "spam"), "human@" + "d" * 64
 
@@ -27,10 +36,6 @@ def settings(tmp_path, monkeypatch, embedded):
 
 @pytest.fixture
 def embedded(tmp_path):
-    import socket
-
-    from infra.broker import EmbeddedBroker
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,7 +64,6 @@ def cohobate(*args):
     return json.loads(done.output)
 
 
-@pytest.mark.integration
 def test_a_person_lists_and_answers(settings, questions):
     rows = cohobate("list")
     assert {r["payload"] for r in rows} == {"win!", "base64://4="}
@@ -77,7 +81,6 @@ def test_a_person_lists_and_answers(settings, questions):
     assert label.soft.distribution == pytest.approx({"spam": 0.9, "ham": 0.1})
 
 
-@pytest.mark.integration
 def test_a_wrong_class_is_one_line_and_exit_code_1(settings, questions, capsys):
     args = ["review", "answer", questions[0].key, "--label", "eggs", "--workload", "w"]
     with pytest.raises(SystemExit) as ended:

@@ -19,16 +19,16 @@ from components.contracts.records import MASS_TOLERANCE
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A candidate at one position. ``bytes`` are its UTF-8 where a token is a part of a character."""
+    """A candidate at one position. ``utf8`` (``bytes`` on the wire): its bytes, as it may be a part of a character."""
 
     token: str
     logprob: float
-    bytes: list[int] | None = None
+    utf8: list[int] | None = msgspec.field(default=None, name="bytes")
 
     @property
     def raw(self) -> bytes:
         """The token's bytes."""
-        return bytes(self.bytes) if self.bytes is not None else self.token.encode()
+        return bytes(self.utf8) if self.utf8 is not None else self.token.encode()
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -36,13 +36,13 @@ class Position(msgspec.Struct, frozen=True):
 
     token: str
     logprob: float
-    bytes: list[int] | None = None
+    utf8: list[int] | None = msgspec.field(default=None, name="bytes")
     top_logprobs: list[Token] = []
 
     @property
     def taken(self) -> Token:
         """The token that was taken."""
-        return Token(self.token, self.logprob, self.bytes)
+        return Token(self.token, self.logprob, self.utf8)
 
     def candidates(self) -> dict[bytes, float]:
         """Probability by token; the taken one is among them even where the server leaves it out.

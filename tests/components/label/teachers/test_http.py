@@ -231,7 +231,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(oip_server, endpo
 def test_the_key_comes_from_environment_or_file_and_is_seen_nowhere_else(
     oip_server, endpoint, monkeypatch, tmp_path, caplog
 ):
-    secret = "sk-very-secret-123"
+    secret = "sk-very-secret-123"  # noqa: S105
     monkeypatch.setenv("TEACHER_KEY", secret)
     with caplog.at_level(logging.DEBUG):
         one = endpoint(api_key_env="TEACHER_KEY")

@@ -68,7 +68,7 @@ def test_questions_are_kept_and_the_other_inputs_are_not_held_up(human, primary,
 
 def test_the_digest_covers_guidelines_and_the_model_behind(human, primary, chat_server):
     found = {
-        human().digest, human(guidelines="Spam is what nobody asked for.").digest, human(classes=["spam", "ham"]).digest,
+        human().digest, human(guidelines="Spam: what nobody asked for.").digest, human(classes=["spam", "ham"]).digest,
         human(primary=primary, below=0.7).digest, human(primary=primary, below=0.8).digest,
     }  # fmt: skip
     assert human().digest in found and len(found) == 5

@@ -84,7 +84,7 @@ def test_the_taken_token_counts_where_the_server_leaves_it_out():
     ],
 )
 def test_probabilities_that_are_none(bad):
-    with pytest.raises(ValueError, match="none|more than one"):
+    with pytest.raises(ValueError, match=r"none|more than one"):
         mass([bad], "ham", "spam")
 
 

@@ -166,6 +166,6 @@ def test_outputs_and_versions_that_do_not_fit_are_refused_at_start(oip, oip_serv
 
 
 def test_wrong_payloads(oip):
-    with pytest.raises(TeacherError, match="payload.decoder to text"):
+    with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
         oip().label([b"bytes"])
     assert oip(price_per_input=0.5).cost(TEXTS) == 2.5

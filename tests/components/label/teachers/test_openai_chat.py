@@ -51,7 +51,7 @@ def test_the_digest_covers_what_decides_an_answer_and_not_the_url(chat, chat_ser
 def test_another_fingerprint_or_model_is_an_error_that_names_both(chat, chat_server):
     teacher = chat()
     chat_server.fingerprint = "fp_2"
-    with pytest.raises(TeacherChangedError, match="system_fingerprint was 'fp_1' and is 'fp_2'.*restart") as caught:
+    with pytest.raises(TeacherChangedError, match=r"system_fingerprint was 'fp_1' and is 'fp_2'.*restart") as caught:
         teacher.label(TEXTS)
     assert caught.value.found["system_fingerprint"] == "fp_2" and teacher.changed == caught.value.found
     chat_server.fingerprint, chat_server.model = "fp_1", "cheaper"
@@ -169,7 +169,7 @@ def test_tokens_and_money_are_counted_and_the_estimate_is_an_upper_bound(chat):
 
 
 def test_only_texts(chat):
-    with pytest.raises(TeacherError, match="payload.decoder to text"):
+    with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
         chat().label([b"bytes"])
 
 

@@ -34,7 +34,8 @@ def test_the_digest_covers_weights_tokenizer_and_options(transformer, copy):
     (copy / "README.md").write_text("other words")
     assert TransformersTeacher(str(copy), "mail@1").digest == first
     found = {
-        first, TransformersTeacher(str(copy), "mail@2").digest, TransformersTeacher(str(copy), "mail@1", max_tokens=8).digest,
+        first, TransformersTeacher(str(copy), "mail@2").digest,
+        TransformersTeacher(str(copy), "mail@1", max_tokens=8).digest,
         TransformersTeacher(str(copy), "mail@1", ["no", "yes"]).digest,
     }  # fmt: skip
     tokenizer = copy / "tokenizer.json"
@@ -70,7 +71,7 @@ def test_options_that_are_refused(transformer, options):
 
 def test_what_is_no_text_and_what_pytorch_refuses(transformer):
     teacher = TransformersTeacher(str(transformer), "mail@1", max_tokens=512)
-    with pytest.raises(TeacherError, match="payload.decoder to text"):
+    with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
         teacher.label([b"bytes"])
     with pytest.raises(TeacherError, match="PyTorch failed"):
         teacher.label(["a " * 300])
