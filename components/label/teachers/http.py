@@ -92,7 +92,7 @@ class Http(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         try:
             made = msgspec.convert(options or {}, cls)
         except msgspec.ValidationError as error:
-            raise ConfigError("http", options, str(error)) from error
+            raise ConfigError("http", sorted(options or {}), str(error)) from error  # no values: one may be a key
         if made.api_key_env and made.api_key_file:
             raise ConfigError("http.api_key_file", made.api_key_file, "name a variable or a file, not both")
         return made

@@ -132,6 +132,6 @@ def _built(primary: Mapping[str, Any]) -> Teacher:
     try:
         factory = msgspec.convert(dict(primary), Factory)
     except msgspec.ValidationError as error:
-        raise ConfigError("primary", dict(primary), f"must have factory and options: {error}") from error
+        raise ConfigError("primary", sorted(primary), f"must have factory and options: {error}") from error
     made: Teacher = build(factory)
     return made

@@ -119,9 +119,12 @@ class TransformersTeacher:
             model = AutoModelForSequenceClassification.from_pretrained(
                 str(self.folder), local_files_only=True, use_safetensors=True
             )
-            return torch, tokenizer, model.to(self._device).eval()
         except (OSError, ValueError) as error:
             raise ArtifactError(self.folder.as_uri(), f"is no text classifier that can be loaded: {error}") from error
+        try:
+            return torch, tokenizer, model.to(self._device).eval()
+        except (RuntimeError, AssertionError) as error:  # what PyTorch raises without that device
+            raise ConfigError("device", self._device, f"cannot be used here: {error}") from error
 
     def _classes(self, declared: tuple[str, ...]) -> tuple[str, ...]:
         config = self._model.config

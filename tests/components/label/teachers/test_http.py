@@ -281,6 +281,12 @@ def test_a_password_in_the_url_is_refused_and_not_repeated(endpoint):
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_key_in_the_options_is_refused_and_not_repeated(endpoint):
+    with pytest.raises(ConfigError, match="unknown field `api_key`") as caught:
+        endpoint(api_key="hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_answers_that_are_too_large_are_refused(oip_server, endpoint, monkeypatch):
     monkeypatch.setattr("components.label.teachers.http.MAX_RESPONSE_BYTES", 10)
     with pytest.raises(TeacherError, match="more than 10 bytes"):

@@ -75,3 +75,24 @@ def test_what_is_no_text_and_what_pytorch_refuses(transformer):
         teacher.label([b"bytes"])
     with pytest.raises(TeacherError, match="PyTorch failed"):
         teacher.label(["a " * 300])
+
+
+def test_a_device_that_is_not_there(transformer):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match="device is 'cuda': cannot be used here"):
+        TransformersTeacher(str(transformer), "mail@1", device="cuda")
+
+
+def test_cuda_agrees_with_the_cpu(transformer):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    on_cpu = TransformersTeacher(str(transformer), "mail@1")
+    on_gpu = TransformersTeacher(str(transformer), "mail@1", device="cuda")
+    assert on_gpu.digest == on_cpu.digest
+    for a, b in zip(on_cpu.label(TEXTS), on_gpu.label(TEXTS), strict=True):
+        assert a.distribution["ham"] == pytest.approx(b.distribution["ham"], abs=1e-3)
