@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.contracts.errors import TeacherError
@@ -43,6 +43,7 @@ def test_what_is_no_distribution_names_the_remedy(values, asked, says):
         ask(values, asked)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3))
 def test_logits_of_any_size(logits):
     (soft,) = ask(logits, kind="logits")

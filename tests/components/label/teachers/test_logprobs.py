@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.contracts.errors import ConfigError
@@ -94,6 +94,7 @@ def test_answers_that_tell_no_classes_apart(written):
         answers(("ham", "spam"), written, case_sensitive=False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["s", "sp", "pam", "ham", "h", " ", "x", "safe"]), st.floats(0.01, 1.0)),
                 min_size=1, max_size=8, unique_by=lambda pair: pair[0]), st.integers(1, 3))  # fmt: skip
 def test_mass_is_a_part_of_one(pairs, length):
