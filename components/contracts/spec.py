@@ -327,4 +327,5 @@ def build(factory: Factory, source: str = "") -> Any:
     try:
         return made(**factory.options)
     except TypeError as error:
-        raise ConfigError("options", factory.options, f"{factory.factory} does not take them: {error}") from error
+        names = sorted(factory.options)  # not their values: one may be a key that does not belong here
+        raise ConfigError("options", names, f"{factory.factory} does not take them: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Boolean, Float, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import JSON, Boolean, Float, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -127,3 +127,33 @@ class LedgerRow(Base):
     actor: Mapped[str] = mapped_column(String(128))
     action: Mapped[str] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]]
+
+
+class ReviewRow(Base):
+    """A question to a person: an input that waits for its soft label, and all that the label will need.
+
+    ``key`` is the label's key. ``ends`` are the labels topic's ends (partition to offset) before the label was first
+    sent: from there a publisher that goes on after a crash looks for it.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index("reviews_open", "workload", "published_at", "answered_at"),)
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    teacher: Mapped[str] = mapped_column(String(255))
+    space: Mapped[str] = mapped_column(String(128))
+    classes: Mapped[list[Any]]
+    input: Mapped[bytes] = mapped_column(LargeBinary)
+    draft: Mapped[dict[str, Any] | None] = mapped_column(JSON, nullable=True)
+    why: Mapped[str] = mapped_column(Text)
+    policy: Mapped[str] = mapped_column(String(64))
+    probability: Mapped[float] = mapped_column(Float)
+    audit: Mapped[bool] = mapped_column(Boolean)
+    asked_at: Mapped[float] = mapped_column(Float)
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON, nullable=True)
+    annotator: Mapped[str | None] = mapped_column(String(128), nullable=True)
+    answered_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    ends: Mapped[dict[str, Any] | None] = mapped_column(JSON, nullable=True)
+    publisher: Mapped[str | None] = mapped_column(String(64), nullable=True)
+    publisher_until: Mapped[float | None] = mapped_column(Float, nullable=True)
+    published_at: Mapped[float | None] = mapped_column(Float, nullable=True)

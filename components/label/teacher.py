@@ -1,11 +1,19 @@
-"""The contract of teachers."""
+"""The contract of teachers.
+
+Every teacher answers ``label``. Three abilities are optional and have a function here that a caller uses for every
+teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to say what a batch may cost
+(:func:`cost`), and to report its state for metrics (:func:`state`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
-from components.contracts.records import SoftLabel, Task
+from components.contracts.errors import RecordError, TeacherError
+from components.contracts.records import Input, SoftLabel, Task
+from components.contracts.storage import digest_of
 
 
 class Teacher(Protocol):
@@ -13,7 +21,7 @@ class Teacher(Protocol):
 
     ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
     ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression);
-    ``size_bytes`` is the size of its weights, for the comparison of costs.
+    ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that nobody declared).
     """
 
     name: str
@@ -28,10 +36,98 @@ class Teacher(Protocol):
 
         Raises:
             TeacherError: the model failed.
+            UnavailableError: a remote teacher does not answer; nothing is wrong with the payloads, try again later.
 
         """
+
+
+class TeacherChangedError(TeacherError):
+    """A remote teacher reports another identity than the one that its digest was made from."""
+
+    def __init__(self, teacher: str, declared: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        names = [n for n in sorted(declared.keys() | found.keys()) if declared.get(n) != found.get(n)]
+        moved = "; ".join(f"{n} was {declared.get(n)!r} and is {found.get(n)!r}" for n in names)
+        super().__init__(
+            teacher,
+            f"reports another identity than when it was started: {moved}. Nothing is labelled by it: restore the old "
+            "model, or restart the labeler to take the new one under its new digest",
+        )
+        self.declared, self.found = dict(declared), dict(found)
+
+
+class Deferred(NamedTuple):
+    """No soft label yet: the input waits for a person. ``draft`` is what a model thinks of it, as a help."""
+
+    why: str
+    draft: SoftLabel | None = None
+
+
+class Question(NamedTuple):
+    """An input that waits: all that its label needs except the soft label. ``key`` is the label's key.
+
+    ``policy``, ``probability`` and ``audit`` are the label's fields of these names.
+    """
+
+    key: str
+    input: Input
+    deferred: Deferred
+    policy: str = "all"
+    probability: float = 1.0
+    audit: bool = False
+
+
+Outcome = SoftLabel | Deferred | RecordError
+"""What became of one input: a soft label, a wait, or a dead letter (the teacher refuses this very input)."""
+
+
+class Deferring(Protocol):
+    """A teacher that may answer later."""
+
+    def outcomes(self, payloads: Sequence[Any]) -> list[Outcome]:
+        """Outcomes of decoded payloads, one for each, in order. Raises what :meth:`Teacher.label` raises."""
+
+    def defer(self, workload: str, questions: Sequence[Question]) -> None:
+        """Keep questions durably: when this returns, their inputs may be committed. Asking again changes nothing."""
 
 
 def reference(teacher: Teacher) -> str:
     """``name@digest``, as it stands in every label."""
     return f"{teacher.name}@{teacher.digest}"
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what identifies a teacher, whatever the order of its fields."""
+    return digest_of(json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+
+
+def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
+    """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once."""
+    own = getattr(teacher, "outcomes", None)
+    return list(own(payloads) if own is not None else teacher.label(payloads))
+
+
+def soft_labels(name: str, found: Sequence[Outcome]) -> list[SoftLabel]:
+    """Outcomes that must all be soft labels.
+
+    Raises:
+        TeacherError: one is none; the message says what it is.
+
+    """
+    for outcome in found:
+        if isinstance(outcome, Deferred):
+            raise TeacherError(name, f"has no answer yet ({outcome.why}): the input waits for a person")
+        if isinstance(outcome, RecordError):
+            raise TeacherError(name, f"refuses an input: {outcome}")
+    return cast(list[SoftLabel], list(found))
+
+
+def cost(teacher: Teacher, payloads: Sequence[Any]) -> float:
+    """The most that labelling these payloads once can cost, in the currency of the declared prices; 0.0: no price."""
+    own = getattr(teacher, "cost", None)
+    return float(own(payloads)) if own is not None else 0.0
+
+
+def state(teacher: Teacher) -> dict[str, Any]:
+    """The teacher's own counters and states (breaker, retries, tokens), for metrics; empty where it has none."""
+    own = getattr(teacher, "state", None)
+    return dict(own()) if own is not None else {}
