@@ -157,9 +157,10 @@ def running(folder: Path):
         for name in ("scram", "stranger")
     ]
     java = ["java", "-Xmx128m", f"-Dlog4j2.configurationFile={home}/log4j2.properties", "-cp", f"{home}/lib/*"]
+    cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
     subprocess.run(
-        [*java, "kafka.tools.StorageTool", "format", "-t", base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="),
-         "-c", str(conf), *(part for user in users for part in ("--add-scram", user))],
+        [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf),
+         *(part for user in users for part in ("--add-scram", user))],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     env = {"KAFKA_HEAP": "256m", **os.environ}
