@@ -17,6 +17,15 @@ TALKATIVE = ("kafka.protocol.parser", "kafka.net.connection")
 """Loggers of kafka-python that write whole requests at DEBUG, passwords and tokens included."""
 
 
+class Hidden(str):
+    """A text whose ``repr`` does not show it: kafka-python logs whole configurations at DEBUG."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 def security_options(settings: Settings) -> dict[str, Any]:
     """The options that every kafka-python client gets for SASL and TLS.
 
@@ -59,7 +68,7 @@ def _credentials(settings: Settings, mechanism: str) -> dict[str, Any]:
     for field, value in (("SASL_USERNAME", settings.sasl_username), ("SASL_PASSWORD", password)):
         if not value:
             raise ConfigError(f"COHOBATE_{field}", None, f"{mechanism} needs one")
-    return {"sasl_plain_username": settings.sasl_username, "sasl_plain_password": password}
+    return {"sasl_plain_username": settings.sasl_username, "sasl_plain_password": Hidden(password)}
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:

@@ -32,6 +32,7 @@ def test_a_user_and_a_password_become_options():
     options = security_options(sasl())
     assert options["sasl_mechanism"] == "SCRAM-SHA-512" and options["security_protocol"] == "SASL_SSL"
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("me", "hush")
+    assert "hush" not in repr(options)
 
 
 def test_plain_text_has_no_options_of_security():
