@@ -1,5 +1,6 @@
 """A secret is nowhere to be read: not in what is printed or logged, not in files, not in the list of processes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,10 +30,8 @@ def run(argv, env):
     )
     seen, watched, deadline = set(), psutil.Process(process.pid), time.monotonic() + 150
     while process.poll() is None and time.monotonic() < deadline:
-        try:
+        with contextlib.suppress(psutil.Error):
             seen |= {" ".join(p.cmdline()) for p in (watched, *watched.children(recursive=True))}
-        except psutil.Error:
-            pass
         time.sleep(0.05)
     process.kill()
     return process.communicate()[0], seen
