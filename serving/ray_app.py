@@ -137,7 +137,8 @@ def _replica_app(spec: Spec, settings: Settings, ask: Callable[[bytes], Any] | N
     tracing.configure(os.environ, "cohobate-gateway")
     health = Health()
     health.ready()
-    opened.enter_context(exposed(settings, "gateway", spec.name, gateway.metrics.registry, health))
+    own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
+    opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
     return create_app(gateway, on_stop=stop)
 
 

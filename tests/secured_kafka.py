@@ -112,7 +112,11 @@ def write_certificates(folder: Path) -> None:
     """The authority, the broker's certificate for localhost only, and a client's with an encrypted key."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    trustme.CA().cert_pem.write_to_path(str(folder / "other-ca.pem"))
+    other = trustme.CA()
+    other.cert_pem.write_to_path(str(folder / "other-ca.pem"))
+    other.issue_cert("worker@test", common_name="worker").private_key_and_cert_chain_pem.write_to_path(
+        str(folder / "other-client.pem")
+    )
     server, client = authority.issue_cert("localhost"), authority.issue_cert("worker@test", common_name="worker")
     chain = b"".join(blob.bytes() for blob in server.cert_chain_pems)
     (folder / "server.pem").write_bytes(_key(server, serialization.NoEncryption()) + chain)

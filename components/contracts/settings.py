@@ -83,7 +83,8 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     """Address at which each worker answers ``/metrics``, ``/healthz`` and ``/readyz``; empty: none does."""
     metrics_port: int = 0
-    """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own."""
+    """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
+    replicas of the gateway take a free one in any case."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The fields as ``repr`` shows them: no password of a URL."""

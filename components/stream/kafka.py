@@ -47,8 +47,8 @@ def answering(address: str) -> Iterator[None]:
     try:
         yield
     except (SaslAuthenticationFailedError, UnsupportedSaslMechanismError) as error:
-        mechanism = isinstance(error, UnsupportedSaslMechanismError)
-        refuse(address, "mechanism" if mechanism else "password", f"{error}")
+        token = "token" if "invalid_token" in str(error) else "password"
+        refuse(address, "mechanism" if isinstance(error, UnsupportedSaslMechanismError) else token, f"{error}")
     except KafkaError as error:
         if _denied(error):
             refuse(address, "permission", f"{type(error).__name__}, {error!s:.160}")

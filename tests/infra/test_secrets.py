@@ -55,7 +55,7 @@ def test_a_refused_password_is_named_but_never_told(secured_kafka, tmp_path, nam
     argv, said = COMMANDS[name]
     settings = secured_kafka.settings(sasl_password=SECRET, home=tmp_path, gateway_port=0, cache=tmp_path / "cache")
     output, processes = run(argv, environment(settings))
-    assert said in output + written(tmp_path), output
+    assert said in output
     assert len(processes) > 0
     for text in (output, written(tmp_path), *processes):
         assert SECRET not in text

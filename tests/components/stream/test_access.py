@@ -102,6 +102,11 @@ REFUSED = {
         "COHOBATE_SSL_CERTFILE",
         lambda k: k.certified(ssl_certfile=None, ssl_keyfile=None, ssl_password=None),
     ),
+    "certificate of another authority": (
+        "certificate",
+        "COHOBATE_SSL_CERTFILE",
+        lambda k: k.certified(ssl_certfile=k.folder / "other-client.pem", ssl_keyfile=None, ssl_password=None),
+    ),
     "TLS without SASL": (
         "protocol",
         "COHOBATE_SECURITY_PROTOCOL",
