@@ -23,7 +23,7 @@ import httpx
 import msgspec
 import psutil
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
@@ -331,7 +331,7 @@ def main(argv: Sequence[str]) -> int:
                 stack.tend()
                 if before != [c.pid for c in stack.children]:
                     stack.write_state(ready=True, stream=True)
-    except UnavailableError as error:
+    except CohobateError as error:
         stack.write_state(ready=False, error=str(error))
         log.error("%s", error)
         return 1

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
+from components.telemetry.endpoint import announced
 from infra.stack import read_state
 
 LAST = 5
@@ -31,6 +32,7 @@ def read(settings: Settings) -> dict[str, Any]:
             "gateway": state.gateway if state else None,
             "kafka": settings.kafka,
             "processes": state.children if state and state.alive else {},
+            "metrics": announced(settings.home),
             "workloads": {w: _workload(store, registry, w) for w in store.workloads()},
         }
     finally:
@@ -77,6 +79,8 @@ def render(report: dict[str, Any], console: Console) -> None:
     """Draw the report as one screen."""
     up = "[green]up[/]" if report["up"] else "[yellow]down[/] (what follows is its last state)"
     console.print(f"platform {up}  home {report['home']}  gateway {report['gateway']}  Kafka {report['kafka']}")
+    if report["metrics"]:
+        console.print("metrics " + "  ".join(f"{name} http://{at}/metrics" for name, at in report["metrics"].items()))
     if not report["workloads"]:
         console.print("no workload yet: 'cohobate up --spec SPEC' starts one")
     for name, workload in report["workloads"].items():

@@ -6,24 +6,52 @@ Every role ends cleanly on SIGTERM, and by itself when the supervisor that start
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, build, load_spec
 from components.control.store import ControlStore
+from components.telemetry import tracing
+from components.telemetry.endpoint import Health, exposed
+from components.telemetry.metrics import GaugesOfStore
 from infra.processes import die_with_parent
 
 log = logging.getLogger("cohobate")
 
 
-def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+class Watch(NamedTuple):
+    """What a role says of itself while it works: see :mod:`components.telemetry`."""
+
+    registry: CollectorRegistry
+    health: Health
+
+
+@contextlib.contextmanager
+def watched(role: str, spec: Spec, settings: Settings) -> Iterator[Watch]:
+    """Answer Prometheus and health checks while the block runs, and export traces where the environment asks for it."""
+    watch = Watch(CollectorRegistry(), Health())
+    tracing.configure(os.environ, f"cohobate-{role}")
+    with exposed(settings, role, spec.name, watch.registry, watch.health) as address:
+        log.info("%s of %s: metrics at %s", role, spec.name, address or "nowhere")
+        try:
+            yield watch
+        finally:
+            watch.health.not_ready("stopping")
+            tracing.shutdown()
+
+
+def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
     """Run the labeler, and report its counts and lag as gauges."""
     from components.label.labeler import Labeler
     from components.stream import open_broker
@@ -34,42 +62,51 @@ def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
 
     def report() -> None:
         nonlocal reported
+        watch.health.beat()
         if time.monotonic() - reported > 1.0:
             reported = time.monotonic()
             store.put_gauge(spec.name, "labeler", {**labeler.counts, "lag": labeler.lag()})
 
+    watch.health.ready()
     labeler.run(stop, on_batch=report)
     store.close()
 
 
-def control(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
     """Run the rollout controller."""
     from components.registry.registry import Registry
     from components.stream import open_broker
     from serving.controller import Controller
 
     store = ControlStore(settings.control_url)
-    Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts").run(stop)
+    controller = Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts")
+    watch.health.ready()
+    controller.run(stop)
     store.close()
 
 
-def monitor(spec: Spec, settings: Settings, stop: threading.Event) -> None:
-    """Run the drift and entropy monitors."""
+def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
+    """Run the drift and entropy monitors; its metrics include what all workers of the workload reported."""
     from components.stream import open_broker
     from pipelines.monitor import Monitor
 
     store = ControlStore(settings.control_url)
-    Monitor(spec, store, open_broker(settings)).run(stop)
+    watch.registry.register(GaugesOfStore(spec.name, lambda: {n: g.value for n, g in store.gauges(spec.name).items()}))
+    worker = Monitor(spec, store, open_broker(settings))
+    watch.health.ready()
+    worker.run(stop)
     store.close()
 
 
-def trigger(spec: Spec, settings: Settings, stop: threading.Event) -> None:
+def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
     """Run the trigger, which starts ``continual`` when it pays."""
     from components.stream import open_broker
     from pipelines.trigger import Trigger
 
     store = ControlStore(settings.control_url)
-    Trigger(spec, store, open_broker(settings)).run(stop)
+    worker = Trigger(spec, store, open_broker(settings))
+    watch.health.ready()
+    worker.run(stop)
     store.close()
 
 
@@ -102,7 +139,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         ray.shutdown()
 
 
-WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event], None]] = {
+WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {
     "labeler": label,
     "controller": control,
     "monitor": monitor,
@@ -133,7 +170,8 @@ def main(argv: Sequence[str]) -> int:
         if role == "gateway":
             serve(specs, settings, stop)
         else:
-            WORKLOAD_ROLES[role](specs[0], settings, stop)
+            with watched(role, specs[0], settings) as watch:
+                WORKLOAD_ROLES[role](specs[0], settings, stop, watch)
     except CohobateError:
         log.exception("%s stopped", role)
         return 1

@@ -129,9 +129,9 @@ def _client(settings: Settings) -> Iterator[Any]:
         from urllib3.exceptions import HTTPError
 
         _knock(settings)
-        token = settings.kfp_token
+        token = settings.secret("kfp_token")
         try:
-            yield Client(host=settings.kfp_host, existing_token=token.get_secret_value() if token else None)
+            yield Client(host=settings.kfp_host, existing_token=token)
         except ApiException as error:
             remedy = _remedy(error.status, str(error.body or error.reason))
             raise UnavailableError("Kubeflow Pipelines", settings.kfp_host, remedy) from error
@@ -144,8 +144,8 @@ def _knock(settings: Settings) -> None:
     """Ask the host for its health once: Kubeflow's client asks for 25 s before it gives up on a wrong token."""
     import httpx
 
-    token = settings.kfp_token
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    token = settings.secret("kfp_token")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         answer = httpx.get(f"{settings.kfp_host.rstrip('/')}/apis/v2beta1/healthz", headers=headers, timeout=10.0)
     except httpx.HTTPError as error:

@@ -14,6 +14,7 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.spec import Spec
 from components.label.decode import Decode, decoder
+from components.telemetry import tracing
 from serving.metrics import Metrics
 from serving.slots import Choice, Loaded, Slots
 from serving.split import audited
@@ -120,7 +121,7 @@ class Gateway:
         )
         shadow = choice.shadow
         later = None if shadow is None else lambda: self._ask(shadow, "candidate", decoded)[0]
-        self.telemetry.put(Served(entry, prediction, later))
+        self.telemetry.put(Served(entry, prediction, later, tracing.inject()))
 
     def _ask(self, loaded: Loaded, arm: Arm, decoded: object) -> tuple[Answer, SoftLabel | None]:
         """One student's answer as telemetry, and its soft label; None where it failed.

@@ -10,9 +10,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from components.telemetry import tracing
 from serving.answering import Gateway
 from serving.slots import Loaded
-from serving.wire import PROBLEM, Answered, Answers, Batch, Body, Health, Model, Problem, Version
+from serving.wire import PROBLEM, Answered, Answers, Batch, Body, Health, Model, Problem, Single, Version
 
 __all__ = ["Gateway", "create_app"]
 
@@ -92,8 +93,12 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     }
 
     @app.post("/v1/predict", response_model=Answers | Answered, responses=refusals)
-    async def predict(body: Body) -> Response:
+    async def predict(body: Body, request: Request) -> Response:
         """Answer one input or a batch. In a batch each input has its own answer or error."""
+        with tracing.request("predict", request.headers, **{"cohobate.workload": spec.name}):
+            return await answer(body)
+
+    async def answer(body: Single | Batch) -> Response:
         if slots.routing.champion is None:
             return problem(503, "no_champion", "no student serves yet: run the bootstrap pipeline", RETRY_AFTER)
         if isinstance(body, Batch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,21 +115,31 @@ def _builder(source: str, name: str, settings: Settings, teacher: bool) -> Calla
 def _replica_app(spec: Spec, settings: Settings, ask: Callable[[bytes], Any] | None) -> FastAPI:
     from components.control.store import ControlStore
     from components.stream import open_broker
+    from components.telemetry import tracing
+    from components.telemetry.endpoint import Health, exposed
     from serving.gateway import Gateway, create_app
     from serving.slots import Slots
     from serving.telemetry import Telemetry
 
     slots = Slots(spec, ControlStore(settings.control_url))
     telemetry = Telemetry(spec, lambda: open_broker(settings))
+    gateway, opened = Gateway(spec, slots, telemetry, ask), contextlib.ExitStack()
 
     def stop() -> None:
         slots.stop()
         telemetry.stop()
+        tracing.shutdown()
+        opened.close()
 
     slots.follow()
     slots.start()
     telemetry.start()
-    return create_app(Gateway(spec, slots, telemetry, ask), on_stop=stop)
+    tracing.configure(os.environ, "cohobate-gateway")
+    health = Health()
+    health.ready()
+    own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
+    opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
+    return create_app(gateway, on_stop=stop)
 
 
 _HANDLES: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -32,11 +32,15 @@ STOP_SECONDS = 5.0
 
 
 class Served(NamedTuple):
-    """One input that was answered; ``shadow`` asks the candidate for its unserved answer."""
+    """One input that was answered; ``shadow`` asks the candidate for its unserved answer.
+
+    ``headers`` go with both records: the trace context of the request.
+    """
 
     input: Input
     prediction: Prediction
     shadow: Callable[[], Answer] | None = None
+    headers: Mapping[str, bytes] = {}
 
 
 class Telemetry:
@@ -111,8 +115,8 @@ class Telemetry:
         prediction = served.prediction
         if served.shadow is not None:
             prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
-        producer.send(self.spec.topic("inputs"), served.input.key, encode(served.input))
-        producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction))
+        producer.send(self.spec.topic("inputs"), served.input.key, encode(served.input), served.headers)
+        producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction), served.headers)
 
     def _run(self) -> None:
         producer: Producer | None = None

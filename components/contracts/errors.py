@@ -13,6 +13,7 @@
     ├── TransitionError      a rollout verb is not legal in the present state
     ├── OrderError           the rollout controller refused an order, or did not take it in time
     ├── PipelineError        a pipeline run failed, or may not start beside another
+    ├── AccessError          an outside service answers, but does not let us in: credentials, certificate, permission
     └── UnavailableError     an outside service does not answer
 """
 
@@ -115,3 +116,15 @@ class UnavailableError(CohobateError):
     def __init__(self, service: str, address: str, remedy: str) -> None:
         super().__init__(f"{service} at {address} does not answer: {remedy}")
         self.service, self.address, self.remedy = service, address, remedy
+
+
+class AccessError(CohobateError):
+    """An outside service answers, but refuses us; trying again without a change is of no use.
+
+    ``cause`` is a stable code: ``password``, ``token``, ``mechanism``, ``authority`` (the CA), ``hostname``,
+    ``certificate``, ``protocol`` (TLS or SASL is missing, or not spoken there) or ``permission`` (an ACL).
+    """
+
+    def __init__(self, service: str, address: str, cause: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{service} at {address} refuses us ({cause}): {detail}: {remedy}")
+        self.service, self.address, self.cause, self.detail, self.remedy = service, address, cause, detail, remedy

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.contracts.errors import ConfigError
+
+
+def mask(text: str) -> str:
+    """``text`` with the passwords of its URLs replaced by three stars.
+
+    >>> mask("postgresql://me:hush@db:5432/control")
+    'postgresql://me:***@db:5432/control'
+    """
+    return re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text)
 
 
 class Settings(BaseSettings):
@@ -15,7 +28,8 @@ class Settings(BaseSettings):
     ``home`` holds everything that the embedded platform writes. A URL left empty is derived from ``home``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="COHOBATE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="COHOBATE_", frozen=True, extra="forbid", hide_input_in_errors=True)
+    # A validation error would otherwise print everything that was read from the environment, secrets included.
 
     home: Path = Path(".cohobate")
     cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "cohobate")
@@ -23,12 +37,33 @@ class Settings(BaseSettings):
     bootstrap_servers: str = ""
     """``host:port`` (comma separated) of a Kafka; empty: the embedded broker's address."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: str | None = None
+    """User of PLAIN and SCRAM."""
     sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    sasl_oauth_token: SecretStr | None = None
+    """A token for OAUTHBEARER that outlives the process; for one that is renewed use the file or the endpoint."""
+    sasl_oauth_token_file: Path | None = None
+    """File of a token that something else renews (a Kubernetes projected token); read whenever one is needed."""
+    sasl_oauth_token_url: str = ""
+    """OIDC token endpoint (https) from which a token is fetched by client credentials and renewed before it expires."""
+    sasl_oauth_client_id: str | None = None
+    sasl_oauth_client_secret: SecretStr | None = None
+    sasl_oauth_client_secret_file: Path | None = None
+    sasl_oauth_scope: str | None = None
+    """Scopes to ask for, separated by spaces."""
     ssl_cafile: Path | None = None
+    """Certificates (PEM) of the authorities to trust; none: those of the system."""
     ssl_certfile: Path | None = None
+    """Our own certificate (PEM, with its chain) where the broker asks for one."""
     ssl_keyfile: Path | None = None
+    """Its key; none: it is in ``ssl_certfile``."""
+    ssl_password: SecretStr | None = None
+    """Password of an encrypted ``ssl_keyfile``."""
+    ssl_password_file: Path | None = None
+    ssl_check_hostname: bool = True
+    """Whether the broker's certificate must name the host that we connect to."""
     database_url: str = ""
     """SQLAlchemy URL of the control database; empty: SQLite under ``home``."""
     tracking_uri: str = ""
@@ -41,8 +76,42 @@ class Settings(BaseSettings):
     """Address of a Ray cluster; empty: one is started on this machine."""
     kfp_host: str = ""
     kfp_token: SecretStr | None = None
+    kfp_token_file: Path | None = None
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address at which each worker answers ``/metrics``, ``/healthz`` and ``/readyz``; empty: none does."""
+    metrics_port: int = 0
+    """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
+    replicas of the gateway take a free one in any case."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The fields as ``repr`` shows them: no password of a URL."""
+        for name, value in super().__repr_args__():
+            yield name, mask(value) if isinstance(value, str) else value
+
+    def secret(self, name: str) -> str | None:
+        """The secret of this name: the setting itself, or the text of the file that ``<name>_file`` names.
+
+        Raises:
+            ConfigError: both are given, or the file cannot be read or is empty.
+
+        """
+        given: SecretStr | None = getattr(self, name)
+        path: Path | None = getattr(self, f"{name}_file")
+        if path is None:
+            return given.get_secret_value() if given is not None else None
+        field = f"COHOBATE_{name.upper()}_FILE"
+        if given is not None:
+            raise ConfigError(field, str(path), f"COHOBATE_{name.upper()} is set too: keep one of the two")
+        try:
+            found = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(field, str(path), f"must be a readable text file ({type(error).__name__})") from error
+        if not found:
+            raise ConfigError(field, str(path), "the file is empty: write the secret into it")
+        return found
 
     @property
     def kafka(self) -> str:
@@ -65,7 +134,10 @@ class Settings(BaseSettings):
         return self.artifact_root.rstrip("/") or f"file://{self.home.resolve() / 'artifacts'}"
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables for a child process (secrets included)."""
+        """These settings as environment variables for a child process.
+
+        A secret from the environment goes there again; one from a file stays there, and its path is handed over.
+        """
         values: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)

@@ -1,6 +1,6 @@
 """The stream on Kafka's protocol: connections and the producer. The consumer is in :mod:`.kafka_consumer`.
 
-These two modules are the only ones that touch kafka-python.
+Only these two modules and :mod:`.access` and :mod:`.tokens`, which prove who we are, touch kafka-python.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.errors import NotFoundError, RecordError, UnavailableError
 from components.contracts.settings import Settings
+from components.stream.access import refuse, require_access
 from components.stream.contract import MAX_RECORD_BYTES, Positions, TopicPartition
+from components.stream.security import security_options
 
 if TYPE_CHECKING:
     from components.stream.kafka_consumer import KafkaConsumer
@@ -20,20 +22,46 @@ if TYPE_CHECKING:
 METADATA_SECONDS = 10.0
 """How long a topic that was just created may take to be known by every broker."""
 
+CREATE = "create it with 'cohobate up' or Kafka's tools, or give the user an ACL to describe it if it exists"
+"""Remedy for a topic that is not there: a broker does not tell that from one that we may not see."""
+
 REQUEST_MS = 20_000
 """How long one request may take before the broker counts as unavailable."""
 
 
 @contextmanager
 def answering(address: str) -> Iterator[None]:
-    """Turn kafka-python's errors into :class:`~components.contracts.errors.UnavailableError`."""
-    from kafka.errors import KafkaError
+    """Turn kafka-python's errors into ours.
+
+    Raises:
+        AccessError: the broker does not know us, or does not permit it.
+        UnavailableError: it does not answer, or not as it should.
+
+    """
+    from kafka.errors import (
+        KafkaError,
+        SaslAuthenticationFailedError,
+        UnsupportedSaslMechanismError,
+    )
 
     try:
         yield
+    except (SaslAuthenticationFailedError, UnsupportedSaslMechanismError) as error:
+        token = "token" if "invalid_token" in str(error) else "password"
+        refuse(address, "mechanism" if isinstance(error, UnsupportedSaslMechanismError) else token, f"{error}")
     except KafkaError as error:
-        remedy = f"is the broker up? set COHOBATE_BOOTSTRAP_SERVERS to its address ({error!r:.200})"
+        if _denied(error):
+            refuse(address, "permission", f"{type(error).__name__}, {error!s:.160}")
+        remedy = (
+            "is the broker up? set COHOBATE_BOOTSTRAP_SERVERS to its address and COHOBATE_SECURITY_PROTOCOL to what "
+            f"its listener speaks ({error!r:.200})"
+        )
         raise UnavailableError("Kafka", address, remedy) from error
+
+
+def _denied(error: Exception) -> bool:
+    """Whether an ACL refused; kafka-python names such errors in another's text where a transaction is involved."""
+    return "AuthorizationFailedError" in repr(error)
 
 
 class KafkaBroker:
@@ -42,11 +70,20 @@ class KafkaBroker:
     def __init__(self, settings: Settings) -> None:
         self.address = settings.kafka
         self.config = client_config(settings)
+        self._admitted = settings.security_protocol == "PLAINTEXT"
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Open a client; the first one only after the broker was asked whether it lets us in."""
+        self._admitted = self._admitted or require_access(self.address, self.config)
+        with answering(self.address):
+            yield
 
     def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
         """Create the topics that do not exist yet, and wait until the broker knows them.
 
         Raises:
+            AccessError: the broker refuses us.
             UnavailableError: the broker does not answer, or does not come to know them.
 
         """
@@ -56,7 +93,7 @@ class KafkaBroker:
 
         wanted = set(topics)
         limits = {"max.message.bytes": str(MAX_RECORD_BYTES)}
-        with answering(self.address):
+        with self._opening():
             admin = KafkaAdminClient(**self.config)
             try:
                 missing = sorted(wanted - set(admin.list_topics()))
@@ -83,10 +120,11 @@ class KafkaBroker:
         """A new producer.
 
         Raises:
+            AccessError: the broker refuses us.
             UnavailableError: the broker does not answer.
 
         """
-        with answering(self.address):
+        with self._opening():
             return KafkaProducer(self.config, self.address)
 
     def consumer(
@@ -100,12 +138,13 @@ class KafkaBroker:
 
         Raises:
             NotFoundError: a topic does not exist.
+            AccessError: the broker refuses us.
             UnavailableError: the broker does not answer.
 
         """
         from components.stream.kafka_consumer import KafkaConsumer
 
-        with answering(self.address):
+        with self._opening():
             return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions)
 
 
@@ -170,12 +209,13 @@ class KafkaProducer:
             finally:
                 admin.close()
         if topic not in self._known:
-            raise NotFoundError("topic", topic, "create it with ensure_topics or Kafka's tools")
+            raise NotFoundError("topic", topic, CREATE)
 
     def flush(self, timeout: float = 30.0) -> None:
         """Wait until everything sent is acknowledged.
 
         Raises:
+            AccessError: an ACL does not permit something of it.
             UnavailableError: something was not, within ``timeout`` seconds.
 
         """
@@ -183,6 +223,9 @@ class KafkaProducer:
             self._client.flush(timeout=timeout)
         if self._failures:
             first, self._failures = self._failures[0], []
+            if _denied(first):
+                with answering(self._address):
+                    raise first
             raise UnavailableError("Kafka", self._address, f"records were not confirmed: {first!r}") from first
 
     def close(self) -> None:
@@ -195,21 +238,14 @@ def client_config(settings: Settings) -> dict[str, Any]:
 
     ``retry_backoff_ms`` is short because retries here mostly wait for a transaction's markers, which take
     milliseconds (measured: 212 ms a transaction with the default of 100).
+
+    Raises:
+        ConfigError: the security settings are incomplete, or name files that cannot be used.
+
     """
-    config: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.kafka.split(","),
-        "security_protocol": settings.security_protocol,
         "retry_backoff_ms": 10,
         "request_timeout_ms": REQUEST_MS,
+        **security_options(settings),
     }
-    if settings.sasl_mechanism is not None:
-        password = settings.sasl_password
-        config |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": password.get_secret_value() if password else None,
-        }
-    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        if (path := getattr(settings, name)) is not None:
-            config[name] = str(path)
-    return config

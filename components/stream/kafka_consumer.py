@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from components.contracts.errors import NotFoundError
 from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
-from components.stream.kafka import METADATA_SECONDS, answering
+from components.stream.kafka import CREATE, METADATA_SECONDS, answering
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class KafkaConsumer:
         for topic in topics:
             while not (numbers := self._client.partitions_for_topic(topic)):
                 if time.monotonic() > deadline:
-                    raise NotFoundError(
-                        "topic", topic, "it has no partitions: create it with 'cohobate up' or Kafka's tools"
-                    )
+                    raise NotFoundError("topic", topic, f"it has no partitions: {CREATE}")
                 time.sleep(0.05)
             found += [TopicPartition(topic, n) for n in sorted(numbers)]
         return found

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from components.contracts.errors import UnavailableError
-from components.contracts.settings import Settings
+from components.contracts.settings import Settings, mask
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, local_path
 from components.control.intent import ModelRef
@@ -334,7 +334,7 @@ def _report(
         "failures": traffic.errors[:10],
         "artifacts": {
             "control_database": str(home / "control.db"),
-            "mlflow": demo.settings.mlflow_uri,
+            "mlflow": mask(demo.settings.mlflow_uri),
             "evidently_reports": reports,
             "logs": str(home / "logs"),
         },
@@ -362,7 +362,7 @@ def _say_where_to_look(settings: Settings, done: dict[str, Any], console: Consol
     for command in (
         f"cohobate --home {home} status",
         f"cohobate --home {home} ledger verify",
-        f"mlflow ui --host 127.0.0.1 --backend-store-uri {settings.mlflow_uri}",
+        f"mlflow ui --host 127.0.0.1 --backend-store-uri {mask(settings.mlflow_uri)}",
     ):
         console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
     for path in done["artifacts"]["evidently_reports"][-2:]:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from components.contracts.settings import Settings
+from components.telemetry.endpoint import announced
 from serving.ray_app import environment
 
 SERVER = """
@@ -82,7 +83,7 @@ def until(condition, seconds=15.0):
 
 @pytest.mark.integration
 @pytest.mark.timeout(180)
-def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model):
+def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path):
     with httpx.Client(timeout=10.0) as client:
         assert client.get(f"{served}/healthz").status_code == 200
         assert client.get(f"{served}/readyz").status_code == 503
@@ -107,3 +108,6 @@ def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model):
             "cohobate_torch_imported{" in metrics
             and json.loads(metrics.split("cohobate_torch_imported{")[1].split("}")[1].split()[0]) == 0
         )
+        (at,) = announced(tmp_path).values()
+        alone = client.get(f"http://{at}/metrics").text
+        assert "cohobate_answers_total{" in alone and "cohobate_ready 1.0" in alone

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.contracts.settings import Settings
+from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings, mask
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +65,37 @@ def test_a_secret_is_not_shown_but_is_handed_to_children(monkeypatch, tmp_path):
 def test_children_get_absolute_paths(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Settings(home=Path("here")).environment()["COHOBATE_HOME"] == f"{tmp_path}/here"
+
+
+def test_a_secret_may_be_in_a_file(monkeypatch, tmp_path):
+    path = tmp_path / "token"
+    path.write_text("  from a file\n")
+    monkeypatch.setenv("COHOBATE_KFP_TOKEN_FILE", str(path))
+    settings = Settings()
+    assert settings.secret("kfp_token") == "from a file" and settings.secret("sasl_password") is None
+    assert "from a file" not in str(settings.environment())
+    path.write_text("a new one")
+    assert settings.secret("kfp_token") == "a new one", "it is read when it is needed"
+
+
+def test_a_secret_is_given_once_and_can_be_read(tmp_path):
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ConfigError, match="keep one of the two"):
+        Settings(kfp_token="a", kfp_token_file=tmp_path / "empty").secret("kfp_token")  # noqa: S106
+    with pytest.raises(ConfigError, match="the file is empty"):
+        Settings(kfp_token_file=tmp_path / "empty").secret("kfp_token")
+    with pytest.raises(ConfigError, match="must be a readable text file"):
+        Settings(kfp_token_file=tmp_path / "nowhere").secret("kfp_token")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:p@ss@db:5432/x", "postgresql+psycopg://me:***@db:5432/x"),
+        ("postgresql://me@db/x", "postgresql://me@db/x"),
+        ("http://mlflow:5000/a@b", "http://mlflow:5000/a@b"),
+        ("sqlite:////home/me/control.db", "sqlite:////home/me/control.db"),
+    ],
+)
+def test_only_the_password_of_a_url_is_masked(url, shown):
+    assert mask(url) == shown

@@ -73,6 +73,7 @@ def kafka_address(tmp_path_factory):
         "memory",
         pytest.param("embedded", marks=pytest.mark.integration),
         pytest.param("kafka", marks=pytest.mark.integration),
+        pytest.param("secured", marks=pytest.mark.integration),
     ]
 )
 def broker(request):
@@ -80,6 +81,8 @@ def broker(request):
     with contextlib.ExitStack() as opened:
         if request.param == "memory":
             yield Closing(MemoryBroker(), opened)
+        elif request.param == "secured":
+            yield Closing(open_broker(request.getfixturevalue("secured_kafka").settings()), opened)
         else:
             address = request.getfixturevalue(f"{request.param}_address")
             yield Closing(open_broker(Settings(bootstrap_servers=address)), opened)

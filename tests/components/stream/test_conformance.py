@@ -1,4 +1,5 @@
-"""What every stream must do: in memory, on the embedded broker, and on a real Kafka where one is named."""
+"""What every stream must do: in memory, on the embedded broker, and on a real Kafka where one is named,
+in plain text and by SCRAM over TLS."""
 
 import logging
 import threading

@@ -1,0 +1,66 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.stream import open_broker
+from components.telemetry.endpoint import announced
+from infra.broker import EmbeddedBroker
+from infra.status import read
+from tests.secured_kafka import free_ports
+
+SPEC = str(Path("infra/workloads/files.yaml").resolve())
+
+
+@pytest.fixture
+def platform(tmp_path):
+    """An embedded broker, the workload's topics and the control tables; without any worker."""
+    (port,) = free_ports(1)
+    settings = Settings(home=tmp_path / "home", broker_port=port)
+    settings.home.mkdir()
+    store = ControlStore(settings.control_url)
+    store.migrate()
+    store.put_gauge("files", "drift", {"distance": 0.5})
+    store.close()
+    env = {**os.environ, **settings.environment(), "PYTHONPATH": os.getcwd()}
+    with EmbeddedBroker(port, tmp_path / "broker.log"):
+        open_broker(settings).ensure_topics(load_spec(SPEC).topics)
+        yield settings, env
+
+
+def await_ready(settings, role, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for name, address in announced(settings.home).items():
+            if name.startswith(f"files-{role}-"):
+                answer = httpx.get(f"http://{address}/readyz", trust_env=False)
+                if answer.status_code == httpx.codes.OK:
+                    return f"http://{address}"
+        time.sleep(0.1)
+    raise AssertionError(f"{role} is not ready")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("role", "shows"), [("labeler", "cohobate_ready 1.0"), ("monitor", 'report="drift"')])
+def test_a_worker_is_found_is_ready_and_leaves_nothing_behind(platform, role, shows):
+    settings, env = platform
+    worker = subprocess.Popen([sys.executable, "-m", "infra.worker", role, SPEC], env=env, stderr=subprocess.DEVNULL)
+    try:
+        base = await_ready(settings, role)
+        text = httpx.get(f"{base}/metrics", trust_env=False).text
+        assert shows in text and "process_cpu_seconds_total" in text
+        assert read(settings)["metrics"] == {f"files-{role}-{worker.pid}": base.removeprefix("http://")}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert announced(settings.home) == {}
