@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drift.quality import Proportion, proportion
+from drift.quality import effective_size, standard_error
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,20 +30,6 @@ class Estimate:
     upper: float
     n: int
     effective: float
-
-
-def effective_size(weights: Sequence[float]) -> float:
-    """Kish's effective sample size, (sum w)^2 / sum w^2, in [1, n]; 0 of nothing.
-
-    >>> effective_size([1.0, 1.0, 2.0])
-    2.6666666666666665
-
-    Raises:
-        ValueError: a weight is not a finite number > 0.
-
-    """
-    w = _weights(weights)
-    return float(w.sum() ** 2 / (w**2).sum()) if len(w) else 0.0
 
 
 def horvitz_thompson(
@@ -72,8 +58,8 @@ def horvitz_thompson(
 def hajek(values: Sequence[float], probabilities: Sequence[float], confidence: float = 0.95) -> Estimate:
     """The weighted mean sum(y/p)/sum(1/p) (Hájek 1971); the variance is that of its linearisation.
 
-    Bounded by the values, and biased only in the order of 1/n. For shares use :func:`weighted_proportion`, whose
-    interval holds where all rows agree.
+    Bounded by the values, and biased only in the order of 1/n. For shares use
+    :func:`drift.quality.weighted_proportion`, whose interval holds where all rows agree.
 
     Raises:
         ValueError: lengths differ, or a probability is not in (0, 1].
@@ -83,38 +69,7 @@ def hajek(values: Sequence[float], probabilities: Sequence[float], confidence: f
     if not len(y):
         return Estimate(value=math.nan, lower=math.nan, upper=math.nan, n=0, effective=0.0)
     mean = float((w * y).sum() / w.sum())
-    return _estimate(mean, _deviation(y, w, mean), len(y), w, confidence)
-
-
-def weighted_proportion(hits: Sequence[bool], weights: Sequence[float], confidence: float = 0.95) -> Proportion:
-    """A weighted share with the interval of Korn & Graubard (Survey Methodology 24, 1998).
-
-    The interval is Clopper and Pearson's for the number of equally weighted rows that would have the same variance, at
-    most Kish's: rare hits of large weight, which have not been seen yet, are in no variance. Equal weights give
-    exactly :func:`drift.quality.proportion`.
-
-    Raises:
-        ValueError: lengths differ, a weight is not a finite number > 0, or ``confidence`` is not in (0, 1).
-
-    """
-    from scipy.special import betaincinv
-
-    w, y = _weights(weights), np.asarray(hits, dtype=np.float64)
-    if len(w) != len(y):
-        raise ValueError(f"{len(w)} weights for {len(y)} rows")
-    if not len(y) or (w == w[0]).all():
-        return proportion(int(y.sum()), len(y), confidence)
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}: it must be in (0, 1)")
-    share = float((w * y).sum() / w.sum())
-    size = effective_size(w.tolist())
-    deviation = _deviation(y, w, share)
-    if deviation > 0:
-        size = min(size, share * (1.0 - share) / deviation**2)
-    successes, tail = share * size, (1.0 - confidence) / 2.0
-    lower = float(betaincinv(successes, size - successes + 1, tail)) if y.any() else 0.0
-    upper = float(betaincinv(successes + 1, size - successes, 1.0 - tail)) if not y.all() else 1.0
-    return Proportion(value=share, lower=lower, upper=upper, n=len(y))
+    return _estimate(mean, standard_error(y, w, mean), len(y), w, confidence)
 
 
 def stratum_weights(probabilities: Sequence[float], audit: Sequence[bool]) -> list[float]:
@@ -149,21 +104,6 @@ def _pair(values: Sequence[float], probabilities: Sequence[float]) -> tuple[Floa
     if not ((p > 0) & (p <= 1)).all():
         raise ValueError("probabilities must be in (0, 1]")
     return y, 1.0 / p
-
-
-def _weights(weights: Sequence[float]) -> Floats:
-    w = np.asarray(weights, dtype=np.float64)
-    if not (np.isfinite(w) & (w > 0)).all():
-        raise ValueError("weights must be finite and > 0")
-    return w
-
-
-def _deviation(y: Floats, w: Floats, mean: float) -> float:
-    """Standard error of the weighted mean, from the residuals, with the small-sample factor n/(n-1)."""
-    n = len(y)
-    if n < 2:
-        return math.nan
-    return math.sqrt(n / (n - 1) * float((w**2 * (y - mean) ** 2).sum())) / float(w.sum())
 
 
 def _estimate(mean: float, deviation: float, n: int, w: Floats, confidence: float) -> Estimate:

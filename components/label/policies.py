@@ -131,6 +131,16 @@ def _capped(wanted: Floats, total: float) -> Floats:
     return chances
 
 
+def representative(policy: Policy, workload: str, input_id: str, probability: float, audit: bool) -> bool:
+    """Whether a label belongs to a uniform sample of the traffic: for statistics that know no weights.
+
+    Of the audit slice all labels do. Of the others one that had the chance p is kept with the chance q/p, where q is
+    the least that the policy gives (``share * floor``): together each was kept with q. Under ``all`` that is every one.
+    """
+    least = {"all": 1.0, "random": policy.share}.get(policy.kind, policy.share * policy.floor)
+    return audit or bucket(workload, "representative", input_id) < least / probability
+
+
 def margin(scores: Scores) -> Floats:
     """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale."""
     return np.array([_margin(s) for s in scores[0]])
