@@ -38,7 +38,7 @@ def horvitz_thompson(
     """The mean over ``population`` inputs of which those with ``values`` were drawn: sum(y/p)/N.
 
     Unbiased whatever the probabilities (Horvitz & Thompson, JASA 1952), but it varies with the number that was drawn:
-    :func:`hajek` is nearly always closer.
+    :func:`hajek` is closer, except for values that are in proportion to the probabilities.
 
     Raises:
         ValueError: lengths differ, a probability is not in (0, 1], or more were drawn than there are.

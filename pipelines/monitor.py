@@ -20,8 +20,8 @@ from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.label.decode import decoder
-from components.label.policies import representative
-from components.snapshot.table import soft_of
+from components.label.policies import least_chance, representative
+from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, TopicPartition
 from components.student.runtime import Student
@@ -77,8 +77,7 @@ class Monitor:
             except RecordError as error:
                 log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
                 continue
-            new = self._student is not None and label.labelled_at > self._trained_until
-            if self._student is not None and new and self._typical(label.input.id, label.probability, label.audit):
+            if self._student is not None and label.labelled_at > self._trained_until and self._counts(label):
                 self._add(self._student, label)
         if records:
             positions = {_name(p): offset for p, offset in self._consumer.positions().items()}
@@ -132,17 +131,13 @@ class Monitor:
         """
         windows = {w.digest: w for w in self.store.windows(self.spec.name)}
         tables = [read(windows[d].uri, d).to_pylist() for d in student.card.snapshots if d in windows]
-        kept = [r for t in tables for r in t if self._typical(r["input_id"], r["probability"], r["audit"])]
-        rows = sorted(kept, key=lambda r: float(r["time"]), reverse=True)
+        chosen = [r for t in tables for r in representatives(self.spec, t)]
+        rows = sorted(chosen, key=lambda r: float(r["time"]), reverse=True)
         held = [r for r in rows if r["split"] == "holdout"][: self.spec.monitor.reference]
         short = self.spec.monitor.reference - len(held)
         learnt = [r for r in rows if r["split"] != "holdout"][:short]
         for row in (*held, *learnt):
             yield self._row(student, row["payload"], soft_of(row["soft"]))
-
-    def _typical(self, input_id: str, probability: float, audit: bool) -> bool:
-        """Whether a label counts: what a policy prefers would look like drift."""
-        return representative(self.spec.label.policy, self.spec.name, input_id, probability, audit)
 
     def _row(self, student: Student, payload: bytes, soft: SoftLabel) -> Row:
         decoded = self._decode(payload)
@@ -151,6 +146,11 @@ class Monitor:
         if soft.task == "classification":
             described["answer"] = answer.label
         return described | {"teacher_entropy": soft.entropy, "student_entropy": answer.entropy}
+
+    def _counts(self, label: Label) -> bool:
+        """Whether the label is of a representative part: what a policy prefers would look like drift."""
+        least = least_chance(self.spec.label.policy)
+        return representative(least, self.spec.name, label.input.id, label.probability, label.audit)
 
     def _add(self, student: Student, label: Label) -> None:
         try:

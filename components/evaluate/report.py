@@ -10,7 +10,7 @@ from components.contracts.spec import Spec, build
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
 from components.label.decode import decoder
-from components.label.policies import representative
+from components.snapshot.table import representatives
 from components.snapshot.window import read
 from drift.evidently_report import write
 from drift.monitor import DriftVerdict, Reference
@@ -61,13 +61,11 @@ def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
     decode, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
     out: Columns = {}
     for window in windows:
-        table = read(window.uri, window.digest)
-        how = zip(*(table[name].to_pylist() for name in ("input_id", "probability", "audit")), strict=True)
-        table = table.filter([representative(spec.label.policy, spec.name, *chosen) for chosen in how])
-        for payload in table["payload"].to_pylist():
-            for name, value in featuriser.describe(decode(payload)).items():
+        rows = representatives(spec, read(window.uri, window.digest).to_pylist())
+        for row in rows:
+            for name, value in featuriser.describe(decode(row["payload"])).items():
                 out.setdefault(name, []).append(value)
         if spec.task == "classification":
-            out.setdefault("teacher_label", []).extend(table["label"].to_pylist())
-        out.setdefault("teacher_entropy", []).extend(table["entropy"].to_pylist())
+            out.setdefault("teacher_label", []).extend(row["label"] for row in rows)
+        out.setdefault("teacher_entropy", []).extend(row["entropy"] for row in rows)
     return out

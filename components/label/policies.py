@@ -131,13 +131,18 @@ def _capped(wanted: Floats, total: float) -> Floats:
     return chances
 
 
-def representative(policy: Policy, workload: str, input_id: str, probability: float, audit: bool) -> bool:
+def least_chance(policy: Policy, seen: Sequence[float] = ()) -> float:
+    """The least chance that the policy gives while it has a budget, or the least of those ``seen`` if that is more."""
+    planned = {"all": 1.0, "random": policy.share}.get(policy.kind, policy.share * policy.floor)
+    return max(planned, min(seen, default=0.0))
+
+
+def representative(least: float, workload: str, input_id: str, probability: float, audit: bool) -> bool:
     """Whether a label belongs to a uniform sample of the traffic: for statistics that know no weights.
 
-    Of the audit slice all labels do. Of the others one that had the chance p is kept with the chance q/p, where q is
-    the least that the policy gives (``share * floor``): together each was kept with q. Under ``all`` that is every one.
+    Of the audit slice all labels do. Of the others one that had the chance p is kept with the chance ``least`` / p, so
+    that together each input was kept with ``least`` (those that a spent budget gave less than that apart).
     """
-    least = {"all": 1.0, "random": policy.share}.get(policy.kind, policy.share * policy.floor)
     return audit or bucket(workload, "representative", input_id) < least / probability
 
 

@@ -10,6 +10,8 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Label, SoftLabel, Truth, content_hash
+from components.contracts.spec import Spec
+from components.label.policies import least_chance, representative
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +81,13 @@ def completed(table: pa.Table) -> pa.Table:
             column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
             table = table.append_column(snapshot_schema().field(name), column)
     return table
+
+
+def representatives(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a snapshot that are a uniform sample of the traffic, whatever the policy preferred."""
+    chances = [row["probability"] for row in rows if not row["audit"]]
+    least = least_chance(spec.label.policy, chances)
+    return [r for r in rows if representative(least, spec.name, r["input_id"], r["probability"], r["audit"])]
 
 
 def _labelling(label: Label) -> dict[str, Any]:

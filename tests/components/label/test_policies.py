@@ -6,8 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
+from components.contracts.sampling import bucket
 from components.contracts.spec import Policy
-from components.label.policies import decide, entropy, margin, probabilities, vote_entropy
+from components.label.policies import (
+    decide,
+    entropy,
+    least_chance,
+    margin,
+    probabilities,
+    representative,
+    vote_entropy,
+)
+from drift.quality import weighted_proportion
 from drift.reweight import hajek
 
 KINDS = ("all", "random", "margin", "entropy", "committee")
@@ -31,6 +41,9 @@ def answers(seed, n):
 
 IDS = [f"i{k}" for k in range(60)]
 SCORES = answers(0, len(IDS))
+CROWD = [f"c{k}" for k in range(1_200)]
+CROWD_SCORES = answers(1, len(CROWD))
+WRONG = (np.random.default_rng(3).random(len(CROWD)) < margin(CROWD_SCORES)).astype(float)
 
 
 # What every policy has to keep
@@ -72,20 +85,21 @@ class TestEveryPolicy:
 
     def test_reweighted_the_labels_tell_the_mean_of_all_inputs(self, kind, remaining, scores):
         # Skewed: what the student is unsure of is wrong far more often, so that plain means over labels are off.
-        doubts = margin(SCORES)
-        wrong = (np.random.default_rng(3).random(len(IDS)) < doubts).astype(float)
-        means, covered, rounds = [], 0, 400
+        rounds, target = 60, WRONG.mean()
+        found = decide(self.policy(kind), CROWD, CROWD_SCORES if scores else None, remaining * 20, 0)
+        chances = [d.probability for d in found]
+        means, covered = [], 0
         for seed in range(rounds):
-            found = decide(self.policy(kind), IDS, scores, remaining, seed)
-            kept = [i for i, d in enumerate(found) if d.label]
-            if len(kept) < 2:
-                continue
-            estimate = hajek([wrong[i] for i in kept], [found[i].probability for i in kept])
-            means.append(estimate.value)
-            covered += estimate.lower - 1e-12 <= wrong.mean() <= estimate.upper + 1e-12
-        error = np.std(means) / math.sqrt(len(means))
-        assert abs(np.mean(means) - wrong.mean()) <= 4 * error + 0.02
-        assert covered / len(means) > 0.9
+            kept = [i for i, name in enumerate(CROWD) if bucket("", f"label {seed}", name) < chances[i]]
+            if seed == 0:
+                assert kept == [i for i, d in enumerate(found) if d.label]
+            weights = [1 / chances[i] for i in kept]
+            share = weighted_proportion([WRONG[i] > 0 for i in kept], weights)
+            assert share.value == pytest.approx(hajek(WRONG[kept], [chances[i] for i in kept]).value)
+            means.append(share.value)
+            covered += share.lower <= target <= share.upper
+        assert np.mean(means) == pytest.approx(target, abs=4 * np.std(means) / math.sqrt(rounds) + 1e-3)
+        assert covered >= 53
 
 
 def test_plain_means_over_uncertain_labels_are_off_and_reweighted_ones_are_not():
@@ -163,6 +177,17 @@ def test_chances_are_chances_and_keep_the_budget(doubts, share, floor, remaining
     found = probabilities(policy, len(doubts), np.array(doubts), remaining, typical)
     assert ((found > 0) & (found <= 1)).all()
     assert found.sum() <= remaining * (1 + 1e-9)
+
+
+def test_a_representative_part_is_kept_evenly():
+    policy = Policy(kind="margin", share=0.4, floor=0.25)
+    least = least_chance(policy)
+    assert least == pytest.approx(0.1)
+    assert (least_chance(policy, [0.5, 0.3]), least_chance(Policy()), least_chance(Policy(), [0.2])) == (0.3, 1.0, 1.0)
+    kept = {p: sum(representative(least, "w", f"i{k}", p, False) for k in range(4_000)) for p in (0.1, 0.2, 1.0)}
+    assert kept[0.1] == 4_000
+    assert (kept[0.2] * 0.2 / 400, kept[1.0] / 400) == pytest.approx((1.0, 1.0), abs=0.2)
+    assert all(representative(least, "w", f"i{k}", 1.0, True) for k in range(100))
 
 
 def test_impossible_draws_are_refused():
