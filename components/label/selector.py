@@ -171,7 +171,6 @@ class Selector:
         salt, part = f"grant {self.spec.seed}", granted / len(chosen)
         order = sorted(chosen, key=lambda i: bucket(self.spec.name, salt, inputs[i].id))
         for place, i in enumerate(order):
-            changes = {"probability": decisions[i].probability * part}
-            if place >= granted:
-                changes |= {"label": False, "reason": "exhausted"}
-            decisions[i] = msgspec.structs.replace(decisions[i], **changes)
+            thinned = msgspec.structs.replace(decisions[i], probability=decisions[i].probability * part)
+            kept = place < granted
+            decisions[i] = thinned if kept else msgspec.structs.replace(thinned, label=False, reason="exhausted")

@@ -93,7 +93,7 @@ def traffic(pool, intents, n, chance):
     return pool.take(chance.choice(len(intents), n, replace=False, p=odds / odds.sum()))
 
 
-def train(pool, classes, seed, epochs=20, rate=0.005):
+def train(pool, classes, seed, epochs=12, rate=0.005):
     torch.manual_seed(seed)
     net = StudentNet(buckets=8_192, dim=32, hidden=96, outputs=len(classes), normalise=True)
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
