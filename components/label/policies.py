@@ -77,7 +77,7 @@ def decide(
     name = "random" if blind else policy.kind
     decisions = []
     for input_id, chance in zip(ids, chances.tolist(), strict=True):
-        drawn = bucket("", f"label {seed}", input_id) < chance
+        drawn = chance >= 1.0 or bucket("", f"label {seed}", input_id) < chance
         reason: Reason = "drawn" if drawn else "not_drawn"
         if blind:
             reason = "drawn_without_student" if drawn else "not_drawn_without_student"
