@@ -16,13 +16,16 @@ from drift.quality import (
     per_slice,
     proportion,
     rmse,
+    weighted_proportion,
 )
+from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
 
 __all__ = [
     "ColumnFinding",
     "Criterion",
     "DriftVerdict",
     "EProcess",
+    "Estimate",
     "Finding",
     "Proportion",
     "Reference",
@@ -32,10 +35,14 @@ __all__ = [
     "agreement",
     "assess",
     "expected_calibration_error",
+    "hajek",
+    "horvitz_thompson",
     "mae",
     "per_slice",
     "proportion",
     "rmse",
     "shannon",
+    "stratum_weights",
     "summarise",
+    "weighted_proportion",
 ]

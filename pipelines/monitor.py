@@ -1,9 +1,9 @@
 """The monitors: each window of labelled inputs against what the champion was trained on.
 
 Two verdicts are taken of a window, each with half of the spec's alpha: ``drift`` over the payload's descriptors and
-the mix of the champion's answers, and ``entropy`` over the entropy of the teacher's soft labels and of the
-champion's. Windows follow each other by a half. A kind alarms once for each champion: the trigger holds the alarm
-until another champion serves, and the new reference arms it again.
+the mix of the champion's answers, and ``entropy`` over the entropy of the teacher's soft labels and of the champion's.
+Of labels that a policy chose a representative part is looked at. Windows follow each other by a half. A kind alarms
+once for each champion: the trigger holds the alarm until another champion serves, and the new reference arms it again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.label.decode import decoder
-from components.snapshot.table import soft_of
+from components.label.policies import least_chance, representative
+from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, TopicPartition
 from components.student.runtime import Student
@@ -76,7 +77,7 @@ class Monitor:
             except RecordError as error:
                 log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
                 continue
-            if self._student is not None and label.labelled_at > self._trained_until:
+            if self._student is not None and label.labelled_at > self._trained_until and self._counts(label):
                 self._add(self._student, label)
         if records:
             positions = {_name(p): offset for p, offset in self._consumer.positions().items()}
@@ -130,7 +131,8 @@ class Monitor:
         """
         windows = {w.digest: w for w in self.store.windows(self.spec.name)}
         tables = [read(windows[d].uri, d).to_pylist() for d in student.card.snapshots if d in windows]
-        rows = sorted((r for table in tables for r in table), key=lambda r: float(r["time"]), reverse=True)
+        chosen = [r for t in tables for r in representatives(self.spec, t)]
+        rows = sorted(chosen, key=lambda r: float(r["time"]), reverse=True)
         held = [r for r in rows if r["split"] == "holdout"][: self.spec.monitor.reference]
         short = self.spec.monitor.reference - len(held)
         learnt = [r for r in rows if r["split"] != "holdout"][:short]
@@ -144,6 +146,11 @@ class Monitor:
         if soft.task == "classification":
             described["answer"] = answer.label
         return described | {"teacher_entropy": soft.entropy, "student_entropy": answer.entropy}
+
+    def _counts(self, label: Label) -> bool:
+        """Whether the label is of a representative part: what a policy prefers would look like drift."""
+        least = least_chance(self.spec.label.policy)
+        return representative(least, self.spec.name, label.input.id, label.probability, label.audit)
 
     def _add(self, student: Student, label: Label) -> None:
         try:

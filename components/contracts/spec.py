@@ -207,15 +207,49 @@ class Consent(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allowed: tuple[str, ...] = ()
 
 
+class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which inputs the teacher labels, beside those of the audit slice and those whose callers wait.
+
+    ``all``; ``random``: each with the chance ``share``; ``margin``, ``entropy``, ``committee``: the likelier the less
+    sure the student (for ``committee``: champion, candidate and previous) is of an input, with the mean chance
+    ``share``. ``floor`` is the part of that chance that every input has however sure the student is of it: with less,
+    fewer labels go to inputs that teach nothing, but estimates over labels get wider.
+    """
+
+    kind: Literal["all", "random", "margin", "entropy", "committee"] = "all"
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    floor: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
+
+
+class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much the teacher may cost in an hour and in a day of UTC; None: no limit.
+
+    A call is one input that the teacher labels. ``unit``: ``calls``, or ``money`` in the currency of the teacher's cost
+    per call. ``reserve``: the part of every limit that only audited inputs and those whose callers wait may use.
+    ``paced``: spread what is left evenly over the time that is left; without it the first inputs of an hour get it all.
+    """
+
+    per_hour: Positive | None = None
+    per_day: Positive | None = None
+    unit: Literal["calls", "money"] = "calls"
+    reserve: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    paced: bool = True
+
+
 class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The labeler. ``batch``: inputs per call of the teacher; ``linger_seconds``: longest wait to fill one.
 
-    ``remember``: how many labelling keys are kept so that repeated content is not labelled again.
+    ``remember``: how many labelling keys are kept so that repeated content is not labelled again. ``audit_share``:
+    share of the inputs that are labelled whatever the policy says (by a hash of the input id, so that it can be
+    recomputed) and never learnt from: estimates over them need no model of how the others were chosen.
     """
 
     batch: Count = 32
     linger_seconds: Annotated[float, Meta(ge=0.0)] = 0.1
     remember: Count = 200_000
+    audit_share: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
+    policy: Policy = Policy()
+    budget: Budget = Budget()
 
 
 class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

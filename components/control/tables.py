@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Boolean, Float, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -157,3 +168,30 @@ class ReviewRow(Base):
     publisher: Mapped[str | None] = mapped_column(String(64), nullable=True)
     publisher_until: Mapped[float | None] = mapped_column(Float, nullable=True)
     published_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+
+
+class SpendingRow(Base):
+    """What labelling has cost in one hour or day (``start``: Unix seconds, UTC), open reservations included.
+
+    ``money`` is in billionths of the currency; ``skipped`` counts the inputs that the budget kept from the teacher.
+    """
+
+    __tablename__ = "label_spending"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    period: Mapped[str] = mapped_column(String(8), primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    money: Mapped[int] = mapped_column(BigInteger)
+    skipped: Mapped[int] = mapped_column(BigInteger)
+
+
+class ReservationRow(Base):
+    """A reservation that is not settled yet: its labeler is at work, or died and leaves it spent."""
+
+    __tablename__ = "label_reservations"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    workload: Mapped[str] = mapped_column(String(64), index=True)
+    hour: Mapped[int] = mapped_column(BigInteger)
+    day: Mapped[int] = mapped_column(BigInteger)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    money: Mapped[int] = mapped_column(BigInteger)

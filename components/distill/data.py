@@ -5,8 +5,8 @@ Shapes: N rows, L ids of the longest one, C classes (2 for regression).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +20,11 @@ from components.distill.replay import balanced_sample
 from components.label.decode import decoder
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
+from drift.reweight import stratum_weights
 
-COLUMNS = ["input_id", "payload", "teacher", "soft", "truth_label", "truth_value", "split"]
+COLUMNS = [
+    "input_id", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
+]  # fmt: skip
 
 MIN_SCALE = 1e-3
 """Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
@@ -32,11 +35,20 @@ NO_TRUTH = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of snapshots: payloads as they came, soft labels, and truth where it is known."""
+    """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
+
+    ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
+    same.
+    """
 
     payloads: list[bytes]
     soft: list[SoftLabel]
     truth: list[str | float | None]
+    weights: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            object.__setattr__(self, "weights", [1.0] * len(self.payloads))
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -47,11 +59,15 @@ class Rows:
             payloads=[self.payloads[i] for i in indices],
             soft=[self.soft[i] for i in indices],
             truth=[self.truth[i] for i in indices],
+            weights=[self.weights[i] for i in indices],
         )
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(
-            payloads=self.payloads + other.payloads, soft=self.soft + other.soft, truth=self.truth + other.truth
+            payloads=self.payloads + other.payloads,
+            soft=self.soft + other.soft,
+            truth=self.truth + other.truth,
+            weights=self.weights + other.weights,
         )
 
 
@@ -94,8 +110,14 @@ def replayable(spec: Spec, windows: Sequence[WindowRow]) -> list[WindowRow]:
     return [w for w in windows[:-1] if w.manifest["teacher"] == teacher]
 
 
-def window_rows(window: WindowRow, split: Literal["train", "holdout"], task: Task, teacher: str) -> Rows:
-    """One side of a snapshot; the other side's content is not looked at.
+def window_rows(
+    window: WindowRow,
+    split: Literal["train", "holdout"],
+    task: Task,
+    teacher: str,
+    without: Collection[str] = (),
+) -> Rows:
+    """One side of a snapshot, less the contents (hashes) ``without``; the other side's content is not looked at.
 
     Raises:
         ProvenanceError: a row's label, on either side, was not made by ``teacher``.
@@ -106,16 +128,34 @@ def window_rows(window: WindowRow, split: Literal["train", "holdout"], task: Tas
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
-    kept = table.filter([s == split for s in table["split"].to_pylist()])
+    sides = zip(table["split"].to_pylist(), table["content"].to_pylist(), strict=True)
+    kept = table.filter([side == split and content not in without for side, content in sides])
     return Rows(
         payloads=kept["payload"].to_pylist(),
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],
         truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
+        weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
     )
+
+
+def audited_contents(windows: Sequence[WindowRow]) -> set[str]:
+    """Hashes of the contents that any of the windows has in its audit slice.
+
+    Raises:
+        ArtifactError: a snapshot is missing or not what was frozen.
+
+    """
+    found: set[str] = set()
+    for window in windows:
+        table = read(window.uri, window.digest).select(["content", "audit"])
+        found.update(table.filter(table["audit"])["content"].to_pylist())
+    return found
 
 
 def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Rows, Rows]:
     """The newest window's training rows, and a class-balanced replay of the older ones'.
+
+    What any of them has in its audit slice is not learnt from, under whatever input it came again.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -123,10 +163,12 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Ro
 
     """
     teacher = declared_teacher(spec, windows)
-    new = window_rows(windows[-1], "train", spec.task, teacher)
+    older = replayable(spec, windows) if spec.student.replay_rows else []
+    audited = audited_contents([*older, windows[-1]])
+    new = window_rows(windows[-1], "train", spec.task, teacher, audited)
     old = Rows(payloads=[], soft=[], truth=[])
-    for window in replayable(spec, windows) if spec.student.replay_rows else ():
-        old = old + window_rows(window, "train", spec.task, teacher)
+    for window in older:
+        old = old + window_rows(window, "train", spec.task, teacher, audited)
     kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
     return new, old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from components.contracts.records import SoftLabel, Task
 from components.distill.data import Rows
-from drift.quality import accuracy, agreement, expected_calibration_error, mae, per_slice, proportion, rmse
+from drift.quality import accuracy, agreement, expected_calibration_error, mae, per_slice, rmse, weighted_proportion
 
 SLICE_SUPPORT = 10
 """Rows that a class needs before its accuracy is looked at by itself."""
@@ -29,11 +29,11 @@ class Judged:
     rows: Rows
     answers: list[SoftLabel]
 
-    def known(self) -> tuple[list[SoftLabel], list[SoftLabel], list[Any]]:
-        """Answers, soft labels and truths of the rows whose truth is known."""
-        triples = zip(self.answers, self.rows.soft, self.rows.truth, strict=True)
-        kept = [(a, s, t) for a, s, t in triples if t is not None]
-        return [a for a, _, _ in kept], [s for _, s, _ in kept], [t for _, _, t in kept]
+    def known(self) -> tuple[list[SoftLabel], list[SoftLabel], list[Any], list[float]]:
+        """Answers, soft labels, truths and weights of the rows whose truth is known."""
+        rows = self.rows.take([i for i, t in enumerate(self.rows.truth) if t is not None])
+        answers = [a for a, t in zip(self.answers, self.rows.truth, strict=True) if t is not None]
+        return answers, rows.soft, rows.truth, rows.weights
 
 
 def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
@@ -41,15 +41,19 @@ def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
 
     Classification: ``accuracy``, ``ece``, ``teacher_accuracy``, ``worst_slice_accuracy`` (over the true classes with
     at least :data:`SLICE_SUPPORT` rows), ``agreement`` with the teacher and its lower 95 % bound. Regression:
-    ``rmse`` and ``mae`` in the target's unit, ``agreement`` (within :data:`CLOSE` of the teacher's scales).
+    ``rmse`` and ``mae`` in the target's unit, ``agreement`` (within :data:`CLOSE` of the teacher's scales). Rows count
+    by their weights, so that what was labelled with a smaller chance says more: all are measures of the traffic.
     """
-    answers, teacher, truth = judged.known()
+    answers, teacher, truth, weights = judged.known()
     out: Measurements = {"rows": float(len(judged.rows)), "truth_rows": float(len(truth))}
     out |= _agreement(task, judged, min_rows)
     if task == "regression":
         values = [_value(a) for a in answers]
         enough = len(truth) >= min_rows
-        return out | {"rmse": rmse(values, truth) if enough else None, "mae": mae(values, truth) if enough else None}
+        return out | {
+            "rmse": rmse(values, truth, weights) if enough else None,
+            "mae": mae(values, truth, weights) if enough else None,
+        }
     names = ("accuracy", "ece", "teacher_accuracy", "worst_slice_accuracy")
     if len(truth) < min_rows:
         return out | dict.fromkeys(names)
@@ -57,24 +61,24 @@ def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
     right = [label == t for label, t in zip(labels, truth, strict=True)]
     slices = slice_accuracies(judged)
     return out | {
-        "accuracy": accuracy(labels, truth).value,
-        "ece": expected_calibration_error([a.confidence for a in answers], right),
-        "teacher_accuracy": accuracy([s.label for s in teacher], truth).value,
+        "accuracy": accuracy(labels, truth, weights=weights).value,
+        "ece": expected_calibration_error([a.confidence for a in answers], right, weights=weights),
+        "teacher_accuracy": accuracy([s.label for s in teacher], truth, weights=weights).value,
         "worst_slice_accuracy": min(slices.values()) if slices else None,
     }
 
 
 def _agreement(task: Task, judged: Judged, min_rows: int) -> Measurements:
-    answers, soft = judged.answers, judged.rows.soft
+    answers, soft, weights = judged.answers, judged.rows.soft, judged.rows.weights
     if len(soft) < min_rows:
         return {"agreement": None, "agreement_lower": None}
     if task == "regression":
         close = [
             abs(_value(a) - _value(s)) <= CLOSE * float(s.scale or 0.0) for a, s in zip(answers, soft, strict=True)
         ]
-        share = proportion(sum(close), len(close))
+        share = weighted_proportion(close, weights)
     else:
-        share = agreement([a.label for a in answers], [s.label for s in soft])
+        share = agreement([a.label for a in answers], [s.label for s in soft], weights=weights)
     return {"agreement": share.value, "agreement_lower": share.lower}
 
 
@@ -84,8 +88,8 @@ def _value(soft: SoftLabel) -> float:
 
 def slice_accuracies(judged: Judged) -> dict[str, float]:
     """Accuracy on every true class that has at least :data:`SLICE_SUPPORT` rows."""
-    answers, _, truth = judged.known()
-    shares = per_slice([a.label for a in answers], truth, truth, min_support=SLICE_SUPPORT)
+    answers, _, truth, weights = judged.known()
+    shares = per_slice([a.label for a in answers], truth, truth, min_support=SLICE_SUPPORT, weights=weights)
     return {str(name): share.value for name, share in shares.items()}
 
 
@@ -95,14 +99,15 @@ def loss(task: Task, candidate: Judged, champion: Judged, min_rows: int) -> floa
     Classification: the champion's accuracy less the candidate's. Regression: the relative rise of the root mean
     squared error.
     """
-    ours, _, truth = candidate.known()
-    theirs, _, _ = champion.known()
+    ours, _, truth, weights = candidate.known()
+    theirs, _, _, _ = champion.known()
     if len(truth) < min_rows:
         return None
     if task == "regression":
-        before, after = (float(rmse([_value(a) for a in x], truth) or 0.0) for x in (theirs, ours))
+        before, after = (float(rmse([_value(a) for a in x], truth, weights) or 0.0) for x in (theirs, ours))
         return (after - before) / max(before, LEAST_ERROR)
-    return accuracy([a.label for a in theirs], truth).value - accuracy([a.label for a in ours], truth).value
+    before, after = (accuracy([a.label for a in x], truth, weights=weights).value for x in (theirs, ours))
+    return before - after
 
 
 def pooled(holdouts: Sequence[Rows], min_rows: int) -> list[Rows]:
@@ -133,8 +138,8 @@ def forgetting(task: Task, pairs: Sequence[tuple[Judged, Judged]], min_rows: int
 
 
 def confusion(judged: Judged) -> dict[str, Any]:
-    """``labels`` in alphabetical order, and ``matrix``: rows are the truth, columns the student's answer."""
-    answers, _, truth = judged.known()
+    """``labels`` in alphabetical order, and ``matrix`` of counts: rows are the truth, columns the student's answer."""
+    answers, _, truth, _ = judged.known()
     labels = sorted({a.label for a in answers} | {str(t) for t in truth})
     place = {name: i for i, name in enumerate(labels)}
     matrix = [[0] * len(labels) for _ in labels]

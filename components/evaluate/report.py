@@ -10,6 +10,7 @@ from components.contracts.spec import Spec, build
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
 from components.label.decode import decoder
+from components.snapshot.table import representatives
 from components.snapshot.window import read
 from drift.evidently_report import write
 from drift.monitor import DriftVerdict, Reference
@@ -24,7 +25,7 @@ def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple
     """Write Evidently's report of the newest window as ``drift.html`` and ``drift.json`` under the URI ``folder``.
 
     The reference are the newest of the older windows that together have ``spec.monitor.reference`` rows, or all.
-    Returns both URIs and our own verdict, which stands in the JSON file too; empty without an older window.
+    Returns both URIs and our own verdict, which stands in the JSON file too; empty where there is nothing to compare.
     """
     import pandas as pd
 
@@ -36,10 +37,12 @@ def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple
         if sum(w.rows for w in older) >= spec.monitor.reference:
             break
     reference, current = columns(spec, older), columns(spec, windows[-1:])
+    if not reference or not current or not (rows := len(current["teacher_entropy"])):
+        return "", "", None
     monitor = spec.monitor
     verdict = Reference.fit(
         reference,
-        window=windows[-1].rows,
+        window=rows,
         alpha=monitor.alpha,
         min_effect=monitor.min_effect,
         resamples=monitor.resamples,
@@ -54,15 +57,15 @@ def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple
 
 
 def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
-    """Descriptors of all inputs of ``windows`` and :data:`LABEL_COLUMNS`, by column."""
+    """Descriptors of a representative part of the inputs of ``windows``, and :data:`LABEL_COLUMNS`, by column."""
     decode, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
     out: Columns = {}
     for window in windows:
-        table = read(window.uri, window.digest)
-        for payload in table["payload"].to_pylist():
-            for name, value in featuriser.describe(decode(payload)).items():
+        rows = representatives(spec, read(window.uri, window.digest).to_pylist())
+        for row in rows:
+            for name, value in featuriser.describe(decode(row["payload"])).items():
                 out.setdefault(name, []).append(value)
         if spec.task == "classification":
-            out.setdefault("teacher_label", []).extend(table["label"].to_pylist())
-        out.setdefault("teacher_entropy", []).extend(table["entropy"].to_pylist())
+            out.setdefault("teacher_label", []).extend(row["label"] for row in rows)
+        out.setdefault("teacher_entropy", []).extend(row["entropy"] for row in rows)
     return out

@@ -10,6 +10,8 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Label, SoftLabel, Truth, content_hash
+from components.contracts.spec import Spec
+from components.label.policies import least_chance, representative
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,7 @@ def soft_of(text: str) -> SoftLabel:
 
 
 def snapshot_schema() -> pa.Schema:
-    """The columns of a snapshot; times are Unix seconds, entropy is in nats."""
+    """The columns of a snapshot; times are Unix seconds, entropy is in nats, how a row was chosen as in its label."""
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
@@ -42,6 +44,7 @@ def snapshot_schema() -> pa.Schema:
         ("label_key", text), ("teacher", text), ("space", text), ("soft", text), ("label", text),
         ("confidence", number), ("entropy", number), ("labelled_at", number),
         ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
+        ("policy", text), ("probability", number), ("audit", pa.bool_()),
     ])  # fmt: skip
 
 
@@ -49,6 +52,7 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
     """The snapshot of ``labels`` in the order of (time, input id, label key), with what is known of their truth.
 
     ``truths`` gives ``truth_label``, ``truth_value`` and ``truth_known_at`` by input id.
+    The whole audit slice is holdout.
     """
     import pyarrow as pa
 
@@ -61,9 +65,29 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
             "payload": label.input.payload, "content": content,
             **_labelling(label),
             "truth_label": truth.get("truth_label"), "truth_value": truth.get("truth_value"),
-            "truth_known_at": truth.get("truth_known_at"), "split": split_of(content, holdout_share),
+            "truth_known_at": truth.get("truth_known_at"),
+            "split": "holdout" if label.audit else split_of(content, holdout_share),
+            "policy": label.policy, "probability": label.probability, "audit": label.audit,
         })  # fmt: skip
     return pa.Table.from_pylist(rows, schema=snapshot_schema())
+
+
+def completed(table: pa.Table) -> pa.Table:
+    """A snapshot from before rows said how they were chosen, with what was true of all of them then."""
+    import pyarrow as pa
+
+    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False)):
+        if name not in table.schema.names:
+            column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
+            table = table.append_column(snapshot_schema().field(name), column)
+    return table
+
+
+def representatives(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a snapshot that are a uniform sample of the traffic, whatever the policy preferred."""
+    chances = [row["probability"] for row in rows if not row["audit"]]
+    least = least_chance(spec.label.policy, chances)
+    return [r for r in rows if representative(least, spec.name, r["input_id"], r["probability"], r["audit"])]
 
 
 def _labelling(label: Label) -> dict[str, Any]:

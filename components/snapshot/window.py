@@ -22,6 +22,7 @@ from components.snapshot.features import FeatureRepo
 from components.snapshot.reading import Reading, read_new
 from components.snapshot.table import (
     Descriptors,
+    completed,
     input_table,
     label_table,
     parquet_bytes,
@@ -134,7 +135,7 @@ def read(uri: str, digest: str) -> pa.Table:
 
     data = get_bytes(uri, digest)
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = completed(pq.read_table(io.BytesIO(data)))
     except pa.ArrowInvalid as error:
         raise ArtifactError(uri, f"is not Parquet: {error}") from error
     if not table.schema.equals(snapshot_schema()):
@@ -220,4 +221,5 @@ def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, 
         "duplicates": harvest.duplicates,
         "with_truth": table.num_rows - table["truth_known_at"].null_count,
         "holdout_rows": table["split"].to_pylist().count("holdout"),
+        "audit_rows": sum(table["audit"].to_pylist()),
     }

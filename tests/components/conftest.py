@@ -89,15 +89,19 @@ def lines():
 
 @pytest.fixture(scope="session")
 def freeze_rows():
-    """A window of rows (payload, soft label, truth), frozen as the snapshot step does it."""
+    """A window of rows (payload, soft label, truth), frozen as the snapshot step does it.
 
-    def freeze(spec, rows, artifacts, number, *, teacher=TEACHER, declared=None):
+    ``chosen`` gives fields of the label (policy, probability, audit) by the row's index.
+    """
+
+    def freeze(spec, rows, artifacts, number, *, teacher=TEACHER, declared=None, chosen=lambda i: {}):
         labels, truths = [], {}
         for i, (payload, soft, truth) in enumerate(rows):
             when = 1_700_000_000.0 + 1000 * number + i
             record = Input(workload=spec.name, id=f"w{number}-{i:04d}", key="k", time=when, payload=payload)
             key = label_key(payload, teacher, soft.space)
-            labels.append(Label(key=key, teacher=teacher, soft=soft, input=record, labelled_at=when))
+            made = Label(key=key, teacher=teacher, soft=soft, input=record, labelled_at=when, **chosen(i))
+            labels.append(made)
             if truth is not None:
                 column = "truth_value" if spec.task == "regression" else "truth_label"
                 truths[record.id] = {column: truth, "truth_known_at": when}

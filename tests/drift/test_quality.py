@@ -112,3 +112,21 @@ def test_errors_of_values() -> None:
         rmse([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="0 values for 1 targets"):
         mae([], [1.0])
+
+
+def test_weighted_measures_are_those_of_rows_repeated() -> None:
+    weights, counts = [3.0, 1.0, 2.0], [3, 1, 2]
+
+    def repeated(values: list) -> list:
+        return [v for v, n in zip(values, counts, strict=True) for _ in range(n)]
+
+    labels, truths = ["a", "b", "a"], ["a", "a", "b"]
+    confidence, right = [0.9, 0.6, 0.95], [True, False, False]
+    values, targets = [1.0, 2.0, 4.0], [1.5, 2.0, 1.0]
+    assert accuracy(labels, truths, weights=weights).value == accuracy(repeated(labels), repeated(truths)).value == 0.5
+    assert expected_calibration_error(confidence, right, weights=weights) == pytest.approx(
+        expected_calibration_error(repeated(confidence), repeated(right))
+    )
+    assert rmse(values, targets, weights) == pytest.approx(rmse(repeated(values), repeated(targets)))
+    assert mae(values, targets, weights) == pytest.approx(mae(repeated(values), repeated(targets)))
+    assert per_slice(labels, truths, truths, 2, weights)["a"].value == 0.75

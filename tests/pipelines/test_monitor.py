@@ -1,3 +1,4 @@
+import random
 import threading
 import time
 
@@ -7,6 +8,7 @@ import pytest
 
 from components.contracts.records import encode
 from components.contracts.spec import Monitor as Policy
+from components.contracts.spec import Policy as Chosen
 from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
@@ -114,6 +116,27 @@ def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store,
     drain(monitor)
     assert [kind for kind, _, _ in alarms(store)] == ["entropy"]
     assert store.alarms("tickets")[0].detail["drifted"] == ["teacher_entropy"]
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("margin", []), ("all", ["drift"])])
+def test_what_a_policy_prefers_is_not_drift(spec, store, broker, serve, label_of, tickets, policy, expected):
+    """Long texts are a tenth of all traffic, and are labelled ten times as often as the short ones."""
+
+    def traffic(n, seed):
+        return tickets(9 * n, seed=seed) + tickets(n, length=40, seed=seed + 1)
+
+    chosen = msgspec.structs.replace(spec.label, policy=Chosen(kind=policy, share=0.2, floor=0.5))
+    serve(traffic(6, 1))
+    monitor = Monitor(msgspec.structs.replace(spec, label=chosen), store, broker)
+    producer, chance = broker.producer(), random.Random(0)
+    for entry in traffic(30, 5):
+        probability = 1.0 if len(entry.input.payload) > 150 else 0.1
+        if chance.random() < probability:
+            label = msgspec.structs.replace(label_of(entry, at=NOW + 10), policy="margin", probability=probability)
+            producer.send(spec.topic("labels"), entry.input.id, encode(label))
+    drain(monitor)
+    assert store.gauges("tickets")["drift"].value["outcome"] in ("none", "drift")
+    assert [kind for kind, _, _ in alarms(store) if kind == "drift"] == expected
 
 
 def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, broker, serve, put, tickets):

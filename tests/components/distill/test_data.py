@@ -63,6 +63,33 @@ def test_an_update_has_the_new_window_whole_and_a_balanced_replay(letter_spec, l
     assert not held & set(replay.payloads)
 
 
+def test_the_audit_slice_is_held_out_and_never_learnt_from(letter_spec, letters, freeze_rows, artifacts):
+    def chosen(i):
+        return {"audit": i < 30, "policy": "audit" if i < 30 else "margin", "probability": 0.1 if i < 30 else 0.25}
+
+    seen = letters("ab", 40)
+    again = [seen[0], *letters("cd", 40)]  # an audited content that comes back, chosen by the policy this time
+    windows = [freeze_rows(letter_spec, seen, artifacts, 1, chosen=chosen)]
+    windows.append(freeze_rows(letter_spec, again[::-1], artifacts, 2, chosen=chosen))
+    audited = {p for p, _, _ in seen[:30]} | {p for p, _, _ in again[::-1][:30]}
+    new, replay = update_rows(letter_spec, windows, 0)
+    assert len(new) and len(replay) and not audited & {*new.payloads, *replay.payloads}
+    held = {p for w in windows for p in window_rows(w, "holdout", "classification", "t@1").payloads}
+    assert audited <= held
+
+
+def test_rows_weigh_by_their_chances(letter_spec, letters, freeze_rows, artifacts):
+    rows = letters("ab", 60)
+    chances = {p: 0.05 if i % 2 else 0.5 for i, (p, _, _) in enumerate(rows)}
+    window = freeze_rows(letter_spec, rows, artifacts, 1, chosen=lambda i: {"probability": 0.05 if i % 2 else 0.5})
+    held = window_rows(window, "holdout", "classification", "t@1")
+    heavy, light = (
+        {w for p, w in zip(held.payloads, held.weights, strict=True) if chances[p] == q} for q in (0.05, 0.5)
+    )
+    assert len(heavy) == len(light) == 1 and heavy.pop() == pytest.approx(10 * light.pop())
+    assert (held + held).weights == held.weights * 2 and held.take([1, 0]).weights == held.weights[1::-1]
+
+
 def test_replay_can_be_turned_off(letter_spec, letters, freeze_rows, artifacts):
     windows = [freeze_rows(letter_spec, letters(c, 20), artifacts, i) for i, c in enumerate("ab")]
     spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, replay_rows=0))

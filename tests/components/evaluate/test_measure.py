@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,28 @@ def test_rows_without_truth_count_for_the_teacher_only():
     found = quality("classification", judged("aaaa", "aaab", ["a", None, None, "b"]), 2)
     assert found["accuracy"] == 0.5 and found["truth_rows"] == 2
     assert found["agreement"] == 0.75 and found["rows"] == 4
+
+
+def weighed(made, weights):
+    return Judged(rows=dataclasses.replace(made.rows, weights=list(weights)), answers=made.answers)
+
+
+def test_rows_count_by_their_weights():
+    candidate = weighed(judged("aaxx", "aaaa", ["a", "a", "a", None]), [1.0, 1.0, 2.0, 4.0])
+    found = quality("classification", candidate, 2)
+    assert found["accuracy"] == 0.5 and found["agreement"] == 0.25 and found["teacher_accuracy"] == 1.0
+    champion = weighed(judged("aaax", "aaaa", ["a", "a", "a", None]), candidate.rows.weights)
+    assert loss("classification", candidate, champion, 2) == 0.5
+    values = weighed(regression([1.0, 5.0], [1.0, 1.0], [1.0, 1.0]), [3.0, 1.0])
+    found = quality("regression", values, 2)
+    assert (found["rmse"], found["mae"], found["agreement"]) == (2.0, 1.0, 0.75)
+
+
+def test_uneven_weights_lower_the_bound():
+    even = judged("a" * 30, "a" * 30, "a" * 30)
+    uneven = weighed(even, [1.0] * 29 + [30.0])
+    bounds = [quality("classification", x, 5)["agreement_lower"] for x in (even, uneven)]
+    assert bounds[1] < bounds[0] - 0.2
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

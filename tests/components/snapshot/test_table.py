@@ -1,11 +1,13 @@
 import hashlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
 from components.snapshot.table import (
+    completed,
     input_table,
     label_table,
     parquet_bytes,
@@ -66,3 +68,19 @@ def test_descriptors_become_columns_of_their_kind(make_label):
     assert table["code"].to_pylist() == ["7.0", "none"]
     assert table["key"].to_pylist() == ["ada", "k"]
     assert label_table(labels)["event_time"].to_pylist()[0].timestamp() == labels[0].labelled_at
+
+
+def test_a_row_says_how_it_was_chosen_and_the_audit_slice_is_held_out(make_label):
+    labels = [
+        msgspec.structs.replace(make_label(i), policy="margin", probability=0.125, audit=i % 2 == 0) for i in range(40)
+    ]
+    rows = snapshot_table(labels, {}, 0.25).to_pylist()
+    assert {(r["policy"], r["probability"]) for r in rows} == {("margin", 0.125)}
+    assert all((r["split"] == "holdout") if r["audit"] else (r["split"] == split_of(r["content"], 0.25)) for r in rows)
+    assert sum(r["audit"] for r in rows) == 20 and any(r["split"] == "train" for r in rows)
+
+
+def test_a_snapshot_from_before_says_what_was_true_then(make_label):
+    table = snapshot_table([make_label(1), make_label(2)], {}, 0.25)
+    old = table.drop_columns(["policy", "probability", "audit"])
+    assert completed(old) == table and completed(table) is table

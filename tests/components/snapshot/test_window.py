@@ -7,9 +7,10 @@ import pytest
 from components.contracts.errors import ArtifactError, ProvenanceError
 from components.contracts.records import SoftLabel, encode
 from components.contracts.spec import Factory
-from components.contracts.storage import get_bytes, local_path, put_bytes
+from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
 from components.control.store import ControlStore, StaleRevisionError
 from components.snapshot import feature_repo, freeze, known_truths, read, snapshot_schema, with_truth
+from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
 
 BASE = 1_700_000_000.0
@@ -277,8 +278,6 @@ def test_a_changed_snapshot_is_not_read(freeze_now, put, make_label):
 def test_what_is_no_snapshot_is_not_read(artifacts, kind, make_label):
     import pyarrow as pa
 
-    from components.snapshot.table import parquet_bytes
-
     data = b"hello" if kind == "text" else parquet_bytes(pa.table({"x": [1]}))
     put_bytes(f"{artifacts}/x.parquet", data)
     with pytest.raises(ArtifactError, match="is not"):
@@ -317,3 +316,13 @@ def test_workloads_freeze_side_by_side(freeze_now, put, make_label, spec, tape, 
     assert freeze(mail, tape, store, artifacts, now=NOW).number == 1
     assert freeze_now().number == 1
     assert [w.rows for w in store.windows("mail")] == [1]
+
+
+def test_a_snapshot_from_before_rows_said_how_they_were_chosen_stays_readable(freeze_now, put, make_label, artifacts):
+    put(*(make_label(i) for i in range(8)))
+    window = freeze_now()
+    table = read(window.uri, window.digest)
+    old = parquet_bytes(table.drop_columns(["policy", "probability", "audit"]))
+    put_bytes(f"{artifacts}/old.parquet", old)
+    assert read(f"{artifacts}/old.parquet", digest_of(old)) == table
+    assert window.manifest["audit_rows"] == 0

@@ -1,0 +1,265 @@
+"""What the teacher may cost in an hour and a day: reserved in the control database before a call, settled after it.
+
+1. Reserve: in one writing transaction, see what is left, count what is granted as spent, and note the reservation.
+2. Call the teacher, for no more than was granted. A retry is another call: it needs a reservation of its own.
+3. Settle: in one transaction, remove the reservation and give back what it did not use.
+
+A labeler that dies after step 1 leaves its reservation spent, whether it called or not: money may be counted that was
+not paid, never the other way round. Any number of labelers may share a budget. Every reservation counts for the hour
+and the day of UTC in which it was made, in calls and in money, so that a limit that is changed in the spec holds from
+the next reservation on, for what was spent before as well. A clock that goes back changes nothing: the newest hour
+that was ever spent in stays the present one until the clock has passed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.failpoint import failpoint
+from components.contracts.spec import Budget as Limits
+from components.control.database import Database
+from components.control.store import Clock
+from components.control.tables import ReservationRow, SpendingRow
+
+log = logging.getLogger(__name__)
+
+PERIODS: Mapping[str, int] = {"hour": 3_600, "day": 86_400}
+"""Seconds of each period; both divide the day of UTC, which Unix time counts without leap seconds."""
+
+BILLION = 1_000_000_000
+"""Money is counted in whole billionths of the currency: sums of binary fractions would drift."""
+
+KEPT_DAYS = 35
+"""How long the spending of past periods stays readable."""
+
+ATTEMPTS = 5
+"""How often a period's first reservation is tried when other labelers make theirs at the same moment."""
+
+CLOCK_SECONDS = 3_600
+"""How far behind the newest spending a clock may be without a warning."""
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls that were granted: ``urgent`` and ``ordinary`` ones; ``id`` is empty where nothing was granted."""
+
+    id: str
+    urgent: int
+    ordinary: int
+
+    @property
+    def calls(self) -> int:
+        """All calls that were granted."""
+        return self.urgent + self.ordinary
+
+
+class Spending(msgspec.Struct, frozen=True, kw_only=True):
+    """One period: what was spent and skipped in it, the limit (None: none) in the budget's unit, seconds left."""
+
+    calls: int
+    money: float
+    skipped: int
+    limit: float | None
+    seconds_left: float
+
+
+class Budget:
+    """The budget of one workload. ``cost``: the most that a call of the teacher costs, in the currency.
+
+    Raises:
+        ConfigError: the limits are of money and the teacher's calls cost nothing.
+
+    """
+
+    def __init__(
+        self, limits: Limits, workload: str, database: Database, *, cost: float = 0.0, clock: Clock = time.time
+    ) -> None:
+        if not (math.isfinite(cost) and cost >= 0):
+            raise ConfigError("cost per call", cost, "must be a finite number >= 0")
+        if limits.unit == "money" and cost == 0:
+            raise ConfigError("label.budget.unit", "money", "the teacher's calls cost nothing: limit the calls instead")
+        self.limits, self.workload, self._database, self._clock = limits, workload, database, clock
+        self._cost = _billionths(cost, ROUND_CEILING)
+        self._price = self._cost if limits.unit == "money" else 1
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.limits.per_hour is not None or self.limits.per_day is not None
+
+    def allowance(self, elapsed: float) -> float:
+        """How many ordinary calls may be planned for what came in the last ``elapsed`` seconds; infinite: no limit.
+
+        Paced, it is the part of what is left that ``elapsed`` is of the time that is left; else all of it.
+        """
+        with self._database.session() as s:
+            now = self._now(s)
+            rows = {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
+        found = math.inf
+        for period, row in rows.items():
+            room = max(0.0, self._room(period, row, 1.0 - self.limits.reserve))
+            left = _start(now, period) + PERIODS[period] - now
+            found = min(found, room * min(1.0, elapsed / left) if self.limits.paced and math.isfinite(room) else room)
+        return found
+
+    def reserve(self, urgent: int, ordinary: int, *, skipped: int = 0) -> Reservation:
+        """Reserve calls (step 1); of ``urgent`` and ``ordinary`` as many as there is room for, urgent ones first.
+
+        ``skipped`` inputs that were refused before are counted with those that are refused here.
+
+        Raises:
+            UnavailableError: other labelers were in the way each time.
+
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                with self._database.transaction() as s:
+                    granted = self._grant(s, urgent, ordinary, skipped)
+                    failpoint("budget.1")
+            except IntegrityError:  # another labeler made the period's row between our look and our insert
+                continue
+            failpoint("budget.2")
+            return granted
+        raise UnavailableError("label budget", self.workload, "too many labelers reserve at once: try again")
+
+    def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int) -> Reservation:
+        now = self._now(s)
+        rows = {period: self._row(s, period, now) for period in PERIODS}
+        first = self._fitting(urgent, rows, 1.0)
+        second = max(0, self._fitting(first + ordinary, rows, 1.0 - self.limits.reserve) - first)
+        granted = Reservation(id=uuid.uuid4().hex if first + second else "", urgent=first, ordinary=second)
+        for row in rows.values():
+            row.calls += granted.calls
+            row.money += granted.calls * self._cost
+            row.skipped += urgent + ordinary - granted.calls + skipped
+        if granted.id:
+            s.add(
+                ReservationRow(
+                    id=granted.id, workload=self.workload, hour=rows["hour"].start, day=rows["day"].start,
+                    calls=granted.calls, money=granted.calls * self._cost,
+                )
+            )  # fmt: skip
+        return granted
+
+    def settle(self, reservation: Reservation, made: int) -> None:
+        """Say how many of the granted calls were made (step 3); the rest is given back. Again it changes nothing.
+
+        Raises:
+            ValueError: more calls were made than were granted.
+
+        """
+        if not 0 <= made <= reservation.calls:
+            raise ValueError(f"{made} calls made of {reservation.calls} reserved ones")
+        if not reservation.id:
+            return
+        with self._database.transaction() as s:
+            row = s.get(ReservationRow, reservation.id, with_for_update=True)
+            if row is None:
+                return
+            for period, start in (("hour", row.hour), ("day", row.day)):
+                spent = s.get(SpendingRow, (self.workload, period, start), with_for_update=True)
+                if spent is not None:
+                    spent.calls -= row.calls - made
+                    spent.money -= row.money - made * (row.money // row.calls)
+            s.delete(row)
+            failpoint("budget.3")
+        failpoint("budget.4")
+
+    def spending(self) -> dict[str, Spending]:
+        """The present hour and day."""
+        with self._database.session() as s:
+            now = self._now(s)
+            rows = {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
+        return {
+            period: Spending(
+                calls=row.calls if row else 0,
+                money=(row.money if row else 0) / BILLION,
+                skipped=row.skipped if row else 0,
+                limit=self._limit_of(period),
+                seconds_left=_start(now, period) + PERIODS[period] - now,
+            )
+            for period, row in rows.items()
+        }
+
+    def unsettled(self) -> int:
+        """Reservations that are not settled: those at work, and those of labelers that died in the last days."""
+        with self._database.session() as s:
+            query = select(func.count()).where(ReservationRow.workload == self.workload)
+            return int(s.scalar(query) or 0)
+
+    def trust_clock(self) -> None:
+        """Forget the spending of hours and days that have not begun: for when a clock that ran ahead was set right."""
+        with self._database.transaction() as s:
+            for period in PERIODS:
+                ahead = SpendingRow.start > _start(self._clock(), period)
+                s.execute(
+                    delete(SpendingRow).where(
+                        SpendingRow.workload == self.workload, SpendingRow.period == period, ahead
+                    )
+                )
+
+    def _now(self, s: Session) -> float:
+        """The clock's time, or the beginning of the newest hour that was spent in, whichever is later."""
+        mine = (SpendingRow.workload == self.workload, SpendingRow.period == "hour")
+        newest, now = s.scalar(select(func.max(SpendingRow.start)).where(*mine)) or 0, self._clock()
+        if newest - now > CLOCK_SECONDS:
+            log.warning(
+                "%s: the clock is %.0f s behind the newest spending, whose hour stays the present one; if the clock ran"
+                " ahead then and is right now, call Budget.trust_clock", self.workload, newest - now,
+            )  # fmt: skip
+        return max(now, float(newest))
+
+    def _row(self, s: Session, period: str, now: float) -> SpendingRow:
+        key = (self.workload, period, _start(now, period))
+        row = s.get(SpendingRow, key, with_for_update=True)
+        if row is None:
+            row = SpendingRow(workload=key[0], period=key[1], start=key[2], calls=0, money=0, skipped=0)
+            s.add(row)
+            self._forget(s, now)
+            s.flush()
+        return row
+
+    def _forget(self, s: Session, now: float) -> None:
+        """Delete what is past use; the reservations of dead labelers stay counted in their periods."""
+        old = now - KEPT_DAYS * PERIODS["day"]
+        s.execute(delete(SpendingRow).where(SpendingRow.workload == self.workload, SpendingRow.start < old))
+        s.execute(delete(ReservationRow).where(ReservationRow.workload == self.workload, ReservationRow.day < old))
+
+    def _fitting(self, calls: int, rows: Mapping[str, SpendingRow], part: float) -> int:
+        room = min(self._room(period, row, part) for period, row in rows.items())
+        return calls if calls <= room else max(0, math.floor(room))
+
+    def _room(self, period: str, row: SpendingRow | None, part: float) -> float:
+        """Calls that fit in ``part`` of a period's limit beside what is spent: a whole number, negative when over."""
+        limit = self._limit_of(period)
+        if limit is None:
+            return math.inf
+        whole = _billionths(limit, ROUND_FLOOR) if self.limits.unit == "money" else math.floor(limit)
+        spent = 0 if row is None else row.money if self.limits.unit == "money" else row.calls
+        return (math.floor(whole * Decimal(str(part))) - spent) // self._price
+
+    def _limit_of(self, period: str) -> float | None:
+        return self.limits.per_hour if period == "hour" else self.limits.per_day
+
+    def gauge(self) -> dict[str, Any]:
+        """What ``cohobate status`` and metrics show of it."""
+        return {p: msgspec.to_builtins(s) for p, s in self.spending().items()} | {"unsettled": self.unsettled()}
+
+
+def _start(now: float, period: str) -> int:
+    return int(now // PERIODS[period]) * PERIODS[period]
+
+
+def _billionths(amount: float, rounding: str) -> int:
+    return int((Decimal(str(amount)) * BILLION).to_integral_value(rounding))

@@ -1,0 +1,186 @@
+"""Which inputs the teacher labels: policies as pure functions from what the student says to a draw of known chance.
+
+Every input has a chance greater than zero, and its label carries it, so that a mean over labels can be turned into one
+over all inputs (:mod:`drift.reweight`): importance weighted active learning (Beygelzimer, Dasgupta & Langford, ICML
+2009). The draw is Poisson sampling: input by input, independently, by a hash of its id, so that a labeler that died and
+reads a batch again draws alike. The measures of uncertainty are those of Settles, "Active learning literature survey"
+(University of Wisconsin-Madison, 2009), and, for a committee, the vote entropy of Dagan & Engelson (ICML 1995).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from components.contracts.records import SoftLabel
+from components.contracts.sampling import bucket
+from components.contracts.spec import Policy
+
+Scores = Sequence[Sequence[SoftLabel]]
+"""Soft labels of the same inputs by one or more students, the champion first."""
+
+Floats = npt.NDArray[np.float64]
+
+Reason = Literal[
+    "drawn", "not_drawn", "drawn_without_student", "not_drawn_without_student", "audit", "priority", "exhausted"
+]
+"""Why an input is labelled or skipped. ``priority``: its caller waits; ``exhausted``: there was no budget left;
+``..._without_student``: the policy needs answers of a student (``committee``: of two) and had none, and drew at random.
+"""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an input is labelled (else it is skipped), and all that its label has to say of how it was chosen.
+
+    ``policy`` is the one that was in force (``random`` where another had no student to ask); ``probability`` in (0, 1]
+    was the input's chance of being labelled, 0 only where there was no budget at all; ``audit``: of the audit slice.
+    """
+
+    label: bool
+    policy: str
+    probability: float
+    reason: Reason
+    audit: bool = False
+
+
+def decide(
+    policy: Policy,
+    ids: Sequence[str],
+    scores: Scores | None,
+    remaining: float,
+    seed: int,
+    *,
+    typical: float | None = None,
+) -> list[Decision]:
+    """Draw among inputs, given students' ``scores`` of them, if there are any, and the labels that ``remaining`` buys.
+
+    The expected count of labels is at most ``remaining`` (> 0). ``typical`` is the mean uncertainty of the traffic, in
+    the policy's own measure, against which that of an input is held; None: that of these inputs.
+
+    Raises:
+        ValueError: ``remaining`` is not positive, or a student has not one soft label for each input.
+
+    """
+    if not remaining > 0:
+        raise ValueError(f"{remaining} labels remain: with none there is nothing to draw")
+    if not ids:
+        return []
+    doubts = uncertainty(policy, scores, len(ids))
+    blind = policy.kind in UNCERTAINTY and doubts is None
+    chances = probabilities(policy, len(ids), doubts, remaining, typical)
+    name = "random" if blind else policy.kind
+    decisions = []
+    for input_id, chance in zip(ids, chances.tolist(), strict=True):
+        drawn = chance >= 1.0 or bucket("", f"label {seed}", input_id) < chance
+        reason: Reason = "drawn" if drawn else "not_drawn"
+        if blind:
+            reason = "drawn_without_student" if drawn else "not_drawn_without_student"
+        decisions.append(Decision(label=drawn, policy=name, probability=chance, reason=reason))
+    return decisions
+
+
+def uncertainty(policy: Policy, scores: Scores | None, n: int) -> Floats | None:
+    """How unsure the students are of each of ``n`` inputs, by the policy's measure (>= 0); None: it does not know.
+
+    Raises:
+        ValueError: a student has not one soft label for each input.
+
+    """
+    measure = UNCERTAINTY.get(policy.kind)
+    if measure is None or not scores:
+        return None
+    if any(len(member) != n for member in scores):
+        raise ValueError(f"{[len(m) for m in scores]} soft labels for {n} inputs")
+    return measure(scores)
+
+
+def probabilities(
+    policy: Policy, n: int, doubts: Floats | None, remaining: float, typical: float | None = None
+) -> Floats:
+    """The chance of each of ``n`` (>= 1) inputs, in (0, 1]; their sum is at most ``remaining``.
+
+    ``share * (floor + (1 - floor) * doubt / typical)``: a defensive mixture (Hesterberg, Technometrics 1995) of a
+    uniform draw and one in proportion to the doubt. Where that is above one, or the sum above what remains, the chances
+    of the others are scaled.
+    """
+    share = 1.0 if policy.kind == "all" else policy.share
+    wanted = np.full(n, share)
+    if doubts is not None:
+        typical = float(doubts.mean()) if typical is None else typical
+        if typical > 0:
+            wanted = share * (policy.floor + (1 - policy.floor) * doubts / typical)
+    return _capped(wanted, min(float(wanted.sum()), float(n), remaining))
+
+
+def _capped(wanted: Floats, total: float) -> Floats:
+    """Chances in proportion to ``wanted`` (> 0) that are at most one and sum to ``total``, at most their number."""
+    chances, free = np.ones_like(wanted), np.ones(len(wanted), dtype=bool)
+    while free.any():
+        left = total - float(np.count_nonzero(~free))
+        chances[free] = wanted[free] * (left / float(wanted[free].sum()))
+        over = free & (chances > 1.0)
+        if not over.any():
+            break
+        chances[over], free = 1.0, free & ~over
+    return chances
+
+
+def least_chance(policy: Policy, seen: Sequence[float] = ()) -> float:
+    """The least chance that the policy gives while it has a budget, or the least of those ``seen`` if that is more."""
+    planned = {"all": 1.0, "random": policy.share}.get(policy.kind, policy.share * policy.floor)
+    return max(planned, min(seen, default=0.0))
+
+
+def representative(least: float, workload: str, input_id: str, probability: float, audit: bool) -> bool:
+    """Whether a label belongs to a uniform sample of the traffic: for statistics that know no weights.
+
+    Of the audit slice all labels do. Of the others one that had the chance p is kept with the chance ``least`` / p, so
+    that together each input was kept with ``least`` (those that a spent budget gave less than that apart).
+    """
+    return audit or bucket(workload, "representative", input_id) < least / probability
+
+
+def margin(scores: Scores) -> Floats:
+    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale."""
+    return np.array([_margin(s) for s in scores[0]])
+
+
+def _margin(soft: SoftLabel) -> float:
+    if soft.task == "regression":
+        return float(soft.scale or 0.0)
+    best, second = ([*sorted(soft.distribution.values(), reverse=True), 0.0, 0.0])[:2]
+    return max(0.0, 1.0 - (best - second))
+
+
+def entropy(scores: Scores) -> Floats:
+    """Entropy of the champion's soft label in nats; for regression its scale (a differential entropy has no zero)."""
+    return np.array([float(s.scale or 0.0) if s.task == "regression" else s.entropy for s in scores[0]])
+
+
+def vote_entropy(scores: Scores) -> Floats | None:
+    """Entropy in nats of the members' votes for their best classes; for regression the deviation of their values.
+
+    None for fewer than two members: one alone is always of one mind.
+    """
+    if len(scores) < 2:
+        return None
+    return np.array([_votes(answers) for answers in zip(*scores, strict=True)])
+
+
+def _votes(answers: Sequence[SoftLabel]) -> float:
+    if answers[0].task == "regression":
+        return float(np.std([float(a.value or 0.0) for a in answers]))
+    shares = [count / len(answers) for count in Counter(a.label for a in answers).values()]
+    return -math.fsum(p * math.log(p) for p in shares) + 0.0
+
+
+UNCERTAINTY: Mapping[str, Callable[[Scores], Floats | None]] = {
+    "margin": margin, "entropy": entropy, "committee": vote_entropy,
+}  # fmt: skip
+"""The measures of the policies that ask students."""
