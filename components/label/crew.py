@@ -16,11 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import tenacity
 
-from components.contracts.errors import CohobateError, TeacherError, UnavailableError
+from components.contracts.errors import TeacherError, UnavailableError
 from components.label.asking import Asking
 from components.label.lane import Batch, Labelled, Lane
 
@@ -160,11 +159,12 @@ class Crew:
     """The lanes at work and the asker.
 
     ``make`` gives a lane for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails, ``broker``
-    while no lane is open; empty otherwise.
+    while no lane is open; empty otherwise. ``lost``: positions that lanes which have ended found lost.
     """
 
     def __init__(self, asking: Asking, make: Callable[[int], Lane], tally: Counts) -> None:
         self.asking, self.tally = asking, tally
+        self.lost = 0
         self._make = make
         self._changed = threading.Condition()
         self._shifts: dict[int, Shift] = {}
@@ -212,6 +212,7 @@ class Crew:
         for share, shift in list(self._shifts.items()):
             if shift.over:
                 del self._shifts[share]
+                self.lost += shift.lane.resets
                 if shift.failure is not None:
                     errors.append(shift.failure)
                     self._put_off(share, shift.failure)
@@ -293,10 +294,10 @@ class Crew:
                 self._teacher_fails = False
                 log.info("the teacher is asked no more, or answers again")
 
-    def _outage(self, state: Any) -> None:
+    def _outage(self, state: tenacity.RetryCallState) -> None:
         self._teacher_fails = True
-        log.warning("the teacher fails (attempt %d); nothing is lost: %s", state.attempt_number,
-                    state.outcome.exception())  # fmt: skip
+        error = state.outcome.exception() if state.outcome is not None else None
+        log.warning("the teacher fails (attempt %d); nothing is lost: %s", state.attempt_number, error)
 
     def _wait(self, seconds: float, shift: Shift) -> None:
         deadline = time.monotonic() + seconds

@@ -152,7 +152,7 @@ class Labeler:
             "shares": len(lanes),
             "ready": crew is None or crew.ready,
             "paused": self.paused,
-            "lost_positions": sum(lane.resets for lane in lanes.values()),
+            "lost_positions": (crew.lost if crew is not None else 0) + sum(lane.resets for lane in lanes.values()),
         }
 
     def run(self, stop: threading.Event, on_batch: Callable[[], None] | None = None) -> None:
