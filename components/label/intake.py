@@ -27,7 +27,7 @@ FUTURE_SECONDS = 86_400.0
 
 
 class Work(NamedTuple):
-    """One input that needs a label: the record it came in, its label's key, its content's hash, what the teacher takes."""
+    """One input that needs a label: its record, its label's key, its content's hash, and what the teacher takes."""
 
     record: Record
     input: Input

@@ -106,7 +106,9 @@ class Lane:
     Threads: :meth:`fetch` and what it uses belong to one thread, :meth:`commit` may be called by another.
     """
 
-    def __init__(self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake) -> None:
+    def __init__(
+        self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake
+    ) -> None:
         self.share, self.places, self.spec, self.intake = share, list(places), spec, intake
         self.group = f"{spec.name}.labeler"
         self.lag, self.resets = 0, 0

@@ -9,9 +9,9 @@ import time
 
 import psutil
 
+from components.contracts.settings import Settings
 from components.label.labeler import Labeler
 from components.stream import open_broker
-from components.contracts.settings import Settings
 from tests.bench._brokers import running
 from tests.bench._teachers import Trivial, at_work, publish, spec_of, until
 
