@@ -6,7 +6,8 @@ embedded broker and gives nothing to a single consumer.
 Positions that the broker does not have (it lost its memory, or retention passed them) are never skipped in silence:
 reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`, or
 stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its
-records and got *more* new ones than before cannot be told by its offsets: :mod:`components.snapshot.reading` compares contents for that.
+records and got *more* new ones than before cannot be told by its offsets: :mod:`components.snapshot.reading` compares
+contents for that.
 """
 
 from __future__ import annotations
