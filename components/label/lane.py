@@ -35,7 +35,7 @@ that grows changes no partition's share. It is also the most labelers that work 
 URGENT_SHARE = 0.75
 """How much of a batch urgent inputs may take while others wait: these are slowed down, never starved."""
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 """How often the urgent inputs are looked at while a lane waits for others."""
 
 LAG_SECONDS = 1.0

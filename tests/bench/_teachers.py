@@ -63,4 +63,4 @@ def until(labelers: Sequence[Labeler], n: int, seconds: float = 900.0) -> None:
     while sum(sum(x.counts.values()) for x in labelers) < n:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{[x.counts for x in labelers]} of {n} after {seconds:.0f} s")
-        time.sleep(0.002)
+        time.sleep(0.005)
