@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
@@ -28,6 +29,10 @@ from components.telemetry.metrics import GaugesOfStore
 from infra.processes import die_with_parent
 
 log = logging.getLogger("cohobate")
+
+
+REPORT_SECONDS = 1.0
+"""How often a labeler reports its counts; a change of its state at once."""
 
 
 class Watch(NamedTuple):
@@ -52,24 +57,42 @@ def watched(role: str, spec: Spec, settings: Settings) -> Iterator[Watch]:
 
 
 def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
-    """Run the labeler, and report its counts and lag as gauges."""
+    """Run a labeler beside others of its workload, and report its counts, lag and state as a gauge of its name.
+
+    Positions that the broker lost raise an alarm of the kind ``lost_positions``.
+    """
+    from components.control.leases import Leases
     from components.label.labeler import Labeler
     from components.stream import open_broker
 
-    store = ControlStore(settings.control_url)
-    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings))
-    reported = 0.0
+    store, name = ControlStore(settings.control_url), settings.worker or "labeler"
+    leases = Leases(store, spec.name, settings.worker)
+    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings), leases=leases)
+    reported: dict[str, Any] = {}
+    at, lost = 0.0, 0
 
     def report() -> None:
-        nonlocal reported
+        nonlocal reported, at, lost
+        value = labeler.gauge()
         watch.health.beat()
-        if time.monotonic() - reported > 1.0:
-            reported = time.monotonic()
-            store.put_gauge(spec.name, "labeler", {**labeler.counts, "lag": labeler.lag()})
+        if value["ready"]:
+            watch.health.ready()
+        else:
+            watch.health.not_ready(str(value["paused"]) or "joining")
+        state = {name: value[name] for name in ("paused", "ready", "shares")}
+        if time.monotonic() - at < REPORT_SECONDS and state == reported:
+            return
+        reported, at = state, time.monotonic()
+        with contextlib.suppress(SQLAlchemyError):  # a gauge that is late stops no labelling
+            store.put_gauge(spec.name, name, value)
+            if int(value["lost_positions"]) > lost:
+                store.raise_alarm(spec.name, "lost_positions", 0, {"worker": name, **value})
+                lost = int(value["lost_positions"])
 
-    watch.health.ready()
-    labeler.run(stop, on_batch=report)
-    store.close()
+    try:
+        labeler.run(stop, on_batch=report)
+    finally:
+        store.close()
 
 
 def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
@@ -161,8 +184,9 @@ def main(argv: Sequence[str]) -> int:
         return 2
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("kafka", "alembic", "httpx"):
+    for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # hundreds of lines an outage; what matters is raised
     stop = threading.Event()
     end_on_signals(stop)
     role, specs, settings = argv[0], [load_spec(p) for p in argv[1:]], Settings()

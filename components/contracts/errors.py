@@ -14,7 +14,9 @@
     ├── OrderError           the rollout controller refused an order, or did not take it in time
     ├── PipelineError        a pipeline run failed, or may not start beside another
     ├── AccessError          an outside service answers, but does not let us in: credentials, certificate, permission
-    └── UnavailableError     an outside service does not answer
+    ├── UnavailableError     an outside service does not answer
+    ├── FencedError          another process took over what this one was doing: it must let go
+    └── LostPositionsError   the broker no longer has the records that a group stands at
 """
 
 from __future__ import annotations
@@ -128,3 +130,22 @@ class AccessError(CohobateError):
     def __init__(self, service: str, address: str, cause: str, detail: str, remedy: str) -> None:
         super().__init__(f"{service} at {address} refuses us ({cause}): {detail}: {remedy}")
         self.service, self.address, self.cause, self.detail, self.remedy = service, address, cause, detail, remedy
+
+
+class FencedError(CohobateError):
+    """Another process took over ``what``; nothing that was under way here has become visible, and nothing will."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(f"{what} was taken over: {detail}; let go of it, and open it anew only if it is yours again")
+        self.what, self.detail = what, detail
+
+
+class LostPositionsError(CohobateError):
+    """The records that a group would read next are gone, and its policy says to stop rather than to read on."""
+
+    def __init__(self, topic: str, partition: int, wanted: int, earliest: int) -> None:
+        super().__init__(
+            f"{topic}-{partition} has no offset {wanted} any more (the earliest is {earliest}): find out whether the "
+            "broker lost its records or retention passed them; to read on from the earliest set the policy to earliest"
+        )
+        self.topic, self.partition, self.wanted, self.earliest = topic, partition, wanted, earliest

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     kfp_host: str = ""
     kfp_token: SecretStr | None = None
     kfp_token_file: Path | None = None
+    worker: str = ""
+    """Name of a worker among those of its workload, the same after a restart: a labeler that comes back under its name
+    goes on at once, another waits until the old one's leases have run out. Empty: host and process."""
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 

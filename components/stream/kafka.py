@@ -1,6 +1,7 @@
 """The stream on Kafka's protocol: connections and the producer. The consumer is in :mod:`.kafka_consumer`.
 
-Only these two modules and :mod:`.access` and :mod:`.tokens`, which prove who we are, touch kafka-python.
+Only these two modules, :mod:`.kafka_transactions`, and :mod:`.access` and :mod:`.tokens`, which prove who we are, touch
+kafka-python.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from components.contracts.errors import NotFoundError, RecordError, UnavailableError
 from components.contracts.settings import Settings
 from components.stream.access import refuse, require_access
-from components.stream.contract import MAX_RECORD_BYTES, Positions, TopicPartition
+from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
 from components.stream.security import security_options
 
 if TYPE_CHECKING:
     from components.stream.kafka_consumer import KafkaConsumer
+    from components.stream.kafka_transactions import KafkaTransactions
 
 METADATA_SECONDS = 10.0
 """How long a topic that was just created may take to be known by every broker."""
@@ -116,6 +118,39 @@ class KafkaBroker:
                 raise UnavailableError("Kafka", self.address, f"it does not list the new topics {sorted(missing)}")
             time.sleep(0.05)
 
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic in order; none where it does not exist.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+
+        """
+        from kafka import KafkaAdminClient
+
+        with answering(self.address):
+            admin = KafkaAdminClient(**self.config)
+            try:
+                if topic not in admin.list_topics():
+                    return []
+                (found,) = admin.describe_topics([topic])
+            finally:
+                admin.close()
+        numbers = (p.get("partition_index", p.get("partition")) for p in found["partitions"])
+        return [TopicPartition(topic, n) for n in sorted(numbers)]
+
+    def transactional_producer(self, transactional_id: str) -> KafkaTransactions:
+        """A new transactional producer, which fences every earlier one of this id.
+
+        Raises:
+            AccessError: the broker refuses us.
+            UnavailableError: the broker does not answer.
+
+        """
+        from components.stream.kafka_transactions import KafkaTransactions
+
+        with self._opening():
+            return KafkaTransactions(self, transactional_id)
+
     def producer(self) -> KafkaProducer:
         """A new producer.
 
@@ -133,19 +168,21 @@ class KafkaBroker:
         group: str | None = None,
         start: Literal["earliest", "latest"] | Positions = "earliest",
         partitions: Iterable[TopicPartition] | None = None,
+        on_lost: OnLost = "earliest",
     ) -> KafkaConsumer:
         """A new consumer; see :class:`components.stream.contract.Broker`.
 
         Raises:
             NotFoundError: a topic does not exist.
             AccessError: the broker refuses us.
+            LostPositionsError: the broker lacks a position, and ``on_lost`` says to stop then.
             UnavailableError: the broker does not answer.
 
         """
         from components.stream.kafka_consumer import KafkaConsumer
 
         with self._opening():
-            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions)
+            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions, on_lost)
 
 
 class KafkaProducer:
@@ -237,7 +274,8 @@ def client_config(settings: Settings) -> dict[str, Any]:
     """The options that every kafka-python client gets.
 
     ``retry_backoff_ms`` is short because retries here mostly wait for a transaction's markers, which take
-    milliseconds (measured: 212 ms a transaction with the default of 100).
+    milliseconds (measured: 212 ms a transaction with the default of 100). ``reconnect_backoff_max_ms`` is short because
+    labels wait for it: with the default of 30 s nothing happened for 29 s after a broker was back.
 
     Raises:
         ConfigError: the security settings are incomplete, or name files that cannot be used.
@@ -246,6 +284,7 @@ def client_config(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.kafka.split(","),
         "retry_backoff_ms": 10,
+        "reconnect_backoff_max_ms": 1_000,
         "request_timeout_ms": REQUEST_MS,
         **security_options(settings),
     }

@@ -4,9 +4,10 @@ Partitions are assigned by hand and positions committed under a group name: a gr
 embedded broker and gives nothing to a single consumer.
 
 Positions that the broker does not have (it lost its memory, or retention passed them) are never skipped in silence:
-reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`.
-Whoever reads must therefore bear records twice. A broker that lost its records and got *more* new ones than before
-cannot be told by its offsets: :mod:`components.snapshot.reading` compares contents for that.
+reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`, or
+stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its
+records and got *more* new ones than before cannot be told by its offsets: :mod:`components.snapshot.reading` compares
+contents for that.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from components.contracts.errors import NotFoundError
-from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
+from components.contracts.errors import LostPositionsError, NotFoundError
+from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
 from components.stream.kafka import CREATE, METADATA_SECONDS, answering
 
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0
 """How long :meth:`KafkaConsumer.ends` waits for the last batch of each partition."""
+
+STEP_MS = 150
+"""How long one step towards the committed end waits for records; a fetch that finds none is answered in 100 ms."""
 
 LOOK_SECONDS = 5.0
 """How often an idle consumer checks that the broker still has its positions: the embedded broker answers a fetch
@@ -42,10 +46,12 @@ class KafkaConsumer:
         group: str | None,
         start: Literal["earliest", "latest"] | Positions,
         partitions: Iterable[TopicPartition] | None,
+        on_lost: OnLost = "earliest",
     ) -> None:
         from kafka import TopicPartition as Partition
 
         self._config, self._address, self.group = config, address, group
+        self._on_lost = on_lost
         self.resets = 0
         self._partition = Partition
         self._looked = time.monotonic()
@@ -60,7 +66,7 @@ class KafkaConsumer:
             self.close()
             raise
 
-    def _open(self, group: str | None) -> Any:
+    def _open(self, group: str | None, isolation: str = "read_committed") -> Any:
         from kafka import KafkaConsumer as Client
 
         return Client(
@@ -68,7 +74,7 @@ class KafkaConsumer:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation,
             allow_auto_create_topics=False,
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
             fetch_max_wait_ms=100,
@@ -104,6 +110,8 @@ class KafkaConsumer:
                 self._client.seek(partition, wanted)
 
     def _reset(self, partition: Any, wanted: int, earliest: int) -> None:
+        if self._on_lost == "stop":
+            raise LostPositionsError(partition.topic, partition.partition, wanted, earliest)
         self.resets += 1
         log.warning(
             "%s-%d has no offset %d any more: reading again from the earliest, %d; did the broker lose its records?",
@@ -168,6 +176,7 @@ class KafkaConsumer:
         """The embedded broker answers a question for the end with the *first* offset of the last batch plus one.
 
         So the last batch is fetched on a second connection, and the position behind it is taken where it is higher.
+        While a transaction is open it answers 0, whatever was committed: see :meth:`_committed`.
         """
         from kafka.errors import OffsetOutOfRangeError
 
@@ -176,6 +185,8 @@ class KafkaConsumer:
             self._probe.assign(self._assigned)
         probe = self._probe
         firsts, least = probe.beginning_offsets(self._assigned), probe.end_offsets(self._assigned)
+        if doubtful := [p for p in self._assigned if least[p] <= firsts[p]]:
+            least |= self._committed(probe, doubtful, firsts)
         for partition in self._assigned:
             probe.seek(partition, max(least[partition] - 1, firsts[partition]))
         unread = [p for p in self._assigned if least[p] > firsts[p]]
@@ -185,6 +196,30 @@ class KafkaConsumer:
                 probe.poll(timeout_ms=50, max_records=1_000_000)
             unread = [p for p in unread if probe.position(p) < least[p]]
         return {TopicPartition(p.topic, p.partition): max(least[p], probe.position(p)) for p in self._assigned}
+
+    def _committed(self, probe: Any, partitions: list[Any], firsts: Mapping[Any, int]) -> dict[Any, int]:
+        """An offset no higher than the end of what is committed, and higher than the first where anything is.
+
+        Steps back from the end of what is written, doubling, until a reader of committed records gets something: as
+        many steps as the open transaction has doublings of one record.
+        """
+        raw = self._open(None, isolation="read_uncommitted")
+        try:
+            written = raw.end_offsets(partitions)
+        finally:
+            raw.close(autocommit=False)
+        found = {p: firsts[p] for p in partitions}
+        for partition in partitions:
+            back, at = 1, written[partition]
+            while at > firsts[partition] and found[partition] == firsts[partition]:
+                at, back = max(firsts[partition], written[partition] - back), back * 2
+                probe.assign([partition])
+                probe.seek(partition, at)
+                probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
+                if probe.position(partition) > at:
+                    found[partition] = at + 1
+        probe.assign(self._assigned)
+        return found
 
     def commit(self, positions: Positions | None = None) -> None:
         """Make positions durable under the group.

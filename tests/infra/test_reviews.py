@@ -52,7 +52,7 @@ def questions(settings):
     for payload in (b"win!", b"\xff\xfe"):
         entry = Input(workload="w", id=f"i-{len(made)}", key="k", time=1.0, payload=payload)
         draft = SoftLabel.of(SPACE, CLASSES, [0.4, 0.6])
-        made.append(Question(label_key(payload, TEACHER, SPACE), entry, Deferred("unsure", draft)))
+        made.append(Question(label_key(entry, TEACHER, SPACE), entry, Deferred("unsure", draft)))
     reviews.ask(store, "w", TEACHER, SPACE, CLASSES, made)
     store.close()
     return made

@@ -42,7 +42,7 @@ def broker():
 
 def question(text, why="unsure", draft=DRAFT, **fields):
     entry = Input(workload="w", id=f"i-{text}", key="k", time=1_600_000_000.0, payload=text.encode())
-    return Question(label_key(entry.payload, TEACHER, SPACE), entry, Deferred(why, draft), **fields)
+    return Question(label_key(entry, TEACHER, SPACE), entry, Deferred(why, draft), **fields)
 
 
 def ask(store, *questions, workload="w"):

@@ -56,7 +56,7 @@ def test_what_the_model_refuses_waits_too(human, primary, chat_server):
 def test_questions_are_kept_and_the_other_inputs_are_not_held_up(human, primary, store):
     teacher = human(primary=primary, below=0.7)
     entries = [Input(workload="w", id=t, key="k", time=1.0, payload=t.encode()) for t in TEXTS]
-    keys = [label_key(e.payload, reference(teacher), teacher.space) for e in entries]
+    keys = [label_key(e, reference(teacher), teacher.space) for e in entries]
     found = outcomes(teacher, TEXTS)
     asked = [Question(k, e, o) for k, e, o in zip(keys, entries, found, strict=True) if isinstance(o, Deferred)]
     teacher.defer("w", asked)
