@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Address of a Ray cluster; empty: one is started on this machine."""
     kfp_host: str = ""
     kfp_token: SecretStr | None = None
+    label_signing_key: SecretStr | None = None
+    """Private Ed25519 key in base64 with which the labeler signs labels; its public half is ``label.signed_by``."""
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,10 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+
+TopicKind = Literal["inputs", "labels", "predictions", "truth", "inputs.dlq", "labels.quarantine", "labels.refused"]
+"""``labels.quarantine``: labels of a teacher that seems to have changed, until a person decides; ``labels.refused``:
+labels and truths that no window takes, as dead letters with the reason."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,15 +185,45 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     buffer_records: Count = 10_000
 
 
+class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The watch for a teacher that changes without saying so (:mod:`components.label.guard`).
+
+    ``size`` inputs are kept as probes; 0 turns the watch off. The default sees a change of 5 % of the answers within
+    one round of the set with a chance of 0.999 (:func:`components.label.probes.size_for`). ``share``: probes asked
+    for each label made, which is what the watch costs; a round of the set takes ``size / share`` labels.
+
+    ``tolerance``: the largest distance (total variation, 0 to 1; for regression in scales of the answer) between two
+    answers that rounding explains; batch size and threads move Magika and MiniLM by less than a tenth of the default.
+    A teacher that moves more than that when it is asked ``repeats`` times is noisy, and is judged by a test that
+    raises a false alarm with a chance of ``alpha`` for each start of a labeler.
+
+    ``rotate``: probes replaced by newer inputs after each clean round; half of the set stays for good.
+    ``retry_seconds``: how often a rejected teacher is asked whether it is back.
+    """
+
+    size: Annotated[int, Meta(ge=0, le=10_000)] = 135
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
+    tolerance: Annotated[float, Meta(ge=0.0, lt=1.0)] = 2e-3
+    repeats: Annotated[int, Meta(ge=2, le=100)] = 4
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1e-4
+    rotate: Annotated[int, Meta(ge=0)] = 5
+    retry_seconds: Positive = 10.0
+
+
 class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The labeler. ``batch``: inputs per call of the teacher; ``linger_seconds``: longest wait to fill one.
 
     ``remember``: how many labelling keys are kept so that repeated content is not labelled again.
+
+    ``signed_by``: the labeler's public Ed25519 key in base64 (``cohobate teacher keygen``); a window then takes signed
+    labels alone. None: whoever may write to the labels topic can forge a label of the declared teacher.
     """
 
     batch: Count = 32
     linger_seconds: Annotated[float, Meta(ge=0.0)] = 0.1
     remember: Count = 200_000
+    probe: Probe = Probe()
+    signed_by: str | None = None
 
 
 class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,6 +236,12 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     teacher: Factory
     teacher_digest: str | None = None
     """``name@digest`` that labels must carry; None: what the teacher reports when it starts is the declared one."""
+    teacher_space: str | None = None
+    """Label space that labels must be in; None: the one that the teacher reported when it was last started."""
+    consents: tuple[str, ...] | None = None
+    """Terms of consent under which an input may be learnt from; None: no consent is demanded."""
+    truth_sources: tuple[str, ...] | None = None
+    """Sources whose truths count; None: whoever may write to the truth topic is one."""
     payload: Payload = Payload()
     features: Factory
     student: Student = Student()
@@ -216,14 +256,14 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str = ""
     """Path of the file that this spec was read from; filled in by :func:`load_spec`."""
 
-    def topic(self, kind: Literal["inputs", "labels", "predictions", "truth", "inputs.dlq"]) -> str:
+    def topic(self, kind: TopicKind) -> str:
         """Name of this workload's topic of a kind."""
         return f"{self.name}.{kind}"
 
     @property
     def topics(self) -> tuple[str, ...]:
         """All topics of this workload."""
-        return tuple(f"{self.name}.{k}" for k in ("inputs", "labels", "predictions", "truth", "inputs.dlq"))
+        return tuple(f"{self.name}.{k}" for k in get_args(TopicKind))
 
     @property
     def digest(self) -> str:

@@ -15,6 +15,7 @@ from components.contracts.records import DeadLetter, Input, Label, Truth, conten
 from components.contracts.spec import Spec, build
 from components.contracts.storage import get_bytes
 from components.label.labeler import Labeler
+from components.label.teacher import declared_of
 from components.stream.contract import Broker, Consumer, read_to_end
 
 log = logging.getLogger(__name__)
@@ -161,5 +162,5 @@ def _content(topic: str, value: bytes, spec: Spec) -> tuple[str, bool]:
         label = decode(Label, value)
     except RecordError:
         return "", False
-    declared = spec.teacher_digest in (None, label.teacher)
+    declared = spec.teacher_digest in (None, declared_of(label.teacher))
     return (content_hash(label.input.payload) if declared else ""), False

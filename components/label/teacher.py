@@ -35,3 +35,16 @@ class Teacher(Protocol):
 def reference(teacher: Teacher) -> str:
     """``name@digest``, as it stands in every label."""
     return f"{teacher.name}@{teacher.digest}"
+
+
+def in_epoch(declared: str, epoch: int) -> str:
+    """The reference of a declared teacher in an epoch: ``name@digest`` in the first, then ``name@digest#1`` and on.
+
+    An epoch ends when a person decides about a change of the teacher's behaviour (:mod:`components.label.guard`).
+    """
+    return f"{declared}#{epoch}" if epoch else declared
+
+
+def declared_of(reference: str) -> str:
+    """``name@digest`` of a reference in any epoch."""
+    return reference.partition("#")[0]

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from components.contracts.errors import LedgerError, UnavailableError
 from components.control.store import ControlStore
@@ -46,22 +47,33 @@ def append(store: ControlStore, workload: str, actor: str, action: str, detail: 
         UnavailableError: other writers were always faster.
 
     """
-    detail = json.loads(json.dumps(detail, allow_nan=False))  # what the database will give back, tuples as lists
     for _ in range(ATTEMPTS):
         try:
             with store.transaction() as s:
-                last = s.scalars(select(LedgerRow).order_by(LedgerRow.seq.desc()).limit(1)).first()
-                seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-                row = LedgerRow(
-                    seq=seq, previous=previous, hash="", at=store.clock(), workload=workload, actor=actor,
-                    action=action, detail=detail,
-                )  # fmt: skip
-                row.hash = entry_hash(row)
-                s.add(row)
+                row = chain(s, store.clock(), workload, actor, action, detail)
             return row
         except IntegrityError:
             continue  # another writer took this seq: chain onto its entry
     raise UnavailableError("ledger", store.url, f"{ATTEMPTS} appends lost to other writers; try again")
+
+
+def chain(s: Session, at: float, workload: str, actor: str, action: str, detail: dict[str, Any]) -> LedgerRow:
+    """:func:`append` inside a writing transaction of the caller's: the entry stands if, and only if, it commits.
+
+    Raises:
+        ValueError: ``detail`` is not JSON.
+        IntegrityError: at the flush, where writers do not take turns, another one took this place in the chain.
+
+    """
+    detail = json.loads(json.dumps(detail, allow_nan=False))  # what the database will give back, tuples as lists
+    last = s.scalars(select(LedgerRow).order_by(LedgerRow.seq.desc()).limit(1)).first()
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    row = LedgerRow(
+        seq=seq, previous=previous, hash="", at=at, workload=workload, actor=actor, action=action, detail=detail
+    )
+    row.hash = entry_hash(row)
+    s.add(row)
+    return row
 
 
 def verify(store: ControlStore, head: str | None = None) -> int:
