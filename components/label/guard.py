@@ -38,7 +38,7 @@ from components.control.teachers import (
     update_incident,
 )
 from components.label.decode import decoder
-from components.label.probes import Comparison, Probe
+from components.label.probes import NOISY_ANSWERS, Comparison, Probe
 from components.label.teacher import Teacher, in_epoch, reference
 from components.stream.contract import Broker, TopicPartition, read_to_end
 
@@ -223,7 +223,7 @@ class Guard:
             while self._owed >= 1.0 and len(due) < len(self._comparison.probes):
                 self._owed -= 1.0
                 if not self._order:
-                    self._order = list(self._comparison.probes)
+                    self._order = self._comparison.round()
                     self._round_began = self._clock()
                 due.append(self._order.pop(0))
                 if not self._order:
@@ -257,18 +257,29 @@ class Guard:
         return soft
 
     def _measure(self, payloads: Sequence[Any]) -> list[tuple[SoftLabel, ...]]:
-        """Every payload's answers, ``repeats`` of them, each in another company: what repetition moves is in there."""
-        batch, rounds = self.spec.label.batch, []
-        for turn in range(self.spec.label.probe.repeats):
-            size = max(1, batch // (turn + 1))
-            order = list(range(len(payloads)))[:: -1 if turn % 2 else 1]
-            answers: dict[int, SoftLabel] = {}
-            for first in range(0, len(order), size):
-                some = order[first : first + size]
-                answers.update(zip(some, self._call([payloads[i] for i in some]), strict=True))
-            rounds.append([answers[i] for i in range(len(payloads))])
-            self.counts["probed"] += len(payloads)
+        """Every payload's answers, each in another company, so that what batches move is among what repetition moves.
+
+        ``repeats`` of a deterministic teacher, :data:`~components.label.probes.NOISY_ANSWERS` of a noisy one.
+        """
+        watch = self.spec.label.probe
+        rounds: list[list[SoftLabel]] = []
+        while len(rounds) < watch.repeats:
+            rounds.append(self._once(payloads, turn=len(rounds)))
+        made = [Probe(content="", answers=answers) for answers in zip(*rounds, strict=True)]
+        if any(probe.spread > watch.tolerance for probe in made):
+            while len(rounds) < NOISY_ANSWERS:
+                rounds.append(self._once(payloads, turn=len(rounds)))
         return list(zip(*rounds, strict=True))
+
+    def _once(self, payloads: Sequence[Any], turn: int) -> list[SoftLabel]:
+        size = max(1, self.spec.label.batch // (turn + 1))
+        order = list(range(len(payloads)))[:: -1 if turn % 2 else 1]
+        answers: dict[int, SoftLabel] = {}
+        for first in range(0, len(order), size):
+            some = order[first : first + size]
+            answers.update(zip(some, self._call([payloads[i] for i in some]), strict=True))
+        self.counts["probed"] += len(payloads)
+        return [answers[i] for i in range(len(payloads))]
 
     # Judging.
 
@@ -277,7 +288,7 @@ class Guard:
         held = self.state.status == "held"
         if held and self._clock() < self._retry_at:
             raise TeacherHeldError(self.declared, self.spec.name)
-        contents, began = list(self._comparison.probes), self._clock()
+        contents, began = self._comparison.round(), self._clock()
         self._order, self._round_began = [], began
         answers: list[SoftLabel] = []
         for first in range(0, len(contents), self.spec.label.batch):
@@ -440,7 +451,12 @@ class Guard:
         self._refresh()
 
     def _rotate(self) -> None:
-        """Replace the oldest probes that are not for good, and fill the set up, with the newest inputs."""
+        """Replace the oldest probes that are not for good, and fill the set up, with the newest inputs.
+
+        A noisy teacher's set stays as it is: its test is about a fixed one.
+        """
+        if self._comparison.noisy:
+            return
         watch = self.spec.label.probe
         probes = list(self._comparison.probes.values())
         loose = [p for p in probes if not p.anchor]

@@ -4,11 +4,13 @@
 ``(1 - d)^n`` (:func:`power`, :func:`size_for`): 135 see 5 % with 0.999, 59 with 0.95.
 
 A deterministic teacher is judged by rounding alone: one answer farther than the tolerance from every answer before is
-a change. A noisy one is judged by a test: under the hypothesis that it did not change, all answers to one probe are
-exchangeable, so the rank of a new answer's mean distance among those of the answers before, itself included and ties
-broken at random, is uniform and independent of the ranks before it (conformal p-values: V. Vovk, A. Gammerman and
-G. Shafer, "Algorithmic Learning in a Random World", 2005, chapter 8). That a p-value is at most :data:`TAIL` is then
-a coin of that chance, and :class:`drift.betting.EProcess` bets against it, at any time.
+a change. A noisy one is judged by a test. An answer is *strange* when its mean distance to the *r* answers of
+reference is larger than that of any of them to the others (ties broken at random). Answers to one probe are
+exchangeable as long as the teacher did not change, so this happens with the chance ``1 / (r + 1)`` over everything
+(conformal prediction: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic Learning in a Random World", 2005); given the
+answers of reference the chances of the probes are no more variable than independent Beta(1, r), whose mean over the
+*n* probes stays below :func:`strange_bound` with ``1 - alpha / 2``. Against that bound
+:class:`drift.betting.EProcess` bets with ``alpha / 2``, at any time, on probes drawn at random with replacement.
 """
 
 from __future__ import annotations
@@ -22,11 +24,8 @@ import msgspec
 from components.contracts.records import SoftLabel
 from drift.betting import EProcess
 
-TAIL = 0.05
-"""A noisy teacher's answer counts as strange when at most this share of the answers before is as far away."""
-
-LONGEST = 100
-"""Answers to one probe after which a noisy teacher's test starts anew from the reference, so that memory ends."""
+NOISY_ANSWERS = 20
+"""Answers of reference to each probe of a noisy teacher: the more, the rarer are strange ones without a change."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +74,16 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
     return min(1.0, math.fsum(abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()) / 2)
 
 
+def strange_bound(size: int, answers: int, alpha: float) -> float:
+    """The share of strange answers that ``size`` probes with ``answers`` of reference each explain, but for ``alpha``.
+
+    Beta(1, r) is below an exponential variable of mean 1 / r, and the sum of those has a Gamma distribution.
+    """
+    from scipy.special import gammaincinv
+
+    return min(1.0, float(gammaincinv(size, 1.0 - alpha)) / (size * answers))
+
+
 class Comparison:
     """A teacher's answers to its probes against those of reference.
 
@@ -87,19 +96,19 @@ class Comparison:
         self.tolerance, self.alpha = tolerance, alpha
         self.noisy = any(p.spread > tolerance for p in self.probes.values())
         self.moved: dict[str, float] = {}
-        self._chance = random.Random(seed)  # noqa: S311  (breaks ties)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.test = EProcess(bound=TAIL)
-        self._bags = {c: _Bag(p.answers) for c, p in self.probes.items()} if self.noisy else {}
+        self._chance = random.Random(seed)  # noqa: S311  (breaks ties and draws probes)
+        least = min((len(p.answers) for p in self.probes.values()), default=1)
+        self.test = EProcess(bound=strange_bound(len(self.probes), least, alpha / 2) if self.noisy else 1.0)
 
     def renew(self, probes: Iterable[Probe]) -> None:
-        """Go on with another set: what was gathered about probes that stay is kept."""
+        """Go on with another set, of a deterministic teacher, whose probes need no common history."""
         self.probes = {p.content: p for p in probes}
         self.moved = {c: d for c, d in self.moved.items() if c in self.probes}
-        if self.noisy:
-            self._bags = {c: self._bags.get(c) or _Bag(p.answers) for c, p in self.probes.items()}
+
+    def round(self) -> list[str]:
+        """The contents of the probes to ask next, as many as there are: each once, or drawn with replacement."""
+        contents = list(self.probes)
+        return self._chance.choices(contents, k=len(contents)) if self.noisy and contents else contents
 
     def observe(self, content: str, answer: SoftLabel) -> bool:
         """Take in one answer; whether the teacher must be called changed now.
@@ -108,19 +117,16 @@ class Comparison:
             KeyError: there is no such probe.
 
         """
-        if not self.noisy:
-            nearest = min(distance(answer, known) for known in self.probes[content].answers)
-            if nearest > self.tolerance:
-                self.moved[content] = nearest
-            else:
-                self.moved.pop(content, None)
-            return bool(self.moved)
-        p = self._bags[content].p_value(answer, self._chance.random())
-        self.test = self.test.observe(float(p <= TAIL))
-        changed = self.test.rejects(self.alpha)
-        if not changed and self._bags[content].size > LONGEST:
-            self._restart()
-        return changed
+        known = self.probes[content].answers
+        if self.noisy:
+            self.test = self.test.observe(float(strange(answer, known, self._chance.random())))
+            return self.test.rejects(self.alpha / 2)
+        nearest = min(distance(answer, before) for before in known)
+        if nearest > self.tolerance:
+            self.moved[content] = nearest
+        else:
+            self.moved.pop(content, None)
+        return bool(self.moved)
 
     @property
     def calm(self) -> bool:
@@ -131,36 +137,18 @@ class Comparison:
         """What was found, as plain data for an alarm."""
         found: dict[str, float | int | bool | str] = {"probes": len(self.probes), "noisy": self.noisy}
         if self.noisy:
-            return found | {"strange": self.test.total, "asked": self.test.n, "log_e": round(self.test.log_e_value, 3)}
+            return found | {
+                "strange": self.test.total, "asked": self.test.n, "bound": round(self.test.bound, 4),
+                "log_e": round(self.test.log_e_value, 3),
+            }  # fmt: skip
         worst = max(self.moved, key=lambda c: self.moved[c], default="")
         return found | {"moved": len(self.moved), "largest": self.moved.get(worst, 0.0), "worst": worst}
 
 
-class _Bag:
-    """The answers to one probe so far, each with the sum of its distances to the others."""
-
-    def __init__(self, answers: Sequence[SoftLabel]) -> None:
-        self._answers: list[SoftLabel] = []
-        self._sums: list[float] = []
-        for answer in answers:
-            self._add(answer)
-
-    @property
-    def size(self) -> int:
-        return len(self._answers)
-
-    def _add(self, answer: SoftLabel) -> float:
-        apart = [distance(answer, other) for other in self._answers]
-        self._sums = [s + d for s, d in zip(self._sums, apart, strict=True)]
-        own = math.fsum(apart)
-        self._answers.append(answer)
-        self._sums.append(own)
-        return own
-
-    def p_value(self, answer: SoftLabel, uniform: float) -> float:
-        """The share of answers, the new one included, that are as far from the others; ties count by ``uniform``."""
-        own = self._add(answer)
-        close = 1e-12 * max(1.0, own)
-        farther = sum(s > own + close for s in self._sums)
-        ties = sum(abs(s - own) <= close for s in self._sums)
-        return (farther + uniform * ties) / self.size
+def strange(answer: SoftLabel, known: Sequence[SoftLabel], uniform: float) -> bool:
+    """Whether an answer is farther from ``known`` than those are from each other; ``uniform`` in [0, 1] breaks ties."""
+    apart = [distance(answer, other) for other in known]
+    own, close = math.fsum(apart), 1e-9
+    sums = [d + math.fsum(distance(a, b) for b in known) for a, d in zip(known, apart, strict=True)]
+    farther, ties = sum(s > own + close for s in sums), sum(abs(s - own) <= close for s in sums)
+    return farther + uniform * (ties + 1) <= 1.0
