@@ -15,6 +15,7 @@ from rich.console import Console
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
+from infra.teacher import app as teacher_app
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
 from serving.cli import place, show
@@ -30,6 +31,7 @@ ledger_app = typer.Typer(help="The append-only record of who did what to which m
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(teacher_app, name="teacher")
 
 BUILT_IN = Path(__file__).with_name("workloads")
 """Specs that ship with Cohobate: they are found here by name."""

@@ -98,6 +98,7 @@ class Guard:
         self._fresh: OrderedDict[str, tuple[bytes, Any]] = OrderedDict()
         self._gathering_since: float | None = None
         self._owed, self._index, self._round_began = 0.0, 0, 0.0
+        self._round_ends: dict[str, int] = {}
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
         self._revision, self.state = self._start()
         self._verified = False
@@ -224,11 +225,16 @@ class Guard:
                 self._owed -= 1.0
                 if not self._order:
                     self._order = self._comparison.round()
-                    self._round_began = self._clock()
+                    self._begin_round()
                 due.append(self._order.pop(0))
                 if not self._order:
                     break  # one round at most in a batch
             return due
+
+    def _begin_round(self) -> float:
+        """Note when a round begins, and where the labels topic ends: labels made later stand behind that place."""
+        self._round_began, self._round_ends = self._clock(), self._ends()
+        return self._round_began
 
     def _mixed(self, payloads: Sequence[Any], due: Sequence[str]) -> tuple[list[SoftLabel], list[SoftLabel]]:
         if due:
@@ -288,20 +294,20 @@ class Guard:
         held = self.state.status == "held"
         if held and self._clock() < self._retry_at:
             raise TeacherHeldError(self.declared, self.spec.name)
-        contents, began = self._comparison.round(), self._clock()
-        self._order, self._round_began = [], began
+        began = self._begin_round()
+        contents, self._order = self._comparison.round(), []
         answers: list[SoftLabel] = []
         for first in range(0, len(contents), self.spec.label.batch):
             answers += self._call([self._payloads[c] for c in contents[first : first + self.spec.label.batch]])
         self.counts["probed"] += len(contents)
         with self._lock:
             if held:
-                self._await_return(contents, answers, began)
+                self._await_return(contents, answers)
             else:
                 self._compare(contents, answers, began)
             self._verified = True
 
-    def _await_return(self, contents: Sequence[str], answers: Sequence[SoftLabel], began: float) -> None:
+    def _await_return(self, contents: Sequence[str], answers: Sequence[SoftLabel]) -> None:
         self._comparison = self._comparison_with(self._comparison.probes.values())
         changed = [self._comparison.observe(c, a) for c, a in zip(contents, answers, strict=True)]
         if any(changed[-1:]):
@@ -310,7 +316,7 @@ class Guard:
             raise TeacherHeldError(self.declared, self.spec.name)
         trusted = msgspec.structs.replace(self.state, status="trusted")
         self._write(trusted)
-        self._after_round(contents, began)
+        self._after_round()
         log.warning("%s: teacher %s is back; labelling goes on", self.spec.name, self.declared)
 
     def _offer(self, contents: Sequence[str]) -> None:
@@ -337,13 +343,19 @@ class Guard:
             return
         self._asked.update({c: asked_at for c, _ in zip(contents, answers, strict=False)})
         if answers and not self._order and self._comparison.calm and self.state.status == "trusted":
-            self._after_round(list(self._comparison.probes), self._round_began)
+            self._after_round()
 
-    def _after_round(self, contents: Iterable[str], began: float) -> None:
+    def _after_round(self) -> None:
         """A round was clean: it is written down, and some probes give way to newer inputs."""
-        self._asked.update({c: self._asked.get(c, began) for c in contents})
-        put_clean(self.store, self.spec.name, self.declared, self.member, self.state.epoch, began, self._ends())
+        self._asked.update({c: self._asked.get(c, self._round_began) for c in self._comparison.probes})
+        self._clean()
         self._rotate()
+
+    def _clean(self) -> None:
+        put_clean(
+            self.store, self.spec.name, self.declared, self.member, self.state.epoch, self._round_began,
+            self._round_ends,
+        )  # fmt: skip
 
     def _suspect(self) -> None:
         """The numbered steps of the class."""
@@ -442,9 +454,9 @@ class Guard:
         if len(self._fresh) >= size or self._clock() - self._gathering_since > GATHER_SECONDS:
             self._refresh_now()
             if not self.state.probes:
-                began = self._clock()
+                self._begin_round()
                 self._add_probes(list(self._fresh)[:size], keep=())
-                put_clean(self.store, self.spec.name, self.declared, self.member, self.state.epoch, began, self._ends())
+                self._clean()
 
     def _refresh_now(self) -> None:
         self._refreshed = float("-inf")
