@@ -4,8 +4,8 @@ Probes (:mod:`components.label.probes`) are inputs of the workload's own. Every 
 starts and after each decision, because a restart is where a teacher most often changes; then it mixes
 ``spec.label.probe.share`` probes for each label into its batches, round after round, where neither the teacher nor a
 service in front of it can tell them from inputs. Spread like this, a change of a share *d* of the answers is found
-after ``1 / (d share)`` labels on average and, with the default size, within one round with a chance of 0.999; asking
-the set at once at the end of a round costs as much and finds nothing earlier.
+after ``1 / (d share)`` labels on average, and within one round if it is found at all; asking the set at once at the
+end of a round costs as much and finds nothing earlier.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
+from components.contracts.spec import Probe as Section
 from components.label.probes import Comparison, Probe, distance, power, size_for, strange, strange_bound
 
 CLASSES = ("a", "b", "c")
@@ -23,6 +24,7 @@ def probe(content, *answers):
 
 
 def test_the_default_size_follows_from_the_power():
+    assert size_for(0.05, 1e-4) == Section().size == 180
     assert size_for(0.05, 1e-3) == 135
     assert power(135, 0.05) > 0.999 > power(134, 0.05)
     assert power(0, 0.05) == 0.0 and power(1, 1.0) == 1.0
