@@ -40,7 +40,7 @@ from components.control.teachers import (
 from components.label.decode import decoder
 from components.label.probes import NOISY_ANSWERS, Comparison, Probe
 from components.label.teacher import Teacher, in_epoch, reference
-from components.stream.contract import Broker, TopicPartition, read_to_end
+from components.stream.contract import Broker, Consumer, TopicPartition, read_to_end
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Guard:
         self._gathering_since: float | None = None
         self._owed, self._index, self._round_began = 0.0, 0, 0.0
         self._round_ends: dict[str, int] = {}
+        self._labels: Consumer | None = None
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
         self._revision, self.state = self._start()
         self._verified = False
@@ -430,8 +431,15 @@ class Guard:
         return first, count
 
     def _ends(self) -> dict[str, int]:
-        with closing(self.broker.consumer([self.spec.topic("labels")])) as consumer:
-            return {_name(p): end for p, end in consumer.ends().items()}
+        if self._labels is None:
+            self._labels = self.broker.consumer([self.spec.topic("labels")])
+        return {_name(p): end for p, end in self._labels.ends().items()}
+
+    def close(self) -> None:
+        """Release the connection."""
+        if self._labels is not None:
+            self._labels.close()
+            self._labels = None
 
     # The probe set.
 
