@@ -6,6 +6,8 @@
     ├── ConfigError          a spec, setting or option is wrong: names the field, the value and what is allowed
     ├── RecordError          one record is unusable (poison): ``reason`` is a stable code for dead letters
     ├── TeacherError         the teacher failed or answered something that is not a soft label
+    │   ├── TeacherHeldError     the teacher's behaviour was rejected, and it is not back yet
+    │   └── EpochChangedError    the labels at hand were made before a decision about the teacher: ask again
     ├── ProvenanceError      a label was not made by the declared teacher or a truth source
     ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
@@ -48,6 +50,26 @@ class TeacherError(CohobateError):
     def __init__(self, teacher: str, detail: str) -> None:
         super().__init__(f"teacher {teacher}: {detail}")
         self.teacher, self.detail = teacher, detail
+
+
+class TeacherHeldError(TeacherError):
+    """The teacher's behaviour was rejected; nothing is labelled until it answers its probes as before."""
+
+    def __init__(self, teacher: str, workload: str) -> None:
+        super().__init__(
+            teacher,
+            f"its behaviour was rejected and it still answers otherwise; {workload} waits for the right teacher "
+            f"(or take the new behaviour: cohobate teacher accept --spec {workload} --reason ...)",
+        )
+        self.workload = workload
+
+
+class EpochChangedError(TeacherError):
+    """The labels at hand were made before a decision about the teacher; nothing of them was sent: label again."""
+
+    def __init__(self, made: str, now: str) -> None:
+        super().__init__(made, f"a person decided about it meanwhile; label the batch again as {now}")
+        self.made, self.now = made, now
 
 
 class ProvenanceError(CohobateError):

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     worker: str = ""
     """Name of a worker among those of its workload, the same after a restart: a labeler that comes back under its name
     goes on at once, another waits until the old one's leases have run out. Empty: host and process."""
+    label_signing_key: SecretStr | None = None
+    """Private Ed25519 key in base64 with which the labeler signs labels; its public half is ``label.signed_by``."""
+    label_signing_key_file: Path | None = None
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 

@@ -24,8 +24,19 @@ Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
 
-Kind = Literal["inputs", "inputs.urgent", "labels", "predictions", "truth", "inputs.dlq"]
-"""The topics of a workload. ``inputs.urgent`` holds inputs whose callers wait (deferred or audited)."""
+Kind = Literal[
+    "inputs",
+    "inputs.urgent",
+    "labels",
+    "predictions",
+    "truth",
+    "inputs.dlq",
+    "labels.quarantine",
+    "labels.refused",
+]
+"""The topics of a workload. ``inputs.urgent``: inputs whose callers wait (deferred or audited); ``labels.quarantine``:
+labels of a teacher that seems to have changed, until a person decides; ``labels.refused``: labels and truths that no
+window takes, as dead letters with the reason."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -239,6 +250,32 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     paced: bool = True
 
 
+class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The watch for a teacher that changes without saying so (:mod:`components.label.guard`).
+
+    ``size`` inputs are kept as probes; 0 turns the watch off. The default misses a change of 5 % of the answers with
+    a chance of 1e-4 (:func:`components.label.probes.size_for`). ``share``: probes asked for each label made, which is
+    what the watch costs; a round of the set takes ``size / share`` labels, and such a change is found after ``20 /
+    share`` labels on average, whatever the size: 0.02 gives 1,000, and 300 in nearly every case take 0.45.
+
+    ``tolerance``: the largest distance (total variation, 0 to 1; for regression in scales of the answer) between two
+    answers that rounding explains; batch size and threads move Magika and MiniLM by less than a tenth of the default.
+    A teacher that moves more than that when it is asked ``repeats`` times is noisy, and is judged by a test that
+    raises a false alarm with a chance of ``alpha`` for each start of a labeler.
+
+    ``rotate``: probes replaced by newer inputs after each clean round; half of the set stays for good.
+    ``retry_seconds``: how often a rejected teacher is asked whether it is back.
+    """
+
+    size: Annotated[int, Meta(ge=0, le=10_000)] = 180
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
+    tolerance: Annotated[float, Meta(ge=0.0, lt=1.0)] = 2e-3
+    repeats: Annotated[int, Meta(ge=2, le=100)] = 4
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1e-4
+    rotate: Annotated[int, Meta(ge=0)] = 5
+    retry_seconds: Positive = 10.0
+
+
 class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The labeler. A batch for the teacher is full at ``batch`` inputs or ``batch_bytes`` of records.
 
@@ -250,6 +287,8 @@ class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     do where the broker no longer has the next inputs: read on from the ``earliest`` with an alarm, or ``stop``.
     ``audit_share``: share of the inputs that are labelled whatever the policy says (by a hash of the input id, so that
     it can be recomputed) and never learnt from: estimates over them need no model of how the others were chosen.
+    ``signed_by``: the labeler's public Ed25519 key in base64 (``cohobate teacher keygen``); a window then takes signed
+    labels alone. None: whoever may write to the labels topic can forge a label of the declared teacher.
     """
 
     batch: Count = 32
@@ -262,6 +301,8 @@ class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit_share: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
     policy: Policy = Policy()
     budget: Budget = Budget()
+    probe: Probe = Probe()
+    signed_by: str | None = None
 
 
 class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -274,6 +315,10 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     teacher: Factory
     teacher_digest: str | None = None
     """``name@digest`` that labels must carry; None: what the teacher reports when it starts is the declared one."""
+    teacher_space: str | None = None
+    """Label space that labels must be in; None: the one that the teacher reported when it was last started."""
+    truth_sources: tuple[str, ...] | None = None
+    """Sources whose truths count; None: whoever may write to the truth topic is one."""
     payload: Payload = Payload()
     features: Factory
     student: Student = Student()

@@ -125,6 +125,46 @@ class GaugeRow(Base):
     value: Mapped[dict[str, Any]]
 
 
+class TeacherRow(Base):
+    """What is known of a declared teacher's behaviour: its epoch, its probes and their answers (as JSON)."""
+
+    __tablename__ = "teachers"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    teacher: Mapped[str] = mapped_column(String(255), primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer)
+    state: Mapped[dict[str, Any]]
+
+
+class CleanRow(Base):
+    """The start of the last round of probes that one labeler found clean, and the labels topic's ends then."""
+
+    __tablename__ = "clean_rounds"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    teacher: Mapped[str] = mapped_column(String(255), primary_key=True)
+    member: Mapped[str] = mapped_column(String(128), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    at: Mapped[float] = mapped_column(Float)
+    positions: Mapped[dict[str, Any]]
+
+
+class IncidentRow(Base):
+    """A teacher that answered its probes otherwise than before, and what a person decided about it."""
+
+    __tablename__ = "incidents"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    workload: Mapped[str] = mapped_column(String(64), index=True)
+    teacher: Mapped[str] = mapped_column(String(255))
+    epoch: Mapped[int] = mapped_column(Integer)
+    suspect_from: Mapped[float] = mapped_column(Float)
+    opened_at: Mapped[float] = mapped_column(Float)
+    verdict: Mapped[str | None] = mapped_column(String(16), nullable=True)
+    decided_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    settled_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    mixed: Mapped[bool] = mapped_column(Boolean)
+    candidate: Mapped[list[Any]]
+    detail: Mapped[dict[str, Any]]
+
+
 class LedgerRow(Base):
     """An entry of the ledger: its hash covers its content and the hash before it."""
 

@@ -18,6 +18,7 @@ from components.contracts.spec import Spec, build
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.label.decode import decoder
+from components.label.teacher import declared_of
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
 from drift.reweight import stratum_weights
@@ -100,8 +101,13 @@ def unit_of(rows: Rows) -> Unit:
 
 
 def declared_teacher(spec: Spec, windows: Sequence[WindowRow]) -> str:
-    """The teacher (``name@digest``) that the spec declares, else the one that the newest window was frozen under."""
-    return spec.teacher_digest or str(windows[-1].manifest["teacher"])
+    """The teacher that the spec declares, else the one that the newest window was frozen under.
+
+    Of a declared one the behaviour counts that the newest window was frozen under: a changed one that was accepted is
+    another teacher (``name@digest#epoch``).
+    """
+    newest = str(windows[-1].manifest["teacher"])
+    return newest if spec.teacher_digest in (None, declared_of(newest)) else str(spec.teacher_digest)
 
 
 def replayable(spec: Spec, windows: Sequence[WindowRow]) -> list[WindowRow]:

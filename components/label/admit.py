@@ -60,7 +60,7 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
     if entry.workload != spec.name:
         raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {spec.name!r}")
     _check_time(entry.time, now, spec.admission)
-    _check_consent(entry.consent, spec.consent)
+    check_consent(entry.consent, spec.consent)
     payload = decoder(spec.payload, spec.source)(entry.payload)
     if spec.admission.finite and not is_finite(payload):
         raise RecordError("not_finite", "the payload has a NaN or an infinity in it; admission.finite refuses that")
@@ -90,7 +90,8 @@ def _check_time(time: float, now: float, limits: Admission) -> None:
         raise RecordError("ancient_time", detail)
 
 
-def _check_consent(consent: str | None, terms: Consent) -> None:
+def check_consent(consent: str | None, terms: Consent) -> None:
+    """Raise RecordError (``consent_missing``, ``consent_refused``) where the terms do not allow it."""
     if consent is None:
         if terms.required:
             raise RecordError("consent_missing", "the input names no terms of consent, which the workload requires")

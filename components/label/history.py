@@ -15,6 +15,7 @@ from components.contracts.records import DeadLetter, Input, Label, Truth, conten
 from components.contracts.spec import Spec, build
 from components.contracts.storage import get_bytes
 from components.label.labeler import Labeler
+from components.label.teacher import declared_of
 from components.stream.contract import Broker, Consumer, read_to_end
 
 log = logging.getLogger(__name__)
@@ -180,5 +181,5 @@ def _answered(topic: str, value: bytes, spec: Spec) -> tuple[Identity | None, bo
         label = decode(Label, value)
     except RecordError:
         return None, False
-    declared = spec.teacher_digest in (None, label.teacher)
+    declared = spec.teacher_digest in (None, declared_of(label.teacher))
     return (_identity(label.input) if declared else None), False

@@ -131,3 +131,16 @@ def state(teacher: Teacher) -> dict[str, Any]:
     """The teacher's own counters and states (breaker, retries, tokens), for metrics; empty where it has none."""
     own = getattr(teacher, "state", None)
     return dict(own()) if own is not None else {}
+
+
+def in_epoch(declared: str, epoch: int) -> str:
+    """The reference of a declared teacher in an epoch: ``name@digest`` in the first, then ``name@digest#1`` and on.
+
+    An epoch ends when a person decides about a change of the teacher's behaviour (:mod:`components.label.guard`).
+    """
+    return f"{declared}#{epoch}" if epoch else declared
+
+
+def declared_of(reference: str) -> str:
+    """``name@digest`` of a reference in any epoch."""
+    return reference.partition("#")[0]

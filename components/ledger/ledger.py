@@ -50,7 +50,7 @@ def append(store: ControlStore, workload: str, actor: str, action: str, detail: 
         UnavailableError: other writers were always faster.
 
     """
-    return _in_turn(store, lambda s: _link(s, _last(s), store.clock(), workload, actor, action, detail))
+    return _in_turn(store, lambda s: chain(s, store.clock(), workload, actor, action, detail))
 
 
 def append_if(
@@ -109,8 +109,19 @@ def _in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
             with store.transaction() as s:
                 return write(s)
         except IntegrityError:
-            continue
+            continue  # another writer took this seq: chain onto its entry
     raise UnavailableError("ledger", store.url, f"{ATTEMPTS} appends lost to other writers; try again")
+
+
+def chain(s: Session, at: float, workload: str, actor: str, action: str, detail: dict[str, Any]) -> LedgerRow:
+    """:func:`append` inside a writing transaction of the caller's: the entry stands if, and only if, it commits.
+
+    Raises:
+        ValueError: ``detail`` is not JSON.
+        IntegrityError: at the flush, where writers do not take turns, another one took this place in the chain.
+
+    """
+    return _link(s, _last(s), at, workload, actor, action, detail)
 
 
 def verify(store: ControlStore, head: str | None = None) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import msgspec
 
 from components.contracts.errors import ArtifactError, ProvenanceError, RecordError
 from components.contracts.records import Label, Truth, decode
@@ -19,6 +19,7 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.label.teacher import reference
 from components.snapshot.features import FeatureRepo
+from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
 from components.snapshot.reading import Reading, read_new
 from components.snapshot.table import (
     Descriptors,
@@ -44,7 +45,7 @@ class Harvest:
 
     labels: list[Label] = field(default_factory=list)
     descriptors: list[Descriptors] = field(default_factory=list)
-    rejected: Counter[str] = field(default_factory=Counter)
+    refusals: list[Refusal] = field(default_factory=list)
     duplicates: int = 0
     stranger: Label | None = None
     """The first label of another teacher."""
@@ -54,11 +55,12 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     """Freeze all labels since the last window; None where there are no new ones.
 
     The declared teacher is ``spec.teacher_digest``, else that of the last window, else what the spec's teacher says
-    of itself. Labels of others, and records that cannot be used, are refused and counted in the manifest.
+    of itself. Labels of others, labels and truths that :mod:`components.snapshot.provenance` refuses, and records that
+    cannot be used are counted by reason in the manifest, and kept with the reason on ``labels.refused``.
 
     1. Read the place of the last window in the stream from its manifest.
-    2. Read labels and truth from there to the present ends; sort out what is refused or known already. What is known
-       is counted in the gauge ``snapshot``: the labeler labels nothing twice.
+    2. Read labels and truth from there to the present ends; sort out what is refused, and put it on its own topic, or
+       known already. What is known is counted in the gauge ``snapshot``: the labeler labels nothing twice.
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
     4. Join the truth known at ``now`` (Unix seconds), point in time.
     5. Write the snapshot under its content hash.
@@ -82,16 +84,17 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     reading = read_new(broker, topics, last.get("anchors", {}))
     if not reading.of(topics[0]):
         return None
-    declared = spec.teacher_digest or last.get("teacher") or reference(build(spec.teacher, spec.source))
-    harvest = _sort_out(spec, reading.of(topics[0]), declared, _known_keys(earlier))
+    declared = _declared(spec, store, last)
+    harvest = _sort_out(reading.of(topics[0]), declared, _known_keys(earlier))
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
-    if harvest.rejected:
-        log.warning("%s: labels refused: %s", spec.name, dict(harvest.rejected))
+    truths, strange_truths = _truths(declared, reading.of(topics[1]))
+    quarantine(spec, broker, store, [*harvest.refusals, *strange_truths], now)
+    if harvest.refusals:
+        log.warning("%s: labels refused: %s", spec.name, reasons_of(harvest.refusals))
     if not harvest.labels:
         if harvest.stranger is not None and not harvest.duplicates:
-            raise ProvenanceError(harvest.stranger.input.id, declared, harvest.stranger.teacher)
+            raise ProvenanceError(harvest.stranger.input.id, declared.reference, harvest.stranger.teacher)
         return None
-    truths, strange_truths = _truths(spec, reading.of(topics[1]))
     # Step 3
     repo = feature_repo(spec, artifacts)
     inputs = input_table(harvest.labels, harvest.descriptors)
@@ -110,8 +113,9 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     put_bytes(uri, data)
     # Step 6
     manifest = _manifest(table, reading, harvest) | {
-        "teacher": declared,
-        "truth_rejected": strange_truths,
+        "teacher": declared.reference,
+        "truth_rejected": len(strange_truths),
+        "truth_rejected_reasons": reasons_of(strange_truths),
         "started_at_index": sum(w.rows for w in earlier),
         "cut": now,
     }
@@ -150,48 +154,46 @@ def feature_repo(spec: Spec, artifacts: str) -> FeatureRepo:
     return FeatureRepo(f"{artifacts}/{spec.name}/feast", spec.name, entity=spec.entity)
 
 
-def _sort_out(spec: Spec, records: Sequence[Record], declared: str, known: set[str]) -> Harvest:
+def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Declared:
+    if spec.teacher_digest or last.get("teacher"):
+        return Declared.of(spec, store, str(spec.teacher_digest or last["teacher"]), last.get("space"))
+    teacher = build(spec.teacher, spec.source)
+    return Declared.of(spec, store, reference(teacher), teacher.space)
+
+
+def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) -> Harvest:
     from components.label.decode import decoder
 
+    spec = declared.spec
     payload_of, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
     harvest = Harvest()
     for record in records:
         try:
-            label = decode(Label, record.value)
-            if label.input.workload != spec.name:
-                raise RecordError("other_workload", label.input.workload)
-            if label.soft.task != spec.task:
-                raise RecordError("other_task", label.soft.task)
-            if label.teacher != declared:
-                harvest.stranger = harvest.stranger or label
-                raise RecordError("undeclared_teacher", label.teacher)
+            label = declared.check(record)
             descriptors = featuriser.describe(payload_of(label.input.payload))
         except RecordError as error:
-            harvest.rejected[error.reason] += 1
+            harvest.refusals.append((record, error))
+            if error.reason == "undeclared_teacher":
+                harvest.stranger = harvest.stranger or decode(Label, record.value)
             continue
         if label.key in known:
             harvest.duplicates += 1
             continue
         known.add(label.key)
-        harvest.labels.append(label)
+        harvest.labels.append(msgspec.structs.replace(label, teacher=declared.reference))
         harvest.descriptors.append(descriptors)
     return harvest
 
 
-def _truths(spec: Spec, records: Sequence[Record]) -> tuple[list[tuple[Truth, int]], int]:
+def _truths(declared: Declared, records: Sequence[Record]) -> tuple[list[tuple[Truth, int]], list[Refusal]]:
     """Usable truths with the time that each was written (microseconds, one more for each offset), and the others."""
-    found, refused = [], 0
+    found: list[tuple[Truth, int]] = []
+    refused: list[Refusal] = []
     for record in records:
         try:
-            truth = decode(Truth, record.value)
-        except RecordError:
-            refused += 1
-            continue
-        fits = truth.workload == spec.name and (truth.value is not None) == (spec.task == "regression")
-        if not fits:
-            refused += 1
-            continue
-        found.append((truth, int(record.timestamp * 1000) * 1000 + record.offset % 1000))
+            found.append((declared.truth(record), int(record.timestamp * 1000) * 1000 + record.offset % 1000))
+        except RecordError as error:
+            refused.append((record, error))
     return found, refused
 
 
@@ -226,8 +228,8 @@ def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, 
         "replaced_partitions": list(reading.replaced),
         "space": table["space"][table.num_rows - 1].as_py(),
         "time_range": [times[0], times[-1]],
-        "rejected": harvest.rejected.total(),
-        "rejected_reasons": dict(harvest.rejected),
+        "rejected": len(harvest.refusals),
+        "rejected_reasons": reasons_of(harvest.refusals),
         "duplicates": harvest.duplicates,
         "with_truth": table.num_rows - table["truth_known_at"].null_count,
         "holdout_rows": table["split"].to_pylist().count("holdout"),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from components.contracts.records import Answer, Arm, Label, Prediction, content_hash
+from components.label.teacher import declared_of
 
 PENDING = 2_000
 """Audits that may wait for a label; the oldest beyond it are given up (they are not evidence either way)."""
@@ -83,9 +84,9 @@ class Teachings:
             self._told.popitem(last=False)
 
     def of(self, content: str, teacher: str) -> Told | None:
-        """What ``teacher`` said of a content; a label by another teacher is none."""
+        """What ``teacher`` said of a content, in whatever epoch; a label by another teacher is none."""
         told = self._told.get(content)
-        return told if told is not None and told.teacher == teacher else None
+        return told if told is not None and declared_of(told.teacher) == declared_of(teacher) else None
 
 
 def observe(prediction: Prediction, champion: str, candidate: str) -> tuple[Answered | None, Pending | None]:

@@ -30,6 +30,7 @@ def test_topics_carry_the_workload(tmp_path):
     assert spec.topic("inputs.dlq") == "files.inputs.dlq"
     assert spec.topics == (
         "files.inputs", "files.inputs.urgent", "files.labels", "files.predictions", "files.truth", "files.inputs.dlq",
+        "files.labels.quarantine", "files.labels.refused",
     )  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from components.distill.data import (
     Rows,
     Unit,
     arrays,
+    declared_teacher,
     holdout_payloads,
     replayable,
     unit_of,
@@ -136,3 +139,11 @@ def test_regression_targets_are_in_the_student_s_unit(line_spec):
 def test_equal_values_have_a_unit_too():
     rows = Rows(payloads=[b"[1]"] * 2, soft=[value(7.0, 1.0)] * 2, truth=[None] * 2)
     assert unit_of(rows) == Unit(mean=7.0, scale=1.0)
+
+
+def test_of_a_declared_teacher_the_accepted_behaviour_counts(letter_spec):
+    spec = msgspec.structs.replace(letter_spec, teacher_digest="t@1")
+    window = SimpleNamespace(manifest={"teacher": "t@1#2"})
+    assert declared_teacher(spec, [window]) == "t@1#2"
+    assert declared_teacher(msgspec.structs.replace(spec, teacher_digest="t@2"), [window]) == "t@2"
+    assert declared_teacher(msgspec.structs.replace(spec, teacher_digest=None), [window]) == "t@1#2"

@@ -94,3 +94,9 @@ def test_a_replica_that_cannot_load_the_candidate_is_named():
 @pytest.mark.parametrize("one", [Answered(id="r", arm="champion"), Audited(id="r"), Failed(replica="r", error="e")])
 def test_observations_round_trip_through_json(one):
     assert msgspec.json.decode(msgspec.json.encode(one), type=Answered | Audited | Failed) == one
+
+
+def test_a_label_of_a_later_epoch_is_of_the_same_teacher():
+    teachings = Teachings(10)
+    teachings.learn(taught(teacher="t@1#2"))
+    assert teachings.of(CONTENT, "t@1").label == "a" and teachings.of(CONTENT, "t@11") is None

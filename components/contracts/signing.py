@@ -1,0 +1,82 @@
+"""Signatures of labels: who may write to a topic cannot forge what the labeler signs.
+
+Ed25519 (RFC 8032): the labeler holds the private key, and everybody who reads labels needs the public one alone, which
+stands in the spec. The signature covers the record's value and travels in the header :data:`HEADER`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from components.contracts.errors import ConfigError
+
+HEADER = "signature"
+CONTEXT = b"cohobate label v1\0"
+"""Signed ahead of the value, so that a signature of something else is none of a label."""
+
+
+def new_key() -> tuple[str, str]:
+    """A new private and public key, in base64."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    return base64.b64encode(key.private_bytes_raw()).decode(), _public(key.public_key().public_bytes_raw())
+
+
+def _public(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _raw(field: str, text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise ConfigError(field, "(not shown)", "must be an Ed25519 key: 32 bytes in base64, from 'teacher keygen'")
+    return raw
+
+
+class Signer:
+    """Signs labels with a private key (base64).
+
+    Raises:
+        ConfigError: it is no such key.
+
+    """
+
+    def __init__(self, private: str) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        self._key = Ed25519PrivateKey.from_private_bytes(_raw("label_signing_key", private))
+        self.public = _public(self._key.public_key().public_bytes_raw())
+
+    def headers(self, value: bytes) -> dict[str, bytes]:
+        """The headers that a record of this value carries."""
+        return {HEADER: self._key.sign(CONTEXT + value)}
+
+
+class Verifier:
+    """Checks labels against a public key (base64).
+
+    Raises:
+        ConfigError: it is no such key.
+
+    """
+
+    def __init__(self, public: str) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        self._key = Ed25519PublicKey.from_public_bytes(_raw("label.signed_by", public))
+
+    def accepts(self, value: bytes, headers: Mapping[str, bytes]) -> bool:
+        """Whether the holder of the private key signed this value."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            self._key.verify(headers.get(HEADER, b""), CONTEXT + value)
+        except InvalidSignature:
+            return False
+        return True
