@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -69,12 +70,20 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 @short_lived
 def label_history(spec_path: str, history_uri: str) -> int:
     """Put a history on the workload's topics and label it; returns how many inputs it holds."""
+    from components.label.assembly import assemble
     from components.label.history import label_history as label
     from components.label.history import read_history
     from components.stream import open_broker
 
-    spec = load_spec(spec_path)
-    counts = label(spec, open_broker(Settings()), read_history(history_uri, spec.name))
+    spec, settings = load_spec(spec_path), Settings()
+    broker = open_broker(settings)
+    with closing(ControlStore(settings.control_url)) as store:
+        counts = label(
+            spec,
+            broker,
+            read_history(history_uri, spec.name),
+            make=lambda: assemble(spec, settings, store, broker),
+        )
     return counts["inputs"]
 
 

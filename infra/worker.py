@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, build, load_spec
+from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
 from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
@@ -62,12 +62,14 @@ def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -
     Positions that the broker lost raise an alarm of the kind ``lost_positions``.
     """
     from components.control.leases import Leases
-    from components.label.labeler import Labeler
+    from components.label.assembly import assemble
     from components.stream import open_broker
+    from components.telemetry.metrics import LabelerMetrics
 
     store, name = ControlStore(settings.control_url), settings.worker or "labeler"
     leases = Leases(store, spec.name, settings.worker)
-    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings), leases=leases)
+    metrics = LabelerMetrics(spec.name, watch.registry)
+    labeler = assemble(spec, settings, store, open_broker(settings), leases=leases, metrics=metrics)
     reported: dict[str, Any] = {}
     at, lost = 0.0, 0
 

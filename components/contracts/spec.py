@@ -238,14 +238,16 @@ class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much the teacher may cost in an hour and in a day of UTC; None: no limit.
 
-    A call is one input that the teacher labels. ``unit``: ``calls``, or ``money`` in the currency of the teacher's cost
-    per call. ``reserve``: the part of every limit that only audited inputs and those whose callers wait may use.
-    ``paced``: spread what is left evenly over the time that is left; without it the first inputs of an hour get it all.
+    A call is one input that the teacher labels. ``unit``: ``calls``, or ``money`` in the currency of ``cost``, the
+    most that one call may cost. ``reserve``: the part of every limit that only audited inputs and those whose callers
+    wait may use. ``paced``: spread what is left evenly over the time that is left; without it the first inputs of an
+    hour get it all.
     """
 
     per_hour: Positive | None = None
     per_day: Positive | None = None
     unit: Literal["calls", "money"] = "calls"
+    cost: Positive | None = None
     reserve: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     paced: bool = True
 

@@ -1,16 +1,50 @@
-"""Asking the teacher: the answers are checked, and kept for content that comes again."""
+"""Asking the teacher: who is asked about, what it answers, and the answers kept for content that comes again."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from components.contracts.errors import ConfigError, TeacherError
-from components.contracts.records import Label, SoftLabel
+from components.contracts.errors import ConfigError, RecordError, TeacherError
+from components.contracts.records import Label, SoftLabel, label_key
 from components.contracts.spec import Spec
+from components.label.guard import Guard
 from components.label.intake import Work
-from components.label.teacher import Teacher, reference
+from components.label.policies import Decision
+from components.label.scores import StudentScores
+from components.label.selector import Choice, Selector
+from components.label.teacher import Deferred, Outcome, Question, Teacher, outcomes, reference
+from components.telemetry.metrics import LabelerMetrics
+
+
+class Answered(NamedTuple):
+    """What became of the inputs of a batch, each in one of four ways.
+
+    ``labels``; ``refused`` by the teacher, with the reason; ``deferred`` to a person, who will answer later;
+    ``skipped`` by the policy or the budget.
+    """
+
+    labels: list[tuple[Work, Label]]
+    refused: list[tuple[Work, RecordError]]
+    deferred: int
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Company:
+    """Who has a say beside the teacher; None where nobody has.
+
+    ``guard`` watches the teacher for a silent change, ``selector`` chooses the inputs within the budget, by the
+    ``scores`` of students where its policy wants them.
+    """
+
+    guard: Guard | None = None
+    selector: Selector | None = None
+    scores: StudentScores | None = None
+    metrics: LabelerMetrics = field(default_factory=lambda: LabelerMetrics("unnamed"))
 
 
 class Asking:
@@ -21,62 +55,158 @@ class Asking:
 
     """
 
-    def __init__(self, spec: Spec, teacher: Teacher, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, spec: Spec, teacher: Teacher, clock: Callable[[], float] = time.time, company: Company | None = None
+    ) -> None:
         self.spec, self.teacher, self._clock = spec, teacher, clock
-        self.reference = reference(teacher)
-        if spec.teacher_digest not in (None, self.reference):
-            raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self.reference}")
+        self._declared = reference(teacher)
+        if spec.teacher_digest not in (None, self._declared):
+            raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self._declared}")
         if teacher.task != spec.task:
             raise ConfigError("task", spec.task, f"the teacher's task is {teacher.task}")
-        self._answers: OrderedDict[str, SoftLabel] = OrderedDict()
+        self.company = company or Company(metrics=LabelerMetrics(spec.name))
+        self._selector = self.company.selector or Selector(spec)
+        self._answers: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
+        self._open: tuple[Sequence[Work], Choice] | None = None
 
-    def label(self, work: Sequence[Work]) -> list[Label]:
-        """A label for each input, in order; content whose answer is known (or asked in this batch) costs no call.
+    @property
+    def reference(self) -> str:
+        """Whose labels are made now: ``name@digest``, with the epoch where a person has decided about a change."""
+        return self.company.guard.reference if self.company.guard is not None else self._declared
+
+    def label(self, work: Sequence[Work]) -> Answered:
+        """What becomes of each input; content whose answer is known (or asked in this batch) costs no call.
+
+        1. Choose whom to ask about, and reserve the calls; a batch that is asked for again keeps its choice.
+        2. Ask.
+        3. Settle the calls that were made.
+        4. Keep the questions to people durably: from here on their inputs may be committed.
 
         Raises:
             TeacherError: the teacher failed, or answered something that no student may learn from.
+            UnavailableError: the teacher or the control database does not answer.
 
         """
-        if not self.spec.label.reuse:
-            return self._labels(work, self._ask([w.payload for w in work]))
-        known = {w.content: self._answers[w.content] for w in work if w.content in self._answers}
-        asked = {w.content: w.payload for w in work if w.content not in known}
+        # Step 1
+        choice = self._chosen(work)
+        wanted = [(w, d) for w, d in zip(work, choice.decisions, strict=True) if d.label]
+        # Step 2
+        try:
+            found, calls = self._outcomes([w for w, _ in wanted])
+        except TeacherError:
+            self._close(choice)  # it may have been paid for: asking again is another choice
+            raise
+        # Step 3
+        self._selector.settle(choice, calls)
+        self._open = None
+        # Step 4
+        answered = Answered([], [], 0, len(work) - len(wanted))
+        questions = []
+        for (w, decision), outcome in zip(wanted, found, strict=True):
+            if isinstance(outcome, RecordError):
+                answered.refused.append((w, outcome))
+            elif isinstance(outcome, Deferred):
+                questions.append(self._question(w, decision, outcome))
+            else:
+                answered.labels.append((w, self._made(w, decision, outcome)))
+        if questions:
+            self._defer(questions)
+        return answered._replace(deferred=len(questions))
+
+    def topic(self, labels: Sequence[Label]) -> str:
+        """Where labels go: to ``labels``, or to ``labels.quarantine`` while the teacher is under suspicion.
+
+        Raises:
+            EpochChangedError: they were made before a person's decision; ask again.
+
+        """
+        guard = self.company.guard
+        return guard.route(labels) if guard is not None else self.spec.topic("labels")
+
+    def _chosen(self, work: Sequence[Work]) -> Choice:
+        if self._open is not None:
+            before, choice = self._open
+            if before is work:
+                return choice
+            self._close(choice)
+        scores = self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
+        choice = self._selector.choose([w.input for w in work], scores, waiting={w.input.id for w in work if w.urgent})
+        self._open = (work, choice)
+        return choice
+
+    def _close(self, choice: Choice) -> None:
+        """A choice whose calls may have been made, though nothing came of them: they count."""
+        self._selector.settle(choice, choice.reservation.calls)
+        self._open = None
+
+    def _outcomes(self, work: Sequence[Work]) -> tuple[list[Outcome], int]:
+        """What the teacher says of each input, and how many it was asked about."""
+        by = self.reference
+        keep = self.spec.label.reuse
+        known: dict[str, Outcome] = {}
+        if keep:
+            known = {w.content: self._answers[by, w.content] for w in work if (by, w.content) in self._answers}
+        asked = {w.content if keep else w.key: w for w in work if w.content not in known}
         if asked:
             known |= dict(zip(asked, self._ask(list(asked.values())), strict=True))
-        labels = self._labels(work, [known[w.content] for w in work])
-        for content in dict.fromkeys(w.content for w in work):
-            self._answers[content] = known[content]
-            self._answers.move_to_end(content)
-            if len(self._answers) > self.spec.label.reuse:
-                self._answers.popitem(last=False)
-        return labels
+        found = [known[w.content if keep else w.key] for w in work]
+        for w, outcome in zip(work, found, strict=True):
+            if keep and isinstance(outcome, SoftLabel) and by == self.reference:
+                self._answers[by, w.content] = outcome
+                self._answers.move_to_end((by, w.content))
+                if len(self._answers) > keep:
+                    self._answers.popitem(last=False)
+        return found, len(asked)
 
-    def _labels(self, work: Sequence[Work], soft: Sequence[SoftLabel]) -> list[Label]:
-        now = self._clock()
-        return [
-            Label(key=w.key, teacher=self.reference, soft=s, input=w.input, labelled_at=now)
-            for w, s in zip(work, soft, strict=True)
-        ]
-
-    def _ask(self, payloads: list[object]) -> list[SoftLabel]:
-        if not payloads:
-            return []
+    def _ask(self, work: Sequence[Work]) -> list[Outcome]:
+        payloads, guard = [w.payload for w in work], self.company.guard
         try:
-            soft = self.teacher.label(payloads)
+            with self.company.metrics.teacher_seconds.time():
+                if guard is not None:
+                    found = guard.ask([w.input for w in work], payloads)
+                else:
+                    found = outcomes(self.teacher, payloads)
         except ValueError as error:
             raise TeacherError(self.reference, f"answered something that is not a soft label: {error}") from error
-        self._check(soft, len(payloads))
-        return soft
+        self._check(found, len(payloads))
+        return found
 
-    def _check(self, soft: Sequence[SoftLabel], asked: int) -> None:
+    def _check(self, found: Sequence[Outcome], asked: int) -> None:
         """Stop at an answer that no student may learn from: it would be the teacher's fault, not the input's."""
-        if len(soft) != asked:
-            raise TeacherError(self.reference, f"gave {len(soft)} labels for {asked} inputs")
+        if len(found) != asked:
+            raise TeacherError(self.reference, f"gave {len(found)} labels for {asked} inputs")
         known = set(self.teacher.classes)
-        for label in soft:
+        for label in found:
+            if isinstance(label, Deferred | RecordError):
+                continue
             if not isinstance(label, SoftLabel) or label.task != self.spec.task:
                 raise TeacherError(self.reference, f"answered {label!r:.200}: not a soft label for {self.spec.task}")
             if label.space != self.teacher.space:
                 raise TeacherError(self.reference, f"answered in space {label.space!r}, not {self.teacher.space!r}")
             if unknown := label.distribution.keys() - known:
                 raise TeacherError(self.reference, f"answered classes that it did not declare: {sorted(unknown)}")
+
+    def _key(self, work: Work) -> str:
+        return label_key(work.input, self.reference, self.teacher.space)
+
+    def _made(self, work: Work, decision: Decision, soft: SoftLabel) -> Label:
+        return Label(
+            key=self._key(work),
+            teacher=self.reference,
+            soft=soft,
+            input=work.input,
+            labelled_at=self._clock(),
+            policy=decision.policy,
+            probability=decision.probability,
+            audit=decision.audit,
+        )
+
+    def _question(self, work: Work, decision: Decision, deferred: Deferred) -> Question:
+        made = decision.policy, decision.probability, decision.audit
+        return Question(self._key(work), work.input, deferred, *made)
+
+    def _defer(self, questions: Sequence[Question]) -> None:
+        keep = getattr(self.teacher, "defer", None)
+        if keep is None:
+            raise TeacherError(self.reference, "put an answer off, but has no queue to keep the question in")
+        keep(self.spec.name, questions)

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import tenacity
 
 from components.contracts.errors import TeacherError, UnavailableError
-from components.label.asking import Asking
 from components.label.lane import Batch, Labelled, Lane
+from components.telemetry.metrics import LabelerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +42,31 @@ REOPEN_SECONDS = (0.3, 10.0)
 
 
 class Counts:
-    """Inputs labelled, delivered again, and dead; safe to share between threads."""
+    """What became of the inputs of committed batches; safe to share between threads."""
 
-    def __init__(self) -> None:
-        self._values = {"labelled": 0, "duplicates": 0, "dead": 0}
+    def __init__(self, metrics: LabelerMetrics) -> None:
+        self.metrics = metrics
+        self._values = {"labelled": 0, "duplicates": 0, "dead": 0, "deferred": 0, "skipped": 0}
         self._lock = threading.Lock()
 
-    def add(self, labelled: Labelled) -> None:
-        """Count a batch that was committed."""
+    def add(self, labelled: Labelled, topic: str) -> None:
+        """Count a batch that was committed, its labels to ``topic``."""
         with self._lock:
             self._values["labelled"] += len(labelled.labels)
             self._values["duplicates"] += labelled.batch.duplicates
             self._values["dead"] += len(labelled.letters)
+            self._values["deferred"] += labelled.deferred
+            self._values["skipped"] += labelled.skipped
+        metrics, now = self.metrics, time.time()
+        metrics.consumed.inc(labelled.batch.records)
+        metrics.batch_size.observe(labelled.batch.records)
+        metrics.labelled.inc(len(labelled.labels))
+        metrics.quarantined.inc(len(labelled.labels) if topic.endswith(".quarantine") else 0)
+        metrics.duplicates.inc(labelled.batch.duplicates)
+        for record, _, _ in labelled.labels:
+            metrics.delay_seconds.observe(max(0.0, now - record.timestamp))
+        for _, letter in labelled.letters:
+            metrics.dead(letter.reason)
 
     def values(self) -> dict[str, int]:
         """The counts by name."""
@@ -143,8 +156,9 @@ class Shift:
     def _commit(self) -> None:
         try:
             while (labelled := self._done.get()) is not None:
-                self.lane.commit(labelled)
-                self.tally.add(labelled)
+                with self.tally.metrics.commit_seconds.time():
+                    topic = self.lane.commit(labelled)
+                self.tally.add(labelled, topic)
                 self._room.release()
         except BaseException as error:
             self.fail(error)
@@ -163,8 +177,8 @@ class Crew:
     while no lane is open; empty otherwise. ``lost``: positions that lanes which have ended found lost.
     """
 
-    def __init__(self, asking: Asking, make: Callable[[int], Lane], tally: Counts) -> None:
-        self.asking, self.tally = asking, tally
+    def __init__(self, make: Callable[[int], Lane], tally: Counts) -> None:
+        self.tally = tally
         self.lost = 0
         self._make = make
         self._changed = threading.Condition()
@@ -286,7 +300,7 @@ class Crew:
             before_sleep=self._outage,
         )
         try:
-            return retrying(shift.lane.answer, batch, self.asking)
+            return retrying(shift.lane.answer, batch)
         except tenacity.RetryError:
             return None
         finally:
@@ -297,6 +311,7 @@ class Crew:
     def _outage(self, state: tenacity.RetryCallState) -> None:
         self._teacher_fails = True
         error = state.outcome.exception() if state.outcome is not None else None
+        self.tally.metrics.teacher_failed(type(error).__name__)
         log.warning("the teacher fails (attempt %d); nothing is lost: %s", state.attempt_number, error)
 
     def _wait(self, seconds: float, shift: Shift) -> None:

@@ -39,7 +39,7 @@ from components.control.teachers import (
 )
 from components.label.decode import decoder
 from components.label.probes import NOISY_ANSWERS, Comparison, Probe
-from components.label.teacher import Teacher, in_epoch, reference
+from components.label.teacher import Outcome, Teacher, in_epoch, outcomes, reference, soft_labels
 from components.stream.contract import Broker, Consumer, TopicPartition, read_to_end
 
 log = logging.getLogger(__name__)
@@ -130,8 +130,8 @@ class Guard:
 
     # What the labeler calls.
 
-    def ask(self, inputs: Sequence[Input], payloads: Sequence[Any]) -> list[SoftLabel]:
-        """The teacher's soft labels for a batch of decoded ``payloads``, with the probes that are due mixed in.
+    def ask(self, inputs: Sequence[Input], payloads: Sequence[Any]) -> list[Outcome]:
+        """The teacher's outcomes for a batch of decoded ``payloads``, with the probes that are due mixed in.
 
         Raises:
             TeacherHeldError: the teacher's behaviour was rejected and is not back: wait, and call again.
@@ -143,12 +143,13 @@ class Guard:
             self._verify()
         due = self._due(len(payloads))
         asked_at = self._clock()
-        soft, answers = self._mixed(payloads, due)
+        found, answers = self._mixed(payloads, due)
         with self._lock:
             self._index += len(payloads)
             self._compare(due, answers, asked_at)
-        self._gather(inputs, payloads)
-        return soft
+        told = [i for i, outcome in enumerate(found) if isinstance(outcome, SoftLabel)]
+        self._gather([inputs[i] for i in told], [payloads[i] for i in told])
+        return found
 
     def route(self, labels: Sequence[Label]) -> str:
         """The topic that a batch of labels goes to: ``labels``, or ``labels.quarantine`` under suspicion.
@@ -237,31 +238,34 @@ class Guard:
         self._round_began, self._round_ends = self._clock(), self._ends()
         return self._round_began
 
-    def _mixed(self, payloads: Sequence[Any], due: Sequence[str]) -> tuple[list[SoftLabel], list[SoftLabel]]:
+    def _mixed(self, payloads: Sequence[Any], due: Sequence[str]) -> tuple[list[Outcome], list[SoftLabel]]:
         if due:
             try:
-                soft = self._call([*payloads, *(self._payloads[c] for c in due)])
+                found = self._outcomes([*payloads, *(self._payloads[c] for c in due)])
                 self.counts["probed"] += len(due)
-                return soft[: len(payloads)], soft[len(payloads) :]
+                return found[: len(payloads)], soft_labels(self.reference, found[len(payloads) :])
             except TeacherError as error:
                 log.warning("%s: a batch with %d probes failed, asking without: %s", self.spec.name, len(due), error)
-        soft = self._call(payloads)
+        found = self._outcomes(payloads)
         if due:  # the inputs went through, so it was perhaps the probes: they end this round
             self.counts["probe_failures"] += 1
             with self._lock:
                 self._order = [*self._order, *due]
-        return soft, []
+        return found, []
 
     def _call(self, payloads: Sequence[Any]) -> list[SoftLabel]:
+        return soft_labels(self.reference, self._outcomes(payloads))
+
+    def _outcomes(self, payloads: Sequence[Any]) -> list[Outcome]:
         if not payloads:
             return []
         try:
-            soft = self.teacher.label(payloads)
+            found = outcomes(self.teacher, payloads)
         except ValueError as error:
             raise TeacherError(self.reference, f"answered something that is not a soft label: {error}") from error
-        if len(soft) != len(payloads):
-            raise TeacherError(self.reference, f"gave {len(soft)} labels for {len(payloads)} inputs")
-        return soft
+        if len(found) != len(payloads):
+            raise TeacherError(self.reference, f"gave {len(found)} labels for {len(payloads)} inputs")
+        return found
 
     def _measure(self, payloads: Sequence[Any]) -> list[tuple[SoftLabel, ...]]:
         """Every payload's answers, each in another company, so that what batches move is among what repetition moves.

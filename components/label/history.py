@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -73,7 +73,12 @@ def _of_row(row: dict[str, object]) -> Historic:
 
 
 def label_history(
-    spec: Spec, broker: Broker, entries: list[Historic], *, patience: float = PATIENCE_SECONDS
+    spec: Spec,
+    broker: Broker,
+    entries: list[Historic],
+    *,
+    patience: float = PATIENCE_SECONDS,
+    make: Callable[[], Labeler] | None = None,
 ) -> dict[str, int]:
     """Put a history on the workload's topics and return when the teacher has dealt with all of it.
 
@@ -81,7 +86,7 @@ def label_history(
     2. Wait until every input has a label or a dead letter. One that was labelled before counts at once: the labeler
        does not label it again.
     3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, until
-       a labeler comes up, takes over (which fences this one) and goes on behind it.
+       a labeler comes up, takes over (which fences this one) and goes on behind it. ``make`` gives the one to use.
 
     Returns the number of ``inputs``, of different ``contents``, and of inputs that came as ``dead`` letters.
 
@@ -111,7 +116,7 @@ def label_history(
             quiet = time.monotonic() - heard > patience
             if labeler is None and quiet:
                 log.warning("%s: no labeler is at work; labelling the history here", spec.name)
-                made = Labeler(spec, build(spec.teacher, spec.source), broker)
+                made = make() if make else Labeler(spec, build(spec.teacher, spec.source), broker)
                 labeler, heard = opened.enter_context(contextlib.closing(made)), time.monotonic()
             elif labeler is None:
                 time.sleep(POLL_SECONDS)

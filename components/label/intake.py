@@ -13,17 +13,11 @@ import msgspec
 from components.contracts.errors import RecordError
 from components.contracts.records import DeadLetter, Input, content_hash, decode, label_key
 from components.contracts.spec import Spec
+from components.label.admit import LETTER_BYTES, admit, dead_letter
 from components.label.decode import decoder
 from components.stream.contract import Record
 
 log = logging.getLogger(__name__)
-
-LETTER_BYTES = 768 * 1024
-"""How much of a poisonous record goes into its dead letter: with it a letter is below every broker's usual limit of
-one megabyte. The letter names the place of the whole record."""
-
-FUTURE_SECONDS = 86_400.0
-"""An input from further in the future than clocks and time zones explain is poison: it would corrupt time joins."""
 
 
 class Work(NamedTuple):
@@ -34,6 +28,11 @@ class Work(NamedTuple):
     key: str
     content: str
     payload: Any
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a caller waits for the label."""
+        return self.record.topic.endswith(".urgent")
 
 
 class Sorted(NamedTuple):
@@ -101,11 +100,18 @@ def places_of(letters: Iterable[bytes]) -> Iterator[Place]:
 
 
 class Intake:
-    """Sorts a workload's records. ``teacher`` is the reference and ``space`` the label space of its labels."""
+    """Sorts a workload's records. ``teacher`` says whose labels are made now, ``space`` is their label space.
 
-    def __init__(self, spec: Spec, teacher: str, space: str, clock: Callable[[], float] = time.time) -> None:
+    Raises:
+        ConfigError: the spec's decoder does not exist.
+
+    """
+
+    def __init__(
+        self, spec: Spec, teacher: Callable[[], str], space: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self.spec, self.teacher, self.space, self._clock = spec, teacher, space, clock
-        self._decode = decoder(spec.payload, spec.source)
+        decoder(spec.payload, spec.source)
 
     def sort(self, records: Iterable[Record], keys: Keys, lettered: Collection[Place] = ()) -> Sorted:
         """Tell work from poison and from what has its label, and remember the keys of the work.
@@ -132,30 +138,11 @@ class Intake:
         return sorted_._replace(duplicates=duplicates)
 
     def _open(self, record: Record) -> Work:
-        entry = decode(Input, record.value)
-        if entry.workload != self.spec.name:
-            raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {self.spec.name!r}")
-        if entry.time > self._clock() + FUTURE_SECONDS:
-            raise RecordError("future_time", f"event time {entry.time:.0f} is more than a day ahead")
-        payload = self._decode(entry.payload)
-        key = label_key(entry, self.teacher, self.space)
+        entry, payload = admit(record, self.spec, self._clock())
+        key = label_key(entry, self.teacher(), self.space)
         return Work(record, entry, key, content_hash(entry.payload), payload)
 
     def letter(self, record: Record, error: RecordError) -> DeadLetter:
         """The dead letter of a record that cannot be used."""
         log.warning("dead letter: %s-%d@%d: %s", record.topic, record.partition, record.offset, error)
-        size = len(record.value)
-        cut = f" (the first {LETTER_BYTES} of {size} bytes are here)" if size > LETTER_BYTES else ""
-        return DeadLetter(
-            workload=self.spec.name,
-            reason=error.reason,
-            detail=error.detail + cut,
-            error=type(error.__cause__ or error).__name__,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=record.value[:LETTER_BYTES],
-            headers=record.headers,
-            at=self._clock(),
-        )
+        return dead_letter(record, error, self.spec.name, self._clock())

@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from components.contracts.errors import CohobateError, FencedError, LostPositionsError
+from components.contracts.signing import Signer
 from components.contracts.spec import Spec
-from components.label.asking import Asking
+from components.label.asking import Asking, Company
 from components.label.crew import Counts, Crew
 from components.label.intake import Intake
 from components.label.lane import Batch, Lane, shares_of
-from components.label.teacher import Teacher
+from components.label.teacher import Teacher, state
 from components.stream.contract import Broker
+from components.telemetry.metrics import BreakerState
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,10 @@ TEND_SECONDS = 0.25
 
 DRAIN_SECONDS = 12.0
 """How long a labeler that ends may take to commit what the teacher has answered; a supervisor waits 20 s."""
+
+
+BREAKER: dict[str, BreakerState] = {"closed": "closed", "opened": "open", "half-opened": "half_open"}
+"""The states of a teacher's circuit breaker, and what metrics call them."""
 
 
 class Leases(Protocol):
@@ -44,7 +50,8 @@ class Labeler:
     """Labels a workload's inputs exactly once.
 
     Without ``leases`` it takes all partitions, and whoever had them is fenced; with leases it works on those that it
-    is given, beside other labelers. ``paused`` says why nothing is labelled at the moment, and is empty otherwise.
+    is given, beside other labelers. ``company``: who has a say beside the teacher; ``signer`` signs the labels.
+    ``paused`` says why nothing is labelled at the moment, and is empty otherwise.
 
     Raises:
         ConfigError: the teacher is not the one that the spec declares, or its task is another.
@@ -58,11 +65,15 @@ class Labeler:
         broker: Broker,
         clock: Callable[[], float] = time.time,
         leases: Leases | None = None,
+        company: Company | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.spec, self.broker, self.leases = spec, broker, leases
-        self.asking = Asking(spec, teacher, clock)
-        self.intake = Intake(spec, self.asking.reference, teacher.space, clock)
-        self.tally = Counts()
+        self.asking = Asking(spec, teacher, clock, company)
+        self.intake = Intake(spec, lambda: self.asking.reference, teacher.space, clock)
+        self.tally = Counts(self.asking.company.metrics)
+        self._signer = signer
+        self._counted_resets = 0
         self._lanes: dict[int, Lane] = {}
         self._held: dict[int, Batch] = {}
         self._crew: Crew | None = None
@@ -74,11 +85,11 @@ class Labeler:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Inputs ``labelled``, delivered again (``duplicates``) and ``dead`` since the start."""
+        """Inputs by what became of them since the start: ``labelled``, ``duplicates`` (delivered again), and so on."""
         return self.tally.values()
 
     def _lane(self, share: int) -> Lane:
-        return Lane(share, self._shares[share], self.spec, self.broker, self.intake)
+        return Lane(share, self._shares[share], self.spec, self.broker, self.intake, self.asking, self._signer)
 
     def _open_lanes(self) -> None:
         """Have a lane for each share that is ours, for :meth:`step`."""
@@ -120,14 +131,14 @@ class Labeler:
             if batch is None:
                 continue
             self._held[share] = batch
-            labelled = lane.answer(batch, self.asking)
+            labelled = lane.answer(batch)
             try:
-                lane.commit(labelled)
+                topic = lane.commit(labelled)
             except BaseException:
                 self._drop(share)
                 raise
             del self._held[share]
-            self.tally.add(labelled)
+            self.tally.add(labelled, topic)
             consumed += batch.records
         return consumed
 
@@ -142,11 +153,11 @@ class Labeler:
         """Why nothing is labelled: ``teacher``, ``broker``, ``lost_positions``; empty while all is well."""
         return self._paused or (self._crew.paused if self._crew is not None else "")
 
-    def gauge(self) -> dict[str, int | str | bool]:
+    def gauge(self) -> dict[str, Any]:
         """What a labeler reports of itself; ``ready``: it has joined, and every lane that is its own is open."""
-        crew = self._crew
+        crew, company = self._crew, self.asking.company
         lanes = crew.lanes if crew is not None else self._lanes
-        return {
+        found: dict[str, Any] = {
             **self.counts,
             "lag": self.lag(),
             "shares": len(lanes),
@@ -154,6 +165,24 @@ class Labeler:
             "paused": self.paused,
             "lost_positions": (crew.lost if crew is not None else 0) + sum(lane.resets for lane in lanes.values()),
         }
+        if company.guard is not None:
+            found |= {"teacher_status": company.guard.state.status, **company.guard.counts}
+        if own := state(self.asking.teacher):
+            found["teacher"] = own
+        self._measure(found, [*lanes.values()])
+        return found
+
+    def _measure(self, found: dict[str, Any], lanes: Sequence[Lane]) -> None:
+        """Set the metrics that are states, not counts of what was committed."""
+        metrics = self.asking.company.metrics
+        metrics.paused.set(1 if found["paused"] else 0)
+        ends = {p: at for lane in lanes for p, at in lane.ends.items()}
+        metrics.lag(ends, {p: at for lane in lanes for p, at in lane.positions.items()})
+        metrics.offset_resets.inc(max(0, found["lost_positions"] - self._counted_resets))
+        self._counted_resets = max(self._counted_resets, found["lost_positions"])
+        breaker = found.get("teacher", {}).get("breaker")
+        if breaker is not None:
+            metrics.breaker(BREAKER[breaker])
 
     def run(self, stop: threading.Event, on_batch: Callable[[], None] | None = None) -> None:
         """Label until ``stop`` is set, then commit what the teacher has answered and let go.
@@ -170,7 +199,7 @@ class Labeler:
         report = on_batch or (lambda: None)
         for share in list(self._lanes):
             self._drop(share)
-        crew = self._crew = Crew(self.asking, self._lane, self.tally)
+        crew = self._crew = Crew(self._lane, self.tally)
         try:
             while not stop.is_set():
                 self._tend(crew)
@@ -201,5 +230,7 @@ class Labeler:
         """Release everything."""
         for share in list(self._lanes):
             self._drop(share)
+        if self.asking.company.guard is not None:
+            self.asking.company.guard.close()
         if self.leases is not None:
             self.leases.leave()

@@ -12,9 +12,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from components.contracts.errors import NotFoundError, RecordError
 from components.contracts.failpoint import failpoint
-from components.contracts.records import DeadLetter, encode
+from components.contracts.records import DeadLetter, Label, encode
+from components.contracts.signing import Signer
 from components.contracts.spec import Kind, Spec
 from components.label.asking import Asking
 from components.label.intake import Intake, Keys, Place, Work, places_of
@@ -22,11 +25,13 @@ from components.stream.contract import (
     MAX_RECORD_BYTES,
     Broker,
     Consumer,
+    Positions,
     Record,
     TopicPartition,
     TransactionalProducer,
     read_to_end,
 )
+from components.telemetry import tracing
 
 SHARES = 64
 """Partition ``p`` belongs to share ``p % SHARES``: each partition has one of its own up to this number, and a topic
@@ -49,7 +54,10 @@ RECORD_OVERHEAD = 1_024
 
 
 class Batch(NamedTuple):
-    """Inputs on their way through steps 5 to 10. ``positions``: behind them; ``urgent``: a caller waits for one."""
+    """Inputs on their way through steps 5 to 10.
+
+    ``positions``: behind them; ``urgent``: a caller waits for one; ``span``: the batch in its inputs' traces.
+    """
 
     records: int
     work: list[Work]
@@ -58,14 +66,17 @@ class Batch(NamedTuple):
     positions: dict[TopicPartition, int]
     urgent: bool
     fetched_at: float
+    span: Span = INVALID_SPAN
 
 
 class Labelled(NamedTuple):
     """A batch as it will be written: labels with the records that they are for, and dead letters with theirs."""
 
     batch: Batch
-    labels: list[tuple[Record, str, bytes]]
+    labels: list[tuple[Record, Label, bytes]]
     letters: list[tuple[Record, DeadLetter]]
+    deferred: int = 0
+    skipped: int = 0
 
 
 def shares_of(broker: Broker, spec: Spec) -> dict[int, list[TopicPartition]]:
@@ -107,11 +118,21 @@ class Lane:
     """
 
     def __init__(
-        self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake
+        self,
+        share: int,
+        places: Sequence[TopicPartition],
+        spec: Spec,
+        broker: Broker,
+        intake: Intake,
+        asking: Asking,
+        signer: Signer | None = None,
     ) -> None:
-        self.share, self.places, self.spec, self.intake = share, list(places), spec, intake
+        self.share, self.places, self.spec, self.intake, self.asking = share, list(places), spec, intake, asking
         self.group = f"{spec.name}.labeler"
         self.lag, self.resets = 0, 0
+        self.ends: Positions = {}
+        self.positions: Positions = {}
+        self._signer = signer
         self.opened = False
         self._broker = broker
         self._keys = Keys(spec.label.remember)
@@ -154,7 +175,9 @@ class Lane:
 
     def _recall(self) -> None:
         """Read the keys of the share's last labels back, and the places that its last dead letters are about."""
-        self._keys.recall(self._last("labels", self.spec.label.remember), self.intake.teacher)
+        by = self.intake.teacher()
+        for kind in ("labels", "labels.quarantine"):
+            self._keys.recall(self._last(kind, self.spec.label.remember), by)
         letters = self._last("inputs.dlq", self.spec.label.batch * LETTER_BATCHES)
         self._lettered = frozenset(places_of(letters))
 
@@ -199,6 +222,7 @@ class Lane:
             positions={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},
             urgent=any(r.topic == self.spec.topic("inputs.urgent") for r in records),
             fetched_at=time.monotonic(),
+            span=tracing.start_batch(records, self.spec.name),
         )  # fmt: skip
         failpoint("labeler.5")
         return batch
@@ -249,50 +273,58 @@ class Lane:
     def count(self) -> int:
         """Inputs that wait to be fetched."""
         self._counted = time.monotonic()
-        self.lag = sum(c.lag() for c in self._readers) + len(self._rest)
+        self.ends = {p: end for c in self._readers for p, end in c.ends().items()}
+        self.positions = {p: at for c in self._readers for p, at in c.positions().items()}
+        self.lag = sum(max(0, self.ends[p] - at) for p, at in self.positions.items()) + len(self._rest)
         return self.lag
 
     @property
     def _readers(self) -> list[Consumer]:
         return [c for c in (self._urgent, self._bulk) if c is not None]
 
-    def answer(self, batch: Batch, asking: Asking) -> Labelled:
-        """Step 6. A label that is too large for a record makes its input a dead letter.
+    def answer(self, batch: Batch) -> Labelled:
+        """Step 6. A label that is too large for a record makes its input a dead letter, and so does a refusal.
 
         Raises:
             TeacherError: the teacher failed; the same batch may be asked for again.
 
         """
         # Step 6
-        labelled = Labelled(batch, [], list(batch.letters))
-        for work, label in zip(batch.work, asking.label(batch.work), strict=True):
+        answered = self.asking.label(batch.work)
+        letters = [*batch.letters, *((w.record, self.intake.letter(w.record, e)) for w, e in answered.refused)]
+        labelled = Labelled(batch, [], letters, answered.deferred, answered.skipped)
+        for work, label in answered.labels:
             value = encode(label)
             if len(value) > MAX_RECORD_BYTES - RECORD_OVERHEAD:
                 error = RecordError("label_oversize", f"its label has {len(value)} bytes")
                 labelled.letters.append((work.record, self.intake.letter(work.record, error)))
             else:
-                labelled.labels.append((work.record, label.key, value))
+                labelled.labels.append((work.record, label, value))
         failpoint("labeler.6")
         return labelled
 
-    def commit(self, labelled: Labelled) -> None:
-        """Steps 7 to 10.
+    def commit(self, labelled: Labelled) -> str:
+        """Steps 7 to 10; returns the topic that the labels went to.
 
         Raises:
             FencedError: somebody else has this share now.
+            EpochChangedError: a person decided about the teacher since it answered: the inputs are to be asked again.
             UnavailableError: the broker did not confirm.
 
         """
         producer = self._producer
         if producer is None:
             raise ValueError("the lane is not open")
+        labels = self.asking.topic([label for _, label, _ in labelled.labels])
         # Step 7
         producer.begin()
         failpoint("labeler.7")
         # Step 8
-        labels, letters = self.spec.topic("labels"), self.spec.topic("inputs.dlq")
-        for record, key, value in labelled.labels:
-            producer.send(labels, key, value, partition=record.partition % self._partitions[labels])
+        letters, span = self.spec.topic("inputs.dlq"), labelled.batch.span
+        for record, label, value in labelled.labels:
+            headers = tracing.follow(record, span) | (self._signer.headers(value) if self._signer else {})
+            to = record.partition % self._partitions[labels]
+            producer.send(labels, label.key, value, headers, partition=to)
         for record, letter in labelled.letters:
             to = record.partition % self._partitions[letters]
             producer.send(letters, letter.key, encode(letter), partition=to)
@@ -302,7 +334,9 @@ class Lane:
         failpoint("labeler.9")
         # Step 10
         producer.commit()
+        span.end()
         failpoint("labeler.10")
+        return labels
 
     def close_readers(self) -> None:
         """Release the inputs, on the thread that fetches."""

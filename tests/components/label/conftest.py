@@ -65,7 +65,7 @@ class Loop:
         teacher = self.guard.reference
         labels = [
             Label(
-                key=label_key(i.payload, teacher, s.space), teacher=teacher, soft=s, input=i, labelled_at=self.clock()
+                key=label_key(i, teacher, s.space), teacher=teacher, soft=s, input=i, labelled_at=self.clock()
             )
             for i, s in zip(inputs, soft, strict=True)
         ]

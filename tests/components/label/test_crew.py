@@ -126,7 +126,7 @@ def test_every_input_gets_one_label_and_the_end_lets_go(broker, at_work):
     wait_for(lambda: len(labels(broker)) == 300)
     exactly(broker, 300)
     wait_for(lambda: labeler.gauge()["ready"])
-    assert labeler.counts == {"labelled": 300, "duplicates": 0, "dead": 0}
+    assert labeler.counts == {"labelled": 300, "duplicates": 0, "dead": 0, "deferred": 0, "skipped": 0}
     assert labeler.gauge()["shares"] == PARTITIONS and labeler.paused == ""
     labeler.end()
     assert labeler.error is None

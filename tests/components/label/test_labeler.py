@@ -21,7 +21,7 @@ from components.contracts.records import (
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.label import lane as lanes
-from components.label.intake import FUTURE_SECONDS, LETTER_BYTES
+from components.label.admit import LETTER_BYTES
 from components.label.labeler import Labeler
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker
@@ -105,7 +105,13 @@ def test_every_input_gets_the_teachers_soft_label(start, broker):
     assert first.teacher == "length@" + "d" * 64 and first.labelled_at == NOW and first.input.id == "a"
     assert first.key == label_key(first.input, first.teacher, "length@1")
     assert [r.key for r in broker.logs[TopicPartition("w.labels", 0)]] == [first.key.encode(), second.key.encode()]
-    assert committed(broker) == 2 and labeler.counts == {"labelled": 2, "duplicates": 0, "dead": 0}
+    assert committed(broker) == 2 and labeler.counts == {
+        "labelled": 2,
+        "duplicates": 0,
+        "dead": 0,
+        "deferred": 0,
+        "skipped": 0,
+    }
     assert labeler.step(0.0) == 0 and labeler.lag() == 0
 
 
@@ -123,7 +129,7 @@ def test_repeated_content_costs_one_call_and_every_input_gets_its_label(start, b
     labeler.step(0.0)
     put(broker, entry("d", "same"))
     assert labeler.step(0.0) == 1 and committed(broker) == 4
-    assert labeler.counts == {"labelled": 4, "duplicates": 0, "dead": 0}
+    assert labeler.counts == {"labelled": 4, "duplicates": 0, "dead": 0, "deferred": 0, "skipped": 0}
     assert teacher.asked == [["same", "other"]], "it is not even asked again"
     assert [x.input.id for x in labels(broker)] == ["a", "b", "c", "d"]
     assert len({x.key for x in labels(broker)}) == 4
@@ -151,7 +157,7 @@ def test_an_input_that_is_delivered_again_gets_no_second_label(start, broker):
     put(broker, entry("a", "one"))
     labeler.step(0.0)
     assert [x.input.payload for x in labels(broker)] == [b"one", b"other content"]
-    assert labeler.counts == {"labelled": 2, "duplicates": 2, "dead": 0}
+    assert labeler.counts == {"labelled": 2, "duplicates": 2, "dead": 0, "deferred": 0, "skipped": 0}
     again = start(teacher := Teacher())
     put(broker, entry("a", "one"))
     assert again.step(0.0) == 1 and teacher.asked == [], "a new labeler reads back what was labelled"
@@ -162,7 +168,7 @@ POISON = {
     "unknown_schema": msgspec.msgpack.encode({"schema": 99}),
     "invalid": msgspec.msgpack.encode({"schema": 1, "workload": "w"}),
     "wrong_workload": entry("x", "text", workload="other"),
-    "future_time": entry("x", "text", time=NOW + FUTURE_SECONDS + 1),
+    "future_time": entry("x", "text", time=NOW + 86_400.0 + 1),
     "empty": entry("x", ""),
     "oversize": entry("x", "y" * 101),
 }
@@ -180,11 +186,14 @@ def test_poison_becomes_a_dead_letter_and_stops_nothing(start, broker, reason):
     assert letter.reason == reason and letter.detail and letter.at == NOW
     assert (letter.topic, letter.partition, letter.offset) == ("w.inputs", 0, 1)
     assert (letter.key, letter.value, letter.headers) == (b"k", POISON[reason], {"trace": b"7"})
-    assert labeler.counts == {"labelled": 2, "duplicates": 0, "dead": 1} and committed(broker) == 3
+    assert (
+        labeler.counts == {"labelled": 2, "duplicates": 0, "dead": 1, "deferred": 0, "skipped": 0}
+        and committed(broker) == 3
+    )
 
 
 def test_a_time_zone_ahead_is_no_poison(start, broker):
-    put(broker, entry("a", "text", time=NOW + FUTURE_SECONDS))
+    put(broker, entry("a", "text", time=NOW + 86_400.0))
     assert start().step(0.0) == 1 and len(labels(broker)) == 1
 
 
@@ -322,11 +331,13 @@ def test_memory_of_labelled_content_is_bounded(start, broker):
     labeler.step(0.0)
     put(broker, entry("i3", "text 3"), entry("i0", "text 0"))
     labeler.step(0.0)
-    assert labeler.counts == {"labelled": 5, "duplicates": 1, "dead": 0}
+    assert labeler.counts == {"labelled": 5, "duplicates": 1, "dead": 0, "deferred": 0, "skipped": 0}
     put(broker, entry("i0", "text 0"), entry("i1", "text 1"))
     again = start(label=bounded)
     again.step(0.0)
-    assert again.counts == {"labelled": 1, "duplicates": 1, "dead": 0}, "read back: the last ones only"
+    assert again.counts == {"labelled": 1, "duplicates": 1, "dead": 0, "deferred": 0, "skipped": 0}, (
+        "read back: the last ones only"
+    )
 
 
 def test_another_teacher_labels_the_same_content_anew(start, broker):

@@ -1,0 +1,49 @@
+"""A labeler with all that belongs to it on a platform: guard, label budget, policy, signature, metrics."""
+
+from __future__ import annotations
+
+from components.contracts.settings import Settings
+from components.contracts.signing import Signer
+from components.contracts.spec import Spec, build
+from components.control.store import ControlStore
+from components.label.asking import Company
+from components.label.budget import Budget
+from components.label.guard import Guard
+from components.label.labeler import Labeler, Leases
+from components.label.scores import StudentScores
+from components.label.selector import Selector
+from components.label.teacher import Teacher
+from components.stream.contract import Broker
+from components.telemetry.metrics import LabelerMetrics
+
+
+def assemble(
+    spec: Spec,
+    settings: Settings,
+    store: ControlStore,
+    broker: Broker,
+    *,
+    leases: Leases | None = None,
+    metrics: LabelerMetrics | None = None,
+) -> Labeler:
+    """The labeler of a workload on the platform of these settings; its topics are made where they do not exist.
+
+    Raises:
+        ConfigError: the teacher is not the one that the spec declares, or an option is wrong.
+        UnavailableError: the teacher, the broker or the control database does not answer.
+
+    """
+    broker.ensure_topics(spec.topics, spec.partitions)
+    teacher: Teacher = build(spec.teacher, spec.source)
+    limits = spec.label.budget
+    budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0)
+    watched = spec.label.probe.size > 0
+    name = settings.worker or "labeler"
+    company = Company(
+        guard=Guard(spec, teacher, store, broker, settings.artifacts, member=name) if watched else None,
+        selector=Selector(spec, budget),
+        scores=StudentScores(spec, store),
+        metrics=metrics or LabelerMetrics(spec.name),
+    )
+    key = settings.secret("label_signing_key")
+    return Labeler(spec, teacher, broker, leases=leases, company=company, signer=Signer(key) if key else None)
