@@ -66,9 +66,9 @@ def ticket(chance: random.Random, kind: str) -> tuple[dict[str, str], dict[str, 
 
 
 def reading(chance: random.Random, kind: str) -> tuple[list[float], dict[str, Any]]:
-    """Calm weather, or storms: there the trend is steep and counts little, which calm weather does not show."""
-    mean, trend, wind = {"calm": (2.0, 0.0, 0.0), "storm": (15.0, 20.0, 60.0)}[kind]
-    row = [chance.gauss(mean, 3.0), chance.gauss(trend, 0.5), wind + chance.uniform(0.0, 20.0)]
+    """Steady weather, from which nobody can learn what a trend means, or a steep rise."""
+    trend = {"steady": 0.0, "rise": chance.gauss(6.0, 0.3)}[kind]
+    row = [chance.gauss(2.0, 3.0), trend, chance.uniform(0.0, 15.0)]
     return row, {"value": Physicist().label([row])[0].value}
 
 

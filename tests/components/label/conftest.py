@@ -64,9 +64,7 @@ class Loop:
         soft = self.guard.ask(inputs, [i.payload.decode() for i in inputs])
         teacher = self.guard.reference
         labels = [
-            Label(
-                key=label_key(i, teacher, s.space), teacher=teacher, soft=s, input=i, labelled_at=self.clock()
-            )
+            Label(key=label_key(i, teacher, s.space), teacher=teacher, soft=s, input=i, labelled_at=self.clock())
             for i, s in zip(inputs, soft, strict=True)
         ]
         topic = self.guard.route(labels)
