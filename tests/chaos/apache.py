@@ -1,0 +1,81 @@
+"""An Apache Kafka of the run's own, which can be killed and started again without waiting for it."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+VARIABLE = "COHOBATE_TEST_KAFKA"
+
+START_SECONDS = 60.0
+"""How long a start may take: 3 to 5 s on a quiet machine; the script gives up after 30 s itself."""
+
+
+def missing() -> str | None:
+    """Why no Kafka can be started here; None where one can."""
+    where = os.environ.get(VARIABLE, "")
+    if not (Path(where) / "kafka").is_file():
+        return f"{VARIABLE} names no folder with the script 'kafka': the run kills its broker and needs one of its own"
+    if shutil.which("java") is None:
+        return f"{VARIABLE} names a folder, but there is no java to run Kafka with (openjdk-17-jre-headless)"
+    return None
+
+
+class ApacheKafka:
+    """One broker on a free port of the loopback, with its data in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, _two_free_ports()
+        self.address = f"127.0.0.1:{self.port}"
+        self._script = Path(os.environ[VARIABLE]) / "kafka"
+        self._starting: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin to start the broker; :meth:`up` says when it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "script.log").open("ab") as out:
+            self._starting = subprocess.Popen(
+                [self._script, "start", self.folder, str(self.port)],
+                env={"KAFKA_HEAP": "320m", **os.environ},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+
+    def up(self, timeout: float = 0.0) -> bool:
+        """Whether the broker that was started answers, waiting up to ``timeout`` seconds."""
+        if self._starting is None:
+            return False
+        try:
+            code = self._starting.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        if code:
+            raise RuntimeError(f"Kafka did not start: see {self.folder / 'script.log'}")
+        return True
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        subprocess.run([self._script, "kill", self.folder], check=True, timeout=START_SECONDS)
+        self._starting = None
+
+    def close(self) -> None:
+        """End the broker, however far it came."""
+        if self._starting is not None and not self.up(START_SECONDS):
+            self._starting.kill()
+        if (self.folder / "pid").is_file() and (self.folder / "pid").read_text().strip():
+            self.kill()
+
+
+def _two_free_ports() -> int:
+    """A free port whose successor, the controller's, is free as well."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port

@@ -1,0 +1,294 @@
+"""Makes a schedule happen: labelers, broker, teacher and producer, from the first start to the last record read."""
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+import msgspec
+
+from components.contracts.settings import Settings
+from components.contracts.spec import build, load_spec
+from components.control.store import ControlStore
+from components.label.teacher import reference
+from components.stream import open_broker
+from tests.chaos import topics
+from tests.chaos.apache import START_SECONDS, ApacheKafka
+from tests.chaos.failpoints import ROOT, failpoints
+from tests.chaos.feed import Feed
+from tests.chaos.schedule import LABELERS, BrokerKill, Event, Fault, Freeze, Kill, Scale, schedule
+from tests.chaos.slot import Slot
+from tests.chaos.verdict import Verdict, check
+
+SPEC = Path(__file__).with_name("chaos.yaml")
+
+PATIENCE_SECONDS = 100.0
+"""How long the last inputs may take without any progress: an abandoned transaction blocks readers for up to 60 s."""
+
+SETTLE_SECONDS = 3.0
+"""How long to go on after the last input is accounted for, so that a second label could still come."""
+
+TICK_SECONDS = 0.02
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What happened, and the verdict. ``kills`` of labelers by place, ``exits`` of labelers nobody asked for."""
+
+    seed: int
+    planned: int
+    kills: Counter[str] = msgspec.field(default_factory=Counter)
+    broker_kills: int = 0
+    events: Counter[str] = msgspec.field(default_factory=Counter)
+    ends: Counter[str] = msgspec.field(default_factory=Counter)
+    exits: Counter[str] = msgspec.field(default_factory=Counter)
+    produced: int = 0
+    poison: int = 0
+    labels: int = 0
+    letters: int = 0
+    unconfirmed: int = 0
+    published_twice: int = 0
+    broker_lost: list[str] = []
+    chaos_seconds: float = 0.0
+    drain_seconds: float = 0.0
+    verdict: Verdict = Verdict()
+
+    @property
+    def killed(self) -> int:
+        """Labelers that ended by kill -9."""
+        return self.kills.total()
+
+    @property
+    def good(self) -> bool:
+        """Whether everything planned happened, and nothing was lost, doubled or wrong."""
+        return self.verdict.good and not self.broker_lost and self.killed >= self.planned
+
+    @property
+    def last_line(self) -> str:
+        lost = len(self.verdict.lost) + len(self.broker_lost)
+        return f"lost {lost} duplicated {len(self.verdict.duplicated)} kills {self.killed}"
+
+
+def bound(kills: int, broker_kills: int) -> float:
+    """The longest that killing may take, in seconds; draining and reading come after it (at most five minutes)."""
+    return 60.0 + 8.0 * kills + 20.0 * broker_kills
+
+
+class Follower(Thread):
+    """Counts labels and dead letters as they are committed."""
+
+    def __init__(self, address: str, names: list[str]) -> None:
+        super().__init__(name="follower", daemon=True)
+        self.count = 0
+        self._client = topics.reader(address, names)
+        self._stop_now = Flag()
+
+    def run(self) -> None:
+        from kafka.errors import KafkaError
+
+        while not self._stop_now.is_set():
+            try:
+                self.count += sum(len(r) for r in self._client.poll(timeout_ms=200).values())
+            except KafkaError:
+                time.sleep(0.1)
+        self._client.close(autocommit=False)
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join()
+
+
+class Run:
+    """One chaos run in ``folder``. ``show`` is called several times a second with the run itself."""
+
+    def __init__(
+        self, folder: Path, seed: int, kills: int, broker_kills: int, rate: float, show: Callable[["Run"], None]
+    ) -> None:
+        self.places = failpoints("labeler")
+        plan = schedule(seed, kills, broker_kills, self.places)
+        self.report = Report(seed=seed, planned=kills)
+        self.deadline = bound(kills, broker_kills)
+        self.deck, self.events = deque(plan.kills), deque(plan.events)
+        self.phase = "starting"
+        self._folder, self._show, self._shown = folder, show, 0.0
+        self._steer = folder / "steer"
+        self._steer.mkdir(parents=True)
+        self.kafka = ApacheKafka(folder / "kafka")
+        self._restart_broker_at: float | None = None
+        self.spec = load_spec(SPEC)
+        self._settings = Settings(home=folder / "home", bootstrap_servers=self.kafka.address)
+        self.feed = Feed(self.kafka.address, self.spec.name, rate, seed)
+        self.follower: Follower | None = None
+        env = {
+            **self._settings.environment(),
+            "CHAOS_STEER": str(self._steer),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.slots = [Slot(n + 1, SPEC, env, folder / "logs", self._steer) for n in range(LABELERS)]
+
+    def run(self) -> Report:
+        """Start everything, kill as planned, drain, judge; leaves nothing running, however it ends."""
+        try:
+            self._start()
+            self._rage()
+            self._drain()
+            self._judge()
+        finally:
+            self.phase = "ended"
+            self._stop()
+        return self.report
+
+    def _start(self) -> None:
+        self.kafka.start()
+        store = ControlStore(self._settings.control_url)
+        store.migrate()
+        store.close()
+        if not self.kafka.up(START_SECONDS):
+            raise TimeoutError(f"Kafka did not come up in {START_SECONDS:.0f} s: see {self.kafka.folder}")
+        open_broker(self._settings).ensure_topics(self.spec.topics, partitions=self.spec.partitions)
+        self.follower = Follower(self.kafka.address, [self.spec.topic("labels"), self.spec.topic("inputs.dlq")])
+        self.follower.start()
+        self.feed.start()
+        self._scale(LABELERS)
+
+    def _rage(self) -> None:
+        self.phase, started = "killing", time.monotonic()
+        while self.report.killed < self.report.planned or self._restart_broker_at is not None:
+            self.report.chaos_seconds = time.monotonic() - started
+            if self.report.chaos_seconds > self.deadline:
+                break
+            while self.events and self.events[0][0] <= self.report.killed and self._restart_broker_at is None:
+                self._happen(self.events.popleft()[1])
+            self._tick()
+
+    def _drain(self) -> None:
+        """Let everything be well again, and wait until every input is accounted for or nothing moves any more."""
+        self.phase, started = "draining", time.monotonic()
+        self.deck.clear()
+        (self._steer / "fault.json").unlink(missing_ok=True)
+        for slot in self.slots:
+            slot.thaw()
+            slot.wanted = slot.wanted and slot.kill is None
+        self._until(lambda: self.broker_up and not any(s.running and s.kill is not None for s in self.slots))
+        self._scale(2)
+        sent = self.feed.finish()
+        moved, settled, before = time.monotonic(), None, -1
+        while time.monotonic() - moved < PATIENCE_SECONDS:
+            self._tick()
+            if self.accounted != before:
+                before, moved = self.accounted, time.monotonic()
+            settled = (settled or time.monotonic()) if self.accounted >= len(sent) else None
+            if settled and time.monotonic() - settled > SETTLE_SECONDS:
+                break
+        self._scale(0)
+        self._until(lambda: not any(s.running for s in self.slots))
+        self.report.drain_seconds = time.monotonic() - started
+
+    def _judge(self) -> None:
+        self.phase = "reading"
+        address, report, sent = self.kafka.address, self.report, self.feed.sent
+        inputs, report.broker_lost = topics.produced(address, self.spec.topic("inputs"), sent)
+        teacher = reference(build(self.spec.teacher, self.spec.source))
+        labels = topics.labels(address, self.spec.topic("labels"), teacher)
+        letters = topics.letters(address, self.spec.topic("inputs.dlq"))
+        report.produced, report.poison = len(inputs), sum(p.answer is None for p in inputs)
+        report.labels, report.letters = len(labels), len(letters)
+        report.unconfirmed = sum(not s.future.succeeded() for s in sent)
+        report.published_twice = len(inputs) - len({p.id for p in inputs})
+        report.verdict = check(inputs, labels, letters)
+
+    def _stop(self) -> None:
+        for slot in self.slots:
+            slot.thaw()
+            if slot.child.process is not None:
+                slot.child.process.kill()
+                slot.child.process.wait()
+        if self.follower is not None and self.follower.is_alive():
+            self.follower.stop()
+        self.kafka.close()
+
+    @property
+    def accounted(self) -> int:
+        """Labels and dead letters so far."""
+        return self.follower.count if self.follower is not None else 0
+
+    @property
+    def broker_up(self) -> bool:
+        return self._restart_broker_at is None
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._tick()
+
+    def _tick(self) -> None:
+        for slot in self.slots:
+            kill = slot.kill
+            if not self.broker_up:
+                slot.excuse()
+            if (end := slot.tend()) is not None:
+                self._record(slot, end, kill)
+            if slot.startable:
+                slot.start(self._deal())
+        self._tend_broker()
+        if time.monotonic() - self._shown > 0.25:
+            self._shown = time.monotonic()
+            self._show(self)
+        time.sleep(TICK_SECONDS)
+
+    def _deal(self) -> Kill | None:
+        """The next kill; none while those that are dealt already make the number full."""
+        dealt = sum(s.kill is not None for s in self.slots if s.child.process is not None)
+        if self.deck and self.report.killed + dealt < self.report.planned:
+            return self.deck.popleft()
+        return None
+
+    def _record(self, slot: Slot, end: str, kill: Kill | None) -> None:
+        self.report.ends[end] += 1
+        if end == "exited":
+            self.report.exits[slot.last_words()] += 1
+        if end == "killed" and kill is not None:
+            self.report.kills[kill.failpoint or kill.how] += 1
+        elif end in ("late", "stuck"):
+            self.report.kills[end] += 1
+        if kill is not None and end != "killed":
+            self.deck.append(kill)
+        slot.kill = None
+
+    def _tend_broker(self) -> None:
+        if self._restart_broker_at is None:
+            return
+        if time.monotonic() >= self._restart_broker_at != 0.0:
+            self._restart_broker_at = 0.0
+            self.kafka.start()
+        elif self._restart_broker_at == 0.0 and self.kafka.up():
+            self._restart_broker_at = None
+
+    def _happen(self, event: Event) -> None:
+        name = type(event).__name__.lower()
+        match event:
+            case BrokerKill(seconds):
+                self.kafka.kill()
+                self._restart_broker_at = time.monotonic() + seconds
+                self.report.broker_kills += 1
+            case Fault(kind, seconds, hang):
+                name = f"teacher: {kind}"
+                fault = {"kind": kind, "until": time.time() + seconds, "hang": hang}
+                (self._steer / "fault.new").write_text(json.dumps(fault))
+                (self._steer / "fault.new").replace(self._steer / "fault.json")
+            case Scale(labelers):
+                name = f"scale to {labelers}"
+                self._scale(labelers)
+            case Freeze(seconds):
+                slot = next((s for s in self.slots if s.busy), None)
+                if slot is None:
+                    return
+                slot.freeze(seconds)
+        self.report.events[name] += 1
+
+    def _scale(self, labelers: int) -> None:
+        for number, slot in enumerate(self.slots):
+            slot.wanted = number < labelers
