@@ -95,7 +95,7 @@ class Feed(threading.Thread):
         return encode(self._entry(id_, payload)), None
 
     def _entry(self, id_: str, payload: bytes, **changes: Any) -> Input:
-        fields = {"workload": self._workload, "time": time.time(), "consent": "training"} | changes
+        fields: dict[str, Any] = {"workload": self._workload, "time": time.time(), "consent": "training"} | changes
         return Input(id=id_, key="entity", payload=payload, **fields)
 
     def finish(self) -> list[Sent]:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from components.contracts.errors import TeacherError
 from components.contracts.records import SoftLabel
@@ -67,7 +68,7 @@ class SteeredTeacher:
             return right
         return _misspeak(fault["kind"], right)
 
-    def _fault(self) -> dict | None:
+    def _fault(self) -> dict[str, Any] | None:
         try:
             fault = json.loads((self._folder / "fault.json").read_bytes()) if self._folder else None
         except FileNotFoundError:
