@@ -50,7 +50,7 @@ def summary(report: Report) -> list[str]:
     lines = [
         f"killing {report.chaos_seconds:.0f} s, draining {report.drain_seconds:.0f} s",
         f"produced {report.produced}, of them poison {report.poison}; labels {report.labels}, letters {report.letters}",
-        f"unconfirmed {report.unconfirmed}, published twice {report.published_twice}, "
+        f"unconfirmed {report.unconfirmed}, delivered again {report.delivered_again}, "
         f"lost by the broker {len(report.broker_lost)}",
     ]
     for name, ids in report.verdict._asdict().items():

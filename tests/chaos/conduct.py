@@ -49,7 +49,7 @@ class Report(msgspec.Struct, kw_only=True):
     labels: int = 0
     letters: int = 0
     unconfirmed: int = 0
-    published_twice: int = 0
+    delivered_again: int = 0
     broker_lost: list[str] = []
     chaos_seconds: float = 0.0
     drain_seconds: float = 0.0
@@ -119,6 +119,7 @@ class Run:
         self._restart_broker_at: float | None = None
         self.spec = load_spec(SPEC)
         self._settings = Settings(home=folder / "home", bootstrap_servers=self.kafka.address)
+        self._input_topics = [t for t in self.spec.topics if ".inputs" in t and not t.endswith(".dlq")]
         self.feed = Feed(self.kafka.address, self.spec.name, rate, seed)
         self.follower: Follower | None = None
         env = {
@@ -191,14 +192,14 @@ class Run:
     def _judge(self) -> None:
         self.phase = "reading"
         address, report, sent = self.kafka.address, self.report, self.feed.sent
-        inputs, report.broker_lost = topics.produced(address, self.spec.topic("inputs"), sent)
+        inputs, report.broker_lost = topics.produced(address, self._input_topics, sent)
         teacher = reference(build(self.spec.teacher, self.spec.source))
         labels = topics.labels(address, self.spec.topic("labels"), teacher)
         letters = topics.letters(address, self.spec.topic("inputs.dlq"))
-        report.produced, report.poison = len(inputs), sum(p.answer is None for p in inputs)
+        report.produced, report.poison = len(sent), sum(s.answer is None for s in sent)
         report.labels, report.letters = len(labels), len(letters)
         report.unconfirmed = sum(not s.future.succeeded() for s in sent)
-        report.published_twice = len(inputs) - len({p.id for p in inputs})
+        report.delivered_again = len(self.feed.again)
         report.verdict = check(inputs, labels, letters)
 
     def _stop(self) -> None:

@@ -1,8 +1,13 @@
-"""The producer of the run: distinct inputs all the time, some poison, some content that was there before."""
+"""The producer of the run: distinct inputs all the time, and some of everything that needs care.
+
+That is: poison, content that was there before under another id, inputs that are delivered a second time under the
+same id (as by a producer that crashed before it heard of its success), and inputs whose callers wait.
+"""
 
 import random
 import threading
 import time
+from collections import deque
 from typing import Any, NamedTuple
 
 from components.contracts.records import Input, SoftLabel, encode
@@ -10,8 +15,13 @@ from tests.chaos.teacher import answer
 
 POISON_SHARE = 0.05
 REPEAT_SHARE = 0.05
+AGAIN_SHARE = 0.03
+URGENT_SHARE = 0.1
 ENTITIES = 40
 """Keys of inputs, enough to reach every partition."""
+
+AGAIN_AFTER = 3
+"""How many inputs wait to be delivered again: at a share of 0.03 each comes about a hundred inputs later."""
 
 DELIVERY_MS = 300_000
 """How long the producer tries to deliver one input: far longer than a broker is down."""
@@ -31,7 +41,7 @@ def said(soft: SoftLabel) -> str:
 
 
 class Feed(threading.Thread):
-    """Publishes ``rate`` inputs a second to ``topic`` until :meth:`finish`; ``teacher`` is what labels will carry.
+    """Publishes ``rate`` inputs a second until :meth:`finish`. ``sent`` are the inputs, ``again`` second deliveries.
 
     It uses an idempotent kafka-python producer of its own, so that nothing under test stands between the list of
     what was produced and the broker. The id of each record is in its header ``id``.
@@ -40,10 +50,12 @@ class Feed(threading.Thread):
     def __init__(self, address: str, workload: str, rate: float, seed: int) -> None:
         super().__init__(name="feed", daemon=True)
         self.sent: list[Sent] = []
+        self.again: list[Any] = []
         self.failure: BaseException | None = None
         self._address, self._workload, self._rate = address, workload, rate
         self._dice = random.Random(seed)
         self._texts: list[str] = []
+        self._again: deque[dict[str, Any]] = deque()
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -72,9 +84,18 @@ class Feed(threading.Thread):
     def _publish(self, producer: Any, number: int) -> None:
         id_ = f"i{number:07d}"
         value, expected = self._poison(id_) if self._dice.random() < POISON_SHARE else self._input(id_)
-        key = f"entity-{self._dice.randrange(ENTITIES)}".encode()
-        future = producer.send(f"{self._workload}.inputs", key=key, value=value, headers=[("id", id_.encode())])
-        self.sent.append(Sent(id_, expected, future))
+        urgent = self._dice.random() < URGENT_SHARE
+        record = {
+            "topic": f"{self._workload}.inputs.urgent" if urgent else f"{self._workload}.inputs",
+            "key": f"entity-{self._dice.randrange(ENTITIES)}".encode(),
+            "value": value,
+            "headers": [("id", id_.encode())],
+        }
+        if expected is not None and self._dice.random() < AGAIN_SHARE:
+            self._again.append(record)
+        self.sent.append(Sent(id_, expected, producer.send(**record)))
+        if len(self._again) > AGAIN_AFTER:
+            self.again.append(producer.send(**self._again.popleft()))
 
     def _input(self, id_: str) -> tuple[bytes, str]:
         repeat = self._texts and self._dice.random() < REPEAT_SHARE

@@ -52,13 +52,13 @@ def read_all(address: str, topic: str) -> Iterator[Any]:
         client.close(autocommit=False)
 
 
-def produced(address: str, topic: str, sent: Sequence[Sent]) -> tuple[list[Produced], list[str]]:
+def produced(address: str, topics: Sequence[str], sent: Sequence[Sent]) -> tuple[list[Produced], list[str]]:
     """The inputs as the broker has them, and the ids of those that it confirmed and does not have."""
     answers = {s.id: s.answer for s in sent}
     found = []
-    for record in read_all(address, topic):
+    for record in (record for topic in topics for record in read_all(address, topic)):
         id_ = dict(record.headers)["id"].decode()
-        found.append(Produced(id_, record.partition, record.offset, answers[id_]))
+        found.append(Produced(id_, record.topic, record.partition, record.offset, answers[id_]))
     present = {p.id for p in found}
     return found, [s.id for s in sent if s.future.succeeded() and s.id not in present]
 
@@ -76,4 +76,4 @@ def labels(address: str, topic: str, teacher: str) -> list[Labelled]:
 def letters(address: str, topic: str) -> list[Letter]:
     """The dead letters in the topic."""
     found = (decode(DeadLetter, record.value) for record in read_all(address, topic))
-    return [Letter(letter.partition, letter.offset) for letter in found]
+    return [Letter(letter.topic, letter.partition, letter.offset) for letter in found]

@@ -12,6 +12,7 @@ class Produced(NamedTuple):
     """
 
     id: str
+    topic: str
     partition: int
     offset: int
     answer: str | None
@@ -27,6 +28,7 @@ class Labelled(NamedTuple):
 class Letter(NamedTuple):
     """One dead letter: the position of the input."""
 
+    topic: str
     partition: int
     offset: int
 
@@ -53,14 +55,14 @@ class Verdict(NamedTuple):
 def check(produced: Iterable[Produced], labels: Iterable[Labelled], letters: Iterable[Letter]) -> Verdict:
     """Compare what was produced with what the labelers made of it.
 
-    An input that stands in its topic twice under one id is one input: it must have one label all the same.
+    An input that was delivered twice under one id is one input: it must have one label all the same.
     """
     inputs = list(produced)
     labels = list(labels)
-    by_place = {(p.partition, p.offset): p.id for p in inputs}
+    by_place = {Letter(p.topic, p.partition, p.offset): p.id for p in inputs}
     answers: Mapping[str, str | None] = {p.id: p.answer for p in inputs}
     labelled = Counter(label.id for label in labels)
-    lettered = Counter(by_place.get(letter, f"{letter.partition}@{letter.offset}") for letter in letters)
+    lettered = Counter(by_place.get(x, f"{x.topic}-{x.partition}@{x.offset}") for x in letters)
     total = labelled + lettered
     return Verdict(
         lost=tuple(sorted(id_ for id_ in answers if not total[id_])),
