@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,9 @@ class Stack:
         worker = [sys.executable, "-m", "infra.worker"]
         self.children.append(Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs))
         for spec in self.specs:
-            for role in WORKLOAD_ROLES:
-                one_thread = {**env, "OMP_NUM_THREADS": "1"}
-                self.children.append(Child(f"{spec.name}-{role}", [*worker, role, spec.source], one_thread, logs))
+            for role, name in _workers(spec):
+                own = {**env, "OMP_NUM_THREADS": "1", "COHOBATE_WORKER": name}
+                self.children.append(Child(f"{spec.name}-{name}", [*worker, role, spec.source], own, logs))
         for child in self.children:
             child.start()
         # Step 6
@@ -189,6 +189,14 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _workers(spec: Spec) -> Iterator[tuple[str, str]]:
+    """The roles of a workload's workers and their names, which are the same after a restart."""
+    for role in WORKLOAD_ROLES:
+        yield role, role
+    for number in range(2, spec.label.workers + 1):
+        yield "labeler", f"labeler-{number}"
 
 
 def _require_free(port: int, what: str, setting: str) -> None:

@@ -6,6 +6,7 @@ Every role ends cleanly on SIGTERM, and by itself when the supervisor that start
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
@@ -24,22 +27,35 @@ log = logging.getLogger("cohobate")
 
 
 def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
-    """Run the labeler, and report its counts and lag as gauges."""
+    """Run a labeler beside others of its workload, and report its counts, lag and state as a gauge of its name.
+
+    Positions that the broker lost raise an alarm of the kind ``lost_positions``.
+    """
+    from components.control.leases import Leases
     from components.label.labeler import Labeler
     from components.stream import open_broker
 
-    store = ControlStore(settings.control_url)
-    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings))
-    reported = 0.0
+    store, name = ControlStore(settings.control_url), settings.worker or "labeler"
+    leases = Leases(store, spec.name, settings.worker)
+    labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings), leases=leases)
+    reported, lost = {}, 0
 
     def report() -> None:
-        nonlocal reported
-        if time.monotonic() - reported > 1.0:
-            reported = time.monotonic()
-            store.put_gauge(spec.name, "labeler", {**labeler.counts, "lag": labeler.lag()})
+        nonlocal reported, lost
+        value = labeler.gauge()
+        if time.monotonic() - reported.get("at", 0.0) < 1.0 and reported.get("paused") == value["paused"]:
+            return
+        reported = {"at": time.monotonic(), "paused": value["paused"]}
+        with contextlib.suppress(SQLAlchemyError):  # a gauge that is late stops no labelling
+            store.put_gauge(spec.name, name, value)
+            if int(value["lost_positions"]) > lost:
+                store.raise_alarm(spec.name, "lost_positions", 0, {"worker": name, **value})
+                lost = int(value["lost_positions"])
 
-    labeler.run(stop, on_batch=report)
-    store.close()
+    try:
+        labeler.run(stop, on_batch=report)
+    finally:
+        store.close()
 
 
 def control(spec: Spec, settings: Settings, stop: threading.Event) -> None:

@@ -108,10 +108,13 @@ class Telemetry:
         return batch
 
     def _send(self, producer: Producer, served: Served) -> None:
+        """Audits and deferred answers wait for the teacher's label, so their inputs go ahead of the others."""
         prediction = served.prediction
         if served.shadow is not None:
             prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
-        producer.send(self.spec.topic("inputs"), served.input.key, encode(served.input))
+        waited_for = prediction.audited or prediction.deferred
+        topic = self.spec.topic("inputs.urgent" if waited_for else "inputs")
+        producer.send(topic, served.input.key, encode(served.input))
         producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction))
 
     def _run(self) -> None:

@@ -13,7 +13,9 @@
     ├── TransitionError      a rollout verb is not legal in the present state
     ├── OrderError           the rollout controller refused an order, or did not take it in time
     ├── PipelineError        a pipeline run failed, or may not start beside another
-    └── UnavailableError     an outside service does not answer
+    ├── UnavailableError     an outside service does not answer
+    ├── FencedError          another process took over what this one was doing: it must let go
+    └── LostPositionsError   the broker no longer has the records that a group stands at
 """
 
 from __future__ import annotations
@@ -115,3 +117,22 @@ class UnavailableError(CohobateError):
     def __init__(self, service: str, address: str, remedy: str) -> None:
         super().__init__(f"{service} at {address} does not answer: {remedy}")
         self.service, self.address, self.remedy = service, address, remedy
+
+
+class FencedError(CohobateError):
+    """Another process took over ``what``; nothing that was under way here has become visible, and nothing will."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(f"{what} was taken over: {detail}; let go of it, and open it anew only if it is yours again")
+        self.what, self.detail = what, detail
+
+
+class LostPositionsError(CohobateError):
+    """The records that a group would read next are gone, and its policy says to stop rather than to read on."""
+
+    def __init__(self, topic: str, partition: int, wanted: int, earliest: int) -> None:
+        super().__init__(
+            f"{topic}-{partition} has no offset {wanted} any more (the earliest is {earliest}): find out whether the "
+            "broker lost its records or retention passed them; to read on from the earliest set the policy to earliest"
+        )
+        self.topic, self.partition, self.wanted, self.earliest = topic, partition, wanted, earliest

@@ -251,7 +251,10 @@ def content_hash(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def label_key(payload: bytes, teacher: str, space: str) -> str:
-    """The identity of a labelling: same content, same teacher, same label space and schema give the same key."""
-    parts = (content_hash(payload), teacher, space, str(SCHEMA_VERSION))
+def label_key(entry: Input, teacher: str, space: str) -> str:
+    """The identity of a labelling: same input (id and content), teacher, label space and schema give the same key.
+
+    Two inputs of the same content have keys of their own; join them by :func:`content_hash`.
+    """
+    parts = (entry.id, content_hash(entry.payload), teacher, space, str(SCHEMA_VERSION))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     """Address of a Ray cluster; empty: one is started on this machine."""
     kfp_host: str = ""
     kfp_token: SecretStr | None = None
+    worker: str = ""
+    """Name of a worker among those of its workload, the same after a restart: a labeler that comes back under its name
+    goes on at once, another waits until the old one's leases have run out. Empty: host and process."""
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,9 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+
+Kind = Literal["inputs", "inputs.urgent", "labels", "predictions", "truth", "inputs.dlq"]
+"""The topics of a workload. ``inputs.urgent`` holds inputs whose callers wait (deferred or audited)."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -182,14 +185,23 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The labeler. ``batch``: inputs per call of the teacher; ``linger_seconds``: longest wait to fill one.
+    """The labeler. A batch for the teacher is full at ``batch`` inputs or ``batch_bytes`` of records.
 
-    ``remember``: how many labelling keys are kept so that repeated content is not labelled again.
+    ``linger_seconds``: longest wait to fill one. ``remember``: how many keys of labels are kept for each share of the
+    partitions, so that an input that is delivered again gets no second label; they are read back at a start, which
+    takes the longer the more they are. ``reuse``: how many of the teacher's answers are kept by content, so that
+    repeated content costs no second call (it still gets its own label); 0 asks the teacher every time.
+    ``workers``: labelers that the local platform starts; they divide the partitions. ``on_lost_positions``: what to
+    do where the broker no longer has the next inputs: read on from the ``earliest`` with an alarm, or ``stop``.
     """
 
     batch: Count = 32
+    batch_bytes: Count = 2 * 1024 * 1024
     linger_seconds: Annotated[float, Meta(ge=0.0)] = 0.1
-    remember: Count = 200_000
+    remember: Count = 100_000
+    reuse: Annotated[int, Meta(ge=0)] = 2_000
+    workers: Count = 1
+    on_lost_positions: Literal["earliest", "stop"] = "earliest"
 
 
 class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,14 +228,14 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str = ""
     """Path of the file that this spec was read from; filled in by :func:`load_spec`."""
 
-    def topic(self, kind: Literal["inputs", "labels", "predictions", "truth", "inputs.dlq"]) -> str:
-        """Name of this workload's topic of a kind."""
+    def topic(self, kind: Kind) -> str:
+        """Name of this workload's topic of a kind; see :data:`Kind`."""
         return f"{self.name}.{kind}"
 
     @property
     def topics(self) -> tuple[str, ...]:
         """All topics of this workload."""
-        return tuple(f"{self.name}.{k}" for k in ("inputs", "labels", "predictions", "truth", "inputs.dlq"))
+        return tuple(f"{self.name}.{k}" for k in get_args(Kind))
 
     @property
     def digest(self) -> str:

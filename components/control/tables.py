@@ -127,3 +127,24 @@ class LedgerRow(Base):
     actor: Mapped[str] = mapped_column(String(128))
     action: Mapped[str] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]]
+
+
+class MemberRow(Base):
+    """A worker among those that divide a workload's partitions; ``incarnation`` is its process."""
+
+    __tablename__ = "members"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    incarnation: Mapped[str] = mapped_column(String(32))
+    until: Mapped[float] = mapped_column(Float)
+
+
+class LeaseRow(Base):
+    """Which member works on a share of a workload's partitions; ``epoch`` counts how often it changed hands."""
+
+    __tablename__ = "leases"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    share: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    owner: Mapped[str] = mapped_column(String(128))
+    until: Mapped[float] = mapped_column(Float)
+    epoch: Mapped[int] = mapped_column(Integer)

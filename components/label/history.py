@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from components.contracts.errors import ConfigError, RecordError, UnavailableError
+from components.contracts.errors import ConfigError, FencedError, RecordError, UnavailableError
 from components.contracts.records import DeadLetter, Input, Label, Truth, content_hash, decode, encode
 from components.contracts.spec import Spec, build
 from components.contracts.storage import get_bytes
@@ -77,12 +77,12 @@ def label_history(
     """Put a history on the workload's topics and return when the teacher has dealt with all of it.
 
     1. Produce inputs and truths.
-    2. Wait until the content of every input has a label or a dead letter. Content that was labelled before counts at
-       once: the labeler does not label it again.
-    3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, in
-       the same group, so that a labeler that comes up later goes on behind it.
+    2. Wait until every input has a label or a dead letter. One that was labelled before counts at once: the labeler
+       does not label it again.
+    3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, until
+       a labeler comes up, takes over (which fences this one) and goes on behind it.
 
-    Returns the number of ``inputs``, of different ``contents``, and of contents that came as ``dead`` letters.
+    Returns the number of ``inputs``, of different ``contents``, and of inputs that came as ``dead`` letters.
 
     Raises:
         TeacherError: the teacher failed.
@@ -91,17 +91,17 @@ def label_history(
     """
     # Step 1
     _publish(spec, broker, entries)
-    waiting = {content_hash(entry.input.payload) for entry in entries}
-    counts = {"inputs": len(entries), "contents": len(waiting), "dead": 0}
+    waiting = {_identity(entry.input) for entry in entries}
+    counts = {"inputs": len(entries), "contents": len({content for _, content in waiting}), "dead": 0}
     with contextlib.ExitStack() as opened:
         consumer = opened.enter_context(contextlib.closing(broker.consumer(_answer_topics(spec))))
         labeler: Labeler | None = None
         heard = time.monotonic()
         while True:
             # Step 2
-            for content, dead in _answers(consumer, spec):
-                if content in waiting:
-                    waiting.remove(content)
+            for identity, dead in _answers(consumer, spec):
+                if identity is not None and identity in waiting:
+                    waiting.remove(identity)
                     counts["dead"] += dead
                     heard = time.monotonic()
             if not waiting:
@@ -114,8 +114,19 @@ def label_history(
                 labeler, heard = opened.enter_context(contextlib.closing(made)), time.monotonic()
             elif labeler is None:
                 time.sleep(POLL_SECONDS)
-            elif labeler.step(POLL_SECONDS) == 0 and quiet:
-                raise UnavailableError("labeler", spec.name, f"{len(waiting)} contents of the history got no label")
+            elif (consumed := _step(labeler)) is None:
+                log.info("%s: a labeler came up and goes on with the history", spec.name)
+                labeler, heard = None, time.monotonic()
+            elif consumed == 0 and quiet:
+                raise UnavailableError("labeler", spec.name, f"{len(waiting)} inputs of the history got no label")
+
+
+def _step(labeler: Labeler) -> int | None:
+    """Label a batch; returns how many inputs it had, None where another labeler has taken over."""
+    try:
+        return labeler.step(POLL_SECONDS)
+    except FencedError:
+        return None
 
 
 def _publish(spec: Spec, broker: Broker, entries: list[Historic]) -> None:
@@ -132,9 +143,17 @@ def _answer_topics(spec: Spec) -> list[str]:
     return [spec.topic("labels"), spec.topic("inputs.dlq")]
 
 
-def _answers(consumer: Consumer, spec: Spec) -> Iterator[tuple[str, bool]]:
+Identity = tuple[str, str]
+"""Id and content hash of an input."""
+
+
+def _identity(entry: Input) -> Identity:
+    return entry.id, content_hash(entry.payload)
+
+
+def _answers(consumer: Consumer, spec: Spec) -> Iterator[tuple[Identity | None, bool]]:
     for record in read_to_end(consumer):
-        yield _content(record.topic, record.value, spec)
+        yield _answered(record.topic, record.value, spec)
 
 
 def read_history(uri: str, workload: str) -> list[Historic]:
@@ -153,13 +172,13 @@ def read_history(uri: str, workload: str) -> list[Historic]:
     return entries
 
 
-def _content(topic: str, value: bytes, spec: Spec) -> tuple[str, bool]:
-    """The content that a label or dead letter is about (empty: none that is known), and whether it is dead."""
+def _answered(topic: str, value: bytes, spec: Spec) -> tuple[Identity | None, bool]:
+    """The input that a label or dead letter is about (None: none that is known), and whether it is dead."""
     try:
         if topic != spec.topic("labels"):
-            return content_hash(decode(Input, decode(DeadLetter, value).value).payload), True
+            return _identity(decode(Input, decode(DeadLetter, value).value)), True
         label = decode(Label, value)
     except RecordError:
-        return "", False
+        return None, False
     declared = spec.teacher_digest in (None, label.teacher)
-    return (content_hash(label.input.payload) if declared else ""), False
+    return (_identity(label.input) if declared else None), False

@@ -1,221 +1,205 @@
-"""The labeler: every input gets one soft label from the declared teacher, or a dead letter that says why not."""
+"""The labeler: every input gets one soft label from the declared teacher, or a dead letter that says why not.
+
+The protocol of one share of the partitions is in :mod:`components.label.lane`; here are the labeler's lanes: which it
+has, one cycle over them (:meth:`Labeler.step`), and the threads of a labeler that runs (:mod:`components.label.crew`).
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Protocol
 
-from components.contracts.errors import ConfigError, RecordError, TeacherError
-from components.contracts.records import DeadLetter, Input, Label, SoftLabel, decode, encode, label_key
+from components.contracts.errors import CohobateError, FencedError, LostPositionsError
 from components.contracts.spec import Spec
-from components.label.decode import decoder
-from components.label.teacher import Teacher, reference
-from components.stream.contract import Broker, Record, read_to_end
+from components.label.asking import Asking
+from components.label.crew import Counts, Crew
+from components.label.intake import Intake
+from components.label.lane import Batch, Lane, shares_of
+from components.label.teacher import Teacher
+from components.stream.contract import Broker
 
 log = logging.getLogger(__name__)
 
-LETTER_BYTES = 768 * 1024
-"""How much of a poisonous record goes into its dead letter: with it a letter is below every broker's usual limit of
-one megabyte. The letter names the place of the whole record."""
+TEND_SECONDS = 0.25
+"""How often a running labeler looks after its lanes and its leases."""
 
-FUTURE_SECONDS = 86_400.0
-"""An input from further in the future than clocks and time zones explain is poison: it would corrupt time joins."""
+DRAIN_SECONDS = 12.0
+"""How long a labeler that ends may take to commit what the teacher has answered; a supervisor waits 20 s."""
 
 
-class _Work(NamedTuple):
-    input: Input
-    key: str
-    payload: Any
+class Leases(Protocol):
+    """Which shares of a workload are this labeler's, while others label too: :mod:`components.control.leases`."""
+
+    def tend(self, shares: set[int], busy: set[int]) -> set[int]:
+        """The shares to work on now, of all ``shares``; ``busy`` are those worked on, given back or not."""
+
+    def leave(self) -> None:
+        """Give everything back at once."""
 
 
 class Labeler:
-    """Consumes a workload's inputs, asks the teacher in batches, and produces soft labels.
+    """Labels a workload's inputs exactly once.
 
-    One cycle (:meth:`step`) is, in this order:
-
-    1. Read a batch of inputs.
-    2. Set aside the poison and the content that is labelled already.
-    3. Ask the teacher for the rest.
-    4. Produce labels and dead letters, and wait until the broker has them all.
-    5. Remember the labels' keys.
-    6. Commit the inputs' positions.
-
-    A crash before step 6 reads the batch again; the keys, which a new labeler reads back from the labels topic, keep
-    what was produced in step 4 from being labelled twice. Only a dead letter can then stand twice in its topic. After
-    an error the same labeler may go on: the next cycle takes the same batch again instead of step 1.
-
-    Content that was labelled before, under whatever input id, is counted as a duplicate and gets no second label:
-    whoever needs a label for each input joins by :func:`~components.contracts.records.content_hash`.
-    ``spec.label.remember`` bounds how far back that reaches.
+    Without ``leases`` it takes all partitions, and whoever had them is fenced; with leases it works on those that it
+    is given, beside other labelers. ``paused`` says why nothing is labelled at the moment, and is empty otherwise.
 
     Raises:
         ConfigError: the teacher is not the one that the spec declares, or its task is another.
 
     """
 
-    def __init__(self, spec: Spec, teacher: Teacher, broker: Broker, clock: Callable[[], float] = time.time) -> None:
-        self.spec, self.teacher, self._clock = spec, teacher, clock
-        self.reference = reference(teacher)
-        if spec.teacher_digest not in (None, self.reference):
-            raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self.reference}")
-        if teacher.task != spec.task:
-            raise ConfigError("task", spec.task, f"the teacher's task is {teacher.task}")
-        self.counts = {"labelled": 0, "duplicates": 0, "dead": 0}
-        self._decode = decoder(spec.payload, spec.source)
-        self._keys: OrderedDict[str, None] = OrderedDict()
-        self._batch: list[Record] = []
-        self._recall(broker)
-        self._inputs = broker.consumer([spec.topic("inputs")], group=f"{spec.name}.labeler")
-        self._producer = broker.producer()
+    def __init__(
+        self,
+        spec: Spec,
+        teacher: Teacher,
+        broker: Broker,
+        clock: Callable[[], float] = time.time,
+        leases: Leases | None = None,
+    ) -> None:
+        self.spec, self.broker, self.leases = spec, broker, leases
+        self.asking = Asking(spec, teacher, clock)
+        self.intake = Intake(spec, self.asking.reference, teacher.space, clock)
+        self.tally = Counts()
+        self._lanes: dict[int, Lane] = {}
+        self._held: dict[int, Batch] = {}
+        self._crew: Crew | None = None
+        self._paused = ""
+        broker.ensure_topics(spec.topics, spec.partitions)
+        self._shares = shares_of(broker, spec)
+        if leases is None:
+            self._open_lanes()
 
-    def _recall(self, broker: Broker) -> None:
-        """Read the keys of the last ``remember`` labels back."""
-        topic = self.spec.topic("labels")
-        consumer = broker.consumer([topic])
-        firsts, ends = consumer.positions(), consumer.ends()
-        recent = {p: max(firsts[p], ends[p] - self.spec.label.remember) for p in firsts}
-        if recent != firsts:
-            consumer.close()
-            consumer = broker.consumer([topic], start=recent)
-        self._remember((record.key or b"").decode(errors="replace") for record in read_to_end(consumer))
-        consumer.close()
+    @property
+    def counts(self) -> dict[str, int]:
+        """Inputs ``labelled``, delivered again (``duplicates``) and ``dead`` since the start."""
+        return self.tally.values()
 
-    def _remember(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._keys[key] = None
-            if len(self._keys) > self.spec.label.remember:
-                self._keys.popitem(last=False)
+    def _lane(self, share: int) -> Lane:
+        return Lane(share, self._shares[share], self.spec, self.broker, self.intake)
+
+    def _open_lanes(self) -> None:
+        """Have a lane for each share that is ours, for :meth:`step`."""
+        mine = set(self._shares)
+        if self.leases is not None:
+            mine = self.leases.tend(mine, set(self._lanes))
+        for share in set(self._lanes) - mine:
+            self._drop(share)
+        if self.leases is not None:
+            self.leases.tend(set(self._shares), set(self._lanes))
+        for share in sorted(mine - set(self._lanes)):
+            lane = self._lane(share)
+            try:
+                lane.open()
+            except BaseException:
+                lane.close()
+                raise
+            self._lanes[share] = lane
+
+    def _drop(self, share: int) -> None:
+        self._held.pop(share, None)
+        self._lanes.pop(share).close()
 
     def step(self, timeout: float = 0.5) -> int:
-        """One cycle; returns how many inputs it consumed, 0 when none came within ``timeout`` seconds.
+        """One batch of each lane, from fetch to commit; returns how many inputs it consumed.
+
+        0 when none came within ``timeout`` seconds. After an error the labeler may go on: the same inputs come again.
 
         Raises:
-            TeacherError: the teacher failed; nothing of the batch was committed.
-            UnavailableError: the broker did not confirm; nothing of the batch was committed.
+            TeacherError: the teacher failed; the next step asks for the same batch again.
+            FencedError: another labeler has taken a share over.
+            UnavailableError: the broker did not confirm.
+
         """
-        # Step 1
-        self._batch = self._batch or self._read(timeout)
-        if not self._batch:
-            return 0
-        # Step 2
-        work, letters, duplicates = self._sort(self._batch)
-        # Step 3
-        labels = self._ask(work)
-        # Step 4
-        for label in labels:
-            self._producer.send(self.spec.topic("labels"), label.key, encode(label))
-        for letter in letters:
-            self._producer.send(self.spec.topic("inputs.dlq"), letter.key, encode(letter))
-        self._producer.flush()
-        # Step 5
-        self._remember(label.key for label in labels)
-        # Step 6
-        self._inputs.commit()
-        consumed, self._batch = len(self._batch), []
-        self.counts["labelled"] += len(labels)
-        self.counts["duplicates"] += duplicates
-        self.counts["dead"] += len(letters)
+        self._open_lanes()
+        consumed = 0
+        for share, lane in list(self._lanes.items()):
+            batch = self._held.pop(share, None) or lane.fetch(timeout / len(self._lanes))
+            if batch is None:
+                continue
+            self._held[share] = batch
+            labelled = lane.answer(batch, self.asking)
+            try:
+                lane.commit(labelled)
+            except BaseException:
+                self._drop(share)
+                raise
+            del self._held[share]
+            self.tally.add(labelled)
+            consumed += batch.records
         return consumed
 
-    def _read(self, timeout: float) -> list[Record]:
-        records = self._inputs.poll(self.spec.label.batch, timeout)
-        deadline = time.monotonic() + self.spec.label.linger_seconds
-        while records and (room := self.spec.label.batch - len(records)) > 0:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
-            records += self._inputs.poll(room, remaining)
-        return records
-
-    def _sort(self, records: list[Record]) -> tuple[list[_Work], list[DeadLetter], int]:
-        work: dict[str, _Work] = {}
-        letters, duplicates = [], 0
-        for record in records:
-            try:
-                found = self._open(record)
-            except RecordError as error:
-                letters.append(self._letter(record, error))
-                continue
-            if found.key in self._keys or found.key in work:
-                duplicates += 1
-            else:
-                work[found.key] = found
-        return list(work.values()), letters, duplicates
-
-    def _open(self, record: Record) -> _Work:
-        entry = decode(Input, record.value)
-        if entry.workload != self.spec.name:
-            raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {self.spec.name!r}")
-        if entry.time > self._clock() + FUTURE_SECONDS:
-            raise RecordError("future_time", f"event time {entry.time:.0f} is more than a day ahead")
-        payload = self._decode(entry.payload)
-        return _Work(entry, label_key(entry.payload, self.reference, self.teacher.space), payload)
-
-    def _ask(self, work: list[_Work]) -> list[Label]:
-        if not work:
-            return []
-        try:
-            soft = self.teacher.label([w.payload for w in work])
-        except ValueError as error:
-            raise TeacherError(self.reference, f"answered something that is not a soft label: {error}") from error
-        self._check(soft, len(work))
-        now = self._clock()
-        return [
-            Label(key=w.key, teacher=self.reference, soft=s, input=w.input, labelled_at=now)
-            for w, s in zip(work, soft, strict=True)
-        ]
-
-    def _check(self, soft: Sequence[SoftLabel], asked: int) -> None:
-        """Stop at an answer that no student may learn from: it would be the teacher's fault, not the input's."""
-        if len(soft) != asked:
-            raise TeacherError(self.reference, f"gave {len(soft)} labels for {asked} inputs")
-        known = set(self.teacher.classes)
-        for label in soft:
-            if not isinstance(label, SoftLabel) or label.task != self.spec.task:
-                raise TeacherError(self.reference, f"answered {label!r:.200}: not a soft label for {self.spec.task}")
-            if label.space != self.teacher.space:
-                raise TeacherError(self.reference, f"answered in space {label.space!r}, not {self.teacher.space!r}")
-            if unknown := label.distribution.keys() - known:
-                raise TeacherError(self.reference, f"answered classes that it did not declare: {sorted(unknown)}")
-
-    def _letter(self, record: Record, error: RecordError) -> DeadLetter:
-        log.warning("dead letter: %s-%d@%d: %s", record.topic, record.partition, record.offset, error)
-        size = len(record.value)
-        cut = f" (the first {LETTER_BYTES} of {size} bytes are here)" if size > LETTER_BYTES else ""
-        return DeadLetter(
-            workload=self.spec.name,
-            reason=error.reason,
-            detail=error.detail + cut,
-            error=type(error.__cause__ or error).__name__,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=record.value[:LETTER_BYTES],
-            headers=record.headers,
-            at=self._clock(),
-        )
-
     def lag(self) -> int:
-        """Inputs that wait."""
-        return self._inputs.lag()
+        """Inputs that wait to be fetched: now, or for a labeler that runs as it was about a second ago."""
+        if self._crew is not None:
+            return self._crew.lag()
+        return sum(lane.count() + (lane.share in self._held) for lane in self._lanes.values())
+
+    @property
+    def paused(self) -> str:
+        """Why nothing is labelled: ``teacher``, ``broker``, ``lost_positions``; empty while all is well."""
+        return self._paused or (self._crew.paused if self._crew is not None else "")
+
+    def gauge(self) -> dict[str, int | str | bool]:
+        """What a labeler reports of itself; ``ready``: it has joined, and every lane that is its own is open."""
+        crew = self._crew
+        lanes = crew.lanes if crew is not None else self._lanes
+        return {
+            **self.counts,
+            "lag": self.lag(),
+            "shares": len(lanes),
+            "ready": crew is None or crew.ready,
+            "paused": self.paused,
+            "lost_positions": (crew.lost if crew is not None else 0) + sum(lane.resets for lane in lanes.values()),
+        }
 
     def run(self, stop: threading.Event, on_batch: Callable[[], None] | None = None) -> None:
-        """Cycle until ``stop`` is set; ``on_batch`` is called after every cycle, the idle ones included."""
-        log.info("labelling %s with %s", self.spec.topic("inputs"), self.reference)
+        """Label until ``stop`` is set, then commit what the teacher has answered and let go.
+
+        A teacher or broker that fails pauses the labelling, which goes on by itself when they are back. ``on_batch``
+        is called a few times a second.
+
+        Raises:
+            FencedError: another labeler took over, and there are no leases to say whose turn it is.
+            LostPositionsError: the broker lost the inputs' positions, and the spec says to stop then.
+
+        """
+        log.info("labelling %s with %s", self.spec.topic("inputs"), self.asking.reference)
+        report = on_batch or (lambda: None)
+        for share in list(self._lanes):
+            self._drop(share)
+        crew = self._crew = Crew(self.asking, self._lane, self.tally)
         try:
             while not stop.is_set():
-                self.step()
-                if on_batch is not None:
-                    on_batch()
+                self._tend(crew)
+                report()
+                stop.wait(TEND_SECONDS)
+        except LostPositionsError:
+            self._paused = "lost_positions"
+            report()
+            raise
         finally:
+            crew.drain(DRAIN_SECONDS)
+            report()
+            self._crew = None
             self.close()
 
+    def _tend(self, crew: Crew) -> None:
+        """Hear which shares are ours, and raise what a lane cannot get over by itself."""
+        mine = set(self._shares)
+        if self.leases is not None:
+            mine = self.leases.tend(mine, crew.busy)
+        for error in crew.tend(mine):
+            if isinstance(error, LostPositionsError) or not isinstance(error, CohobateError):
+                raise error
+            if isinstance(error, FencedError) and self.leases is None:
+                raise error
+
     def close(self) -> None:
-        """Release the connections."""
-        self._producer.close()
-        self._inputs.close()
+        """Release everything."""
+        for share in list(self._lanes):
+            self._drop(share)
+        if self.leases is not None:
+            self.leases.leave()

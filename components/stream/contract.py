@@ -34,6 +34,9 @@ class Record(NamedTuple):
 Positions = Mapping[TopicPartition, int]
 """The next offset to read, by partition."""
 
+OnLost = Literal["earliest", "stop"]
+"""What a consumer does where the broker no longer has its position."""
+
 
 class Producer(Protocol):
     """Writes records. ``send`` does not wait; ``flush`` waits until all that was sent is durable.
@@ -55,8 +58,50 @@ class Producer(Protocol):
         """Flush and release the connection."""
 
 
+class TransactionalProducer(Protocol):
+    """Writes records and a group's positions that become visible together or not at all (Kafka's KIP-98).
+
+    A new one fences every earlier one of the same transactional id, and what that left open is aborted. After a
+    FencedError or UnavailableError from any verb a producer is of no further use: close it, and find out from the
+    committed positions of a new one whether the transaction counted. One transaction is open at a time; one thread
+    uses a producer at a time.
+
+    Raises:
+        FencedError: from every verb but ``close``, when a newer producer has this transactional id.
+        UnavailableError: the broker did not take, confirm or end something in time.
+
+    """
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def send(
+        self,
+        topic: str,
+        key: str | bytes | None,
+        value: bytes,
+        headers: Mapping[str, bytes] | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Queue a record for ``partition``, or where its key belongs."""
+
+    def send_offsets(self, group: str, positions: Positions) -> None:
+        """Add a group's positions to the transaction; they are the group's when it is committed."""
+
+    def commit(self, timeout: float = 30.0) -> None:
+        """Make all of it visible; returns when it is durable."""
+
+    def abort(self, timeout: float = 30.0) -> None:
+        """Drop all of it."""
+
+    def close(self) -> None:
+        """Release the connection; an open transaction is dropped."""
+
+
 class Consumer(Protocol):
-    """Reads records of its assigned partitions, each in order."""
+    """Reads records of its assigned partitions, each in order. ``resets`` counts positions that were lost."""
+
+    resets: int
 
     def poll(self, max_records: int = 500, timeout: float = 0.5) -> list[Record]:
         """Up to ``max_records`` records, waiting up to ``timeout`` seconds for the first."""
@@ -88,8 +133,14 @@ class Broker(Protocol):
     def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
         """Create the topics that do not exist yet."""
 
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic in order; none where it does not exist."""
+
     def producer(self) -> Producer:
         """A new producer."""
+
+    def transactional_producer(self, transactional_id: str) -> TransactionalProducer:
+        """A new transactional producer, which fences every earlier one of this id."""
 
     def consumer(
         self,
@@ -97,10 +148,13 @@ class Broker(Protocol):
         group: str | None = None,
         start: Literal["earliest", "latest"] | Positions = "earliest",
         partitions: Iterable[TopicPartition] | None = None,
+        on_lost: OnLost = "earliest",
     ) -> Consumer:
         """A new consumer of all partitions of ``topics`` (or of ``partitions`` only).
 
-        It starts at the group's committed positions where there are some, else at ``start``.
+        It starts at the group's committed positions where there are some, else at ``start``. Positions that the
+        broker does not have, at the start or later, are read again from the ``earliest`` (logged, and counted in
+        ``resets``), or ``stop`` the consumer with a LostPositionsError.
         """
 
 

@@ -1,6 +1,6 @@
 """The stream on Kafka's protocol: connections and the producer. The consumer is in :mod:`.kafka_consumer`.
 
-These two modules are the only ones that touch kafka-python.
+Together with :mod:`.kafka_transactions` they are the only ones that touch kafka-python.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.errors import NotFoundError, RecordError, UnavailableError
 from components.contracts.settings import Settings
-from components.stream.contract import MAX_RECORD_BYTES, Positions, TopicPartition
+from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
 
 if TYPE_CHECKING:
+    from components.stream.kafka_transactions import KafkaTransactions
     from components.stream.kafka_consumer import KafkaConsumer
 
 METADATA_SECONDS = 10.0
@@ -79,6 +80,37 @@ class KafkaBroker:
                 raise UnavailableError("Kafka", self.address, f"it does not list the new topics {sorted(missing)}")
             time.sleep(0.05)
 
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic in order; none where it does not exist.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+
+        """
+        from kafka import KafkaAdminClient
+
+        with answering(self.address):
+            admin = KafkaAdminClient(**self.config)
+            try:
+                if topic not in admin.list_topics():
+                    return []
+                (found,) = admin.describe_topics([topic])
+            finally:
+                admin.close()
+        numbers = (p.get("partition_index", p.get("partition")) for p in found["partitions"])
+        return [TopicPartition(topic, n) for n in sorted(numbers)]
+
+    def transactional_producer(self, transactional_id: str) -> KafkaTransactions:
+        """A new transactional producer, which fences every earlier one of this id.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+
+        """
+        from components.stream.kafka_transactions import KafkaTransactions
+
+        return KafkaTransactions(self, transactional_id)
+
     def producer(self) -> KafkaProducer:
         """A new producer.
 
@@ -95,18 +127,20 @@ class KafkaBroker:
         group: str | None = None,
         start: Literal["earliest", "latest"] | Positions = "earliest",
         partitions: Iterable[TopicPartition] | None = None,
+        on_lost: OnLost = "earliest",
     ) -> KafkaConsumer:
         """A new consumer; see :class:`components.stream.contract.Broker`.
 
         Raises:
             NotFoundError: a topic does not exist.
+            LostPositionsError: the broker lacks a position, and ``on_lost`` says to stop then.
             UnavailableError: the broker does not answer.
 
         """
         from components.stream.kafka_consumer import KafkaConsumer
 
         with answering(self.address):
-            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions)
+            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions, on_lost)
 
 
 class KafkaProducer:

@@ -4,8 +4,8 @@ Partitions are assigned by hand and positions committed under a group name: a gr
 embedded broker and gives nothing to a single consumer.
 
 Positions that the broker does not have (it lost its memory, or retention passed them) are never skipped in silence:
-reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`.
-Whoever reads must therefore bear records twice. A broker that lost its records and got *more* new ones than before
+reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`, or
+stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its records and got *more* new ones than before
 cannot be told by its offsets: :mod:`components.snapshot.reading` compares contents for that.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from components.contracts.errors import NotFoundError
-from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
+from components.contracts.errors import LostPositionsError, NotFoundError
+from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
 from components.stream.kafka import METADATA_SECONDS, answering
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,12 @@ class KafkaConsumer:
         group: str | None,
         start: Literal["earliest", "latest"] | Positions,
         partitions: Iterable[TopicPartition] | None,
+        on_lost: OnLost = "earliest",
     ) -> None:
         from kafka import TopicPartition as Partition
 
         self._config, self._address, self.group = config, address, group
+        self._on_lost = on_lost
         self.resets = 0
         self._partition = Partition
         self._looked = time.monotonic()
@@ -106,6 +108,8 @@ class KafkaConsumer:
                 self._client.seek(partition, wanted)
 
     def _reset(self, partition: Any, wanted: int, earliest: int) -> None:
+        if self._on_lost == "stop":
+            raise LostPositionsError(partition.topic, partition.partition, wanted, earliest)
         self.resets += 1
         log.warning(
             "%s-%d has no offset %d any more: reading again from the earliest, %d; did the broker lose its records?",

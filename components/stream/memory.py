@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from components.contracts.errors import NotFoundError, RecordError
-from components.stream.contract import MAX_RECORD_BYTES, Positions, Record, TopicPartition
+from components.contracts.errors import FencedError, LostPositionsError, NotFoundError, RecordError
+from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class MemoryBroker:
     def __init__(self) -> None:
         self.logs: dict[TopicPartition, list[Record]] = {}
         self.groups: dict[str, dict[TopicPartition, int]] = {}
+        self.epochs: dict[str, int] = {}
         self.grown = threading.Condition()
 
     def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
@@ -42,12 +43,36 @@ class MemoryBroker:
         """A new producer."""
         return MemoryProducer(self)
 
+    def transactional_producer(self, transactional_id: str) -> MemoryTransactions:
+        """A new transactional producer, which fences every earlier one of this id."""
+        return MemoryTransactions(self, transactional_id)
+
+    def append(self, to: TopicPartition, key: bytes | None, value: bytes, headers: Mapping[str, bytes]) -> None:
+        """Append a record to a partition; the caller holds :attr:`grown`."""
+        entries = self.logs[to]
+        entries.append(Record(to.topic, to.partition, len(entries), key, value, dict(headers), time.time()))
+        self.grown.notify_all()
+
+    def place(self, topic: str, key: bytes | None, partition: int | None = None) -> TopicPartition:
+        """The partition that a record goes to.
+
+        Raises:
+            NotFoundError: there is no such topic or partition.
+        """
+        partitions = self._existing(topic)
+        if partition is None:
+            return partitions[zlib.crc32(key or b"") % len(partitions)]
+        if partition >= len(partitions):
+            raise NotFoundError("partition", f"{topic}-{partition}", f"the topic has {len(partitions)}")
+        return partitions[partition]
+
     def consumer(
         self,
         topics: Iterable[str],
         group: str | None = None,
         start: Literal["earliest", "latest"] | Positions = "earliest",
         partitions: Iterable[TopicPartition] | None = None,
+        on_lost: OnLost = "earliest",
     ) -> MemoryConsumer:
         """A new consumer; see :class:`components.stream.contract.Broker`.
 
@@ -56,7 +81,7 @@ class MemoryBroker:
         """
         with self.grown:
             chosen = list(partitions) if partitions is not None else [p for t in topics for p in self._existing(t)]
-            return MemoryConsumer(self, chosen, group, start)
+            return MemoryConsumer(self, chosen, group, start, on_lost)
 
     def _existing(self, topic: str) -> list[TopicPartition]:
         found = self.partitions(topic)
@@ -80,21 +105,94 @@ class MemoryProducer:
             NotFoundError: the topic does not exist.
             RecordError: ``oversize``, the record is larger than Kafka would take.
         """
-        if len(value) > MAX_RECORD_BYTES:
-            raise RecordError("oversize", f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
-        name = key.encode() if isinstance(key, str) else key
+        name = _checked(topic, key, value)
         with self.broker.grown:
-            partitions = self.broker._existing(topic)
-            chosen = partitions[zlib.crc32(name or b"") % len(partitions)]
-            log = self.broker.logs[chosen]
-            log.append(Record(topic, chosen.partition, len(log), name, value, dict(headers or {}), time.time()))
-            self.broker.grown.notify_all()
+            self.broker.append(self.broker.place(topic, name), name, value, headers or {})
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return at once: what was sent is there."""
 
     def close(self) -> None:
         """Release nothing."""
+
+
+def _checked(topic: str, key: str | bytes | None, value: bytes) -> bytes | None:
+    if len(value) > MAX_RECORD_BYTES:
+        raise RecordError("oversize", f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
+    return key.encode() if isinstance(key, str) else key
+
+
+class MemoryTransactions:
+    """Keeps what was sent until the commit, then appends all of it at once."""
+
+    def __init__(self, broker: MemoryBroker, transactional_id: str) -> None:
+        self.broker, self.transactional_id = broker, transactional_id
+        self._open: list[tuple[TopicPartition, bytes | None, bytes, Mapping[str, bytes]]] | None = None
+        self._positions: dict[str, dict[TopicPartition, int]] = {}
+        with broker.grown:
+            self._epoch = broker.epochs[transactional_id] = broker.epochs.get(transactional_id, 0) + 1
+
+    def begin(self) -> None:
+        """Begin a transaction.
+
+        Raises:
+            ValueError: one is open.
+            FencedError: a newer producer has this transactional id.
+        """
+        with self.broker.grown:
+            self._require_newest()
+            if self._open is not None:
+                raise ValueError("a transaction is open: commit or abort it first")
+            self._open, self._positions = [], {}
+
+    def _require_newest(self) -> None:
+        if self.broker.epochs[self.transactional_id] != self._epoch:
+            self._open = None
+            raise FencedError(f"transactional id {self.transactional_id}", "a newer producer has it")
+
+    def _require_open(self) -> list[tuple[TopicPartition, bytes | None, bytes, Mapping[str, bytes]]]:
+        self._require_newest()
+        if self._open is None:
+            raise ValueError("no transaction is open: begin one first")
+        return self._open
+
+    def send(
+        self,
+        topic: str,
+        key: str | bytes | None,
+        value: bytes,
+        headers: Mapping[str, bytes] | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Keep a record until the commit; raises as :meth:`MemoryProducer.send` does."""
+        name = _checked(topic, key, value)
+        with self.broker.grown:
+            self._require_open().append((self.broker.place(topic, name, partition), name, value, headers or {}))
+
+    def send_offsets(self, group: str, positions: Positions) -> None:
+        """Keep a group's positions until the commit."""
+        with self.broker.grown:
+            self._require_open()
+            self._positions.setdefault(group, {}).update(positions)
+
+    def commit(self, timeout: float = 30.0) -> None:
+        """Append what was sent and keep the positions, all at once."""
+        with self.broker.grown:
+            for record in self._require_open():
+                self.broker.append(*record)
+            for group, positions in self._positions.items():
+                self.broker.groups.setdefault(group, {}).update(positions)
+            self._open = None
+
+    def abort(self, timeout: float = 30.0) -> None:
+        """Drop what was sent."""
+        with self.broker.grown:
+            self._require_open()
+            self._open = None
+
+    def close(self) -> None:
+        """Drop what was not committed."""
+        self._open = None
 
 
 class MemoryConsumer:
@@ -106,8 +204,9 @@ class MemoryConsumer:
         assigned: list[TopicPartition],
         group: str | None,
         start: Literal["earliest", "latest"] | Positions,
+        on_lost: OnLost,
     ) -> None:
-        self.broker, self.group = broker, group
+        self.broker, self.group, self._on_lost = broker, group, on_lost
         self.resets = 0
         committed = broker.groups.get(group, {}) if group else {}
         self._next = {p: self._first(p, committed.get(p), start) for p in assigned}
@@ -121,6 +220,8 @@ class MemoryConsumer:
             return end if start == "latest" else 0
         if wanted <= end:
             return wanted
+        if self._on_lost == "stop":
+            raise LostPositionsError(partition.topic, partition.partition, wanted, 0)
         self.resets += 1
         log.warning(
             "%s-%d has no offset %d: reading again from the earliest", partition.topic, partition.partition, wanted

@@ -168,11 +168,10 @@ class Demo:
 
     def labelled(self) -> int:
         """Streamed inputs that the labeler has dealt with."""
-        gauge = self.store.gauges(self.spec.name).get("labeler")
-        if gauge is None:
-            return 0
-        value = gauge.value
-        return int(value["labelled"] + value["duplicates"] + value["dead"]) - self._labelled_before
+        gauges = self.store.gauges(self.spec.name).items()
+        labelers = [gauge.value for name, gauge in gauges if name.startswith("labeler")]
+        dealt_with = sum(int(v["labelled"] + v["duplicates"] + v["dead"]) for v in labelers)
+        return dealt_with - self._labelled_before
 
     def take_back_a_bad_student(self, traffic: Traffic, champion: ModelRef) -> None:
         """Force a student with permuted classes into the canary and wait until the guard has taken it back."""

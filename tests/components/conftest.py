@@ -96,7 +96,7 @@ def freeze_rows():
         for i, (payload, soft, truth) in enumerate(rows):
             when = 1_700_000_000.0 + 1000 * number + i
             record = Input(workload=spec.name, id=f"w{number}-{i:04d}", key="k", time=when, payload=payload)
-            key = label_key(payload, teacher, soft.space)
+            key = label_key(record, teacher, soft.space)
             labels.append(Label(key=key, teacher=teacher, soft=soft, input=record, labelled_at=when))
             if truth is not None:
                 column = "truth_value" if spec.task == "regression" else "truth_label"

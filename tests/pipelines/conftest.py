@@ -105,7 +105,7 @@ def label_of():
             space=space,
             distribution={name: sure, **{c: (1 - sure) / 3 for c in WORDS if c != name}},
         )
-        key = label_key(entry.input.payload, teacher, space)
+        key = label_key(entry.input, teacher, space)
         return Label(key=key, teacher=teacher, soft=soft, input=entry.input, labelled_at=at)
 
     return make

@@ -177,7 +177,7 @@ def label_of(x, at=1_700_000_000.0, teacher=TEACHER):
     content, name = payload(x), "pos" if x > 0 else "neg"
     soft = SoftLabel(task="classification", space="signs@1", distribution={name: 1.0})
     entry = Input(workload="signs", id=f"i{x}", key="k", time=at, payload=content)
-    key = label_key(content, teacher, "signs@1")
+    key = label_key(entry, teacher, "signs@1")
     return encode(Label(key=key, teacher=teacher, soft=soft, input=entry, labelled_at=at))
 
 

@@ -159,14 +159,14 @@ def test_a_truth_has_either_a_label_or_a_value(given_):
         Truth(workload="files", input_id="i", time=1.0, known_at=2.0, source="s", **given_)
 
 
-def test_a_label_key_depends_on_content_teacher_and_space():
-    key = label_key(b"abc", "t@1", "s@1")
-    assert key == label_key(b"abc", "t@1", "s@1")
-    assert (
-        len({key, label_key(b"abd", "t@1", "s@1"), label_key(b"abc", "t@2", "s@1"), label_key(b"abc", "t@1", "s@2")})
-        == 4
-    )
-    assert key == "a926be034ed4cad3dcb451761d9411e9a847e70d3194e03666be91fd62b5cef0"
+def test_a_label_key_depends_on_id_content_teacher_and_space_and_on_nothing_else():
+    def key(teacher="t@1", space="s@1", **changes):
+        entry = Input(**{"workload": "w", "id": "i", "key": "k", "time": 1.0, "payload": b"abc", **changes})
+        return label_key(entry, teacher, space)
+
+    assert key() == key(key="other", time=2.0, consent="yes")
+    assert len({key(), key(id="j"), key(payload=b"abd"), key(teacher="t@2"), key(space="s@2")}) == 5
+    assert key() == "f0a28ca5a863ed543f567d387ec5baf4cbf01944b9c0f8260466befc4699bf28"
 
 
 @pytest.mark.parametrize("when", [math.nan, math.inf, -1.0, 1e12])

@@ -28,7 +28,9 @@ def test_a_minimal_spec_has_defaults_and_knows_its_file(tmp_path):
 def test_topics_carry_the_workload(tmp_path):
     spec = load_spec(write(tmp_path))
     assert spec.topic("inputs.dlq") == "files.inputs.dlq"
-    assert spec.topics == ("files.inputs", "files.labels", "files.predictions", "files.truth", "files.inputs.dlq")
+    assert spec.topics == (
+        "files.inputs", "files.inputs.urgent", "files.labels", "files.predictions", "files.truth", "files.inputs.dlq",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -113,11 +113,12 @@ def artifacts(tmp_path):
 def make_label():
     def make(i, *, payload=None, teacher=TEACHER, workload="files", key=None, entity="k", time=None, soft=None):
         payload = f"payload {i}".encode() if payload is None else payload
+        record = Input(workload=workload, id=f"i{i:04d}", key=entity, time=time or BASE + i, payload=payload)
         return Label(
-            key=key or label_key(payload, teacher, "s@1"),
+            key=key or label_key(record, teacher, "s@1"),
             teacher=teacher,
             soft=soft or SoftLabel(task="classification", space="s@1", distribution={"a": 0.75, "b": 0.25}),
-            input=Input(workload=workload, id=f"i{i:04d}", key=entity, time=time or BASE + i, payload=payload),
+            input=record,
             labelled_at=BASE + i + 1,
         )
 

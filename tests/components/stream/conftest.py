@@ -32,10 +32,13 @@ def port():
 class Closing:
     def __init__(self, broker, opened):
         self._broker, self._opened = broker, opened
-        self.ensure_topics = broker.ensure_topics
+        self.ensure_topics, self.partitions = broker.ensure_topics, broker.partitions
 
     def producer(self):
         return self._opened.enter_context(contextlib.closing(self._broker.producer()))
+
+    def transactional_producer(self, transactional_id):
+        return self._opened.enter_context(contextlib.closing(self._broker.transactional_producer(transactional_id)))
 
     def consumer(self, *args, **options):
         return self._opened.enter_context(contextlib.closing(self._broker.consumer(*args, **options)))

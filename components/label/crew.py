@@ -1,0 +1,307 @@
+"""The threads of a labeler that runs: two for each lane, and one for the teacher.
+
+A lane's *fetcher* opens it and fetches batches; the one *asker* takes them to the teacher, urgent ones first; the
+lane's *committer* makes them durable. So the teacher answers one batch while the next is fetched and the last is
+committed. Each lane has at most :data:`IN_FLIGHT` batches between fetch and commit: that is all that a labeler holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import tenacity
+
+from components.contracts.errors import TeacherError, UnavailableError
+from components.label.asking import Asking
+from components.label.lane import Batch, Labelled, Lane
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 3
+"""Batches of a lane: one that waits for the teacher, one that it answers, one that is committed."""
+
+OVERDUE_SECONDS = 1.0
+"""A batch that has waited so long for the teacher goes before urgent ones."""
+
+SLICE_SECONDS = 0.2
+"""How long a thread waits before it looks whether it shall end."""
+
+RETRY_SECONDS = (0.2, 15.0)
+"""First and longest wait before a teacher that failed is asked again; drawn at random below, doubling."""
+
+REOPEN_SECONDS = (0.3, 10.0)
+"""First and longest wait before a lane that failed is opened again; likewise."""
+
+
+class Counts:
+    """Inputs labelled, delivered again, and dead; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._values = {"labelled": 0, "duplicates": 0, "dead": 0}
+        self._lock = threading.Lock()
+
+    def add(self, labelled: Labelled) -> None:
+        """Count a batch that was committed."""
+        with self._lock:
+            self._values["labelled"] += len(labelled.labels)
+            self._values["duplicates"] += labelled.batch.duplicates
+            self._values["dead"] += len(labelled.letters)
+
+    def values(self) -> dict[str, int]:
+        """The counts by name."""
+        with self._lock:
+            return dict(self._values)
+
+
+class Shift:
+    """One lane at work, from its opening to its end. ``failure`` is what ended it, None where it was asked to."""
+
+    def __init__(self, lane: Lane, tally: Counts, changed: threading.Condition) -> None:
+        self.lane, self.tally = lane, tally
+        self.failure: BaseException | None = None
+        self.waiting: deque[tuple[int, Batch]] = deque()
+        self._changed = changed
+        self._room = threading.Semaphore(IN_FLIGHT)
+        self._done: queue.SimpleQueue[Labelled | None] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._asked = 0
+        name = f"lane-{lane.spec.name}-{lane.share}"
+        self._fetcher = threading.Thread(target=self._fetch, name=f"{name}-fetch", daemon=True)
+        self._committer = threading.Thread(target=self._commit, name=f"{name}-commit", daemon=True)
+
+    def start(self) -> None:
+        """Open the lane and work."""
+        self._fetcher.start()
+        self._committer.start()
+
+    def end(self) -> None:
+        """Fetch no more; what the teacher has not been asked for is dropped, what it has is committed."""
+        self._ending.set()
+        with self._changed:
+            self.waiting.clear()
+            if not self._asked:
+                self._done.put(None)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it fetches no more."""
+        return self._ending.is_set()
+
+    @property
+    def over(self) -> bool:
+        """Whether both threads are done: nothing more will be committed."""
+        return not (self._fetcher.is_alive() or self._committer.is_alive())
+
+    def asked(self) -> None:
+        """The teacher is being asked for a batch of this lane; the caller holds the condition."""
+        self._asked += 1
+
+    def answered(self, labelled: Labelled | None) -> None:
+        """The teacher's answer, None where there will be none."""
+        with self._changed:
+            self._asked -= 1
+            if labelled is not None:
+                self._done.put(labelled)
+            if self.ending and not self._asked:
+                self._done.put(None)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+        self.end()
+
+    def _fetch(self) -> None:
+        try:
+            self.lane.open()
+            while not self.ending:
+                batch = self.lane.fetch(SLICE_SECONDS)
+                if batch is not None:
+                    self._hand_over(batch)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self.lane.close_readers()
+
+    def _hand_over(self, batch: Batch) -> None:
+        while not self._room.acquire(timeout=SLICE_SECONDS):
+            if self.ending:
+                return
+        with self._changed:
+            if not self.ending:
+                self.waiting.append((next(_numbers), batch))
+                self._changed.notify_all()
+
+    def _commit(self) -> None:
+        try:
+            while (labelled := self._done.get()) is not None:
+                self.lane.commit(labelled)
+                self.tally.add(labelled)
+                self._room.release()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._fetcher.join()
+            self.lane.close()
+
+
+_numbers = itertools.count()
+
+
+class Crew:
+    """The lanes at work and the asker.
+
+    ``make`` gives a lane for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails, ``broker``
+    while no lane is open; empty otherwise. ``lost``: positions that lanes which have ended found lost.
+    """
+
+    def __init__(self, asking: Asking, make: Callable[[int], Lane], tally: Counts) -> None:
+        self.asking, self.tally = asking, tally
+        self.lost = 0
+        self._make = make
+        self._changed = threading.Condition()
+        self._shifts: dict[int, Shift] = {}
+        self._failures: dict[int, int] = {}
+        self._not_before: dict[int, float] = {}
+        self._mine: set[int] | None = None
+        self._over = threading.Event()
+        self._teacher_fails = False
+        self._strange: BaseException | None = None
+        self._asker = threading.Thread(target=self._ask, name="asker", daemon=True)
+        self._asker.start()
+
+    @property
+    def busy(self) -> set[int]:
+        """The shares that are worked on, those that are being given back included."""
+        return set(self._shifts)
+
+    @property
+    def lanes(self) -> dict[int, Lane]:
+        """The lanes at work."""
+        return {share: shift.lane for share, shift in self._shifts.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every share that is ours is open."""
+        return self._mine is not None and all(
+            share in self._shifts and self._shifts[share].lane.opened for share in self._mine
+        )
+
+    @property
+    def paused(self) -> str:
+        """See the class."""
+        if self._teacher_fails:
+            return "teacher"
+        return "broker" if self._mine and self._failures.keys() >= self._mine else ""
+
+    def lag(self) -> int:
+        """Inputs that wait to be fetched, as of about a second ago."""
+        return sum(lane.lag for lane in self.lanes.values())
+
+    def tend(self, mine: set[int]) -> list[BaseException]:
+        """Work on the shares ``mine`` and end work on others; returns what ended a lane since the last call."""
+        self._mine = set(mine)
+        errors: list[BaseException] = [] if self._strange is None else [self._strange]
+        for share, shift in list(self._shifts.items()):
+            if shift.over:
+                del self._shifts[share]
+                self.lost += shift.lane.resets
+                if shift.failure is not None:
+                    errors.append(shift.failure)
+                    self._put_off(share, shift.failure)
+            elif shift.lane.opened and not shift.ending:
+                self._failures.pop(share, None)
+            if share not in mine and not shift.ending:
+                shift.end()
+        now = time.monotonic()
+        for share in sorted(mine - self._shifts.keys()):
+            if now >= self._not_before.get(share, -math.inf):
+                self._shifts[share] = shift = Shift(self._make(share), self.tally, self._changed)
+                shift.start()
+        return errors
+
+    def _put_off(self, share: int, error: BaseException) -> None:
+        self._failures[share] = failures = self._failures.get(share, 0) + 1
+        first, longest = REOPEN_SECONDS
+        wait = random.uniform(0, min(longest, first * 2**failures))  # noqa: S311
+        self._not_before[share] = time.monotonic() + wait
+        log.warning("share %d ended; it may be opened again in %.1f s: %s", share, wait, error)
+
+    def drain(self, seconds: float) -> None:
+        """End all work: what the teacher was asked for is committed, if that takes no longer than ``seconds``."""
+        deadline = time.monotonic() + seconds
+        for shift in self._shifts.values():
+            shift.end()
+        self._over.set()
+        with self._changed:
+            self._changed.notify_all()
+        while self._shifts and time.monotonic() < deadline:
+            self._shifts = {n: s for n, s in self._shifts.items() if not s.over}
+            time.sleep(0.01)
+        if self._shifts:
+            log.warning("shares %s did not end in %.0f s: nothing of their last batch counts", self.busy, seconds)
+        self._asker.join(max(0.0, deadline - time.monotonic()))
+
+    def _ask(self) -> None:
+        while (taken := self._next()) is not None:
+            shift, batch = taken
+            labelled = None
+            try:
+                labelled = self._patiently(shift, batch)
+            except BaseException as error:
+                self._strange = self._strange or error
+            finally:
+                shift.answered(labelled)
+
+    def _next(self) -> tuple[Shift, Batch] | None:
+        """The batch to ask for: of the lanes' first ones the urgent before others, unless one is overdue."""
+        with self._changed:
+            while not self._over.is_set():
+                overdue = time.monotonic() - OVERDUE_SECONDS
+                heads = [
+                    (not (batch.urgent or batch.fetched_at < overdue), number, shift)
+                    for shift in self._shifts.values() if shift.waiting for number, batch in [shift.waiting[0]]
+                ]  # fmt: skip
+                if heads:
+                    shift = min(heads, key=lambda head: head[:2])[2]
+                    shift.asked()
+                    return shift, shift.waiting.popleft()[1]
+                self._changed.wait(SLICE_SECONDS)
+        return None
+
+    def _patiently(self, shift: Shift, batch: Batch) -> Labelled | None:
+        """Ask until there is an answer; None when the lane ends before."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((TeacherError, UnavailableError)),
+            wait=tenacity.wait_random_exponential(multiplier=RETRY_SECONDS[0], max=RETRY_SECONDS[1]),
+            sleep=lambda seconds: self._wait(seconds, shift),
+            stop=lambda _: shift.ending,
+            before_sleep=self._outage,
+        )
+        try:
+            return retrying(shift.lane.answer, batch, self.asking)
+        except tenacity.RetryError:
+            return None
+        finally:
+            if self._teacher_fails:
+                self._teacher_fails = False
+                log.info("the teacher is asked no more, or answers again")
+
+    def _outage(self, state: tenacity.RetryCallState) -> None:
+        self._teacher_fails = True
+        error = state.outcome.exception() if state.outcome is not None else None
+        log.warning("the teacher fails (attempt %d); nothing is lost: %s", state.attempt_number, error)
+
+    def _wait(self, seconds: float, shift: Shift) -> None:
+        deadline = time.monotonic() + seconds
+        while not shift.ending and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE_SECONDS))
+
+

@@ -1,0 +1,140 @@
+"""From records to work: what the teacher is asked, what is poison, and what was labelled already."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from components.contracts.errors import RecordError
+from components.contracts.records import DeadLetter, Input, content_hash, decode, label_key
+from components.contracts.spec import Spec
+from components.label.decode import decoder
+from components.stream.contract import Record
+
+log = logging.getLogger(__name__)
+
+LETTER_BYTES = 768 * 1024
+"""How much of a poisonous record goes into its dead letter: with it a letter is below every broker's usual limit of
+one megabyte. The letter names the place of the whole record."""
+
+FUTURE_SECONDS = 86_400.0
+"""An input from further in the future than clocks and time zones explain is poison: it would corrupt time joins."""
+
+
+class Work(NamedTuple):
+    """One input that needs a label: the record it came in, its label's key, its content's hash, what the teacher takes."""
+
+    record: Record
+    input: Input
+    key: str
+    content: str
+    payload: Any
+
+
+class Sorted(NamedTuple):
+    """What a batch of records turned out to be."""
+
+    work: list[Work]
+    letters: list[tuple[Record, DeadLetter]]
+    duplicates: int
+
+
+class Keys:
+    """The last ``limit`` keys of labels."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._keys: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str) -> None:
+        """Remember a key; the oldest beyond the limit is forgotten."""
+        self._keys[key] = None
+        if len(self._keys) > self.limit:
+            self._keys.popitem(last=False)
+
+    def recall(self, values: Iterable[bytes], teacher: str) -> None:
+        """Remember the keys of label records by ``teacher``; what is none says nothing about any input."""
+        for value in values:
+            try:
+                made = _made.decode(value)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if made.teacher == teacher:
+                self.add(made.key)
+
+
+class _Made(msgspec.Struct):
+    key: str
+    teacher: str
+
+
+_made = msgspec.msgpack.Decoder(_Made)
+
+
+class Intake:
+    """Sorts a workload's records. ``teacher`` is the reference and ``space`` the label space of its labels."""
+
+    def __init__(self, spec: Spec, teacher: str, space: str, clock: Callable[[], float] = time.time) -> None:
+        self.spec, self.teacher, self.space, self._clock = spec, teacher, space, clock
+        self._decode = decoder(spec.payload, spec.source)
+
+    def sort(self, records: Iterable[Record], keys: Keys) -> Sorted:
+        """Tell work from poison and from what has its label, and remember the keys of the work.
+
+        An input that was delivered again (same id, same content) is a duplicate; other inputs of the same content
+        are not.
+        """
+        sorted_ = Sorted([], [], 0)
+        duplicates = 0
+        for record in records:
+            try:
+                found = self._open(record)
+            except RecordError as error:
+                sorted_.letters.append((record, self.letter(record, error)))
+                continue
+            if found.key in keys:
+                duplicates += 1
+            else:
+                keys.add(found.key)
+                sorted_.work.append(found)
+        return sorted_._replace(duplicates=duplicates)
+
+    def _open(self, record: Record) -> Work:
+        entry = decode(Input, record.value)
+        if entry.workload != self.spec.name:
+            raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {self.spec.name!r}")
+        if entry.time > self._clock() + FUTURE_SECONDS:
+            raise RecordError("future_time", f"event time {entry.time:.0f} is more than a day ahead")
+        payload = self._decode(entry.payload)
+        key = label_key(entry, self.teacher, self.space)
+        return Work(record, entry, key, content_hash(entry.payload), payload)
+
+    def letter(self, record: Record, error: RecordError) -> DeadLetter:
+        """The dead letter of a record that cannot be used."""
+        log.warning("dead letter: %s-%d@%d: %s", record.topic, record.partition, record.offset, error)
+        size = len(record.value)
+        cut = f" (the first {LETTER_BYTES} of {size} bytes are here)" if size > LETTER_BYTES else ""
+        return DeadLetter(
+            workload=self.spec.name,
+            reason=error.reason,
+            detail=error.detail + cut,
+            error=type(error.__cause__ or error).__name__,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value[:LETTER_BYTES],
+            headers=record.headers,
+            at=self._clock(),
+        )

@@ -1,0 +1,306 @@
+"""A lane: one share of a workload's partitions on its way from inputs to labels, exactly once.
+
+A share is a fixed set of partitions with a transactional id of its own. Whoever works on it is the only one who can:
+opening the lane fences everybody who had it before, whatever became of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from components.contracts.errors import NotFoundError, RecordError
+from components.contracts.failpoint import failpoint
+from components.contracts.records import DeadLetter, encode
+from components.contracts.spec import Kind, Spec
+from components.label.asking import Asking
+from components.label.intake import Intake, Keys, Work
+from components.stream.contract import (
+    MAX_RECORD_BYTES,
+    Broker,
+    Consumer,
+    Record,
+    TopicPartition,
+    TransactionalProducer,
+    read_to_end,
+)
+
+SHARES = 64
+"""Partition ``p`` belongs to share ``p % SHARES``: each partition has one of its own up to this number, and a topic
+that grows changes no partition's share. It is also the most labelers that work on one workload at a time."""
+
+URGENT_SHARE = 0.75
+"""How much of a batch urgent inputs may take while others wait: these are slowed down, never starved."""
+
+LOOK_SECONDS = 0.02
+"""How often the urgent inputs are looked at while a lane waits for others."""
+
+LAG_SECONDS = 1.0
+"""How old the number of waiting inputs may be."""
+
+RECORD_OVERHEAD = 1_024
+"""Bytes of a record beside its value, generously."""
+
+
+class Batch(NamedTuple):
+    """Inputs on their way through steps 5 to 10. ``positions``: behind them; ``urgent``: a caller waits for one."""
+
+    records: int
+    work: list[Work]
+    letters: list[tuple[Record, DeadLetter]]
+    duplicates: int
+    positions: dict[TopicPartition, int]
+    urgent: bool
+    fetched_at: float
+
+
+class Labelled(NamedTuple):
+    """A batch as it will be written: labels with the records that they are for, and dead letters with theirs."""
+
+    batch: Batch
+    labels: list[tuple[Record, str, bytes]]
+    letters: list[tuple[Record, DeadLetter]]
+
+
+def shares_of(broker: Broker, spec: Spec) -> dict[int, list[TopicPartition]]:
+    """The shares of a workload and their input partitions, the urgent topic's first."""
+    shares: dict[int, list[TopicPartition]] = {}
+    for topic in (spec.topic("inputs.urgent"), spec.topic("inputs")):
+        for place in broker.partitions(topic):
+            shares.setdefault(place.partition % SHARES, []).append(place)
+    return dict(sorted(shares.items()))
+
+
+class Lane:
+    """One share's inputs, labels and transactions.
+
+    Opening it:
+
+    1. Take the share's transactional id: whoever had it is fenced, and what that left open is aborted.
+    2. Read the keys of the share's last labels back.
+    3. Stand where the share's last transaction left the inputs.
+
+    For each batch:
+
+    4. Fetch inputs, the urgent ones first.
+    5. Sort out poison, and what was delivered again and has its label.
+    6. Ask the teacher for the rest (:class:`components.label.asking.Asking`).
+    7. Begin a transaction.
+    8. Produce labels and dead letters.
+    9. Add the positions behind the batch.
+    10. Commit: labels, letters and positions become visible together.
+
+    A crash anywhere before step 10 is done leaves nothing visible, and the batch is fetched again; a crash after it
+    leaves all of it. The keys of step 2 are for inputs that their *producer* delivers twice. After an error in steps
+    7 to 10 nobody here knows whether the transaction counts: :meth:`close` the lane and open it anew, which finds
+    out. After an error of the teacher the same batch may be asked for again.
+
+    Threads: :meth:`fetch` and what it uses belong to one thread, :meth:`commit` may be called by another.
+    """
+
+    def __init__(self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake) -> None:
+        self.share, self.places, self.spec, self.intake = share, list(places), spec, intake
+        self.group = f"{spec.name}.labeler"
+        self.lag, self.resets = 0, 0
+        self.opened = False
+        self._broker = broker
+        self._keys = Keys(spec.label.remember)
+        self._urgent: Consumer | None = None
+        self._bulk: Consumer | None = None
+        self._producer: TransactionalProducer | None = None
+        self._rest: deque[Record] = deque()
+        self._counted = -math.inf
+        self._partitions: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Steps 1 to 3.
+
+        Raises:
+            NotFoundError: a topic does not exist.
+            LostPositionsError: the broker lost the inputs' positions, and the spec says to stop then.
+            UnavailableError: the broker does not answer.
+
+        """
+        # Step 1
+        self._producer = self._broker.transactional_producer(f"{self.group}.{self.share}")
+        failpoint("labeler.1")
+        # Step 2
+        self._recall()
+        failpoint("labeler.2")
+        # Step 3
+        self._urgent = self._reader("inputs.urgent")
+        self._bulk = self._reader("inputs")
+        self.opened = True
+        failpoint("labeler.3")
+
+    def _reader(self, kind: Kind) -> Consumer | None:
+        topic = self.spec.topic(kind)
+        mine = [p for p in self.places if p.topic == topic]
+        if not mine:
+            return None
+        lost = self.spec.label.on_lost_positions
+        return self._broker.consumer([topic], group=self.group, partitions=mine, on_lost=lost)
+
+    def _recall(self) -> None:
+        """Read the share's last keys back: labels lie in the partition that has the number of their input's."""
+        topic = self.spec.topic("labels")
+        for name in (topic, self.spec.topic("inputs.dlq")):
+            self._partitions[name] = len(self._broker.partitions(name))
+            if not self._partitions[name]:
+                raise NotFoundError("topic", name, "create it with 'cohobate up' or Kafka's tools")
+        numbers = {p.partition % self._partitions[topic] for p in self.places}
+        mine = [TopicPartition(topic, n) for n in sorted(numbers)]
+        consumer = self._broker.consumer([topic], partitions=mine)
+        try:
+            firsts, ends = consumer.positions(), consumer.ends()
+            each = math.ceil(self.spec.label.remember / len(mine))
+            recent = {p: max(firsts[p], ends[p] - each) for p in firsts}
+            if recent != firsts:
+                consumer.close()
+                consumer = self._broker.consumer([topic], start=recent, partitions=mine)
+            self._keys.recall((r.value for r in read_to_end(consumer)), self.intake.teacher)
+        finally:
+            consumer.close()
+
+    def fetch(self, timeout: float) -> Batch | None:
+        """Steps 4 and 5; None when nothing came within ``timeout`` seconds.
+
+        Raises:
+            LostPositionsError: the broker lost the inputs' positions, and the spec says to stop then.
+            UnavailableError: the broker does not answer.
+
+        """
+        # Step 4
+        records = self._take(timeout)
+        self._look()
+        if not records:
+            return None
+        failpoint("labeler.4")
+        # Step 5
+        found = self.intake.sort(records, self._keys)
+        batch = Batch(
+            len(records), *found,
+            positions={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},
+            urgent=any(r.topic == self.spec.topic("inputs.urgent") for r in records),
+            fetched_at=time.monotonic(),
+        )  # fmt: skip
+        failpoint("labeler.5")
+        return batch
+
+    def _take(self, timeout: float) -> list[Record]:
+        """A batch by count, bytes and age."""
+        most, room = self.spec.label.batch, self.spec.label.batch_bytes
+        taken: list[Record] = []
+        deadline, size = time.monotonic() + timeout, 0
+        while len(taken) < most:
+            left = deadline - time.monotonic()
+            if not self._rest:
+                self._rest.extend(self._poll(most - len(taken), max(0.0, min(left, LOOK_SECONDS))))
+            while self._rest and len(taken) < most:
+                weight = len(self._rest[0].value) + RECORD_OVERHEAD
+                if taken and size + weight > room:
+                    return taken
+                if not taken:
+                    deadline = time.monotonic() + self.spec.label.linger_seconds
+                size += weight
+                taken.append(self._rest.popleft())
+            if time.monotonic() >= deadline or any(r.topic == self.spec.topic("inputs.urgent") for r in taken):
+                break
+        return taken
+
+    def _poll(self, room: int, wait: float) -> list[Record]:
+        """Urgent records first, but not the whole room while others wait; ``wait`` is for those others."""
+        if self._urgent is None or self._bulk is None:
+            only = self._urgent or self._bulk
+            return only.poll(room, wait) if only else []
+        records = self._urgent.poll(max(1, int(room * URGENT_SHARE)), 0.0)
+        if len(records) < room:
+            records += self._bulk.poll(room - len(records), 0.0 if records else wait)
+        if 0 < len(records) < room:
+            records += self._urgent.poll(room - len(records), 0.0)
+        return records
+
+    def _look(self) -> None:
+        """Count what waits, now and then, and notice positions that were lost: then the labels may be gone too."""
+        resets = sum(c.resets for c in self._readers)
+        if resets > self.resets:
+            self.resets = resets
+            self._keys = Keys(self.spec.label.remember)
+            self._recall()
+        if time.monotonic() - self._counted > LAG_SECONDS:
+            self.count()
+
+    def count(self) -> int:
+        """Inputs that wait to be fetched."""
+        self._counted = time.monotonic()
+        self.lag = sum(c.lag() for c in self._readers) + len(self._rest)
+        return self.lag
+
+    @property
+    def _readers(self) -> list[Consumer]:
+        return [c for c in (self._urgent, self._bulk) if c is not None]
+
+    def answer(self, batch: Batch, asking: Asking) -> Labelled:
+        """Step 6. A label that is too large for a record makes its input a dead letter.
+
+        Raises:
+            TeacherError: the teacher failed; the same batch may be asked for again.
+
+        """
+        # Step 6
+        labelled = Labelled(batch, [], list(batch.letters))
+        for work, label in zip(batch.work, asking.label(batch.work), strict=True):
+            value = encode(label)
+            if len(value) > MAX_RECORD_BYTES - RECORD_OVERHEAD:
+                error = RecordError("label_oversize", f"its label has {len(value)} bytes")
+                labelled.letters.append((work.record, self.intake.letter(work.record, error)))
+            else:
+                labelled.labels.append((work.record, label.key, value))
+        failpoint("labeler.6")
+        return labelled
+
+    def commit(self, labelled: Labelled) -> None:
+        """Steps 7 to 10.
+
+        Raises:
+            FencedError: somebody else has this share now.
+            UnavailableError: the broker did not confirm.
+
+        """
+        producer = self._producer
+        if producer is None:
+            raise ValueError("the lane is not open")
+        # Step 7
+        producer.begin()
+        failpoint("labeler.7")
+        # Step 8
+        labels, letters = self.spec.topic("labels"), self.spec.topic("inputs.dlq")
+        for record, key, value in labelled.labels:
+            producer.send(labels, key, value, partition=record.partition % self._partitions[labels])
+        for record, letter in labelled.letters:
+            to = record.partition % self._partitions[letters]
+            producer.send(letters, letter.key, encode(letter), partition=to)
+        failpoint("labeler.8")
+        # Step 9
+        producer.send_offsets(self.group, labelled.batch.positions)
+        failpoint("labeler.9")
+        # Step 10
+        producer.commit()
+        failpoint("labeler.10")
+
+    def close_readers(self) -> None:
+        """Release the inputs, on the thread that fetches."""
+        for consumer in self._readers:
+            consumer.close()
+        self._urgent = self._bulk = None
+
+    def close(self) -> None:
+        """Release everything; a transaction that is open is dropped."""
+        self.opened = False
+        self.close_readers()
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
