@@ -67,6 +67,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--broker-kills", type=int, default=10, help="kill -9 of the broker")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same schedule")
     parser.add_argument("--rate", type=float, default=60.0, help="inputs published per second")
+    parser.add_argument(
+        "--seconds", type=float, help="longest time of killing; without it 8 a kill and 30 a broker kill"
+    )
     parser.add_argument("--keep", type=Path, help="folder (new) for logs and the broker's data, kept afterwards")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     options = parser.parse_args(argv)
@@ -74,7 +77,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"{reason}\n")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    seconds = bound(options.kills, options.broker_kills)
+    options.seconds = seconds = options.seconds or bound(options.kills, options.broker_kills)
     console = Console(stderr=True)
     console.print(
         f"{options.kills} kills, {options.broker_kills} of the broker: at most {seconds:.0f} s and draining",
@@ -104,7 +107,8 @@ def _watched(folder: Path, options: argparse.Namespace, console: Console) -> tup
                 printed = time.monotonic()
                 console.print(progress(run), soft_wrap=True)
 
-        run = Run(folder, options.seed, options.kills, options.broker_kills, options.rate, show)
+        wanted = (options.seed, options.kills, options.broker_kills, options.rate, options.seconds)
+        run = Run(folder, *wanted, show)
         return run.run(), run.places
 
 

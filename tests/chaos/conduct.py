@@ -72,8 +72,11 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def bound(kills: int, broker_kills: int) -> float:
-    """The longest that killing may take, in seconds; draining and reading come after it (at most five minutes)."""
-    return 60.0 + 8.0 * kills + 20.0 * broker_kills
+    """The longest that killing may take, in seconds; draining and reading come after it (a few minutes at most).
+
+    Two cores that do nothing else need about 2 s for a kill and 10 s for a kill of the broker.
+    """
+    return 60.0 + 8.0 * kills + 30.0 * broker_kills
 
 
 class Follower(Thread):
@@ -101,16 +104,27 @@ class Follower(Thread):
 
 
 class Run:
-    """One chaos run in ``folder``. ``show`` is called several times a second with the run itself."""
+    """One chaos run in ``folder``, publishing ``rate`` inputs a second and killing for at most ``seconds``.
+
+    ``show`` is called several times a second with the run itself.
+    """
 
     def __init__(
-        self, folder: Path, seed: int, kills: int, broker_kills: int, rate: float, show: Callable[["Run"], None]
+        self,
+        folder: Path,
+        seed: int,
+        kills: int,
+        broker_kills: int,
+        rate: float,
+        seconds: float,
+        show: Callable[["Run"], None],
     ) -> None:
         self.places = failpoints("labeler")
         plan = schedule(seed, kills, broker_kills, self.places)
         self.report = Report(seed=seed, planned=kills)
-        self.deadline = bound(kills, broker_kills)
+        self.deadline = seconds
         self.deck, self.events = deque(plan.kills), deque(plan.events)
+        self._freezes: deque[Freeze] = deque()
         self.phase = "starting"
         self._folder, self._show, self._shown = folder, show, 0.0
         self._steer = folder / "steer"
@@ -170,6 +184,7 @@ class Run:
         """Let everything be well again, and wait until every input is accounted for or nothing moves any more."""
         self.phase, started = "draining", time.monotonic()
         self.deck.clear()
+        self._freezes.clear()
         (self._steer / "fault.json").unlink(missing_ok=True)
         for slot in self.slots:
             slot.thaw()
@@ -235,6 +250,9 @@ class Run:
             if slot.startable:
                 slot.start(self._deal())
         self._tend_broker()
+        if self._freezes and (busy := [s for s in self.slots if s.busy]):
+            busy[0].freeze(self._freezes.popleft().seconds)
+            self.report.events["freeze"] += 1
         if time.monotonic() - self._shown > 0.25:
             self._shown = time.monotonic()
             self._show(self)
@@ -255,8 +273,10 @@ class Run:
             self.report.kills[kill.failpoint or kill.how] += 1
         elif end in ("late", "stuck"):
             self.report.kills[end] += 1
-        if kill is not None and end != "killed":
-            self.deck.append(kill)
+        if kill is not None and end == "late":
+            self.deck.append(kill._replace(passes=1))
+        elif kill is not None and end != "killed":
+            self.deck.appendleft(kill)
         slot.kill = None
 
     def _tend_broker(self) -> None:
@@ -283,11 +303,9 @@ class Run:
             case Scale(labelers):
                 name = f"scale to {labelers}"
                 self._scale(labelers)
-            case Freeze(seconds):
-                slot = next((s for s in self.slots if s.busy), None)
-                if slot is None:
-                    return
-                slot.freeze(seconds)
+            case Freeze():
+                self._freezes.append(event)
+                return
         self.report.events[name] += 1
 
     def _scale(self, labelers: int) -> None:

@@ -72,7 +72,7 @@ def schedule(seed: int, kills: int, broker_kills: int, failpoints: Sequence[str]
     dice = random.Random(seed)
     at_places = kills // 2 if failpoints else 0
     places = [failpoints[n % len(failpoints)] for n in range(at_places)]
-    deaths = [Kill("failpoint", place, passes=dice.choice((1, 1, 2, 3, 5))) for place in places]
+    deaths = [Kill("failpoint", place, passes=dice.choice((1, 1, 1, 2, 4))) for place in places]
     for _ in range(kills - at_places):
         early = dice.random() < START_SHARE
         deaths.append(Kill("start" if early else "work", after=dice.uniform(0.0, 2.0 if early else 1.5)))
@@ -89,7 +89,7 @@ def _events(dice: random.Random, kills: int, broker_kills: int) -> list[tuple[in
     for n, at in enumerate(_spread(dice, kills, max(1, kills // 8))):
         kind = FAULTS[(first + n) % len(FAULTS)]
         events.append(
-            (at, Fault(kind, dice.uniform(1.0, 4.0), hang=dice.uniform(8.0, 14.0) if kind == "hang" else 0.0))
+            (at, Fault(kind, dice.uniform(0.1, 4.0), hang=dice.uniform(8.0, 14.0) if kind == "hang" else 0.0))
         )
     labelers = LABELERS
     for at in _spread(dice, kills, max(1, kills // 6)):

@@ -14,6 +14,9 @@ from tests.chaos.schedule import Kill
 LIMIT_SECONDS = 45.0
 """A labeler that did not come to its failpoint, or to work, in this time is killed by its process id."""
 
+WORK_SECONDS = 20.0
+"""The same for a labeler that works: it may never pass its failpoint often enough, such as one of its opening."""
+
 DRAIN_SECONDS = 30.0
 """How long a labeler may take to end after SIGTERM."""
 
@@ -30,7 +33,7 @@ class Slot:
         self.child = Child(f"labeler-{number}", argv, env, logs)
         self.wanted = False
         self.kill: Kill | None = None
-        self._env, self._steer = dict(env), steer
+        self._env, self._steer = {**env, "COHOBATE_WORKER": self.child.name}, steer
         self._started = self._patient_since = self._worked = self._ending = 0.0
         self._restart_at = self._thaw_at = 0.0
         self._shot: End | None = None
@@ -71,6 +74,7 @@ class Slot:
         """Let a frozen labeler go on."""
         if self.child.pid is not None and self._thaw_at:
             os.kill(self.child.pid, signal.SIGCONT)
+            self.excuse()
         self._thaw_at = 0.0
 
     def tend(self) -> End | None:
@@ -89,7 +93,7 @@ class Slot:
                 return None
             self.thaw()
         if not self._worked and (self._steer / f"work-{self.child.pid}").exists():
-            self._worked = now
+            self._worked = self._patient_since = now
         if not self.wanted:
             self._end(now)
         elif (shot := self._due(now)) is not None:
@@ -110,7 +114,8 @@ class Slot:
             return "killed"
         if self.kill.how == "work" and self._worked and now - self._worked >= self.kill.after:
             return "killed"
-        return "late" if now - self._patient_since > LIMIT_SECONDS else None
+        patience = WORK_SECONDS if self._worked else LIMIT_SECONDS
+        return "late" if now - self._patient_since > patience else None
 
     @property
     def _pid(self) -> int:
