@@ -150,7 +150,7 @@ class Labeler:
             **self.counts,
             "lag": self.lag(),
             "shares": len(lanes),
-            "ready": crew is None or crew.ready,
+            "ready": crew is not None and crew.ready,
             "paused": self.paused,
             "lost_positions": (crew.lost if crew is not None else 0) + sum(lane.resets for lane in lanes.values()),
         }

@@ -1,0 +1,325 @@
+"""A labeler that runs: its threads, several of them at once, outages, and the end."""
+
+import contextlib
+import threading
+import time
+
+import msgspec
+import pytest
+
+from components.contracts.errors import FencedError, LostPositionsError, TeacherError, UnavailableError
+from components.contracts.records import Input, Label, SoftLabel, decode, encode
+from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec import Label as LabelSection
+from components.control.leases import Leases
+from components.control.store import ControlStore
+from components.label import crew as crews
+from components.label.labeler import Labeler
+from components.stream.contract import TopicPartition
+from components.stream.memory import MemoryBroker, MemoryTransactions
+
+PARTITIONS = 4
+
+
+class Teacher:
+    name, digest, task, space, classes, size_bytes = "t", "1", "classification", "s@1", ("a", "b"), 1
+
+    def __init__(self, seconds=0.0, fails=lambda: False):
+        self.seconds, self.fails, self.asked, self.busy = seconds, fails, [], threading.Lock()
+
+    def label(self, payloads):
+        assert self.busy.acquire(blocking=False), "one thread asks at a time"
+        try:
+            time.sleep(self.seconds)
+            if self.fails():
+                raise TeacherError("t", "away")
+            self.asked += payloads
+            return [SoftLabel.of(self.space, self.classes, [0.9, 0.1]) for _ in payloads]
+        finally:
+            self.busy.release()
+
+
+@pytest.fixture
+def spec():
+    return Spec(
+        name="w",
+        teacher=Factory(factory="t:T"),
+        features=Factory(factory="f:F"),
+        payload=Payload(decoder="text"),
+        label=LabelSection(batch=8, linger_seconds=0.0),
+        partitions=PARTITIONS,
+    )
+
+
+@pytest.fixture
+def broker(spec):
+    broker = MemoryBroker()
+    broker.ensure_topics(spec.topics, PARTITIONS)
+    return broker
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(crews, "RETRY_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(crews, "REOPEN_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr("components.label.labeler.TEND_SECONDS", 0.01)
+
+
+@pytest.fixture
+def at_work(spec, broker):
+    """Labelers that run until the test ends; ``error`` is what ended one."""
+    with contextlib.ExitStack() as stack:
+
+        def start(teacher=None, leases=None, **changes):
+            changed = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, **changes))
+            labeler, stop = Labeler(changed, teacher or Teacher(), broker, leases=leases), threading.Event()
+            labeler.error, labeler.reasons = None, []
+
+            def work():
+                try:
+                    labeler.run(stop, on_batch=lambda: labeler.reasons.append(labeler.paused))
+                except Exception as error:
+                    labeler.error = error
+
+            thread = threading.Thread(target=work)
+
+            def end():
+                stop.set()
+                thread.join(20)
+                assert not thread.is_alive()
+
+            labeler.end = end
+            thread.start()
+            stack.callback(end)
+            return labeler
+
+        yield start
+
+
+def put(broker, numbers, topic="w.inputs"):
+    producer = broker.producer()
+    for n in numbers:
+        entry = Input(workload="w", id=f"i{n}", key=f"k{n}", time=1.0, payload=b"text %d" % n)
+        producer.send(topic, entry.key, encode(entry))
+
+
+def labels(broker):
+    places = [TopicPartition("w.labels", n) for n in range(PARTITIONS)]
+    return [decode(Label, r.value).input.id for p in places for r in list(broker.logs[p])]
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+def exactly(broker, n):
+    found = labels(broker)
+    assert len(found) == len(set(found)) and set(found) == {f"i{k}" for k in range(n)}
+
+
+def test_every_input_gets_one_label_and_the_end_lets_go(broker, at_work):
+    put(broker, range(300))
+    labeler = at_work()
+    wait_for(lambda: len(labels(broker)) == 300)
+    exactly(broker, 300)
+    wait_for(lambda: labeler.gauge()["ready"])
+    assert labeler.counts == {"labelled": 300, "duplicates": 0, "dead": 0}
+    assert labeler.gauge()["shares"] == PARTITIONS and labeler.paused == ""
+    labeler.end()
+    assert labeler.error is None
+    put(broker, range(300, 310))
+    time.sleep(0.1)
+    assert len(labels(broker)) == 300
+
+
+def test_what_the_teacher_was_asked_for_is_committed_at_the_end_and_nothing_else_is_asked(broker, at_work):
+    put(broker, range(200))
+    labeler = at_work(teacher := Teacher(seconds=0.1))
+    wait_for(lambda: teacher.asked)
+    labeler.end()
+    assert len(labels(broker)) == len(teacher.asked) < 200
+    again = at_work()
+    wait_for(lambda: len(labels(broker)) == 200)
+    exactly(broker, 200)
+    assert again.counts["duplicates"] == 0
+
+
+def test_no_more_is_held_than_a_few_batches(broker, at_work):
+    put(broker, range(2000))
+    gate = threading.Event()
+    teacher = Teacher()
+    teacher.fails = lambda: not gate.is_set()
+    labeler = at_work(teacher)
+    wait_for(lambda: "teacher" in labeler.reasons)
+    time.sleep(0.3)
+    fetched = sum(sum(p.values()) for p in [labeler._crew._shifts[n].lane._bulk.positions() for n in range(PARTITIONS)])
+    assert fetched <= PARTITIONS * 8 * (crews.IN_FLIGHT + 1)
+    gate.set()
+    wait_for(lambda: len(labels(broker)) == 2000)
+    exactly(broker, 2000)
+
+
+def test_a_teacher_outage_pauses_and_loses_nothing(broker, at_work):
+    put(broker, range(50))
+    away = threading.Event()
+    away.set()
+    labeler = at_work(Teacher(fails=away.is_set))
+    wait_for(lambda: labeler.paused == "teacher")
+    put(broker, range(50, 60))
+    time.sleep(0.2)
+    assert labels(broker) == [] and labeler.error is None
+    away.clear()
+    wait_for(lambda: len(labels(broker)) == 60)
+    exactly(broker, 60)
+    wait_for(lambda: labeler.paused == "")
+
+
+def test_an_end_during_an_outage_does_not_wait_for_its_end(broker, at_work):
+    put(broker, range(5))
+    labeler = at_work(Teacher(fails=lambda: True))
+    wait_for(lambda: labeler.paused == "teacher")
+    started = time.monotonic()
+    labeler.end()
+    assert time.monotonic() - started < 3.0 and labels(broker) == []
+
+
+def test_a_broker_outage_pauses_and_loses_nothing(broker, at_work, monkeypatch):
+    put(broker, range(50))
+    commit, failures = MemoryTransactions.commit, iter(range(6))
+
+    def flaky(self, timeout=30.0):
+        if next(failures, None) is not None:
+            raise UnavailableError("Kafka", "here", "away")
+        commit(self, timeout)
+
+    monkeypatch.setattr(MemoryTransactions, "commit", flaky)
+    labeler = at_work()
+    wait_for(lambda: len(labels(broker)) == 50)
+    exactly(broker, 50)
+    assert labeler.error is None
+
+
+def test_a_broker_that_is_away_is_the_reason_of_the_pause(broker, at_work, monkeypatch):
+    labeler = at_work()
+    wait_for(lambda: labeler.gauge()["ready"])
+
+    def away(*_):
+        raise UnavailableError("Kafka", "here", "away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(broker, "transactional_producer", away)
+        broken.setattr(MemoryTransactions, "begin", away)
+        put(broker, range(40))
+        wait_for(lambda: labeler.paused == "broker")
+        assert not labeler.gauge()["ready"]
+    wait_for(lambda: len(labels(broker)) == 40)
+    wait_for(lambda: labeler.paused == "" and labeler.gauge()["ready"])
+
+
+def test_a_bug_ends_the_labeler(broker, at_work):
+    put(broker, range(3))
+    teacher = Teacher()
+    teacher.fails = lambda: 1 / 0
+    labeler = at_work(teacher)
+    wait_for(lambda: labeler.error is not None)
+    assert isinstance(labeler.error, ZeroDivisionError) and labels(broker) == []
+
+
+def test_without_leases_whoever_is_fenced_ends(broker, at_work):
+    put(broker, range(20))
+    first = at_work()
+    wait_for(lambda: len(labels(broker)) == 20)
+    second = at_work()
+    wait_for(lambda: second.gauge()["ready"])
+    put(broker, range(20, 60))
+    wait_for(lambda: len(labels(broker)) == 60)
+    wait_for(lambda: isinstance(first.error, FencedError))
+    exactly(broker, 60)
+    assert second.counts["labelled"] == 40
+
+
+def test_lost_positions_end_a_labeler_that_was_told_so_and_it_says_why(broker, at_work):
+    broker.groups["w.labeler"] = {TopicPartition("w.inputs", 0): 9}
+    with pytest.raises(LostPositionsError):
+        at_work(on_lost_positions="stop")
+    broker.groups.clear()
+    labeler = at_work(on_lost_positions="stop", leases=None)
+    wait_for(lambda: labeler.gauge()["ready"])
+    with broker.grown:
+        broker.groups["w.labeler"] = {TopicPartition("w.inputs", 0): 9}
+    shift = labeler._crew._shifts[0]
+    shift.end()
+    wait_for(lambda: labeler.error is not None)
+    assert isinstance(labeler.error, LostPositionsError) and labeler.reasons[-1] == "lost_positions"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
+    store.migrate()
+    yield store
+    store.close()
+
+
+def test_labelers_divide_the_partitions_as_they_come_and_go_and_nothing_is_done_twice(broker, at_work, store):
+    teachers = {name: Teacher(seconds=0.005) for name in "abc"}
+
+    def join(name):
+        return at_work(teachers[name], leases=Leases(store, "w", name, seconds=0.8))
+
+    sent = 0
+
+    def send(n):
+        nonlocal sent
+        put(broker, range(sent, sent + n))
+        sent += n
+
+    send(400)
+    first = join("a")
+    wait_for(lambda: len(labels(broker)) > 40)
+    second = join("b")
+    send(400)
+    wait_for(lambda: first.gauge()["shares"] == second.gauge()["shares"] == 2)
+    third = join("c")
+    send(400)
+    wait_for(lambda: third.gauge()["shares"] == 1 and third.gauge()["ready"])
+    second.end()
+    send(400)
+    wait_for(lambda: len(labels(broker)) == sent)
+    exactly(broker, sent)
+    assert {x.gauge()["shares"] for x in (first, third)} == {2}
+    assert not any(x.error for x in (first, second, third))
+    asked = [p for t in teachers.values() for p in t.asked]
+    assert len(asked) == len(set(asked)) == sent, "no input was asked for twice"
+
+
+def test_a_labeler_that_dies_is_replaced_when_its_leases_run_out(broker, at_work, store, monkeypatch):
+    dead = Leases(store, "w", "dead", seconds=0.8)
+    assert dead.tend(set(range(PARTITIONS)), set()) == set(range(PARTITIONS))
+    put(broker, range(20))
+    alive = at_work(leases=Leases(store, "w", "alive", seconds=0.8))
+    time.sleep(0.3)
+    assert labels(broker) == []
+    wait_for(lambda: len(labels(broker)) == 20, seconds=5.0)
+    assert alive.gauge()["shares"] == PARTITIONS
+
+
+def test_leases_that_ran_out_too_early_do_no_harm(broker, at_work, store):
+    """A labeler that could not renew works on until it is fenced, and then keeps off what is no longer its own."""
+    first = at_work(leases=(stuck := Leases(store, "w", "stuck", seconds=0.5)))
+    put(broker, range(100))
+    wait_for(lambda: len(labels(broker)) == 100)
+    wait_for(lambda: first.gauge()["ready"])
+    stuck._next = time.time() + 1.5  # it hears nothing for a while
+    second = at_work(leases=Leases(store, "w", "second", seconds=0.5))
+    wait_for(lambda: second.gauge()["shares"] == PARTITIONS and second.gauge()["ready"])
+    put(broker, range(100, 300))
+    wait_for(lambda: len(labels(broker)) == 300)
+    wait_for(lambda: first.gauge()["shares"] == second.gauge()["shares"] == 2)
+    put(broker, range(300, 400))
+    wait_for(lambda: len(labels(broker)) == 400)
+    exactly(broker, 400)
+    assert first.error is None and second.error is None
