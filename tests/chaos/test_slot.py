@@ -57,7 +57,8 @@ def test_a_failpoint_is_armed_by_the_environment(place):
 
 
 def test_who_never_comes_to_its_failpoint_is_killed_late(place, monkeypatch):
-    monkeypatch.setattr(module, "LIMIT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LIMIT_SECONDS", 30.0)
+    monkeypatch.setattr(module, "WORK_SECONDS", 0.3)
     place.start(Kill("failpoint", "labeler.3"))
     assert ended(place) == "late"
 
