@@ -71,7 +71,9 @@ def schedule(seed: int, kills: int, broker_kills: int, failpoints: Sequence[str]
     """
     dice = random.Random(seed)
     at_places = kills // 2 if failpoints else 0
-    places = [failpoints[n % len(failpoints)] for n in range(at_places)]
+    stride = max(1, len(failpoints) // max(1, at_places))  # a short run shall not see the first steps only
+    first = dice.randrange(len(failpoints)) if failpoints else 0
+    places = [failpoints[(first + n * stride) % len(failpoints)] for n in range(at_places)]
     deaths = [Kill("failpoint", place, passes=dice.choice((1, 1, 1, 2, 4))) for place in places]
     for _ in range(kills - at_places):
         early = dice.random() < START_SHARE
