@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from tests.chaos import apache
-from tests.chaos.conduct import Report, Run, bound
+from tests.chaos.conduct import Run, bound
+from tests.chaos.report import Report, summary, table
 
 PLAIN_SECONDS = 10.0
 """How often progress is printed where there is no terminal."""
@@ -25,40 +25,9 @@ def progress(run: Run) -> str:
     report = run.report
     return (
         f"{run.phase} {report.chaos_seconds:.0f}/{run.deadline:.0f} s  kills {report.killed}/{report.planned}"
-        f"  broker {'up' if run.broker_up else 'down'} (killed {report.broker_kills})  labelers {at}"
+        f"  broker {'up' if run.kafka.up else 'down'} (killed {report.broker_kills})  labelers {at}"
         f"  produced {len(run.feed.sent)}  accounted {run.accounted}"
     )
-
-
-def table(report: Report, places: tuple[str, ...]) -> Table:
-    """Kills by place, then what else happened."""
-    shown = Table("what", "times", title=f"chaos run, seed {report.seed}")
-    for place in dict.fromkeys((*places, "start", "work", "late", "stuck")):
-        shown.add_row(f"kill at {place}", str(report.kills[place]))
-    shown.add_row("kill of the broker", str(report.broker_kills))
-    for name, times in sorted(report.events.items()):
-        if name != "brokerkill":
-            shown.add_row(name, str(times))
-    shown.add_row("labelers ended by SIGTERM", str(report.ends["ended"]))
-    for words, times in report.exits.most_common(10):
-        shown.add_row(f"exit: {words}", str(times))
-    return shown
-
-
-def summary(report: Report) -> list[str]:
-    """What was produced and what became of it."""
-    lines = [
-        f"killing {report.chaos_seconds:.0f} s, draining {report.drain_seconds:.0f} s",
-        f"produced {report.produced}, of them poison {report.poison}; labels {report.labels}, letters {report.letters}",
-        f"unconfirmed {report.unconfirmed}, delivered again {report.delivered_again}, "
-        f"lost by the broker {len(report.broker_lost)}",
-    ]
-    for name, ids in report.verdict._asdict().items():
-        if ids:
-            lines.append(f"{name} {len(ids)}: {', '.join(ids[:10])}{' …' if len(ids) > 10 else ''}")
-    if report.killed < report.planned:
-        lines.append(f"only {report.killed} of {report.planned} kills in the time allowed")
-    return lines
 
 
 def main(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """An Apache Kafka of the run's own, which can be killed and started again without waiting for it."""
 
+import math
 import os
 import shutil
 import socket
@@ -26,17 +27,24 @@ def missing() -> str | None:
 
 
 class ApacheKafka:
-    """One broker on a free port of the loopback, with its data in ``folder``."""
+    """One broker on a free port of the loopback, with its data in ``folder``.
+
+    Nothing here but :meth:`wait` waits for a start: :meth:`tend`, called now and then, notices when ``up`` is true.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, _two_free_ports()
         self.address = f"127.0.0.1:{self.port}"
+        self.up = False
         self._script = Path(os.environ[VARIABLE]) / "kafka"
         self._starting: subprocess.Popen[bytes] | None = None
+        self._start_at = math.inf
+        self._late_at = math.inf
 
     def start(self) -> None:
-        """Begin to start the broker; :meth:`up` says when it answers."""
+        """Begin to start the broker."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._start_at, self._late_at = math.inf, time.monotonic() + START_SECONDS
         with (self.folder / "script.log").open("ab") as out:
             self._starting = subprocess.Popen(
                 [self._script, "start", self.folder, str(self.port)],
@@ -46,30 +54,44 @@ class ApacheKafka:
                 stderr=out,
             )
 
-    def up(self, timeout: float = 0.0) -> bool:
-        """Whether the broker that was started answers, waiting up to ``timeout`` seconds.
+    def crash(self, seconds: float) -> None:
+        """kill -9, and a new start after ``seconds``."""
+        self._kill()
+        self._start_at = time.monotonic() + seconds
 
-        The script gives up after half a minute, and leaves the broker to come up in its own time.
+    def tend(self) -> None:
+        """Start the broker when it is due, and notice that it answers.
 
         Raises:
-            RuntimeError: the broker ended instead.
+            RuntimeError: it ended instead, or did not answer in :data:`START_SECONDS`.
 
         """
-        if self._starting is None:
-            return False
-        deadline = time.monotonic() + timeout
-        try:
-            if self._starting.wait(timeout) == 0:
-                return True
-        except subprocess.TimeoutExpired:
-            return False
-        while not self._listens():
-            if self._pid is None or not psutil.pid_exists(self._pid):
-                raise RuntimeError(f"Kafka did not start: see {self.folder / 'script.log'}")
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.1)
-        return True
+        if time.monotonic() >= self._start_at:
+            self.start()
+        if self.up or self._starting is None or self._starting.poll() is None:
+            return
+        # The script gives up after half a minute, and leaves the broker to come up in its own time.
+        self.up = self._starting.returncode == 0 or self._listens()
+        dead = self._pid is None or not psutil.pid_exists(self._pid)
+        if not self.up and (dead or time.monotonic() > self._late_at):
+            raise RuntimeError(f"Kafka did not start: see {self.folder / 'script.log'}")
+
+    def wait(self) -> None:
+        """Wait until the broker answers."""
+        while not self.up:
+            self.tend()
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """End the broker, however far it came."""
+        if self._starting is not None and self._starting.poll() is None:
+            self._starting.wait(START_SECONDS)
+        if self._pid is not None:
+            self._kill()
+
+    def _kill(self) -> None:
+        subprocess.run([self._script, "kill", self.folder], check=True, timeout=START_SECONDS)
+        self.up, self._starting = False, None
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -80,19 +102,6 @@ class ApacheKafka:
         path = self.folder / "pid"
         text = path.read_text().strip() if path.is_file() else ""
         return int(text) if text else None
-
-    def kill(self) -> None:
-        """kill -9, as a crash would."""
-        subprocess.run([self._script, "kill", self.folder], check=True, timeout=START_SECONDS)
-        self._starting = None
-
-    def close(self) -> None:
-        """End the broker, however far it came."""
-        if self._starting is not None and not self.up(START_SECONDS):
-            self._starting.kill()
-            self._starting.wait()
-        if self._pid is not None:
-            self.kill()
 
 
 def _two_free_ports() -> int:

@@ -2,13 +2,9 @@
 
 import json
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
-
-import msgspec
 
 from components.contracts.settings import Settings
 from components.contracts.spec import build, load_spec
@@ -16,12 +12,13 @@ from components.control.store import ControlStore
 from components.label.teacher import reference
 from components.stream import open_broker
 from tests.chaos import topics
-from tests.chaos.apache import START_SECONDS, ApacheKafka
+from tests.chaos.apache import ApacheKafka
 from tests.chaos.failpoints import ROOT, failpoints
 from tests.chaos.feed import Feed
+from tests.chaos.report import Report
 from tests.chaos.schedule import LABELERS, BrokerKill, Event, Fault, Freeze, Kill, Scale, schedule
 from tests.chaos.slot import Slot
-from tests.chaos.verdict import Verdict, check
+from tests.chaos.verdict import check
 
 SPEC = Path(__file__).with_name("chaos.yaml")
 
@@ -34,73 +31,12 @@ SETTLE_SECONDS = 3.0
 TICK_SECONDS = 0.02
 
 
-class Report(msgspec.Struct, kw_only=True):
-    """What happened, and the verdict. ``kills`` of labelers by place, ``exits`` of labelers nobody asked for."""
-
-    seed: int
-    planned: int
-    kills: Counter[str] = msgspec.field(default_factory=Counter)
-    broker_kills: int = 0
-    events: Counter[str] = msgspec.field(default_factory=Counter)
-    ends: Counter[str] = msgspec.field(default_factory=Counter)
-    exits: Counter[str] = msgspec.field(default_factory=Counter)
-    produced: int = 0
-    poison: int = 0
-    labels: int = 0
-    letters: int = 0
-    unconfirmed: int = 0
-    delivered_again: int = 0
-    broker_lost: list[str] = []
-    chaos_seconds: float = 0.0
-    drain_seconds: float = 0.0
-    verdict: Verdict = Verdict()
-
-    @property
-    def killed(self) -> int:
-        """Labelers that ended by kill -9."""
-        return self.kills.total()
-
-    @property
-    def good(self) -> bool:
-        """Whether everything planned happened, and nothing was lost, doubled or wrong."""
-        return self.verdict.good and not self.broker_lost and self.killed >= self.planned
-
-    @property
-    def last_line(self) -> str:
-        lost = len(self.verdict.lost) + len(self.broker_lost)
-        return f"lost {lost} duplicated {len(self.verdict.duplicated)} kills {self.killed}"
-
-
 def bound(kills: int, broker_kills: int) -> float:
     """The longest that killing may take, in seconds; draining and reading come after it (a few minutes at most).
 
     Two cores that do nothing else need about 2 s for a kill and 10 s for a kill of the broker.
     """
     return 60.0 + 8.0 * kills + 30.0 * broker_kills
-
-
-class Follower(Thread):
-    """Counts labels and dead letters as they are committed."""
-
-    def __init__(self, address: str, names: list[str]) -> None:
-        super().__init__(name="follower", daemon=True)
-        self.count = 0
-        self._client = topics.reader(address, names)
-        self._stop_now = Flag()
-
-    def run(self) -> None:
-        from kafka.errors import KafkaError
-
-        while not self._stop_now.is_set():
-            try:
-                self.count += sum(len(r) for r in self._client.poll(timeout_ms=200).values())
-            except KafkaError:
-                time.sleep(0.1)
-        self._client.close(autocommit=False)
-
-    def stop(self) -> None:
-        self._stop_now.set()
-        self.join()
 
 
 class Run:
@@ -121,21 +57,20 @@ class Run:
     ) -> None:
         self.places = failpoints("labeler")
         plan = schedule(seed, kills, broker_kills, self.places)
-        self.report = Report(seed=seed, planned=kills)
+        self.report = Report(seed=seed, planned=kills, planned_of_broker=broker_kills)
         self.deadline = seconds
         self.deck, self.events = deque(plan.kills), deque(plan.events)
         self._freezes: deque[Freeze] = deque()
         self.phase = "starting"
-        self._folder, self._show, self._shown = folder, show, 0.0
+        self._show, self._shown = show, 0.0
         self._steer = folder / "steer"
         self._steer.mkdir(parents=True)
         self.kafka = ApacheKafka(folder / "kafka")
-        self._restart_broker_at: float | None = None
         self.spec = load_spec(SPEC)
         self._settings = Settings(home=folder / "home", bootstrap_servers=self.kafka.address)
         self._input_topics = [t for t in self.spec.topics if ".inputs" in t and not t.endswith(".dlq")]
         self.feed = Feed(self.kafka.address, self.spec.name, rate, seed)
-        self.follower: Follower | None = None
+        self.follower: topics.Follower | None = None
         env = {
             **self._settings.environment(),
             "CHAOS_STEER": str(self._steer),
@@ -162,21 +97,20 @@ class Run:
         store = ControlStore(self._settings.control_url)
         store.migrate()
         store.close()
-        if not self.kafka.up(START_SECONDS):
-            raise TimeoutError(f"Kafka did not come up in {START_SECONDS:.0f} s: see {self.kafka.folder}")
+        self.kafka.wait()
         open_broker(self._settings).ensure_topics(self.spec.topics, partitions=self.spec.partitions)
-        self.follower = Follower(self.kafka.address, [self.spec.topic("labels"), self.spec.topic("inputs.dlq")])
+        self.follower = topics.Follower(self.kafka.address, [self.spec.topic("labels"), self.spec.topic("inputs.dlq")])
         self.follower.start()
         self.feed.start()
         self._scale(LABELERS)
 
     def _rage(self) -> None:
         self.phase, started = "killing", time.monotonic()
-        while self.report.killed < self.report.planned or self._restart_broker_at is not None:
+        while self.report.killed < self.report.planned or self.events or not self.kafka.up:
             self.report.chaos_seconds = time.monotonic() - started
             if self.report.chaos_seconds > self.deadline:
                 break
-            while self.events and self.events[0][0] <= self.report.killed and self._restart_broker_at is None:
+            while self.events and self.events[0][0] <= self.report.killed and self.kafka.up:
                 self._happen(self.events.popleft()[1])
             self._tick()
 
@@ -189,7 +123,7 @@ class Run:
         for slot in self.slots:
             slot.thaw()
             slot.wanted = slot.wanted and slot.kill is None
-        self._until(lambda: self.broker_up and not any(s.running and s.kill is not None for s in self.slots))
+        self._until(lambda: self.kafka.up and not any(s.running and s.kill is not None for s in self.slots))
         self._scale(2)
         sent = self.feed.finish()
         moved, settled, before = time.monotonic(), None, -1
@@ -232,10 +166,6 @@ class Run:
         """Labels and dead letters so far."""
         return self.follower.count if self.follower is not None else 0
 
-    @property
-    def broker_up(self) -> bool:
-        return self._restart_broker_at is None
-
     def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self._tick()
@@ -243,13 +173,13 @@ class Run:
     def _tick(self) -> None:
         for slot in self.slots:
             kill = slot.kill
-            if not self.broker_up:
+            if not self.kafka.up:
                 slot.excuse()
             if (end := slot.tend()) is not None:
                 self._record(slot, end, kill)
             if slot.startable:
                 slot.start(self._deal())
-        self._tend_broker()
+        self.kafka.tend()
         if self._freezes and (busy := [s for s in self.slots if s.busy]):
             busy[0].freeze(self._freezes.popleft().seconds)
             self.report.events["freeze"] += 1
@@ -279,21 +209,11 @@ class Run:
             self.deck.appendleft(kill)
         slot.kill = None
 
-    def _tend_broker(self) -> None:
-        if self._restart_broker_at is None:
-            return
-        if time.monotonic() >= self._restart_broker_at != 0.0:
-            self._restart_broker_at = 0.0
-            self.kafka.start()
-        elif self._restart_broker_at == 0.0 and self.kafka.up():
-            self._restart_broker_at = None
-
     def _happen(self, event: Event) -> None:
         name = type(event).__name__.lower()
         match event:
             case BrokerKill(seconds):
-                self.kafka.kill()
-                self._restart_broker_at = time.monotonic() + seconds
+                self.kafka.crash(seconds)
                 self.report.broker_kills += 1
             case Fault(kind, seconds, hang):
                 name = f"teacher: {kind}"

@@ -5,6 +5,7 @@ Both are plain kafka-python, so that what is under test does not read for its ow
 
 import time
 from collections.abc import Iterator, Sequence
+from threading import Event, Thread
 from typing import Any
 
 from components.contracts.records import DeadLetter, Label, decode
@@ -34,6 +35,30 @@ def reader(address: str, topics: Sequence[str]) -> Any:
         time.sleep(0.1)
     client.assign([TopicPartition(t, p) for t in topics for p in sorted(client.partitions_for_topic(t))])
     return client
+
+
+class Follower(Thread):
+    """Counts labels and dead letters as they are committed."""
+
+    def __init__(self, address: str, names: list[str]) -> None:
+        super().__init__(name="follower", daemon=True)
+        self.count = 0
+        self._client = reader(address, names)
+        self._stop_now = Event()
+
+    def run(self) -> None:
+        from kafka.errors import KafkaError
+
+        while not self._stop_now.is_set():
+            try:
+                self.count += sum(len(r) for r in self._client.poll(timeout_ms=200).values())
+            except KafkaError:
+                time.sleep(0.1)
+        self._client.close(autocommit=False)
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join()
 
 
 def read_all(address: str, topic: str) -> Iterator[Any]:
