@@ -179,6 +179,8 @@ class Run:
                 self._record(slot, end, kill)
             if slot.startable:
                 slot.start(self._deal())
+            elif slot.busy and slot.kill is None and self._kills_to_deal:
+                slot.recycle()
         self.kafka.tend()
         if self._freezes and (busy := [s for s in self.slots if s.busy]):
             busy[0].freeze(self._freezes.popleft().seconds)
@@ -188,12 +190,14 @@ class Run:
             self._show(self)
         time.sleep(TICK_SECONDS)
 
-    def _deal(self) -> Kill | None:
-        """The next kill; none while those that are dealt already make the number full."""
+    @property
+    def _kills_to_deal(self) -> bool:
+        """Whether more kills are needed than those that are dealt already."""
         dealt = sum(s.kill is not None for s in self.slots if s.child.process is not None)
-        if self.deck and self.report.killed + dealt < self.report.planned:
-            return self.deck.popleft()
-        return None
+        return bool(self.deck) and self.report.killed + dealt < self.report.planned
+
+    def _deal(self) -> Kill | None:
+        return self.deck.popleft() if self._kills_to_deal else None
 
     def _record(self, slot: Slot, end: str, kill: Kill | None) -> None:
         self.report.ends[end] += 1

@@ -60,6 +60,12 @@ class Slot:
         self._started = self._patient_since = time.monotonic()
         self._worked = self._ending = self._thaw_at = 0.0
 
+    def recycle(self) -> None:
+        """Ask the labeler to end, so that another one starts here."""
+        if self.running and not self._ending:
+            self.thaw()
+            self._end(time.monotonic())
+
     def excuse(self) -> None:
         """Give the labeler its whole time again: what it needs was not there."""
         self._patient_since = time.monotonic()
@@ -94,7 +100,7 @@ class Slot:
             self.thaw()
         if not self._worked and (self._steer / f"work-{self.child.pid}").exists():
             self._worked = self._patient_since = now
-        if not self.wanted:
+        if not self.wanted or self._ending:
             self._end(now)
         elif (shot := self._due(now)) is not None:
             self._shoot(shot)

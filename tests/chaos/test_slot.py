@@ -70,6 +70,15 @@ def test_who_is_not_wanted_is_asked_to_end(place):
     assert ended(place) == "ended" and not place.startable
 
 
+def test_who_is_recycled_ends_and_another_may_start(place):
+    place.start(None)
+    working(place)
+    place.recycle()
+    assert ended(place) == "ended"
+    time.sleep(module.RESTART_SECONDS)
+    assert place.startable
+
+
 def test_who_ends_by_itself_is_told_apart(place):
     place.child.argv = [sys.executable, "-c", "raise SystemExit('no reason')"]
     place.start(None)
