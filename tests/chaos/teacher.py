@@ -25,6 +25,11 @@ def answer(text: str) -> SoftLabel:
     return SoftLabel.of(SPACE, CLASSES, [w / sum(weights) for w in weights])
 
 
+def _is_unlucky(text: str) -> bool:
+    """Whether a batch that begins with this text crashes the teacher: half of them do, so that others go on."""
+    return hashlib.sha256(text.encode()).digest()[-1] % 2 == 1
+
+
 def _misspeak(kind: str, right: list[SoftLabel]) -> list[SoftLabel]:
     """Answers that no labeler may let through."""
     if kind == "short":
@@ -61,10 +66,11 @@ class SteeredTeacher:
             return right
         if fault["kind"] == "raise":
             raise TeacherError(self.name, "fails on purpose")
-        if fault["kind"] == "crash":
+        if fault["kind"] == "crash" and _is_unlucky(payloads[0]):
             raise RuntimeError("the teacher's library fails in a way of its own, on purpose")
         if fault["kind"] == "hang":
             time.sleep(float(fault["hang"]))
+        if fault["kind"] in ("crash", "hang"):
             return right
         return _misspeak(fault["kind"], right)
 
