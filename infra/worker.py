@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +25,10 @@ from components.control.store import ControlStore
 from infra.processes import die_with_parent
 
 log = logging.getLogger("cohobate")
+
+
+REPORT_SECONDS = 1.0
+"""How often a labeler reports its counts; a change of its state at once."""
 
 
 def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
@@ -38,14 +43,16 @@ def label(spec: Spec, settings: Settings, stop: threading.Event) -> None:
     store, name = ControlStore(settings.control_url), settings.worker or "labeler"
     leases = Leases(store, spec.name, settings.worker)
     labeler = Labeler(spec, build(spec.teacher, spec.source), open_broker(settings), leases=leases)
-    reported, lost = {}, 0
+    reported: dict[str, Any] = {}
+    at, lost = 0.0, 0
 
     def report() -> None:
-        nonlocal reported, lost
+        nonlocal reported, at, lost
         value = labeler.gauge()
-        if time.monotonic() - reported.get("at", 0.0) < 1.0 and reported.get("paused") == value["paused"]:
+        state = {name: value[name] for name in ("paused", "ready", "shares")}
+        if time.monotonic() - at < REPORT_SECONDS and state == reported:
             return
-        reported = {"at": time.monotonic(), "paused": value["paused"]}
+        reported, at = state, time.monotonic()
         with contextlib.suppress(SQLAlchemyError):  # a gauge that is late stops no labelling
             store.put_gauge(spec.name, name, value)
             if int(value["lost_positions"]) > lost:

@@ -43,9 +43,7 @@ class Leases:
     still live, is told so by a FencedError. ``seconds``: how long a member that says nothing keeps its leases (> 0).
     """
 
-    def __init__(
-        self, store: ControlStore, workload: str, name: str = "", seconds: float = LEASE_SECONDS
-    ) -> None:
+    def __init__(self, store: ControlStore, workload: str, name: str = "", seconds: float = LEASE_SECONDS) -> None:
         if seconds <= 0:
             raise ConfigError("seconds", seconds, "a lease lasts longer than 0 s")
         self.store, self.workload, self.name, self.seconds = store, workload, name or own_name(), seconds

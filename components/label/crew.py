@@ -303,5 +303,3 @@ class Crew:
         deadline = time.monotonic() + seconds
         while not shift.ending and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, SLICE_SECONDS))
-
-

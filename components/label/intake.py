@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,7 +27,7 @@ FUTURE_SECONDS = 86_400.0
 
 
 class Work(NamedTuple):
-    """One input that needs a label: the record it came in, its label's key, its content's hash, what the teacher takes."""
+    """One input that needs a label: its record, its label's key, its content's hash, and what the teacher takes."""
 
     record: Record
     input: Input
@@ -81,6 +81,24 @@ class _Made(msgspec.Struct):
 
 _made = msgspec.msgpack.Decoder(_Made)
 
+Place = tuple[str, int, int, str]
+"""Topic, partition and offset of a record, and the hash of what a dead letter holds of it: offsets alone would take a
+new record for an old one where a topic was made anew."""
+
+
+def _place(topic: str, partition: int, offset: int, value: bytes) -> Place:
+    return topic, partition, offset, content_hash(value[:LETTER_BYTES])
+
+
+def places_of(letters: Iterable[bytes]) -> Iterator[Place]:
+    """The places of the records that dead letters are about."""
+    for value in letters:
+        try:
+            letter = decode(DeadLetter, value)
+        except RecordError:
+            continue
+        yield _place(letter.topic, letter.partition, letter.offset, letter.value)
+
 
 class Intake:
     """Sorts a workload's records. ``teacher`` is the reference and ``space`` the label space of its labels."""
@@ -89,11 +107,11 @@ class Intake:
         self.spec, self.teacher, self.space, self._clock = spec, teacher, space, clock
         self._decode = decoder(spec.payload, spec.source)
 
-    def sort(self, records: Iterable[Record], keys: Keys) -> Sorted:
+    def sort(self, records: Iterable[Record], keys: Keys, lettered: Collection[Place] = ()) -> Sorted:
         """Tell work from poison and from what has its label, and remember the keys of the work.
 
         An input that was delivered again (same id, same content) is a duplicate; other inputs of the same content
-        are not.
+        are not. A record whose dead letter is visible already (``lettered``) gets no second one.
         """
         sorted_ = Sorted([], [], 0)
         duplicates = 0
@@ -101,7 +119,10 @@ class Intake:
             try:
                 found = self._open(record)
             except RecordError as error:
-                sorted_.letters.append((record, self.letter(record, error)))
+                if _place(record.topic, record.partition, record.offset, record.value) in lettered:
+                    duplicates += 1
+                else:
+                    sorted_.letters.append((record, self.letter(record, error)))
                 continue
             if found.key in keys:
                 duplicates += 1

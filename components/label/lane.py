@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from components.contracts.errors import NotFoundError, RecordError
@@ -17,7 +17,7 @@ from components.contracts.failpoint import failpoint
 from components.contracts.records import DeadLetter, encode
 from components.contracts.spec import Kind, Spec
 from components.label.asking import Asking
-from components.label.intake import Intake, Keys, Work
+from components.label.intake import Intake, Keys, Place, Work, places_of
 from components.stream.contract import (
     MAX_RECORD_BYTES,
     Broker,
@@ -35,11 +35,14 @@ that grows changes no partition's share. It is also the most labelers that work 
 URGENT_SHARE = 0.75
 """How much of a batch urgent inputs may take while others wait: these are slowed down, never starved."""
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 """How often the urgent inputs are looked at while a lane waits for others."""
 
 LAG_SECONDS = 1.0
 """How old the number of waiting inputs may be."""
+
+LETTER_BATCHES = 8
+"""How many batches of dead letters are read back: one transaction at most was open when the lane changed hands."""
 
 RECORD_OVERHEAD = 1_024
 """Bytes of a record beside its value, generously."""
@@ -94,20 +97,25 @@ class Lane:
     10. Commit: labels, letters and positions become visible together.
 
     A crash anywhere before step 10 is done leaves nothing visible, and the batch is fetched again; a crash after it
-    leaves all of it. The keys of step 2 are for inputs that their *producer* delivers twice. After an error in steps
+    leaves all of it. The keys of step 2 are for inputs that their *producer* delivers twice, and for the embedded
+    broker, which drops the positions of an aborted transaction but shows its records: what is visible counts, and is
+    not produced again. After an error in steps
     7 to 10 nobody here knows whether the transaction counts: :meth:`close` the lane and open it anew, which finds
     out. After an error of the teacher the same batch may be asked for again.
 
     Threads: :meth:`fetch` and what it uses belong to one thread, :meth:`commit` may be called by another.
     """
 
-    def __init__(self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake) -> None:
+    def __init__(
+        self, share: int, places: Sequence[TopicPartition], spec: Spec, broker: Broker, intake: Intake
+    ) -> None:
         self.share, self.places, self.spec, self.intake = share, list(places), spec, intake
         self.group = f"{spec.name}.labeler"
         self.lag, self.resets = 0, 0
         self.opened = False
         self._broker = broker
         self._keys = Keys(spec.label.remember)
+        self._lettered: frozenset[Place] = frozenset()
         self._urgent: Consumer | None = None
         self._bulk: Consumer | None = None
         self._producer: TransactionalProducer | None = None
@@ -145,23 +153,28 @@ class Lane:
         return self._broker.consumer([topic], group=self.group, partitions=mine, on_lost=lost)
 
     def _recall(self) -> None:
-        """Read the share's last keys back: labels lie in the partition that has the number of their input's."""
-        topic = self.spec.topic("labels")
-        for name in (topic, self.spec.topic("inputs.dlq")):
-            self._partitions[name] = len(self._broker.partitions(name))
-            if not self._partitions[name]:
-                raise NotFoundError("topic", name, "create it with 'cohobate up' or Kafka's tools")
+        """Read the keys of the share's last labels back, and the places that its last dead letters are about."""
+        self._keys.recall(self._last("labels", self.spec.label.remember), self.intake.teacher)
+        letters = self._last("inputs.dlq", self.spec.label.batch * LETTER_BATCHES)
+        self._lettered = frozenset(places_of(letters))
+
+    def _last(self, kind: Kind, most: int) -> Iterator[bytes]:
+        """About the last ``most`` records of a kind: those for an input lie in the partition that has its number."""
+        topic = self.spec.topic(kind)
+        self._partitions[topic] = len(self._broker.partitions(topic))
+        if not self._partitions[topic]:
+            raise NotFoundError("topic", topic, "create it with 'cohobate up' or Kafka's tools")
         numbers = {p.partition % self._partitions[topic] for p in self.places}
         mine = [TopicPartition(topic, n) for n in sorted(numbers)]
         consumer = self._broker.consumer([topic], partitions=mine)
         try:
             firsts, ends = consumer.positions(), consumer.ends()
-            each = math.ceil(self.spec.label.remember / len(mine))
+            each = math.ceil(most / len(mine))
             recent = {p: max(firsts[p], ends[p] - each) for p in firsts}
             if recent != firsts:
                 consumer.close()
                 consumer = self._broker.consumer([topic], start=recent, partitions=mine)
-            self._keys.recall((r.value for r in read_to_end(consumer)), self.intake.teacher)
+            yield from (r.value for r in read_to_end(consumer))
         finally:
             consumer.close()
 
@@ -180,7 +193,7 @@ class Lane:
             return None
         failpoint("labeler.4")
         # Step 5
-        found = self.intake.sort(records, self._keys)
+        found = self.intake.sort(records, self._keys, self._lettered)
         batch = Batch(
             len(records), *found,
             positions={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},

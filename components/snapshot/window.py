@@ -56,7 +56,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     of itself. Labels of others, and records that cannot be used, are refused and counted in the manifest.
 
     1. Read the place of the last window in the stream from its manifest.
-    2. Read labels and truth from there to the present ends; sort out what is refused or known already.
+    2. Read labels and truth from there to the present ends; sort out what is refused or known already. What is known
+       is counted in the gauge ``snapshot``: the labeler labels nothing twice.
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
     4. Join the truth known at ``now`` (Unix seconds), point in time.
     5. Write the snapshot under its content hash.
@@ -82,6 +83,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         return None
     declared = spec.teacher_digest or last.get("teacher") or reference(build(spec.teacher, spec.source))
     harvest = _sort_out(spec, reading.of(topics[0]), declared, _known_keys(earlier))
+    _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
     if harvest.rejected:
         log.warning("%s: labels refused: %s", spec.name, dict(harvest.rejected))
     if not harvest.labels:
@@ -190,6 +192,14 @@ def _truths(spec: Spec, records: Sequence[Record]) -> tuple[list[tuple[Truth, in
             continue
         found.append((truth, int(record.timestamp * 1000) * 1000 + record.offset % 1000))
     return found, refused
+
+
+def _report_duplicates(spec: Spec, store: ControlStore, duplicates: int) -> None:
+    """Labels are exactly once, so this gauge stays 0; it counts over all windows."""
+    store.put_gauge(spec.name, "snapshot", {"duplicates": duplicates})
+    if duplicates:
+        log.error("%s: %d labels had the key of another: they are left out, but nobody should make them",
+                  spec.name, duplicates)  # fmt: skip
 
 
 def _known_keys(windows: Sequence[WindowRow]) -> set[str]:

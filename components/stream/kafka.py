@@ -15,8 +15,8 @@ from components.contracts.settings import Settings
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
 
 if TYPE_CHECKING:
-    from components.stream.kafka_transactions import KafkaTransactions
     from components.stream.kafka_consumer import KafkaConsumer
+    from components.stream.kafka_transactions import KafkaTransactions
 
 METADATA_SECONDS = 10.0
 """How long a topic that was just created may take to be known by every broker."""

@@ -5,8 +5,9 @@ embedded broker and gives nothing to a single consumer.
 
 Positions that the broker does not have (it lost its memory, or retention passed them) are never skipped in silence:
 reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`, or
-stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its records and got *more* new ones than before
-cannot be told by its offsets: :mod:`components.snapshot.reading` compares contents for that.
+stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its
+records and got *more* new ones than before cannot be told by its offsets: :mod:`components.snapshot.reading` compares
+contents for that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0
 """How long :meth:`KafkaConsumer.ends` waits for the last batch of each partition."""
+
+STEP_MS = 150
+"""How long one step towards the committed end waits for records; a fetch that finds none is answered in 100 ms."""
 
 LOOK_SECONDS = 5.0
 """How often an idle consumer checks that the broker still has its positions: the embedded broker answers a fetch
@@ -62,7 +66,7 @@ class KafkaConsumer:
             self.close()
             raise
 
-    def _open(self, group: str | None) -> Any:
+    def _open(self, group: str | None, isolation: str = "read_committed") -> Any:
         from kafka import KafkaConsumer as Client
 
         return Client(
@@ -70,7 +74,7 @@ class KafkaConsumer:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation,
             allow_auto_create_topics=False,
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
             fetch_max_wait_ms=100,
@@ -174,6 +178,7 @@ class KafkaConsumer:
         """The embedded broker answers a question for the end with the *first* offset of the last batch plus one.
 
         So the last batch is fetched on a second connection, and the position behind it is taken where it is higher.
+        While a transaction is open it answers 0, whatever was committed: see :meth:`_committed`.
         """
         from kafka.errors import OffsetOutOfRangeError
 
@@ -182,6 +187,8 @@ class KafkaConsumer:
             self._probe.assign(self._assigned)
         probe = self._probe
         firsts, least = probe.beginning_offsets(self._assigned), probe.end_offsets(self._assigned)
+        if doubtful := [p for p in self._assigned if least[p] <= firsts[p]]:
+            least |= self._committed(probe, doubtful, firsts)
         for partition in self._assigned:
             probe.seek(partition, max(least[partition] - 1, firsts[partition]))
         unread = [p for p in self._assigned if least[p] > firsts[p]]
@@ -191,6 +198,30 @@ class KafkaConsumer:
                 probe.poll(timeout_ms=50, max_records=1_000_000)
             unread = [p for p in unread if probe.position(p) < least[p]]
         return {TopicPartition(p.topic, p.partition): max(least[p], probe.position(p)) for p in self._assigned}
+
+    def _committed(self, probe: Any, partitions: list[Any], firsts: Mapping[Any, int]) -> dict[Any, int]:
+        """An offset no higher than the end of what is committed, and higher than the first where anything is.
+
+        Steps back from the end of what is written, doubling, until a reader of committed records gets something: as
+        many steps as the open transaction has doublings of one record.
+        """
+        raw = self._open(None, isolation="read_uncommitted")
+        try:
+            written = raw.end_offsets(partitions)
+        finally:
+            raw.close(autocommit=False)
+        found = {p: firsts[p] for p in partitions}
+        for partition in partitions:
+            back, at = 1, written[partition]
+            while at > firsts[partition] and found[partition] == firsts[partition]:
+                at, back = max(firsts[partition], written[partition] - back), back * 2
+                probe.assign([partition])
+                probe.seek(partition, at)
+                probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
+                if probe.position(partition) > at:
+                    found[partition] = at + 1
+        probe.assign(self._assigned)
+        return found
 
     def commit(self, positions: Positions | None = None) -> None:
         """Make positions durable under the group.

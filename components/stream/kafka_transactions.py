@@ -78,7 +78,9 @@ class KafkaTransactions:
         if any(kind.__name__ in seen for kind in (ProducerFencedError, InvalidProducerEpochError)):
             return FencedError(f"transactional id {self.transactional_id}", "a newer producer has it, or the broker "
                                "ended a transaction that took too long")  # fmt: skip
-        return UnavailableError("Kafka", self._broker.address, f"a transaction was not taken or confirmed ({seen:.200})")
+        return UnavailableError(
+            "Kafka", self._broker.address, f"a transaction was not taken or confirmed ({seen:.200})"
+        )
 
     def begin(self) -> None:
         """Begin a transaction."""

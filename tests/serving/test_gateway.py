@@ -53,8 +53,8 @@ class Running:
     def published(self, kind=Prediction):
         while self.telemetry.drain(self.broker.producer(), timeout=0.0):
             pass
-        topic = "signs.inputs" if kind is Input else "signs.predictions"
-        return [decode(kind, r.value) for r in self.broker.consumer([topic]).poll(1_000, 0)]
+        topics = ["signs.inputs", "signs.inputs.urgent"] if kind is Input else ["signs.predictions"]
+        return [decode(kind, r.value) for r in self.broker.consumer(topics).poll(1_000, 0)]
 
 
 @pytest.fixture

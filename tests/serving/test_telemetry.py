@@ -32,6 +32,18 @@ def test_inputs_and_predictions_go_to_their_topics_by_entity_key(spec, broker):
     assert telemetry.published == 3 and telemetry.dropped == 0
 
 
+@pytest.mark.parametrize("why", ["audited", "deferred"])
+def test_inputs_that_somebody_waits_for_go_to_the_urgent_topic(spec, broker, why):
+    telemetry = Telemetry(spec, lambda: broker)
+    waited_for = served(1)
+    telemetry.put(served(0))
+    telemetry.put(waited_for._replace(prediction=msgspec.structs.replace(waited_for.prediction, **{why: True})))
+    telemetry.drain(broker.producer())
+    assert [i.id for i in records(broker, "signs.inputs", Input)] == ["i0"]
+    assert [i.id for i in records(broker, "signs.inputs.urgent", Input)] == ["i1"]
+    assert len(records(broker, "signs.predictions", Prediction)) == 2
+
+
 def test_the_shadow_answers_when_the_record_is_published_not_before(spec, broker):
     asked = []
 

@@ -135,12 +135,19 @@ def test_unusable_records_are_counted_by_reason(freeze_now, put, make_label, tap
 def test_duplicates_are_dropped_within_and_across_windows(freeze_now, put, make_label, store):
     put(make_label(0), make_label(0), make_label(1), make_label(7, payload=b"payload 1"))
     first = freeze_now()
-    assert (first.rows, first.manifest["duplicates"]) == (2, 2)
+    assert (first.rows, first.manifest["duplicates"]) == (3, 1), "equal content is no duplicate, an equal key is"
     put(make_label(1))
     assert freeze_now() is None
     put(make_label(2))
     second = freeze_now()
     assert (second.rows, second.manifest["duplicates"]) == (1, 1)
+    assert store.gauges("files")["snapshot"].value == {"duplicates": 2}
+
+
+def test_the_gauge_of_duplicates_is_there_and_zero_when_there_are_none(freeze_now, put, make_label, store):
+    put(make_label(0), make_label(1))
+    freeze_now()
+    assert store.gauges("files")["snapshot"].value == {"duplicates": 0}
 
 
 def test_equal_content_is_on_one_side_of_the_split(freeze_now, put, make_label, spec, tape, store, artifacts):

@@ -153,6 +153,30 @@ def test_what_does_not_exist_or_is_too_large_is_refused_when_it_is_sent(broker, 
     assert seen(broker, out) == [b"small"]
 
 
+def test_ends_are_those_of_what_is_committed_while_a_transaction_is_open(broker, topics):
+    _, out = topics
+    place = TopicPartition(out, 0)
+    reader = broker.consumer([out], partitions=[place])
+    writer = broker.transactional_producer(f"{out}.t")
+    for i in range(2):
+        writer.begin()
+        for n in range(5):
+            writer.send(out, "k", b"%d %d" % (i, n), partition=0)
+        writer.commit()
+    assert len(list(read_to_end(reader))) == 10
+    writer.begin()
+    for n in range(40):
+        writer.send(out, "k", b"open %d" % n, partition=0)
+    time.sleep(0.3)
+    end = reader.positions()[place]
+    assert reader.ends() == {place: end} and reader.lag() <= 42
+    fresh = broker.consumer([out], partitions=[place])
+    assert fresh.ends() == {place: end} and len(list(read_to_end(fresh))) == 10
+    assert broker.consumer([out], partitions=[place], start={place: end}).resets == 0
+    writer.commit()
+    assert len(list(read_to_end(reader))) == len(list(read_to_end(fresh))) == 40
+
+
 def test_partitions_of_a_topic(broker, topics):
     source, out = topics
     assert broker.partitions(source) == [TopicPartition(source, 0)]
