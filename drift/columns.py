@@ -112,7 +112,7 @@ def hashed(texts: Sequence[str]) -> npt.NDArray[np.float64]:
 
 
 def together(numeric: Mapping[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Pooled numeric columns as vectors of mid-ranks, each from -1 to 1, without scale and tails; missing values are 0."""
+    """Pooled numeric columns as vectors of mid-ranks, each from -1 to 1; missing values are 0."""
     return np.stack([_ranks(values) for values in numeric.values()], axis=1)
 
 

@@ -45,7 +45,8 @@ LEAST_BLOCKS = 5
 """Independent blocks that a side needs: with fewer, dealing them out has too few outcomes to tell chance from drift."""
 
 TOGETHER = "(together)"
-"""The column of findings on the numeric columns' joint distribution; named only where none drifts by itself."""
+"""The column of findings on the ranks of the numeric columns together, by "correlation" unless the spec names other
+detectors of vectors for it; it is called drifted only where no numeric column drifts by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,9 +327,8 @@ class Reference:
                     chosen = [*chosen, DETECTORS["missing_share"]]
             looks.append(_look(name, kind, values, chosen))
         if self.joint and len(numeric) > 1:
-            looks.append(
-                _look(TOGETHER, "vectors", column_types.together(numeric), [DETECTORS["maximum_mean_discrepancy"]])
-            )
+            chosen = [DETECTORS[n] for n in self.detectors.get(TOGETHER, ("correlation",))]
+            looks.append(_look(TOGETHER, "vectors", column_types.together(numeric), chosen))
         return looks
 
     def _detectors(self, column: str, kind: Kind) -> list[Detector]:

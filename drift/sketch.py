@@ -157,6 +157,7 @@ class Sketch:
             pooled=pooled,
             missing_reference=self.counts[name][-1:] / max(1, self.rows),
             missing_window=window.counts[name][-1:] / max(1, window.rows),
+            share=np.array([now.sum() / max(1, (before + now).sum())]),
             scale=self.grid.scales[name],
         )
 

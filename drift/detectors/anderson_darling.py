@@ -21,17 +21,8 @@ def effects(sides: Gaps) -> Floats:
         return np.zeros(len(sides.window))
     weights = np.diff(sides.pooled, prepend=0.0)[:-1] / (h * (1.0 - h))
     area = (sides.window[:, :-1] - sides.reference[:, :-1]) ** 2 @ weights
-    # The window's share of the present rows, from any point where the sides differ, else from none: then the area is 0.
-    return np.asarray(np.minimum(np.sqrt(area / _disjoint(_window_share(sides))), 1.0))
-
-
-def _window_share(sides: Gaps) -> Floats:
-    gap = sides.window - sides.reference
-    place = np.abs(gap).argmax(axis=1)
-    rows = np.arange(len(gap))
-    known = gap[rows, place]
-    share = (sides.pooled[place] - sides.reference[rows, place]) / np.where(known != 0.0, known, 1.0)
-    return np.where(known != 0.0, np.clip(share, 1e-9, 1.0 - 1e-9), 0.5)
+    share = np.clip(sides.share, 1e-9, 1.0 - 1e-9)
+    return np.asarray(np.minimum(np.sqrt(area / _disjoint(share)), 1.0))
 
 
 def _disjoint(share: Floats) -> Floats:

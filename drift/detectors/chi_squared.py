@@ -19,19 +19,21 @@ def statistics(sides: Counts) -> Floats:
 
 
 def effects(sides: Counts) -> Floats:
-    """``sqrt(chi-squared / N)``, in [0, 1]: 1 where the sides have no category in common.
+    """Cramér's V, ``sqrt(chi-squared / N)``, times ``N / (2 sqrt(n m))``, 0 or more.
 
-    H. Cramér, "Mathematical Methods of Statistics" (1946), chapter 21.
+    The factor makes small changes of the mix count the same whatever the sizes n and m of the sides; for equal ones it
+    is 1, and 1 is then reached where the sides have no category in common. H. Cramér, "Mathematical Methods of
+    Statistics" (1946), chapter 21.
     """
-    size = (sides.reference + sides.window).sum(axis=1)
-    return np.asarray(np.sqrt(np.minimum(statistics(sides) / size, 1.0)))
+    n, m = sides.reference.sum(axis=1), sides.window.sum(axis=1)
+    return np.asarray(np.sqrt(statistics(sides) * (n + m) / (4.0 * n * m)))
 
 
 DETECTOR = Detector(
     name="chi_squared",
     kind="categorical",
-    unit="Cramér's V",
-    upper=1.0,
-    least=lambda distance: min(1.0, math.sqrt(2.0 * math.log(2.0)) * distance),
+    unit="Cramér's V of sides of one size",
+    upper=math.inf,
+    least=lambda distance: math.sqrt(2.0 * math.log(2.0)) * distance,
     measure=effects,
 )

@@ -35,7 +35,8 @@ class Gaps:
 
     ``points`` (T,), rising; ``reference`` and ``window`` (S, T): share of each side's values up to each point;
     ``pooled`` (T,): that of both sides together. A side without any value takes the pooled function, so that it shows
-    no gap. ``missing_reference``, ``missing_window`` (S,): shares of missing values; ``scale``: standard deviation of
+    no gap. ``missing_reference``, ``missing_window`` (S,): shares of missing values; ``share`` (S,): the
+    window's share of the values that are present; ``scale``: standard deviation of
     the pooled values, 1 where they do not vary.
     """
 
@@ -45,6 +46,7 @@ class Gaps:
     pooled: Floats
     missing_reference: Floats
     missing_window: Floats
+    share: Floats
     scale: float
 
 
@@ -136,7 +138,7 @@ def gaps_of(values: Floats) -> Callable[[Splits], Gaps]:
             nothing, all_missing = np.zeros((len(current), 0)), np.ones(len(current))
             return Gaps(
                 points=ordered, reference=nothing, window=nothing, pooled=ordered,
-                missing_reference=all_missing, missing_window=all_missing, scale=1.0,
+                missing_reference=all_missing, missing_window=all_missing, share=all_missing / 2.0, scale=1.0,
             )  # fmt: skip
         counts = np.add.reduceat(current[:, order], starts, axis=1, dtype=np.int32)
         seen = np.cumsum(counts, axis=1, dtype=np.int32)
@@ -149,6 +151,7 @@ def gaps_of(values: Floats) -> Callable[[Splits], Gaps]:
             pooled=pooled,
             missing_reference=1.0 - (len(order) - inside) / (len(values) - size),
             missing_window=1.0 - inside / size,
+            share=inside / len(order),
             scale=scale,
         )
 
