@@ -23,13 +23,12 @@ from drift import columns as column_types
 from drift.block_length import block_length
 from drift.calibration import calibrate, false_discovery, holm, least_resamples, splits
 from drift.columns import Column
-from drift.detectors import DEFAULTS, DETECTORS, Detector, Kind
+from drift.detectors import DEFAULTS, DETECTORS, Detector, Detectors, Kind, checked
 from drift.detectors.contract import Floats, Splits, counts_of, gaps_of
 from drift.sketch import Grid, Sketch
 
 Outcome = Literal["drift", "none", "not_enough_data"]
 Method = Literal["permutation", "block_permutation", "asymptotic"]
-Detectors = Mapping[str, Sequence[str]]
 
 LEAST_ROWS = 30
 """Rows below which neither a reference nor a window says anything: only gross changes would be seen, at random."""
@@ -152,7 +151,7 @@ class Reference:
         return cls(
             columns={name: column_types.kept(column) for name, column in columns.items()},
             window=window, alpha=alpha, min_effect=min_effect, resamples=resamples, seed=seed,
-            detectors=_checked(detectors or {}), block=block, joint=joint,
+            detectors=checked(detectors or {}), block=block, joint=joint,
         )  # fmt: skip
 
     @cached_property
@@ -356,18 +355,6 @@ def _look(column: str, kind: Kind, values: npt.NDArray[Any], detectors: Sequence
         return [np.asarray(d.measure(both)) for d in detectors]
 
     return _Look(column=column, detectors=detectors, effects=effects)
-
-
-def _checked(detectors: Detectors) -> Detectors:
-    for owner, names in detectors.items():
-        for name in names:
-            if name not in DETECTORS:
-                raise ValueError(f"detector {name!r} of {owner!r} is unknown: there are {', '.join(DETECTORS)}")
-            if owner in DEFAULTS and DETECTORS[name].kind != owner:
-                raise ValueError(f"detector {name!r} is for {DETECTORS[name].kind} columns, not for {owner} ones")
-        if not names:
-            raise ValueError(f"{owner!r} needs at least one detector, or none named to have the defaults")
-    return {owner: tuple(names) for owner, names in detectors.items()}
 
 
 def _thinned(rows: int, seed: int, block: int) -> npt.NDArray[np.int64]:

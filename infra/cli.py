@@ -16,6 +16,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from infra.dlq import app as dlq_app
+from infra.gate import app as gate_app
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
 from serving.cli import place, show
@@ -32,6 +33,7 @@ app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(gate_app, name="gate")
 
 BUILT_IN = Path(__file__).with_name("workloads")
 """Specs that ship with Cohobate: they are found here by name."""

@@ -80,8 +80,9 @@ def one_pass(rows: int) -> None:
     verdict = reference.assess_sketch(window)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    size = sum(c.nbytes for c in window.counts.values()) / 2**10
     print(f"{rows:,} x {MANY} in batches of {BATCH:,}: {spent:.1f} s, peak {peak / 2**20:.1f} MiB of Python's memory, "
-          f"sketch {sum(c.nbytes for c in window.counts.values()) / 2**10:.0f} KiB, verdict {verdict.outcome}")  # fmt: skip
+          f"sketch {size:.0f} KiB, verdict {verdict.outcome}")  # fmt: skip
 
 
 if __name__ == "__main__":
