@@ -38,7 +38,7 @@ MOST = 500.0
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """An alarm: at row ``row`` (the first is 1), in ``column``, probably since row ``since``, with this e-value's log."""
+    """An alarm at row ``row``, counted from 1, in ``column``, probably since row ``since``, and its evidence's log."""
 
     row: int
     column: str

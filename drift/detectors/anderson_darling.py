@@ -19,7 +19,8 @@ def effects(sides: Gaps) -> Floats:
     h = sides.pooled[:-1]
     if not len(h):
         return np.zeros(len(sides.window))
-    weights = np.diff(sides.pooled, prepend=0.0)[:-1] / (h * (1.0 - h))
+    spread = h * (1.0 - h)  # none before the first value and behind the last, where bins may be empty
+    weights = np.diff(sides.pooled, prepend=0.0)[:-1] / np.where(spread > 0.0, spread, np.inf)
     area = (sides.window[:, :-1] - sides.reference[:, :-1]) ** 2 @ weights
     share = np.clip(sides.share, 1e-9, 1.0 - 1e-9)
     return np.asarray(np.minimum(np.sqrt(area / _disjoint(share)), 1.0))

@@ -26,8 +26,8 @@ def ours(run_length: float) -> Alarm:
     def first(reference: Stream, stream: Stream) -> int | None:
         detector = ChangeDetector.fit({"x": reference}, run_length=run_length, min_effect=0.05)
         for start in range(0, len(stream), LOOK):
-            if found := detector.observe({"x": stream[start : start + LOOK]}):
-                return min(start + LOOK, found.row + LOOK)
+            if detector.observe({"x": stream[start : start + LOOK]}):
+                return start + LOOK
         return None
 
     return first
