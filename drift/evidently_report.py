@@ -1,7 +1,7 @@
-"""Evidently's drift report over the columns that the monitor judges: the one module that touches Evidently.
+"""Evidently's drift report over the columns that the monitor judges.
 
 Evidently shows, our calibrated verdict decides: Evidently's default thresholds alarm on most unchanged windows of a few
-hundred rows. The verdict is written beside Evidently's numbers in the JSON file. The first report of a process takes
+hundred rows. The verdict stands before Evidently's numbers in both files. The first report of a process takes
 3 to 5 s longer, for importing Evidently.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,16 +44,22 @@ DECIMALS = 9
 
 
 def write(
-    reference: pd.DataFrame, current: pd.DataFrame, directory: Path, name: str, verdict: DriftVerdict | None
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    directory: Path,
+    name: str,
+    verdict: DriftVerdict | None,
+    extra: Sequence[str] = (),
 ) -> Report:
     """Write ``<name>.html`` (about 4 MB, self-contained) and ``<name>.json`` into ``directory``, which is made.
 
-    The JSON has ``verdict`` (ours, or null), ``left_out`` and ``evidently``. Columns are those of ``reference``, of
-    numbers or text as in :class:`drift.monitor.Reference`; categories beyond the :data:`MOST_CATEGORIES` most frequent
-    are counted together.
+    Our verdict comes first, as Evidently's metrics and tests (:mod:`drift.evidently_metrics`); ``extra`` names presets
+    and metrics of Evidently's to be shown behind its drift preset. The JSON has ``verdict`` (ours, or null),
+    ``left_out`` and ``evidently``. Columns are those of ``reference``, of numbers or text as in
+    :class:`drift.monitor.Reference`; categories beyond the :data:`MOST_CATEGORIES` most frequent are counted together.
 
     Raises:
-        ValueError: a frame has no rows, or no column is left to report.
+        ValueError: a frame has no rows, no column is left to report, or Evidently has no such preset or metric.
         KeyError: ``current`` lacks a column of ``reference``.
 
     """
@@ -63,24 +70,34 @@ def write(
         raise ValueError(f"no column has values on both sides: {list(left_out)} are left out")
     directory.mkdir(parents=True, exist_ok=True)
     html, data = directory / f"{name}.html", directory / f"{name}.json"
-    evidently = _run(before, now, numeric, html)
+    evidently = _run(before, now, numeric, html, verdict, extra)
     content = {"verdict": verdict.as_dict() if verdict else None, "left_out": left_out, "evidently": evidently}
     data.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     return Report(html=html, json=data, drifted_share=_drifted_share(evidently), left_out=left_out)
 
 
-def _run(before: pd.DataFrame, now: pd.DataFrame, numeric: list[str], html: Path) -> dict[str, Any]:
+def _run(
+    before: pd.DataFrame,
+    now: pd.DataFrame,
+    numeric: list[str],
+    html: Path,
+    verdict: DriftVerdict | None,
+    extra: Sequence[str],
+) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations and 0/0 of Evidently and its plotting are not ours to mend
         from evidently import DataDefinition, Dataset
         from evidently import Report as EvidentlyReport
         from evidently.presets import DataDriftPreset
 
+        from drift.evidently_metrics import metrics, named
+
         definition = DataDefinition(
             numerical_columns=numeric, categorical_columns=[c for c in before.columns if c not in numeric]
         )
         sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before)]
-        snapshot = EvidentlyReport([DataDriftPreset()]).run(current_data=sides[0], reference_data=sides[1])
+        shown = [*(metrics(verdict) if verdict else ()), DataDriftPreset(), *(named(e) for e in extra)]
+        snapshot = EvidentlyReport(shown).run(current_data=sides[0], reference_data=sides[1])
         snapshot.save_html(str(html))
         content: dict[str, Any] = json.loads(snapshot.json(), parse_constant=lambda _: None)  # null for NaN
     return content

@@ -16,6 +16,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from infra.dlq import app as dlq_app
+from infra.gate import app as gate_app
 from infra.reviews import app as review_app
 from infra.teacher import app as teacher_app
 from pipelines.cli import app as pipeline_app
@@ -36,6 +37,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(gate_app, name="gate")
 
 BUILT_IN = Path(__file__).with_name("workloads")
 """Specs that ship with Cohobate: they are found here by name."""

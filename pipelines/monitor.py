@@ -19,13 +19,13 @@ from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
+from components.evaluate.check import fitted
 from components.label.decode import decoder
 from components.label.policies import least_chance, representative
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, TopicPartition
 from components.student.runtime import Student
-from drift.calibration import least_resamples
 from drift.monitor import DriftVerdict, Reference
 
 log = logging.getLogger(__name__)
@@ -110,14 +110,12 @@ class Monitor:
         if not rows:
             return {}
         columns, watch = _columns(rows), self.spec.monitor
-        alpha = watch.alpha / len(KINDS)
         return {
-            kind: Reference.fit(
+            kind: fitted(
                 {n: c for n, c in columns.items() if (n in ENTROPY_COLUMNS) == (kind == "entropy")},
+                watch,
                 window=watch.window,
-                alpha=alpha,
-                min_effect=watch.min_effect,
-                resamples=max(watch.resamples, least_resamples(alpha)),
+                alpha=watch.alpha / len(KINDS),
                 seed=self.spec.seed,
             )
             for kind in KINDS

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
+from drift.detectors import checked
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -119,7 +120,12 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holdouts, where they are enough).
 
     ``alpha`` is the false-alarm rate of one look at one window over all columns together; ``min_effect`` is the
-    smallest effect called drift, in each detector's own unit (Kolmogorov-Smirnov and Jensen-Shannon distance: 0 to 1).
+    smallest effect called drift, as a Kolmogorov-Smirnov distance (for categories, Jensen-Shannon): 0 to 1. Detectors
+    of other units translate it. ``detectors`` names those of a column, or of a kind (``numeric``, ``categorical``,
+    ``vectors``, or ``(together)`` for the numeric columns as one), instead of the defaults; ``block`` is how many
+    neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
+    columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
+    they measure and do not decide.
     """
 
     window: Count = 150
@@ -127,6 +133,10 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
     min_effect: Share = 0.1
     resamples: Count = 400
+    detectors: dict[str, tuple[str, ...]] = {}
+    block: Count | Literal["auto"] = "auto"
+    joint: bool = True
+    evidently: tuple[Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ()
 
 
 class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -369,6 +379,10 @@ def load_spec(path: str | Path) -> Spec:
     weights = [step.weight for step in spec.rollout.steps]
     if weights != sorted(set(weights)) or weights[-1] >= 1.0:
         raise ConfigError("rollout.steps", weights, "weights must rise and end below 1 (1 is the promotion itself)")
+    try:
+        checked(spec.monitor.detectors)
+    except ValueError as error:
+        raise ConfigError("monitor.detectors", spec.monitor.detectors, str(error)) from error
     return msgspec.structs.replace(spec, source=str(path.resolve()))
 
 

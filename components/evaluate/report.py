@@ -9,11 +9,12 @@ from pathlib import Path
 from components.contracts.spec import Spec, build
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
+from components.evaluate.check import fitted
 from components.label.decode import decoder
 from components.snapshot.table import representatives
 from components.snapshot.window import read
 from drift.evidently_report import write
-from drift.monitor import DriftVerdict, Reference
+from drift.monitor import DriftVerdict
 
 Columns = dict[str, list[float | str | None]]
 
@@ -39,17 +40,11 @@ def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple
     reference, current = columns(spec, older), columns(spec, windows[-1:])
     if not reference or not current or not (rows := len(current["teacher_entropy"])):
         return "", "", None
-    monitor = spec.monitor
-    verdict = Reference.fit(
-        reference,
-        window=rows,
-        alpha=monitor.alpha,
-        min_effect=monitor.min_effect,
-        resamples=monitor.resamples,
-        seed=spec.seed,
-    ).assess(current)
+    verdict = fitted(reference, spec.monitor, window=rows, seed=spec.seed).assess(current)
     with tempfile.TemporaryDirectory() as scratch:
-        report = write(pd.DataFrame(reference), pd.DataFrame(current), Path(scratch), "drift", verdict)
+        report = write(
+            pd.DataFrame(reference), pd.DataFrame(current), Path(scratch), "drift", verdict, spec.monitor.evidently
+        )
         html, data = report.html.read_bytes(), report.json.read_bytes()
     put_bytes(f"{folder}/drift.html", html)
     put_bytes(f"{folder}/drift.json", data)

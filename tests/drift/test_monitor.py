@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from drift.monitor import LEAST_ROWS, MOST_ROWS, Column, DriftVerdict, Reference
+from drift.detectors import DEFAULTS, DETECTORS
+from drift.monitor import LEAST_ROWS, MOST_ROWS, TOGETHER, Column, DriftVerdict, Reference
 
 Rows = dict[str, Column]
 
@@ -86,10 +87,10 @@ def test_a_shift_of_one_deviation_in_one_of_eight_columns_is_found(seed: int) ->
     verdict = fit(mixed(chance, 300)).assess(mixed(chance, 150, shift=1.0))
     assert (verdict.outcome, verdict.drifted) == ("drift", ("n0",))
     found = verdict.findings[0]
-    assert found.detector == "kolmogorov_smirnov"
-    assert found.p_value <= 0.01 < min(f.p_value for f in verdict.findings[1:])
+    assert found.detector in DEFAULTS["numeric"]
+    assert found.p_value <= 0.01 < min(f.p_value for f in verdict.findings[1:] if f.column != TOGETHER)
     assert found.statistic > found.threshold > 0.1
-    assert "n0: kolmogorov_smirnov 0." in verdict.reason
+    assert f"n0: {found.detector} " in verdict.reason
 
 
 @pytest.mark.parametrize("new", ["new", None])
@@ -100,7 +101,9 @@ def test_thirty_percent_of_a_new_category_or_of_missing_values_are_found(new: st
     now["n4"] = [None if u < 0.3 else v for u, v in zip(chance.random(150), now["n4"], strict=True)]
     verdict = fit(before).assess(now)
     assert set(verdict.drifted) == {"c1", "n4"}
-    assert {f.column: f.detector for f in verdict.findings}["c1"] == "jensen_shannon"
+    detectors = {f.column: f.detector for f in verdict.findings}
+    assert detectors["c1"] in DEFAULTS["categorical"]
+    assert detectors["n4"] == "missing_share"
 
 
 def test_the_index_of_the_first_alarm_on_a_seeded_stream() -> None:
@@ -120,7 +123,9 @@ def test_a_significant_difference_below_the_minimum_effect_is_no_drift() -> None
     chance = np.random.default_rng(0)
     before, now = {"x": chance.normal(size=4_000).tolist()}, {"x": chance.normal(0.15, 1.0, size=4_000).tolist()}
     small = fit(before, 4_000, min_effect=0.1).assess(now)
-    assert (small.outcome, small.findings[0].p_value <= 0.01, small.findings[0].threshold) == ("none", True, 0.1)
+    (found,) = small.findings
+    least = DETECTORS[found.detector].least(0.1)
+    assert (small.outcome, found.p_value <= 0.01, found.threshold) == ("none", True, least)
     assert small.reason == "no column of 1 is beyond its threshold"
     assert fit(before, 4_000, min_effect=0.02).assess(now).outcome == "drift"
 
@@ -203,8 +208,8 @@ VALUE = st.one_of(st.none(), st.floats(width=32), st.text(max_size=3))
 def test_any_columns_get_a_verdict_that_agrees_with_its_findings(before: Column, now: Column) -> None:
     verdict: DriftVerdict = fit({"x": before}, 30, alpha=0.1, resamples=19).assess({"x": now})
     (found,) = verdict.findings
-    assert found.drifted == (found.p_value <= 0.1 and found.statistic >= 0.1)
+    assert found.drifted == (found.p_value <= 0.1 and found.statistic >= DETECTORS[found.detector].least(0.1))
     assert found.drifted == (verdict.outcome == "drift") == ("x" in verdict.drifted)
-    assert 0.0 <= found.statistic <= 1.0
+    assert 0.0 <= found.statistic <= DETECTORS[found.detector].upper
     if found.drifted:
         assert found.statistic >= found.threshold - 1e-9

@@ -1,0 +1,191 @@
+"""Sketches of columns: histograms over bins that are fitted once on a reference, and that add up.
+
+A sketch takes rows in batches and in one pass, its memory depends on the columns alone, and sketches of partitions
+merge by addition: the result is the same in whatever order. Distances of distribution functions are exact at the edges
+of the bins and off by the share of one bin at most (1/256) in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drift import columns as column_types
+from drift.columns import Column
+from drift.detectors.contract import Counts, Gaps
+
+BINS = 256
+MOST_CATEGORIES = 1_000
+"""Categories that are counted by name, the most frequent of the reference; the others and unseen ones count as one."""
+
+FITTED_ROWS = 100_000
+"""Rows of the reference, evenly spaced, that the edges of the bins are taken from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The bins of every column: rising upper edges of a numeric one, or the named categories."""
+
+    edges: Mapping[str, npt.NDArray[np.float64]]
+    scales: Mapping[str, float]
+    names: Mapping[str, Mapping[str | None, int]]
+    digest: str
+
+    @classmethod
+    def fit(cls, reference: Mapping[str, Column]) -> Grid:
+        """Take quantiles of numbers, all distinct values where they are few, and the frequent categories.
+
+        Raises:
+            ValueError: a column holds vectors, which have no histogram.
+
+        """
+        edges, scales, names = {}, {}, {}
+        for name, column in reference.items():
+            values = _one_dimensional(name, column)
+            if column_types.is_numeric(values):
+                edges[name], scales[name] = _edges(column_types.floats(values))
+            else:
+                counts = _counted(values)
+                frequent = sorted(counts, key=lambda c: (-counts[c], str(c)))[:MOST_CATEGORIES]
+                names[name] = {c: i for i, c in enumerate(frequent)}
+        content = repr(
+            [(n, e.tobytes()) for n, e in edges.items()] + [(n, sorted(map(str, k))) for n, k in names.items()]
+        )
+        return cls(edges=edges, scales=scales, names=names, digest=hashlib.sha256(content.encode()).hexdigest())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return (*self.edges, *self.names)
+
+
+def _one_dimensional(name: str, column: Column) -> Any:
+    values = column if isinstance(column, list | tuple) else column_types.arrayed(column)
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise ValueError(f"column {name!r} holds vectors: a sketch takes numbers and categories")
+    return values
+
+
+def _edges(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    some = values[:: max(1, len(values) // FITTED_ROWS)]
+    some = some[np.isfinite(some)]
+    if not len(some):
+        return np.zeros(1), 1.0
+    distinct = np.unique(some)
+    if len(distinct) > BINS - 1:
+        distinct = np.unique(np.quantile(some, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    return distinct, float(some.std()) or 1.0
+
+
+def _counted(values: Any) -> dict[str | None, int]:
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+        found, counts = np.unique(values, return_counts=True)
+        return dict(zip(map(str, found), map(int, counts), strict=True))
+    out: dict[str | None, int] = {}
+    for value in column_types.categories(values):
+        out[value] = out.get(value, 0) + 1
+    return out
+
+
+@dataclass
+class Sketch:
+    """Counts of the rows so far, in the bins of ``grid``."""
+
+    grid: Grid
+    rows: int = 0
+    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Numeric: ``len(edges) + 1`` bins and the missing values; categorical: the named ones and all others."""
+
+    def __post_init__(self) -> None:
+        for name, edges in self.grid.edges.items():
+            self.counts.setdefault(name, np.zeros(len(edges) + 2, dtype=np.int64))
+        for name, named in self.grid.names.items():
+            self.counts.setdefault(name, np.zeros(len(named) + 1, dtype=np.int64))
+
+    def add(self, batch: Any) -> Sketch:
+        """Count a batch: a mapping of columns, a pandas frame, or an arrow record batch or table. Returns itself.
+
+        Raises:
+            ValueError: a column of the grid is missing, or lengths differ; nothing is then counted.
+
+        """
+        found = {name: _one_dimensional(name, _of(batch, name)) for name in self.grid.columns}
+        if len({len(c) for c in found.values()}) > 1:
+            raise ValueError("a batch needs columns of one length")
+        new = {name: self._count(name, values) for name, values in found.items()}
+        for name, counts in new.items():
+            self.counts[name] += counts
+        self.rows += len(next(iter(found.values())))
+        return self
+
+    def _count(self, name: str, values: Any) -> npt.NDArray[np.int64]:
+        size = len(self.counts[name])
+        if name in self.grid.edges:
+            if not column_types.is_numeric(values):
+                raise ValueError(f"column {name!r} was numeric in the reference and has text now")
+            return _histogram(column_types.floats(values), self.grid.edges[name])
+        counts, named = np.zeros(size, dtype=np.int64), self.grid.names[name]
+        for category, count in _counted(values).items():
+            counts[named.get(category, size - 1)] += count
+        return counts
+
+    def merge(self, other: Sketch) -> Sketch:
+        """The sketch of both sketches' rows.
+
+        Raises:
+            ValueError: they were not made over the same bins.
+
+        """
+        if self.grid.digest != other.grid.digest:
+            raise ValueError("sketches over different bins do not add up: fit one grid and sketch all partitions on it")
+        counts = {name: self.counts[name] + other.counts[name] for name in self.grid.columns}
+        return Sketch(grid=self.grid, rows=self.rows + other.rows, counts=counts)
+
+    def gaps(self, name: str, window: Sketch) -> Gaps:
+        """Both sides' distribution functions of a numeric column, this sketch being the reference."""
+        before, now = self.counts[name][:-1], window.counts[name][:-1]
+        pooled = np.cumsum(before + now) / max(1, (before + now).sum())
+        return Gaps(
+            points=np.append(self.grid.edges[name], np.inf),
+            reference=_function(before, pooled),
+            window=_function(now, pooled),
+            pooled=pooled,
+            missing_reference=self.counts[name][-1:] / max(1, self.rows),
+            missing_window=window.counts[name][-1:] / max(1, window.rows),
+            share=np.array([now.sum() / max(1, (before + now).sum())]),
+            scale=self.grid.scales[name],
+        )
+
+    def mix(self, name: str, window: Sketch) -> Counts:
+        """Both sides' counts of a categorical column, without categories that neither has."""
+        before, now = self.counts[name], window.counts[name]
+        there = before + now > 0
+        return Counts(
+            reference=before[there].astype(np.float64)[np.newaxis], window=now[there].astype(np.float64)[np.newaxis]
+        )
+
+
+def _of(batch: Any, name: str) -> Column:
+    try:
+        column: Column = batch[name]
+    except KeyError:
+        raise ValueError(f"the batch lacks column {name!r}") from None
+    return column
+
+
+def _function(counts: npt.NDArray[np.int64], pooled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    total = counts.sum()
+    return (np.cumsum(counts) / total if total else pooled)[np.newaxis]
+
+
+def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 2).astype(np.int64)
+    missing = int(np.count_nonzero(values != values))  # NaN sorts behind all edges, into the last bin
+    counts[len(edges)] -= missing
+    counts[-1] = missing
+    return counts
