@@ -214,9 +214,9 @@ def test_counts_are_exact_over_restarts_anywhere(platform):
     assert platform.sent == 42
     assert platform.state["requests"] == 42
     assert sum(s["candidate"] for s in platform.state["steps"]) >= 20
-    assert platform.state["guards"]["champion"]["n"] == platform.state["guards"]["paired"]["n"] + sum(
-        s["requests"] - s["candidate"] for s in platform.state["steps"]
-    )
+    served = platform.state["requests"] - platform.state["candidate_requests"]
+    assert platform.state["guards"]["champion"]["n"] == served
+    assert platform.state["guards"]["candidate"]["n"] == sum(s["candidate"] for s in platform.state["steps"])
 
 
 def test_audits_wait_for_their_labels_over_a_restart(platform, signs):
@@ -268,7 +268,7 @@ class PulledError(RuntimeError):
     ("verb", "at"),
     [
         *[("rollback", at) for at in ("await_applied", "drop_alias", "record", "finish_order")],
-        *[("promote", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
+        *[("promote-full", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
     ],
 )
 def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
@@ -290,16 +290,16 @@ def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platfor
     platform.tick()
     order = platform.store.get_order(key)
     assert order.ok, order.outcome
-    champion = "2" if verb == "promote" else "1"
+    champion = "2" if verb == "promote-full" else "1"
     assert (platform.intent.champion.version, platform.intent.candidate) == (champion, None)
     assert platform.registry.aliases["champion"] == champion and "candidate" not in platform.registry.aliases
-    assert actions(platform).count(f"rollout {verb}") == 1
+    assert actions(platform).count(f"rollout {verb.removesuffix('-full')}") == 1
     assert platform.active() is None
 
 
 def test_rollback_after_promotion_and_back_again(platform):
     begun(platform)
-    assert platform.order("promote").ok
+    assert platform.order("promote-full").ok
     done = platform.order("rollback", to="previous")
     assert done.ok and "version 1 is champion again" in done.outcome
     assert (platform.intent.champion.version, platform.intent.previous.version) == ("1", "2")
@@ -311,7 +311,7 @@ def test_rollback_after_promotion_and_back_again(platform):
 @pytest.mark.parametrize("at", ["await_applied", "set_alias", "record", "finish_order"])
 def test_a_rollback_that_is_delivered_twice_goes_back_once(platform, at, monkeypatch):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     held = {
         "await_applied": platform.controller.replicas, "set_alias": platform.registry, "record": platform.controller,
         "finish_order": platform.store,
@@ -364,7 +364,7 @@ def test_one_rollout_at_a_time(platform):
 
 def test_a_rollback_under_way_takes_the_candidate_and_then_the_named_version(platform):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     platform.model("3")
     assert platform.order("start", version="3").ok
     done = platform.order("rollback", to="1")
@@ -381,7 +381,7 @@ def test_a_replica_that_cannot_load_the_candidate_ends_the_rollout(platform):
 
 def test_a_replica_that_does_not_confirm_makes_a_rollback_fail_aloud(platform, monkeypatch):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     monkeypatch.setattr("serving.replicas.ACK_SECONDS", 0.05)
     platform.store.acknowledge(W, "stuck", 1, {})
     wait = platform.controller.replicas.await_applied
