@@ -26,7 +26,7 @@ within a factor of 1.7 of the true excess grows at 0.8 of the best speed or more
 SURE = 0.95
 """Bets stay below this part of what could be lost at once, so that no capital is ever lost for good."""
 
-AT_ONCE = 0.5
+AT_ONCE = 0.7
 """Part of the capital that bets from the first observation on; the rest begins later, for what turns bad late."""
 
 HALF_LIFE = 100.0
@@ -102,7 +102,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison"):
     >>> for _ in range(12):
     ...     test = test.paired(champion=0.0, candidate=1.0)
     >>> round(test.e_value)
-    403
+    561
     """
 
     margin: float

@@ -26,9 +26,9 @@ from serving.rollout.evidence import Answered, Audited, Reply
 
 BUDGET = {
     "errors": 4.0,
-    "slow": 2.0,
-    "slower": 1.5,
-    "tail": 1.5,
+    "slow": 1.5,
+    "slower": 3.0,
+    "tail": 1.0,
     "disagreement": 4.0,
     "truth": 2.0,
     "agreement": 2.0,
