@@ -44,7 +44,8 @@ Capitals = tuple[float, ...]
 
 def waiting(n: float) -> float:
     """The capital that has not begun to bet after ``n`` answers of the candidate."""
-    return (1.0 - AT_ONCE) / (1.0 + n / HALF_LIFE) ** 0.5
+    left: float = (1.0 - AT_ONCE) / (1.0 + n / HALF_LIFE) ** 0.5
+    return left
 
 
 class Wager(msgspec.Struct, frozen=True, kw_only=True):

@@ -143,16 +143,20 @@ Outcome = tuple[str, float | None, float | None]
 def _outcomes(seen: Answered, policy: RolloutPolicy, marks: Marks) -> list[Outcome]:
     """For each test the champion's and the candidate's outcome, 1 at worst; None of a student that was not asked."""
     champion, candidate = seen.champion, seen.candidate
+
+    def slow(reply: Reply) -> float:
+        return _above(reply, policy.slow_ms)
+
     found: list[Outcome] = [
-        ("errors", champion and _failed(champion), candidate and _failed(candidate)),
-        ("slow", champion and _above(champion, policy.slow_ms), candidate and _above(candidate, policy.slow_ms)),
+        ("errors", _of(champion, _failed), _of(candidate, _failed)),
+        ("slow", _of(champion, slow), _of(candidate, slow)),
     ]
     if policy.max_slowdown is not None:
         found += _latencies(seen, policy.max_slowdown, marks)
     if policy.max_confidence_shift is not None:
-        found += _shifts(("more_sure", "less_sure"), *((r and r.confidence) for r in (champion, candidate)))
+        found += _shifts(("more_sure", "less_sure"), _confidence(champion), _confidence(candidate))
     if policy.max_entropy_shift is not None:
-        found += _shifts(("less_entropy", "more_entropy"), *(_order(r) for r in (champion, candidate)))
+        found += _shifts(("less_entropy", "more_entropy"), _order(champion), _order(candidate))
     return found
 
 
@@ -161,7 +165,7 @@ def _latencies(seen: Answered, allowed: float, marks: Marks) -> list[Outcome]:
 
     A quantile that was taken before is a mark like any other, so that above it the arms are compared as for errors.
     """
-    theirs = seen.champion and seen.champion.latency_ms
+    theirs = None if seen.champion is None else seen.champion.latency_ms
     own = None if seen.candidate is None else seen.candidate.latency_ms / allowed
     found: list[Outcome] = []
     if seen.paired and theirs is not None and own is not None:
@@ -178,6 +182,14 @@ def _shifts(names: tuple[str, str], champion: float | None, candidate: float | N
     both = [None if s is None else min(max(s, 0.0), 1.0) for s in (champion, candidate)]
     less = [None if s is None else 1.0 - s for s in both]
     return [(names[0], both[0], both[1]), (names[1], less[0], less[1])]
+
+
+def _of(reply: Reply | None, measure: Callable[[Reply], float]) -> float | None:
+    return None if reply is None else measure(reply)
+
+
+def _confidence(reply: Reply | None) -> float | None:
+    return None if reply is None else reply.confidence
 
 
 def _order(reply: Reply | None) -> float | None:

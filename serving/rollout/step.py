@@ -68,7 +68,8 @@ def step(state: RolloutState, evidence: Sequence[Observation], now: float) -> De
     """Take in evidence and decide. A rollout that has ended stays as it is."""
     if state.ended:
         return state, ()
-    objection, actions = None, ()
+    objection: str | None = None
+    actions: tuple[Action, ...] = ()
     for observation in evidence:
         state = _seen(state, observation, counts=objection is None)
         if objection is None and (objection := _objection(state, observation)) is not None:
