@@ -85,7 +85,8 @@ class Gateway:
     def _answer(self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float) -> None:
         """Ask who is chosen, fill in the answer, and hand over the telemetry.
 
-        A candidate that fails is answered for by the champion, and its failure is recorded as a shadow's.
+        A candidate that fails is answered for by the champion, and its failure is recorded as a shadow's. A champion's
+        failure is recorded too: a rollout has to know what hits both.
         """
         served, arm, beside = choice.served, choice.arm, None
         told, soft = self._ask(served, arm, decoded)
@@ -93,6 +94,7 @@ class Gateway:
             beside, served, arm = told, choice.fallback, "champion"
             told, soft = self._ask(served, arm, decoded)
         if soft is None:
+            self._publish(answer, entry, choice, told, beside, decoded, now)
             raise RecordError("student_failed", told.error or "the student failed")
         self.slots.sample = entry.payload
         self.metrics.requests.labels(self.spec.name, arm, served.ref.version).inc()
@@ -107,6 +109,19 @@ class Gateway:
             answer.defer = True
             answer.defer_reason = f"confidence {soft.confidence:.3f} is below {self.spec.serve.defer_below:g}"
             self.metrics.deferred.labels(self.spec.name).inc()
+        self._publish(answer, entry, choice, told, beside, decoded, now)
+
+    def _publish(
+        self,
+        answer: Answered,
+        entry: Input,
+        choice: Choice,
+        told: Answer,
+        beside: Answer | None,
+        decoded: object,
+        now: float,
+    ) -> None:
+        """Hand over the telemetry of one request, answered or failed; a shadow is asked later, off the answer's way."""
         prediction = Prediction(
             workload=self.spec.name,
             request_id=answer.request_id,

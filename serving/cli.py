@@ -11,7 +11,6 @@ import typer
 from sqlalchemy import select
 
 from components.contracts.settings import Settings
-from components.contracts.spec import RolloutPolicy, load_spec
 from components.control.store import ControlStore
 from components.control.tables import OrderRow
 
@@ -20,6 +19,9 @@ app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
+Revision = Annotated[
+    int | None, typer.Option(help="Refuse the order if the rollout has decided anything since this revision.")
+]
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key again orders nothing new.")]
 
 
@@ -32,13 +34,13 @@ def show(value: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(value, indent=2))
         return
-    for row in value if isinstance(value, list) else [value]:
+    for row in value if isinstance(value, list | tuple) else [value]:
         typer.echo("  ".join(f"{k}={v}" for k, v in row.items()))
 
 
 def _summary(state: dict[str, Any]) -> dict[str, Any]:
     names = ("id", "phase", "step", "forced", "requests", "candidate_requests", "reason")
-    return {"candidate": state["candidate"]["version"]} | {n: state[n] for n in names}
+    return {"candidate": state["candidate"]["version"], "revision": state["actions"]} | {n: state[n] for n in names}
 
 
 @app.command("list")
@@ -87,28 +89,61 @@ def start(
     place("start", workload, reason, key, as_json, args)
 
 
+def _seen(revision: int | None) -> dict[str, Any]:
+    return {} if revision is None else {"revision": revision}
+
+
 @app.command()
-def pause(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def pause(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """Hold the rollout at its present weight; the guards go on."""
-    place("pause", workload, reason, key, as_json, {})
+    place("pause", workload, reason, key, as_json, _seen(revision))
 
 
 @app.command()
-def resume(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def resume(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """Go on from where it was paused."""
-    place("resume", workload, reason, key, as_json, {})
+    place("resume", workload, reason, key, as_json, _seen(revision))
 
 
 @app.command()
-def promote(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
-    """Make the candidate champion now."""
-    place("promote", workload, reason, key, as_json, {})
+def promote(
+    reason: Reason,
+    full: Annotated[bool, typer.Option("--full", help="Make the candidate champion now, past all steps.")] = False,
+    workload: Workload = "files",
+    key: Key = "",
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Take the next step now."""
+    place("promote-full" if full else "promote", workload, reason, key, as_json, _seen(revision))
 
 
 @app.command()
-def abort(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def abort(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """End the rollout; the champion serves alone."""
-    place("abort", workload, reason, key, as_json, {})
+    place("abort", workload, reason, key, as_json, _seen(revision))
+
+
+@app.command()
+def retry(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
+    """Begin an aborted or rolled back rollout anew, at its first step."""
+    place("retry", workload, reason, key, as_json, _seen(revision))
+
+
+@app.command()
+def undo(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
+    """Take the last change back: a step, an abort, or a promotion."""
+    place("undo", workload, reason, key, as_json, _seen(revision))
 
 
 @app.command()
@@ -125,15 +160,25 @@ def rollback(
 
 @app.command()
 def replay(
-    journal: Annotated[Path, typer.Argument(help="A rollout's journal (JSON lines).", exists=True)],
-    spec: Annotated[str | None, typer.Option(help="Spec whose rollout policy is tried on this evidence.")] = None,
+    evidence: Annotated[Path, typer.Argument(help="A rollout's journal, or evidence (JSON lines).", exists=True)],
+    policy: Annotated[
+        Path | None, typer.Option(help="Rollout policy (YAML: its fields, or a spec) to try on it.", exists=True)
+    ] = None,
+    audit_share: Annotated[
+        float, typer.Option(help="Share of evidence that has to be audited.", min=0.0, max=1.0)
+    ] = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Recompute a rollout's decisions from its journal, under its own policy or another."""
+    """Recompute a rollout's decisions from its journal or from evidence, under its own policy or another.
+
+    Prints each decision with its reason and ``request``, the number of requests that had been seen.
+    """
+    from serving.rollout.replay import policy_of
     from serving.rollout.replay import replay as recompute
 
-    policy: RolloutPolicy | None = load_spec(spec).rollout if spec else None
-    done: dict[str, Any] = msgspec.to_builtins(recompute(journal.read_bytes().splitlines(), policy))
+    tried = policy_of(policy.read_bytes(), str(policy)) if policy else None
+    lines = evidence.read_bytes().splitlines()
+    done: dict[str, Any] = msgspec.to_builtins(recompute(lines, tried, audit_share))
     if as_json:
         show(done, True)
         return

@@ -19,6 +19,7 @@ from components.contracts.errors import CohobateError, NotFoundError
 from components.contracts.spec import Spec
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
+from components.control.tables import RolloutRow
 from components.ledger.ledger import append, entries
 from components.registry.registry import Registry
 from components.stream.contract import Broker
@@ -127,6 +128,12 @@ class Controller:
         self.settle()
         return state
 
+    def reopen(self, state: RolloutState, revision: int) -> RolloutState:
+        """Take up a rollout that had ended; its evidence goes on at the present end of the predictions."""
+        self._journal, self._revision = Journal(self._folder, state.id, state.reading.journal), revision
+        reading = msgspec.structs.replace(self.reader.begin(), journal=state.reading.journal)
+        return msgspec.structs.replace(state, reading=reading)
+
     def keep(self, state: RolloutState, line: Line) -> None:
         """Make a decision durable: its line in the journal, then the state that knows of the line."""
         if self._journal is None:
@@ -151,7 +158,7 @@ class Controller:
     def settle(self) -> None:
         """Carry out what was decided, oldest first; a rollout that has nothing left is put aside.
 
-        1. Write the intent, the candidate's lease with it.
+        1. Write the intent, the candidate's lease with it; an alarm is raised instead.
         2. Wait until every live replica has acknowledged it.
         3. Note how long that took.
         4. Set the registry's aliases.
@@ -161,6 +168,8 @@ class Controller:
         while self.state is not None and self.state.outbox:
             action, state = self.state.outbox[0], self.state
             # Step 1
+            if action.kind == "alarm":
+                self._alarm(state, action)
             revision = self._route(state)
             # Step 2
             lease = None if state.ended else state.policy.lease_seconds
@@ -182,9 +191,23 @@ class Controller:
     def _route(self, state: RolloutState) -> int:
         return self.replicas.change(lambda intent: desired(state, intent, self.clock()))
 
+    def _alarm(self, state: RolloutState, action: Action) -> None:
+        """Raise an alarm, once."""
+        key = f"{state.id}/{action.number}"
+        if not any(a.detail.get("key") == key for a in self.store.alarms(self.spec.name, since=action.at)):
+            detail = {"rollout": state.id, "reason": action.reason, "key": key}
+            self.store.raise_alarm(self.spec.name, "sample_ratio", action.request, detail)
+
     def _alias(self, state: RolloutState, action: Action) -> None:
-        if action.kind == "route":
+        if action.kind == "alarm":
             return
+        if action.kind == "route":
+            if action.verb in ("retry", "undo") and self.registry.get(self.spec.name, "candidate") is None:
+                self.registry.set_alias(self.spec.name, "candidate", state.candidate.version)
+            return
+        if action.kind == "restore":
+            self.registry.set_alias(self.spec.name, "champion", state.champion.version)
+            self.registry.set_alias(self.spec.name, "previous", state.candidate.version)
         if action.kind == "promote":
             self.registry.set_alias(self.spec.name, "previous", state.champion.version)
             self.registry.set_alias(self.spec.name, "champion", state.candidate.version)
@@ -208,9 +231,9 @@ class Controller:
             "candidate_requests": state.candidate_requests,
             "unconfirmed": list(waiting),
         }
-        if action.kind != "route" and self._journal is not None and self._journal.path.exists():
+        if action.kind not in ("route", "alarm") and self._journal is not None and self._journal.path.exists():
             detail |= {"journal": str(self._journal.path), "journal_sha256": self._journal.digest()}
-        if action.kind == "take_back":
+        if action.kind in ("take_back", "restore"):
             detail["rollback_seconds"] = state.rollback_seconds
         self.record(action.actor, f"rollout {action.verb}", detail, key=f"{state.id}/{action.number}")
 
@@ -218,6 +241,11 @@ class Controller:
         """Append to the ledger, unless an entry of this workload with the same ``key`` is there."""
         if not any(e.detail.get("key") == key for e in entries(self.store, self.spec.name)):
             append(self.store, self.spec.name, actor, action, {**detail, "key": key})
+
+    def last(self) -> RolloutRow | None:
+        """The last rollout of the workload, under way or not."""
+        rows = self.store.rollouts(self.spec.name)
+        return rows[-1] if rows else None
 
     def started(self, rollout_id: str) -> bool:
         """Whether a rollout with this id was ever begun."""

@@ -1,6 +1,8 @@
 """What people, pipelines and the registry ask of a controller: starts, verbs on a rollout, and rollbacks.
 
 An order may be delivered twice (a controller died before it could note the outcome); the second time changes nothing.
+It may name the ``revision`` of the rollout that whoever gave it had seen (:attr:`RolloutState.revision`, the number of
+decisions so far): when another decision came between, it is refused, so that nobody unknowingly undoes another's.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, NotFoundError, TransitionError, UnavailableError
+from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
 from components.control.tables import OrderRow
 from serving.replicas import Applied, ReplacedError
 from serving.rollout.replay import Begun, Ordered
-from serving.rollout.state import LEGAL, RolloutState, Verb
+from serving.rollout.state import RolloutState, Verb, from_dict
 from serving.rollout.step import CONTROLLER, command
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ class Orders:
         if order.verb == "rollback" and (self._controller.state is None or self._plan(order.id) is not None):
             return self._roll_back(order)
         if self._controller.state is None:
-            raise TransitionError(order.verb, "no rollout is under way", ("start", "rollback"))
+            return self._revive(order)
         return self._after(self._steer(self._controller.state, order), order)
 
     def _applied_before(self, order_id: str) -> dict[str, Any] | None:
@@ -78,15 +81,48 @@ class Orders:
     # Verbs on the rollout that is under way.
 
     def _steer(self, state: RolloutState, order: OrderRow) -> str:
-        """Apply a verb to the rollout, and carry it out."""
+        """Apply a verb to the rollout, and carry it out.
+
+        Raises:
+            StaleRevisionError: the order was given on an older state of the rollout.
+            TransitionError: its phase does not allow the verb.
+
+        """
         c, now = self._controller, self._controller.clock()
         if order.verb not in get_args(Verb):
-            raise TransitionError(order.verb, f"rollout {state.id} is {state.phase}", LEGAL.get(state.phase, ()))
+            raise TransitionError(order.verb, _phase({"id": state.id, "phase": state.phase}), state.legal)
         verb = cast(Verb, order.verb)
+        seen = order.args.get("revision")
+        if seen is not None and int(seen) != state.revision:
+            raise StaleRevisionError(f"rollout {state.id}", int(seen), state.revision)
         decided, _ = command(state, verb, now, order=order.id, actor=order.actor, reason=order.reason)
         c.keep(decided, Ordered(at=now, order=order.id, verb=verb, actor=order.actor, reason=order.reason))
         c.settle()
         return _phase({"id": decided.id, "phase": decided.phase})
+
+    def _revive(self, order: OrderRow) -> str:
+        """Apply ``retry`` or ``undo`` to the last rollout, which has ended.
+
+        Raises:
+            TransitionError: there is none, its end does not allow the verb, or the champion has changed since.
+
+        """
+        c, row = self._controller, self._controller.last()
+        if row is None:
+            raise TransitionError(order.verb, "no rollout is under way", ("start", "rollback"))
+        state = from_dict(row.state)
+        if order.verb not in state.legal:
+            why = f"no rollout is under way, and the last, {state.id}, is {state.phase.replace('_', ' ')}"
+            raise TransitionError(order.verb, why, ("start", "rollback", *state.legal))
+        serving = state.candidate if state.phase == "promoted" else state.champion
+        champion = c.replicas.intent().champion
+        if champion is None or champion.version != serving.version:
+            now_serves = "none" if champion is None else champion.version
+            why = f"version {now_serves} is champion, and rollout {state.id} left version {serving.version}"
+            raise TransitionError(order.verb, why, ("start", "rollback"))
+        if state.phase != "promoted":
+            c.trial(state.candidate, c.spec.source)
+        return self._steer(c.reopen(state, row.revision), order)
 
     def _after(self, outcome: str, order: OrderRow) -> str:
         """A ``rollback`` of a rollout that names a version goes on to make that one champion."""
@@ -217,7 +253,7 @@ class Orders:
     ) -> str:  # fmt: skip
         c = self._controller
         if c.state is not None:
-            raise TransitionError("start", f"rollout {c.state.id} is {c.state.phase}", LEGAL.get(c.state.phase, ()))
+            raise TransitionError("start", f"rollout {c.state.id} is {c.state.phase}", c.state.legal)
         verdict = c.registry.info(c.spec.name, model.version).verdict.get("decision")
         if verdict != "promote" and not forced:
             raise ArtifactError(model.uri, f"the gate's verdict on it is {verdict!r}; start it with force to override")

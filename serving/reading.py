@@ -18,6 +18,9 @@ from serving.rollout.state import Reading, RolloutState
 
 log = logging.getLogger(__name__)
 
+KEYS = 1_000_000
+"""Keys that are remembered as seen, for the sample ratio; beyond them (and after a restart) a key counts again."""
+
 TEACHINGS = 100_000
 """The teacher's labels that are kept for audits, by content: about 30 MB."""
 
@@ -41,6 +44,7 @@ class EvidenceReader:
         self.teachings = Teachings(TEACHINGS)
         self._labels = broker.consumer([spec.topic("labels")])
         self._predictions: Consumer | None = None
+        self._keys: set[int] = set()
 
     def learn(self) -> None:
         """Take in the labels that are new."""
@@ -64,6 +68,7 @@ class EvidenceReader:
 
     def end(self) -> None:
         """Put the predictions aside."""
+        self._keys.clear()
         if self._predictions is not None:
             self._predictions.close()
             self._predictions = None
@@ -100,10 +105,23 @@ class EvidenceReader:
             except RecordError as error:
                 log.warning("%s: a prediction is no evidence: %s", self.spec.name, error)
                 continue
-            answered, pending = observe(prediction, state.champion.version, state.candidate.version)
+            weight = state.weight_of(prediction.time)
+            repeat = bool(weight) and self._repeats(prediction.key)
+            answered, pending = observe(
+                prediction, state.champion.version, state.candidate.version, weight, repeat
+            )  # fmt: skip
             if answered is not None:
                 seen.append((answered, pending))
         return seen
+
+    def _repeats(self, key: str) -> bool:
+        """Whether a key had a request before while this rollout split the traffic."""
+        known = hash(key)
+        if known in self._keys:
+            return True
+        if len(self._keys) < KEYS:
+            self._keys.add(known)
+        return False
 
     @staticmethod
     def _positions(consumer: Consumer) -> dict[str, int]:

@@ -68,7 +68,8 @@ def _column(name: str, column: Any) -> Column:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _numbers(column.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6
+        seconds: Column = column.cast(pa.timestamp("us")).cast(pa.int64()).cast("float64").to_numpy() / 1e6
+        return seconds
     if (
         pa.types.is_floating(kind)
         or pa.types.is_integer(kind)
@@ -83,8 +84,9 @@ def _column(name: str, column: Any) -> Column:
     raise ConfigError("column", name, f"is of type {kind}: it must be numbers, times, text or lists of numbers")
 
 
-def _numbers(column: Any) -> Any:
-    return column.cast("float64").to_numpy()
+def _numbers(column: Any) -> Column:
+    values: Column = column.cast("float64").to_numpy()
+    return values
 
 
 def _vectors(name: str, rows: list[Any]) -> Column:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -21,21 +22,54 @@ SCALES = 2.0
 """A regression answer disagrees when it is further than this many of the teacher's standard deviations away."""
 
 
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one student made of one request. ``entropy`` in nats."""
+
+    ok: bool
+    latency_ms: float = 0.0
+    label: str | None = None
+    confidence: float | None = None
+    entropy: float | None = None
+
+
 class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", omit_defaults=True):
-    """One request answered by ``arm``; ``ok`` and ``latency_ms`` are the candidate's, where it was asked too."""
+    """One request answered by ``arm``, and what each student that was asked made of it.
+
+    ``weight``: the candidate's share of requests when it was answered, 0 in shadow; None where a change of it was on
+    its way, or where it is not known: such a request counts, but the arms are not compared by it. ``repeat``: its key
+    had a request before in this rollout, so that its arm was settled.
+    """
 
     id: str
     arm: Arm
-    ok: bool | None = None
-    latency_ms: float | None = None
+    weight: float | None = None
+    champion: Reply | None = None
+    candidate: Reply | None = None
+    repeat: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether both students were asked, whatever came of it: only in shadow."""
+        return self.weight == 0.0 and self.champion is not None and self.candidate is not None
+
+    @property
+    def given_to(self) -> Arm:
+        """The arm that the request was given to: the candidate also where the champion answered in its place."""
+        return "candidate" if self.candidate is not None and self.weight != 0.0 else self.arm
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True, tag="audited", omit_defaults=True):
-    """An audited answer and the teacher: whether each student that answered disagrees with it."""
+    """An audited answer: whether each student that answered disagrees with the teacher, or ``by`` the truth is wrong.
+
+    ``weight`` as for the answer; ``slice``: the part of the inputs that it belongs to.
+    """
 
     id: str
     champion: bool | None = None
     candidate: bool | None = None
+    weight: float | None = None
+    slice: str | None = None
+    by: Literal["teacher", "truth"] = "teacher"
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -55,6 +89,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str
     champion: str | None = None
     candidate: str | None = None
+    weight: float | None = None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -89,10 +124,13 @@ class Teachings:
         return told if told is not None and declared_of(told.teacher) == declared_of(teacher) else None
 
 
-def observe(prediction: Prediction, champion: str, candidate: str) -> tuple[Answered | None, Pending | None]:
+def observe(
+    prediction: Prediction, champion: str, candidate: str, weight: float | None, repeat: bool = False
+) -> tuple[Answered | None, Pending | None]:
     """The evidence in one prediction, for a rollout of version ``candidate`` against ``champion``.
 
-    None where other versions answered: a prediction from before the rollout says nothing about it.
+    ``weight`` and ``repeat`` as in :class:`Answered`. None where other versions answered: a prediction from before the
+    rollout says nothing about it.
     """
     served, shadow = prediction.answer, prediction.shadow
     if served.version != (candidate if served.arm == "candidate" else champion):
@@ -103,17 +141,30 @@ def observe(prediction: Prediction, champion: str, candidate: str) -> tuple[Answ
     answered = Answered(
         id=prediction.request_id,
         arm=served.arm,
-        ok=asked.ok if asked else None,
-        latency_ms=asked.latency_ms if asked else None,
+        weight=weight,
+        champion=_reply(served) if served.arm == "champion" else None,
+        candidate=_reply(asked) if asked is not None else None,
+        repeat=repeat,
     )
     labels = Pending(
         id=prediction.request_id,
         content=prediction.content,
-        champion=_label(served) if served.arm == "champion" else None,
+        champion=_label(served) if served.arm == "champion" and answered.given_to == "champion" else None,
         candidate=_label(asked),
+        weight=weight,
     )
     worth = prediction.audited and (labels.champion, labels.candidate) != (None, None)
     return answered, labels if worth else None
+
+
+def _reply(answer: Answer) -> Reply:
+    return Reply(
+        ok=answer.ok,
+        latency_ms=answer.latency_ms,
+        label=answer.label,
+        confidence=answer.confidence,
+        entropy=answer.entropy,
+    )
 
 
 def _label(answer: Answer | None) -> str | None:
@@ -130,7 +181,13 @@ def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tupl
             waiting.append(one)
         else:
             audits.append(
-                Audited(id=one.id, champion=_disagrees(one.champion, told), candidate=_disagrees(one.candidate, told))
+                Audited(
+                    id=one.id,
+                    champion=_disagrees(one.champion, told),
+                    candidate=_disagrees(one.candidate, told),
+                    weight=one.weight,
+                    slice=told.label if told.scale is None else None,
+                )
             )
     return audits, tuple(waiting[-PENDING:])
 

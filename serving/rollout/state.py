@@ -12,17 +12,27 @@ from serving.rollout.evidence import Pending
 from serving.rollout.guards import Guards
 
 Phase = Literal["shadow", "canary", "paused", "promoted", "rolled_back", "aborted"]
-Verb = Literal["pause", "resume", "promote", "abort", "rollback"]
+Verb = Literal["pause", "resume", "promote", "promote-full", "abort", "rollback", "retry", "undo"]
 
 ENDED = frozenset({"promoted", "rolled_back", "aborted"})
-"""Phases that a rollout does not leave."""
+"""Phases that a rollout leaves only by a person's order."""
 
 LEGAL: dict[str, tuple[Verb, ...]] = {
-    "shadow": ("pause", "promote", "abort", "rollback"),
-    "canary": ("pause", "promote", "abort", "rollback"),
-    "paused": ("resume", "promote", "abort", "rollback"),
+    "shadow": ("pause", "promote", "promote-full", "abort", "rollback"),
+    "canary": ("pause", "promote", "promote-full", "abort", "rollback", "undo"),
+    "paused": ("resume", "promote", "promote-full", "abort", "rollback", "undo"),
+    "promoted": ("undo",),
+    "rolled_back": ("retry",),
+    "aborted": ("retry", "undo"),
 }
-"""The verbs that each phase allows; after the end there is nothing left to order."""
+"""The verbs that each phase allows.
+
+``pause`` holds the weight while the guards go on, ``resume`` goes on. ``promote`` takes the next step now,
+``promote-full`` makes the candidate champion now. ``abort`` (a change of mind) and ``rollback`` (a fault) take it back.
+``retry`` begins anew with the first step and fresh guards. ``undo`` takes the last change back: in a canary the step
+before is taken again, after ``abort`` the step that was left, each paused for the person to look; after a promotion the
+former champion serves again. In a pause of the first step there is nothing to undo.
+"""
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,15 +55,18 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     """A decision to carry out; ``number`` counts a rollout's actions from 1, ``verb`` is the ledger's word for it.
 
-    ``route``: the intent follows the step; ``promote``: the candidate becomes champion; ``take_back``: it goes.
+    ``route``: the intent follows the step; ``promote``: the candidate becomes champion; ``take_back``: it goes;
+    ``restore``: the former champion serves again after a promotion; ``alarm``: a person is told, the routing stays.
+    ``request`` is the number of requests that the rollout had seen when it was decided.
     """
 
     number: int
-    kind: Literal["route", "promote", "take_back"]
+    kind: Literal["route", "promote", "take_back", "restore", "alarm"]
     verb: str
     at: float
     reason: str
     actor: str
+    request: int = 0
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +82,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
 
     ``step`` indexes ``policy.steps``; ``entered_at`` is when patience began to run; ``requests`` were answered by
     either arm, ``candidate_requests`` of them by the candidate; ``outbox`` is decided and not yet carried out;
-    ``orders`` are the ids of the orders that were applied.
+    ``orders`` are the ids of the orders that were applied; ``alarmed``: a sample-ratio mismatch was reported;
+    ``restored``: the candidate had been promoted, and that was undone.
     """
 
     id: str
@@ -94,7 +108,23 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     actions: int = 0
     outbox: tuple[Action, ...] = ()
     orders: tuple[str, ...] = ()
+    alarmed: bool = False
+    restored: bool = False
     reading: Reading = Reading()
+
+    @property
+    def revision(self) -> int:
+        """Decisions so far: who orders on what they saw names it, and is refused when another decision came between.
+
+        Evidence alone does not change it.
+        """
+        return self.actions
+
+    @property
+    def legal(self) -> tuple[Verb, ...]:
+        """The verbs that the rollout allows now."""
+        verbs = LEGAL[self.phase]
+        return tuple(v for v in verbs if v != "undo" or self.ended or self.step > 0)
 
     @property
     def ended(self) -> bool:
@@ -111,6 +141,13 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
         """The candidate's share of requests as a candidate, in [0, 1)."""
         return 0.0 if self.ended else self.policy.steps[self.step].weight
 
+    def weight_of(self, time: float) -> float | None:
+        """The candidate's share when a request of this ``time`` was answered; None where a change was on its way."""
+        current = self.steps[-1]
+        if self.ended or current.applied_seconds is None or time < current.started_at + current.applied_seconds:
+            return None
+        return self.weight
+
     @property
     def shadow(self) -> bool:
         """Whether the candidate answers beside the champion."""
@@ -123,6 +160,10 @@ def desired(state: RolloutState, intent: Intent, now: float) -> Intent:
     if state.phase == "promoted":
         return change(
             intent, champion=state.candidate, previous=state.champion, candidate=None, weight=0.0, shadow=False
+        )
+    if state.restored:
+        return change(
+            intent, champion=state.champion, previous=state.candidate, candidate=None, weight=0.0, shadow=False
         )
     if state.ended:
         return change(intent, champion=state.champion, candidate=None, weight=0.0, shadow=False)

@@ -1,8 +1,9 @@
 """The decisions of a rollout, pure: ``(state, evidence, now) -> (state, actions)``.
 
 A step ends when it has the evidence that the policy asks for: requests, the candidate's own answers, and its share of
-them audited against the teacher. What is missing never counts as good: a rollout that waits longer than its patience
-pauses at the weight it has, and asks. The guards go on in a pause.
+them audited against the teacher; where the policy says so, sooner or only once the candidate is shown to be within its
+limits. What is missing never counts as good: a rollout that waits longer than its patience is inconclusive, and by
+policy waits on, pauses at the weight it has and asks, or is aborted. The guards go on in a pause.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from components.contracts.spec import RolloutPolicy, Step
 from components.control.intent import ModelRef
 from serving.rollout import guards as g
 from serving.rollout.evidence import Answered, Audited, Failed, Observation
-from serving.rollout.state import LEGAL, Action, Phase, RolloutState, StepRecord, Verb
+from serving.rollout.state import Action, Phase, RolloutState, StepRecord, Verb
 
 CONTROLLER = "controller"
 """The actor of decisions that no person ordered."""
@@ -67,25 +68,46 @@ def step(state: RolloutState, evidence: Sequence[Observation], now: float) -> De
     """Take in evidence and decide. A rollout that has ended stays as it is."""
     if state.ended:
         return state, ()
-    objection = None
+    objection: str | None = None
+    actions: tuple[Action, ...] = ()
     for observation in evidence:
         state = _seen(state, observation, counts=objection is None)
-        objection = objection or _objection(state, observation)
+        if objection is None and (objection := _objection(state, observation)) is not None:
+            state, actions = _end(_timed(state, now), "rolled_back", now, objection, CONTROLLER)
+    if objection is not None:
+        return state, actions
     if evidence:
         state = _timed(state, now)
-    if objection is not None:
-        return _end(state, "rolled_back", now, objection, CONTROLLER)
+    state, actions = _alarm(state, now)
     if state.phase == "paused":
-        return state, ()
-    missing = _missing(state)
+        return state, actions
+    state, more = _proceed(state, now)
+    return state, (*actions, *more)
+
+
+def _proceed(state: RolloutState, now: float) -> Decided:
+    """The next step where this one has what it needs; else what the policy says once patience is over."""
+    missing = _needs(state)
     if not missing:
-        return _advance(state, now)
-    if now - state.entered_at > state.policy.patience_seconds:
-        reason = (
-            f"no decision after {state.policy.patience_seconds:g} s: {', '.join(missing)}; resume, promote or abort"
-        )
-        return _act(_change(state, phase="paused", reason=reason), "route", "pause", now, reason, CONTROLLER)
-    return state, ()
+        return _advance(state, now, "", CONTROLLER)
+    patience, does = state.policy.patience_seconds, state.policy.on_inconclusive
+    if now - state.entered_at <= patience:
+        return state, ()
+    reason = f"inconclusive: no decision after {patience:g} s: {', '.join(missing)}"
+    if does == "abort":
+        return _end(state, "aborted", now, reason, CONTROLLER)
+    if does == "wait":
+        return _change(state, reason=f"{reason}; waits on"), ()
+    reason = f"{reason}; resume, promote or abort"
+    return _act(_change(state, phase="paused", reason=reason), "route", "pause", now, reason, CONTROLLER)
+
+
+def _alarm(state: RolloutState, now: float) -> Decided:
+    """Report a sample-ratio mismatch, once a rollout."""
+    found = None if state.alarmed else g.mismatch(state.guards, state.policy)
+    if found is None:
+        return state, ()
+    return _act(_change(state, alarmed=True), "alarm", "alarm", now, found, CONTROLLER)
 
 
 def command(state: RolloutState, verb: Verb, now: float, *, order: str, actor: str, reason: str) -> Decided:
@@ -97,9 +119,8 @@ def command(state: RolloutState, verb: Verb, now: float, *, order: str, actor: s
     """
     if order in state.orders:
         return state, ()
-    legal = LEGAL.get(state.phase, ())
-    if verb not in legal:
-        raise TransitionError(verb, f"rollout {state.id} is {state.phase.replace('_', ' ')}", legal)
+    if verb not in state.legal:
+        raise TransitionError(verb, f"rollout {state.id} is {state.phase.replace('_', ' ')}", state.legal)
     state = _change(state, orders=(*state.orders, order))
     if verb == "pause":
         return _act(_change(state, phase="paused", reason=reason), "route", verb, now, reason, actor)
@@ -107,15 +128,60 @@ def command(state: RolloutState, verb: Verb, now: float, *, order: str, actor: s
         phase = _phase(state.policy.steps[state.step])
         return _act(_change(state, phase=phase, entered_at=now, reason=reason), "route", verb, now, reason, actor)
     if verb == "promote":
+        return _advance(state, now, reason, actor)
+    if verb == "promote-full":
         return _end(state, "promoted", now, reason, actor)
+    if verb == "retry":
+        return _retry(state, now, reason, actor)
+    if verb == "undo":
+        return _undo(state, now, reason, actor)
     return _end(state, "aborted" if verb == "abort" else "rolled_back", now, reason, actor)
+
+
+def _retry(state: RolloutState, now: float, reason: str, actor: str) -> Decided:
+    """Begin anew at the first step, with guards that have seen nothing."""
+    state = _change(
+        _reopen(state, 0, now),
+        guards=g.guards_of(state.policy),
+        phase=_phase(state.policy.steps[0]),
+        alarmed=False,
+        reason=reason,
+    )
+    return _act(state, "route", "retry", now, reason, actor)
+
+
+def _undo(state: RolloutState, now: float, reason: str, actor: str) -> Decided:
+    """Take the last change back: a promotion, an abort, or a step."""
+    if state.phase == "promoted":
+        state = _change(state, phase="rolled_back", outcome="rolled_back", reason=reason, ended_at=now, restored=True)
+        return _act(state, "restore", "undo", now, reason, actor)
+    index = state.step if state.ended else state.step - 1
+    state = _change(_reopen(_timed(state, now), index, now), phase="paused", reason=reason)
+    return _act(state, "route", "undo", now, reason, actor)
+
+
+def _reopen(state: RolloutState, index: int, now: float) -> RolloutState:
+    """The rollout at a step of its policy, with what that step needs still to come."""
+    return _change(
+        state,
+        step=index,
+        entered_at=now,
+        steps=(*state.steps, _record(state.policy.steps[index].weight, now)),
+        guards=g.anew(state.guards),
+        outcome=None,
+        ended_at=None,
+        rollback_seconds=None,
+        restored=False,
+    )
 
 
 def applied(state: RolloutState, action: Action, at: float) -> RolloutState:
     """Note when the last live replica had applied an action."""
     took = max(0.0, at - action.at)
+    if action.kind == "alarm":
+        return state
     steps = (*state.steps[:-1], msgspec.structs.replace(state.steps[-1], applied_seconds=took))
-    if action.kind == "take_back":
+    if action.kind in ("take_back", "restore"):
         return _change(state, rollback_seconds=took)
     return _change(state, steps=steps)
 
@@ -129,16 +195,16 @@ def _seen(state: RolloutState, observation: Observation, counts: bool) -> Rollou
     """The state after one observation; once a guard objects (``counts`` false) only requests are counted on."""
     current = state.steps[-1]
     if isinstance(observation, Answered):
-        asked = observation.ok is not None
-        if asked and counts:
-            latency_ms = observation.latency_ms or 0.0
-            state = _change(state, guards=g.answered(state.guards, state.policy, bool(observation.ok), latency_ms))
+        asked = observation.candidate is not None
+        if counts:
+            state = _change(state, guards=g.answered(state.guards, state.policy, observation))
         current = msgspec.structs.replace(current, requests=current.requests + 1, candidate=current.candidate + asked)
         served = observation.arm == "candidate"
         state = _change(state, requests=state.requests + 1, candidate_requests=state.candidate_requests + served)
     elif isinstance(observation, Audited) and counts:
-        guards = g.audited(state.guards, state.policy, observation.champion, observation.candidate)
-        current = msgspec.structs.replace(current, audited=current.audited + (observation.candidate is not None))
+        guards = g.audited(state.guards, state.policy, observation)
+        audits = observation.by == "teacher" and observation.candidate is not None
+        current = msgspec.structs.replace(current, audited=current.audited + audits)
         state = _change(state, guards=guards)
     return _change(state, steps=(*state.steps[:-1], current))
 
@@ -158,23 +224,37 @@ def _missing(state: RolloutState) -> list[str]:
         ("answers of the candidate", current.candidate, wanted.min_candidate),
         ("of them audited against the teacher", current.audited, audits),
     )
-    return [f"{n} of {least} {what}" for what, n, least in have if n < least]
+    missing = [f"{n} of {least} {what}" for what, n, least in have if n < least]
+    floor, own = state.policy.min_agreement, state.guards.candidate
+    if floor is not None and not missing and own.bad > (1.0 - floor) * own.n:
+        missing.append(f"it disagrees with the teacher on {own}, and must agree on {floor:.3g}")
+    return missing
 
 
-def _advance(state: RolloutState, now: float) -> Decided:
+def _needs(state: RolloutState) -> list[str]:
+    """What the step still needs before the next one, by the policy's way to advance; empty when it has it."""
+    missing = _missing(state)
+    if state.policy.advance == "evidence" or (state.policy.advance == "early" and not missing):
+        return missing
+    open_ = [f"{what} not shown" for what in g.shown(state.guards, state.policy, state.audit_share > 0.0)]
+    if state.policy.advance == "early":
+        return [*missing, *open_] if open_ else []
+    return [*missing, *open_]
+
+
+def _advance(state: RolloutState, now: float, reason: str, actor: str) -> Decided:
     state = _timed(state, now)
     following = state.step + 1
     if following == len(state.policy.steps):
-        return _end(state, "promoted", now, "all steps have their evidence and no guard objects", CONTROLLER)
+        return _end(state, "promoted", now, reason or "all steps have their evidence and no guard objects", actor)
     weight = state.policy.steps[following].weight
     state = _change(
-        state,
+        _reopen(state, following, now),
         phase=_phase(state.policy.steps[following]),
-        step=following,
-        entered_at=now,
-        steps=(*state.steps, _record(weight, now)),
+        reason=reason or state.reason,
     )
-    return _act(state, "route", "step", now, f"to {_name(weight)}", CONTROLLER)
+    told = f"to {_name(weight)}: {reason}" if reason else f"to {_name(weight)}"
+    return _act(state, "route", "step", now, told, actor)
 
 
 def _end(state: RolloutState, phase: Phase, now: float, reason: str, actor: str) -> Decided:
@@ -186,7 +266,9 @@ def _end(state: RolloutState, phase: Phase, now: float, reason: str, actor: str)
 
 
 def _act(state: RolloutState, kind: Any, verb: str, now: float, reason: str, actor: str) -> Decided:
-    action = Action(number=state.actions + 1, kind=kind, verb=verb, at=now, reason=reason, actor=actor)
+    action = Action(
+        number=state.actions + 1, kind=kind, verb=verb, at=now, reason=reason, actor=actor, request=state.requests
+    )  # fmt: skip
     return _change(state, actions=action.number, outbox=(*state.outbox, action)), (action,)
 
 

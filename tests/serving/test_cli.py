@@ -5,9 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from serving.cli import app
-from serving.rollout.evidence import Answered
 from serving.rollout.replay import Begun, Looked, encode_line
 from serving.rollout.state import as_dict
+from tests.serving.rollout.made import pair
 
 runner = CliRunner()
 
@@ -55,10 +55,26 @@ def test_a_verb_waits_for_its_outcome_and_fails_on_refusal(home, store, ok, code
     assert (order.verb, order.actor, order.reason) == ("abort", "eve", "looks odd")
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "abort", "rollback"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "abort", "retry", "undo", "rollback"])
 def test_a_reason_is_required(home, store, verb):
     assert run(verb).exit_code == 2
     assert store.open_orders("signs") == []
+
+
+@pytest.mark.parametrize(
+    ("args", "verb", "order_args"),
+    [
+        (("promote",), "promote", {}),
+        (("promote", "--full"), "promote-full", {}),
+        (("undo", "--revision", "7"), "undo", {"revision": 7}),
+    ],
+)
+def test_options_of_a_verb_go_with_the_order(home, store, args, verb, order_args):
+    thread = finishing(store, True, "done")
+    told = json.loads(run(*args, "--reason", "r", "--json").stdout)
+    thread.join()
+    order = store.get_order(told["order"])
+    assert (order.verb, order.args) == (verb, order_args)
 
 
 def test_the_same_key_orders_once(home, store):
@@ -83,11 +99,28 @@ def test_lists_and_shows_rollouts(home, store, model, spec):
 
 
 def test_replays_a_journal(home, model, spec):
-    seen = tuple(Answered(id=str(i), arm="champion", ok=False, latency_ms=1.0) for i in range(3))
-    lines = [encode_line(begun(model, spec)), encode_line(Looked(at=2.0, seen=seen))]
+    lines = [encode_line(begun(model, spec)), encode_line(Looked(at=2.0, seen=(pair(ok=False),) * 20))]
     (home / "r.jsonl").write_bytes(b"\n".join(lines))
     done = json.loads(runner.invoke(app, ["replay", str(home / "r.jsonl"), "--json"]).stdout)
     assert done["phase"] == "rolled_back" and "errors" in done["reason"]
-    assert [d["verb"] for d in done["decisions"]] == ["start", "rollback"]
-    tried = runner.invoke(app, ["replay", str(home / "r.jsonl"), "--spec", spec.source, "--json"])
-    assert json.loads(tried.stdout)["phase"] == "rolled_back"
+    assert (done["decisions"][0]["verb"], done["decisions"][0]["request"]) == ("start", 0)
+    assert done["decisions"][1]["verb"] == "rollback" and 5 < done["decisions"][1]["request"] < 20
+    tried = runner.invoke(app, ["replay", str(home / "r.jsonl"), "--policy", spec.source, "--json"])
+    assert json.loads(tried.stdout) == done
+
+
+def test_replays_evidence_under_a_policy(home):
+    line = {"time": 1.0, "arm": "champion", "ok": True, "latency_ms": 2.0, "label": "a", "teacher": "a"}
+    pairs = [line | {"time": float(n), "other": {"ok": True, "latency_ms": 2.0, "label": "b"}} for n in range(40)]
+    (home / "e.jsonl").write_text("\n".join(json.dumps(p) for p in pairs))
+    (home / "p.yaml").write_text("alpha: 0.01\nsteps: [{weight: 0.0, min_requests: 100}]\n")
+    done = json.loads(
+        runner.invoke(app, ["replay", str(home / "e.jsonl"), "--policy", str(home / "p.yaml"), "--json"]).stdout
+    )
+    last = done["decisions"][-1]
+    assert (last["verb"], done["phase"]) == ("rollback", "rolled_back")
+    assert 5 < last["request"] < 20 and last["at"] == last["request"] - 1 and "disagreement" in last["reason"]
+    assert (
+        f"request={last['request']}"
+        in runner.invoke(app, ["replay", str(home / "e.jsonl"), "--policy", str(home / "p.yaml")]).stdout
+    )

@@ -214,9 +214,9 @@ def test_counts_are_exact_over_restarts_anywhere(platform):
     assert platform.sent == 42
     assert platform.state["requests"] == 42
     assert sum(s["candidate"] for s in platform.state["steps"]) >= 20
-    assert platform.state["guards"]["champion"]["n"] == platform.state["guards"]["paired"]["n"] + sum(
-        s["requests"] - s["candidate"] for s in platform.state["steps"]
-    )
+    served = platform.state["requests"] - platform.state["candidate_requests"]
+    assert platform.state["guards"]["champion"]["n"] == served
+    assert platform.state["guards"]["candidate"]["n"] == sum(s["candidate"] for s in platform.state["steps"])
 
 
 def test_audits_wait_for_their_labels_over_a_restart(platform, signs):
@@ -268,7 +268,7 @@ class PulledError(RuntimeError):
     ("verb", "at"),
     [
         *[("rollback", at) for at in ("await_applied", "drop_alias", "record", "finish_order")],
-        *[("promote", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
+        *[("promote-full", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
     ],
 )
 def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
@@ -290,16 +290,16 @@ def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platfor
     platform.tick()
     order = platform.store.get_order(key)
     assert order.ok, order.outcome
-    champion = "2" if verb == "promote" else "1"
+    champion = "2" if verb == "promote-full" else "1"
     assert (platform.intent.champion.version, platform.intent.candidate) == (champion, None)
     assert platform.registry.aliases["champion"] == champion and "candidate" not in platform.registry.aliases
-    assert actions(platform).count(f"rollout {verb}") == 1
+    assert actions(platform).count(f"rollout {verb.removesuffix('-full')}") == 1
     assert platform.active() is None
 
 
 def test_rollback_after_promotion_and_back_again(platform):
     begun(platform)
-    assert platform.order("promote").ok
+    assert platform.order("promote-full").ok
     done = platform.order("rollback", to="previous")
     assert done.ok and "version 1 is champion again" in done.outcome
     assert (platform.intent.champion.version, platform.intent.previous.version) == ("1", "2")
@@ -311,7 +311,7 @@ def test_rollback_after_promotion_and_back_again(platform):
 @pytest.mark.parametrize("at", ["await_applied", "set_alias", "record", "finish_order"])
 def test_a_rollback_that_is_delivered_twice_goes_back_once(platform, at, monkeypatch):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     held = {
         "await_applied": platform.controller.replicas, "set_alias": platform.registry, "record": platform.controller,
         "finish_order": platform.store,
@@ -338,6 +338,8 @@ def test_a_rollback_that_is_delivered_twice_goes_back_once(platform, at, monkeyp
     ("verb", "args", "why"),
     [
         ("promote", {}, "no rollout is under way"),
+        ("undo", {}, "no rollout is under way"),
+        ("retry", {}, "no rollout is under way"),
         ("rollback", {}, "no previous champion"),
         ("rollback", {"to": "1"}, "champion already"),
         ("rollback", {"to": "77"}, "77"),
@@ -355,6 +357,135 @@ def test_orders_that_cannot_be_are_refused_with_the_reason_and_recorded(platform
     assert actions(platform)[-1] == f"refused {verb}"
 
 
+def test_a_person_takes_one_step_and_undoes_it(platform):
+    begun(platform)
+    assert platform.order("promote").ok
+    assert (platform.intent.weight, platform.intent.shadow) == (0.2, False)
+    assert platform.order("promote").ok and platform.intent.weight == 0.5
+    done = platform.order("undo")
+    assert done.ok and "paused" in done.outcome and platform.intent.weight == 0.2
+    assert platform.order("resume").ok
+    platform.go(lambda: platform.active() is None)
+    assert platform.intent.champion.version == "2"
+
+
+def test_undo_after_a_promotion_makes_the_former_champion_serve(platform):
+    begun(platform)
+    platform.order("promote-full")
+    assert platform.intent.champion.version == "2"
+    done = platform.order("undo")
+    assert done.ok and "rolled back" in done.outcome
+    assert (platform.intent.champion.version, platform.intent.previous.version) == ("1", "2")
+    assert platform.registry.aliases == {"champion": "1", "previous": "2"}
+    assert platform.state["rollback_seconds"] is not None and platform.active() is None
+    assert actions(platform)[-1] == "rollout undo"
+    assert not platform.order("undo").ok
+
+
+def test_undo_after_an_abort_and_retry_take_the_candidate_up_again(platform):
+    begun(platform)
+    platform.order("promote")
+    assert platform.order("abort").ok and platform.intent.candidate is None
+    assert platform.order("undo").ok
+    assert (platform.intent.candidate.version, platform.intent.weight) == ("2", 0.2)
+    assert platform.registry.aliases["candidate"] == "2" and platform.state["phase"] == "paused"
+    assert platform.order("rollback").ok and platform.order("retry").ok
+    assert platform.intent.shadow and platform.state["phase"] == "shadow"
+    platform.go(lambda: platform.active() is None)
+    assert platform.state["outcome"] == "promoted" and len(platform.store.rollouts(W)) == 1
+    with open(platform.folder / f"{platform.state['id']}.jsonl", "rb") as file:
+        done = replay(file.read().splitlines())
+    assert (done.phase, done.requests) == ("promoted", platform.state["requests"])
+    assert [a.verb for a in done.decisions][:6] == ["start", "step", "abort", "undo", "rollback", "retry"]
+
+
+def test_what_was_sent_before_a_retry_is_no_evidence_after_it(platform):
+    begun(platform)
+    platform.order("abort")
+    platform.send(50)
+    platform.order("retry")
+    platform.tick()
+    assert platform.state["requests"] == 0
+
+
+def test_nothing_is_taken_up_again_once_the_champion_has_changed(platform):
+    begun(platform)
+    platform.order("abort")
+    platform.model("3")
+    platform.order("start", version="3", skip_shadow=True)
+    platform.order("promote-full")
+    refused = platform.order("rollback", to="2")
+    assert refused.ok and platform.intent.champion.version == "2"
+    undone = platform.order("undo")
+    assert not undone.ok and "version 2 is champion" in undone.outcome
+    assert "legal now are start, rollback" in undone.outcome
+
+
+@pytest.mark.parametrize("verb", ["retry", "undo"])
+@pytest.mark.parametrize("at", ["await_applied", "set_alias", "record", "finish_order"])
+def test_a_crash_in_a_retry_or_an_undo_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
+    begun(platform)
+    platform.order("promote-full" if verb == "undo" else "abort")
+    held = {
+        "await_applied": platform.controller.replicas, "set_alias": platform.registry, "record": platform.controller,
+        "finish_order": platform.store,
+    }[at]  # fmt: skip
+
+    def pull(*args, **kwargs):
+        raise PulledError
+
+    key = platform.store.order(W, verb, "eve", "a reason")
+    with monkeypatch.context() as patch:
+        patch.setattr(held, at, pull)
+        with pytest.raises(PulledError):
+            platform.tick()
+    platform.restart()
+    platform.tick()
+    assert platform.store.get_order(key).ok, platform.store.get_order(key).outcome
+    assert platform.intent.champion.version == "1" and platform.registry.aliases["champion"] == "1"
+    assert (platform.intent.candidate is None) == (verb == "undo")
+    assert actions(platform).count(f"rollout {verb}") == 1
+
+
+def test_an_order_on_an_older_state_of_the_rollout_is_refused(platform):
+    begun(platform)
+    seen = platform.state["actions"]
+    platform.send(5)
+    platform.tick()
+    assert platform.order("pause", revision=seen).ok  # evidence alone is no decision
+    refused = platform.order("abort", revision=seen)
+    assert not refused.ok and f"is at revision {seen + 1}, not {seen}" in refused.outcome
+    assert platform.state["phase"] == "paused" and actions(platform)[-1] == "refused abort"
+    assert platform.order("abort", revision=seen + 1).ok
+
+
+def test_a_split_that_is_not_the_configured_one_raises_an_alarm_once(platform, monkeypatch):
+    begun(platform, skip_shadow=True)
+    platform.order("pause")
+    monkeypatch.setitem(Platform.send.__globals__, "to_candidate", lambda *_: True)
+    for _ in range(3):
+        platform.send(20)
+        platform.tick()
+        platform.restart()
+        platform.tick()
+    (alarm,) = platform.store.alarms(W)
+    assert alarm.kind == "sample_ratio" and "keys, " in alarm.detail["reason"]
+    assert actions(platform).count("rollout alarm") == 1
+    assert platform.state["phase"] == "paused" and platform.intent.weight == 0.2
+
+
+def test_keys_that_were_seen_do_not_count_for_the_split_again(platform):
+    begun(platform, skip_shadow=True)
+    platform.order("pause")
+    platform.send(30)
+    platform.tick()
+    first = platform.state["guards"]["split"]["arms"]["n"]
+    platform.sent = 0
+    platform.send(30)
+    platform.tick()
+    assert platform.state["requests"] == 60 and platform.state["guards"]["split"]["arms"]["n"] == first == 30
+
+
 def test_one_rollout_at_a_time(platform):
     begun(platform)
     platform.model("3")
@@ -364,7 +495,7 @@ def test_one_rollout_at_a_time(platform):
 
 def test_a_rollback_under_way_takes_the_candidate_and_then_the_named_version(platform):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     platform.model("3")
     assert platform.order("start", version="3").ok
     done = platform.order("rollback", to="1")
@@ -381,7 +512,7 @@ def test_a_replica_that_cannot_load_the_candidate_ends_the_rollout(platform):
 
 def test_a_replica_that_does_not_confirm_makes_a_rollback_fail_aloud(platform, monkeypatch):
     begun(platform)
-    platform.order("promote")
+    platform.order("promote-full")
     monkeypatch.setattr("serving.replicas.ACK_SECONDS", 0.05)
     platform.store.acknowledge(W, "stuck", 1, {})
     wait = platform.controller.replicas.await_applied

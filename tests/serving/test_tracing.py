@@ -33,7 +33,7 @@ def test_one_request_is_followed_from_the_gateway_to_its_label(gateway, broker, 
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     ask(gateway, {"traceparent": CALLER})
 
-    records = broker.consumer(["signs.inputs"]).poll(10, 0)
+    records = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     batch = tracing.start_batch(records, "signs")
     with closing(broker.producer()) as producer:
         producer.send("signs.labels", "key", b"label", tracing.follow(records[0], batch))
@@ -55,11 +55,11 @@ def test_one_request_is_followed_from_the_gateway_to_its_label(gateway, broker, 
 
 def test_without_an_exporter_the_callers_trace_still_reaches_the_input(gateway, broker):
     ask(gateway, {"traceparent": CALLER})
-    (record,) = broker.consumer(["signs.inputs"]).poll(10, 0)
+    (record,) = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     assert record.headers == {"traceparent": CALLER.encode()}
 
 
 def test_without_any_trace_there_are_no_headers(gateway, broker):
     ask(gateway)
-    (record,) = broker.consumer(["signs.inputs"]).poll(10, 0)
+    (record,) = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     assert record.headers == {}

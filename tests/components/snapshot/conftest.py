@@ -129,7 +129,7 @@ def make_label():
         payload = f"payload {i}".encode() if payload is None else payload
         record = Input(workload=workload, id=f"i{i:04d}", key=entity, time=time or BASE + i, payload=payload)
         return Label(
-            key=key or label_key(record, teacher, "s@1"),
+            key=key or label_key(record, teacher, soft.space if soft else "s@1"),
             teacher=teacher,
             soft=soft or SoftLabel(task="classification", space="s@1", distribution={"a": 0.75, "b": 0.25}),
             input=record,

@@ -45,7 +45,7 @@ def relabelled(label, **changes):
 
 def forged(label, teacher):
     """A label that names another teacher, with the key that fits it."""
-    return relabelled(label, teacher=teacher, key=label_key(label.input.payload, teacher, label.soft.space))
+    return relabelled(label, teacher=teacher, key=label_key(label.input, teacher, label.soft.space))
 
 
 ATTACKS = {
@@ -53,13 +53,13 @@ ATTACKS = {
     "a wrong digest": (lambda x: forged(x, "sure@2"), "undeclared_teacher"),
     "a name that begins like the teacher's": (lambda x: forged(x, "sure@11"), "undeclared_teacher"),
     "the right digest and a student's key": (
-        lambda x: relabelled(x, key=label_key(x.input.payload, "student@7", "s@1")), "wrong_key"),
-    "the key of other content": (lambda x: relabelled(x, key=label_key(b"other", TEACHER, "s@1")), "wrong_key"),
+        lambda x: relabelled(x, key=label_key(x.input, "student@7", "s@1")), "wrong_key"),
+    "the key of other content": (lambda x: relabelled(x, key=label_key(msgspec.structs.replace(x.input, payload=b"other"), TEACHER, "s@1")), "wrong_key"),
     "other content under an old key": (
         lambda x: relabelled(x, input=msgspec.structs.replace(x.input, payload=b"poison")), "wrong_key"),
     "another label space": (
         lambda x: relabelled(x, soft=msgspec.structs.replace(SOFT, space="s@2"),
-                             key=label_key(x.input.payload, TEACHER, "s@2")), "undeclared_space"),
+                             key=label_key(x.input, TEACHER, "s@2")), "undeclared_space"),
     "an epoch that has not come": (lambda x: forged(x, TEACHER + "#1"), "unknown_epoch"),
     "an epoch in another spelling": (lambda x: forged(x, TEACHER + "#0"), "unknown_epoch"),
     "an epoch that is no number": (lambda x: forged(x, TEACHER + "#²"), "unknown_epoch"),

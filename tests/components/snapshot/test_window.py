@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.contracts.errors import ArtifactError, ProvenanceError
-from components.contracts.records import SoftLabel, encode, label_key
+from components.contracts.records import SoftLabel, encode
 from components.contracts.spec import Factory
 from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
 from components.control.store import ControlStore, StaleRevisionError
@@ -202,7 +202,7 @@ def test_truth_of_another_kind_or_workload_is_counted(freeze_now, put, make_labe
 def test_regression_has_values_for_truth(put, make_label, make_truth, spec, tape, store, artifacts):
     spec = msgspec.structs.replace(spec, task="regression", teacher_space="kWh")
     soft = SoftLabel(task="regression", space="kWh", value=2.5, scale=0.5)
-    put(make_label(0, soft=soft, key=label_key(b"payload 0", "sure@1", "kWh")))
+    put(make_label(0, soft=soft))
     tape.put("files.truth", encode(msgspec.structs.replace(make_truth(0, BASE), label=None, value=2.0)))
     window = freeze(spec, tape, store, artifacts, now=NOW)
     (row,) = read(window.uri, window.digest).to_pylist()

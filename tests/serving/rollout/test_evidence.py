@@ -2,7 +2,18 @@ import msgspec
 import pytest
 
 from components.contracts.records import Answer, Input, Label, Prediction, SoftLabel
-from serving.rollout.evidence import PENDING, Answered, Audited, Failed, Pending, Teachings, failures, join, observe
+from serving.rollout.evidence import (
+    PENDING,
+    Answered,
+    Audited,
+    Failed,
+    Pending,
+    Reply,
+    Teachings,
+    failures,
+    join,
+    observe,
+)
 
 
 def answer(arm="champion", version="1", ok=True, label="a"):
@@ -28,40 +39,47 @@ def taught(label="a", teacher="t@1", payload=b"x", scale=None):
 CONTENT = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
 
+def reply(ok=True, label="a"):
+    return Reply(ok=ok, latency_ms=2.0, label=label if ok else None)
+
+
 def test_the_champions_answer_counts_as_a_request_and_waits_for_its_label():
-    seen, waits = observe(prediction(answer()), "1", "2")
-    assert seen == Answered(id="r", arm="champion")
-    assert waits == Pending(id="r", content="c", champion="a")
+    seen, waits = observe(prediction(answer()), "1", "2", 0.05, repeat=True)
+    assert seen == Answered(id="r", arm="champion", weight=0.05, champion=reply(), repeat=True)
+    assert waits == Pending(id="r", content="c", champion="a", weight=0.05)
 
 
 def test_in_shadow_both_students_are_compared():
-    seen, waits = observe(prediction(answer(), answer("candidate", "2", label="b")), "1", "2")
-    assert seen == Answered(id="r", arm="champion", ok=True, latency_ms=2.0)
-    assert waits == Pending(id="r", content="c", champion="a", candidate="b")
+    seen, waits = observe(prediction(answer(), answer("candidate", "2", label="b")), "1", "2", 0.0)
+    assert seen == Answered(id="r", arm="champion", weight=0.0, champion=reply(), candidate=reply(label="b"))
+    assert seen.paired and seen.given_to == "champion"
+    assert waits == Pending(id="r", content="c", champion="a", candidate="b", weight=0.0)
 
 
-def test_a_failed_candidate_is_evidence_though_the_champion_answered():
-    seen, waits = observe(prediction(answer(), answer("candidate", "2", ok=False)), "1", "2")
-    assert seen == Answered(id="r", arm="champion", ok=False, latency_ms=2.0)
-    assert waits == Pending(id="r", content="c", champion="a")
+@pytest.mark.parametrize(("weight", "label"), [(0.05, None), (0.0, "a")])
+def test_a_failed_candidate_is_evidence_though_the_champion_answered(weight, label):
+    """In the canary the champion answered in its place: that is no sample of the champion's own inputs."""
+    seen, waits = observe(prediction(answer(), answer("candidate", "2", ok=False)), "1", "2", weight)
+    assert (seen.candidate, seen.given_to) == (reply(ok=False), "candidate" if weight else "champion")
+    assert (waits and waits.champion) == label
 
 
 @pytest.mark.parametrize("served", [answer(version="0"), answer("candidate", "3")])
 def test_answers_of_other_versions_say_nothing(served):
-    assert observe(prediction(served), "1", "2") == (None, None)
+    assert observe(prediction(served), "1", "2", 0.0) == (None, None)
 
 
 def test_what_is_not_audited_never_waits():
-    assert observe(prediction(answer(), audited=False), "1", "2")[1] is None
+    assert observe(prediction(answer(), audited=False), "1", "2", 0.0)[1] is None
 
 
 def test_a_label_before_or_after_joins_once():
     teachings = Teachings(10)
-    one = Pending(id="r", content=CONTENT, champion="a", candidate="b")
+    one = Pending(id="r", content=CONTENT, champion="a", candidate="b", weight=0.0)
     assert join([one], teachings, "t@1") == ([], (one,))
     teachings.learn(taught())
     audits, waiting = join([one], teachings, "t@1")
-    assert audits == [Audited(id="r", champion=False, candidate=True)] and waiting == ()
+    assert audits == [Audited(id="r", champion=False, candidate=True, weight=0.0, slice="a")] and waiting == ()
 
 
 def test_another_teachers_label_is_none():
