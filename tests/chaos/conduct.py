@@ -202,7 +202,7 @@ class Run:
     def _record(self, slot: Slot, end: str, kill: Kill | None) -> None:
         self.report.ends[end] += 1
         if end == "exited":
-            self.report.exits[slot.last_words()] += 1
+            self.report.exits[f"{slot.code}, {slot.last_words()}"] += 1
         if end == "killed" and kill is not None:
             self.report.kills[kill.failpoint or kill.how] += 1
         elif end in ("late", "stuck"):

@@ -37,6 +37,7 @@ class Slot:
         self._started = self._patient_since = self._worked = self._ending = 0.0
         self._restart_at = self._thaw_at = 0.0
         self._shot: End | None = None
+        self.code = 0
 
     @property
     def running(self) -> bool:
@@ -87,7 +88,7 @@ class Slot:
         """Do what is due here; returns how the labeler ended when it just did.
 
         ``killed``: as meant. ``late``: it had not come to where it was meant to die, and was killed all the same.
-        ``ended``: with 0 after SIGTERM. ``stuck``: it did not end on SIGTERM, and was killed. ``exited``: by itself.
+        ``ended``: on SIGTERM, with 0. ``stuck``: it did not end on SIGTERM, and was killed. ``exited``: by itself.
         """
         if self.child.process is None:
             return None
@@ -138,10 +139,12 @@ class Slot:
         self._restart_at = time.monotonic() + RESTART_SECONDS
         if code == -signal.SIGKILL:
             return self._shot or "killed"
-        return "ended" if self._ending and code == 0 else "exited"
+        self.code = code
+        # A labeler that has only begun to start has no handler yet, and SIGTERM itself ends it.
+        return "ended" if self._ending and code in (0, -signal.SIGTERM) else "exited"
 
     def last_words(self) -> str:
-        """The last line of the labeler's log."""
+        """The last line of the log of this place's labelers."""
         with self.child.log.open("rb") as log:
             log.seek(max(0, self.child.log.stat().st_size - 2_000))
             lines = log.read().decode(errors="replace").split("\n")

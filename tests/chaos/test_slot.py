@@ -79,6 +79,13 @@ def test_who_is_recycled_ends_and_another_may_start(place):
     assert place.startable
 
 
+def test_who_is_asked_to_end_before_it_can_hear_it_has_ended_as_asked(place):
+    place.child.argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    place.start(None)
+    place.wanted = False
+    assert ended(place) == "ended"
+
+
 def test_who_ends_by_itself_is_told_apart(place):
     place.child.argv = [sys.executable, "-c", "raise SystemExit('no reason')"]
     place.start(None)
