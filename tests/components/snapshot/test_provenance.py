@@ -54,7 +54,9 @@ ATTACKS = {
     "a name that begins like the teacher's": (lambda x: forged(x, "sure@11"), "undeclared_teacher"),
     "the right digest and a student's key": (
         lambda x: relabelled(x, key=label_key(x.input, "student@7", "s@1")), "wrong_key"),
-    "the key of other content": (lambda x: relabelled(x, key=label_key(msgspec.structs.replace(x.input, payload=b"other"), TEACHER, "s@1")), "wrong_key"),
+    "the key of other content": (
+        lambda x: relabelled(x, key=label_key(msgspec.structs.replace(x.input, payload=b"other"), TEACHER, "s@1")),
+        "wrong_key"),
     "other content under an old key": (
         lambda x: relabelled(x, input=msgspec.structs.replace(x.input, payload=b"poison")), "wrong_key"),
     "another label space": (
