@@ -5,13 +5,15 @@ WORKLOAD ?= files
 extras_demo := $(if $(filter mail,$(WORKLOAD)),-mail)
 SEED ?= 0
 BENCH ?=
+KILLS ?= 200
+BROKER_KILLS ?= 10
 TESTS ?= tests
 # Bytecode is written when a module is first imported: compiling all 25,000 takes longer than downloading them.
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench chaos clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ format: .venv/.dev ## format the code
 
 bench: .venv/.dev ## run every benchmark, or one with BENCH=name
 	.venv/bin/python -m tests.bench $(BENCH)
+
+chaos: .venv/.dev ## kill labelers and a real Kafka and count what was lost or doubled; KILLS=200 SEED=0
+	.venv/bin/python -m tests.chaos --kills $(KILLS) --broker-kills $(BROKER_KILLS) --seed $(SEED)
 
 clean: ## remove the environment and everything that the embedded platform wrote
 	rm -rf .venv .cohobate .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-report.json
