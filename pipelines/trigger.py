@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec import Trigger as Policy
 from components.control.store import ControlStore
-from components.stream.contract import Broker, TopicPartition
+from components.stream.contract import Broker, Consumer, read_to_end
 from pipelines.runs import alive
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,9 @@ class Trigger:
     ) -> None:
         self.spec, self.store, self._clock = spec, store, clock
         self._launch = launch or self._run_pipeline
-        self._consumer = broker.consumer([spec.topic("labels")], start="latest")
+        self._broker = broker
+        self._counting: tuple[str, Consumer] | None = None
+        self._counted = 0
         self._child: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
 
@@ -119,12 +121,28 @@ class Trigger:
         return int(gauge.value["index"]) if gauge else 0
 
     def new_labels(self) -> int:
-        """Labels on the stream after the last window; all of them where the broker began to count anew."""
+        """Labels on the stream after the last window; all of them where the broker began to count anew.
+
+        They are read and counted: offsets count the marks of transactions too.
+        """
         windows = self.store.windows(self.spec.name)
-        read: dict[str, int] = windows[-1].manifest["positions"] if windows else {}
-        ends: dict[TopicPartition, int] = self._consumer.ends()
-        behind = ((end, read.get(f"{p.topic}:{p.partition}", 0)) for p, end in ends.items())
-        return sum(end - position if end >= position else end for end, position in behind)
+        since = windows[-1].digest if windows else ""
+        if self._counting is None or self._counting[0] != since:
+            self._end_counting()
+            self._counting = since, self._behind(windows[-1].manifest["positions"] if windows else {})
+        self._counted += sum(1 for _ in read_to_end(self._counting[1]))
+        return self._counted
+
+    def _behind(self, read: Mapping[str, int]) -> Consumer:
+        topic = self.spec.topic("labels")
+        places = self._broker.partitions(topic)
+        start = {p: read[name] for p in places if (name := f"{p.topic}:{p.partition}") in read}
+        return self._broker.consumer([topic], start=start, partitions=places)
+
+    def _end_counting(self) -> None:
+        if self._counting is not None:
+            self._counting[1].close()
+        self._counting, self._counted = None, 0
 
     def look(self) -> Decision:
         """Decide once, and run the update if it pays."""
@@ -142,7 +160,7 @@ class Trigger:
         while not stop.is_set():
             self.look()
             stop.wait(POLL_SECONDS)
-        self._consumer.close()
+        self._end_counting()
 
     def _run_pipeline(self, reason: str) -> int:
         command = [sys.executable, "-m", "pipelines.run", "continual", self.spec.source, reason]
