@@ -95,7 +95,8 @@ class ChangeDetector:
             raise ValueError(f"min_effect is {min_effect}: it must be in [0, 0.5)")
         if not reference or not all(len(c) for c in reference.values()):
             raise ValueError("a reference needs a column and rows")
-        ranked, named, means = {}, {}, []
+        ranked, named = {}, {}
+        means: list[tuple[str, str, float, float | None]] = []
         for name, column in reference.items():
             if isinstance(column, np.ndarray) and column.ndim != 1:
                 raise ValueError(f"column {name!r} holds vectors: watch numbers and categories")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Monitor
@@ -68,7 +69,7 @@ def _column(name: str, column: Any) -> Column:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _numbers(column.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6
+        return np.asarray(_numbers(column.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6)
     if (
         pa.types.is_floating(kind)
         or pa.types.is_integer(kind)
@@ -83,8 +84,8 @@ def _column(name: str, column: Any) -> Column:
     raise ConfigError("column", name, f"is of type {kind}: it must be numbers, times, text or lists of numbers")
 
 
-def _numbers(column: Any) -> Any:
-    return column.cast("float64").to_numpy()
+def _numbers(column: Any) -> npt.NDArray[np.float64]:
+    return np.asarray(column.cast("float64").to_numpy())
 
 
 def _vectors(name: str, rows: list[Any]) -> Column:

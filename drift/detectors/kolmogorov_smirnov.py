@@ -13,7 +13,7 @@ def effects(sides: Gaps) -> Floats:
     N. V. Smirnov, "Table for estimating the goodness of fit of empirical distributions" (Annals of Mathematical
     Statistics 19, 1948).
     """
-    return np.abs(sides.window - sides.reference).max(axis=1, initial=0.0)
+    return np.asarray(np.abs(sides.window - sides.reference).max(axis=1, initial=0.0))
 
 
 DETECTOR = Detector(
