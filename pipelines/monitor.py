@@ -24,7 +24,7 @@ from components.label.decode import decoder
 from components.label.policies import least_chance, representative
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
-from components.stream.contract import Broker, Consumer, TopicPartition
+from components.stream.contract import Broker, Consumer, named
 from components.student.runtime import Student
 from drift.monitor import DriftVerdict, Reference
 
@@ -59,10 +59,10 @@ class Monitor:
         consumer = broker.consumer(topics)
         gauge = self.store.gauges(self.spec.name).get(PLACE)
         seen: dict[str, int] = gauge.value.get("positions", {}) if gauge else {}
-        ends = {_name(p): end for p, end in consumer.ends().items()}
+        ends = named(consumer.ends())
         if not seen or any(seen.get(name, 0) > end for name, end in ends.items()):
             return int(gauge.value["index"]) if gauge else 0, consumer
-        places = {p: seen.get(_name(p), 0) for p in consumer.positions()}
+        places = {p: seen.get(p.name, 0) for p in consumer.positions()}
         consumer.close()
         return int(gauge.value["index"]) if gauge else 0, broker.consumer(topics, start=places)
 
@@ -80,7 +80,7 @@ class Monitor:
             if self._student is not None and label.labelled_at > self._trained_until and self._counts(label):
                 self._add(self._student, label)
         if records:
-            positions = {_name(p): offset for p, offset in self._consumer.positions().items()}
+            positions = named(self._consumer.positions())
             value = {"index": self.index, "lag": self._consumer.lag(), "positions": positions}
             self.store.put_gauge(self.spec.name, PLACE, value)
         return len(records)
@@ -170,10 +170,6 @@ class Monitor:
                 detail = {**verdict.as_dict(), "champion": self._champion.version}
                 self.store.raise_alarm(self.spec.name, kind, self.index, detail)
                 log.warning("%s: %s alarm at input %d: %s", self.spec.name, kind, self.index, verdict.drifted)
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}:{partition.partition}"
 
 
 def _columns(rows: list[Row]) -> dict[str, list[float | str | None]]:

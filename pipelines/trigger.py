@@ -136,7 +136,7 @@ class Trigger:
     def _behind(self, read: Mapping[str, int]) -> Consumer:
         topic = self.spec.topic("labels")
         places = self._broker.partitions(topic)
-        start = {p: read[name] for p in places if (name := f"{p.topic}:{p.partition}") in read}
+        start = {p: read[p.name] for p in places if p.name in read}
         return self._broker.consumer([topic], start=start, partitions=places)
 
     def _end_counting(self) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from components.contracts.errors import CohobateError, RecordError
 from components.contracts.records import Label, Prediction, decode
 from components.contracts.spec import Spec
-from components.stream.contract import Broker, Consumer, TopicPartition
+from components.stream.contract import Broker, Consumer, named, unnamed
 from serving.rollout.evidence import Observation, Pending, Teachings, join, observe
 from serving.rollout.state import Reading, RolloutState
 
@@ -58,12 +58,12 @@ class EvidenceReader:
         """Stand at the end of the predictions, for a rollout that begins."""
         self.end()
         self._predictions = self.broker.consumer([self.spec.topic("predictions")], start="latest")
-        return Reading(positions=self._positions(self._predictions))
+        return Reading(positions=named(self._predictions.positions()))
 
     def go_on(self, reading: Reading) -> None:
         """Stand where a rollout's state stands."""
         self.end()
-        places = {_place(name): offset for name, offset in reading.positions.items()}
+        places = unnamed(reading.positions)
         self._predictions = self.broker.consumer([self.spec.topic("predictions")], start=places)
 
     def end(self) -> None:
@@ -94,7 +94,9 @@ class EvidenceReader:
             if waits is not None:
                 pending.append(waits)
         audits, waiting = join(pending, self.teachings, state.candidate.teacher)
-        reading = Reading(positions=self._positions(self._predictions), pending=waiting, journal=state.reading.journal)
+        reading = Reading(
+            positions=named(self._predictions.positions()), pending=waiting, journal=state.reading.journal
+        )
         return Look((*answered, *audits), reading)
 
     def _observed(self, consumer: Consumer, state: RolloutState) -> list[tuple[Observation, Pending | None]]:
@@ -122,12 +124,3 @@ class EvidenceReader:
         if len(self._keys) < KEYS:
             self._keys.add(known)
         return False
-
-    @staticmethod
-    def _positions(consumer: Consumer) -> dict[str, int]:
-        return {f"{p.topic}:{p.partition}": offset for p, offset in consumer.positions().items()}
-
-
-def _place(name: str) -> TopicPartition:
-    topic, _, partition = name.rpartition(":")
-    return TopicPartition(topic, int(partition))

@@ -40,7 +40,7 @@ from components.control.teachers import (
 from components.label.decode import decoder
 from components.label.probes import NOISY_ANSWERS, Comparison, Probe
 from components.label.teacher import Outcome, Teacher, in_epoch, outcomes, reference, soft_labels
-from components.stream.contract import Broker, Consumer, TopicPartition, read_to_end
+from components.stream.contract import Broker, Consumer, named, read_to_end
 
 log = logging.getLogger(__name__)
 
@@ -419,7 +419,7 @@ class Guard:
         first: dict[str, Any] | None = None
         count, topic = 0, self.spec.topic("labels")
         with closing(self.broker.consumer([topic])) as all_of_it:
-            starts = {p: max(at, positions.get(_name(p), 0)) for p, at in all_of_it.positions().items()}
+            starts = {p: max(at, positions.get(p.name, 0)) for p, at in all_of_it.positions().items()}
         with closing(self.broker.consumer([topic], start=starts)) as consumer:
             for record in read_to_end(consumer):
                 try:
@@ -437,7 +437,7 @@ class Guard:
     def _ends(self) -> dict[str, int]:
         if self._labels is None:
             self._labels = self.broker.consumer([self.spec.topic("labels")])
-        return {_name(p): end for p, end in self._labels.ends().items()}
+        return named(self._labels.ends())
 
     def close(self) -> None:
         """Release the connection."""
@@ -513,7 +513,3 @@ class Guard:
                 self._follow(before)
             except StaleRevisionError:
                 self._reload()
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}:{partition.partition}"

@@ -219,7 +219,7 @@ class Lane:
         found = self.intake.sort(records, self._keys, self._lettered)
         batch = Batch(
             len(records), *found,
-            positions={TopicPartition(r.topic, r.partition): r.offset + 1 for r in records},
+            positions={r.place: r.offset + 1 for r in records},
             urgent=any(r.topic == self.spec.topic("inputs.urgent") for r in records),
             fetched_at=time.monotonic(),
             span=tracing.start_batch(records, self.spec.name),

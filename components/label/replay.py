@@ -35,9 +35,9 @@ from components.control.store import ControlStore
 from components.control.tables import LedgerRow
 from components.label.admit import ATTEMPTS_HEADER
 from components.label.letters import Letter, original
-from components.label.verdicts import CLAIM, CLOSE, DROP, LEASE_SECONDS, Verdict, Verdicts, format_ends
+from components.label.verdicts import CLAIM, CLOSE, DROP, LEASE_SECONDS, Verdict, Verdicts
 from components.ledger import append, append_if, entries
-from components.stream.contract import Broker, Producer, Record, TopicPartition, read_to_end
+from components.stream.contract import Broker, Producer, Record, TopicPartition, named, read_to_end
 
 REPLAY_HEADER = "cohobate-replay-of"
 """The place of the record that a replayed one repeats: ``topic-partition@offset``."""
@@ -200,7 +200,7 @@ class _Replay:
             closed = any(row.action == CLOSE and self._closes(row, keys) for row in rows)
             if closed or decided & set(keys):
                 return None
-            return {"letters": keys, "why": self.why, "ends": format_ends(ends), "takes_over": takes_over}
+            return {"letters": keys, "why": self.why, "ends": named(ends), "takes_over": takes_over}
 
         return append_if(self.store, self.workload, self.actor, CLAIM, decide, after=self.known.seq)
 

@@ -36,7 +36,7 @@ from components.control.store import ControlStore
 from components.control.tables import IncidentRow
 from components.control.teachers import incidents, teacher_state, update_incident
 from components.label.teacher import in_epoch
-from components.stream.contract import Broker, Producer, Record, TopicPartition, read_to_end
+from components.stream.contract import Broker, Producer, Record, named, read_to_end
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def settle(
         target = consumer.ends()
         while any(at < target[p] for p, at in consumer.positions().items()):
             # Step 4
-            records = [r for r in consumer.poll(CHUNK, 0.2) if r.offset < target[TopicPartition(r.topic, r.partition)]]
+            records = [r for r in consumer.poll(CHUNK, 0.2) if r.offset < target[r.place]]
             # Step 5
             for record in records:
                 _carry_out(spec, row, record, producer, there, signer, counts, store.clock())
@@ -125,7 +125,7 @@ def settle(
 
 def _suspects(broker: Broker, spec: Spec, row: IncidentRow, topics: tuple[str, ...], positions: dict[str, int]) -> Any:
     with closing(broker.consumer(topics)) as whole:
-        starts = {p: max(at, positions.get(f"{p.topic}:{p.partition}", 0)) for p, at in whole.positions().items()}
+        starts = {p: max(at, positions.get(p.name, 0)) for p, at in whole.positions().items()}
     return broker.consumer(topics, group=f"{spec.name}.settle.{row.id}", start=starts)
 
 
@@ -183,12 +183,12 @@ def _letter(spec: Spec, row: IncidentRow, record: Record, now: float) -> DeadLet
 
 def _ends(broker: Broker, topics: Iterable[str]) -> dict[str, int]:
     with closing(broker.consumer(topics)) as consumer:
-        return {f"{p.topic}:{p.partition}": end for p, end in consumer.ends().items()}
+        return named(consumer.ends())
 
 
 def _since(broker: Broker, topics: Iterable[str], ends: dict[str, int]) -> list[Record]:
     with closing(broker.consumer(topics)) as whole:
-        starts = {p: ends.get(f"{p.topic}:{p.partition}", at) for p, at in whole.positions().items()}
+        starts = {p: ends.get(p.name, at) for p, at in whole.positions().items()}
     with closing(broker.consumer(topics, start=starts)) as consumer:
         return list(read_to_end(consumer))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from components.control.tables import LedgerRow
 from components.label.letters import Status
-from components.stream.contract import TopicPartition
+from components.stream.contract import TopicPartition, unnamed
 
 CLAIM, CLOSE, DROP = "dlq-replay", "dlq-replayed", "dlq-drop"
 
@@ -88,7 +88,7 @@ class Verdicts:
             at=row.at,
             why=row.detail["why"],
             seq=row.seq,
-            ends=parse_ends(row.detail.get("ends", {})),
+            ends=unnamed(row.detail.get("ends", {})),
         )
         if row.action == CLAIM:
             self._claims[row.seq] = list(row.detail["letters"])
@@ -109,14 +109,3 @@ class Verdicts:
                 self._by_key[key] = claimed.before
             else:
                 del self._by_key[key]
-
-
-def format_ends(ends: dict[TopicPartition, int]) -> dict[str, int]:
-    """Positions as the ledger keeps them, by ``topic:partition``."""
-    return {f"{p.topic}:{p.partition}": offset for p, offset in sorted(ends.items())}
-
-
-def parse_ends(ends: dict[str, int]) -> dict[TopicPartition, int]:
-    """The positions that :func:`format_ends` wrote."""
-    split = {name.rpartition(":"): offset for name, offset in ends.items()}
-    return {TopicPartition(topic, int(number)): offset for (topic, _, number), offset in split.items()}

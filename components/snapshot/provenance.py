@@ -150,26 +150,22 @@ def quarantine(spec: Spec, broker: Broker, store: ControlStore, refusals: Sequen
     broker.ensure_topics([topic], spec.partitions)
     with closing(broker.producer()) as producer:
         for record, error in new:
-            key = f"{_place(record)}:{record.offset}"
+            key = f"{record.place.name}:{record.offset}"
             producer.send(topic, key, encode(_letter(spec, record, error, now)))
         producer.flush()
     # Step 3
     reasons = Counter(known.get("reasons", {})) + Counter(error.reason for _, error in new)
     for record, _ in new:
-        places[_place(record)] = [record.offset, record.timestamp]
+        places[record.place.name] = [record.offset, record.timestamp]
     store.put_gauge(
         spec.name, REFUSED, {"total": reasons.total(), "reasons": dict(reasons), "places": places}
     )  # fmt: skip
     return len(new)
 
 
-def _place(record: Record) -> str:
-    return f"{record.topic}:{record.partition}"
-
-
 def _there(record: Record, places: dict[str, list[Any]]) -> bool:
     """Whether this very record is in its topic; another at an earlier offset but later is of a broker started anew."""
-    offset, timestamp = places.get(_place(record), (-1, 0.0))
+    offset, timestamp = places.get(record.place.name, (-1, 0.0))
     return record.offset <= int(offset) and record.timestamp <= float(timestamp)
 
 

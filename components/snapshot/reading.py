@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from components.contracts.errors import UnavailableError
 from components.contracts.storage import digest_of
-from components.stream.contract import Broker, Consumer, Positions, Record, TopicPartition
+from components.stream.contract import Broker, Consumer, Positions, Record, TopicPartition, named
 
 IDLE_SECONDS = 10.0
 """How long a stream may give nothing while it is known to hold more: ten times a slow broker's fetch."""
@@ -39,11 +39,6 @@ class Reading:
         return [r for r in self.records if r.topic == topic]
 
 
-def name_of(partition: TopicPartition) -> str:
-    """``topic:partition``, as manifests spell it."""
-    return f"{partition.topic}:{partition.partition}"
-
-
 def read_new(broker: Broker, topics: Iterable[str], anchors: Anchors) -> Reading:
     """Read everything after ``anchors`` that is on the stream now.
 
@@ -53,31 +48,27 @@ def read_new(broker: Broker, topics: Iterable[str], anchors: Anchors) -> Reading
     """
     topics = tuple(topics)
     ends = _ends(broker, topics)
-    known = {p: anchors[name_of(p)] for p in ends if name_of(p) in anchors}
+    known = {p: anchors[p.name] for p in ends if p.name in anchors}
     reachable = {p: offset for p, (offset, _) in known.items() if offset < ends[p]}
     records = _drain(broker, topics, reachable, {p: ends[p] for p in reachable})
     replaced = {p for p in known if p not in reachable} | {
-        _place(r) for r in records if _at_anchor(r, known) and digest_of(r.value) != known[_place(r)][1]
+        r.place for r in records if _at_anchor(r, known) and digest_of(r.value) != known[r.place][1]
     }
-    records = [r for r in records if _place(r) not in replaced and r.offset > known[_place(r)][0]]
+    records = [r for r in records if r.place not in replaced and r.offset > known[r.place][0]]
     fresh = [p for p in ends if p not in known or p in replaced]
     records += _drain(broker, topics, "earliest", {p: ends[p] for p in fresh if ends[p] > 0})
-    after = {name_of(p): anchor for p, anchor in known.items() if p not in replaced}
-    after |= {name_of(_place(r)): (r.offset, digest_of(r.value)) for r in sorted(records)}
+    after = {p.name: anchor for p, anchor in known.items() if p not in replaced}
+    after |= {r.place.name: (r.offset, digest_of(r.value)) for r in sorted(records)}
     return Reading(
         records=tuple(sorted(records, key=lambda r: (r.topic, r.partition, r.offset))),
-        positions={name_of(p): end for p, end in sorted(ends.items())},
+        positions=named(ends),
         anchors=after,
-        replaced=tuple(sorted(map(name_of, replaced))),
+        replaced=tuple(sorted(p.name for p in replaced)),
     )
 
 
-def _place(record: Record) -> TopicPartition:
-    return TopicPartition(record.topic, record.partition)
-
-
 def _at_anchor(record: Record, known: Mapping[TopicPartition, tuple[int, str]]) -> bool:
-    return record.offset == known[_place(record)][0]
+    return record.offset == known[record.place][0]
 
 
 def _ends(broker: Broker, topics: tuple[str, ...]) -> dict[TopicPartition, int]:
@@ -97,7 +88,7 @@ def _drain(
     place = "earliest" if isinstance(start, str) else start
     consumer = broker.consumer(topics, start=place, partitions=list(ends))  # type: ignore[arg-type]
     try:
-        return [r for r in _until(consumer, ends) if r.offset < ends[_place(r)]]
+        return [r for r in _until(consumer, ends) if r.offset < ends[r.place]]
     finally:
         consumer.close()
 
@@ -112,6 +103,6 @@ def _until(consumer: Consumer, ends: Mapping[TopicPartition, int]) -> list[Recor
             heard = time.monotonic()
         elif time.monotonic() - heard > IDLE_SECONDS:
             raise UnavailableError(
-                "stream", name_of(behind[0]), f"nothing came for {IDLE_SECONDS:.0f} s before its end; is it up?"
+                "stream", behind[0].name, f"nothing came for {IDLE_SECONDS:.0f} s before its end; is it up?"
             )
     return records

@@ -18,6 +18,11 @@ class TopicPartition(NamedTuple):
     topic: str
     partition: int
 
+    @property
+    def name(self) -> str:
+        """``topic:partition``, as manifests, gauges and the ledger spell it."""
+        return f"{self.topic}:{self.partition}"
+
 
 class Record(NamedTuple):
     """One record as read. ``timestamp`` is Unix seconds."""
@@ -30,9 +35,26 @@ class Record(NamedTuple):
     headers: dict[str, bytes]
     timestamp: float
 
+    @property
+    def place(self) -> TopicPartition:
+        """The partition that it lies in."""
+        return TopicPartition(self.topic, self.partition)
+
 
 Positions = Mapping[TopicPartition, int]
 """The next offset to read, by partition."""
+
+
+def named(positions: Positions) -> dict[str, int]:
+    """Positions as they are kept: by :attr:`TopicPartition.name`, in order."""
+    return {place.name: offset for place, offset in sorted(positions.items())}
+
+
+def unnamed(kept: Mapping[str, int]) -> dict[TopicPartition, int]:
+    """The positions that :func:`named` was given."""
+    split = {name.rpartition(":"): offset for name, offset in kept.items()}
+    return {TopicPartition(topic, int(number)): offset for (topic, _, number), offset in split.items()}
+
 
 OnLost = Literal["earliest", "stop"]
 """What a consumer does where the broker no longer has its position."""
