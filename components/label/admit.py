@@ -123,10 +123,11 @@ def is_finite(value: Any) -> bool:
     return True
 
 
-def dead_letter(record: Record, error: RecordError, workload: str, now: float) -> DeadLetter:
+def dead_letter(record: Record, error: RecordError, workload: str, now: float, raised: str = "") -> DeadLetter:
     """The letter of a record that was refused with ``error`` at ``now``; it always fits into its topic.
 
-    A header without a value becomes one with an empty value.
+    A header without a value becomes one with an empty value. ``raised``: the class of the exception behind it, where
+    ``error`` itself does not tell.
     """
     value, key = record.value or b"", record.key
     headers = _fitting(record.headers)
@@ -136,7 +137,7 @@ def dead_letter(record: Record, error: RecordError, workload: str, now: float) -
         workload=workload,
         reason=_text(error.reason, 64),
         detail=_text(error.detail, DETAIL_CHARS) + size,
-        error=type(error.__cause__ or error).__name__,
+        error=raised or type(error.__cause__ or error).__name__,
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,

@@ -27,14 +27,15 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import NotFoundError, RecordError
+from components.contracts.errors import NotFoundError, ProvenanceError, RecordError
 from components.contracts.failpoint import failpoint
-from components.contracts.records import DeadLetter, Label, decode, encode, label_key
+from components.contracts.records import Label, decode, encode, label_key
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import IncidentRow
 from components.control.teachers import incidents, teacher_state, update_incident
+from components.label.admit import dead_letter
 from components.label.teacher import in_epoch
 from components.stream.contract import Broker, Producer, Record, named, read_to_end
 
@@ -154,7 +155,8 @@ def _carry_out(
         return
     if row.verdict == "reject":
         counts["dropped"] += 1
-        letter = _letter(spec, row, record, now)
+        why = RecordError(REASON, f"incident {row.id}: the teacher's behaviour was rejected")
+        letter = dead_letter(record, why, spec.name, now, ProvenanceError.__name__)
         _send(producer, there, spec.topic("inputs.dlq"), f"{REASON}:{row.id}:{label.key}", encode(letter), None)
     counts["relabelled"] += 1
     producer.send(spec.topic("inputs"), label.input.key, encode(label.input))
@@ -171,14 +173,6 @@ def _send(
     if (topic, key.encode()) not in there:
         there.add((topic, key.encode()))
         producer.send(topic, key, value, headers)
-
-
-def _letter(spec: Spec, row: IncidentRow, record: Record, now: float) -> DeadLetter:
-    return DeadLetter(
-        workload=spec.name, reason=REASON, detail=f"incident {row.id}: the teacher's behaviour was rejected",
-        error="ProvenanceError", topic=record.topic, partition=record.partition, offset=record.offset,
-        key=record.key, value=record.value, headers=record.headers, at=now,
-    )  # fmt: skip
 
 
 def _ends(broker: Broker, topics: Iterable[str]) -> dict[str, int]:

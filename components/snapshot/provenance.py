@@ -17,22 +17,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from components.contracts.errors import RecordError
-from components.contracts.records import DeadLetter, Label, Truth, decode, encode
+from components.contracts.errors import ProvenanceError, RecordError
+from components.contracts.records import Label, Truth, decode, encode
 from components.contracts.signing import Verifier
 from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.teachers import TeacherState, teacher_state
-from components.label.admit import check_consent
+from components.label.admit import check_consent, dead_letter
 from components.label.settle import key_of
 from components.label.teacher import declared_of, in_epoch
 from components.stream.contract import Broker, Record
 
 REFUSED = "refused"
 """The gauge that counts what was refused and keeps the places up to which refusals are in their topic."""
-
-LETTER_BYTES = 768 * 1024
-"""How much of a refused record goes into its letter, as in the labeler's dead letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ def quarantine(spec: Spec, broker: Broker, store: ControlStore, refusals: Sequen
     with closing(broker.producer()) as producer:
         for record, error in new:
             key = f"{record.place.name}:{record.offset}"
-            producer.send(topic, key, encode(_letter(spec, record, error, now)))
+            producer.send(topic, key, encode(dead_letter(record, error, spec.name, now, ProvenanceError.__name__)))
         producer.flush()
     # Step 3
     reasons = Counter(known.get("reasons", {})) + Counter(error.reason for _, error in new)
@@ -167,16 +164,6 @@ def _there(record: Record, places: dict[str, list[Any]]) -> bool:
     """Whether this very record is in its topic; another at an earlier offset but later is of a broker started anew."""
     offset, timestamp = places.get(record.place.name, (-1, 0.0))
     return record.offset <= int(offset) and record.timestamp <= float(timestamp)
-
-
-def _letter(spec: Spec, record: Record, error: RecordError, now: float) -> DeadLetter:
-    size = len(record.value)
-    cut = f" (the first {LETTER_BYTES} of {size} bytes are here)" if size > LETTER_BYTES else ""
-    return DeadLetter(
-        workload=spec.name, reason=error.reason, detail=error.detail + cut, error="ProvenanceError",
-        topic=record.topic, partition=record.partition, offset=record.offset, key=record.key,
-        value=record.value[:LETTER_BYTES], headers=record.headers, at=now,
-    )  # fmt: skip
 
 
 def reasons_of(refusals: Iterable[Refusal]) -> dict[str, int]:
