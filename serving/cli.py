@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,22 +95,6 @@ def _seen(revision: int | None) -> dict[str, Any]:
 
 
 @app.command()
-def pause(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
-    """Hold the rollout at its present weight; the guards go on."""
-    place("pause", workload, reason, key, as_json, _seen(revision))
-
-
-@app.command()
-def resume(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
-    """Go on from where it was paused."""
-    place("resume", workload, reason, key, as_json, _seen(revision))
-
-
-@app.command()
 def promote(
     reason: Reason,
     full: Annotated[bool, typer.Option("--full", help="Make the candidate champion now, past all steps.")] = False,
@@ -122,28 +107,27 @@ def promote(
     place("promote-full" if full else "promote", workload, reason, key, as_json, _seen(revision))
 
 
-@app.command()
-def abort(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
-    """End the rollout; the champion serves alone."""
-    place("abort", workload, reason, key, as_json, _seen(revision))
+VERBS = {
+    "pause": "Hold the rollout at its present weight; the guards go on.",
+    "resume": "Go on from where it was paused.",
+    "abort": "End the rollout; the champion serves alone.",
+    "retry": "Begin an aborted or rolled back rollout anew, at its first step.",
+    "undo": "Take the last change back: a step, an abort, or a promotion.",
+}
+"""The verbs that need nothing but a reason, and what they do."""
 
 
-@app.command()
-def retry(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
-    """Begin an aborted or rolled back rollout anew, at its first step."""
-    place("retry", workload, reason, key, as_json, _seen(revision))
+def _command(verb: str) -> Callable[..., None]:
+    def order(
+        reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+    ) -> None:
+        place(verb, workload, reason, key, as_json, _seen(revision))
+
+    return order
 
 
-@app.command()
-def undo(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
-    """Take the last change back: a step, an abort, or a promotion."""
-    place("undo", workload, reason, key, as_json, _seen(revision))
+for _verb, _what in VERBS.items():
+    app.command(_verb, help=_what)(_command(_verb))
 
 
 @app.command()
