@@ -12,6 +12,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.spec import Monitor
 from drift.calibration import least_resamples
 from drift.columns import Column
+from drift.detectors.contract import Floats
 from drift.monitor import Reference
 
 
@@ -68,8 +69,7 @@ def _column(name: str, column: Any) -> Column:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        seconds: Column = column.cast(pa.timestamp("us")).cast(pa.int64()).cast("float64").to_numpy() / 1e6
-        return seconds
+        return _numbers(column.cast(pa.timestamp("us")).cast(pa.int64())) / 1e6
     if (
         pa.types.is_floating(kind)
         or pa.types.is_integer(kind)
@@ -84,8 +84,8 @@ def _column(name: str, column: Any) -> Column:
     raise ConfigError("column", name, f"is of type {kind}: it must be numbers, times, text or lists of numbers")
 
 
-def _numbers(column: Any) -> Column:
-    values: Column = column.cast("float64").to_numpy()
+def _numbers(column: Any) -> Floats:
+    values: Floats = column.cast("float64").to_numpy()
     return values
 
 
