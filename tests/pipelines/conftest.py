@@ -11,6 +11,7 @@ from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.label.history import Historic
 from components.stream.memory import MemoryBroker
+from tests.clock import Clock
 
 TICKETS = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
 NOW = 1_800_000_000.0
@@ -28,17 +29,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Clock:
-    def __init__(self, now=NOW):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

@@ -9,14 +9,6 @@ from components.control.store import ControlStore
 from components.control.tables import AlarmRow, Base
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
-
-
 def test_migrations_make_the_tables_of_the_models(store):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

@@ -3,29 +3,19 @@ from sqlalchemy import select
 
 from components.contracts.errors import ConfigError, FencedError
 from components.control.leases import Leases
-from components.control.store import ControlStore
 from components.control.tables import LeaseRow
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock)
-    store.migrate()
-    yield store
-    store.close()
+def store(store, clock):
+    store.clock = clock
+    return store
 
 
 class Member:

@@ -8,28 +8,20 @@ import pytest
 
 from components.contracts.errors import NotFoundError
 from components.control.intent import Intent, ModelRef
-from components.control.store import ControlStore, StaleRevisionError
+from components.control.store import StaleRevisionError
 from components.control.tables import WindowRow
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self):
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_000.0)
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock)
-    store.migrate()
-    yield store
-    store.close()
+def store(store, clock):
+    store.clock = clock
+    return store
 
 
 def model(version):

@@ -7,21 +7,12 @@ from components.contracts.errors import TeacherError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode, label_key
 from components.contracts.spec import Factory, Payload, Probe, Spec
 from components.contracts.spec import Label as LabelSection
-from components.control.store import ControlStore
 from components.label.guard import Guard
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker
+from tests.clock import Clock
 
 NOW = 1_700_000_000.0
-
-
-class Clock:
-    def __init__(self):
-        self.now = NOW
-
-    def __call__(self):
-        self.now += 0.001
-        return self.now
 
 
 class Changing:
@@ -100,16 +91,8 @@ def watched():
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def clock(store):
-    clock = Clock()
+    clock = Clock(NOW, step=0.001)
     store.clock = clock
     return clock
 

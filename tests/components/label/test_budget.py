@@ -7,9 +7,9 @@ import pytest
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Budget as Limits
-from components.control.store import ControlStore
 from components.control.tables import ReservationRow, SpendingRow
 from components.label.budget import Budget
+from tests.clock import Clock
 
 DAY = 1_700_006_400.0
 """Midnight (UTC) of a day."""
@@ -17,24 +17,9 @@ DAY = 1_700_006_400.0
 ROOT = Path(__file__).parents[3]
 
 
-class Clock:
-    now = DAY
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
+    return Clock(DAY)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from components.contracts.records import Input, Label, SoftLabel, decode, encode
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.control.leases import Leases
-from components.control.store import ControlStore
 from components.label import crew as crews
 from components.label.labeler import Labeler
 from components.stream.contract import TopicPartition
@@ -265,14 +264,6 @@ def test_lost_positions_end_a_labeler_that_was_told_so_and_it_says_why(broker, a
     shift.end()
     wait_for(lambda: labeler.error is not None)
     assert isinstance(labeler.error, LostPositionsError) and labeler.reasons[-1] == "lost_positions"
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
 
 
 def test_labelers_divide_the_partitions_as_they_come_and_go_and_nothing_is_done_twice(broker, at_work, store):

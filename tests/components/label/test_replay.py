@@ -19,6 +19,7 @@ from components.label.verdicts import LEASE_SECONDS
 from components.ledger import entries, verify
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker, MemoryProducer
+from tests.clock import Clock
 
 NOW = 1_700_000_000.0
 INPUTS = TopicPartition("w.inputs", 0)
@@ -29,25 +30,15 @@ class Killed(BaseException):
     pass
 
 
-class Clock:
-    def __init__(self):
-        self.now = NOW
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock=clock)
-    store.migrate()
-    yield store
-    store.close()
+def store(store, clock):
+    store.clock = clock
+    return store
 
 
 @pytest.fixture

@@ -2,35 +2,25 @@ import pytest
 
 from components.contracts.errors import ConfigError, NotFoundError, TransitionError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode, label_key
-from components.control.store import ControlStore
 from components.control.tables import ReviewRow
 from components.label import reviews
 from components.label.teacher import Deferred, Question
 from components.stream.memory import MemoryBroker, MemoryProducer
+from tests.clock import Clock
 
 TEACHER, SPACE, CLASSES = "human@" + "d" * 64, "mail@1", ("eggs", "ham", "spam")
 DRAFT = SoftLabel.of(SPACE, CLASSES, [0.2, 0.3, 0.5])
 
 
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self):
-        self.now += 1.0
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_700_000_000.0, step=1.0)
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock)
-    store.migrate()
-    yield store
-    store.close()
+def store(store, clock):
+    store.clock = clock
+    return store
 
 
 @pytest.fixture

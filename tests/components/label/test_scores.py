@@ -6,20 +6,11 @@ from components.contracts.records import SoftLabel
 from components.contracts.spec import Label, Policy
 from components.contracts.storage import digest_of, local_path, put_bytes
 from components.control.intent import Intent, ModelRef
-from components.control.store import ControlStore
 from components.distill.export import to_onnx
 from components.label.scores import StudentScores
 from components.student.card import StudentCard
 
 PAYLOADS = [b"one", b"two", b"three"]
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
 
 
 @pytest.fixture

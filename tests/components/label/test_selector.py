@@ -7,32 +7,17 @@ from components.contracts.records import Input, SoftLabel
 from components.contracts.sampling import audited
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Factory, Label, Policy, Serve, Spec
-from components.control.store import ControlStore
 from components.label.budget import Budget
 from components.label.selector import Selector
 from drift.reweight import hajek
+from tests.clock import Clock
 
 KINDS = ("all", "random", "margin", "entropy", "committee")
 
 
-class Clock:
-    now = 1_700_006_400.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
+    return Clock(1_700_006_400.0)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import pytest
 
 from components.contracts.records import Input, Label, SoftLabel, Truth, encode, label_key
 from components.contracts.spec import Factory, Payload, Spec, Student
-from components.control.store import ControlStore
 from components.stream.contract import Record, TopicPartition
 
 BASE = 1_700_000_000.0
@@ -108,14 +107,6 @@ def spec(tmp_path):
 @pytest.fixture
 def tape():
     return Tape()
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
 
 
 @pytest.fixture

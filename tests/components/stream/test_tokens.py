@@ -5,13 +5,7 @@ import pytest
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.stream.tokens import ClientCredentials, _Issued, token_provider
-
-
-class Clock:
-    at = 1000.0
-
-    def __call__(self):
-        return self.at
+from tests.clock import Clock
 
 
 class Endpoint(ClientCredentials):
@@ -29,23 +23,23 @@ class Endpoint(ClientCredentials):
 
 
 def test_a_token_is_kept_until_a_fifth_of_its_life_is_left():
-    clock = Clock()
+    clock = Clock(1000.0)
     tokens = Endpoint(clock)
     assert [tokens(), tokens()] == ["t1", "t1"]
-    clock.at += 79
+    clock.now += 79
     assert tokens() == "t1"
-    clock.at += 2
+    clock.now += 2
     assert tokens() == "t2"
 
 
 def test_an_endpoint_that_is_away_is_borne_while_the_token_lives():
-    clock = Clock()
+    clock = Clock(1000.0)
     tokens = Endpoint(clock)
     tokens()
     tokens.down = True
-    clock.at += 99
+    clock.now += 99
     assert tokens() == "t1"
-    clock.at += 2
+    clock.now += 2
     with pytest.raises(UnavailableError):
         tokens()
 

@@ -11,18 +11,12 @@ from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.telemetry.endpoint import STALL_SECONDS, Health, announced, exposed
 from components.telemetry.metrics import LabelerMetrics
-
-
-class Clock:
-    at = 0.0
-
-    def __call__(self):
-        return self.at
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 def test_a_worker_answers_prometheus_and_whoever_looks_after_it(tmp_path, clock):
@@ -42,7 +36,7 @@ def test_a_worker_answers_prometheus_and_whoever_looks_after_it(tmp_path, clock)
         for line in ('cohobate_labels_total{workload="w"} 3.0', "cohobate_ready 1.0", "process_resident_memory_bytes"):
             assert line in text
         health.beat()
-        clock.at += STALL_SECONDS + 1
+        clock.now += STALL_SECONDS + 1
         assert get("/healthz")[0] == get("/readyz")[0] == 503, "a loop that stands still is no worker"
         health.beat()
         health.not_ready("teacher away")

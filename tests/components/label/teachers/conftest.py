@@ -262,13 +262,3 @@ def transformer(tmp_path_factory):
     BertForSequenceClassification(config).eval().save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def store(tmp_path):
-    from components.control.store import ControlStore
-
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
