@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,11 @@ from components.label.teacher import declared_of
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
 from drift.reweight import stratum_weights
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Split = Literal["train", "holdout"]
 
 COLUMNS = [
     "input_id", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
@@ -116,21 +121,23 @@ def replayable(spec: Spec, windows: Sequence[WindowRow]) -> list[WindowRow]:
     return [w for w in windows[:-1] if w.manifest["teacher"] == teacher]
 
 
-def window_rows(
-    window: WindowRow,
-    split: Literal["train", "holdout"],
-    task: Task,
-    teacher: str,
-    without: Collection[str] = (),
-) -> Rows:
-    """One side of a snapshot, less the contents (hashes) ``without``; the other side's content is not looked at.
+def window_rows(window: WindowRow, split: Split, task: Task, teacher: str) -> Rows:
+    """One side of a snapshot; the other side's content is not looked at.
 
     Raises:
         ProvenanceError: a row's label, on either side, was not made by ``teacher``.
         ArtifactError: the snapshot is missing or not what was frozen.
 
     """
-    table = read(window.uri, window.digest).select(COLUMNS)
+    return _side(_table(window), split, task, teacher)
+
+
+def _table(window: WindowRow) -> pa.Table:
+    return read(window.uri, window.digest).select(COLUMNS)
+
+
+def _side(table: pa.Table, split: Split, task: Task, teacher: str, without: Collection[str] = ()) -> Rows:
+    """One side of a snapshot's table, less the contents (hashes) ``without``."""
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
@@ -142,20 +149,6 @@ def window_rows(
         truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
         weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
     )
-
-
-def audited_contents(windows: Sequence[WindowRow]) -> set[str]:
-    """Hashes of the contents that any of the windows has in its audit slice.
-
-    Raises:
-        ArtifactError: a snapshot is missing or not what was frozen.
-
-    """
-    found: set[str] = set()
-    for window in windows:
-        table = read(window.uri, window.digest).select(["content", "audit"])
-        found.update(table.filter(table["audit"])["content"].to_pylist())
-    return found
 
 
 def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Rows, Rows]:
@@ -170,11 +163,10 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Ro
     """
     teacher = declared_teacher(spec, windows)
     older = replayable(spec, windows) if spec.student.replay_rows else []
-    audited = audited_contents([*older, windows[-1]])
-    new = window_rows(windows[-1], "train", spec.task, teacher, audited)
-    old = Rows(payloads=[], soft=[], truth=[])
-    for window in older:
-        old = old + window_rows(window, "train", spec.task, teacher, audited)
+    tables = [_table(window) for window in (*older, windows[-1])]
+    audited = {content for t in tables for content in t.filter(t["audit"])["content"].to_pylist()}
+    *before, new = (_side(table, "train", spec.task, teacher, audited) for table in tables)
+    old = sum(before, Rows(payloads=[], soft=[], truth=[]))
     kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
     return new, old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
 
