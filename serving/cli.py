@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from sqlalchemy import select
 
 from components.contracts.settings import Settings
 from components.contracts.spec import RolloutPolicy, load_spec
-from components.control.store import ControlStore
-from components.control.tables import OrderRow
+from components.control.desk import Order, open_desk
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
@@ -21,10 +19,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key again orders nothing new.")]
-
-
-def _store() -> ControlStore:
-    return ControlStore(Settings().control_url)
+Revision = Annotated[
+    int | None, typer.Option(help="Order it only if the rollout is still at this revision ('rollout status').")
+]
 
 
 def show(value: Any, as_json: bool) -> None:
@@ -37,39 +34,39 @@ def show(value: Any, as_json: bool) -> None:
 
 
 def _summary(state: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "phase", "step", "forced", "requests", "candidate_requests", "reason")
+    names = ("id", "revision", "phase", "step", "forced", "requests", "candidate_requests", "reason")
     return {"candidate": state["candidate"]["version"]} | {n: state[n] for n in names}
 
 
 @app.command("list")
 def list_(workload: Workload = "files", as_json: Json = False) -> None:
     """List all rollouts, oldest first."""
-    show([_summary(r.state) for r in _store().rollouts(workload)], as_json)
+    show([_summary(state) for state in open_desk(Settings()).rollouts(workload)], as_json)
 
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
     """Show the rollout that is under way, or the last one, in full."""
-    rows = _store().rollouts(workload)
-    show(rows[-1].state if rows else {"rollouts": 0}, as_json)
+    states = open_desk(Settings()).rollouts(workload)
+    show(states[-1] if states else {"rollouts": 0}, as_json)
 
 
 @app.command()
 def orders(workload: Workload = "files", as_json: Json = False) -> None:
     """List all orders and what came of them, oldest first; ``ok`` is null while one waits."""
-    with _store().session() as s:
-        rows = s.scalars(select(OrderRow).where(OrderRow.workload == workload).order_by(OrderRow.seq)).all()
-    names = ("id", "verb", "args", "actor", "reason", "created_at", "done_at", "ok", "outcome")
-    show([{n: getattr(r, n) for n in names} for r in rows], as_json)
+    show(open_desk(Settings()).orders(workload), as_json)
 
 
-def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
+def place(
+    verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any], revision: int | None = None
+) -> None:
     """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not."""
-    store, settings = _store(), Settings()
-    row = store.await_order(store.order(workload, verb, settings.actor, reason, args, key=key))
-    outcome = row.outcome or "no controller took the order in time; is the platform up?"
-    show({"order": row.id, "ok": bool(row.ok), "outcome": outcome}, as_json)
-    raise typer.Exit(0 if row.ok else 1)
+    keyed = {"key": key} if key else {}
+    wanted = Order(workload=workload, verb=verb, reason=reason, args=args, revision=revision, **keyed)
+    done = open_desk(Settings()).place(wanted)
+    outcome = done.outcome or "no controller took the order in time; is the platform up?"
+    show({"order": done.order, "ok": bool(done.ok), "outcome": outcome}, as_json)
+    raise typer.Exit(0 if done.ok else 1)
 
 
 @app.command()
@@ -80,35 +77,44 @@ def start(
     force: Annotated[bool, typer.Option("--force", help="Start it against the gate's verdict; recorded.")] = False,
     skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Begin at the first step with a weight.")] = False,
     key: Key = "",
+    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
     """Start the rollout of a version."""
     args = {"version": version, "forced": force, "skip_shadow": skip_shadow}
-    place("start", workload, reason, key, as_json, args)
+    place("start", workload, reason, key, as_json, args, revision)
 
 
 @app.command()
-def pause(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def pause(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """Hold the rollout at its present weight; the guards go on."""
-    place("pause", workload, reason, key, as_json, {})
+    place("pause", workload, reason, key, as_json, {}, revision)
 
 
 @app.command()
-def resume(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def resume(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """Go on from where it was paused."""
-    place("resume", workload, reason, key, as_json, {})
+    place("resume", workload, reason, key, as_json, {}, revision)
 
 
 @app.command()
-def promote(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def promote(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """Make the candidate champion now."""
-    place("promote", workload, reason, key, as_json, {})
+    place("promote", workload, reason, key, as_json, {}, revision)
 
 
 @app.command()
-def abort(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
+def abort(
+    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
+) -> None:
     """End the rollout; the champion serves alone."""
-    place("abort", workload, reason, key, as_json, {})
+    place("abort", workload, reason, key, as_json, {}, revision)
 
 
 @app.command()
@@ -117,10 +123,11 @@ def rollback(
     to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
     workload: Workload = "files",
     key: Key = "",
+    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
     """Take the candidate back; with no rollout under way, make ``--to`` champion again."""
-    place("rollback", workload, reason, key, as_json, {"to": to})
+    place("rollback", workload, reason, key, as_json, {"to": to}, revision)
 
 
 @app.command()
