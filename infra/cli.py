@@ -16,6 +16,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from infra.dlq import app as dlq_app
 from infra.ledger import app as ledger_app
+from infra.notify import app as notify_app
 from infra.reviews import app as review_app
 from infra.tokens import app as token_app
 from pipelines.cli import app as pipeline_app
@@ -33,6 +34,7 @@ app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(token_app, name="token")
+app.add_typer(notify_app, name="notify")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(review_app, name="review")
 

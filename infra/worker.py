@@ -150,14 +150,17 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
 def administer(settings: Settings, stop: threading.Event) -> None:
     """Serve the admin API, and send notices, until stopped."""
+    from components.notify.notifier import Notifier
+    from components.notify.webhooks import webhooks_of
     from serving.admin.app import create_app
     from serving.admin.server import served
 
-    tracing.configure(os.environ, "cohobate-admin")
-    with served(create_app(settings), settings) as url:
+    store = ControlStore(settings.control_url)
+    notifier = Notifier(store, webhooks_of(settings))
+    with served(create_app(settings, store=store), settings) as url:
         log.info("admin API at %s", url)
-        stop.wait()
-    tracing.shutdown()
+        notifier.run(stop)
+    store.close()
 
 
 WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {

@@ -19,9 +19,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key again orders nothing new.")]
-Revision = Annotated[
-    int | None, typer.Option(help="Order it only if the rollout is still at this revision ('rollout status').")
-]
 
 
 def show(value: Any, as_json: bool) -> None:
@@ -57,12 +54,13 @@ def orders(workload: Workload = "files", as_json: Json = False) -> None:
     show(open_desk(Settings()).orders(workload), as_json)
 
 
-def place(
-    verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any], revision: int | None = None
-) -> None:
-    """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not."""
-    keyed = {"key": key} if key else {}
-    wanted = Order(workload=workload, verb=verb, reason=reason, args=args, revision=revision, **keyed)
+def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
+    """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not.
+
+    ``args`` may hold the ``revision`` that the order was decided on.
+    """
+    others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
+    wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
     done = open_desk(Settings()).place(wanted)
     outcome = done.outcome or "no controller took the order in time; is the platform up?"
     show({"order": done.order, "ok": bool(done.ok), "outcome": outcome}, as_json)
@@ -77,44 +75,35 @@ def start(
     force: Annotated[bool, typer.Option("--force", help="Start it against the gate's verdict; recorded.")] = False,
     skip_shadow: Annotated[bool, typer.Option("--skip-shadow", help="Begin at the first step with a weight.")] = False,
     key: Key = "",
-    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
     """Start the rollout of a version."""
     args = {"version": version, "forced": force, "skip_shadow": skip_shadow}
-    place("start", workload, reason, key, as_json, args, revision)
+    place("start", workload, reason, key, as_json, args)
 
 
 @app.command()
-def pause(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
+def pause(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Hold the rollout at its present weight; the guards go on."""
-    place("pause", workload, reason, key, as_json, {}, revision)
+    place("pause", workload, reason, key, as_json, {})
 
 
 @app.command()
-def resume(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
+def resume(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Go on from where it was paused."""
-    place("resume", workload, reason, key, as_json, {}, revision)
+    place("resume", workload, reason, key, as_json, {})
 
 
 @app.command()
-def promote(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
+def promote(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """Make the candidate champion now."""
-    place("promote", workload, reason, key, as_json, {}, revision)
+    place("promote", workload, reason, key, as_json, {})
 
 
 @app.command()
-def abort(
-    reason: Reason, workload: Workload = "files", key: Key = "", revision: Revision = None, as_json: Json = False
-) -> None:
+def abort(reason: Reason, workload: Workload = "files", key: Key = "", as_json: Json = False) -> None:
     """End the rollout; the champion serves alone."""
-    place("abort", workload, reason, key, as_json, {}, revision)
+    place("abort", workload, reason, key, as_json, {})
 
 
 @app.command()
@@ -123,11 +112,10 @@ def rollback(
     to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
     workload: Workload = "files",
     key: Key = "",
-    revision: Revision = None,
     as_json: Json = False,
 ) -> None:
     """Take the candidate back; with no rollout under way, make ``--to`` champion again."""
-    place("rollback", workload, reason, key, as_json, {"to": to}, revision)
+    place("rollback", workload, reason, key, as_json, {"to": to})
 
 
 @app.command()
