@@ -40,6 +40,9 @@ ATTEMPTS = 5
 LONG_POLL_SECONDS = 20.0
 """How long one request to an admin API may wait for an outcome: less than proxies allow."""
 
+LONGEST_WAIT = 10.0
+"""The longest that an admin API may ask us to stay away, in seconds, and is asked again."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -205,12 +208,12 @@ class RemoteDesk:
         if address.scheme == "http" and token and address.hostname not in LOOPBACK:
             log.warning("the token goes to %s unencrypted: use https outside of a network that you trust", url)
         self.url = url.rstrip("/")
-        self._client = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx.Timeout(10.0, read=LONG_POLL_SECONDS + 15.0),
-            transport=transport,
-        )
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._transport = transport
+
+    def _client(self) -> httpx.Client:
+        limits = httpx.Timeout(10.0, read=LONG_POLL_SECONDS + 15.0)
+        return httpx.Client(base_url=self.url, headers=self._headers, timeout=limits, transport=self._transport)
 
     def place(self, order: Order, seconds: float = 30.0) -> Outcome:
         """See :meth:`Desk.place`. Waits in requests of :data:`LONG_POLL_SECONDS`, all with the order's key."""
@@ -242,8 +245,8 @@ class RemoteDesk:
         headers = {"Idempotency-Key": key} if key else {}
         try:
             for attempt in stamina.retry_context(on=_again, attempts=ATTEMPTS, wait_max=5.0):
-                with attempt:
-                    response = self._client.request(method, path, json=json, headers=headers)
+                with attempt, self._client() as client:
+                    response = client.request(method, path, json=json, headers=headers)
                     if response.status_code in (429, 502, 503, 504):
                         response.raise_for_status()
         except httpx.HTTPStatusError as error:
@@ -280,5 +283,8 @@ def _again(error: Exception) -> bool | float:
     """Whether a request is tried again, or after how many seconds: it may be, as it carries a key."""
     if isinstance(error, httpx.HTTPStatusError):
         asked = error.response.headers.get("Retry-After", "")
-        return float(asked) if asked.isdigit() and 0 < int(asked) <= 10 else not asked.isdigit()
+        seconds = float(asked) if asked.isdigit() else 0.0
+        if seconds > LONGEST_WAIT:  # too many failed logins: a person must look
+            return False
+        return seconds or True
     return isinstance(error, httpx.TransportError)
