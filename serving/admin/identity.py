@@ -7,7 +7,7 @@ the right credential gets in, unless its own id was guessed at from the same add
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -109,7 +109,7 @@ class Door:
         actor, role = issuer.verify(token)
         return Identity(actor=actor, role=role, via="oidc", credential=issuer.name)
 
-    def _count(self, caller: Caller, key: str, why: str, **more: str) -> Refused:
+    def _count(self, caller: Caller, key: str, why: str, **more: Any) -> Refused:
         """The refusal of a failed login: 401, or 429 when there were too many; ``silent`` marks what is told once."""
         if self._limiter.hit(self._failed, caller.client, key):
             return Refused(401, "unauthenticated", why, headers={"WWW-Authenticate": "Bearer"}, **more)
