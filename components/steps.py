@@ -246,28 +246,30 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
 
 @short_lived
 def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]) -> str:
-    """Place an order with the rollout controller and wait for its outcome; the same ``key`` places it once.
+    """Order a verb of the rollout controller and wait for its outcome; the same ``key`` orders it once.
+
+    It goes to the admin API that the settings name, with their token, else into the control database.
 
     Raises:
         ConfigError: there is no reason, or no key of its own.
         OrderError: it was refused, or no controller took it in time.
+        AccessError: the admin API does not let the caller do this.
 
     """
-    if not reason.strip():
-        raise ConfigError("reason", reason, "must say why: it goes into the ledger")
-    if not key or "{{" in key:  # a placeholder that was not filled in is the same for all runs
+    from components.control.desk import Order, open_desk
+
+    if "{{" in key or not key:  # a placeholder that was not filled in is the same for all runs
         raise ConfigError(
             "key", key, "must be an order's own: with one key for all only the first would be carried out"
         )
-    spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
-    row = store.await_order(store.order(spec.name, verb, settings.actor, reason, args, key=key), ORDER_SECONDS)
-    store.close()
-    if row.done_at is None:
+    spec = load_spec(spec_path)
+    wanted = Order(workload=spec.name, verb=verb, reason=reason, args=args, key=key)
+    done = open_desk(Settings()).place(wanted, ORDER_SECONDS)
+    if done.ok is None:
         late = (
             f"no controller took it in {ORDER_SECONDS:.0f} s; it stays open and will be carried out when one comes up"
         )
         raise OrderError(verb, spec.name, late)
-    if not row.ok:
-        raise OrderError(verb, spec.name, f"refused: {row.outcome}")
-    return str(row.outcome)
+    if not done.ok:
+        raise OrderError(verb, spec.name, f"refused: {done.outcome}")
+    return str(done.outcome)

@@ -14,14 +14,16 @@ from rich.console import Console
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
 from infra.dlq import app as dlq_app
 from infra.gate import app as gate_app
+from infra.ledger import app as ledger_app
+from infra.notify import app as notify_app
 from infra.reviews import app as review_app
 from infra.teacher import app as teacher_app
+from infra.tokens import app as token_app
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
-from serving.cli import place, show
+from serving.cli import place
 
 app = typer.Typer(
     name="cohobate",
@@ -30,10 +32,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-ledger_app = typer.Typer(help="The append-only record of who did what to which model.", no_args_is_help=True)
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(token_app, name="token")
+app.add_typer(notify_app, name="notify")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
@@ -139,34 +142,6 @@ def rollback(
     from components.contracts.spec import load_spec
 
     place("rollback", load_spec(spec_path(spec)).name, reason, "", as_json, {"to": to})
-
-
-@ledger_app.command("verify")
-def ledger_verify(
-    head: Annotated[
-        str | None, typer.Option(help="Hash that the last entry must have, from a copy kept elsewhere.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Check the ledger's hash chain; fails naming the first entry that was changed, removed or moved."""
-    from components.ledger.ledger import verify
-
-    entries = verify(ControlStore(Settings().control_url), head=head)
-    show({"ok": True, "entries": entries}, as_json)
-
-
-@ledger_app.command("show")
-def ledger_show(
-    workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None, as_json: Json = False
-) -> None:
-    """List the ledger's entries, oldest first."""
-    from components.ledger.ledger import entries
-
-    rows = [
-        {"seq": r.seq, "at": r.at, "workload": r.workload, "actor": r.actor, "action": r.action, "detail": r.detail}
-        for r in entries(ControlStore(Settings().control_url), workload)
-    ]
-    show(rows, as_json)
 
 
 def run_guarded(command: Callable[[], None]) -> NoReturn:

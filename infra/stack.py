@@ -1,4 +1,4 @@
-"""The whole platform on one machine: broker, gateway, and a labeler, controller, monitor and trigger per workload.
+"""The whole platform on one machine: broker, gateway, admin API, and each workload's four workers.
 
 The supervisor (``python -m infra.stack``) starts them in the order of :meth:`Stack.start`, restarts what dies, and
 takes everything down on SIGTERM. ``cohobate up`` runs it in the background; its state is ``<home>/platform.json``.
@@ -102,6 +102,8 @@ class Stack:
         logs.mkdir(parents=True, exist_ok=True)
         # Step 1
         _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT")
+        if settings.admin_host and settings.admin_port:
+            _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
         # Step 2
         self.progress("control database")
         store = ControlStore(settings.control_url)
@@ -124,9 +126,13 @@ class Stack:
         env = {**settings.environment(), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         worker = [sys.executable, "-m", "infra.worker"]
         self.children.append(Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs))
+        one_thread = {**env, "OMP_NUM_THREADS": "1"}
+        if settings.admin_host:
+            admin = [*worker, "admin", *(s.source for s in self.specs)]
+            self.children.append(Child("admin", admin, one_thread, logs))
         for spec in self.specs:
             for role, name in _workers(spec):
-                own = {**env, "OMP_NUM_THREADS": "1", "COHOBATE_WORKER": name}
+                own = {**one_thread, "COHOBATE_WORKER": name}
                 self.children.append(Child(f"{spec.name}-{name}", [*worker, role, spec.source], own, logs))
         for child in self.children:
             child.start()

@@ -1,6 +1,7 @@
 """One worker of the local stack: ``python -m infra.worker ROLE SPEC [SPEC...]``.
 
-Roles: ``labeler``, ``controller``, ``monitor`` and ``trigger`` serve one workload; ``gateway`` serves all of them.
+Roles: ``labeler``, ``controller``, ``monitor`` and ``trigger`` serve one workload; ``gateway`` and ``admin`` (the
+admin API and the notices) serve all of them.
 Every role ends cleanly on SIGTERM, and by itself when the supervisor that started it dies.
 """
 
@@ -98,15 +99,23 @@ def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -
 
 
 def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
-    """Run the rollout controller."""
+    """Run a rollout controller: it leads the workload, or stands by while another one does."""
     from components.registry.registry import Registry
     from components.stream import open_broker
     from serving.controller import Controller
+    from serving.leader import lead
 
     store = ControlStore(settings.control_url)
-    controller = Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts")
     watch.health.ready()
-    controller.run(stop)
+    lead(
+        store,
+        spec.name,
+        lambda: Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts"),
+        term=settings.leader_seconds,
+        stop=stop,
+        on_tick=watch.health.beat,
+        stalled=lambda: watch.health.stalled is not None,
+    )
     store.close()
 
 
@@ -164,6 +173,21 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         ray.shutdown()
 
 
+def administer(settings: Settings, stop: threading.Event) -> None:
+    """Serve the admin API, and send notices, until stopped."""
+    from components.notify.notifier import Notifier
+    from components.notify.webhooks import webhooks_of
+    from serving.admin.app import create_app
+    from serving.admin.server import served
+
+    store = ControlStore(settings.control_url)
+    notifier = Notifier(store, webhooks_of(settings))
+    with served(create_app(settings, store=store), settings) as url:
+        log.info("admin API at %s", url)
+        notifier.run(stop)
+    store.close()
+
+
 WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {
     "labeler": label,
     "controller": control,
@@ -171,6 +195,9 @@ WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], Non
     "trigger": trigger,
 }
 """The roles that every workload has one process of."""
+
+PLATFORM_ROLES = ("gateway", "admin")
+"""The roles that a platform has one process of."""
 
 
 def end_on_signals(stop: threading.Event) -> None:
@@ -181,8 +208,8 @@ def end_on_signals(stop: threading.Event) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one role until SIGTERM. Exit codes: 0 ended as asked, 1 failed, 2 wrong arguments."""
-    if len(argv) < 2 or argv[0] not in (*WORKLOAD_ROLES, "gateway"):
-        sys.stderr.write(f"usage: python -m infra.worker {'|'.join((*WORKLOAD_ROLES, 'gateway'))} SPEC...\n")
+    if len(argv) < 2 or argv[0] not in (*WORKLOAD_ROLES, *PLATFORM_ROLES):
+        sys.stderr.write(f"usage: python -m infra.worker {'|'.join((*WORKLOAD_ROLES, *PLATFORM_ROLES))} SPEC...\n")
         return 2
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -195,6 +222,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if role == "gateway":
             serve(specs, settings, stop)
+        elif role == "admin":
+            administer(settings, stop)
         else:
             with watched(role, specs[0], settings) as watch:
                 WORKLOAD_ROLES[role](specs[0], settings, stop, watch)

@@ -9,11 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from sqlalchemy import select
 
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.control.tables import OrderRow
+from components.control.desk import Order, open_desk
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
@@ -26,10 +24,6 @@ Revision = Annotated[
 Key = Annotated[str, typer.Option(help="Idempotency key: the same key again orders nothing new.")]
 
 
-def _store() -> ControlStore:
-    return ControlStore(Settings().control_url)
-
-
 def show(value: Any, as_json: bool) -> None:
     """Print a record or a list of them: as one JSON document, or a line each."""
     if as_json:
@@ -40,39 +34,40 @@ def show(value: Any, as_json: bool) -> None:
 
 
 def _summary(state: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "phase", "step", "forced", "requests", "candidate_requests", "reason")
-    return {"candidate": state["candidate"]["version"], "revision": state["actions"]} | {n: state[n] for n in names}
+    names = ("id", "revision", "phase", "step", "forced", "requests", "candidate_requests", "reason")
+    return {"candidate": state["candidate"]["version"]} | {n: state[n] for n in names}
 
 
 @app.command("list")
 def list_(workload: Workload = "files", as_json: Json = False) -> None:
     """List all rollouts, oldest first."""
-    show([_summary(r.state) for r in _store().rollouts(workload)], as_json)
+    show([_summary(state) for state in open_desk(Settings()).rollouts(workload)], as_json)
 
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
     """Show the rollout that is under way, or the last one, in full."""
-    rows = _store().rollouts(workload)
-    show(rows[-1].state if rows else {"rollouts": 0}, as_json)
+    states = open_desk(Settings()).rollouts(workload)
+    show(states[-1] if states else {"rollouts": 0}, as_json)
 
 
 @app.command()
 def orders(workload: Workload = "files", as_json: Json = False) -> None:
     """List all orders and what came of them, oldest first; ``ok`` is null while one waits."""
-    with _store().session() as s:
-        rows = s.scalars(select(OrderRow).where(OrderRow.workload == workload).order_by(OrderRow.seq)).all()
-    names = ("id", "verb", "args", "actor", "reason", "created_at", "done_at", "ok", "outcome")
-    show([{n: getattr(r, n) for n in names} for r in rows], as_json)
+    show(open_desk(Settings()).orders(workload), as_json)
 
 
 def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
-    """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not."""
-    store, settings = _store(), Settings()
-    row = store.await_order(store.order(workload, verb, settings.actor, reason, args, key=key))
-    outcome = row.outcome or "no controller took the order in time; is the platform up?"
-    show({"order": row.id, "ok": bool(row.ok), "outcome": outcome}, as_json)
-    raise typer.Exit(0 if row.ok else 1)
+    """Place an order, wait for its outcome, print it, and exit: 0 when it was carried out, 1 when not.
+
+    ``args`` may hold the ``revision`` that the order was decided on.
+    """
+    others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
+    wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
+    done = open_desk(Settings()).place(wanted)
+    outcome = done.outcome or "no controller took the order in time; is the platform up?"
+    show({"order": done.order, "ok": bool(done.ok), "outcome": outcome}, as_json)
+    raise typer.Exit(0 if done.ok else 1)
 
 
 @app.command()

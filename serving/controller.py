@@ -87,6 +87,10 @@ class Controller:
         while not stop.is_set():
             self.tick()
             stop.wait(TICK_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the streams; the rollout stays as it is, for the next controller."""
         self.reader.close()
 
     def tick(self) -> None:

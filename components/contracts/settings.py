@@ -86,6 +86,35 @@ class Settings(BaseSettings):
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 
+    admin_host: str = "127.0.0.1"
+    """Address at which the admin API answers; empty: this platform serves none."""
+    admin_port: int = Field(default=8401, ge=0, le=65535)
+    """Its port; 0: any free one, named in ``<home>/admin.json``."""
+    admin_auth: Literal["on", "off"] = "on"
+    """``off`` lets everybody on this machine do everything; refused unless the API answers on the loopback only."""
+    admin_oidc_issuer: str = ""
+    """Issuer (``iss``) whose tokens the admin API takes beside its own; empty: none."""
+    admin_oidc_audience: str = ""
+    """Audience (``aud``) that such a token must name."""
+    admin_oidc_jwks_url: str = ""
+    """Where the issuer's public keys are (https, or http on the loopback)."""
+    admin_oidc_role_claim: str = "roles"
+    """Claim with the role, a text or a list of them; a dot goes into a nested one: ``realm_access.roles``."""
+    admin_oidc_role_prefix: str = ""
+    """What precedes ``viewer``, ``operator`` and ``admin`` there, as in ``cohobate-admin``."""
+    admin_oidc_actor_claim: str = "sub"
+    """Claim that names the caller in the ledger."""
+    admin_url: str = ""
+    """Admin API that verbs of the command line and of the pipelines go to; empty: they go to the control database."""
+    admin_token: SecretStr | None = None
+    """Bearer token for it."""
+    admin_token_file: Path | None = None
+    leader_seconds: float = Field(default=5.0, ge=0.5, le=300.0)
+    """How long a controller that is silent keeps its lead; then another one takes over."""
+    webhooks: SecretStr | None = None
+    """Who is notified: a JSON list of ``{"name", "url", "format": "slack"|"cloudevents", "events": [...]}``."""
+    webhooks_file: Path | None = None
+
     metrics_host: str = "127.0.0.1"
     """Address at which each worker answers ``/metrics``, ``/healthz`` and ``/readyz``; empty: none does."""
     metrics_port: int = 0

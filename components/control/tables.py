@@ -256,3 +256,60 @@ class LeaseRow(Base):
     owner: Mapped[str] = mapped_column(String(128))
     until: Mapped[float] = mapped_column(Float)
     epoch: Mapped[int] = mapped_column(Integer)
+
+
+class TokenRow(Base):
+    """A bearer token of the admin API. ``hash``: Argon2id of its secret part; the secret itself is nowhere.
+
+    ``id`` is the public part, by which the token is found and named in the ledger.
+    """
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(16))
+    hash: Mapped[str] = mapped_column(String(255))
+    created_by: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    revoked_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+
+
+class LeaderRow(Base):
+    """Who leads in a matter; ``beats`` rises with every sign of life, ``holder`` is empty when it was given up."""
+
+    __tablename__ = "leaders"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(128))
+    beats: Mapped[int] = mapped_column(Integer)
+    at: Mapped[float] = mapped_column(Float)
+
+
+class CursorRow(Base):
+    """How far a durable table was read: ``seq`` of the last entry of the ledger that was turned into notices."""
+
+    __tablename__ = "notice_cursor"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer)
+    since: Mapped[float] = mapped_column(Float)
+
+
+class NoticeRow(Base):
+    """A notice to one webhook, kept until it was taken or given up. ``id`` and ``hook`` make a delivery's identity.
+
+    ``next_at``: when it is tried (again); ``attempts``: tries begun; ``sent_at`` or ``dead_at`` ends it.
+    """
+
+    __tablename__ = "notices"
+    __table_args__ = (Index("notices_due", "hook", "sent_at", "dead_at", "next_at"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hook: Mapped[str] = mapped_column(String(64), primary_key=True)
+    workload: Mapped[str] = mapped_column(String(64))
+    event: Mapped[str] = mapped_column(String(64))
+    at: Mapped[float] = mapped_column(Float)
+    content: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(Integer)
+    next_at: Mapped[float] = mapped_column(Float)
+    sent_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    dead_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    error: Mapped[str | None] = mapped_column(Text, nullable=True)

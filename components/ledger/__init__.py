@@ -1,5 +1,5 @@
 """The ledger: the append-only, hash-chained record of who or what did what to which model."""
 
-from components.ledger.ledger import GENESIS, append, append_if, chain, entries, entry_hash, verify
+from components.ledger.ledger import GENESIS, append, append_if, chain, entries, entry_hash, in_turn, verify
 
-__all__ = ["GENESIS", "append", "append_if", "chain", "entries", "entry_hash", "verify"]
+__all__ = ["GENESIS", "append", "append_if", "chain", "entries", "entry_hash", "in_turn", "verify"]

@@ -50,7 +50,18 @@ def append(store: ControlStore, workload: str, actor: str, action: str, detail: 
         UnavailableError: other writers were always faster.
 
     """
-    return _in_turn(store, lambda s: chain(s, store.clock(), workload, actor, action, detail))
+    return in_turn(store, lambda s: chain(s, store.clock(), workload, actor, action, detail))
+
+
+def chain(s: Session, at: float, workload: str, actor: str, action: str, detail: dict[str, Any]) -> LedgerRow:
+    """:func:`append` inside a writing transaction of the caller's: the entry stands if, and only if, it commits.
+
+    Raises:
+        ValueError: ``detail`` is not JSON (or has NaN or an infinity in it).
+        IntegrityError: at the flush, where writers do not take turns, another one took this place; see :func:`in_turn`.
+
+    """
+    return _link(s, _last(s), at, workload, actor, action, detail)
 
 
 def append_if(
@@ -81,7 +92,7 @@ def append_if(
         detail = decide(s.scalars(query).all())
         return None if detail is None else _link(s, last, store.clock(), workload, actor, action, detail)
 
-    return _in_turn(store, write)
+    return in_turn(store, write)
 
 
 def _last(s: Session) -> LedgerRow | None:
@@ -102,8 +113,13 @@ def _link(
     return row
 
 
-def _in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
-    """Run ``write`` in a transaction, again where another writer took the same seq."""
+def in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
+    """Run ``write`` in a transaction, again where another writer took the same place in the chain.
+
+    Raises:
+        UnavailableError: other writers were always faster.
+
+    """
     for _ in range(ATTEMPTS):
         try:
             with store.transaction() as s:
@@ -111,17 +127,6 @@ def _in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
         except IntegrityError:
             continue  # another writer took this seq: chain onto its entry
     raise UnavailableError("ledger", store.url, f"{ATTEMPTS} appends lost to other writers; try again")
-
-
-def chain(s: Session, at: float, workload: str, actor: str, action: str, detail: dict[str, Any]) -> LedgerRow:
-    """:func:`append` inside a writing transaction of the caller's: the entry stands if, and only if, it commits.
-
-    Raises:
-        ValueError: ``detail`` is not JSON.
-        IntegrityError: at the flush, where writers do not take turns, another one took this place in the chain.
-
-    """
-    return _link(s, _last(s), at, workload, actor, action, detail)
 
 
 def verify(store: ControlStore, head: str | None = None) -> int:

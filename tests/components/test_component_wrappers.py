@@ -215,7 +215,7 @@ def test_orders_carry_their_arguments_and_the_run_s_key(spec, store, monkeypatch
 
     def answer(self, order_id, timeout):
         placed.append((self.get_order(order_id).verb, order_id, self.get_order(order_id).args))
-        return SimpleNamespace(done_at=1.0, ok=True, outcome="done")
+        return SimpleNamespace(id=order_id, done_at=1.0, ok=True, outcome="done")
 
     monkeypatch.setattr(ControlStore, "await_order", answer)
     assert promote.python_func(spec, "7", "it is good", "", "run-1") == "done"

@@ -66,7 +66,7 @@ def test_a_reason_is_required(home, store, verb):
     [
         (("promote",), "promote", {}),
         (("promote", "--full"), "promote-full", {}),
-        (("undo", "--revision", "7"), "undo", {"revision": 7}),
+        (("undo", "--revision", "0"), "undo", {"revision": 0}),
     ],
 )
 def test_options_of_a_verb_go_with_the_order(home, store, args, verb, order_args):
@@ -75,6 +75,11 @@ def test_options_of_a_verb_go_with_the_order(home, store, args, verb, order_args
     thread.join()
     order = store.get_order(told["order"])
     assert (order.verb, order.args) == (verb, order_args)
+
+
+def test_an_order_that_was_decided_on_another_revision_is_not_placed(home, store):
+    assert run("undo", "--revision", "7", "--reason", "r").exit_code == 1
+    assert store.open_orders("signs") == []
 
 
 def test_the_same_key_orders_once(home, store):

@@ -1,0 +1,66 @@
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from components.control.store import ControlStore
+
+
+class Clock:
+    def __init__(self, at=1_700_000_000.0):
+        self.at = at
+
+    def __call__(self):
+        return self.at
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    made = ControlStore(f"sqlite:///{tmp_path / 'control.db'}", clock=clock)
+    made.migrate()
+    yield made
+    made.close()
+
+
+class Receiver:
+    """A real HTTP server that keeps what it is sent; ``statuses`` are answered in turn, then 200."""
+
+    def __init__(self):
+        self.got, self.statuses, self.headers = [], [], {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.got.append((dict(self.headers), body))
+                self.send_response(outer.statuses.pop(0) if outer.statuses else 200)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/T0/secret-path"
+
+    def bodies(self):
+        return [json.loads(body) for _, body in self.got]
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    with contextlib.closing(made.server.socket):
+        yield made
+        made.server.shutdown()
+    thread.join()

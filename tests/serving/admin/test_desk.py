@@ -1,0 +1,92 @@
+"""The remote desk against the real application: what the CLI and the pipelines see of the admin API."""
+
+import json
+import threading
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from components import steps
+from components.contracts.errors import AccessError, NotFoundError, OrderError
+from components.contracts.settings import Settings
+from components.control.database import StaleRevisionError
+from components.control.desk import Order
+from serving.admin.app import create_app
+from serving.admin.server import served
+from serving.cli import app as cli
+from tests.serving.admin.conftest import Registry, W
+
+
+def order(**changes):
+    return Order(**{"workload": W, "verb": "abort", "reason": "why", **changes})
+
+
+def test_both_desks_do_the_same(desk, control, answering, ledger):
+    done = desk("operator").place(order(key="K"))
+    assert (done.order, done.ok, done.outcome) == ("K", True, "done")
+    answering.ok, answering.outcome = False, "cannot abort"
+    refused = desk("operator").place(order(verb="resume"))
+    assert (refused.ok, refused.outcome) == (False, "cannot abort")
+    assert [o["verb"] for o in desk("viewer").orders(W)] == ["abort", "resume"]
+    assert desk("viewer").rollouts(W) == []
+    with pytest.raises(StaleRevisionError, match="at revision 0, not 7"):
+        desk("operator").place(order(revision=7))
+    with pytest.raises(AccessError, match="this needs operator"):
+        desk("viewer").place(order())
+    with pytest.raises(NotFoundError):
+        desk("operator").place(order(workload="none"))
+    with pytest.raises(OrderError):
+        desk("operator").place(order(verb="explode"))
+
+
+@pytest.fixture
+def platform(settings, control, answering, tokens, monkeypatch, tmp_path):
+    """The API as its own server, and an environment that names it and its token."""
+    free = settings.model_copy(update={"admin_port": 0})
+    with served(create_app(free, store=control, registry=Registry()), free) as url:
+        token = tmp_path / "token"
+        token.write_text(tokens["operator"] + "\n")
+        monkeypatch.setenv("COHOBATE_ADMIN_URL", url)
+        monkeypatch.setenv("COHOBATE_ADMIN_TOKEN_FILE", str(token))
+        monkeypatch.setenv("COHOBATE_ACTOR", "somebody-else")
+        monkeypatch.setenv("COHOBATE_DATABASE_URL", "sqlite:////nowhere/at/all.db")
+        yield json.loads((settings.home / "admin.json").read_bytes())
+    assert not (settings.home / "admin.json").exists()
+
+
+def test_the_command_line_goes_to_the_api_in_its_caller_s_name(platform, ledger):
+    done = CliRunner().invoke(cli, ["abort", "--reason", "odd", "--workload", W, "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["outcome"] == "done"
+    assert ledger()[-1][1:3] == ("operator-eve", "ordered abort")
+    listed = CliRunner().invoke(cli, ["orders", "--workload", W, "--json"])
+    assert json.loads(listed.stdout)[0]["actor"] == "operator-eve"
+
+
+def test_a_pipeline_s_step_goes_to_the_api_in_its_caller_s_name(platform, answering, ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "load_spec", lambda path: type("S", (), {"name": W}))
+    assert steps.order.__wrapped__("spec", "rollback", "bad", "run-1", {"to": "previous"}) == "done"
+    assert ledger()[-1][1:3] == ("operator-eve", "ordered rollback")
+    answering.ok, answering.outcome = False, "champion already"
+    with pytest.raises(OrderError, match="refused: champion already"):
+        steps.order.__wrapped__("spec", "rollback", "bad", "run-2", {"to": "previous"})
+
+
+def test_many_who_wait_leave_room_for_others(settings, control, tokens):
+    """Orders that nobody takes wait without holding a thread: 60 of them, and the API still answers."""
+    free = Settings(home=settings.home, admin_port=0)
+    with served(create_app(free, store=control, registry=Registry()), free) as url:
+        headers = {"Authorization": f"Bearer {tokens['operator']}"}
+
+        def wait():
+            body = {"reason": "r", "wait_seconds": 5}
+            httpx.post(f"{url}/v1/workloads/{W}/rollout/abort", json=body, headers=headers, timeout=60)
+
+        waiting = [threading.Thread(target=wait) for _ in range(60)]
+        for thread in waiting:
+            thread.start()
+        while len(control.open_orders(W)) < 50:
+            pass
+        assert httpx.get(f"{url}/v1/me", headers=headers, timeout=30).status_code == 200
+        for thread in waiting:
+            thread.join()
