@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.applications import Starlette
@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from components.telemetry import tracing
 from serving import oip
 from serving.answering import Gateway
-from serving.bodies import read_body
+from serving.bodies import Bodies
 from serving.openapi import document
 from serving.pressure import urgency_of
 from serving.slots import Loaded
@@ -57,8 +57,16 @@ ESCAPED = 4 / 3
 
 JSON = [(b"content-type", b"application/json")]
 
-Answer = Callable[[bytes, Request], Awaitable[tuple[bytes, list[tuple[bytes, bytes]]]]]
+Pairs = list[tuple[bytes, bytes]]
+Answer = Callable[[bytes, "Call"], Awaitable[tuple[bytes, Pairs]]]
 """Answers a request's body; gives a body and headers."""
+
+
+class Call(NamedTuple):
+    """What an answer may depend on besides the body: the headers, their names in lower case, and the path."""
+
+    headers: Mapping[str, str]
+    path_params: Mapping[str, str]
 
 
 class Post:
@@ -67,36 +75,51 @@ class Post:
     Written against ASGI itself: a tenth of a millisecond is what a request takes in all.
     """
 
-    def __init__(self, gateway: Gateway, name: str, answer: Answer) -> None:
-        self._gateway, self._name, self._answer = gateway, name, answer
-        serve, payload = gateway.spec.serve, gateway.spec.payload
-        self._seconds = serve.request_seconds
-        self._most = int(serve.max_batch * (payload.max_bytes * ESCAPED + OVERHEAD_BYTES))
+    def __init__(self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer) -> None:
+        self._pressure, self._bodies, self._name, self._answer = gateway.pressure, bodies, name, answer
         self._labels = {"cohobate.workload": gateway.spec.name}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope)
         try:
-            status, body, headers = 200, *await self._within(scope, receive, request)
+            body, pairs = await self._within(scope, receive)
+            status = 200
         except RequestError as error:
-            status, body, headers = _refusal(error.problem, error.headers, scope["path"])
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            status, body, pairs = _refusal(error.problem, error.headers, scope["path"])
+        except Exception as error:
+            log.exception("%s failed", scope["path"])
+            status, body, pairs = _refusal(_internal(error), {}, scope["path"])
+        pairs = [*pairs, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": pairs})
         await send({"type": "http.response.body", "body": body})
 
-    async def _within(
-        self, scope: Scope, receive: Receive, request: Request
-    ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        pressure = self._gateway.pressure
-        pressure.enter(urgency_of(request.headers.get("priority")))
+    async def _within(self, scope: Scope, receive: Receive) -> tuple[bytes, Pairs]:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        call = Call(headers, scope.get("path_params", {}))
+        self._pressure.enter(urgency_of(headers.get("priority")))
         try:
             await asyncio.sleep(0)  # what came in at the same time is counted before any of it is answered
-            body = await read_body(scope, receive, self._most, self._seconds)
-            with tracing.request(self._name, request.headers, **self._labels):
-                return await self._answer(body, request)
+            body = await self._bodies.read(headers, receive)
+            with tracing.request(self._name, headers, **self._labels):
+                return await self._answer(body, call)
         finally:
-            pressure.leave()
+            self._pressure.leave()
+
+
+class Front:
+    """The application: what most requests ask for goes its way directly, everything else through the routes."""
+
+    def __init__(self, predict: Post, routes: Starlette) -> None:
+        self._predict, self._routes = predict, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's life."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path, root = scope["path"], scope.get("root_path", "")
+            if path.removeprefix(root) == "/v1/predict":
+                await self._predict(scope, receive, send)
+                return
+        await self._routes(scope, receive, send)
 
 
 def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
@@ -116,7 +139,7 @@ def _refusal(what: Problem, headers: Mapping[str, str], path: str) -> tuple[int,
     return what.status, encode(body), pairs + [(n.lower().encode(), v.encode()) for n, v in headers.items()]
 
 
-def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> Starlette:
+def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> Front:
     """The application of a gateway; ``on_stop`` is called when its server ends."""
 
     @asynccontextmanager
@@ -125,12 +148,14 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> S
         if on_stop is not None:
             on_stop()
 
-    asks, v2 = _Asks(gateway), _V2(gateway)
+    serve, payload = gateway.spec.serve, gateway.spec.payload
+    most = int(serve.max_batch * (payload.max_bytes * ESCAPED + OVERHEAD_BYTES))
+    asks, v2, bodies = _Asks(gateway), _V2(gateway), Bodies(most, serve.request_seconds)
     model = "/v2/models/{name}"
-    infer = Post(gateway, "infer", v2.infer)
-    return Starlette(
+    predict, infer = Post(gateway, "predict", bodies, asks.predict), Post(gateway, "infer", bodies, v2.infer)
+    routes = Starlette(
         routes=[
-            Route("/v1/predict", Post(gateway, "predict", asks.predict), methods=["POST"]),
+            Route("/v1/predict", predict, methods=["POST"]),
             Route("/healthz", asks.healthz),
             Route("/readyz", asks.readyz),
             Route("/v1/model", asks.model),
@@ -149,6 +174,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> S
         exception_handlers={HTTPException: _http, RequestError: _request, Exception: _failed},
         lifespan=lifespan,
     )
+    return Front(predict, routes)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -167,11 +193,15 @@ async def _request(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    log.error("%s failed", request.url.path, exc_info=error)
-    return problem(500, "internal", f"the gateway failed: {type(error).__name__}; see its log", None, request.url.path)
+    found = _internal(error)
+    return problem(found.status, found.title, found.detail, None, request.url.path)
 
 
-async def _predictions(gateway: Gateway, ask: Ask, request: Request, version: str | None = None) -> list[Answered]:
+def _internal(error: Exception) -> Problem:
+    return Problem(title="internal", status=500, detail=f"the gateway failed: {type(error).__name__}; see its log")
+
+
+async def _predictions(gateway: Gateway, ask: Ask, version: str | None = None) -> list[Answered]:
     if ask.priority is not None:
         gateway.pressure.check(ask.priority, mine=1)
     if gateway.slots.routing.champion is None:
@@ -193,10 +223,10 @@ class _Asks:
         self._gateway, self._slots = gateway, gateway.slots
         self._document = b""
 
-    async def predict(self, body: bytes, request: Request) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    async def predict(self, body: bytes, _: Call) -> tuple[bytes, Pairs]:
         """Answer one input or a batch. In a batch each input has its own answer or error."""
         ask = read(body)
-        answers = await _predictions(self._gateway, ask, request)
+        answers = await _predictions(self._gateway, ask)
         if not ask.alone:
             return encode(Answers(predictions=answers)), JSON
         error = answers[0].error
@@ -264,7 +294,7 @@ class _V2:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway, self._slots = gateway, gateway.slots
 
-    def _known(self, request: Request) -> str | None:
+    def _known(self, request: Request | Call) -> str | None:
         """The version that the path names, if any.
 
         Raises:
@@ -294,11 +324,11 @@ class _V2:
             raise _no_champion("no champion is loaded")
         return _json({"name": self._gateway.spec.name, "ready": True})
 
-    async def infer(self, body: bytes, request: Request) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    async def infer(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
         """Answer inputs as tensors."""
-        version = self._known(request)
-        inferred, ask = oip.read(body, request.headers.get(oip.LENGTH_HEADER))
-        answers = await _predictions(self._gateway, ask, request, version)
+        version = self._known(call)
+        inferred, ask = oip.read(body, call.headers.get(oip.LENGTH_HEADER.lower()))
+        answers = await _predictions(self._gateway, ask, version)
         written, length = oip.write(self._gateway.spec, self._slots.routing, inferred, answers)
         if length is None:
             return written, JSON

@@ -30,6 +30,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Urgency = Annotated[int, Meta(ge=0, le=7)]
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
 class Problem(msgspec.Struct, kw_only=True):
     """Why something was not answered (RFC 9457); ``title`` is a stable code, ``detail`` is for people."""
 
@@ -63,7 +66,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
         if self.text is not UNSET:
             return self.text.encode()
         if self.payload is UNSET:
-            return json.dumps(self.json, ensure_ascii=False).encode()
+            return _dumps(self.json).encode()
         try:
             return base64.b64decode(self.payload, validate=True)
         except (binascii.Error, ValueError) as error:

@@ -59,7 +59,7 @@ def mlflow():
         sys.executable, "-m", "mlflow", "models", "serve", "-m", f"{folder}/model", "--env-manager", "local", "-p",
         str(PORT), "--workers", str(WORKERS), "-h", "127.0.0.1",
     ]  # fmt: skip
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, command)  # noqa: S606
 
 
 def bentoml():
@@ -81,9 +81,19 @@ if __name__ == "__main__":
     KIND, ARTIFACT, PORT, WORKERS = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     if KIND == "bentoml":
         os.environ |= {"BENCH_ARTIFACT": ARTIFACT, "BENCH_WORKERS": str(WORKERS)}
-        os.execv(
+        os.execv(  # noqa: S606
             sys.executable,
-            [sys.executable, "-m", "bentoml", "serve", "tests.bench._servers:Bento", "-p", str(PORT), "--host", "127.0.0.1"],
+            [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "serve",
+                "tests.bench._servers:Bento",
+                "-p",
+                str(PORT),
+                "--host",
+                "127.0.0.1",
+            ],
         )
     {"litserve": litserve, "mlflow": mlflow}[KIND]()
 elif "BENCH_ARTIFACT" in os.environ:

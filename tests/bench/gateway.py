@@ -57,8 +57,9 @@ request = function()
   return wrk.format(nil, nil, nil, (string.gsub(BODY, "KEY", "k" .. n)))
 end
 done = function(summary, latency)
+  local e = summary.errors
   io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration, latency:percentile(50),
-    latency:percentile(99), summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
+    latency:percentile(99), e.status + e.connect + e.read + e.timeout))
 end
 """
 
@@ -123,9 +124,7 @@ def student(version):
         payload=Payload(decoder="json", max_bytes=2000), buckets=len(COLUMNS) + 1, dim=32, hidden=64, variant="base",
         snapshots=("5" * 64,), teacher="bench@" + "7" * 64, parent=None, code="bench",
     )  # fmt: skip
-    model.metadata_props.append(
-        onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode())
-    )
+    model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode()))
     return model.SerializeToString(deterministic=True)
 
 
@@ -153,7 +152,9 @@ def prepare(folder):
     revision, intent = store.intent("bench")
     store.put_intent(
         "bench", revision,
-        msgspec.structs.replace(intent, champion=refs[0], candidate=refs[1], weight=0.05, lease_until=time.time() + 1e6),
+        msgspec.structs.replace(
+            intent, champion=refs[0], candidate=refs[1], weight=0.05, lease_until=time.time() + 1e6
+        ),
     )  # fmt: skip
     store.close()
 
