@@ -4,6 +4,7 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 """
 
 from drift.betting import EProcess
+from drift.deferral import DeferralLimit, deferral_limit
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
 from drift.monitor import ColumnFinding, DriftVerdict, Reference
@@ -21,6 +22,7 @@ from drift.quality import (
 __all__ = [
     "ColumnFinding",
     "Criterion",
+    "DeferralLimit",
     "DriftVerdict",
     "EProcess",
     "Finding",
@@ -31,6 +33,7 @@ __all__ = [
     "accuracy",
     "agreement",
     "assess",
+    "deferral_limit",
     "expected_calibration_error",
     "mae",
     "per_slice",

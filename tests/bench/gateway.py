@@ -217,7 +217,7 @@ def load(url, body, connections=32, seconds=SECONDS, script=None):
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(f"BODY = [[{body}]]\n" + (script or SCRIPT))
         file.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", file.name, url]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", file.name, url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
     requests, microseconds, p50, p99, errors = map(int, found.groups())
