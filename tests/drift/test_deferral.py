@@ -7,7 +7,7 @@ from drift.deferral import STARTS, deferral_limit
 
 
 def traffic(rng, n):
-    """Confidences, and disagreements with the chance ``(1 - confidence) ** 2``; its true risk above a limit is known."""
+    """Confidences, and disagreements with the chance ``(1 - confidence) ** 2``; :func:`risk` is what is true of it."""
     confidence = rng.uniform(0.3, 1.0, n)
     return confidence, rng.uniform(size=n) < (1 - confidence) ** 2
 
