@@ -31,6 +31,7 @@ from typing import NamedTuple
 import httpx
 import msgspec
 import numpy as np
+import psutil
 
 SECONDS = float(os.environ.get("COHOBATE_BENCH_SECONDS", "6"))
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROUNDS", "5"))
@@ -65,12 +66,23 @@ end
 
 
 class Load(NamedTuple):
-    """What was measured: requests a second, percentiles in milliseconds, and answers that were not 2xx."""
+    """What was measured: requests a second, percentiles in milliseconds, answers that were not 2xx, and processor time.
+
+    ``cpu`` is the replicas' processor time for one answer in milliseconds, 0 where it is not looked at: what else the
+    machine does changes it much less than the others.
+    """
 
     rate: float
     p50: float
     p99: float
     errors: int
+    cpu: float = 0.0
+
+
+def processor_seconds(pids):
+    """User and system time that these processes have taken."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(t.user + t.system for t in times)
 
 
 def free_port():
@@ -162,7 +174,7 @@ def prepare(folder):
 def bare(artifact):
     """A Starlette application that answers label and confidence."""
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
     from components.student.runtime import Student
@@ -173,7 +185,10 @@ def bare(artifact):
         (soft,) = loaded.predict_decoded([await request.json()])
         return JSONResponse({"label": soft.label, "confidence": soft.confidence})
 
-    return Starlette(routes=[Route("/predict", predict, methods=["POST"])])
+    async def pid(_):
+        return Response(str(os.getpid()))
+
+    return Starlette(routes=[Route("/predict", predict, methods=["POST"]), Route("/pid", pid)])
 
 
 def serve(folder):
@@ -212,22 +227,27 @@ def serve(folder):
     ray.shutdown()
 
 
-def load(url, body, connections=32, seconds=SECONDS, script=None):
-    """Put load on ``url``."""
+def load(url, body, connections=32, seconds=SECONDS, pids=()):
+    """Put load on ``url``, which the processes ``pids`` answer."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(f"BODY = [[{body}]]\n" + (script or SCRIPT))
+        file.write(f"BODY = [[{body}]]\n" + SCRIPT)
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", file.name, url]
+        before = processor_seconds(pids)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
+        cpu = processor_seconds(pids) - before
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
     requests, microseconds, p50, p99, errors = map(int, found.groups())
-    return Load(requests / microseconds * 1e6, p50 / 1e3, p99 / 1e3, errors)
+    return Load(requests / microseconds * 1e6, p50 / 1e3, p99 / 1e3, errors, cpu / max(requests, 1) * 1e3)
 
 
 def show(name, loads):
     rate, p50, p99 = (statistics.median(x[i] for x in loads) for i in range(3))
     errors = sum(x.errors for x in loads)
-    print(f"{name:28} {rate:8.0f} requests/s   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   errors {errors}", flush=True)
+    cpu = f"   cpu {statistics.median(x.cpu for x in loads):6.3f} ms" if loads[0].cpu else ""
+    print(
+        f"{name:28} {rate:8.0f} requests/s   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   errors {errors}{cpu}", flush=True
+    )
     return rate, p99
 
 
@@ -236,7 +256,7 @@ def alternate(sides, connections):
     found = {name: [] for name in sides}
     for n in range(ROUNDS):
         for name in list(sides)[:: 1 if n % 2 == 0 else -1]:
-            found[name].append(load(*sides[name], connections))
+            found[name].append(load(*sides[name][:2], connections, pids=sides[name][2]))
     for name, loads in found.items():
         show(f"{name}, c={connections}", loads)
     (first, base), *rest = found.items()
@@ -295,7 +315,7 @@ def others(folder, gateway):
         try:
             with running(command, base + health, folder / f"{kind}.log", env=os.environ | {"OMP_NUM_THREADS": "1"}):
                 load(base + path, body, seconds=2)
-                alternate({kind: (base + path, body), "gateway": gateway}, 32)
+                alternate({kind: (base + path, body, ()), "gateway": gateway}, 32)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             print(f"{kind}: skipped, it did not run: {str(error)[-300:]}")
 
@@ -349,18 +369,23 @@ def main() -> None:
 
 
 def compare(folder, base):
+    from components.telemetry.endpoint import announced
+
     body = f'{{"key":"KEY","json":{COLUMN_JSON}}}'
-    gateway, plain = (f"{base}/bench/v1/predict", body), (f"{base}/bare/predict", COLUMN_JSON)
     while True:  # until the candidate is loaded in both replicas
         models = [httpx.get(f"{base}/bench/v1/model").json() for _ in range(8)]
         if all(m["candidate"] for m in models) and len({m["replica"] for m in models}) == 2:
             break
         time.sleep(0.2)
+    ours = {int(f.rsplit("-", 1)[1]) for f in announced(folder)}
+    theirs = {int(httpx.get(f"{base}/bare/pid").text) for _ in range(20)}
+    gateway = (f"{base}/bench/v1/predict", body, ours)
+    plain = (f"{base}/bare/predict", COLUMN_JSON, theirs)
     answer = httpx.post(gateway[0], content=body).json()
     print(f"wrk, {machine()}")
     print(f"answer: {len(msgspec.json.encode(answer))} bytes; cold start: {models[0]['cold_start']}")
-    load(*plain, seconds=2)
-    load(*gateway, seconds=2)
+    for url, what, _ in (plain, gateway):
+        load(url, what, seconds=2)
     sides = {"bare ingress": plain, "gateway": gateway}
     for connections in (32, 1):
         alternate(sides, connections)
