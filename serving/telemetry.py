@@ -29,6 +29,9 @@ BATCH = 200
 REASONS = ("buffer_full", "not_confirmed", "oversize", "stopped")
 """Why records are lost: no room, a broker that did not confirm them, one that is too large, the replica's end."""
 
+GATHER_SECONDS = 0.05
+"""Pause between two batches that are not full: a batch costs the client as much as many records."""
+
 FLUSH_SECONDS = 10.0
 STOP_SECONDS = 5.0
 """How long a replica that ends may still publish."""
@@ -144,7 +147,8 @@ class Telemetry:
         while not (self._stop.is_set() and self._buffer.empty()):
             try:
                 producer = producer or self._broker().producer()
-                self.drain(producer)
+                if 0 < self.drain(producer) < BATCH:
+                    self._stop.wait(GATHER_SECONDS)
             except CohobateError as error:
                 log.warning("%s: telemetry waits (%d dropped so far): %s", self.spec.name, self.dropped, error)
                 if self._stop.wait(RETRY_SECONDS):

@@ -21,26 +21,6 @@ def told(soft):
     return {"label": soft.label, "confidence": soft.confidence}
 
 
-def litserve():
-    import litserve as ls
-
-    class Api(ls.LitAPI):
-        def setup(self, device):
-            self.student = student()
-
-        def decode_request(self, request):
-            return request
-
-        def predict(self, columns):
-            return self.student.predict_decoded([columns])[0]
-
-        def encode_response(self, output):
-            return told(output)
-
-    server = ls.LitServer(Api(), accelerator="cpu", workers_per_device=WORKERS)
-    server.run(port=PORT, host="127.0.0.1", generate_client_file=False, log_level="error", num_api_servers=1)
-
-
 def mlflow():
     import tempfile
 
@@ -95,7 +75,7 @@ if __name__ == "__main__":
                 "127.0.0.1",
             ],
         )
-    {"litserve": litserve, "mlflow": mlflow}[KIND]()
+    mlflow()
 elif "BENCH_ARTIFACT" in os.environ:
     ARTIFACT, WORKERS = os.environ["BENCH_ARTIFACT"], int(os.environ["BENCH_WORKERS"])
     Bento = bentoml()

@@ -310,10 +310,17 @@ def others(folder, gateway):
             print(f"{kind}: skipped, COHOBATE_BENCH_SERVERS names no environment that has it")
             continue
         port = free_port()
-        command = [python, "-m", "tests.bench._servers", kind, str(folder / "v1.onnx"), str(port), "2"]
+        module = ["tests.bench._litserve"] if kind == "litserve" else ["tests.bench._servers", kind]
+        command = [python, "-m", *module, str(folder / "v1.onnx"), str(port), "2"]
+        places = f"{Path(python).parent}:{os.environ['PATH']}"
         base = f"http://127.0.0.1:{port}"
         try:
-            with running(command, base + health, folder / f"{kind}.log", env=os.environ | {"OMP_NUM_THREADS": "1"}):
+            with running(
+                command,
+                base + health,
+                folder / f"{kind}.log",
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": places},
+            ):
                 load(base + path, body, seconds=2)
                 alternate({kind: (base + path, body, ()), "gateway": gateway}, 32)
         except (RuntimeError, subprocess.CalledProcessError) as error:
@@ -365,7 +372,7 @@ def main() -> None:
                     raise RuntimeError((folder / "serve.log").read_text()[-2000:])
                 compare(folder, f"http://127.0.0.1:{port}")
             finally:
-                server.communicate(timeout=60)
+                server.communicate(timeout=180)
 
 
 def compare(folder, base):
