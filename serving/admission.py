@@ -14,8 +14,10 @@ Bytes that were admitted once are not tried again: their digest is kept in the c
 
 from __future__ import annotations
 
+import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,7 +33,10 @@ from components.student.runtime import Student
 from serving.warmup import warm_up
 
 ADMISSION_SECONDS = 60.0
-"""How long loading and exercising may take; a student needs about two seconds, most of them imports."""
+"""Processor time that loading and exercising may take; a student needs about two seconds, most of them imports."""
+
+PATIENCE = 5
+"""How many times as long it may take by the clock: a loaded machine is not the artifact's fault."""
 
 MEMORY_BYTES = 4 << 30
 """Address space of the process: a student is a few megabytes, ONNX Runtime maps about one gibibyte."""
@@ -85,10 +90,12 @@ def admit(
     command = [sys.executable, "-m", "serving.admission"]
     try:
         done = subprocess.run(
-            command, input=msgspec.json.encode(trial), capture_output=True, timeout=seconds, check=False
+            command, input=msgspec.json.encode(trial), capture_output=True, timeout=seconds * PATIENCE, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ArtifactError(model.uri, f"did not load within {seconds:g} s") from error
+        raise ArtifactError(model.uri, f"did not load within {seconds * PATIENCE:g} s") from error
+    if done.returncode == -signal.SIGXCPU:
+        raise ArtifactError(model.uri, f"did not load within {seconds:g} s of processor time")
     if done.returncode < 0:
         raise ArtifactError(model.uri, f"crashed the process that tried it (signal {-done.returncode})")
     if done.returncode != 0:
@@ -126,7 +133,7 @@ def main() -> int:
     # Step 1
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (trial.memory_bytes, trial.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(trial.seconds) + 1, int(trial.seconds) + 2))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(trial.seconds), math.ceil(trial.seconds) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _try(trial)

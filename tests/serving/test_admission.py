@@ -22,6 +22,7 @@ from tests.serving.test_gateway import Running
 CRASHING = """
 import ctypes
 import os
+import time
 
 from components.student.table import TableColumns
 
@@ -45,6 +46,11 @@ class Hanging(TableColumns):
     def __init__(self, columns):
         while True:
             pass
+
+
+class Sleeping(TableColumns):
+    def __init__(self, columns):
+        time.sleep(600)
 """
 
 
@@ -160,9 +166,12 @@ def test_what_was_changed_or_swapped_after_registration_is_refused(source, model
         admit(ref, source)
 
 
-def test_one_that_hangs_is_given_up(source, bad):
-    with pytest.raises(ArtifactError, match="did not load within"):
-        admit(bad(with_features("Hanging")), source, seconds=3)
+@pytest.mark.parametrize(
+    ("kind", "why"), [("Hanging", "3 s of processor time"), ("Sleeping", "did not load within 15 s")]
+)
+def test_one_that_hangs_is_given_up(source, bad, kind, why):
+    with pytest.raises(ArtifactError, match=why):
+        admit(bad(with_features(kind)), source, seconds=3)
 
 
 def test_one_that_needs_too_much_memory_is_refused(source, model):
