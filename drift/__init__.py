@@ -4,6 +4,7 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 """
 
 from drift.betting import EProcess
+from drift.deferral import DeferralLimit, deferral_limit
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
 from drift.monitor import ColumnFinding, DriftVerdict, Reference
@@ -23,6 +24,7 @@ from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
 __all__ = [
     "ColumnFinding",
     "Criterion",
+    "DeferralLimit",
     "DriftVerdict",
     "EProcess",
     "Estimate",
@@ -34,6 +36,7 @@ __all__ = [
     "accuracy",
     "agreement",
     "assess",
+    "deferral_limit",
     "expected_calibration_error",
     "hajek",
     "horvitz_thompson",

@@ -20,6 +20,7 @@ from components.evaluate.measure import (
     Judged,
     Measurements,
     confusion,
+    deferral,
     forgetting,
     loss,
     pooled,
@@ -66,7 +67,8 @@ def evaluate(
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
 
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and the champion.
-    2. Measure quality on the newest window's holdout, and the loss against the champion on the same rows.
+    2. Measure quality on the newest window's holdout, and the loss against the champion on the same rows; where the
+       spec bounds the disagreement of what is not deferred, certify a limit for it.
     3. Measure forgetting on the older windows' holdouts.
     4. Measure parity, latency and size.
     5. Judge, and record the outcome as the gauge :data:`GAUGE`.
@@ -89,6 +91,8 @@ def evaluate(
     judged = _judge(candidate, new)
     measured = quality(spec.task, judged, least)
     measured["loss"] = loss(spec.task, judged, _judge(serving, new), least) if serving else None
+    if spec.serve.max_disagreement is not None:
+        measured |= deferral(spec.task, judged, spec.serve.max_disagreement)
     # Step 3
     older = [window_rows(w, "holdout", spec.task, teacher) for w in replayable(spec, windows)]
     measured["forgetting"] = _forgetting(spec, candidate, serving, older) if serving else None

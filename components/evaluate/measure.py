@@ -8,7 +8,9 @@ from typing import Any
 
 from components.contracts.records import SoftLabel, Task
 from components.distill.data import Rows
-from drift.quality import accuracy, agreement, expected_calibration_error, mae, per_slice, rmse, weighted_proportion
+from drift.deferral import deferral_limit
+from drift.quality import accuracy, expected_calibration_error, mae, per_slice, rmse, weighted_proportion
+from drift.reweight import thinned
 
 SLICE_SUPPORT = 10
 """Rows that a class needs before its accuracy is looked at by itself."""
@@ -68,17 +70,31 @@ def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
     }
 
 
-def _agreement(task: Task, judged: Judged, min_rows: int) -> Measurements:
-    answers, soft, weights = judged.answers, judged.rows.soft, judged.rows.weights
-    if len(soft) < min_rows:
-        return {"agreement": None, "agreement_lower": None}
+def deferral(task: Task, judged: Judged, most: float) -> Measurements:
+    """The limit below which answers are to be deferred so that at most ``most`` of the others disagree.
+
+    ``defer_below`` with the share ``defer_kept`` that is not deferred; both None where no limit can be certified at
+    95 % on these rows (:func:`drift.deferral.deferral_limit`). Of rows that do not weigh the same, those count that
+    :func:`drift.reweight.thinned` leaves: the bound is one for rows that are drawn as the traffic is.
+    """
+    agrees, drawn = _agrees(task, judged), thinned(judged.rows.weights)
+    found = deferral_limit([judged.answers[i].confidence for i in drawn], [not agrees[i] for i in drawn], most)
+    if found is None:
+        return {"defer_below": None, "defer_kept": None}
+    return {"defer_below": found.limit, "defer_kept": found.kept}
+
+
+def _agrees(task: Task, judged: Judged) -> list[bool]:
+    pairs = zip(judged.answers, judged.rows.soft, strict=True)
     if task == "regression":
-        close = [
-            abs(_value(a) - _value(s)) <= CLOSE * float(s.scale or 0.0) for a, s in zip(answers, soft, strict=True)
-        ]
-        share = weighted_proportion(close, weights)
-    else:
-        share = agreement([a.label for a in answers], [s.label for s in soft], weights=weights)
+        return [abs(_value(a) - _value(s)) <= CLOSE * float(s.scale or 0.0) for a, s in pairs]
+    return [a.label == s.label for a, s in pairs]
+
+
+def _agreement(task: Task, judged: Judged, min_rows: int) -> Measurements:
+    if len(judged.rows) < min_rows:
+        return {"agreement": None, "agreement_lower": None}
+    share = weighted_proportion(_agrees(task, judged), judged.rows.weights)
     return {"agreement": share.value, "agreement_lower": share.lower}
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
 from components.distill.data import Rows
-from components.evaluate.measure import Judged, confusion, forgetting, loss, pooled, quality, slice_accuracies
+from components.evaluate.measure import Judged, confusion, deferral, forgetting, loss, pooled, quality, slice_accuracies
 
 
 def soft(label, p=0.9):
@@ -40,6 +40,25 @@ def test_rows_without_truth_count_for_the_teacher_only():
     found = quality("classification", judged("aaaa", "aaab", ["a", None, None, "b"]), 2)
     assert found["accuracy"] == 0.5 and found["truth_rows"] == 2
     assert found["agreement"] == 0.75 and found["rows"] == 4
+
+
+def unsure(wrong, right):
+    """Answers of which the unsure ones disagree with the teacher and the sure ones do not."""
+    made = judged("b" * wrong + "a" * right, "a" * (wrong + right), [None] * (wrong + right))
+    return dataclasses.replace(made, answers=[soft(a.label, 0.6 if a.label == "b" else 0.9) for a in made.answers])
+
+
+def test_the_limit_leaves_out_what_disagrees():
+    found = deferral("classification", unsure(100, 300), 0.05)
+    assert 0.6 < found["defer_below"] <= 0.62 and found["defer_kept"] == 0.75
+    assert deferral("classification", unsure(0, 20), 0.05) == {"defer_below": None, "defer_kept": None}
+
+
+def test_rows_of_small_weight_certify_no_limit():
+    """Many rows that a policy picked and a few that stand for nearly all of the traffic: too few to show anything."""
+    made = unsure(0, 330)
+    assert deferral("classification", made, 0.05)["defer_below"] == 0.0
+    assert deferral("classification", weighed(made, [0.01] * 300 + [1.0] * 30), 0.05)["defer_below"] is None
 
 
 def weighed(made, weights):
