@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import CohobateError, NotFoundError
+from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -67,6 +68,7 @@ class Controller:
         self._revision = 0
         self._orders = Orders(self)
         self.replicas.take_over()
+        failpoint("lead.1")
         self._resume()
 
     def _resume(self) -> None:
@@ -143,7 +145,9 @@ class Controller:
         if self._journal is None:
             raise CohobateError(f"rollout {state.id} has no open journal")
         lines = self._journal.append(line)
+        failpoint("decision.1")
         self._persist(msgspec.structs.replace(state, reading=msgspec.structs.replace(state.reading, journal=lines)))
+        failpoint("decision.2")
 
     def _look(self, state: RolloutState) -> None:
         now = self.clock()
@@ -175,19 +179,25 @@ class Controller:
             if action.kind == "alarm":
                 self._alarm(state, action)
             revision = self._route(state)
+            failpoint("action.1")
             # Step 2
             lease = None if state.ended else state.policy.lease_seconds
             reached = self.replicas.await_applied(revision, lease=lease)
             if not reached.ok:
                 log.warning("%s: %s did not confirm revision %d", self.spec.name, ", ".join(reached.waiting), revision)
+            failpoint("action.2")
             # Step 3
             self._persist(state := applied(state, action, reached.at))
+            failpoint("action.3")
             # Step 4
             self._alias(state, action)
+            failpoint("action.4")
             # Step 5
             self._record_action(state, action, reached.waiting)
+            failpoint("action.5")
             # Step 6
             self._persist(settled(state, action))
+            failpoint("action.6")
         if self.state is not None and not self.state.active:
             self.state, self._journal = None, None
             self.reader.end()
@@ -211,10 +221,13 @@ class Controller:
             return
         if action.kind == "restore":
             self.registry.set_alias(self.spec.name, "champion", state.champion.version)
+            failpoint("alias.1")
             self.registry.set_alias(self.spec.name, "previous", state.candidate.version)
         if action.kind == "promote":
             self.registry.set_alias(self.spec.name, "previous", state.champion.version)
+            failpoint("alias.1")
             self.registry.set_alias(self.spec.name, "champion", state.candidate.version)
+            failpoint("alias.2")
         self.drop_candidate(state.candidate.version)
 
     def drop_candidate(self, version: str) -> None:
