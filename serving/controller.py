@@ -18,6 +18,7 @@ import msgspec
 from components.contracts.errors import CohobateError, NotFoundError
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
+from components.control.database import Watch
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import RolloutRow
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
 """Wait between two cycles: with the replicas' poll, the most of a rollback's time."""
+
+WATCH_SECONDS = 0.005
+"""How often it is asked meanwhile whether an order came, where the database tells of writes for next to nothing."""
 
 
 class Controller:
@@ -66,7 +70,7 @@ class Controller:
         self._folder = journals
         self._journal: Journal | None = None
         self._revision = 0
-        self._orders = Orders(self)
+        self._orders, self._watch = Orders(self), Watch(store)
         self.replicas.take_over()
         failpoint("lead.1")
         self._resume()
@@ -88,11 +92,19 @@ class Controller:
         """
         while not stop.is_set():
             self.tick()
-            stop.wait(TICK_SECONDS)
+            self.pause(stop)
         self.close()
+
+    def pause(self, stop: threading.Event) -> None:
+        """Wait for the next cycle: :data:`TICK_SECONDS`, or until there is an order or ``stop`` is set."""
+        until = time.monotonic() + TICK_SECONDS
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, WATCH_SECONDS)):
+            if self._watch.changed() and self.store.open_orders(self.spec.name):
+                return
 
     def close(self) -> None:
         """Let go of the streams; the rollout stays as it is, for the next controller."""
+        self._watch.close()
         self.reader.close()
 
     def tick(self) -> None:

@@ -20,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components.control.leader import BEATS_PER_TERM, Heart, Lease
 from components.control.store import ControlStore, StaleRevisionError
-from serving.controller import TICK_SECONDS
 from serving.replicas import ReplacedError
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,9 @@ class Led(Protocol):
 
     def tick(self) -> None:
         """One cycle of its work."""
+
+    def pause(self, stop: threading.Event) -> None:
+        """Wait for the next cycle, or until ``stop`` is set."""
 
     def close(self) -> None:
         """Let go of what it holds open."""
@@ -91,6 +93,6 @@ def _work(make: Callable[[], Led], lost: threading.Event, stop: threading.Event,
         while not (lost.is_set() or stop.is_set()):
             led.tick()
             on_tick()
-            stop.wait(TICK_SECONDS)
+            led.pause(stop)
     finally:
         led.close()

@@ -1,13 +1,16 @@
 import asyncio
 import base64
+import re
 import time
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from components.contracts.records import Input, Prediction, SoftLabel, decode
-from components.contracts.spec import Admission, Consent
+from components.contracts.spec import Admission, Consent, load_spec
+from serving import wire
 from serving.gateway import Gateway, create_app
 from serving.slots import Loaded, Routing, Slots
 from serving.telemetry import Telemetry
@@ -481,3 +484,19 @@ def test_the_limit_of_a_version_is_the_one_that_was_certified(spec, store, broke
     running.serve(model("2"))
     (answer,) = running.predict(3.0).json()["predictions"]
     assert answer["defer"] and "no limit of confidence could be certified" in answer["defer_reason"]
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+
+
+@pytest.mark.parametrize("body", re.findall(r"```json\n(.*?)```", DOCS, flags=re.DOTALL))
+def test_the_requests_in_the_docs_are_read(body):
+    assert wire.read(body.encode()).items
+
+
+def test_the_deferral_in_the_docs_is_a_spec(spec, tmp_path):
+    (section,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
+    lines = [line for line in (tmp_path / "signs.yaml").read_text().splitlines() if not line.startswith("serve:")]
+    (tmp_path / "docs.yaml").write_text("\n".join([*lines, section]))
+    serve = load_spec(tmp_path / "docs.yaml").serve
+    assert serve.deferral.to == ("expert", "teacher", "review") and serve.defers
