@@ -109,7 +109,7 @@ class Watch:
             self.close()
             return True
         before, self._version = self._version, version
-        return version != before
+        return bool(version != before)
 
     def close(self) -> None:
         """Let go of the connection."""
