@@ -19,6 +19,9 @@ from tests.serving.led import FileRegistry, control
 
 W = "signs"
 LEASE = 2.0
+PATIENCE = 60.0
+"""Seconds for what takes one or two on a machine that has nothing else to do."""
+
 SLACK = 0.3
 """Seconds by which this process may look later than it means to."""
 
@@ -107,7 +110,7 @@ class Platform:
         process.start()
         return process
 
-    def order(self, verb, wait=20.0):
+    def order(self, verb, wait=PATIENCE):
         key = self.store.order(W, verb, "eve", "a reason", VERBS[verb])
         return self.store.await_order(key, wait) if wait else key
 
@@ -119,7 +122,7 @@ class Platform:
     def intent(self):
         return self.store.intent(W)[1]
 
-    def until(self, condition, seconds=20.0):
+    def until(self, condition, seconds=PATIENCE):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, (self.intent, [r.state for r in self.store.rollouts(W)])
@@ -203,11 +206,11 @@ def test_a_controller_that_is_killed_anywhere_leaves_what_the_next_one_finishes(
             assert platform.order(before).ok
     key = platform.order(verb, wait=0)
     with killed(platform.lead(place)) as dying:
-        dying.join(20.0)
+        dying.join(PATIENCE)
         assert dying.exitcode == -signal.SIGKILL and first.exitcode == -signal.SIGKILL
     platform.holds()
     with killed(platform.lead()):
-        platform.store.await_order(key, 20.0)
+        platform.store.await_order(key, PATIENCE)
         platform.until(lambda: not any(r.state["outbox"] for r in platform.store.rollouts(W)))
         settled(platform, verb, key)
         platform.holds()
@@ -223,7 +226,7 @@ def test_a_controller_that_is_killed_anywhere_leaves_what_the_next_one_finishes(
 def test_the_first_champion_is_crowned_once_whenever_the_controller_dies(platform, place):
     platform.begin()
     with killed(platform.lead(place)) as dying:
-        dying.join(20.0)
+        dying.join(PATIENCE)
         assert dying.exitcode == -signal.SIGKILL
     with killed(platform.lead()):
         platform.crowned()
@@ -241,11 +244,11 @@ def test_a_rollback_after_a_promotion_is_finished_by_the_next_controller(platfor
         assert platform.order("start").ok and platform.order("promote-full").ok
     key = platform.order("rollback", wait=0)
     with killed(platform.lead(place)) as dying:
-        dying.join(20.0)
+        dying.join(PATIENCE)
         assert dying.exitcode == -signal.SIGKILL
     platform.holds()
     with killed(platform.lead()):
-        platform.store.await_order(key, 20.0)
+        platform.store.await_order(key, PATIENCE)
         settled(platform, "rollback", key)
     assert platform.registry.aliases == {"champion": "1", "previous": "2"}
     platform.holds()
