@@ -171,6 +171,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         candidate.float_uri,
         windows=windows_until(store, spec, candidate.card.snapshots[0]),
         champion=champion(store, spec),
+        previous=store.intent(spec.name)[1].previous,
         store=store,
     )
     store.close()

@@ -16,6 +16,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from infra.dlq import app as dlq_app
+from infra.gate_replay import app as gate_app
 from infra.reviews import app as review_app
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
@@ -33,6 +34,7 @@ app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(gate_app, name="gate")
 app.add_typer(review_app, name="review")
 
 BUILT_IN = Path(__file__).with_name("workloads")

@@ -38,17 +38,20 @@ class Rows:
     """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
-    same.
+    same. ``ids``: of the inputs; ``audit``: whether each is of the audit slice; left out: unknown, and none.
     """
 
     payloads: list[bytes]
     soft: list[SoftLabel]
     truth: list[str | float | None]
     weights: list[float] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    audit: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not self.weights:
-            object.__setattr__(self, "weights", [1.0] * len(self.payloads))
+        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False)):
+            if not getattr(self, name):
+                object.__setattr__(self, name, [value] * len(self.payloads))
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -60,6 +63,8 @@ class Rows:
             soft=[self.soft[i] for i in indices],
             truth=[self.truth[i] for i in indices],
             weights=[self.weights[i] for i in indices],
+            ids=[self.ids[i] for i in indices],
+            audit=[self.audit[i] for i in indices],
         )
 
     def __add__(self, other: Rows) -> Rows:
@@ -68,6 +73,8 @@ class Rows:
             soft=self.soft + other.soft,
             truth=self.truth + other.truth,
             weights=self.weights + other.weights,
+            ids=self.ids + other.ids,
+            audit=self.audit + other.audit,
         )
 
 
@@ -135,6 +142,8 @@ def window_rows(
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],
         truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
         weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
+        ids=kept["input_id"].to_pylist(),
+        audit=kept["audit"].to_pylist(),
     )
 
 
