@@ -14,7 +14,7 @@ import numpy as np
 from drift.betting import FRACTIONS
 
 HALVINGS = 30
-"""Halvings of [0, 1]: the bound is exact to 1e-9. The evidence against a mean grows with its distance, so this works."""
+"""Halvings of [0, 1]: the bound is exact to 1e-9. Evidence against a mean grows with its distance, so this works."""
 
 EDGE = 1e-9
 

@@ -73,8 +73,8 @@ def mutual_information(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """How much an ensemble's members disagree about each input, in nats: the entropy of their mean less their mean one.
 
     ``probabilities``: shape (members, ..., classes); the result has shape (...), in [0, log(members)]. An input that is
-    hard leaves all members unsure alike (near 0); one that is unknown lets each be sure of something else. N. Houlsby et
-    al., "Bayesian active learning for classification and preference learning" (arXiv 1112.5745).
+    hard leaves all members unsure alike (near 0); one that is unknown lets each be sure of something else. N. Houlsby
+    et al., "Bayesian active learning for classification and preference learning" (arXiv 1112.5745).
 
     >>> [round(float(x), 3) for x in mutual_information([[[1, 0], [0.5, 0.5]], [[0, 1], [0.5, 0.5]]])]
     [0.693, 0.0]

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Side = Literal["lower", "upper"]
 
 EXACT_ROWS = 200
-"""Rows up to which tests are exact. The sum over all outcomes is quadratic in them, and the score test close by then."""
+"""Rows up to which tests are exact. The sum over all outcomes is quadratic in them, the score test close by then."""
 
 NUISANCE = 33
 """Shares of won rows at which an exact test looks for the largest chance."""

@@ -13,17 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
-from components.contracts.records import SoftLabel, Task
+from components.contracts.records import SoftLabel, Task, content_hash
+from components.contracts.sampling import bucket
 from components.contracts.spec import Spec, build
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.label.decode import decoder
+from components.snapshot.leaks import learnable
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
 from drift.reweight import stratum_weights
 
 COLUMNS = [
-    "input_id", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
+    "input_id", "payload", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
 ]  # fmt: skip
 
 MIN_SCALE = 1e-3
@@ -122,9 +124,9 @@ def window_rows(
     split: Literal["train", "holdout"],
     task: Task,
     teacher: str,
-    without: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> Rows:
-    """One side of a snapshot, less the contents (hashes) ``without``; the other side's content is not looked at.
+    """One side of a snapshot, of it ``only`` these inputs if given; the other side's content is not looked at.
 
     Raises:
         ProvenanceError: a row's label, on either side, was not made by ``teacher``.
@@ -135,8 +137,8 @@ def window_rows(
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
-    sides = zip(table["split"].to_pylist(), table["content"].to_pylist(), strict=True)
-    kept = table.filter([side == split and content not in without for side, content in sides])
+    sides = zip(table["split"].to_pylist(), table["input_id"].to_pylist(), strict=True)
+    kept = table.filter([side == split and (only is None or name in only) for side, name in sides])
     return Rows(
         payloads=kept["payload"].to_pylist(),
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],
@@ -147,24 +149,24 @@ def window_rows(
     )
 
 
-def audited_contents(windows: Sequence[WindowRow]) -> set[str]:
-    """Hashes of the contents that any of the windows has in its audit slice.
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What an update sees: ``new`` rows and ``replay`` of older ones to learn from, and rows for ``calibration`` alone.
 
-    Raises:
-        ArtifactError: a snapshot is missing or not what was frozen.
-
+    ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out.
     """
-    found: set[str] = set()
-    for window in windows:
-        table = read(window.uri, window.digest).select(["content", "audit"])
-        found.update(table.filter(table["audit"])["content"].to_pylist())
-    return found
+
+    new: Rows
+    replay: Rows
+    calibration: Rows
+    refused: int
 
 
-def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Rows, Rows]:
-    """The newest window's training rows, and a class-balanced replay of the older ones'.
+def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
+    """The newest window's training rows, a class-balanced replay of the older ones', and rows to calibrate on.
 
-    What any of them has in its audit slice is not learnt from, under whatever input it came again.
+    What is held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to
+    it (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents, the same in every window.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -172,14 +174,33 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Ro
 
     """
     teacher = declared_teacher(spec, windows)
-    older = replayable(spec, windows) if spec.student.replay_rows else []
-    audited = audited_contents([*older, windows[-1]])
-    new = window_rows(windows[-1], "train", spec.task, teacher, audited)
-    old = Rows(payloads=[], soft=[], truth=[])
-    for window in older:
-        old = old + window_rows(window, "train", spec.task, teacher, audited)
+    older = replayable(spec, windows)
+    allowed = learnable(spec, [(w, read(w.uri, w.digest)) for w in (*older, windows[-1])])
+    used = [*(older if spec.student.replay_rows else []), windows[-1]]
+    parts, frozen = [], 0
+    for window in used:
+        frozen += len(window_rows(window, "train", spec.task, teacher))
+        parts.append(window_rows(window, "train", spec.task, teacher, allowed[window.digest]))
+    learnt, kept = zip(*(_calibrating(spec, rows) for rows in parts), strict=True)
+    none = Rows(payloads=[], soft=[], truth=[])
+    old = sum(learnt[:-1], none)
     kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
-    return new, old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
+    return Learnt(
+        new=learnt[-1],
+        replay=old.take(balanced_sample(kinds, spec.student.replay_rows, seed)),
+        calibration=sum(kept, none),
+        refused=frozen - sum(len(rows) for rows in parts),
+    )
+
+
+def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows to learn from and rows to calibrate on, parted by a hash of their content."""
+    share = spec.student.calibration_share
+    parts = [bucket("", "calibration", content_hash(p)) < share for p in rows.payloads]
+    return (
+        rows.take([i for i, aside in enumerate(parts) if not aside]),
+        rows.take([i for i, aside in enumerate(parts) if aside]),
+    )
 
 
 def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:

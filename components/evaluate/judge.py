@@ -1,4 +1,4 @@
-"""The verdict on a student, from evidence alone: what the platform asks, and what ``cohobate gate replay`` asks again."""
+"""The verdict on a student, from evidence alone: what the platform asks, and ``cohobate gate replay`` asks again."""
 
 from __future__ import annotations
 

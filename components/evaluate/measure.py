@@ -32,7 +32,7 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     """Every measure that evidence allows, by name; what the gate judges.
 
     ``rows`` and ``truth_rows`` count the newest window's holdout. Of it: ``agreement`` with the teacher; against truth
-    ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss`` and ``slice_loss[CLASS]`` (regression:
+    ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
     ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
     ``entropy_gap`` and ``mutual_information`` in nats; then whatever values the evidence holds.
