@@ -29,6 +29,9 @@ STEPS = 60
 LEAST_ERROR = 1e-12
 """Stands for an error of zero as the base of a relative change."""
 
+MOST_EXPONENT = 600.0
+"""Logarithms of bounds stop here, below the largest float's."""
+
 MOST_RISE = 1e6
 """A relative rise of an error beyond this is not told from others."""
 
@@ -143,7 +146,8 @@ def _confidence(level: float) -> float:
 class ErrorLevel:
     """A root mean squared error (``power`` 2) or a mean absolute error (1), with bounds by Student's t.
 
-    The bounds are asymptotic: no exact ones exist for errors without a largest one. ``errors``: absolute, in the
+    The bounds are asymptotic, since no exact ones exist for errors without a largest one, and taken on the logarithm,
+    where a mean of squares is less skewed. ``errors``: absolute, in the
     target's unit.
     """
 
@@ -164,14 +168,17 @@ class ErrorLevel:
     def bound(self, side: Side, confidence: float) -> float:
         """One-sided bound."""
         mean, deviation, freedom = _mean(self._terms(), self._w)
-        reach = _quantile(confidence, freedom) * deviation
-        return self._root(max(0.0, mean - reach if side == "lower" else mean + reach))
+        if not math.isfinite(deviation):
+            return 0.0 if side == "lower" else math.inf
+        reach = _quantile(confidence, freedom) * deviation / max(mean, LEAST_ERROR)
+        return self._root(mean * math.exp(-min(reach, MOST_EXPONENT) if side == "lower" else min(reach, MOST_EXPONENT)))
 
     def breaks(self, limit: float, side: Side) -> float:
-        """The p-value of the one-sided t-test."""
+        """The p-value of the one-sided t-test on the logarithm."""
         mean, deviation, freedom = _mean(self._terms(), self._w)
-        distance = mean - limit**self.power
-        return _tail(distance if side == "upper" else -distance, deviation, freedom)
+        mean, allowed = max(mean, LEAST_ERROR), max(limit, LEAST_ERROR) ** self.power
+        distance = math.log(mean / allowed)
+        return _tail(distance if side == "upper" else -distance, deviation / mean, freedom)
 
     def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
         """Rows at which this error, if it stays what it is, is shown to keep or to break the limit."""

@@ -10,11 +10,15 @@ def loss(lost, won, n):
 
 
 def test_score_is_tango_s():
-    """Tango (1998), table 1: 43 against 44 with a difference of -0.0227..., limits -0.096 and 0.037."""
-    n = 44
-    assert score(0, 1, n, -0.0965) == pytest.approx(1.96, abs=0.06)
-    assert score(0, 1, n, 0.0372) == pytest.approx(-1.44, abs=0.6)
-    assert score(5, 5, 100, 0.0) == 0.0
+    """At no margin it is McNemar's; elsewhere the restricted estimate is the one that maximises the likelihood."""
+    assert score(12, 5, 100, 0.0) == pytest.approx(7 / 17**0.5)
+    lost, won, n, margin = 7, 3, 60, 0.1
+    shares = np.linspace(1e-6, (1 - margin) / 2 - 1e-6, 200_001)
+    same = (n - lost - won) * np.log1p(-2 * shares - margin)
+    likelihood = lost * np.log(shares + margin) + won * np.log(shares) + same
+    best = shares[np.argmax(likelihood)]
+    expected = (lost - won - n * margin) / (n * (2 * best + margin * (1 - margin))) ** 0.5
+    assert score(lost, won, n, margin) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [5, 40, 120])

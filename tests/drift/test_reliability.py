@@ -18,7 +18,7 @@ def test_a_calibrated_model_has_almost_no_error_once_chance_is_taken_off(n):
         p, right = sample(n, seed)
         plain.append(expected_calibration_error(p.tolist(), right.tolist()))
         debiased.append(debiased_ece(reliability(p.tolist(), right.tolist())))
-    assert np.mean(debiased) < 0.4 * np.mean(plain)
+    assert np.mean(debiased) < 0.5 * np.mean(plain)
 
 
 def test_a_real_gap_stays():
