@@ -104,7 +104,8 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mean squared error) against the champion on the new holdout, ``max_slice_loss`` the same for every true class,
     ``max_mae_loss`` for the mean absolute error; ``max_forgetting`` on the holdout of every older regime; ``max_rmse``
     (target unit); ``min_coverage`` of a regression's 90 % intervals; ``max_ece``, the root mean squared calibration
-    error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``. Against the teacher: ``min_agreement``.
+    error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``. Against the teacher:
+    ``min_agreement``.
 
     Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
     ``max_attack_loss`` under the adversarial search; how is in ``probe``. The export: ``max_parity_gap``, the share of

@@ -37,8 +37,8 @@ class Held:
     def __init__(self, threshold: float | None) -> None:
         self.threshold = threshold
         self.audited_contents: set[str] = set()
-        self._audited = Index(threshold or 1.0)
-        self._split = Index(threshold or 1.0)
+        self._audited = Index(1.0 if threshold is None else threshold)
+        self._split = Index(1.0 if threshold is None else threshold)
         self._sides: list[str] = []
 
     def add(self, row: dict[str, Any], made: Sketch | None, side: str) -> None:

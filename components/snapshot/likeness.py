@@ -21,6 +21,9 @@ PLACES = 64
 PIECE = 5
 """Bytes of a piece. A typo changes five pieces; two texts of one language still share few."""
 
+LEAST_PIECES = 20
+"""Payloads of fewer pieces are alike only where they are equal: one other digit is all that tells two of them apart."""
+
 MOST_PIECES = 2_000
 """Pieces of a payload that are sketched: those with the least hashes, which are the same ones in payloads alike."""
 
@@ -31,6 +34,9 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd 64-bit constant of multiplicative hashing (Knuth, The Art of Computer Programming, 6.4)."""
 
 UNWORDED = re.compile(r"[\W_]+")
+
+BAND_ROWS = ((0.6, 3), (0.8, 4), (0.9, 6), (1.0, 8))
+"""Places of a band of the index, for thresholds up to each: of what is as alike as that, 99 of 100 share a band."""
 
 Sketch = npt.NDArray[np.uint32]
 
@@ -53,7 +59,7 @@ def sketch(payload: Any) -> Sketch:
 
 
 def _pieces(data: bytes) -> npt.NDArray[np.uint64]:
-    if len(data) <= PIECE:
+    if len(data) < LEAST_PIECES + PIECE:
         return _mix(_folded(data))
     codes = np.frombuffer(data, dtype=np.uint8).astype(np.uint64)
     windows = np.zeros(len(codes) - PIECE + 1, dtype=np.uint64)
@@ -105,7 +111,8 @@ class Index:
         from datasketch import MinHashLSH
 
         self.threshold = threshold
-        self._buckets = MinHashLSH(threshold=min(threshold, 0.99), num_perm=PLACES, weights=(0.2, 0.8))
+        rows = next(r for most, r in BAND_ROWS if threshold <= most)
+        self._buckets = MinHashLSH(num_perm=PLACES, params=(PLACES // rows, rows))
         self._sketches: list[Sketch] = []
 
     def __len__(self) -> int:

@@ -80,7 +80,9 @@ def completed(table: pa.Table) -> pa.Table:
         if name not in table.schema.names:
             column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
             table = table.append_column(snapshot_schema().field(name), column)
-    return table
+    names = snapshot_schema().names
+    in_order = table.schema.names == names or set(table.schema.names) != set(names)
+    return table if in_order else table.select(names)
 
 
 def representatives(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def test_likeness_can_be_left_out(spec):
 
 
 def test_a_manifest_counts_what_was_refused(spec, tape, store, artifacts, put):
-    spec, first = texty(spec), texts(60, 0)
+    first = texts(60, 0)
     put(*labels(first, "x", audit=range(10)))
     one = freeze(spec, tape, store, artifacts, now=1.8e9)
     assert one.manifest["leaks"] == {}
@@ -129,7 +129,7 @@ def test_a_manifest_counts_what_was_refused(spec, tape, store, artifacts, put):
 
 
 def test_what_is_held_out_later_is_not_learnt_from_any_more(spec, tape, store, artifacts, put):
-    spec, first = texty(spec), texts(60, 0)
+    first = texts(60, 0)
     put(*labels(first, "x"))
     one = freeze(spec, tape, store, artifacts, now=1.8e9)
     learnt = [p for p in first if hashed(p) == "train"]
