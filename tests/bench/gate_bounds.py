@@ -84,7 +84,7 @@ def worse_by(pool, candidate, champion, loss, chance):
 
 
 def decide(pool, candidate, champion, chance):
-    """Look at the first labels, fetch as many more as the gate asks for, and look again; the decision and the labels."""
+    """Look at the first labels, fetch as many more as the gate asks for, look again: decision, labels, looks, first ask."""
     wanted, n = limits(max_loss=MARGIN), FIRST_LABELS
     order = chance.choice(len(pool), 30_000)
     first = 0
