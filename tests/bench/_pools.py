@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -76,14 +76,14 @@ def _pool(name, encoder, payloads, soft_labels, truths, phase):
 def _labelled(name, teacher, payloads, key):
     """The teacher's distributions, kept for the next run."""
     digest = hashlib.sha256(repr((name, key, len(payloads))).encode()).hexdigest()[:12]
-    kept = Settings().cache / f"bench-{name}-{digest}.pickle"
+    kept = Settings().cache / f"bench-{name}-{digest}.msgpack"
     if kept.is_file():
-        return pickle.loads(kept.read_bytes())  # noqa: S301
+        return msgspec.msgpack.decode(kept.read_bytes())
     made = []
     for first in range(0, len(payloads), 32):
         made += [dict(s.distribution) for s in teacher().label(payloads[first : first + 32])]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(pickle.dumps(made))
+    kept.write_bytes(msgspec.msgpack.encode(made))
     return made
 
 

@@ -5,6 +5,7 @@ Holdouts are drawn again and again from a pool that stands for the traffic, so t
 
 import sys
 import time
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -84,7 +85,7 @@ def worse_by(pool, candidate, champion, loss, chance):
 
 
 def decide(pool, candidate, champion, chance):
-    """Look at the first labels, fetch as many more as the gate asks for, look again: decision, labels, looks, first ask."""
+    """Look, fetch as many more labels as the gate asks for, look again: decision, labels, looks, the first ask."""
     wanted, n = limits(max_loss=MARGIN), FIRST_LABELS
     order = chance.choice(len(pool), 30_000)
     first = 0
@@ -123,9 +124,7 @@ def copycat(pool: Pool, champion):
     soft = pool.soft.copy()
     rows = np.flatnonzero(pool.truth == bad)
     soft[rows] = np.eye(len(pool.classes))[common[0]]
-    wrong = Pool(
-        **{n: getattr(pool, n) for n in ("name", "classes", "ids", "weights", "truth", "phase")} | {"soft": soft}
-    )
+    wrong = replace(pool, soft=soft)
     copy, wanted = wrong.teacher, limits(max_loss=MARGIN, min_agreement=0.9)
     loss = (champion == pool.truth).mean() - (copy == pool.truth).mean()
     stopped, agreed, alone = 0, 0, 0

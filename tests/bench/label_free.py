@@ -42,9 +42,8 @@ def run(pool):
         changed.append(len(set(pool.phase[first - WINDOW : first + WINDOW].tolist())) > 1)
     at = np.array(changed)
     print(f"\n{pool.name}: {len(at)} windows of {WINDOW}, {at.sum()} of them at a change of phase")
-    print(
-        f"{'estimate':16} {'mean error':>11} {'at changes':>11} {'elsewhere':>10} {'largest':>8} {'interval holds':>15}"
-    )
+    heads = ("mean error", "at changes", "elsewhere", "largest", "interval holds")
+    print("{:16} {:>11} {:>11} {:>10} {:>8} {:>15}".format("estimate", *heads))
     for name in names:
         e = np.array(errors[name])
         holds = f"{inside[name] / len(e):15.0%}" if name in inside else f"{'':15}"
