@@ -77,11 +77,16 @@ def noise(value: Any, chance: random.Random, strength: float) -> Any:
 
 def missing(value: Any, chance: random.Random, strength: float) -> Any:
     """A share of the cells, at least one, without a value."""
-    cells: list[int] = []
-    _leaves(value, lambda x: cells.append(len(cells)) or x)
+    cells = range(_count(value))
     gone = {i for i in cells if chance.random() < strength} or ({chance.choice(cells)} if cells else set())
-    place = iter(range(len(cells)))
+    place = iter(cells)
     return _leaves(value, lambda x: None if next(place) in gone else x)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_count, value.values()))
+    return sum(map(_count, value)) if isinstance(value, list | tuple) else 1
 
 
 def _leaves(value: Any, change: Callable[[Any], Any]) -> Any:
