@@ -75,7 +75,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replay_rows: Annotated[int, Meta(ge=0)] = 1_500
     holdout_share: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.2
     calibration_share: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.1
-    near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.7
+    near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
 
