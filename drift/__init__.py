@@ -4,9 +4,12 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 """
 
 from drift.betting import EProcess
+from drift.confidence_sequence import anytime_bound
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
+from drift.measured import ErrorLevel, ErrorRise, Measured, Share
 from drift.monitor import ColumnFinding, DriftVerdict, Reference
+from drift.paired import PairedLoss
 from drift.quality import (
     Proportion,
     accuracy,
@@ -25,14 +28,20 @@ __all__ = [
     "Criterion",
     "DriftVerdict",
     "EProcess",
+    "ErrorLevel",
+    "ErrorRise",
     "Estimate",
     "Finding",
+    "Measured",
+    "PairedLoss",
     "Proportion",
     "Reference",
+    "Share",
     "Summary",
     "Verdict",
     "accuracy",
     "agreement",
+    "anytime_bound",
     "assess",
     "expected_calibration_error",
     "hajek",
