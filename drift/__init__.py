@@ -5,6 +5,7 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 
 from drift.betting import EProcess
 from drift.confidence_sequence import anytime_bound
+from drift.deferral import DeferralLimit, deferral_limit
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
 from drift.measured import ErrorLevel, ErrorRise, Measured, Share
@@ -26,6 +27,7 @@ from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
 __all__ = [
     "ColumnFinding",
     "Criterion",
+    "DeferralLimit",
     "DriftVerdict",
     "EProcess",
     "ErrorLevel",
@@ -43,6 +45,7 @@ __all__ = [
     "agreement",
     "anytime_bound",
     "assess",
+    "deferral_limit",
     "expected_calibration_error",
     "hajek",
     "horvitz_thompson",

@@ -97,6 +97,29 @@ def stratum_weights(probabilities: Sequence[float], audit: Sequence[bool]) -> li
     return found
 
 
+def thinned(weights: Sequence[float], seed: int = 0) -> list[int]:
+    """Which rows remain so that each stands for as much as any other: row i with the chance ``w_i / max(w)``.
+
+    Rejection sampling (von Neumann 1951): where a row of weight w stands for w rows of the traffic, what remains is
+    drawn as the traffic is, for methods that know no weights. Of equal weights all remain, in order.
+
+    >>> thinned([2.0, 2.0, 2.0])
+    [0, 1, 2]
+
+    Raises:
+        ValueError: a weight is not a finite number > 0.
+
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    if not len(w):
+        return []
+    if not (np.isfinite(w) & (w > 0)).all():
+        raise ValueError("weights must be finite numbers > 0")
+    chance = np.random.default_rng(seed).uniform(size=len(w))
+    found: list[int] = np.flatnonzero(chance < w / w.max()).tolist()
+    return found
+
+
 def _pair(values: Sequence[float], probabilities: Sequence[float]) -> tuple[Floats, Floats]:
     y, p = np.asarray(values, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     if len(y) != len(p):

@@ -1,4 +1,4 @@
-"""How a replica answers an input: the split, the student, the teacher where the student is not sure, telemetry.
+"""How a replica answers an input: the split, the student, others where the student is not sure, telemetry.
 
 Students answer on the calling thread: tens of microseconds for a small one, less than a hand-over would cost.
 """
@@ -6,83 +6,128 @@ Students answer on the calling thread: tens of microseconds for a small one, les
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
-from components.contracts.spec import Spec
+from components.contracts.spec import DeferTo, Spec
 from components.label.decode import Decode, decoder
 from components.telemetry import tracing
+from serving.cascade import Ask, Cascade
 from serving.metrics import Metrics
+from serving.pressure import Pressure
 from serving.slots import Choice, Loaded, Slots
 from serving.split import audited
 from serving.telemetry import Served, Telemetry
 from serving.wire import Answered, Item, Problem
 
-TEACHER_SECONDS = 5.0
-"""How long a deferred answer waits for the teacher before it is given without it."""
-
 FUTURE_SECONDS = 86_400.0
 """An event time further ahead than clocks and time zones explain is refused, as the labeler would."""
 
-STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503}
+TURN = 16
+"""Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
+
+STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "no_version": 404}
 """HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
 
-AskTeacher = Callable[[bytes], Awaitable[SoftLabel | None]]
-"""Asks the teacher for its soft label of a payload; None, or any exception, where it has none to give."""
+ALWAYS = 1.01
+"""A limit that no confidence reaches: everything is deferred."""
+
+
+class Done(NamedTuple):
+    """An answered input; ``entry`` and ``soft`` (the student's) are None where it was refused."""
+
+    answer: Answered
+    entry: Input | None = None
+    soft: SoftLabel | None = None
 
 
 class Gateway:
-    """Answers the inputs of one workload in one replica."""
+    """Answers the inputs of one workload in one replica. ``asks``: who can be asked where the student is not sure."""
 
     def __init__(
         self,
         spec: Spec,
         slots: Slots,
         telemetry: Telemetry,
-        ask_teacher: AskTeacher | None = None,
+        asks: Mapping[DeferTo, Ask] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.spec, self.slots, self.telemetry, self.clock = spec, slots, telemetry, clock
-        self.metrics = Metrics(slots, telemetry)
-        self._ask_teacher = ask_teacher
+        self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), slots.cold_start
+        self.metrics = Metrics(slots, telemetry, self.pressure, self.cold_start)
+        self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
         self._decode: Decode = decoder(spec.payload, spec.source)
 
-    async def predict(self, items: Sequence[Item], allow_defer: bool = False) -> list[Answered]:
-        """Answer inputs, each on its own; the deferred ones ask the teacher at the same time."""
-        done = [self._one(item) for item in items]
-        if allow_defer:
-            await asyncio.gather(*(self._defer(answer, payload) for answer, payload in done if answer.defer))
-        return [answer for answer, _ in done]
+    def limit(self, loaded: Loaded) -> float:
+        """The confidence below which this version's answers are deferred."""
+        serve = self.spec.serve
+        if serve.max_disagreement is None:
+            return serve.defer_below
+        return ALWAYS if loaded.ref.defer_below is None else loaded.ref.defer_below
 
-    def _one(self, item: Item) -> tuple[Answered, bytes]:
-        request_id, now = uuid.uuid4().hex, self.clock()
-        answer, payload = Answered(id=item.id or request_id, request_id=request_id), b""
+    async def predict(
+        self, items: Sequence[Item], allow_defer: bool = False, version: str | None = None
+    ) -> list[Answered]:
+        """Answer inputs, each on its own; the deferred ones ask at the same time.
+
+        ``version`` asks that one past the split: its answers are then no evidence for or against it.
+        """
+        until = time.monotonic() + self.spec.serve.request_seconds
+        done: list[Done] = []
+        for n, item in enumerate(items, start=1):
+            done.append(self._one(item, version, until))
+            if n % TURN == 0 and n < len(items):
+                await asyncio.sleep(0)
+        if allow_defer and any(d.answer.defer for d in done):
+            await asyncio.gather(*(self._defer(*d) for d in done if d.answer.defer))
+        return [d.answer for d in done]
+
+    def _one(self, item: Item, version: str | None, until: float) -> Done:
+        request_id, now = os.urandom(16).hex(), self.clock()
+        answer = Answered(id=item.id or request_id, request_id=request_id)
         try:
+            if time.monotonic() > until:
+                raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
             payload = item.content()
             decoded = self._decode(payload)
             entry = self._input(item, answer.id, payload, now)
-            choice = self.slots.routing.choose(entry.key, now)
-            if choice is None:
+            natural = self.slots.routing.choose(entry.key, now)
+            if natural is None:
                 raise RecordError("no_champion", "no student serves yet")
-            self._answer(answer, entry, choice, decoded, now)
+            choice = natural if version is None else self._pinned(version, natural)
+            soft = self._answer(answer, entry, choice, decoded, now, evidence=choice is natural)
         except RecordError as error:
-            self.metrics.refused.labels(self.spec.name, error.reason).inc()
+            self.metrics.refused(error.reason)
             answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
-        return answer, payload
+            return Done(answer)
+        return Done(answer, entry, soft)
+
+    def _pinned(self, version: str, natural: Choice) -> Choice:
+        if natural.served.ref.version == version:
+            return natural
+        routing = self.slots.routing
+        arms: tuple[tuple[Arm, Loaded | None], ...] = (("champion", routing.champion), ("candidate", routing.candidate))
+        for arm, loaded in arms:
+            if loaded is not None and loaded.ref.version == version:
+                return Choice(served=loaded, arm=arm)
+        raise RecordError("no_version", f"version {version} is not loaded here")
 
     def _input(self, item: Item, input_id: str, payload: bytes, now: float) -> Input:
         at = item.time or now
         if at > now + FUTURE_SECONDS:
             raise RecordError("future_time", f"event time {at:.0f} is more than a day ahead")
-        key = item.key or input_id
         return Input(
-            workload=self.spec.name, id=input_id, key=key, time=at, payload=payload, consent=item.consent
+            workload=self.spec.name, id=input_id, key=item.key or input_id, time=at, payload=payload,
+            consent=item.consent,
         )  # fmt: skip
 
-    def _answer(self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float) -> None:
+    def _answer(
+        self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float, *, evidence: bool
+    ) -> SoftLabel:
         """Ask who is chosen, fill in the answer, and hand over the telemetry.
 
         A candidate that fails is answered for by the champion, and its failure is recorded as a shadow's. A champion's
@@ -94,36 +139,31 @@ class Gateway:
             beside, served, arm = told, choice.fallback, "champion"
             told, soft = self._ask(served, arm, decoded)
         if soft is None:
-            self._publish(answer, entry, choice, told, beside, decoded, now)
+            self._publish(answer, entry, choice, told, beside, decoded, now, evidence)
             raise RecordError("student_failed", told.error or "the student failed")
         self.slots.sample = entry.payload
-        self.metrics.requests.labels(self.spec.name, arm, served.ref.version).inc()
-        _fill(answer, soft)
-        answer.model_version, answer.snapshot, answer.teacher = (
-            served.ref.version,
-            served.ref.snapshot,
-            served.ref.teacher,
-        )
-        answer.arm, answer.answered_by = arm, "student"
-        if soft.confidence < self.spec.serve.defer_below:
-            answer.defer = True
-            answer.defer_reason = f"confidence {soft.confidence:.3f} is below {self.spec.serve.defer_below:g}"
-            self.metrics.deferred.labels(self.spec.name).inc()
-        self._publish(answer, entry, choice, told, beside, decoded, now)
+        self.metrics.arm(arm, served.ref.version).requests.inc()
+        self.cold_start.answered()
+        answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
+        answer.model_version, answer.snapshot = served.ref.version, served.ref.snapshot
+        answer.teacher, answer.arm, answer.answered_by = served.ref.teacher, arm, "student"
+        limit = self.limit(served)
+        if soft.confidence < limit:
+            answer.defer, answer.defer_reason = True, _below(soft.confidence, limit)
+            self.metrics.deferred.inc()
+        self._publish(answer, entry, choice, told, beside, decoded, now, evidence)
+        return soft
 
     def _publish(
-        self,
-        answer: Answered,
-        entry: Input,
-        choice: Choice,
-        told: Answer,
-        beside: Answer | None,
-        decoded: object,
-        now: float,
-    ) -> None:
+        self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
+        now: float, evidence: bool,
+    ) -> None:  # fmt: skip
         """Hand over the telemetry of one request, answered or failed; a shadow is asked later, off the answer's way."""
+        if not evidence:
+            self.telemetry.put(Served(entry, None, None, tracing.inject()))
+            return
         prediction = Prediction(
-            workload=self.spec.name,
+            workload=entry.workload,
             request_id=answer.request_id,
             input_id=entry.id,
             key=entry.key,
@@ -131,7 +171,7 @@ class Gateway:
             content=content_hash(entry.payload),
             answer=told,
             shadow=beside,
-            audited=audited(self.spec.name, entry.id, self.spec.serve.audit_share),
+            audited=audited(entry.workload, entry.id, self.spec.serve.audit_share),
             deferred=answer.defer,
         )
         shadow = choice.shadow
@@ -145,20 +185,20 @@ class Gateway:
             RecordError: the champion's featuriser finds the input unusable.
 
         """
-        version, names = loaded.ref.version, (self.spec.name, arm, loaded.ref.version)
+        version, measured = loaded.ref.version, self.metrics.arm(arm, loaded.ref.version)
         started = time.perf_counter()
         try:
             (soft,) = loaded.student.predict_decoded([decoded])
         except Exception as error:  # a student's failure, of whatever kind, is evidence against it
             if isinstance(error, RecordError) and arm == "champion":
                 raise
-            self.metrics.failures.labels(*names).inc()
+            measured.failures.inc()
             took = (time.perf_counter() - started) * 1000
             return Answer(
                 arm=arm, version=version, ok=False, latency_ms=took, error=f"{type(error).__name__}: {error}"
             ), None
         took = time.perf_counter() - started
-        self.metrics.seconds.labels(*names).observe(took)
+        measured.seconds.observe(took)
         answer = Answer(
             arm=arm,
             version=version,
@@ -170,25 +210,27 @@ class Gateway:
         )
         return answer, soft
 
-    async def _defer(self, answer: Answered, payload: bytes) -> None:
-        if self._ask_teacher is None:
-            answer.defer_reason = f"{answer.defer_reason}; no teacher is deployed"
+    async def _defer(self, answer: Answered, entry: Input | None, student: SoftLabel | None) -> None:
+        """Let others answer; where none does, the student's answer stands, degraded unless people were asked."""
+        if entry is None or student is None:
             return
-        try:
-            soft = await asyncio.wait_for(self._ask_teacher(payload), TEACHER_SECONDS)
-        except Exception as error:  # the answer is given without the teacher, whatever became of it
-            answer.defer_reason = f"{answer.defer_reason}; the teacher did not answer: {type(error).__name__}"
-            return
-        if soft is None:
-            answer.defer_reason = f"{answer.defer_reason}; the teacher has no answer"
-            return
-        _fill(answer, soft)
-        answer.answered_by = "teacher"
+        soft, by, told = await self.cascade.answer(entry, student)
+        answer.defer_reason = "; ".join([answer.defer_reason or "", *(told or ["there is nobody to ask"])])
+        if soft is not None and (by == "expert" or by == "teacher"):
+            answer.label, answer.confidence, answer.soft_label = soft.label, soft.confidence, _numbers(soft)
+            answer.answered_by = by
+        else:
+            answer.degraded = True
+            self.metrics.degraded.inc()
 
 
-def _fill(answer: Answered, soft: SoftLabel) -> None:
-    answer.label, answer.confidence = soft.label, soft.confidence
+def _below(confidence: float, limit: float) -> str:
+    if limit > 1.0:
+        return "no limit of confidence could be certified for this version: every answer is deferred"
+    return f"confidence {confidence:.3f} is below {limit:g}"
+
+
+def _numbers(soft: SoftLabel) -> dict[str, float]:
     if soft.task == "regression":
-        answer.soft_label = {"value": float(soft.value or 0.0), "scale": float(soft.scale or 0.0)}
-    else:
-        answer.soft_label = soft.distribution
+        return {"value": float(soft.value or 0.0), "scale": float(soft.scale or 0.0)}
+    return soft.distribution

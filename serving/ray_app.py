@@ -5,25 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import Input, SoftLabel
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, load_spec
+from components.contracts.spec import DeferTo, Spec, load_spec
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from serving.cascade import Ask
 
 log = logging.getLogger(__name__)
 
 REPLICA_CPUS = 0.1
 """What a replica reserves: a student's answer takes well under a millisecond, and small machines run many replicas."""
 
-ONGOING = 100
-"""Requests that one replica works on at a time."""
+SWITCH_SECONDS = 0.0005
+"""How long the event loop waits for a thread that computes (telemetry): a tenth of Python's default."""
+
+SPARE = 64
+"""Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
 
 def environment(settings: Settings | None = None) -> dict[str, str]:
@@ -62,7 +68,7 @@ def _haproxy() -> bool:
 def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     """Deploy the gateways of ``specs`` on the Ray that is initialised.
 
-    With ``teacher`` also the teachers, of those workloads that defer to one (``serve.defer_below`` above zero).
+    With ``teacher`` also the teachers and experts, of those workloads whose students defer to one.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -70,7 +76,7 @@ def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
     serve.start(http_options=options, logging_config={"log_level": "WARNING"})
     for spec in specs:
-        application = _application(spec, settings, teacher and spec.serve.defer_below > 0)
+        application = _application(spec, settings, teacher and spec.serve.defers)
         serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
 
 
@@ -87,43 +93,55 @@ def _application(spec: Spec, settings: Settings, teacher: bool) -> Any:
     from serving.teacher import TeacherService
 
     actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    services: list[DeferTo] = [to for to in spec.serve.deferral.to if teacher and to != "review"]
 
-    @serve.deployment(num_replicas=spec.serve.replicas, ray_actor_options=actor, max_ongoing_requests=ONGOING)
-    @serve.ingress(_builder(spec.source, spec.name, settings, teacher))
+    @serve.deployment(
+        num_replicas=spec.serve.replicas,
+        ray_actor_options=actor,
+        max_ongoing_requests=spec.serve.max_under_way + SPARE,
+    )
+    @serve.ingress(_builder(spec.source, spec.name, settings, services))
     class GatewayReplica:
         """One replica of the gateway."""
 
-        def __init__(self, teacher_handle: Any = None) -> None:
-            keep_handle(spec.name, teacher_handle)
+        def __init__(self, *handles: Any) -> None:
+            keep_handles(spec.name, dict(zip(services, handles, strict=True)))
 
     gateway: Any = GatewayReplica
-    if not teacher:
-        return gateway.bind()
-    asked: Any = serve.deployment(TeacherService, num_replicas=1, ray_actor_options=actor)
-    return gateway.bind(asked.bind(spec.source))
+    asked: Any = [
+        serve.deployment(TeacherService, name=f"{to}-of-{spec.name}", num_replicas=1, ray_actor_options=actor)
+        for to in services
+    ]
+    return gateway.bind(*(d.bind(spec.source, to == "expert") for d, to in zip(asked, services, strict=True)))
 
 
-def _builder(source: str, name: str, settings: Settings, teacher: bool) -> Callable[[], FastAPI]:
+def _builder(source: str, name: str, settings: Settings, services: Sequence[DeferTo]) -> Callable[[], ASGIApp]:
     """A function that builds the application in the replica's own process; it carries the settings there."""
 
-    def replica_app() -> FastAPI:
-        return _replica_app(load_spec(source), settings, _asker(name) if teacher else None)
+    def replica_app() -> ASGIApp:
+        return _replica_app(load_spec(source), settings, {to: _asker(name, to) for to in services})
 
     return replica_app
 
 
-def _replica_app(spec: Spec, settings: Settings, ask: Callable[[bytes], Any] | None) -> FastAPI:
+def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) -> ASGIApp:
     from components.control.store import ControlStore
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
+    from serving.admission import Admission
+    from serving.cascade import people
     from serving.gateway import Gateway, create_app
     from serving.slots import Slots
     from serving.telemetry import Telemetry
 
-    slots = Slots(spec, ControlStore(settings.control_url))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    store = ControlStore(settings.control_url)
+    slots = Slots(spec, store, trial=Admission(spec, store))
     telemetry = Telemetry(spec, lambda: open_broker(settings))
-    gateway, opened = Gateway(spec, slots, telemetry, ask), contextlib.ExitStack()
+    if "review" in spec.serve.deferral.to:
+        asks = {**asks, "review": people(store, slots)}
+    gateway, opened = Gateway(spec, slots, telemetry, asks), contextlib.ExitStack()
 
     def stop() -> None:
         slots.stop()
@@ -142,18 +160,18 @@ def _replica_app(spec: Spec, settings: Settings, ask: Callable[[bytes], Any] | N
     return create_app(gateway, on_stop=stop)
 
 
-_HANDLES: dict[str, Any] = {}
-"""The teacher's handle by workload, in the replica's process: known only after the application was built."""
+_HANDLES: dict[str, dict[DeferTo, Any]] = {}
+"""Handles of those that are asked, by workload, in the replica's process: known only once the application was built."""
 
 
-def keep_handle(workload: str, handle: Any) -> None:
-    """Keep a teacher's handle in this process: a class that Ray pickles has a copy of its module's dictionaries."""
-    _HANDLES[workload] = handle
+def keep_handles(workload: str, handles: dict[DeferTo, Any]) -> None:
+    """Keep handles in this process: a class that Ray pickles has a copy of its module's dictionaries."""
+    _HANDLES[workload] = handles
 
 
-def _asker(workload: str) -> Callable[[bytes], Any]:
-    async def ask(payload: bytes) -> SoftLabel | None:
-        answer: SoftLabel = await _HANDLES[workload].label.remote(payload)
+def _asker(workload: str, to: DeferTo) -> Ask:
+    async def ask(entry: Input, _: SoftLabel) -> SoftLabel | None:
+        answer: SoftLabel = await _HANDLES[workload][to].label.remote(entry.payload)
         return answer
 
     return ask

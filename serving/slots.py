@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from components.contracts.storage import get_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from components.student.runtime import Student
+from serving.coldstart import ColdStart
 from serving.split import to_candidate
 from serving.warmup import warm_up
 
@@ -42,6 +43,12 @@ HEARTBEAT_SECONDS = 1.0
 
 RETRY_SECONDS = 2.0
 """Wait before an artifact that could not be loaded is tried again: its store may be away for a moment."""
+
+LONGEST_RETRY_SECONDS = 120.0
+"""The wait doubles up to this: what is wrong with an artifact's bytes stays wrong, and a trial is not free."""
+
+Trial = Callable[[ModelRef, str, Sequence[bytes]], None]
+"""Tries an artifact for the spec at a path, with payloads that were answered lately; raises ArtifactError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +101,30 @@ class Routing:
 
 
 class Slots:
-    """The students of one workload in one replica. ``replica`` names it in the control database."""
+    """The students of one workload in one replica. ``replica`` names it in the control database.
+
+    ``trial``: what an artifact must pass, in a process of its own, before it is loaded here.
+    """
 
     def __init__(
-        self, spec: Spec, store: ControlStore, replica: str = "", clock: Callable[[], float] = time.time
+        self,
+        spec: Spec,
+        store: ControlStore,
+        replica: str = "",
+        clock: Callable[[], float] = time.time,
+        trial: Trial | None = None,
     ) -> None:
+        self._trial = trial
         self.spec, self.store, self.clock = spec, store, clock
         self.replica = replica or uuid.uuid4().hex[:12]
         self.routing = Routing(workload=spec.name)
+        self.cold_start = ColdStart()
         self.sample: bytes | None = None
         """A payload that was answered lately: new students are warmed up with it."""
         self._students: dict[str, Student] = {}
         self._failed: dict[str, str] = {}
         self._retry_at: dict[str, float] = {}
+        self._wait: dict[str, float] = {}
         self._loading: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -164,7 +182,7 @@ class Slots:
             for digest in [d for d in self._students if d not in wanted]:
                 del self._students[digest]
             for digest in [d for d in self._failed if d not in wanted]:
-                del self._failed[digest], self._retry_at[digest]
+                del self._failed[digest], self._retry_at[digest], self._wait[digest]
         for ref in wanted.values():
             self._require(ref)
         old = self.routing
@@ -175,6 +193,8 @@ class Slots:
         self.routing = Routing(
             workload=self.spec.name, revision=revision, intent=intent, champion=champion, candidate=candidate
         )
+        if champion is not None:
+            self.cold_start.ready()
 
     def _loaded(self, ref: ModelRef | None) -> Loaded | None:
         student = self._students.get(ref.digest) if ref is not None else None
@@ -191,20 +211,25 @@ class Slots:
         threading.Thread(target=self._load, args=(ref,), name=f"load-{ref.version}", daemon=True).start()
 
     def _load(self, ref: ModelRef) -> None:
+        sample = [self.sample] if self.sample is not None else []
         try:
+            if self._trial is not None:
+                self._trial(ref, self.spec.source, sample)
             student = Student.load(get_bytes(ref.uri, ref.digest), source=self.spec.source)
-            warm_up(student, [self.sample] if self.sample is not None else [])
-        except (CohobateError, OSError) as error:
+            warm_up(student, sample)
+        except (CohobateError, OSError, SQLAlchemyError) as error:
             log.warning("%s: cannot load version %s: %s", self.replica, ref.version, error)
             with self._lock:
                 self._failed[ref.digest] = f"{type(error).__name__}: {error}"
-                self._retry_at[ref.digest] = self.clock() + RETRY_SECONDS
+                wait = min(2 * self._wait.get(ref.digest, RETRY_SECONDS / 2), LONGEST_RETRY_SECONDS)
+                self._wait[ref.digest], self._retry_at[ref.digest] = wait, self.clock() + wait
                 self._loading.discard(ref.digest)
         else:
             with self._lock:
                 self._students[ref.digest] = student
                 self._failed.pop(ref.digest, None)
                 self._retry_at.pop(ref.digest, None)
+                self._wait.pop(ref.digest, None)
                 self._loading.discard(ref.digest)
 
     def _acknowledge(self, revision: int, intent: Intent) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, RecordError
 from components.contracts.records import Answer, Input, Prediction, encode
 from components.contracts.spec import Spec
 from components.stream.contract import Broker, Producer
@@ -26,6 +26,12 @@ RETRY_SECONDS = 1.0
 BATCH = 200
 """Answers between two waits for the broker's confirmation."""
 
+REASONS = ("buffer_full", "not_confirmed", "oversize", "stopped")
+"""Why records are lost: no room, a broker that did not confirm them, one that is too large, the replica's end."""
+
+GATHER_SECONDS = 0.05
+"""Pause between two batches that are not full: a batch costs the client as much as many records."""
+
 FLUSH_SECONDS = 10.0
 STOP_SECONDS = 5.0
 """How long a replica that ends may still publish."""
@@ -34,11 +40,12 @@ STOP_SECONDS = 5.0
 class Served(NamedTuple):
     """One input that was answered; ``shadow`` asks the candidate for its unserved answer.
 
-    ``headers`` go with both records: the trace context of the request.
+    ``prediction`` is None where the answer is no evidence. ``headers`` go with both records: the trace context of the
+    request.
     """
 
     input: Input
-    prediction: Prediction
+    prediction: Prediction | None
     shadow: Callable[[], Answer] | None = None
     headers: Mapping[str, bytes] = {}
 
@@ -48,7 +55,8 @@ class Telemetry:
 
     def __init__(self, spec: Spec, broker: Callable[[], Broker]) -> None:
         self.spec = spec
-        self.dropped = 0
+        self.drops: dict[str, int] = dict.fromkeys(REASONS, 0)
+        """Answers whose records were lost, by reason."""
         self.published = 0
         self._broker = broker
         self._buffer: queue.Queue[Served] = queue.Queue(maxsize=spec.serve.buffer_records)
@@ -64,6 +72,12 @@ class Telemetry:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
+        self.drops["stopped"] += self.waiting
+
+    @property
+    def dropped(self) -> int:
+        """Answers whose records were lost, for any reason."""
+        return sum(self.drops.values())
 
     @property
     def alive(self) -> bool:
@@ -80,7 +94,7 @@ class Telemetry:
         try:
             self._buffer.put_nowait(served)
         except queue.Full:
-            self.dropped += 1
+            self.drops["buffer_full"] += 1
 
     def drain(self, producer: Producer, timeout: float = 0.2) -> int:
         """Publish up to :data:`BATCH` answers and wait until they are confirmed; returns how many.
@@ -89,17 +103,25 @@ class Telemetry:
             CohobateError: the broker did not take or confirm them; they are counted as dropped.
 
         """
-        batch = self._take(timeout)
+        batch, refused = self._take(timeout), self.drops["oversize"]
         try:
-            for served in batch:
-                self._send(producer, served)
+            sent = sum(self._sent(producer, served) for served in batch)
             if batch:
                 producer.flush(FLUSH_SECONDS)
         except CohobateError:
-            self.dropped += len(batch)
+            self.drops["not_confirmed"] += len(batch) - (self.drops["oversize"] - refused)
             raise
-        self.published += len(batch)
+        self.published += sent
         return len(batch)
+
+    def _sent(self, producer: Producer, served: Served) -> bool:
+        try:
+            self._send(producer, served)
+        except RecordError as error:
+            log.warning("%s: input %s is not published: %s", self.spec.name, served.input.id, error)
+            self.drops["oversize"] += 1
+            return False
+        return True
 
     def _take(self, timeout: float) -> Sequence[Served]:
         batch: list[Served] = []
@@ -114,11 +136,13 @@ class Telemetry:
     def _send(self, producer: Producer, served: Served) -> None:
         """Audits and deferred answers wait for the teacher's label, so their inputs go ahead of the others."""
         prediction = served.prediction
-        if served.shadow is not None:
+        if prediction is not None and served.shadow is not None:
             prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
-        waited_for = prediction.audited or prediction.deferred
+        waited_for = prediction is not None and (prediction.audited or prediction.deferred)
         topic = self.spec.topic("inputs.urgent" if waited_for else "inputs")
         producer.send(topic, served.input.key, encode(served.input), served.headers)
+        if prediction is None:
+            return
         producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction), served.headers)
 
     def _run(self) -> None:
@@ -126,7 +150,8 @@ class Telemetry:
         while not (self._stop.is_set() and self._buffer.empty()):
             try:
                 producer = producer or self._broker().producer()
-                self.drain(producer)
+                if 0 < self.drain(producer) < BATCH:
+                    self._stop.wait(GATHER_SECONDS)
             except CohobateError as error:
                 log.warning("%s: telemetry waits (%d dropped so far): %s", self.spec.name, self.dropped, error)
                 if self._stop.wait(RETRY_SECONDS):

@@ -1,21 +1,39 @@
-"""What goes over HTTP: requests, answers and problems (RFC 9457), as pydantic models, and so the OpenAPI schema."""
+"""What goes over HTTP: requests, answers and problems (RFC 9457), read and written by msgspec.
+
+``Single`` and ``Batch`` are the two forms of a request as the OpenAPI document shows them; :class:`Body` is both, as
+it is read, so that a request is parsed once and whatever is wrong with it is told about the form that was meant.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.errors import RecordError
 
 PROBLEM = "application/problem+json"
 """Media type of an error's body."""
 
+MAX_DEPTH = 64
+"""JSON nested deeper than this is refused: no payload of sense is, and every reader downstream recurses over it."""
 
-class Problem(BaseModel):
+PRIORITY = 3
+"""Urgency of a request that names none (RFC 9218: 0 is the most urgent, 7 the least)."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Urgency = Annotated[int, Meta(ge=0, le=7)]
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Problem(msgspec.Struct, kw_only=True):
     """Why something was not answered (RFC 9457); ``title`` is a stable code, ``detail`` is for people."""
 
     title: str
@@ -23,72 +41,82 @@ class Problem(BaseModel):
     detail: str
 
 
-class Item(BaseModel):
-    """One input: exactly one of ``payload`` (base64), ``text`` and ``json``."""
+class Item(msgspec.Struct, forbid_unknown_fields=True):
+    """One input: exactly one of ``payload`` (base64), ``text`` and ``json``.
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    ``id``: identity, made up when absent; ``key``: the entity, which decides the arm, by default the id; ``time``:
+    event time in Unix seconds, by default now; ``consent``: the terms under which it may be labelled and trained on.
+    """
 
-    id: str | None = Field(default=None, min_length=1, max_length=256, description="Identity; made up when absent.")
-    key: str | None = Field(default=None, max_length=256, description="Entity; decides the arm. Default: the id.")
-    time: float | None = Field(default=None, gt=0, description="Event time, Unix seconds. Default: now.")
-    consent: str | None = Field(
-        default=None, min_length=1, max_length=64, description="Terms under which it may be labelled and trained on."
-    )
-    payload: str | None = Field(default=None, description="The bytes, in base64.")
-    text: str | None = None
-    json_: Any = Field(default=None, alias="json")
-
-    @model_validator(mode="after")
-    def _one_payload(self) -> Item:
-        given = self.model_fields_set & {"payload", "text", "json_"}
-        if len(given) != 1 or (getattr(self, next(iter(given))) is None and "json_" not in given):
-            raise ValueError("give exactly one of payload (base64), text and json")
-        return self
+    id: Name | None = None
+    key: Annotated[str, Meta(max_length=256)] | None = None
+    time: Annotated[float, Meta(gt=0)] | None = None
+    consent: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    payload: Annotated[str, Meta(description="The bytes, in base64.")] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    json: Annotated[Any, Meta(description="Any JSON value.")] = UNSET
 
     def content(self) -> bytes:
-        """The payload's bytes.
+        """The payload's bytes; JSON is written out again, so that equal values are equal content.
 
         Raises:
             RecordError: ``payload`` is not base64.
 
         """
-        if self.text is not None:
-            return self.text.encode(errors="surrogatepass")
-        if self.payload is None:
-            return json.dumps(self.json_, ensure_ascii=False).encode(errors="surrogatepass")
+        if self.text is not UNSET:
+            return self.text.encode()
+        if self.payload is UNSET:
+            return _dumps(self.json).encode()
         try:
             return base64.b64decode(self.payload, validate=True)
         except (binascii.Error, ValueError) as error:
             raise RecordError("undecodable", f"payload is not base64: {error}") from error
 
+    def forms(self) -> int:
+        """How many of the three forms of a payload are given."""
+        return (self.payload is not UNSET) + (self.text is not UNSET) + (self.json is not UNSET)
 
-class Batch(BaseModel):
-    """Several inputs, each answered or refused on its own. ``allow_defer``: the teacher may be asked, which is slow."""
 
-    model_config = ConfigDict(extra="forbid")
+class Single(Item, kw_only=True):
+    """One input alone; its answer comes alone, and a refusal as the response's own status.
 
-    inputs: list[Item] = Field(min_length=1)
+    ``allow_defer``: where the student is not sure, those that the workload defers to may be asked, which is slow.
+    ``priority``: urgency from 0, the most urgent, to 7, as in the header ``Priority`` (RFC 9218), which it overrides.
+    """
+
     allow_defer: bool = False
+    priority: Urgency | None = None
 
 
-class Single(Item):
-    """One input alone; its answer comes alone, and a refusal as the response's own status."""
+class Batch(msgspec.Struct, forbid_unknown_fields=True):
+    """Several inputs, each answered or refused on its own; the other fields as for one alone."""
 
+    inputs: Annotated[list[Item], Meta(min_length=1)]
     allow_defer: bool = False
+    priority: Urgency | None = None
 
 
-def _form(body: Any) -> str:
-    return "batch" if isinstance(body, Batch) or (isinstance(body, dict) and "inputs" in body) else "single"
+class Body(Single, kw_only=True):
+    """A request in either form."""
+
+    inputs: Annotated[list[Item], Meta(min_length=1)] | UnsetType = UNSET
 
 
-Body = Annotated[Annotated[Batch, Tag("batch")] | Annotated[Single, Tag("single")], Discriminator(_form)]
+class Ask(msgspec.Struct, frozen=True):
+    """A request as the gateway answers it. ``priority`` is None where the body names none."""
+
+    items: Sequence[Item]
+    allow_defer: bool = False
+    priority: int | None = None
+    alone: bool = False
 
 
-class Answered(BaseModel):
+class Answered(msgspec.Struct):
     """The answer to one input, or the ``error`` why there is none.
 
     ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not
-    sure enough; with ``answered_by`` teacher, label, confidence and soft label are the teacher's.
+    sure enough; ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's
+    own, although others were to be asked: they did not answer.
     """
 
     id: str
@@ -102,18 +130,19 @@ class Answered(BaseModel):
     arm: Literal["champion", "candidate"] | None = None
     defer: bool = False
     defer_reason: str | None = None
-    answered_by: Literal["student", "teacher"] | None = None
+    degraded: bool = False
+    answered_by: Literal["student", "expert", "teacher"] | None = None
     error: Problem | None = None
 
 
-class Answers(BaseModel):
+class Answers(msgspec.Struct):
     """Answers in the order of the inputs."""
 
     predictions: list[Answered]
 
 
-class Version(BaseModel):
-    """A version that a replica has loaded."""
+class Version(msgspec.Struct, kw_only=True):
+    """A version that a replica has loaded. ``defer_below``: its limit in force; above 1 it defers every answer."""
 
     version: str
     digest: str
@@ -122,9 +151,17 @@ class Version(BaseModel):
     space: str
     classes: list[str]
     precision: str
+    defer_below: float
 
 
-class Model(BaseModel):
+class ColdStart(msgspec.Struct, kw_only=True):
+    """Seconds from the start of the replica's process; None for what has not come yet."""
+
+    ready_seconds: float | None
+    first_answer_seconds: float | None
+
+
+class Model(msgspec.Struct, kw_only=True):
     """What a replica serves. ``weight``: the candidate's share in force; ``failed``: artifacts that do not load."""
 
     workload: str
@@ -135,9 +172,72 @@ class Model(BaseModel):
     weight: float
     shadow: bool
     failed: dict[str, str]
+    cold_start: ColdStart
 
 
-class Health(BaseModel):
+class Health(msgspec.Struct):
     """Whether the replica lives, or is ready."""
 
     status: str
+
+
+class RequestError(Exception):
+    """A request that is not answered: an HTTP ``status``, a stable code, and what is wrong."""
+
+    def __init__(self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.problem, self.headers = Problem(title=title, status=status, detail=detail), dict(headers or {})
+
+
+encode = msgspec.json.Encoder().encode
+_body = msgspec.json.Decoder(Body)
+_PAYLOAD = "give exactly one of payload (base64), text and json"
+
+
+def read(raw: bytes) -> Ask:
+    """A request's body.
+
+    Raises:
+        RequestError: 400 for what is no JSON text, 422 for what is no request.
+
+    """
+    try:
+        body = _body.decode(raw)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, "invalid_request", str(error)) from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, "not_json", f"the body is not JSON in UTF-8: {error}") from error
+    items: Sequence[Item] = _batch(body) if body.inputs is not UNSET else (body,)
+    for item in items:
+        if item.forms() != 1:
+            raise RequestError(422, "invalid_request", _PAYLOAD)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(_deep(item.json) for item in items):
+        raise _too_deep()
+    return Ask(items, body.allow_defer, body.priority, body.inputs is UNSET)
+
+
+def _batch(body: Body) -> list[Item]:
+    if body.forms() or any(v is not None for v in (body.id, body.key, body.time, body.consent)):
+        raise RequestError(422, "invalid_request", "a request with inputs has no input of its own beside them")
+    return list(body.inputs or ())
+
+
+def _deep(value: Any) -> bool:
+    """Whether a JSON value is nested deeper than :data:`MAX_DEPTH`, looked at level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> RequestError:
+    return RequestError(422, "too_deep", f"JSON is nested at most {MAX_DEPTH} deep")

@@ -6,13 +6,18 @@ import msgspec
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered student version and where its artifact lies. ``digest``: SHA-256 of the artifact's bytes."""
+    """A registered student version and where its artifact lies. ``digest``: SHA-256 of the artifact's bytes.
+
+    ``defer_below``: the confidence below which its answers are to be deferred, as its evaluation certified it for the
+    spec's ``serve.max_disagreement``; None where that was not asked, or none could be certified.
+    """
 
     version: str
     uri: str
     digest: str
     snapshot: str
     teacher: str
+    defer_below: float | None = None
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,16 @@ from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, a
 from components.evaluate.footprint import footprint
 from components.evaluate.judge import demanded
 from components.evaluate.latency import latency
-from components.evaluate.measure import REGIME, Measurements, confusion, flat, measures, pooled, slice_accuracies
+from components.evaluate.measure import (
+    REGIME,
+    Measurements,
+    confusion,
+    deferral,
+    flat,
+    measures,
+    pooled,
+    slice_accuracies,
+)
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
 from components.student.parity import parity
@@ -87,7 +96,8 @@ def evaluate(
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
 
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
-    2. Ask them about the newest window's holdout, and about those of older regimes.
+    2. Ask them about the newest window's holdout, and about those of older regimes; where the spec bounds the
+       disagreement of what is not deferred, certify a limit for it.
     3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
@@ -110,6 +120,8 @@ def evaluate(
     new = window_rows(windows[-1], "holdout", spec.task, teacher)
     older = [(f"window {w.number}", window_rows(w, "holdout", spec.task, teacher)) for w in replayable(spec, windows)]
     rows = _rows(NEW, line, new)
+    most = spec.serve.max_disagreement
+    certified = deferral(rows, most) if most is not None else {}
     for name, part in pooled(older, spec.limits.min_rows):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
@@ -120,7 +132,7 @@ def evaluate(
         rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     # Step 4
     payloads = [p for part in (*(r for _, r in older), new) for p in part.payloads]
-    values = _artifact(spec, line, full, payloads, data, distilled_uri)
+    values = certified | _artifact(spec, line, full, payloads, data, distilled_uri)
     # Step 5
     folder = evidence_folder(windows[-1])
     judgement = Judgement(

@@ -8,10 +8,12 @@ from typing import Any
 
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
+from drift.deferral import deferral_limit
 from drift.entropy import summarise
 from drift.gate import Measurement
 from drift.measured import ErrorLevel, ErrorRise, Measured, PairedLoss, Share
 from drift.reliability import Bin, debiased_ece, reliability
+from drift.reweight import thinned
 
 SLICE_SUPPORT = 10
 """Rows that a class needs before its accuracy is looked at by itself."""
@@ -109,6 +111,27 @@ def _share(evidence: Evidence, rows: Sequence[Row], hit: Callable[[Row], bool]) 
 def agreement(evidence: Evidence, rows: Sequence[Row]) -> Share | None:
     """How often the candidate says what the teacher says."""
     return _share(evidence, [r for r in rows if r.teacher is not None], lambda r: agrees(r.candidate, r.teacher))
+
+
+def deferral(rows: Sequence[Row], most: float) -> Measurements:
+    """The limit below which answers are to be deferred so that at most ``most`` of the others disagree.
+
+    ``defer_below`` with the share ``defer_kept`` that is not deferred; both None where no limit can be certified at
+    95 % on these rows (:func:`drift.deferral.deferral_limit`). Of rows that do not weigh the same, those count that
+    :func:`drift.reweight.thinned` leaves: the bound is one for rows that are drawn as the traffic is.
+    """
+    asked = [row for row in rows if row.teacher is not None]
+    drawn = [asked[i] for i in thinned([row.weight for row in asked])]
+    disagree = [not agrees(row.candidate, row.teacher) for row in drawn]
+    found = deferral_limit([_confidence(row.candidate) for row in drawn], disagree, most)
+    if found is None:
+        return {"defer_below": None, "defer_kept": None}
+    return {"defer_below": found.limit, "defer_kept": found.kept}
+
+
+def _confidence(answer: Answer) -> float:
+    """The confidence by which an answer is deferred: :attr:`components.contracts.records.SoftLabel.confidence`."""
+    return 1.0 / (1.0 + float(answer.scale or 0.0)) if answer.confidence is None else answer.confidence
 
 
 def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | None:

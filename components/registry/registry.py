@@ -207,6 +207,7 @@ def _ref(version: ModelVersion) -> ModelRef:
         digest=tags["digest"],
         snapshot=tags["snapshots"].split(",")[0],
         teacher=tags["teacher"],
+        defer_below=json.loads(tags["metrics"]).get("defer_below"),
     )
 
 

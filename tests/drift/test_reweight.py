@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift.quality import effective_size, proportion, weighted_proportion
-from drift.reweight import hajek, horvitz_thompson, stratum_weights
+from drift.reweight import hajek, horvitz_thompson, stratum_weights, thinned
 
 
 def drawn(chance, n=2_000):
@@ -129,3 +129,18 @@ def test_impossible_samples_are_refused():
         weighted_proportion([True], [1.0, 2.0])
     with pytest.raises(ValueError, match="1 marks for 2"):
         stratum_weights([0.5, 0.5], [True])
+
+
+def test_what_is_thinned_is_drawn_as_the_traffic_is():
+    """Rows of a kind that was labelled ten times as often, and weighs a tenth, are as often there as in the traffic."""
+    common, rare = [1.0] * 10_000, [10.0] * 1_000
+    kept = np.array(thinned(common + rare))
+    assert (kept >= 10_000).sum() == 1_000
+    assert (kept < 10_000).sum() == pytest.approx(1_000, abs=100)
+    assert thinned([0.5] * 20) == list(range(20)) and thinned([]) == []
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ValueError, match="weights must be"):
+        thinned([1.0, weight])

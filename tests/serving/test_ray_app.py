@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 from components.contracts.settings import Settings
+from components.contracts.storage import digest_of, put_bytes
 from components.telemetry.endpoint import announced
 from serving.ray_app import environment
+from tests.serving.test_admission import CRASHING, with_features
 
 SERVER = """
 import os, sys
@@ -54,6 +56,7 @@ def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):
 
 @pytest.fixture
 def served(spec, tmp_path, store):
+    (tmp_path / "bad.py").write_text(CRASHING)
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),
         "COHOBATE_GATEWAY_PORT": str(free_port()),
@@ -81,9 +84,33 @@ def until(condition, seconds=15.0):
         time.sleep(0.02)
 
 
+def bad_candidates_do_no_harm(client, served, store, model, signs):
+    """Artifacts that crash or are cut reach a real replica by the intent: it refuses them, and answers on."""
+    three = model("3")
+    for spoil in (with_features("Crashing"), lambda data: data[:400]):
+        data = spoil(signs.artifact(space="signs@3"))
+        put_bytes(three.uri, data)
+        bad = msgspec.structs.replace(three, digest=digest_of(data))
+        revision, intent = store.intent("signs")
+        lease = time.time() + 600
+        store.put_intent(
+            "signs", revision, msgspec.structs.replace(intent, candidate=bad, weight=0.5, lease_until=lease)
+        )
+        statuses = set()
+
+        def refused(bad=bad, statuses=statuses):
+            for _ in range(20):
+                statuses.add(client.post(f"{served}/v1/predict", json={"json": {"x": 3}}).status_code)
+            return bad.digest in client.get(f"{served}/v1/model").json()["failed"]
+
+        until(refused, 60.0)
+        assert statuses == {200}
+        print(client.get(f"{served}/v1/model").json()["failed"][bad.digest])
+
+
 @pytest.mark.integration
-@pytest.mark.timeout(180)
-def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path):
+@pytest.mark.timeout(480)
+def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path, signs):
     with httpx.Client(timeout=10.0) as client:
         assert client.get(f"{served}/healthz").status_code == 200
         assert client.get(f"{served}/readyz").status_code == 503
@@ -103,6 +130,7 @@ def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp
         until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision])
         print(f"a version that was not loaded serves after {time.monotonic() - started:.3f} s")
         assert client.get(f"{served}/v1/model").json()["champion"]["version"] == "2"
+        bad_candidates_do_no_harm(client, served, store, model, signs)
         metrics = client.get(f"{served}/metrics").text
         assert (
             "cohobate_torch_imported{" in metrics

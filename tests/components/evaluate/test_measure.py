@@ -2,11 +2,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from components.contracts.records import SoftLabel
 from components.distill.data import Rows
 from components.evaluate.evidence import Answer, Evidence, Judgement, Row
-from components.evaluate.measure import confusion, flat, known, measures, pooled, slice_accuracies
+from components.evaluate.measure import confusion, deferral, flat, known, measures, pooled, slice_accuracies
 
 ALONE = [None] * 1000
 
@@ -62,6 +63,32 @@ def test_rows_without_truth_count_for_the_teacher_only():
     found = estimates(rows("aaaa", "aaab", ["a", None, None, "b"]), least=2)
     assert found["accuracy"] == 0.5 and found["truth_rows"] == 2
     assert found["agreement"] == 0.75 and found["rows"] == 4
+
+
+def unsure(wrong, right, weights=None):
+    """Answers of which the unsure ones disagree with the teacher and the sure ones do not."""
+    made = rows("b" * wrong + "a" * right, "a" * (wrong + right), [None] * (wrong + right), weights=weights)
+    return [
+        replace(row, candidate=said(row.candidate.label, 0.6 if row.candidate.label == "b" else 0.9)) for row in made
+    ]
+
+
+def test_the_limit_leaves_out_what_disagrees():
+    found = deferral(unsure(100, 300), 0.05)
+    assert 0.6 < found["defer_below"] <= 0.62 and found["defer_kept"] == 0.75
+    assert deferral(unsure(0, 20), 0.05) == {"defer_below": None, "defer_kept": None}
+
+
+def test_a_limit_of_a_regression_is_one_of_its_scales():
+    made = numbers([9.0] * 100, [0.0] * 100, [0.0] * 100, scale=4.0) + numbers([0.0] * 300, [0.0] * 300, [0.0] * 300)
+    found = deferral(made, 0.05)
+    assert 0.2 < found["defer_below"] <= 0.5 and found["defer_kept"] == 0.75
+
+
+def test_rows_of_small_weight_certify_no_limit():
+    """Many rows that a policy picked and a few that stand for nearly all of the traffic: too few to show anything."""
+    assert deferral(unsure(0, 330), 0.05)["defer_below"] == 0.0
+    assert deferral(unsure(0, 330, [0.01] * 300 + [1.0] * 30), 0.05)["defer_below"] is None
 
 
 def test_rows_count_by_their_weights():
