@@ -1,4 +1,4 @@
-"""Labelers that divide a topic's shares, in simulated time; the division is :func:`components.control.leases.divide`."""
+"""Labelers that divide a topic's shares, in simulated time, by :func:`components.control.leases.divide`."""
 
 import heapq
 import random

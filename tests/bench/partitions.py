@@ -2,6 +2,7 @@
 
 - Measured on each broker, with one lane of as many partitions as a share of 1,000 has: opening it, a transaction, and
   what it costs while nothing comes.
+- Calculated from that: how much of a core the lanes of one labeler take, beside the teacher.
 - Simulated with the code that divides the shares (:mod:`tests.bench._shares`): the fullest labeler's load against the
   mean, under traffic whose keys follow Zipf's law, and what a labeler that joins, leaves or dies makes stand still.
 """
@@ -10,6 +11,7 @@ import statistics
 import threading
 import time
 from contextlib import closing
+from typing import NamedTuple
 
 import psutil
 
@@ -29,21 +31,32 @@ OPENINGS = 5
 LABELLED = 2_000
 TRANSACTIONS = 40
 IDLE_SECONDS = 6.0
+LINGER_SECONDS = 0.1
+RATES = (10, 50, 500)
 BATCH, INPUT_SECONDS = 32, 0.02
 """A batch and the teacher's time for one input, as with Magika: a lane that closes waits for one batch at most."""
 
 
+class Measured(NamedTuple):
+    """Seconds to open a lane; CPU seconds a second of one at rest, of an empty transaction and of a label in one."""
+
+    opening: float
+    rest: float
+    fixed: float
+    each: float
+
+
 def main() -> None:
-    opening = max(measured(kind) for kind in kinds())
-    costs = Costs(opening=opening, closing=BATCH * INPUT_SECONDS)
+    found = [measured(kind) for kind in kinds()]
+    costs = Costs(opening=max(m.opening for m in found), closing=BATCH * INPUT_SECONDS)
     print(f"-- simulated: {PARTITIONS} partitions in {SHARES} shares, lanes open in {costs.opening:.2f} s and close in "
           f"up to {costs.closing:.2f} s, {SEEDS} seeds")  # fmt: skip
     balance()
     rebalances(costs)
 
 
-def measured(kind: str) -> float:
-    """Measure a lane on one kind of broker; the median seconds that it takes to open."""
+def measured(kind: str) -> Measured:
+    """Measure a lane on one kind of broker."""
     with running(kind) as (_, broker):
         each = -(-PARTITIONS // SHARES)
         spec = spec_of("lane", partitions=each, batch=BATCH, linger_seconds=0.02)
@@ -62,14 +75,17 @@ def measured(kind: str) -> float:
                 cpu.append(time.process_time() - used)
         opened = statistics.median(taken)
         print(f"-- measured: {kind}, a lane of {each} partitions, {LABELLED} labels to remember")
-        print(f"opening            {opened:6.2f} s (median; most {max(taken):.2f}), {statistics.median(cpu):.2f} s of CPU")
-        idle(Lane(0, places, spec, broker, labeler.intake, labeler.asking))
-        for size in (0, 1, BATCH, 8 * BATCH):
-            transaction(broker, spec.topic("labels"), size)
-        return opened
+        print(
+            f"opening            {opened:6.2f} s (median; most {max(taken):.2f}), {statistics.median(cpu):.2f} s of CPU"
+        )
+        rest = idle(Lane(0, places, spec, broker, labeler.intake, labeler.asking))
+        spent = {size: transaction(broker, spec.topic("labels"), size) for size in (0, 1, BATCH, 8 * BATCH)}
+    measures = Measured(opened, rest, spent[0], (spent[8 * BATCH] - spent[0]) / (8 * BATCH))
+    overhead(measures)
+    return measures
 
 
-def idle(lane: Lane) -> None:
+def idle(lane: Lane) -> float:
     threads = threading.active_count()
     with closing(lane):
         lane.open()
@@ -80,9 +96,10 @@ def idle(lane: Lane) -> None:
         cost = (time.process_time() - used) / (time.perf_counter() - began)
         held, links = threading.active_count() - threads + 2, len(psutil.Process().net_connections("tcp"))
         print(f"nothing comes      {cost * 1e3:6.1f} ms of CPU a second; {held} threads, {links} connections")
+        return cost
 
 
-def transaction(broker: Broker, topic: str, size: int) -> None:
+def transaction(broker: Broker, topic: str, size: int) -> float:
     with closing(broker.transactional_producer(f"bench-{size}")) as producer:
         taken, used = [], time.process_time()
         for n in range(TRANSACTIONS):
@@ -95,6 +112,18 @@ def transaction(broker: Broker, topic: str, size: int) -> None:
             taken.append(time.perf_counter() - began)
         cost = (time.process_time() - used) / TRANSACTIONS
         print(f"transaction of {size:3d} {statistics.median(taken) * 1e3:6.1f} ms (median), {cost * 1e3:.1f} ms of CPU")
+        return cost
+
+
+def overhead(m: Measured) -> None:
+    """A lane that gets ``r`` inputs/s fills batches of ``b = min(batch, max(1, r linger))``, and commits ``r / b``."""
+    print(f"cores that lanes take at a rate of inputs/s of one labeler, at a linger of {LINGER_SECONDS} s")
+    for rate in RATES:
+        row = []
+        for lanes in (1, 4, 16, SHARES):
+            size = min(BATCH, max(1.0, rate / lanes * LINGER_SECONDS))
+            row.append(f"{lanes:2d} lanes {lanes * m.rest + m.fixed * rate / size + m.each * rate:5.2f}")
+        print(f"{rate:5d}/s   " + "   ".join(row))
 
 
 def balance() -> None:
