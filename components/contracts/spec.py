@@ -306,11 +306,11 @@ class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``size`` inputs are kept as probes; 0 turns the watch off. The default misses a change of 5 % of the answers with
     a chance of 1e-4 (:func:`components.label.probes.size_for`).
 
-    An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer. In each, 60 probes
-    are asked: one pass, which finds such a change with a chance of 0.95. They take the room that inputs leave in a
-    batch, so they cost time that the teacher would have stood idle, and calls: ``60 / interval`` a label, 20 % by
+    An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer. In each, 66
+    probes are asked: one pass, which finds such a change with a chance of 0.966. They take the room that inputs leave
+    in a batch, so they cost time that the teacher would have stood idle, and calls: ``66 / interval`` a label, 22 % by
     default. Where batches are full, because inputs wait for the teacher, they get ``share`` probes a label and no more,
-    and an interval is ``60 / share`` labels: 1,500. For a teacher that is paid by the call an ``interval`` of 3,000 and
+    and an interval is ``66 / share`` labels: 1,650. For a teacher that is paid by the call an ``interval`` of 3,300 and
     a ``share`` of 0.02 cost 2 %.
 
     ``tolerance``: the largest distance (total variation, 0 to 1; for regression in scales of the answer) between two

@@ -5,8 +5,8 @@ starts and after each decision, because a restart is where a teacher most often 
 batches, round after round, where neither the teacher nor a service in front of it can tell them from inputs: one pass
 (:data:`~components.label.probes.PASS` probes) in each interval of ``spec.label.probe.interval`` labels or
 ``interval_seconds``. At *q* probes a label a change of a share *d* of the answers is found after ``1 / (d q)`` labels
-on average, within one interval with a chance of 0.95, and within one round of the set if it is found at all. Asking a
-pass at once at the end of an interval costs as much and finds nothing earlier.
+on average, one of 5 % within an interval with a chance of 0.966, and within one round of the set if it is found at
+all. Asking a pass at once at the end of an interval costs as much and finds nothing earlier.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from components.label.probes import Probe as Probed
 from components.stream.memory import MemoryBroker
 from infra.workloads import files
 
-CHANGED = 100
+CHANGED = 50
 SETS = 3
 """Probe sets, each from its own traffic; the changed teachers are others for each."""
 DIFFERING = 0.05
@@ -204,16 +204,14 @@ def main() -> None:
     logging.getLogger("components").setLevel(logging.ERROR)
     guard_module.REFRESH_SECONDS = 60.0
     spec = load_spec(files.source(seed=0).spec)
-    spec = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, batch=BATCH))
+    spec = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, batch=BATCH, probe=Probe()))
     items = [item.payload[:PAYLOAD] for phase in files.source(seed=0).phases for item in phase.items]
     payloads = list(dict.fromkeys(items))[::2][:500]
     magika = build(spec.teacher)
     answers = dict(zip(payloads, magika.label(payloads), strict=True))
     recorded, watch = Recorded(magika, answers), spec.label.probe
     print(f"probes {watch.size}, {PASS} in an interval, tolerance {watch.tolerance}, contents {len(payloads)}")
-    print(
-        f"power against {DIFFERING:.0%}: a pass {power(PASS, DIFFERING):.4f}, a round {power(watch.size, DIFFERING):.4f}"
-    )
+    print(f"power against {DIFFERING:.0%}: pass {power(PASS, DIFFERING):.4f}, set {power(watch.size, DIFFERING):.4f}")
     for name, batch, interval in (
         ("keeping up", ROOMY, watch.interval),
         ("with a backlog", BATCH, round(PASS / watch.share)),
