@@ -52,6 +52,7 @@ class Monitor:
         self._trained_until = 0.0
         self._armed = dict.fromkeys(KINDS, True)
         self.index, self._consumer = self._resume(broker)
+        self._behind = False
 
     def _resume(self, broker: Broker) -> tuple[int, Consumer]:
         """How many labels were seen, and a consumer that stands behind them; from the earliest on a new broker."""
@@ -79,10 +80,11 @@ class Monitor:
                 continue
             if self._student is not None and label.labelled_at > self._trained_until and self._counts(label):
                 self._add(self._student, label)
-        if records:
+        if records or self._behind:
             positions = named(self._consumer.positions())
             value = {"index": self.index, "lag": self._consumer.lag(), "positions": positions}
             self.store.put_gauge(self.spec.name, PLACE, value)
+            self._behind = value["lag"] > 0  # the mark of a transaction counts until a poll that finds no record
         return len(records)
 
     def run(self, stop: threading.Event) -> None:

@@ -15,7 +15,7 @@ from components.control.tables import WindowRow
 from components.distill.export import to_onnx
 from components.snapshot.table import parquet_bytes, snapshot_table
 from components.snapshot.window import read
-from components.stream.memory import MemoryBroker
+from components.stream.memory import MemoryBroker, MemoryConsumer
 from components.student.card import StudentCard
 from pipelines.monitor import Monitor
 from tests.pipelines.conftest import NOW, WORDS
@@ -230,3 +230,30 @@ def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
     thread.join(10)
     assert not thread.is_alive()
     assert store.gauges("tickets")["monitor"].value["index"] == 8
+
+
+class Marked(MemoryConsumer):
+    """Counts a mark behind the last record until a poll has passed it, as Kafka does after a transaction."""
+
+    passed = False
+
+    def poll(self, max_records=500, timeout=0.5):
+        records = super().poll(max_records, timeout)
+        self.passed = not records
+        return records
+
+    def lag(self):
+        return super().lag() + (not self.passed)
+
+
+def test_the_lag_that_is_reported_comes_to_nothing_behind_the_mark_of_a_transaction(
+    spec, store, broker, put, tickets, monkeypatch
+):
+    monkeypatch.setattr("components.stream.memory.MemoryConsumer", Marked)
+    monitor = Monitor(spec, store, broker)
+    put(tickets(3))
+    assert monitor.step(0.0) and store.gauges("tickets")["monitor"].value["lag"] == 1
+    assert monitor.step(0.0) == 0 and store.gauges("tickets")["monitor"].value["lag"] == 0
+    at = store.gauges("tickets")["monitor"].at
+    monitor.step(0.0)
+    assert store.gauges("tickets")["monitor"].at == at, "then the database is left alone"
