@@ -171,6 +171,10 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
     columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
     they measure and do not decide.
+
+    ``run_length`` turns on the detector of change points, which looks at every input instead of at windows: how many
+    inputs pass between two of its false alarms, on the mean, at least; a change is found the later, by the logarithm.
+    None: there is no such detector.
     """
 
     window: Count = 150
@@ -181,6 +185,7 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     detectors: dict[str, tuple[str, ...]] = {}
     block: Count | Literal["auto"] = "auto"
     joint: bool = True
+    run_length: Annotated[int, Meta(ge=100)] | None = None
     evidently: tuple[Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ()
 
 

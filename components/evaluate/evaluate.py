@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
@@ -28,9 +26,9 @@ from components.evaluate.latency import latency
 from components.evaluate.measure import REGIME, Measurements, confusion, flat, measures, pooled, slice_accuracies
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
+from components.student.ensemble import disagreement
 from components.student.parity import parity
 from components.student.runtime import Student
-from drift.entropy import mutual_information
 from drift.gate import Criterion, Verdict, assess
 
 log = logging.getLogger(__name__)
@@ -183,7 +181,7 @@ def _load(spec: Spec, model: ModelRef | None) -> Student | None:
 def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
     said = [s.predict(rows.payloads) if s is not None else None for s in (line.candidate, line.champion, line.previous)]
     mine, theirs = answers(said[0], len(rows)), answers(said[1], len(rows))
-    teacher, shared = answers(rows.soft, len(rows)), _disagreement([s for s in said if s is not None])
+    teacher, shared = answers(rows.soft, len(rows)), disagreement([s for s in said if s is not None])
     return [
         Row(
             set=name,
@@ -199,16 +197,6 @@ def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
         for i, answer in enumerate(mine)
         if answer is not None
     ]
-
-
-def _disagreement(said: Sequence[Sequence[SoftLabel]]) -> list[float]:
-    """Mutual information of an ensemble of at least two classifiers, for each input."""
-    if len(said) < 2 or not said[0] or said[0][0].task != "classification":
-        return []
-    names = sorted({name for member in said for soft in member for name in soft.distribution})
-    shares = [[[soft.distribution.get(n, 0.0) for n in names] for soft in member] for member in said]
-    found: list[float] = mutual_information(np.array(shares)).tolist()
-    return found
 
 
 def _artifact(
