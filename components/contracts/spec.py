@@ -108,7 +108,9 @@ class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the gate demands of a candidate, measured on the exported artifact. ``None`` means not demanded.
+    """What the gate demands of a candidate, measured on the exported artifact.
+
+    ``None`` means not demanded; where nothing is, no candidate is promoted.
 
     ``confidence``: of the one-sided bounds that must keep the limits on shares, losses and errors; without it the
     estimates themselves are compared, and the verdict says so. ``looks``: ``repeated`` where the verdict is asked for
@@ -142,7 +144,7 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_ece: Share | None = None
     max_noise_loss: Share | None = None
     max_attack_loss: Share | None = None
-    max_parity_gap: Share | None = 0.02
+    max_parity_gap: Share | None = None
     max_probability_gap: Share | None = None
     max_p99_ms: Positive | None = None
     max_latency_ratio: Positive | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Spec
+from components.contracts.spec import Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -30,6 +30,7 @@ from components.student.ensemble import disagreement
 from components.student.parity import parity
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
+from drift.paired import least_rows
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def evaluate(
     new = window_rows(windows[-1], "holdout", spec.task, teacher)
     older = [(f"window {w.number}", window_rows(w, "holdout", spec.task, teacher)) for w in replayable(spec, windows)]
     rows = _rows(NEW, line, new)
-    for name, part in pooled(older, spec.limits.min_rows):
+    for name, part in pooled(older, _enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
     decode_payload = decoder(spec.payload, spec.source)
@@ -139,9 +140,8 @@ def evaluate(
     # Step 6
     measured = flat(found, evidence.judgement.confidence)
     log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
-    store.put_gauge(
-        spec.name, GAUGE, {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons)} | measured
-    )
+    said = {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons), "evidence": uri}
+    store.put_gauge(spec.name, GAUGE, said | measured)
     if (foretold := label_free(evidence, spec.seed)) is not None:
         store.put_gauge(spec.name, LABEL_FREE, foretold)
     fresh = [row for row in rows if row.set == NEW]
@@ -162,6 +162,17 @@ def evidence_folder(window: WindowRow) -> str:
     """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
     root = window.uri.rsplit("/", 2)[0]
     return f"{root}/evidence/{window.digest}"
+
+
+def _enough(limits: Limits) -> int:
+    """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
+
+    Twice as many as show the limit on forgetting where no row was lost, so that a student that differs on a few rows
+    can pass as well.
+    """
+    if limits.confidence is None or limits.max_forgetting is None:
+        return limits.min_rows
+    return max(limits.min_rows, 2 * least_rows(limits.max_forgetting, limits.confidence))
 
 
 def _look(folder: str, digest: str) -> int:

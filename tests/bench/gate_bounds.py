@@ -42,7 +42,7 @@ def evidence(pool, rows, candidate, champion, limits):
 
 
 def limits(**more):
-    return Limits(min_rows=20, confidence=1.0 - ALPHA, max_parity_gap=None, **more)
+    return Limits(min_rows=20, confidence=1.0 - ALPHA, **more)
 
 
 def bounds(pool: Pool, labels):
