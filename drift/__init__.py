@@ -4,9 +4,11 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 """
 
 from drift.betting import EProcess
+from drift.change_point import Change, ChangeDetector
 from drift.confidence_sequence import anytime_bound
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
+from drift.label_free import Foretold, Scores, foretell
 from drift.measured import ErrorLevel, ErrorRise, Measured, Share
 from drift.monitor import ColumnFinding, DriftVerdict, Reference
 from drift.paired import PairedLoss
@@ -24,6 +26,8 @@ from drift.quality import (
 from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
 
 __all__ = [
+    "Change",
+    "ChangeDetector",
     "ColumnFinding",
     "Criterion",
     "DriftVerdict",
@@ -32,10 +36,12 @@ __all__ = [
     "ErrorRise",
     "Estimate",
     "Finding",
+    "Foretold",
     "Measured",
     "PairedLoss",
     "Proportion",
     "Reference",
+    "Scores",
     "Share",
     "Summary",
     "Verdict",
@@ -44,6 +50,7 @@ __all__ = [
     "anytime_bound",
     "assess",
     "expected_calibration_error",
+    "foretell",
     "hajek",
     "horvitz_thompson",
     "mae",

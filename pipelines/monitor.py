@@ -29,10 +29,9 @@ from components.snapshot.provenance import usable_truth
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, Record, named
-from drift.change_point import Change
 from drift.monitor import DriftVerdict
 from pipelines.foretelling import MOST_KNOWN, Foretelling
-from pipelines.watch import CHANGE, ENTROPY_COLUMNS, KINDS, Seen, View, Watch, columns_of, observed
+from pipelines.watch import CHANGE, ENTROPY_COLUMNS, KINDS, Seen, View, Watch, columns_of, observed, said
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +192,7 @@ class Monitor:
             return
         found = detector.observe(observed(detector, seen.columns))
         if found is not None:
-            self._alarm(CHANGE, _said(found, detector.run_length), [found.column])
+            self._alarm(CHANGE, said(found, detector.run_length), [found.column])
 
     def _add(self, seen: Seen) -> None:
         self._window.append(seen)
@@ -225,15 +224,6 @@ class Monitor:
 def _seen(view: View, rows: Sequence[dict[str, Any]]) -> Iterator[Seen]:
     for row in rows:
         yield view.see(row["input_id"], row["payload"], soft_of(row["soft"]), row["truth_label"])
-
-
-def _said(found: Change, run_length: float) -> dict[str, Any]:
-    """An alarm's detail; ``rows``: how many looked-at inputs the change is probably old."""
-    reason = f"{found.column} ({found.what}) has changed, probably {found.row - found.since + 1} inputs ago"
-    return {
-        "reason": reason, "drifted": [found.column], "what": found.what, "rows": found.row - found.since + 1,
-        "log_evidence": found.log_evidence, "run_length": run_length,
-    }  # fmt: skip
 
 
 def _means(window: dict[str, Any], reference: Any) -> dict[str, float]:

@@ -16,7 +16,7 @@ from components.evaluate.check import fitted
 from components.label.decode import decoder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
-from drift.change_point import ChangeDetector
+from drift.change_point import Change, ChangeDetector
 from drift.monitor import Reference
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,15 @@ def observed(detector: ChangeDetector, columns: Row) -> dict[str, list[Any]]:
     """One row for a detector: text where the reference had numbers, and what is not there, is missing."""
     row: dict[str, list[Any]] = {n: [columns.get(n)] for n in (*detector.ranked, *detector.named)}
     return {n: [None] if n in detector.ranked and isinstance(v[0], str) else v for n, v in row.items()}
+
+
+def said(found: Change, run_length: float) -> dict[str, Any]:
+    """An alarm's detail; ``rows``: how many looked-at inputs the change is probably old."""
+    reason = f"{found.column} ({found.what}) has changed, probably {found.row - found.since + 1} inputs ago"
+    return {
+        "reason": reason, "drifted": [found.column], "what": found.what, "rows": found.row - found.since + 1,
+        "log_evidence": found.log_evidence, "run_length": run_length,
+    }  # fmt: skip
 
 
 def columns_of(rows: Sequence[Seen]) -> dict[str, list[float | str | None]]:
