@@ -4,10 +4,12 @@ What is exported here needs numpy alone; :mod:`drift.evidently_report` imports E
 """
 
 from drift.betting import EProcess
+from drift.change_point import Change, ChangeDetector
 from drift.confidence_sequence import anytime_bound
 from drift.deferral import DeferralLimit, deferral_limit
 from drift.entropy import Summary, shannon, summarise
 from drift.gate import Criterion, Finding, Verdict, assess
+from drift.label_free import Foretold, Scores, foretell
 from drift.measured import ErrorLevel, ErrorRise, Measured, Share
 from drift.monitor import ColumnFinding, DriftVerdict, Reference
 from drift.paired import PairedLoss
@@ -25,6 +27,8 @@ from drift.quality import (
 from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
 
 __all__ = [
+    "Change",
+    "ChangeDetector",
     "ColumnFinding",
     "Criterion",
     "DeferralLimit",
@@ -34,10 +38,12 @@ __all__ = [
     "ErrorRise",
     "Estimate",
     "Finding",
+    "Foretold",
     "Measured",
     "PairedLoss",
     "Proportion",
     "Reference",
+    "Scores",
     "Share",
     "Summary",
     "Verdict",
@@ -47,6 +53,7 @@ __all__ = [
     "assess",
     "deferral_limit",
     "expected_calibration_error",
+    "foretell",
     "hajek",
     "horvitz_thompson",
     "mae",

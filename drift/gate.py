@@ -108,9 +108,9 @@ class Verdict:
     @property
     def reasons(self) -> tuple[str, ...]:
         """One sentence a finding, what decided first."""
-        if not self.findings:
-            return ("nothing was demanded: a gate without criteria lets nothing through",)
-        return tuple(f.reason for outcome in WORST_FIRST for f in self.findings if f.outcome == outcome)
+        demanded = self.decision != "hold" or any(f.outcome != "pass" for f in self.findings)
+        nothing = () if demanded else ("nothing was demanded: a gate without criteria lets nothing through",)
+        return nothing + tuple(f.reason for outcome in WORST_FIRST for f in self.findings if f.outcome == outcome)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON data, for records and reports."""
@@ -119,7 +119,7 @@ class Verdict:
 
 
 def assess(measurements: Mapping[str, Measurement], criteria: Sequence[Criterion]) -> Verdict:
-    """Judge measurements: any failure rejects; else anything missing, or no criteria at all, holds; else promote.
+    """Judge measurements: any failure rejects; else anything missing, or no criteria but of evidence, holds.
 
     A measure that is absent, None or NaN is missing, and so is an infinite one that would pass: an infinite accuracy
     is a division by zero, not a good model. An infinite one that fails (a latency without end) fails.
@@ -135,7 +135,8 @@ def assess(measurements: Mapping[str, Measurement], criteria: Sequence[Criterion
         for i, c in enumerate(criteria)
     )
     outcomes = {f.outcome for f in findings}
-    decision: Decision = "reject" if "fail" in outcomes else "promote" if outcomes == {"pass"} else "hold"
+    passed = outcomes == {"pass"} and not all(c.evidence for c in criteria)
+    decision: Decision = "reject" if "fail" in outcomes else "promote" if passed else "hold"
     return Verdict(decision=decision, findings=findings)
 
 

@@ -45,6 +45,19 @@ STEPS = 40
 SLACK = 1e-9
 
 
+def least_rows(limit: float, confidence: float) -> int:
+    """Rows from which on no lost one shows, at a confidence, that the loss is at most ``limit``; fewer show nothing.
+
+    That many rows without a loss have a chance of at most ``(1 - limit) ** n`` where the loss is larger.
+
+    >>> least_rows(0.05, 0.95)
+    59
+    """
+    if not 0.0 < limit < 1.0:
+        return 1 if limit >= 1.0 else MOST_LABELS
+    return math.ceil(math.log(1.0 - confidence) / math.log1p(-limit))
+
+
 def score(lost: float, won: float, n: float, margin: float) -> float:
     """Tango's score statistic of the hypothesis that the loss is ``margin``, in (-1, 1): normal where it is true.
 

@@ -14,6 +14,7 @@ from components.contracts.errors import CohobateError, ConfigError
 from components.contracts.spec import Monitor, load_spec
 from components.evaluate.check import fitted, read_columns
 from drift.monitor import LEAST_ROWS, DriftVerdict, Reference
+from infra.gate_page import page
 from infra.gate_replay import replay
 
 app = typer.Typer(help="Judge files as the platform would.", no_args_is_help=True)
@@ -29,6 +30,7 @@ def gate() -> None:
 
 
 app.command()(replay)
+app.command()(page)
 
 
 @app.command()

@@ -108,7 +108,9 @@ class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the gate demands of a candidate, measured on the exported artifact. ``None`` means not demanded.
+    """What the gate demands of a candidate, measured on the exported artifact.
+
+    ``None`` means not demanded; where nothing is, no candidate is promoted.
 
     ``confidence``: of the one-sided bounds that must keep the limits on shares, losses and errors; without it the
     estimates themselves are compared, and the verdict says so. ``looks``: ``repeated`` where the verdict is asked for
@@ -142,7 +144,7 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_ece: Share | None = None
     max_noise_loss: Share | None = None
     max_attack_loss: Share | None = None
-    max_parity_gap: Share | None = 0.02
+    max_parity_gap: Share | None = None
     max_probability_gap: Share | None = None
     max_p99_ms: Positive | None = None
     max_latency_ratio: Positive | None = None
@@ -171,6 +173,10 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
     columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
     they measure and do not decide.
+
+    ``run_length`` turns on the detector of change points, which looks at every input instead of at windows: how many
+    inputs pass between two of its false alarms, on the mean, at least; a change is found the later, by the logarithm.
+    None: there is no such detector.
     """
 
     window: Count = 150
@@ -181,6 +187,7 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     detectors: dict[str, tuple[str, ...]] = {}
     block: Count | Literal["auto"] = "auto"
     joint: bool = True
+    run_length: Annotated[int, Meta(ge=100)] | None = None
     evidently: tuple[Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ()
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.records import SoftLabel
-from components.contracts.spec import Spec
+from components.contracts.spec import Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -37,10 +35,11 @@ from components.evaluate.measure import (
 )
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
+from components.student.ensemble import disagreement
 from components.student.parity import parity
 from components.student.runtime import Student
-from drift.entropy import mutual_information
 from drift.gate import Criterion, Verdict, assess
+from drift.paired import least_rows
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ def evaluate(
     rows = _rows(NEW, line, new)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
-    for name, part in pooled(older, spec.limits.min_rows):
+    for name, part in pooled(older, _enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
     decode_payload = decoder(spec.payload, spec.source)
@@ -153,9 +152,8 @@ def evaluate(
     # Step 6
     measured = flat(found, evidence.judgement.confidence)
     log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
-    store.put_gauge(
-        spec.name, GAUGE, {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons)} | measured
-    )
+    said = {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons), "evidence": uri}
+    store.put_gauge(spec.name, GAUGE, said | measured)
     if (foretold := label_free(evidence, spec.seed)) is not None:
         store.put_gauge(spec.name, LABEL_FREE, foretold)
     fresh = [row for row in rows if row.set == NEW]
@@ -178,6 +176,17 @@ def evidence_folder(window: WindowRow) -> str:
     return f"{root}/evidence/{window.digest}"
 
 
+def _enough(limits: Limits) -> int:
+    """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
+
+    Twice as many as show the limit on forgetting where no row was lost, so that a student that differs on a few rows
+    can pass as well.
+    """
+    if limits.confidence is None or limits.max_forgetting is None:
+        return limits.min_rows
+    return max(limits.min_rows, 2 * least_rows(limits.max_forgetting, limits.confidence))
+
+
 def _look(folder: str, digest: str) -> int:
     """Which student this is on its window's holdout; one that is judged again keeps its place."""
     filesystem, path = fsspec.core.url_to_fs(folder)
@@ -195,7 +204,7 @@ def _load(spec: Spec, model: ModelRef | None) -> Student | None:
 def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
     said = [s.predict(rows.payloads) if s is not None else None for s in (line.candidate, line.champion, line.previous)]
     mine, theirs = answers(said[0], len(rows)), answers(said[1], len(rows))
-    teacher, shared = answers(rows.soft, len(rows)), _disagreement([s for s in said if s is not None])
+    teacher, shared = answers(rows.soft, len(rows)), disagreement([s for s in said if s is not None])
     return [
         Row(
             set=name,
@@ -211,16 +220,6 @@ def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
         for i, answer in enumerate(mine)
         if answer is not None
     ]
-
-
-def _disagreement(said: Sequence[Sequence[SoftLabel]]) -> list[float]:
-    """Mutual information of an ensemble of at least two classifiers, for each input."""
-    if len(said) < 2 or not said[0] or said[0][0].task != "classification":
-        return []
-    names = sorted({name for member in said for soft in member for name in soft.distribution})
-    shares = [[[soft.distribution.get(n, 0.0) for n in names] for soft in member] for member in said]
-    found: list[float] = mutual_information(np.array(shares)).tolist()
-    return found
 
 
 def _artifact(

@@ -14,6 +14,7 @@ from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, confusion, curve, known, loss, right
 from components.evaluate.report import columns
 from components.snapshot.window import read
+from drift.columns import Column
 from drift.gate import Finding, Verdict
 from drift.measured import Share
 
@@ -36,7 +37,7 @@ tr + tr { border-top: 1px solid #ddd } td.number { font-variant-numeric: tabular
 @media (prefers-color-scheme: dark) { body { background: #fff } }
 """
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Column]
 
 
 def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes:
@@ -52,6 +53,20 @@ def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes
     before = columns(spec, windows[:-1]) if len(windows) > 1 else {}
     entropies = [(f"window {w.number}", read(w.uri, w.digest)["entropy"].to_pylist()) for w in windows]
     return render(evidence, judge(evidence), before, columns(spec, windows[-1:]), entropies)
+
+
+def evidence_page(evidence: Evidence, before: Columns, now: Columns) -> bytes:
+    """The page of evidence alone, outside the platform; columns of reference and new window where there are any.
+
+    The entropies of the teacher are those on the rows that were held out.
+    """
+    parts = {name.split("-")[-1]: rows for name, rows in evidence.sets(REGIME).items()}
+    sets = {n.removeprefix(REGIME): rows for n, rows in (parts | evidence.sets(NEW)).items()}
+    entropies = [
+        (name, [r.teacher.entropy for r in rows if r.teacher is not None and r.teacher.entropy is not None])
+        for name, rows in sets.items()
+    ]
+    return render(evidence, judge(evidence), before, now, entropies)
 
 
 def render(
@@ -120,7 +135,7 @@ def _columns(before: Columns, now: Columns) -> str:
     return f'<div class="columns">{_drawn(figures)}</div>' if figures else ""
 
 
-def _column(name: str, before: Sequence[Any], now: Sequence[Any]) -> go.Figure:
+def _column(name: str, before: Column, now: Column) -> go.Figure:
     import plotly.graph_objects as go
 
     figure = go.Figure()

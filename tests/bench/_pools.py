@@ -11,13 +11,16 @@ import msgspec
 import numpy as np
 import torch
 
+from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.distill.losses import classification_loss
 from components.distill.model import StudentNet
 from components.student.bytes import ByteNgrams
 from components.student.text import TextNgrams
 
-CLINC = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clinc150"
+DATA = "COHOBATE_BENCH_DATA"
+"""The environment's name of the folder that holds ``clinc150/data_full.json`` and ``clinc150/domains.json``."""
+
 DIM, HIDDEN, BUCKETS = 24, 64, 8_192
 MAILS = 1_800
 
@@ -54,8 +57,10 @@ def pools(*, names: Sequence[str] = ("clinc150", "files", "mail")) -> list[Pool]
     for name in names:
         try:
             found.append({"clinc150": clinc, "files": files, "mail": mail}[name]())
-        except Exception as error:
+        except (CohobateError, ImportError, OSError) as error:
             print(f"without {name}: {error}")
+    if not found:
+        raise SystemExit("no data: a benchmark that measured nothing has shown nothing")
     return found
 
 
@@ -129,8 +134,11 @@ def clinc() -> Pool:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
 
-    raw = json.loads((CLINC / "data_full.json").read_text())
-    domains = {i: d for d, names in json.loads((CLINC / "domains.json").read_text()).items() for i in names}
+    if DATA not in os.environ:
+        raise FileNotFoundError(f"{DATA} names no folder")
+    folder = Path(os.environ[DATA]) / "clinc150"
+    raw = json.loads((folder / "data_full.json").read_text())
+    domains = {i: d for d, names in json.loads((folder / "domains.json").read_text()).items() for i in names}
     rows = {part: [(t, domains[i]) for t, i in raw[part] if i in domains] for part in ("train", "val", "test")}
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     fitted = vectors.fit_transform([t for t, _ in rows["val"]])

@@ -3,6 +3,7 @@
 Holdouts are drawn again and again from a pool that stands for the traffic, so that the truth of every measure is known.
 """
 
+import argparse
 import sys
 import time
 from dataclasses import replace
@@ -42,20 +43,22 @@ def evidence(pool, rows, candidate, champion, limits):
 
 
 def limits(**more):
-    return Limits(min_rows=20, confidence=1.0 - ALPHA, max_parity_gap=None, **more)
+    return Limits(min_rows=20, confidence=1.0 - ALPHA, **more)
 
 
-def bounds(pool: Pool, labels):
+def bounds(pool: Pool, labels, n_holdouts):
     """How often the lower bound on agreement is above what it bounds, by the way that labels come."""
     agree = labels == pool.teacher
     truth, chance = agree.mean(), np.random.default_rng(0)
     wary = np.where(agree, 0.25, 0.75)  # a policy that prefers what the student has wrong
-    print(f"\n{pool.name}: agreement {truth:.4f} of {len(pool)}; lower bounds at {1 - ALPHA:.0%}, {RESAMPLES} holdouts")
+    print(
+        f"\n{pool.name}: agreement {truth:.4f} of {len(pool)}; lower bounds at {1 - ALPHA:.0%}, {n_holdouts} holdouts"
+    )
     print(f"{'labels':>7} {'broken':>8} {'mean bound':>11} {'weighted':>10} {'mean bound':>11} {'each look':>10}")
     worst = 0.0
     for n in SIZES:
         broken, weighted, looked, ends, wends = 0, 0, 0, [], []
-        for _ in range(RESAMPLES):
+        for _ in range(n_holdouts):
             rows = chance.choice(len(pool), n)
             ends.append(Share(hits=tuple(agree[rows].tolist()), weights=(1.0,) * n).bound("lower", 1 - ALPHA))
             broken += ends[-1] > truth
@@ -66,9 +69,9 @@ def bounds(pool: Pool, labels):
             weighted += wends[-1] > truth
             often = Share(hits=tuple(agree[rows].tolist()), weights=(1.0,) * n, anytime=True)
             looked += often.bound("lower", 1 - ALPHA) > truth  # the tightest of the looks after every label
-        worst = max(worst, broken / RESAMPLES, looked / RESAMPLES)
-        print(f"{n:7} {broken / RESAMPLES:8.1%} {np.mean(ends):11.4f} {weighted / RESAMPLES:10.1%}"
-              f" {np.mean(wends):11.4f} {looked / RESAMPLES:10.1%}", flush=True)  # fmt: skip
+        worst = max(worst, broken / n_holdouts, looked / n_holdouts)
+        print(f"{n:7} {broken / n_holdouts:8.1%} {np.mean(ends):11.4f} {weighted / n_holdouts:10.1%}"
+              f" {np.mean(wends):11.4f} {looked / n_holdouts:10.1%}", flush=True)  # fmt: skip
     return worst
 
 
@@ -98,10 +101,10 @@ def decide(pool, candidate, champion, chance, *, repeated=False):
     return verdict.decision, n, MOST_LOOKS
 
 
-def gold(pool: Pool, candidate, champion):
+def gold(pool: Pool, candidate, champion, decisions):
     """What the gold gate does at the label count that it said would decide."""
     print(f"\n{pool.name}: accuracy of the champion {(champion == pool.truth).mean():.4f}, margin {MARGIN}, "
-          f"{DECISIONS} holdouts of {FIRST_LABELS} labels at first, then what the gate asks for")  # fmt: skip
+          f"{decisions} holdouts of {FIRST_LABELS} labels at first, then what the gate asks for")  # fmt: skip
     heads = ("true loss", "looks", "promote", "reject", "hold", "labels", "asked for more", "of those rejected")
     print("{:>10} {:>9} {:>8} {:>8} {:>6} {:>7} {:>15} {:>18}".format(*heads))
     found = {}
@@ -110,7 +113,7 @@ def gold(pool: Pool, candidate, champion):
         for name, loss in cases[: 2 if repeated else 3]:
             chance = np.random.default_rng(7)
             labels = worse_by(pool, candidate, champion, loss, chance)
-            n = DECISIONS // 3 if repeated else DECISIONS
+            n = decisions // 3 if repeated else decisions
             made = [decide(pool, labels, champion, chance, repeated=repeated) for _ in range(n)]
             shares = {d: float(np.mean([m[0] == d for m in made])) for d in ("promote", "reject", "hold")}
             later = [m[0] != "promote" for m in made if m[2]]
@@ -123,18 +126,18 @@ def gold(pool: Pool, candidate, champion):
     return found
 
 
-def right(found):
+def right(found, decisions):
     """Whether the gold gate does what it says, up to chance."""
-    slack = 3 * (0.1 * 0.9 / DECISIONS) ** 0.5
+    slack = 3 * (0.1 * 0.9 / decisions) ** 0.5
     return (
         found["margin", "once"]["stopped_later"] >= 0.90 - slack
         and found["2 margins", "once"]["reject"] >= 0.90
         and found["0", "once"]["promote"] >= 0.80
-        and found["margin", "repeated"]["promote"] <= ALPHA + 3 * (0.05 * 0.95 / (DECISIONS // 3)) ** 0.5
+        and found["margin", "repeated"]["promote"] <= ALPHA + 3 * (0.05 * 0.95 / (decisions // 3)) ** 0.5
     )
 
 
-def copycat(pool: Pool, champion):
+def copycat(pool: Pool, champion, n):
     """A teacher that confuses some classes, and a student that copies it perfectly."""
     chance = np.random.default_rng(3)
     common = np.bincount(pool.truth, minlength=len(pool.classes)).argsort()[::-1]
@@ -146,13 +149,12 @@ def copycat(pool: Pool, champion):
     copy, wanted = wrong.teacher, limits(max_loss=MARGIN, min_agreement=0.9)
     loss = (champion == pool.truth).mean() - (copy == pool.truth).mean()
     stopped, agreed, alone = 0, 0, 0
-    for _ in range(RESAMPLES // 3):
+    for _ in range(n):
         made = evidence(wrong, chance.choice(len(pool), 200), copy, champion, wanted)
         verdict = judge(made)
         agreed += {f.measure: f.outcome for f in verdict.findings}["agreement"] == "pass"
         stopped += verdict.decision != "promote"
         alone += judge(demanded(made, msgspec.structs.replace(wanted, max_loss=None))).decision == "promote"
-    n = RESAMPLES // 3
     agreement = measures(made)["agreement"].value
     print(f"{pool.name}: copies the teacher (agreement {agreement:.3f}), is worse than the champion by {loss:.3f}: "
           f"stopped {stopped / n:.1%} of {n} at 200 labels; agreement passes {agreed / n:.1%}, and alone would have "
@@ -161,6 +163,10 @@ def copycat(pool: Pool, champion):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.gate_bounds")
+    parser.add_argument("--share", type=float, default=1.0, help="of the repetitions, for a quick look")
+    given, _ = parser.parse_known_args()
+    resamples, decisions = (max(30, round(n * given.share)) for n in (RESAMPLES, DECISIONS))
     started = time.perf_counter()
     failures = []
     for pool in pools():
@@ -170,13 +176,13 @@ def main() -> None:
         traffic = pool.take(order[half:])
         nets = [train(pool.take(order[a:b]), seed) for seed, (a, b) in enumerate(((0, third), (third // 2, half)))]
         champion, candidate = (answers(net, traffic).argmax(1) for net in nets)
-        slack = 3 * (ALPHA * (1 - ALPHA) / RESAMPLES) ** 0.5
-        if (worst := bounds(traffic, candidate)) > ALPHA + slack:
+        slack = 3 * (ALPHA * (1 - ALPHA) / resamples) ** 0.5
+        if (worst := bounds(traffic, candidate, resamples)) > ALPHA + slack:
             failures.append(f"{pool.name}: a bound was broken in {worst:.1%}")
-        found = gold(traffic, candidate, champion)
-        if not right(found):
+        found = gold(traffic, candidate, champion, decisions)
+        if not right(found, decisions):
             failures.append(f"{pool.name}: {found}")
-        if (stop := copycat(traffic, champion))[1] > 2 * MARGIN and stop[0] < 0.9:
+        if (stop := copycat(traffic, champion, resamples // 3))[1] > 2 * MARGIN and stop[0] < 0.9:
             failures.append(f"{pool.name}: the copying student was stopped in {stop[0]:.1%}")
     print(f"\n{time.perf_counter() - started:.0f} s; " + ("; ".join(failures) or "all bounds hold"))
     if failures:

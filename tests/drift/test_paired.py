@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from drift.paired import EXACT_ROWS, PairedLoss, chance_of_as_little, score, upper_bound
+from drift.paired import EXACT_ROWS, PairedLoss, chance_of_as_little, least_rows, score, upper_bound
 
 
 def loss(lost, won, n):
@@ -105,3 +105,11 @@ def test_no_number_of_labels_shows_that_nothing_was_lost():
     assert loss(3, 3, 60).needed(0.0, "upper", 0.95) is None
     assert loss(0, 0, 0).needed(0.1, "upper", 0.95) is None
     assert loss(3, 3, 60).needed(1e-6, "upper", 0.95) is None
+
+
+@pytest.mark.parametrize(("limit", "confidence"), [(0.02, 0.8), (0.05, 0.95), (0.1, 0.9)])
+def test_fewer_rows_than_the_least_show_nothing_even_without_a_loss(limit, confidence):
+    n = least_rows(limit, confidence)
+    bounds = [PairedLoss.of([True] * m, [True] * m, [1.0] * m).bound("upper", confidence) for m in (n - 1, n)]
+    assert bounds[0] > limit >= bounds[1] - 1e-9
+    assert least_rows(0.0, 0.9) > 1_000_000 and least_rows(1.0, 0.9) == 1

@@ -14,7 +14,7 @@ RIGHT, WRONG = Answer(label="a", confidence=0.9), Answer(label="b", confidence=0
 def write(folder, right, wrong, *, verdict=True):
     rows = [Row(set="new", truth="a", candidate=RIGHT)] * right + [Row(set="new", truth="a", candidate=WRONG)] * wrong
     judgement = Judgement(workload="w", task="classification")
-    limits = Limits(min_rows=5, min_accuracy=0.8, confidence=0.95, max_parity_gap=None)
+    limits = Limits(min_rows=5, min_accuracy=0.8, confidence=0.95)
     made = demanded(Evidence(judgement=judgement, rows=tuple(rows)), limits)
     path = folder / "evidence.jsonl"
     path.write_bytes(encode(made, judge(made) if verdict else None))
@@ -53,7 +53,7 @@ def test_another_spec_s_limits_are_tried(tmp_path):
     spec = tmp_path / "s.yaml"
     spec.write_text(
         "name: w\nteacher: {factory: t:T}\nfeatures: {factory: f:F}\nlimits: {min_rows: 5, min_accuracy: 0.5, "
-        "confidence: 0.9, max_parity_gap: null}\n"
+        "confidence: 0.9}\n"
     )
     assert run(write(tmp_path, 17, 3), "--spec", spec).exit_code == 0
 
@@ -62,3 +62,13 @@ def test_what_is_not_evidence_is_neither_a_pass_nor_a_failure(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("{}\n")
     assert run(path).exit_code == 3
+
+
+def test_a_page_is_drawn_from_evidence_and_refuses_what_is_none(tmp_path):
+    output = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["gate", "page", str(write(tmp_path, 17, 3)), "--output", str(output)])
+    assert done.exit_code == 0 and done.output.strip() == str(output)
+    text = output.read_text()
+    assert text.startswith("<!doctype html>") and "<strong>hold</strong>" in text and "more labels" in text
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    assert CliRunner().invoke(app, ["gate", "page", str(tmp_path / "x.jsonl")]).exit_code == 3

@@ -231,3 +231,15 @@ def test_a_regression_is_judged_by_its_error(world, line_spec, lines, freeze_row
     assert judged.confusion == {"labels": [], "matrix": []}
     strict = msgspec.structs.replace(line_spec, limits=msgspec.structs.replace(line_spec.limits, max_rmse=0.1))
     assert world.evaluate(done, windows=[window], spec=strict).verdict.decision == "reject"
+
+
+def test_older_windows_are_judged_together_until_they_have_rows_to_decide(world, letters, freeze_rows):
+    newest = freeze_rows(world.spec, letters("ab", 80, seed=5), world.artifacts, 3)
+    windows = [*world.windows, newest]
+    plain = world.evaluate(world.second, windows=windows, champion=world.first)
+    assert set(plain.evidence.sets("regime ")) == {"regime window 1", "regime window 2"}
+    limits = msgspec.structs.replace(world.spec.limits, confidence=0.9, max_forgetting=0.05)
+    sure = world.evaluate(
+        world.second, windows=windows, champion=world.first, spec=msgspec.structs.replace(world.spec, limits=limits)
+    )
+    assert set(sure.evidence.sets("regime ")) == {"regime window 1-window 2"}

@@ -51,10 +51,10 @@ def test_a_changed_row_is_seen():
 
 
 def test_other_limits_can_be_tried_on_it():
-    made = demanded(evidence(good()), Limits(min_rows=5, min_accuracy=0.5, max_parity_gap=None))
+    made = demanded(evidence(good()), Limits(min_rows=5, min_accuracy=0.5))
     lines = encode(made, judge(made)).splitlines()
     assert replay(lines).verdict.decision == "promote"
-    strict = replay(lines, Limits(min_rows=5, min_accuracy=0.99, confidence=0.95, max_parity_gap=None))
+    strict = replay(lines, Limits(min_rows=5, min_accuracy=0.99, confidence=0.95))
     assert strict.verdict.decision == "hold" and strict.same is None
 
 
@@ -95,9 +95,7 @@ def test_a_student_that_copies_the_teacher_s_mistakes_is_stopped_though_it_agree
     a, b = (Answer(label=x, confidence=0.9, entropy=0.3) for x in "ab")
     rows = [Row(set="new", truth="a", teacher=a, candidate=a, champion=a)] * 80
     rows += [Row(set="new", truth="b", teacher=a, candidate=a, champion=b)] * 20
-    limits = Limits(
-        min_rows=5, confidence=0.95, min_agreement=0.9, max_loss=0.05, max_slice_loss=0.2, max_parity_gap=None
-    )
+    limits = Limits(min_rows=5, confidence=0.95, min_agreement=0.9, max_loss=0.05, max_slice_loss=0.2)
     made = demanded(evidence(rows, champion="x"), limits)
     found = {f.measure: f for f in judge(made).findings}
     assert judge(made).decision == "reject"

@@ -1,9 +1,13 @@
 import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
 
 from components.contracts.spec import Limits
 from components.evaluate.evidence import Answer, Evidence, Judgement, Row
 from components.evaluate.judge import demanded, judge
-from components.evaluate.page import quality_page, render
+from components.evaluate.page import evidence_page, quality_page, render
 
 
 def rows(name, n, wrong=0):
@@ -33,6 +37,29 @@ def test_a_page_is_one_file_with_every_plot():
         assert said in text, said
     assert text.split("</script>", 1)[1].count("Plotly.newPlot") == 7
     assert "more labels" in text and "at 90 %" in text
+
+
+class Links(HTMLParser):
+    """Every attribute that would fetch something."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [(tag, value) for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+
+def test_a_page_of_evidence_alone_fetches_nothing_and_has_the_plots():
+    made = [*rows("new", 40, 3), *rows("regime window 1-window 3", 40, 1), *rows("regime window 4", 40, 1)]
+    judgement = Judgement(workload="w", task="classification", champion="c")
+    evidence = demanded(Evidence(judgement=judgement, rows=tuple(made)), Limits(min_rows=5, min_agreement=0.8))
+    text = evidence_page(evidence, {}, {"size": np.array([1.0, 2.0])}).decode()
+    links = Links()
+    links.feed(text)
+    assert links.found == [] and text.split("</script>", 1)[1].count("Plotly.newPlot") == 6
+    drawn = re.search(r'"name":"teacher, mean","x":(.*?),"y":(\[[^]]*\])', text)
+    assert drawn is not None and drawn[1] == '["window 3","window 4","new"]' and drawn[2] == "[0.4,0.4,0.4]"
 
 
 def test_what_is_not_there_is_left_out():
