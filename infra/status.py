@@ -45,7 +45,8 @@ def _workload(store: ControlStore, registry: Any, workload: str) -> dict[str, An
     rollouts, windows = store.rollouts(workload), store.windows(workload)
     return {
         "models": [
-            {"version": v.version, "aliases": list(v.aliases), "teacher": v.ref.teacher[:40]}
+            {"version": v.version, "aliases": list(v.aliases), "teacher": v.ref.teacher[:40],
+             "defer_below": v.ref.defer_below}
             for v in registry.versions(workload)
         ],
         "intent": {

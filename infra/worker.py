@@ -102,15 +102,17 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     """Run a rollout controller: it leads the workload, or stands by while another one does."""
     from components.registry.registry import Registry
     from components.stream import open_broker
+    from serving.admission import Admission
     from serving.controller import Controller
     from serving.leader import lead
 
     store = ControlStore(settings.control_url)
+    trial, journals = Admission(spec, store), settings.home / "rollouts"
     watch.health.ready()
     lead(
         store,
         spec.name,
-        lambda: Controller(spec, store, Registry(settings), open_broker(settings), settings.home / "rollouts"),
+        lambda: Controller(spec, store, Registry(settings), open_broker(settings), journals, trial=trial),
         term=settings.leader_seconds,
         stop=stop,
         on_tick=watch.health.beat,

@@ -9,7 +9,7 @@ serving.admission``) reads a :class:`Trial` as JSON and exits 0 when the artifac
 4. Run it on made-up features of several shapes.
 5. Let it answer made-up inputs, and real ones: of the snapshot that it was made from, and what was answered lately.
 
-Bytes that were admitted once are not tried again: their digest is kept in the control database.
+Bytes that were admitted lately are not tried again: their digest is kept in the control database.
 """
 
 from __future__ import annotations
@@ -53,8 +53,11 @@ LENGTHS = (1, 64)
 REAL = 64
 """Real inputs that are tried."""
 
-ADMITTED = "admitted/"
-"""Gauges of the control database, one for each admitted digest."""
+ADMITTED = "admitted"
+"""The gauge of the control database that names what was admitted last: the spec's digest by the artifact's."""
+
+REMEMBERED = 32
+"""How many admitted artifacts are known: a replica holds three, and a rollback names a recent one."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ def admit(
 
 
 class Admission:
-    """Admission with a memory, the control database: each digest is tried once by the whole platform."""
+    """Admission with a memory, the control database: what one process of the platform tried, no other tries again."""
 
     def __init__(self, spec: Spec, store: ControlStore) -> None:
         self._spec, self._store = spec, store
@@ -116,11 +119,16 @@ class Admission:
             ArtifactError: it is not fit to serve, and why.
 
         """
-        gauge = self._store.gauges(self._spec.name).get(ADMITTED + model.digest)
-        if gauge is not None and gauge.value.get("spec") == self._spec.digest:
+        if self._admitted().get(model.digest) == self._spec.digest:
             return
         admit(model, spec_source, window=self._window(model), payloads=payloads)
-        self._store.put_gauge(self._spec.name, ADMITTED + model.digest, {"spec": self._spec.digest})
+        # Two that write at the same time may forget one of their artifacts, which is then tried again.
+        known = {**self._admitted(), model.digest: self._spec.digest}
+        self._store.put_gauge(self._spec.name, ADMITTED, dict(list(known.items())[-REMEMBERED:]))
+
+    def _admitted(self) -> dict[str, str]:
+        gauge = self._store.gauges(self._spec.name).get(ADMITTED)
+        return dict(gauge.value) if gauge is not None else {}
 
     def _window(self, model: ModelRef) -> tuple[str, str] | None:
         found = (w for w in self._store.windows(self._spec.name) if w.digest == model.snapshot)

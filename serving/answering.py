@@ -9,11 +9,12 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.spec import DeferTo, Spec
+from components.label.admit import check_consent, check_time, is_finite
 from components.label.decode import Decode, decoder
 from components.telemetry import tracing
 from serving.cascade import Ask, Cascade
@@ -23,9 +24,6 @@ from serving.slots import Choice, Loaded, Slots
 from serving.split import audited
 from serving.telemetry import Served, Telemetry
 from serving.wire import Answered, Item, Problem
-
-FUTURE_SECONDS = 86_400.0
-"""An event time further ahead than clocks and time zones explain is refused, as the labeler would."""
 
 TURN = 16
 """Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
@@ -37,8 +35,13 @@ ALWAYS = 1.01
 """A limit that no confidence reaches: everything is deferred."""
 
 
+Told = Literal["all", "input", "nothing"]
+"""What the stream is told of an answer: the input and the prediction; the input alone, where the answer is no evidence;
+or nothing, where the input's terms of consent do not allow it."""
+
+
 class Done(NamedTuple):
-    """An answered input; ``entry`` and ``soft`` (the student's) are None where it was refused."""
+    """An answered input: what others may be asked (None: they may not), and the student's answer (None: refused)."""
 
     answer: Answered
     entry: Input | None = None
@@ -95,16 +98,36 @@ class Gateway:
             payload = item.content()
             decoded = self._decode(payload)
             entry = self._input(item, answer.id, payload, now)
-            natural = self.slots.routing.choose(entry.key, now)
-            if natural is None:
-                raise RecordError("no_champion", "no student serves yet")
-            choice = natural if version is None else self._pinned(version, natural)
-            soft = self._answer(answer, entry, choice, decoded, now, evidence=choice is natural)
+            if self.spec.admission.finite and not is_finite(decoded):
+                raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
+            choice, tell = self._chosen(entry, version, now)
+            soft = self._answer(answer, entry, choice, decoded, now, tell)
         except RecordError as error:
             self.metrics.refused(error.reason)
             answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
             return Done(answer)
-        return Done(answer, entry, soft)
+        return Done(answer, entry if tell != "nothing" else None, soft)
+
+    def _chosen(self, entry: Input, version: str | None, now: float) -> tuple[Choice, Told]:
+        """Who answers, and what the stream is told; what must not be told of is answered by the champion alone.
+
+        Raises:
+            RecordError: nobody can answer, or the input's terms of consent do not allow it.
+
+        """
+        natural = self.slots.routing.choose(entry.key, now)
+        if natural is None:
+            raise RecordError("no_champion", "no student serves yet")
+        choice = natural if version is None else self._pinned(version, natural)
+        try:
+            check_consent(entry.consent, self.spec.consent)
+        except RecordError as error:
+            if self.spec.consent.otherwise == "refuse":
+                raise
+            self.metrics.withheld(error.reason)
+            champion = choice.fallback if version is None else None
+            return Choice(served=champion or choice.served, arm="champion" if champion else choice.arm), "nothing"
+        return choice, "all" if choice is natural else "input"
 
     def _pinned(self, version: str, natural: Choice) -> Choice:
         if natural.served.ref.version == version:
@@ -117,16 +140,21 @@ class Gateway:
         raise RecordError("no_version", f"version {version} is not loaded here")
 
     def _input(self, item: Item, input_id: str, payload: bytes, now: float) -> Input:
+        """The input as it would go to the stream.
+
+        Raises:
+            RecordError: the labeler would refuse it for its event time.
+
+        """
         at = item.time or now
-        if at > now + FUTURE_SECONDS:
-            raise RecordError("future_time", f"event time {at:.0f} is more than a day ahead")
+        check_time(at, now, self.spec.admission)
         return Input(
             workload=self.spec.name, id=input_id, key=item.key or input_id, time=at, payload=payload,
             consent=item.consent,
         )  # fmt: skip
 
     def _answer(
-        self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float, *, evidence: bool
+        self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float, tell: Told
     ) -> SoftLabel:
         """Ask who is chosen, fill in the answer, and hand over the telemetry.
 
@@ -139,9 +167,10 @@ class Gateway:
             beside, served, arm = told, choice.fallback, "champion"
             told, soft = self._ask(served, arm, decoded)
         if soft is None:
-            self._publish(answer, entry, choice, told, beside, decoded, now, evidence)
+            self._publish(answer, entry, choice, told, beside, decoded, now, tell)
             raise RecordError("student_failed", told.error or "the student failed")
-        self.slots.sample = entry.payload
+        if tell != "nothing":
+            self.slots.sample = entry.payload
         self.metrics.arm(arm, served.ref.version).requests.inc()
         self.cold_start.answered()
         answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
@@ -151,15 +180,17 @@ class Gateway:
         if soft.confidence < limit:
             answer.defer, answer.defer_reason = True, _below(soft.confidence, limit)
             self.metrics.deferred.inc()
-        self._publish(answer, entry, choice, told, beside, decoded, now, evidence)
+        self._publish(answer, entry, choice, told, beside, decoded, now, tell)
         return soft
 
     def _publish(
         self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
-        now: float, evidence: bool,
+        now: float, tell: Told,
     ) -> None:  # fmt: skip
         """Hand over the telemetry of one request, answered or failed; a shadow is asked later, off the answer's way."""
-        if not evidence:
+        if tell == "nothing":
+            return
+        if tell == "input":
             self.telemetry.put(Served(entry, None, None, tracing.inject()))
             return
         prediction = Prediction(
@@ -212,9 +243,12 @@ class Gateway:
 
     async def _defer(self, answer: Answered, entry: Input | None, student: SoftLabel | None) -> None:
         """Let others answer; where none does, the student's answer stands, degraded unless people were asked."""
-        if entry is None or student is None:
+        if student is None:
             return
-        soft, by, told = await self.cascade.answer(entry, student)
+        if entry is None:
+            soft, by, told = None, None, ["its terms of consent allow nobody else to be asked"]
+        else:
+            soft, by, told = await self.cascade.answer(entry, student)
         answer.defer_reason = "; ".join([answer.defer_reason or "", *(told or ["there is nobody to ask"])])
         if soft is not None and (by == "expert" or by == "teacher"):
             answer.label, answer.confidence, answer.soft_label = soft.label, soft.confidence, _numbers(soft)

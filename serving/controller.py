@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import CohobateError, NotFoundError
+from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
+from components.control.database import Watch
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import RolloutRow
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
 """Wait between two cycles: with the replicas' poll, the most of a rollback's time."""
+
+WATCH_SECONDS = 0.005
+"""How often it is asked meanwhile whether an order came, where the database tells of writes for next to nothing."""
 
 
 class Controller:
@@ -65,8 +70,9 @@ class Controller:
         self._folder = journals
         self._journal: Journal | None = None
         self._revision = 0
-        self._orders = Orders(self)
+        self._orders, self._watch = Orders(self), Watch(store)
         self.replicas.take_over()
+        failpoint("lead.1")
         self._resume()
 
     def _resume(self) -> None:
@@ -86,11 +92,19 @@ class Controller:
         """
         while not stop.is_set():
             self.tick()
-            stop.wait(TICK_SECONDS)
+            self.pause(stop)
         self.close()
+
+    def pause(self, stop: threading.Event) -> None:
+        """Wait for the next cycle: :data:`TICK_SECONDS`, or until there is an order or ``stop`` is set."""
+        until = time.monotonic() + TICK_SECONDS
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, WATCH_SECONDS)):
+            if self._watch.changed() and self.store.open_orders(self.spec.name):
+                return
 
     def close(self) -> None:
         """Let go of the streams; the rollout stays as it is, for the next controller."""
+        self._watch.close()
         self.reader.close()
 
     def tick(self) -> None:
@@ -143,7 +157,9 @@ class Controller:
         if self._journal is None:
             raise CohobateError(f"rollout {state.id} has no open journal")
         lines = self._journal.append(line)
+        failpoint("decision.1")
         self._persist(msgspec.structs.replace(state, reading=msgspec.structs.replace(state.reading, journal=lines)))
+        failpoint("decision.2")
 
     def _look(self, state: RolloutState) -> None:
         now = self.clock()
@@ -175,19 +191,25 @@ class Controller:
             if action.kind == "alarm":
                 self._alarm(state, action)
             revision = self._route(state)
+            failpoint("action.1")
             # Step 2
             lease = None if state.ended else state.policy.lease_seconds
             reached = self.replicas.await_applied(revision, lease=lease)
             if not reached.ok:
                 log.warning("%s: %s did not confirm revision %d", self.spec.name, ", ".join(reached.waiting), revision)
+            failpoint("action.2")
             # Step 3
             self._persist(state := applied(state, action, reached.at))
+            failpoint("action.3")
             # Step 4
             self._alias(state, action)
+            failpoint("action.4")
             # Step 5
             self._record_action(state, action, reached.waiting)
+            failpoint("action.5")
             # Step 6
             self._persist(settled(state, action))
+            failpoint("action.6")
         if self.state is not None and not self.state.active:
             self.state, self._journal = None, None
             self.reader.end()
@@ -211,10 +233,13 @@ class Controller:
             return
         if action.kind == "restore":
             self.registry.set_alias(self.spec.name, "champion", state.champion.version)
+            failpoint("alias.1")
             self.registry.set_alias(self.spec.name, "previous", state.candidate.version)
         if action.kind == "promote":
             self.registry.set_alias(self.spec.name, "previous", state.champion.version)
+            failpoint("alias.1")
             self.registry.set_alias(self.spec.name, "champion", state.candidate.version)
+            failpoint("alias.2")
         self.drop_candidate(state.candidate.version)
 
     def drop_candidate(self, version: str) -> None:

@@ -3,7 +3,7 @@
 1. Stand by until the lease is free, or its holder was silent for its term.
 2. Hold it by beats from a thread.
 3. Make a controller, which fences the one before it out by the intent's epoch, and tick it.
-4. When the lease is lost, or another controller wrote, put it away and stand by again.
+4. When the lease is lost, another controller wrote, or the database does not answer, put it away and stand by again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from components.control.leader import BEATS_PER_TERM, Heart, Lease
 from components.control.store import ControlStore, StaleRevisionError
-from serving.controller import TICK_SECONDS
 from serving.replicas import ReplacedError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class Led(Protocol):
 
     def tick(self) -> None:
         """One cycle of its work."""
+
+    def pause(self, stop: threading.Event) -> None:
+        """Wait for the next cycle, or until ``stop`` is set."""
 
     def close(self) -> None:
         """Let go of what it holds open."""
@@ -54,26 +58,33 @@ def lead(
     stalled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Stand by and lead in turn until ``stop`` is set; ``make`` makes the controller each time the lead is won."""
-    holder = holder or identity()
+    lease = Lease(store, f"controller/{workload}", holder or identity(), term)
     while not stop.is_set():
-        lease = Lease(store, f"controller/{workload}", holder, term)
-        # Step 1
-        while not lease.acquire():
-            on_tick()
-            if stop.wait(term / BEATS_PER_TERM):
-                return
-        # Step 2
-        lost = threading.Event()
-        with Heart(lease, lost, stalled):
-            log.info("%s: %s leads", workload, holder)
-            store.put_gauge(workload, GAUGE, {"leader": holder})
-            try:
-                # Step 3
-                _work(make, lost, stop, on_tick)
-            except (ReplacedError, StaleRevisionError) as error:
-                log.warning("%s: standing by: %s", workload, error)
-        # Step 4
+        try:
+            # Step 1
+            if lease.acquire():
+                _hold(store, workload, lease, stalled, lambda lost: _work(make, lost, stop, on_tick))
+        except (ReplacedError, StaleRevisionError, SQLAlchemyError) as error:
+            # Step 4
+            log.warning("%s: standing by: %s", workload, error)
+        on_tick()
         stop.wait(term / BEATS_PER_TERM)
+
+
+def _hold(
+    store: ControlStore,
+    workload: str,
+    lease: Lease,
+    stalled: Callable[[], bool],
+    work: Callable[[threading.Event], None],
+) -> None:
+    lost = threading.Event()
+    # Step 2
+    with Heart(lease, lost, stalled):
+        log.info("%s: %s leads", workload, lease.holder)
+        store.put_gauge(workload, GAUGE, {"leader": lease.holder})
+        # Step 3
+        work(lost)
 
 
 def _work(make: Callable[[], Led], lost: threading.Event, stop: threading.Event, on_tick: Callable[[], None]) -> None:
@@ -82,6 +93,6 @@ def _work(make: Callable[[], Led], lost: threading.Event, stop: threading.Event,
         while not (lost.is_set() or stop.is_set()):
             led.tick()
             on_tick()
-            stop.wait(TICK_SECONDS)
+            led.pause(stop)
     finally:
         led.close()

@@ -39,6 +39,10 @@ class Metrics:
             "cohobate_student_seconds", "A student's answer.", arms, registry=self.registry, buckets=SECONDS
         )
         self._refused = Counter("cohobate_refused", "Inputs refused.", ["workload", "reason"], registry=self.registry)
+        self._withheld = Counter(
+            "cohobate_withheld", "Inputs answered but not published: their terms of consent do not allow it.",
+            ["workload", "reason"], registry=self.registry,
+        )  # fmt: skip
         self._asked = Counter(
             "cohobate_deferral_questions", "Questions to those that the student defers to.",
             ["workload", "to", "outcome"], registry=self.registry,
@@ -98,6 +102,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count an input that was refused."""
         self._refused.labels(self._workload, reason).inc()
+
+    def withheld(self, reason: str) -> None:
+        """Count an input that was answered and of which nothing was published."""
+        self._withheld.labels(self._workload, reason).inc()
 
     def asked(self, to: str, outcome: str) -> None:
         """Count a question to one that the student defers to."""

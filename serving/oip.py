@@ -9,6 +9,7 @@ tensor                  type     shape     meaning
 ======================  =======  ========  =================================================================
 ``payload`` (in)        BYTES    [N]       the inputs' bytes (in JSON: text in UTF-8)
 ``id``, ``key`` (in)    BYTES    [N]       optional: identity, and the entity that decides the arm
+``consent`` (in)        BYTES    [N]       optional: the terms under which it may be labelled and trained on
 ``label``               BYTES    [N]       the answer; empty where there is an error
 ``confidence``          FP64     [N]
 ``probabilities``       FP64     [N, C]    classification: in the order of the metadata's parameter ``classes``
@@ -39,7 +40,10 @@ from serving.wire import Answered, Ask, Item, RequestError
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """Bytes of JSON at the start of a body; what follows are the tensors' bytes."""
 
-INPUTS = ("payload", "id", "key")
+INPUTS = ("payload", "id", "key", "consent")
+
+MOST = {"id": 256, "key": 256, "consent": 64}
+"""Characters of one element, as in the native interface."""
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -211,14 +215,18 @@ class Bytes(Item, kw_only=True):
         return self.raw
 
 
-def _item(payload: bytes, id: bytes, key: bytes) -> Item:
+def _item(payload: bytes, id: bytes, key: bytes, consent: bytes) -> Item:
+    return Bytes(id=_name("id", id), key=_name("key", key), consent=_name("consent", consent), raw=payload)
+
+
+def _name(what: str, data: bytes) -> str | None:
     try:
-        names = [n.decode() or None for n in (id, key)]
+        name = data.decode()
     except UnicodeDecodeError as error:
-        raise _bad(f"ids and keys are UTF-8: {error}") from error
-    if any(n is not None and len(n) > 256 for n in names):
-        raise _bad("ids and keys have at most 256 characters")
-    return Bytes(id=names[0], key=names[1], raw=payload)
+        raise _bad(f"the input {what!r} is text in UTF-8: {error}") from error
+    if len(name) > MOST[what]:
+        raise _bad(f"the input {what!r} has at most {MOST[what]} characters")
+    return name or None
 
 
 def _bad(detail: str) -> RequestError:

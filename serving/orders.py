@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, NotFoundError, TransitionError, UnavailableError
+from components.contracts.failpoint import failpoint
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
 from components.control.tables import OrderRow
@@ -59,7 +60,9 @@ class Orders:
             c.record(order.actor, f"refused {order.verb}", detail, key=f"order/{order.id}")
             c.store.finish_order(order.id, False, str(error))
             return
+        failpoint("order.1")
         c.store.finish_order(order.id, True, outcome)
+        failpoint("order.2")
 
     def _do(self, order: OrderRow) -> str:
         if order.verb == "start":
@@ -157,21 +160,26 @@ class Orders:
         c, began = self._controller, self._controller.clock()
         # Step 1
         target, left = self._goal(order)
+        failpoint("rollback.1")
         # Step 2
         if target != c.replicas.intent().previous:
             c.trial(target, c.spec.source)
         # Step 3
         reached = self._crown(target, left)
         took = reached.at - began
+        failpoint("rollback.3")
         # Step 4
         c.registry.set_alias(c.spec.name, "champion", target.version)
+        failpoint("alias.1")
         c.registry.set_alias(c.spec.name, "previous", left.version)
+        failpoint("rollback.4")
         # Step 5
         detail = {
             "order": order.id, "to": target.version, "from": left.version, "seconds": took, "reason": order.reason,
             "unconfirmed": list(reached.waiting),
         }  # fmt: skip
         c.record(order.actor, "rollback", detail, key=f"order/{order.id}")
+        failpoint("rollback.5")
         _require(reached)
         return f"version {target.version} is champion again, {left.version} is previous ({took * 1000:.0f} ms)"
 
@@ -195,7 +203,9 @@ class Orders:
                 intent, champion=model, previous=previous, candidate=None, weight=0.0, shadow=False
             )
 
-        return self._controller.replicas.await_applied(self._controller.replicas.change(change))
+        revision = self._controller.replicas.change(change)
+        failpoint("crown.1")
+        return self._controller.replicas.await_applied(revision)
 
     # Starts.
 
@@ -283,13 +293,18 @@ class Orders:
         return f"rollout {rollout_id} of version {model.version} started"
 
     def _first(self, model: ModelRef, reason: str, actor: str) -> str:
-        """Make the first student champion: there is nothing to compare it with."""
+        """Make the first student champion: there is nothing to compare it with.
+
+        Whoever finds the alias set takes all for done, so it comes last but one, and then the candidate's goes.
+        """
         c = self._controller
         reached = self._crown(model, None)
-        c.registry.set_alias(c.spec.name, "champion", model.version)
-        c.drop_candidate(model.version)
         detail = {"version": model.version, "reason": reason, "unconfirmed": list(reached.waiting)}
         c.record(actor, "first champion", detail, key=f"first/{model.version}")
+        failpoint("first.1")
+        c.registry.set_alias(c.spec.name, "champion", model.version)
+        failpoint("first.2")
+        c.drop_candidate(model.version)
         return f"version {model.version} is the first champion"
 
 

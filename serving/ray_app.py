@@ -31,6 +31,10 @@ SWITCH_SECONDS = 0.0005
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
+RETRY_ON = "conn-failure empty-response"
+"""When HAProxy asks the other replica: also where one died with a request in hand; a student that is asked twice says
+the same."""
+
 
 def environment(settings: Settings | None = None) -> dict[str, str]:
     """What must be in the environment before Ray starts: HAProxy in front, where its binary is there.
@@ -46,6 +50,7 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
     return values | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

@@ -1,7 +1,8 @@
 """What a replica holds: champion, candidate and previous as loaded students, and who answers at this moment.
 
-A thread looks at the durable intent every :data:`POLL_SECONDS`. Artifacts that the intent names are loaded by a second
-thread; requests read one immutable :class:`Routing`, which is replaced by one assignment when everything is ready.
+A thread looks at the durable intent every :data:`POLL_SECONDS`, and at once where the database tells of writes.
+Artifacts that the intent names are loaded by a second thread; requests read one immutable :class:`Routing`, which is
+replaced by one assignment when everything is ready.
 Until then: a champion that is not loaded leaves the one before it in place, and a candidate that is not loaded is not
 asked. Nothing here ever makes a request wait.
 
@@ -26,6 +27,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.records import Arm
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.control.database import Watch
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from components.student.runtime import Student
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 """How often the intent is looked at: the most that a rollback waits for a replica."""
+
+WATCH_SECONDS = 0.005
+"""How often it is asked whether anybody wrote to the database, where that costs next to nothing."""
 
 HEARTBEAT_SECONDS = 1.0
 """How often a replica says that it lives, when nothing changes; the controller calls it dead after five."""
@@ -160,8 +165,13 @@ class Slots:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self.follow()
+        watch, looked = Watch(self.store), time.monotonic()
+        while not self._stop.wait(WATCH_SECONDS):
+            now = time.monotonic()
+            if watch.changed() or now - looked >= POLL_SECONDS:
+                looked = now
+                self.follow()
+        watch.close()
 
     def follow(self) -> None:
         """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due."""

@@ -11,8 +11,17 @@ import signal
 
 VARIABLE = "COHOBATE_FAILPOINT"
 
-_name, _, _count = os.environ.get(VARIABLE, "").partition(":")
-_remaining = int(_count or 1)
+_name, _remaining = "", 0
+
+
+def arm(place: str) -> None:
+    """Set the place where this process dies, ``NAME`` or ``NAME:N``; nothing for nowhere."""
+    global _name, _remaining
+    _name, _, count = place.partition(":")
+    _remaining = int(count or 1)
+
+
+arm(os.environ.get(VARIABLE, ""))
 
 
 def failpoint(name: str) -> None:

@@ -331,9 +331,9 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Admission(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which inputs are admitted to labelling; the others become dead letters.
+    """Which inputs are admitted to labelling; the gateway refuses the others, and on the stream they are dead letters.
 
-    ``max_future_seconds``: how far an input's event time may lie ahead of the labeler's clock; a day is more than
+    ``max_future_seconds``: how far an input's event time may lie ahead of the reader's clock; a day is more than
     clocks and time zones explain, and what lies beyond would corrupt every join by time.
     ``max_age_seconds``: how far it may lie behind; None admits any age, as replayed histories need.
     ``finite``: whether a decoded payload with a NaN or an infinity in it is refused; off for a teacher that takes NaN
@@ -349,11 +349,13 @@ class Consent(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Under which terms inputs may be labelled and trained on.
 
     ``required``: an input that names no terms is refused. ``allowed``: the terms that are accepted, by name; empty
-    accepts all.
+    accepts all. ``otherwise``: what the gateway does with an input whose terms do not allow it: ``refuse`` it, or
+    ``answer`` it by the student alone, ask nobody else, and publish and keep nothing of it.
     """
 
     required: bool = False
     allowed: tuple[str, ...] = ()
+    otherwise: Literal["refuse", "answer"] = "refuse"
 
 
 class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -62,7 +62,7 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
     entry = _input(record.value)
     if entry.workload != spec.name:
         raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {spec.name!r}")
-    _check_time(entry.time, now, spec.admission)
+    check_time(entry.time, now, spec.admission)
     check_consent(entry.consent, spec.consent)
     payload = decoder(spec.payload, spec.source)(entry.payload)
     if spec.admission.finite and not is_finite(payload):
@@ -84,7 +84,8 @@ def _input(value: bytes | None) -> Input:
     return entry
 
 
-def _check_time(time: float, now: float, limits: Admission) -> None:
+def check_time(time: float, now: float, limits: Admission) -> None:
+    """Raise RecordError (``future_time``, ``ancient_time``) where an event time is out of the limits at ``now``."""
     if time > now + limits.max_future_seconds:
         detail = f"event time {time:.0f} is {time - now:.0f} s ahead; admission allows {limits.max_future_seconds:g}"
         raise RecordError("future_time", detail)

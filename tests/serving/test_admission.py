@@ -200,7 +200,7 @@ def test_the_snapshot_gives_real_inputs_and_a_digest_is_tried_once(spec, store, 
     with pytest.raises(ArtifactError, match="all 1 real inputs"):
         admit(ref, spec.source, window=admission._window(other))
     admission(ref, spec.source)
-    assert ADMITTED + ref.digest in store.gauges("signs")
+    assert store.gauges("signs")[ADMITTED].value == {ref.digest: spec.digest}
     monkeypatch.setattr("serving.admission.admit", lambda *a, **k: pytest.fail("tried again"))
     admission(ref, spec.source)
 

@@ -72,7 +72,7 @@ ITEM = st.fixed_dictionaries(
     {}, optional={"id": JSON, "key": st.text(), "time": JSON, "json": JSON, "text": st.text(), "payload": st.text()}
 )
 TENSOR = st.fixed_dictionaries(
-    {"name": st.sampled_from(["payload", "key", "id", "x"]), "shape": st.lists(st.integers(), max_size=3)},
+    {"name": st.sampled_from(["payload", "key", "id", "consent", "x"]), "shape": st.lists(st.integers(), max_size=3)},
     optional={
         "datatype": st.sampled_from(["BYTES", "FP32"]), "data": st.lists(st.text() | JSON, max_size=3),
         "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": JSON}),

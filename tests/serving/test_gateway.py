@@ -1,12 +1,16 @@
 import asyncio
 import base64
+import re
 import time
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from components.contracts.records import Input, Prediction, SoftLabel, decode
+from components.contracts.spec import Admission, Consent, load_spec
+from serving import wire
 from serving.gateway import Gateway, create_app
 from serving.slots import Loaded, Routing, Slots
 from serving.telemetry import Telemetry
@@ -95,6 +99,51 @@ def test_the_terms_of_consent_go_with_the_input(running, model):
     for item in ({"json": {"x": 1}, "consent": "training"}, {"json": {"x": 1}}):
         assert running.call("POST", "/v1/predict", json=item).status_code == 200
     assert [entry.consent for entry in running.published(Input)] == ["training", None]
+
+
+def consenting(spec, **terms):
+    return msgspec.structs.replace(spec, consent=Consent(**terms))
+
+
+@pytest.mark.parametrize(("consent", "title"), [(None, "consent_missing"), ("sale", "consent_refused")])
+def test_an_input_without_the_consent_that_is_required_is_refused(spec, store, broker, clock, model, consent, title):
+    running = Running(consenting(spec, required=True, allowed=("training",)), store, broker, clock)
+    running.serve(model("1"))
+    answer = running.call("POST", "/v1/predict", json={"json": {"x": 1}, "consent": consent})
+    assert (answer.status_code, answer.json()["title"]) == (422, title)
+    assert running.call("POST", "/v1/predict", json={"json": {"x": 2}, "consent": "training"}).status_code == 200
+    assert [entry.payload for entry in running.published(Input)] == [b'{"x": 2}']
+    assert f'cohobate_refused_total{{reason="{title}",workload="signs"}} 1.0' in running.call("GET", "/metrics").text
+
+
+def test_where_the_spec_says_so_it_is_answered_and_nothing_of_it_leaves_the_replica(spec, store, broker, clock, model):
+    """Not to the stream, not to the teacher, not to a trial of an artifact; and no candidate is judged by it."""
+    asked = []
+
+    async def ask(entry, student):
+        asked.append(entry)
+
+    running = Running(consenting(spec, required=True, otherwise="answer"), store, broker, clock, ask)
+    running.serve(model("1"), model("2"), weight=1.0)
+    for shadow in (False, True):
+        running.serve(model("1"), model("2"), weight=1.0, shadow=shadow)
+        (answer,) = running.predict(0.01, allow_defer=True).json()["predictions"]
+        assert answer["arm"] == "champion" and answer["defer"] and answer["degraded"] and answer["label"] == "pos"
+        assert "terms of consent" in answer["defer_reason"]
+    assert running.published(Input) == [] and running.published() == [] and asked == []
+    assert running.slots.sample is None
+    text = running.call("GET", "/metrics").text
+    assert 'cohobate_withheld_total{reason="consent_missing",workload="signs"} 2.0' in text
+
+
+def test_event_times_are_bounded_as_the_spec_says(spec, store, broker, clock, model):
+    limits = Admission(max_future_seconds=10.0, max_age_seconds=100.0)
+    running = Running(msgspec.structs.replace(spec, admission=limits), store, broker, clock)
+    running.serve(model("1"))
+    for seconds, title in ((11, "future_time"), (-101, "ancient_time"), (9, None), (-99, None)):
+        answer = running.call("POST", "/v1/predict", json={"json": {"x": 1}, "time": clock.at + seconds})
+        assert answer.json().get("title") == title
+        assert answer.status_code == (422 if title else 200)
 
 
 @pytest.mark.parametrize(
@@ -435,3 +484,19 @@ def test_the_limit_of_a_version_is_the_one_that_was_certified(spec, store, broke
     running.serve(model("2"))
     (answer,) = running.predict(3.0).json()["predictions"]
     assert answer["defer"] and "no limit of confidence could be certified" in answer["defer_reason"]
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+
+
+@pytest.mark.parametrize("body", re.findall(r"```json\n(.*?)```", DOCS, flags=re.DOTALL))
+def test_the_requests_in_the_docs_are_read(body):
+    assert wire.read(body.encode()).items
+
+
+def test_the_deferral_in_the_docs_is_a_spec(spec, tmp_path):
+    (section,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
+    lines = [line for line in (tmp_path / "signs.yaml").read_text().splitlines() if not line.startswith("serve:")]
+    (tmp_path / "docs.yaml").write_text("\n".join([*lines, section]))
+    serve = load_spec(tmp_path / "docs.yaml").serve
+    assert serve.deferral.to == ("expert", "teacher", "review") and serve.defers

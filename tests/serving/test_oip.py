@@ -51,6 +51,7 @@ def test_tritons_client_is_answered(client, running, binary):
         tensor("payload", [b'{"x": 3}', b'{"x": -3}', b"{"], binary),
         tensor("key", [b"alice", b"bob", b"eve"], not binary),
         tensor("id", [b"a", b"b", b"c"], binary),
+        tensor("consent", [b"training", b"", b""], binary),
     ]
     names = ("label", "confidence", "probabilities", "defer", "error", "version", "arm")
     outputs = [client_of.InferRequestedOutput(name, binary_data=binary) for name in names]
@@ -62,7 +63,7 @@ def test_tritons_client_is_answered(client, running, binary):
     assert answer.as_numpy("defer").tolist() == [False, False, False]
     assert text("error")[:2] == ["", ""] and text("error")[2].startswith("undecodable")
     assert answer.get_response()["id"] == "r" and set(text("arm")[:2]) <= {"champion", "candidate"}
-    assert [i.id for i in running.published(Input)] == ["a", "b"]
+    assert [(i.id, i.consent) for i in running.published(Input)] == [("a", "training"), ("b", None)]
 
 
 def test_without_named_outputs_all_come(client):

@@ -11,8 +11,10 @@ import httpx
 import msgspec
 import pytest
 
+from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
+from components.label import reviews
 from components.telemetry.endpoint import announced
 from serving.ray_app import environment
 from tests.serving.test_admission import CRASHING, with_features
@@ -54,9 +56,24 @@ def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):
     assert "ten times fewer" in caplog.text
 
 
+FAILING = """
+
+class Failing(SignTeacher):
+    def label(self, payloads):
+        if payloads[0]["x"] == 0.013:
+            raise ConnectionError("away")
+        return super().label(payloads)
+"""
+
+
 @pytest.fixture
 def served(spec, tmp_path, store):
     (tmp_path / "bad.py").write_text(CRASHING)
+    with (tmp_path / "teacher.py").open("a") as file:
+        file.write(FAILING)
+    text = (tmp_path / "signs.yaml").read_text().replace("teacher.py:SignTeacher", "teacher.py:Failing")
+    deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 20}"
+    (tmp_path / "signs.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, "))
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),
         "COHOBATE_GATEWAY_PORT": str(free_port()),
@@ -108,6 +125,18 @@ def bad_candidates_do_no_harm(client, served, store, model, signs):
         print(client.get(f"{served}/v1/model").json()["failed"][bad.digest])
 
 
+def degraded_answers_are_given(client, served, store):
+    """The teacher fails: the student's answer is given, people are asked, and then the breaker spares the teacher."""
+    told = []
+    for n in range(3):
+        body = {"id": f"d{n}", "json": {"x": 0.013}, "allow_defer": True}
+        answer = client.post(f"{served}/v1/predict", json=body).json()
+        assert (answer["label"], answer["answered_by"], answer["degraded"]) == ("pos", "student", True), answer
+        told.append(answer["defer_reason"])
+    assert "did not answer" in told[0] and "breaker is open" in told[2] and all("people" in t for t in told)
+    assert {decode(Input, row.input).id for row in reviews.waiting(store, "signs")} == {"d0", "d1", "d2"}
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(480)
 def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path, signs):
@@ -121,6 +150,8 @@ def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp
         answers = client.post(f"{served}/v1/predict", json=body).json()["predictions"]
         assert [a["label"] for a in answers] == ["pos", "pos"]
         assert answers[1]["defer"] and answers[1]["answered_by"] == "teacher", answers[1]["defer_reason"]
+
+        degraded_answers_are_given(client, served, store)
 
         two = model("2")
         until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision])

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Variant
+from components.contracts.spec import Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -78,6 +78,14 @@ def test_names_every_measurement(update):
         "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy", "noise_loss[bit_flips]",
         "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
     }  # fmt: skip
+
+
+def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_disagreement(world):
+    bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
+    good = world.evaluate(world.second, spec=bounded).measurements
+    assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
+    stale = world.evaluate(world.first, spec=bounded).measurements
+    assert stale["defer_below"] is None and stale["defer_kept"] is None
 
 
 def test_the_verdict_can_be_had_again_from_what_is_kept(update):

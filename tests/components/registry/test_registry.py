@@ -1,4 +1,5 @@
 import logging
+from types import MappingProxyType
 
 import pytest
 
@@ -42,12 +43,14 @@ class Desk:
         self.registry, self.settings, self.spec = registry, settings, spec(workload)
         self.workload = workload
 
-    def register(self, data=b"onnx bytes", verdict=VERDICT, registry=None, **of_card):
+    def register(
+        self, data=b"onnx bytes", verdict=VERDICT, registry=None, metrics=MappingProxyType({"accuracy": 0.9}), **of_card
+    ):
         digest = digest_of(data)
         uri = f"{self.settings.artifacts}/{self.workload}/students/{digest}/model.onnx"
         put_bytes(uri, data)
         return (registry or self.registry).register(
-            self.spec, uri, digest, card(self.workload, **of_card), verdict=verdict, metrics={"accuracy": 0.9},
+            self.spec, uri, digest, card(self.workload, **of_card), verdict=verdict, metrics=metrics,
             params={"epochs": 12},
         )  # fmt: skip
 
@@ -65,6 +68,12 @@ def test_a_registered_student_is_found_by_version_and_alias(desk):
     assert desk.registry.get(desk.workload, "champion") is None
     desk.registry.set_alias(desk.workload, "champion", "1")
     assert desk.registry.get(desk.workload, "champion") == ref
+
+
+def test_a_version_carries_the_limit_that_its_evaluation_certified(desk):
+    assert desk.register().defer_below is None
+    ref = desk.register(b"second", metrics={"accuracy": 0.9, "defer_below": 0.62})
+    assert ref.defer_below == 0.62 and desk.registry.get(desk.workload, ref.version) == ref
 
 
 def test_a_version_carries_its_lineage(desk):

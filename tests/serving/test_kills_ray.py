@@ -1,0 +1,130 @@
+"""kill -9 of what stands before a student, under load: a replica, and the proxy in front of both."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from components.telemetry.endpoint import announced
+from tests.serving.test_ray_app import SERVER, free_port, until
+
+CLIENTS = 4
+
+
+class Load:
+    """Clients that ask again and again; ``answers`` are times and statuses, 0 for a connection that broke."""
+
+    def __init__(self, url):
+        self.url, self.answers, self._ended = url, [], threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, n):
+        with httpx.Client(timeout=20.0) as client:
+            asked = 0
+            while not self._ended.is_set():
+                asked += 1
+                body = {"key": f"k{n}-{asked}", "json": {"x": 3}}
+                try:
+                    answer = client.post(f"{self.url}/v1/predict", json=body)
+                    told = answer.json().get("arm") if answer.status_code == 200 else None
+                    self.answers.append((time.time(), answer.status_code, told))
+                except httpx.TransportError:
+                    self.answers.append((time.time(), 0, None))
+                time.sleep(0.005)
+
+    def since(self, at):
+        return [answer for answer in list(self.answers) if answer[0] >= at]
+
+    def end(self):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def served(spec, tmp_path, store):
+    path = tmp_path / "signs.yaml"
+    path.write_text(path.read_text().replace("replicas: 1", "replicas: 2"))
+    env = os.environ | {
+        "COHOBATE_HOME": str(tmp_path),
+        "COHOBATE_GATEWAY_PORT": str(free_port()),
+        "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+    }
+    argv = [sys.executable, "-c", SERVER, spec.source]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+    assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
+    yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
+    process.communicate(timeout=60)
+
+
+def replicas(home):
+    """Process ids of the replicas that announced themselves and live."""
+    pids = {int(name.rsplit("-", 1)[1]) for name in announced(home)}
+    return {pid for pid in pids if psutil.pid_exists(pid)}
+
+
+def proxies(url):
+    """The HAProxy processes of this gateway: their configuration's folder is named by its port."""
+    folder = f"cohobate-haproxy-{url.split(':')[2].split('/')[0]}"
+    found = psutil.process_iter(["name", "cmdline"])
+    return [p for p in found if p.info["name"] == "haproxy" and folder in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(480)
+def test_replica_and_proxy_are_killed_under_load(served, store, model, tmp_path):
+    revision, intent = store.intent("signs")
+    wanted = msgspec.structs.replace(
+        intent, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=time.time() + 600
+    )
+    revision = store.put_intent("signs", revision, wanted)
+    until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision] * 2, 90.0)
+    load = Load(served)
+    try:
+        # Step 1: a replica
+        until(lambda: len(load.answers) > 100, 30.0)
+        before, killed_at = replicas(tmp_path), time.time()
+        assert len(before) == 2
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(replicas(tmp_path) - before) == 1, 90.0)
+        (new,) = replicas(tmp_path) - before
+        until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision] * 2, 60.0)
+        time.sleep(1.0)
+        seen = load.since(killed_at - 1.0)
+        assert {status for _, status, _ in seen} == {200}, [a for a in seen if a[1] != 200]
+        print(f"replica {victim} killed, {new} in its place: {len(seen)} requests, none failed")
+
+        # Step 2: the proxy
+        killed_at = time.time()
+        for process in proxies(served):
+            process.kill()
+        until(lambda: any(status == 200 for _, status, _ in load.since(killed_at + 0.5)), 60.0)
+        back = next(at for at, status, _ in load.since(killed_at + 0.5) if status == 200)
+        time.sleep(2.0)
+        after = load.since(back)
+        assert {status for _, status, _ in after} == {200}
+        assert {status for _, status, _ in load.since(killed_at)} <= {0, 200}  # broken off, never answered wrongly
+        shares = [arm == "candidate" for _, _, arm in after]
+        assert 0.3 < sum(shares) / len(shares) < 0.7
+        print(f"proxy killed: answers again after {back - killed_at:.1f} s")
+
+        # Step 3: the lease ends, with nobody to renew it
+        revision, intent = store.intent("signs")
+        ends = time.time() + 1.0
+        store.put_intent("signs", revision, msgspec.structs.replace(intent, lease_until=ends))
+        time.sleep(1.0)
+        until(lambda: len(load.since(ends + 0.3)) > 50)
+        assert {arm for _, _, arm in load.since(ends + 0.3)} == {"champion"}
+    finally:
+        load.end()
