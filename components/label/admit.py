@@ -18,6 +18,9 @@ Reasons, in the order of the checks:
 ``decoder_failed``   the workload's own decoder raised something that is not a RecordError
 ==================== ==============================================================================================
 
+After the checks: ``label_oversize`` (its label does not fit into a record), ``teacher_refused`` and
+``outside_classes`` (a teacher's own refusal), ``teacher_failed`` (:mod:`components.label.isolate`).
+
 A decoder of the workload's own may raise RecordErrors with reasons of its own.
 """
 

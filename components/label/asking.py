@@ -13,7 +13,7 @@ from components.contracts.records import Label, SoftLabel, label_key
 from components.contracts.spec import Spec
 from components.label.guard import Guard
 from components.label.intake import Work
-from components.label.policies import Decision
+from components.label.policies import Decision, Scores
 from components.label.scores import StudentScores
 from components.label.selector import Choice, Selector
 from components.label.teacher import Deferred, Outcome, Question, Teacher, defer, outcomes, reference
@@ -31,6 +31,15 @@ class Answered(NamedTuple):
     refused: list[tuple[Work, RecordError]]
     deferred: int
     skipped: int
+
+    def and_also(self, other: Answered) -> Answered:
+        """What became of the inputs of both."""
+        return Answered(
+            self.labels + other.labels,
+            self.refused + other.refused,
+            self.deferred + other.deferred,
+            self.skipped + other.skipped,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,7 @@ class Asking:
         self.selector = self.company.selector or Selector(spec)
         self._answers: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
         self._open: tuple[Sequence[Work], Choice] | None = None
+        self._answered: Work | None = None
 
     @property
     def reference(self) -> str:
@@ -113,6 +123,26 @@ class Asking:
             defer(self.teacher, self.spec.name, questions)
         return answered._replace(deferred=len(questions))
 
+    def answers(self) -> bool | None:
+        """Whether the teacher answers, once more, what it answered last; None where it never answered anything.
+
+        The call counts for the budget; where that does not reach, nothing is proven and this is False.
+
+        Raises:
+            UnavailableError: the teacher or the control database does not answer.
+
+        """
+        if self._answered is None:
+            return None
+        again = self._answered
+        choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
+        try:
+            return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)
+        except (TeacherError, IndexError):
+            return False
+        finally:
+            self.selector.settle(choice, choice.reservation.calls)
+
     def topic(self, labels: Sequence[Label]) -> str:
         """Where labels go: to ``labels``, or to ``labels.quarantine`` while the teacher is under suspicion.
 
@@ -129,11 +159,14 @@ class Asking:
             if before is work:
                 return choice
             self._close(choice)
-        scores = self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
-        choice = self.selector.choose([w.input for w in work], scores, waiting={w.input.id for w in work if w.urgent})
+waiting = {w.input.id for w in work if w.urgent}
+        choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
         self.company.metrics.decided(d.reason for d in choice.decisions)
         self._open = (work, choice)
         return choice
+
+    def _scores(self, work: Sequence[Work]) -> Scores | None:
+        return self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
 
     def _close(self, choice: Choice) -> None:
         """A choice whose calls may have been made, though nothing came of them: they count."""
@@ -161,15 +194,13 @@ class Asking:
 
     def _ask(self, work: Sequence[Work]) -> list[Outcome]:
         payloads, guard = [w.payload for w in work], self.company.guard
-        try:
-            with self.company.metrics.teacher_seconds.time():
-                if guard is not None:
-                    found = guard.ask([w.input for w in work], payloads)
-                else:
-                    found = outcomes(self.teacher, payloads)
-        except ValueError as error:
-            raise TeacherError(self.reference, f"answered something that is not a soft label: {error}") from error
+        with self.company.metrics.teacher_seconds.time():
+            if guard is not None:
+                found = guard.ask([w.input for w in work], payloads)
+            else:
+                found = outcomes(self.teacher, payloads)
         self._check(found, len(payloads))
+        self._answered = next((w for w, o in zip(work, found, strict=True) if isinstance(o, SoftLabel)), self._answered)
         return found
 
     def _check(self, found: Sequence[Outcome], asked: int) -> None:

@@ -37,6 +37,9 @@ SLICE_SECONDS = 0.2
 RETRY_SECONDS = (0.2, 15.0)
 """First and longest wait before a teacher that failed is asked again; drawn at random below, doubling."""
 
+TOGETHER = 3
+"""How often a batch is asked for as a whole before the inputs are sought that its teacher fails on."""
+
 REOPEN_SECONDS = (0.3, 10.0)
 """First and longest wait before a lane that failed is opened again; likewise."""
 
@@ -300,7 +303,10 @@ class Crew:
             before_sleep=self._outage,
         )
         try:
-            return retrying(shift.lane.answer, batch)
+            for attempt in retrying:
+                with attempt:
+                    return shift.lane.answer(batch, apart=attempt.retry_state.attempt_number > TOGETHER)
+            return None
         except tenacity.RetryError:
             return None
         finally:

@@ -21,6 +21,7 @@ from components.contracts.signing import Signer
 from components.contracts.spec import Kind, Spec
 from components.label.asking import Asking
 from components.label.intake import Intake, Keys, Place, Work, places_of
+from components.label.isolate import isolate
 from components.stream.contract import (
     MAX_RECORD_BYTES,
     Broker,
@@ -244,7 +245,7 @@ class Lane:
                     deadline = time.monotonic() + self.spec.label.linger_seconds
                 size += weight
                 taken.append(self._rest.popleft())
-            if time.monotonic() >= deadline or any(r.topic == self.spec.topic("inputs.urgent") for r in taken):
+            if time.monotonic() >= deadline:
                 break
         return taken
 
@@ -282,15 +283,17 @@ class Lane:
     def _readers(self) -> list[Consumer]:
         return [c for c in (self._urgent, self._bulk) if c is not None]
 
-    def answer(self, batch: Batch) -> Labelled:
+    def answer(self, batch: Batch, *, apart: bool = False) -> Labelled:
         """Step 6. A label that is too large for a record makes its input a dead letter, and so does a refusal.
+
+        ``apart``: find the inputs that the teacher fails on, refuse them and label the others.
 
         Raises:
             TeacherError: the teacher failed; the same batch may be asked for again.
 
         """
         # Step 6
-        answered = self.asking.label(batch.work)
+        answered = isolate(self.asking, batch.work) if apart else self.asking.label(batch.work)
         letters = [*batch.letters, *((w.record, self.intake.letter(w.record, e)) for w, e in answered.refused)]
         labelled = Labelled(batch, [], letters, answered.deferred, answered.skipped)
         for work, label in answered.labels:

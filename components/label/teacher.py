@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from components.contracts.errors import RecordError, TeacherError
+from components.contracts.errors import CohobateError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
 from components.contracts.storage import digest_of
 
@@ -92,9 +92,20 @@ def identity_digest(identity: Mapping[str, Any]) -> str:
 
 
 def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
-    """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once."""
+    """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once.
+
+    Raises:
+        TeacherError: the teacher failed, or raised something that is none of this project's errors.
+        UnavailableError: a remote teacher does not answer.
+
+    """
     own = getattr(teacher, "outcomes", None)
-    return list(own(payloads) if own is not None else teacher.label(payloads))
+    try:
+        return list(own(payloads) if own is not None else teacher.label(payloads))
+    except CohobateError:
+        raise
+    except Exception as error:  # foreign code, and one input may be all that it fails on
+        raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from components.contracts.errors import FencedError, LostPositionsError, TeacherError, UnavailableError
-from components.contracts.records import Input, Label, SoftLabel, decode, encode
+from components.contracts.records import DeadLetter, Input, Label, SoftLabel, decode, encode
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.control.leases import Leases
 from components.label import crew as crews
+from components.label.asking import Asking
+from components.label.intake import Intake
 from components.label.labeler import Labeler
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker, MemoryTransactions
@@ -218,24 +220,84 @@ def test_a_broker_that_is_away_is_the_reason_of_the_pause(broker, at_work, monke
     wait_for(lambda: labeler.paused == "" and labeler.gauge()["ready"])
 
 
-def test_a_bug_ends_the_labeler(broker, at_work):
+def test_a_bug_ends_the_labeler(broker, at_work, monkeypatch):
     put(broker, range(3))
-    teacher = Teacher()
-    teacher.fails = lambda: 1 / 0
-    labeler = at_work(teacher)
+    monkeypatch.setattr(Intake, "sort", lambda *_: 1 / 0)
+    labeler = at_work()
     wait_for(lambda: labeler.error is not None)
     assert isinstance(labeler.error, ZeroDivisionError) and labels(broker) == []
 
 
-def test_a_bug_in_passing_loses_no_batch(broker, at_work):
+def test_a_bug_in_passing_loses_no_batch(broker, at_work, monkeypatch):
     put(broker, range(20))
-    teacher, calls = Teacher(), iter(range(100))
-    teacher.fails = lambda: 1 / 0 if next(calls) == 3 else None
-    first = at_work(teacher, batch=1, reuse=0)
-    wait_for(lambda: first.error is not None)
+    label, calls = Asking.label, iter(range(100))
+    with monkeypatch.context() as broken:
+        broken.setattr(Asking, "label", lambda *a: label(*a) if next(calls) != 3 else 1 / 0)
+        first = at_work(batch=1, reuse=0)
+        wait_for(lambda: first.error is not None)
     at_work(Teacher())
     wait_for(lambda: len(labels(broker)) >= 20)
     exactly(broker, 20)
+
+
+class Choking(Teacher):
+    """Fails on every batch that holds one of these texts."""
+
+    def __init__(self, *on):
+        super().__init__()
+        self.on = set(on)
+
+    def label(self, payloads):
+        if self.on & set(payloads):
+            raise KeyError("no such token")
+        return super().label(payloads)
+
+
+def dead(broker):
+    places = [TopicPartition("w.inputs.dlq", n) for n in range(PARTITIONS)]
+    return [decode(DeadLetter, r.value) for p in places for r in list(broker.logs[p])]
+
+
+def test_inputs_that_a_teacher_always_fails_on_become_letters_and_hold_up_nothing(broker, at_work):
+    put(broker, range(60))
+    labeler = at_work(Choking("text 17", "text 18", "text 40"))
+    wait_for(lambda: labeler.counts["labelled"] + labeler.counts["dead"] == 60)
+    wait_for(lambda: labeler.paused == "")
+    letters = dead(broker)
+    assert {x.reason for x in letters} == {"teacher_failed"} and "KeyError" in letters[0].detail
+    assert {decode(Input, x.value).id for x in letters} == {"i17", "i18", "i40"}
+    assert set(labels(broker)) == {f"i{n}" for n in range(60)} - {"i17", "i18", "i40"}
+
+
+def test_an_input_that_comes_alone_is_blamed_only_where_the_teacher_has_answered_another(broker, at_work):
+    labeler = at_work(Choking("text 1"), batch=1)
+    put(broker, [1])
+    wait_for(lambda: labeler.reasons.count("teacher") > 10)
+    assert dead(broker) == []
+
+
+def test_an_input_that_comes_alone_is_blamed_where_it_has(broker, at_work):
+    labeler = at_work(Choking("text 1"), batch=1)
+    put(broker, [0])
+    wait_for(lambda: labels(broker) == ["i0"])
+    put(broker, [1, 2])
+    wait_for(lambda: len(dead(broker)) == 1 and len(labels(broker)) == 2)
+    assert labeler.counts["dead"] == 1
+
+
+def test_an_outage_blames_no_input(broker, at_work):
+    put(broker, range(20))
+    teacher = Teacher()
+    labeler = at_work(teacher)
+    wait_for(lambda: len(labels(broker)) == 20)
+    teacher.fails = lambda: True
+    put(broker, range(20, 60))
+    wait_for(lambda: labeler.reasons.count("teacher") > 40)
+    assert dead(broker) == [] and len(labels(broker)) == 20
+    teacher.fails = lambda: False
+    wait_for(lambda: len(labels(broker)) == 60)
+    exactly(broker, 60)
+    assert dead(broker) == []
 
 
 def test_without_leases_whoever_is_fenced_ends(broker, at_work):

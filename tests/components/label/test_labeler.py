@@ -262,7 +262,7 @@ def test_a_batch_that_the_teacher_failed_on_is_asked_for_again(start, broker):
     put(broker, entry("a", "one"))
     teacher = Teacher(lambda p: 1 / 0 if len(teacher.asked) == 1 else teacher.right(p))
     labeler = start(teacher)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(TeacherError, match="raised ZeroDivisionError"):
         labeler.step(0.0)
     put(broker, entry("b", "two"))
     assert labeler.lag() == 2 and labeler.step(0.0) == 1 and labeler.step(0.0) == 1
