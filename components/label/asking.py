@@ -159,7 +159,7 @@ class Asking:
             if before is work:
                 return choice
             self._close(choice)
-waiting = {w.input.id for w in work if w.urgent}
+        waiting = {w.input.id for w in work if w.urgent}
         choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
         self.company.metrics.decided(d.reason for d in choice.decisions)
         self._open = (work, choice)
