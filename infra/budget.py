@@ -9,7 +9,7 @@ import typer
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
-from components.label.budget import Budget
+from components.label.budget import PERIODS, Budget
 from components.ledger.ledger import append
 from serving.cli import show
 
@@ -29,13 +29,16 @@ def _budget(name_or_path: str) -> tuple[Budget, ControlStore]:
     return Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock), store
 
 
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    periods = [{"period": period, **found[period]} for period in PERIODS]
+    show(found if as_json else [*periods, {"unsettled": found["unsettled"]}], as_json)
+
+
 @app.command()
 def status(spec: SpecFile = "files", as_json: Json = False) -> None:
     """Show what was spent and skipped, the limits, and how many reservations are not settled."""
     budget, store = _budget(spec)
-    found: dict[str, Any] = budget.gauge()
-    periods = [{"period": period, **found[period]} for period in ("hour", "day")]
-    show(found if as_json else [*periods, {"unsettled": found["unsettled"]}], as_json)
+    _show(budget.gauge(), as_json)
     store.close()
 
 
@@ -45,5 +48,5 @@ def trust_clock(reason: Reason, spec: SpecFile = "files", as_json: Json = False)
     budget, store = _budget(spec)
     budget.trust_clock()
     append(store, budget.workload, Settings().actor, "budget trust-clock", {"reason": reason})
-    show({"workload": budget.workload, **budget.gauge()}, as_json)
+    _show(budget.gauge(), as_json)
     store.close()
