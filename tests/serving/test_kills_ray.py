@@ -114,7 +114,8 @@ def test_replica_and_proxy_are_killed_under_load(served, store, model, tmp_path)
         time.sleep(2.0)
         after = load.since(back)
         assert {status for _, status, _ in after} == {200}
-        assert {status for _, status, _ in load.since(killed_at)} <= {0, 200}  # broken off, never answered wrongly
+        # Ray starts another HAProxy, which knows no routes at first: broken off or 404, and never another answer
+        assert {status for _, status, _ in load.since(killed_at)} <= {0, 404, 200}
         shares = [arm == "candidate" for _, _, arm in after]
         assert 0.3 < sum(shares) / len(shares) < 0.7
         print(f"proxy killed: answers again after {back - killed_at:.1f} s")

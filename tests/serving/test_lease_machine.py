@@ -21,7 +21,20 @@ from serving.slots import Loaded, Routing
 LEASE = 10.0
 STEPS = (Step(weight=0.0), Step(weight=0.2), Step(weight=0.6))
 POLICY = RolloutPolicy(steps=STEPS, lease_seconds=LEASE)
-VERBS = ["promote", "promote-full", "abort", "rollback", "undo", "retry", "pause", "resume"]
+VERBS = [
+    "promote",
+    "promote",
+    "promote",
+    "retry",
+    "retry",
+    "undo",
+    "pause",
+    "resume",
+    "promote-full",
+    "abort",
+    "rollback",
+]
+"""Those that lead to a canary more often."""
 KEYS = [f"key-{n}" for n in range(40)]
 
 
@@ -50,14 +63,17 @@ class Intents:
 
 
 class Serving(RuleBasedStateMachine):
-    @initialize()
-    def start(self):
+    @initialize(skip=st.booleans(), read=st.booleans())
+    def start(self, skip, read):
         self.now, self.store = 1_000.0, Intents()
         self.dead, self.held_at = [], -LEASE
         self.routings = [self.read(), self.read()]
-        self.state, _ = begin("r1", "w", ref("2"), ref("1"), POLICY, self.now, audit_share=0.0)
+        self.state, _ = begin("r1", "w", ref("2"), ref("1"), POLICY, self.now, audit_share=0.0, skip_shadow=skip)
         self.controller = Replicas(self.store, "w", lambda: self.now)
         self.controller.take_over()
+        if read:
+            self.carry_out()
+            self.routings = [self.read(), self.read()]
 
     def read(self):
         """What a replica makes of the intent."""
@@ -67,14 +83,18 @@ class Serving(RuleBasedStateMachine):
             workload="w", revision=self.store.revision, intent=intent, champion=champion, candidate=candidate
         )
 
-    @rule(verb=st.sampled_from(VERBS))
-    def decide(self, verb):
-        """A decision is durable; whether it is carried out is another matter."""
+    @rule(verb=st.sampled_from(VERBS), after=st.sampled_from(["nothing", "written", "read by one", "read by both"]))
+    def decide(self, verb, after):
+        """A decision is durable; how far it is carried out is another matter."""
         try:
             key = f"o{self.state.actions}"
             self.state, _ = command(self.state, verb, self.now, order=key, actor="me", reason="why")
         except TransitionError:
             return
+        if after != "nothing":
+            self.carry_out()
+        for n in range(("nothing", "written", "read by one", "read by both").index(after) - 1):
+            self.follow(n)
 
     @rule()
     def carry_out(self):
