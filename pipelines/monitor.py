@@ -81,10 +81,10 @@ class Monitor:
             if self._student is not None and label.labelled_at > self._trained_until and self._counts(label):
                 self._add(self._student, label)
         if records or self._behind:
-            positions = named(self._consumer.positions())
-            value = {"index": self.index, "lag": self._consumer.lag(), "positions": positions}
+            positions, lag = named(self._consumer.positions()), self._consumer.lag()
+            value = {"index": self.index, "lag": lag, "positions": positions}
             self.store.put_gauge(self.spec.name, PLACE, value)
-            self._behind = value["lag"] > 0  # the mark of a transaction counts until a poll that finds no record
+            self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
         return len(records)
 
     def run(self, stop: threading.Event) -> None:
