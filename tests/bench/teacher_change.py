@@ -142,7 +142,7 @@ def restarts(home, spec):
         for batch in (1, 3, 7, 16, 48, 180):
             guard = home.guard(heard := Heard(made), batch=batch, probe=Probe(rotate=0))
             guard.ask([], [])
-            probes = guard._comparison.probes.values()
+            probes = [guard._comparison.probes[c] for c in guard._comparison.round()]
             worst = max(distance(a, p.answers[0]) for a, p in zip(heard.answers, probes, strict=True))
             largest[threads] = max(largest.get(threads, 0.0), worst)
             starts += 1
