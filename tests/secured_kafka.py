@@ -161,7 +161,7 @@ def running(folder: Path):
         for name in ("scram", "stranger")
     ]
     java = ["java", "-Xmx128m", f"-Dlog4j2.configurationFile={home}/log4j2.properties", "-cp", f"{home}/lib/*"]
-    cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+    cluster = base64.urlsafe_b64encode(b"K" + os.urandom(15)).decode().rstrip("=")  # a leading dash is an option
     subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf),
          *(part for user in users for part in ("--add-scram", user))],

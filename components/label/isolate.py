@@ -20,11 +20,14 @@ UNPROVEN = 3
 
 
 def isolate(asking: Asking, work: Sequence[Work]) -> Answered:
-    """Label what the teacher can answer by halving the batch; an input that fails alone is refused.
+    """Label what the teacher can answer by halving the batch; an input that fails alone, twice, is refused.
 
-    No input is blamed for an outage: after each failure the teacher must answer its last success again
-    (:meth:`components.label.asking.Asking.answers`), and where it never had one, another input of the batch. With
-    ``b`` such inputs among ``n`` this costs at most about ``2 b log2 n`` calls, and as many repetitions.
+    No input is blamed for an outage: the teacher must have answered before its second failure and answer after it
+    (:meth:`components.label.asking.Asking.answers`). With ``b`` such inputs among ``n`` this costs at most about
+    ``2 b log2 n`` calls, and as many proofs.
+
+    1. Ask, halving what fails, until each failure is one of a single input.
+    2. Ask about those again, and refuse what fails again.
 
     Raises:
         TeacherError: the teacher is away, or fails on everything: no input is blamed.
@@ -32,24 +35,31 @@ def isolate(asking: Asking, work: Sequence[Work]) -> Answered:
 
     """
     found = Answered([], [], 0, 0)
-    alone: list[tuple[Work, TeacherError]] = []
+    # Step 1
+    alone: list[Work] = []
     parts = [work]
     while parts:
         part = parts.pop()
         try:
             found = found.and_also(asking.label(part))
-        except TeacherError as error:
+        except TeacherError:
             answers = asking.answers()
             if len(part) == 1:
-                alone.append((part[0], error))
+                alone.append(part[0])
             if answers is False or (answers is None and len(alone) >= UNPROVEN):
                 raise
             if len(part) > 1:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
-    if alone and asking.answers() is None:
-        raise alone[0][1]
-    return found._replace(refused=[*found.refused, *((w, _blamed(error)) for w, error in alone)])
+    # Step 2
+    for each in alone:
+        try:
+            found = found.and_also(asking.label([each]))
+        except TeacherError as error:
+            if not asking.answers():
+                raise
+            found.refused.append((each, _blamed(error)))
+    return found
 
 
 def _blamed(error: TeacherError) -> RecordError:
