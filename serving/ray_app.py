@@ -31,9 +31,18 @@ SWITCH_SECONDS = 0.0005
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
-RETRY_ON = "conn-failure empty-response"
+RETRY_ON = "\n    ".join(
+    (
+        "conn-failure empty-response",
+        "option http-buffer-request",
+        "timeout http-request 10s",
+        "timeout http-keep-alive 90s",
+    )
+)
 """When HAProxy asks the other replica: also where one died with a request in hand; a student that is asked twice says
-the same."""
+the same. It can do so only with requests that it has whole, so that it waits for them, for as long as a replica would;
+and not where an answer was half sent. Ray has no settings for the last three, the last of which would else follow the
+one before it, but writes the first into the configuration as it is, with the lines that follow it."""
 
 
 def environment(settings: Settings | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The gateway on a real Ray, in a process of its own: a Ray that a test process starts outlives pytest's warnings."""
 
+import contextlib
 import json
 import os
 import socket
@@ -37,10 +38,16 @@ ray.shutdown()
 """
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port(above=0):
+    """A free port with so many free ones above it: HAProxy takes two of those above the gateway's."""
+    while True:
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError, OverflowError):
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            for other in range(port + 1, port + above + 1):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", other))
+            return port
 
 
 def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
@@ -76,7 +83,7 @@ def served(spec, tmp_path, store):
     (tmp_path / "signs.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, "))
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),
-        "COHOBATE_GATEWAY_PORT": str(free_port()),
+        "COHOBATE_GATEWAY_PORT": str(free_port(4)),
         "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
     }
     with (tmp_path / "server.log").open("wb") as log:
