@@ -80,14 +80,6 @@ def test_names_every_measurement(update):
     }  # fmt: skip
 
 
-def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_disagreement(world):
-    bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
-    good = world.evaluate(world.second, spec=bounded).measurements
-    assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
-    stale = world.evaluate(world.first, spec=bounded).measurements
-    assert stale["defer_below"] is None and stale["defer_kept"] is None
-
-
 def test_the_verdict_can_be_had_again_from_what_is_kept(update):
     assert judge(update.evidence) == update.verdict
     data = get_bytes(update.evidence_uri)
@@ -251,3 +243,11 @@ def test_older_windows_are_judged_together_until_they_have_rows_to_decide(world,
         world.second, windows=windows, champion=world.first, spec=msgspec.structs.replace(world.spec, limits=limits)
     )
     assert set(sure.evidence.sets("regime ")) == {"regime window 1-window 2"}
+
+
+def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_disagreement(world):
+    bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
+    good = world.evaluate(world.second, spec=bounded).measurements
+    assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
+    stale = world.evaluate(world.first, spec=bounded).measurements
+    assert stale["defer_below"] is None and stale["defer_kept"] is None
