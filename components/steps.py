@@ -16,7 +16,7 @@ import msgspec
 from components.contracts.errors import ConfigError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.storage import get_bytes
+from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
@@ -32,6 +32,7 @@ __all__ = [
     "judge",
     "label_history",
     "order",
+    "quality_page",
     "register",
     "report",
     "take_snapshot",
@@ -180,6 +181,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         candidate.float_uri,
         windows=windows_until(store, spec, candidate.card.snapshots[0]),
         champion=champion(store, spec),
+        previous=store.intent(spec.name)[1].previous,
         store=store,
     )
     store.close()
@@ -201,9 +203,26 @@ def report(spec_path: str, candidate: Candidate) -> bytes:
     store = ControlStore(settings.control_url)
     windows = windows_until(store, spec, candidate.card.snapshots[0])
     store.close()
-    folder = f"{settings.artifacts}/{spec.name}/reports/{candidate.digest}-{windows[-1].digest[:12]}"
-    uri, _, _ = drift_report(spec, windows, folder)
+    uri, _, _ = drift_report(spec, windows, _reports(spec, settings, candidate, windows))
     return get_bytes(uri) if uri else b""
+
+
+@short_lived
+def quality_page(spec_path: str, candidate: Candidate) -> bytes:
+    """The page (HTML) of a candidate's evaluation; it is kept beside the drift report as ``quality.html``."""
+    from components.evaluate.page import quality_page as render
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    windows = windows_until(store, spec, candidate.card.snapshots[0])
+    store.close()
+    page = render(spec, windows, candidate.digest)
+    put_bytes(f"{_reports(spec, settings, candidate, windows)}/quality.html", page)
+    return page
+
+
+def _reports(spec: Spec, settings: Settings, candidate: Candidate, windows: list[WindowRow]) -> str:
+    return f"{settings.artifacts}/{spec.name}/reports/{candidate.digest}-{windows[-1].digest[:12]}"
 
 
 @short_lived
@@ -226,7 +245,8 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
         reasons = "; ".join(candidate.verdict.get("reasons", ())) or "it was not judged"
         raise OrderError("register a student of", spec.name, f"the gate says {candidate.decision}: {reasons}")
     registry, store = Registry(settings), ControlStore(settings.control_url)
-    measured = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
+    known = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
+    measured = {k: v for k, v in known.items() if "[" not in k}  # those of slices stand in the verdict
     model = registry.register(
         spec,
         candidate.uri,

@@ -104,8 +104,12 @@ class ChangeDetector:
                 values = column_types.floats(column)
                 present = np.sort(values[~np.isnan(values)])
                 ranked[name] = present[:: max(1, len(present) // MOST_VALUES)]
-                means += [(name, "rank", 0.5, 1 / 12), (name, "spread", 0.5, 1 / 12)]
-                means.append((name, "missing", 1.0 - len(present) / len(values), None))
+                rank, spread, missing = _ranks(values, ranked[name])  # with ties the spread's mean is not a half
+                means += [
+                    (name, "rank", _mean(rank), float(rank.var())),
+                    (name, "spread", _mean(spread), float(spread.var())),
+                ]
+                means.append((name, "missing", _mean(missing), None))
             else:
                 named[name], shares = _frequent(column_types.categories(column))
                 means += [(name, _said(c), s, None) for c, s in zip((*named[name], "(other)"), shares, strict=True)]
@@ -114,7 +118,7 @@ class ChangeDetector:
         watches = []
         for name, what, mean, variance in means:
             own = mean * (1.0 - mean) if variance is None else variance
-            margin = min_effect * (0.5 if variance else 1.0) + z * math.sqrt(max(own, 1.0 / rows) / rows)
+            margin = min_effect * (1.0 if variance is None else 0.5) + z * math.sqrt(max(own, 1.0 / rows) / rows)
             watches.append(_Watch(column=name, what=f"{what} up", bound=min(1.0, mean + margin)))
             watches.append(_Watch(column=name, what=f"{what} down", bound=min(1.0, 1.0 - mean + margin)))
         return cls(run_length=run_length, watches=tuple(watches), ranked=ranked, named=named)
@@ -133,12 +137,16 @@ class ChangeDetector:
             self.since[began] = self.row
             gain = np.log1p(self._fractions * (x[:, np.newaxis] / self._bounds - 1.0))
             self.log_evidence = np.minimum(gain + np.logaddexp(self.log_evidence, 0.0), MOST)
-            most = float(self.log_evidence.max())
-            evidence = most + math.log(float(np.exp(self.log_evidence - most).mean())) if most > -np.inf else -np.inf
-            if evidence >= math.log(self.run_length):
-                found = found or self._change(evidence)
+            if self.evidence >= math.log(self.run_length):
+                found = found or self._change(self.evidence)
                 self.log_evidence = np.full_like(self.log_evidence, -np.inf)
         return found
+
+    @property
+    def evidence(self) -> float:
+        """The logarithm of the evidence for a change so far; it alarms at ``log(run_length)``."""
+        most = float(self.log_evidence.max())
+        return most + math.log(float(np.exp(self.log_evidence - most).mean())) if most > -np.inf else -np.inf
 
     def _change(self, evidence: float) -> Change:
         watch, bet = np.unravel_index(int(self.log_evidence.argmax()), self.log_evidence.shape)
@@ -181,6 +189,10 @@ class ChangeDetector:
         self.row, self.log_evidence = int(data["row"]), np.where(evidence <= -1e300, -np.inf, evidence)
         self.since = np.array(data["since"], dtype=np.int64)
         return self
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    return float(values.mean())
 
 
 def _ranks(values: npt.NDArray[np.float64], among: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:

@@ -67,3 +67,21 @@ def summarise(entropies: Sequence[float]) -> Summary | None:
         raise ValueError(f"{int((~np.isfinite(h)).sum())} of {h.size} entropies are not finite numbers")
     low, median, high = (float(q) for q in np.quantile(h, (0.1, 0.5, 0.9)))
     return Summary(n=h.size, mean=float(h.mean()), deviation=float(h.std()), low=low, median=median, high=high)
+
+
+def mutual_information(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """How much an ensemble's members disagree about each input, in nats: the entropy of their mean less their mean one.
+
+    ``probabilities``: shape (members, ..., classes); the result has shape (...), in [0, log(members)]. An input that is
+    hard leaves all members unsure alike (near 0); one that is unknown lets each be sure of something else. N. Houlsby
+    et al., "Bayesian active learning for classification and preference learning" (arXiv 1112.5745).
+
+    >>> [round(float(x), 3) for x in mutual_information([[[1, 0], [0.5, 0.5]], [[0, 1], [0.5, 0.5]]])]
+    [0.693, 0.0]
+
+    Raises:
+        ValueError: as for :func:`shannon`.
+
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    return np.asarray(np.maximum(shannon(p.mean(axis=0)) - shannon(p).mean(axis=0), 0.0))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
+from infra.budget import app as budget_app
 from infra.dlq import app as dlq_app
 from infra.gate import app as gate_app
 from infra.ledger import app as ledger_app
@@ -40,6 +41,7 @@ app.add_typer(notify_app, name="notify")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(budget_app, name="budget")
 app.add_typer(gate_app, name="gate")
 
 BUILT_IN = Path(__file__).with_name("workloads")

@@ -14,6 +14,8 @@ from components.contracts.errors import CohobateError, ConfigError
 from components.contracts.spec import Monitor, load_spec
 from components.evaluate.check import fitted, read_columns
 from drift.monitor import LEAST_ROWS, DriftVerdict, Reference
+from infra.gate_page import page
+from infra.gate_replay import replay
 
 app = typer.Typer(help="Judge files as the platform would.", no_args_is_help=True)
 
@@ -25,6 +27,10 @@ EXIT_ERROR = 3
 @app.callback()
 def gate() -> None:
     """Judge files as the platform would."""
+
+
+app.command()(replay)
+app.command()(page)
 
 
 @app.command()

@@ -111,5 +111,5 @@ def _rows(workload: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _line(values: dict[str, Any], keys: tuple[str, ...]) -> str:
-    shown = ((k, values[k]) for k in keys if values.get(k) not in (None, ""))
+    shown = ((k, values[k]) for k in keys if values.get(k) not in (None, "") and not isinstance(values[k], dict))
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown)

@@ -37,7 +37,8 @@ def bootstrap(spec: str, history_uri: str, first_variant: str = "", second_varia
         )
         judged.append(evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False))
     best = choose(first=judged[0].outputs["judged"], second=judged[1].outputs["judged"]).set_caching_options(False)
-    register(spec=spec, student=best.outputs["chosen"]).set_caching_options(False)
+    done = register(spec=spec, student=best.outputs["chosen"]).set_caching_options(False)
+    report(spec=spec, student=best.outputs["chosen"]).after(done).set_caching_options(False)
 
 
 @dsl.pipeline(

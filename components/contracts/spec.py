@@ -76,6 +76,9 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``temperature``: softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531).
     ``truth_weight``: share of the loss that comes from truth, for rows that have it.
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
+    ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
+    ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
+    learnt from beside one that is held out; None looks for equal content only.
     """
 
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)] = (Variant(name="base"),)
@@ -86,31 +89,75 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     truth_weight: Share = 0.3
     replay_rows: Annotated[int, Meta(ge=0)] = 1_500
     holdout_share: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.2
+    calibration_share: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.1
+    near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
 
 
-class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the gate demands of a candidate, measured on the exported artifact. ``None`` means not demanded.
+class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How robustness is measured, where a limit demands it.
 
-    ``min_accuracy`` and ``min_agreement`` (with the teacher) are shares on the new window's holdout; ``max_loss``
-    is the largest loss of accuracy against the champion on the new holdout; ``max_forgetting`` the same on the
-    holdouts of older windows; ``max_ece`` the expected calibration error; ``max_parity_gap`` the share of holdout
-    labels that differ between the float model and the artifact; sizes in bytes, latency in milliseconds per input.
-    ``min_rows`` is the least holdout: below it the verdict is hold. Regression uses ``max_rmse`` (target unit).
+    ``rows``: inputs of the holdout that are disturbed. ``strength``: share of characters, bytes or cells that are
+    changed, or lost. ``queries``: answers of the student that the adversarial search may ask for on one input.
+    """
+
+    rows: Count = 100
+    strength: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
+    queries: Count = 40
+
+
+class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the gate demands of a candidate, measured on the exported artifact.
+
+    ``None`` means not demanded; where nothing is, no candidate is promoted.
+
+    ``confidence``: of the one-sided bounds that must keep the limits on shares, losses and errors; without it the
+    estimates themselves are compared, and the verdict says so. ``looks``: ``repeated`` where the verdict is asked for
+    again and again while labels arrive, so that bounds are confidence sequences. ``min_rows`` is the least holdout:
+    below it the verdict is hold.
+
+    Against truth: ``min_accuracy``; ``max_loss``, the largest loss of accuracy (regression: relative rise of the root
+    mean squared error) against the champion on the new holdout, ``max_slice_loss`` the same for every true class,
+    ``max_mae_loss`` for the mean absolute error; ``max_forgetting`` on the holdout of every older regime; ``max_rmse``
+    (target unit); ``min_coverage`` of a regression's 90 % intervals; ``max_ece``, the root mean squared calibration
+    error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``. Against the teacher:
+    ``min_agreement``.
+
+    Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
+    ``max_attack_loss`` under the adversarial search; ``disturbance`` says how. The export: ``max_parity_gap``, the
+    share of holdout labels that differ between the float model and the artifact, and ``max_probability_gap``, the mean
+    total variation between their probabilities; sizes in bytes, ``max_memory_bytes`` that a process grows by to load
+    and run it, ``max_cold_start_ms`` until it first answers; latency in milliseconds per input, ``max_latency_ratio``
+    of the 99th percentile to the champion's in the same run; ``max_cost_per_1000`` inputs in the currency of
+    ``core_hour_price``, which has no default.
     """
 
     min_rows: Count = 50
+    confidence: Annotated[float, Meta(gt=0.5, lt=1.0)] | None = None
+    looks: Literal["once", "repeated"] = "once"
     min_accuracy: Share | None = None
     min_agreement: Share | None = None
     max_loss: Share | None = None
+    max_slice_loss: Share | None = None
     max_forgetting: Share | None = None
     max_ece: Share | None = None
-    max_parity_gap: Share | None = 0.02
+    max_noise_loss: Share | None = None
+    max_attack_loss: Share | None = None
+    max_parity_gap: Share | None = None
+    max_probability_gap: Share | None = None
     max_p99_ms: Positive | None = None
+    max_latency_ratio: Positive | None = None
+    max_cold_start_ms: Positive | None = None
     max_bytes: Count | None = None
+    max_memory_bytes: Count | None = None
+    max_cost_per_1000: Positive | None = None
+    core_hour_price: Positive | None = None
     max_rmse: Positive | None = None
+    max_mae_loss: Share | None = None
+    min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
+    disturbance: Disturbance = Disturbance()
 
 
 class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,6 +173,10 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
     columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
     they measure and do not decide.
+
+    ``run_length`` turns on the detector of change points, which looks at every input instead of at windows: how many
+    inputs pass between two of its false alarms, on the mean, at least; a change is found the later, by the logarithm.
+    None: there is no such detector.
     """
 
     window: Count = 150
@@ -136,6 +187,7 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     detectors: dict[str, tuple[str, ...]] = {}
     block: Count | Literal["auto"] = "auto"
     joint: bool = True
+    run_length: Annotated[int, Meta(ge=100)] | None = None
     evidently: tuple[Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ()
 
 
@@ -341,9 +393,14 @@ class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The watch for a teacher that changes without saying so (:mod:`components.label.guard`).
 
     ``size`` inputs are kept as probes; 0 turns the watch off. The default misses a change of 5 % of the answers with
-    a chance of 1e-4 (:func:`components.label.probes.size_for`). ``share``: probes asked for each label made, which is
-    what the watch costs; a round of the set takes ``size / share`` labels, and such a change is found after ``20 /
-    share`` labels on average, whatever the size: 0.02 gives 1,000, and 300 in nearly every case take 0.45.
+    a chance of 1e-4 (:func:`components.label.probes.size_for`).
+
+    An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer. In each, 66
+    probes are asked: one pass, which finds such a change with a chance of 0.966. They take the room that inputs leave
+    in a batch, so they cost time that the teacher would have stood idle, and calls: ``66 / interval`` a label, 22 % by
+    default. Where batches are full, because inputs wait for the teacher, they get ``share`` probes a label and no more,
+    and an interval is ``66 / share`` labels: 1,650. For a teacher that is paid by the call an ``interval`` of 3,300 and
+    a ``share`` of 0.02 cost 2 %.
 
     ``tolerance``: the largest distance (total variation, 0 to 1; for regression in scales of the answer) between two
     answers that rounding explains; batch size and threads move Magika and MiniLM by less than a tenth of the default.
@@ -355,7 +412,9 @@ class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     size: Annotated[int, Meta(ge=0, le=10_000)] = 180
-    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
+    interval: Count = 300
+    interval_seconds: Positive = 3_600.0
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.04
     tolerance: Annotated[float, Meta(ge=0.0, lt=1.0)] = 2e-3
     repeats: Annotated[int, Meta(ge=2, le=100)] = 4
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1e-4

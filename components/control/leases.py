@@ -13,6 +13,8 @@ import os
 import socket
 import uuid
 from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,6 +36,53 @@ RENEWALS = 4
 def own_name() -> str:
     """A name for a member that was given none: host and process."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class Lease(NamedTuple):
+    """Who has a share (empty: nobody), and until when (Unix seconds)."""
+
+    owner: str
+    until: float
+
+
+class Division(NamedTuple):
+    """What becomes of one member's shares.
+
+    ``keep``: its own, to be renewed; ``returning``: beyond its part but still worked on, renewed until they are not;
+    ``release``: given back now; ``take``: new ones.
+    """
+
+    keep: list[int]
+    returning: set[int]
+    release: set[int]
+    take: list[int]
+
+
+def divide(
+    name: str,
+    shares: Collection[int],
+    busy: Collection[int],
+    leases: Mapping[int, Lease],
+    members: Collection[str],
+    now: float,
+) -> Division:
+    """A member's part of the shares: as many as anybody else's or one more, with as few moves as that takes.
+
+    ``members`` are those that live, ``name`` among them; ``busy`` are the shares that it works on. Members that have
+    most already get the remainder, and shares that are worked on are kept before others.
+
+    >>> divide("a", {0, 1, 2}, {0, 1, 2}, {n: Lease("a", 9.0) for n in range(3)}, ["a", "b"], now=5.0)
+    Division(keep=[0, 1], returning={2}, release=set(), take=[])
+    """
+    held = Counter(x.owner for n, x in leases.items() if n in shares and x.until >= now)
+    names = sorted(members, key=lambda other: (-held[other], other))
+    fair = len(shares) // len(names) + (names.index(name) < len(shares) % len(names))
+    mine = sorted((n for n, x in leases.items() if x.owner == name and n in shares), key=lambda n: (n not in busy, n))
+    keep, surplus = mine[:fair], set(mine[fair:])
+    returning = surplus & set(busy)
+    nobody = Lease("", 0.0)
+    free = [n for n in sorted(shares) if (x := leases.get(n, nobody)).owner != name and x.until < now]
+    return Division(keep, returning, surplus - returning, free[: max(0, fair - len(keep))])
 
 
 class Leases:
@@ -87,31 +136,23 @@ class Leases:
         leases = select(LeaseRow).where(LeaseRow.workload == self.workload).with_for_update()
         rows = {r.share: r for r in s.scalars(leases)}
         # Step 2
-        held = Counter(r.owner for r in rows.values() if r.share in shares and r.until >= now)
-        members = s.scalars(select(MemberRow.name).where(MemberRow.workload == self.workload))
-        names = sorted(members, key=lambda name: (-held[name], name))
-        fair = len(shares) // len(names) + (names.index(self.name) < len(shares) % len(names))
+        members = s.scalars(select(MemberRow.name).where(MemberRow.workload == self.workload)).all()
+        found = {n: Lease(r.owner, r.until) for n, r in rows.items()}
+        part = divide(self.name, shares, busy, found, members, now)
         # Step 3
-        mine = sorted(n for n, r in rows.items() if r.owner == self.name and n in shares)
-        # Shares that are worked on are kept before others, so that a rebalance moves no more than it must.
-        mine.sort(key=lambda n: (n not in busy, n))
-        keep, surplus = mine[:fair], mine[fair:]
-        self._returning = {n for n in surplus if n in busy}
-        for n in (*keep, *self._returning):
+        self._returning = part.returning
+        for n in (*part.keep, *part.returning):
             rows[n].until = until
-        for n in set(surplus) - busy:
-            rows[n].until = 0.0
-            rows[n].owner = ""
+        for n in part.release:
+            rows[n].owner, rows[n].until = "", 0.0
         # Step 4
-        free = [n for n in sorted(shares) if n not in rows or (rows[n].owner != self.name and rows[n].until < now)]
-        for n in free[: max(0, fair - len(keep))]:
+        for n in part.take:
             row = rows.get(n)
             if row is None:
                 s.add(LeaseRow(workload=self.workload, share=n, owner=self.name, until=until, epoch=1))
             else:
                 row.owner, row.until, row.epoch = self.name, until, row.epoch + 1
-            keep.append(n)
-        return set(keep)
+        return {*part.keep, *part.take}
 
     def _join(self, s: Session, until: float) -> None:
         row = s.get(MemberRow, (self.workload, self.name), with_for_update=True)

@@ -9,8 +9,10 @@ import numpy as np
 
 from components.contracts.spec import Spec
 from components.contracts.storage import digest_of, put_bytes
+from components.distill.data import Rows
 from components.distill.export import to_int8, to_onnx
 from components.distill.grow import Arrays
+from components.distill.temperature import fit
 from components.student.card import StudentCard
 from components.student.parity import Parity, parity
 from components.student.runtime import Student
@@ -45,19 +47,22 @@ def export(
     state: Arrays,
     card: StudentCard,
     holdout: list[bytes],
+    calibration: Rows,
     artifacts: str,
     counts: dict[str, float],
     history: tuple[float, ...],
 ) -> Distilled:
     """Write the artifact to serve, its float form and the trainable weights into the folder of its digest.
 
-    The quantised model is served where it answers the ``holdout`` as the float model does, else the float model.
+    The quantised model is served where it answers the ``holdout`` as the float model does, else the float model. The
+    temperature that both are calibrated by is fitted on ``calibration``.
     """
     from safetensors.numpy import save
 
     weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
     card = msgspec.structs.replace(card, weights=digest_of(weights))
-    float_model = to_onnx(state, card)
+    temperature = _temperature(spec, to_onnx(state, card), calibration)
+    float_model = to_onnx(state, card, temperature)
     int8_model = to_int8(float_model, card)
     found = _parity(spec, float_model, int8_model, holdout)
     exact = not allowed(found, spec.limits.max_parity_gap)
@@ -78,10 +83,16 @@ def export(
         metrics={
             **counts,
             **measured,
+            "temperature": temperature,
+            "calibration_rows": float(len(calibration)),
             "float_bytes": float(len(float_model)),
             "int8_bytes": float(len(int8_model)),
         },
     )
+
+
+def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
+    return fit(Student.load(model, source=spec.source).predict(rows.payloads), rows.soft, rows.truth)
 
 
 def _parity(spec: Spec, float_model: bytes, int8_model: bytes, holdout: list[bytes]) -> Parity | None:

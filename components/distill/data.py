@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
-from components.contracts.records import SoftLabel, Task
+from components.contracts.records import SoftLabel, Task, content_hash
+from components.contracts.sampling import bucket
 from components.contracts.spec import Spec, build
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.label.decode import decoder
 from components.label.teacher import declared_of
+from components.snapshot.leaks import learnable
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
 from drift.reweight import stratum_weights
@@ -30,6 +32,7 @@ Split = Literal["train", "holdout"]
 
 COLUMNS = [
     "input_id", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
+    "sketch",
 ]  # fmt: skip
 
 MIN_SCALE = 1e-3
@@ -44,17 +47,20 @@ class Rows:
     """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
-    same.
+    same. ``ids``: of the inputs; ``audit``: whether each is of the audit slice; left out: unknown, and none.
     """
 
     payloads: list[bytes]
     soft: list[SoftLabel]
     truth: list[str | float | None]
     weights: list[float] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    audit: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not self.weights:
-            object.__setattr__(self, "weights", [1.0] * len(self.payloads))
+        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False)):
+            if not getattr(self, name):
+                object.__setattr__(self, name, [value] * len(self.payloads))
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -66,6 +72,8 @@ class Rows:
             soft=[self.soft[i] for i in indices],
             truth=[self.truth[i] for i in indices],
             weights=[self.weights[i] for i in indices],
+            ids=[self.ids[i] for i in indices],
+            audit=[self.audit[i] for i in indices],
         )
 
     def __add__(self, other: Rows) -> Rows:
@@ -74,6 +82,8 @@ class Rows:
             soft=self.soft + other.soft,
             truth=self.truth + other.truth,
             weights=self.weights + other.weights,
+            ids=self.ids + other.ids,
+            audit=self.audit + other.audit,
         )
 
 
@@ -136,25 +146,41 @@ def _table(window: WindowRow) -> pa.Table:
     return read(window.uri, window.digest).select(COLUMNS)
 
 
-def _side(table: pa.Table, split: Split, task: Task, teacher: str, without: Collection[str] = ()) -> Rows:
-    """One side of a snapshot's table, less the contents (hashes) ``without``."""
+def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collection[str] | None = None) -> Rows:
+    """One side of a snapshot's table, of it ``only`` these inputs if given."""
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
-    sides = zip(table["split"].to_pylist(), table["content"].to_pylist(), strict=True)
-    kept = table.filter([side == split and content not in without for side, content in sides])
+    sides = zip(table["split"].to_pylist(), table["input_id"].to_pylist(), strict=True)
+    kept = table.filter([side == split and (only is None or name in only) for side, name in sides])
     return Rows(
         payloads=kept["payload"].to_pylist(),
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],
         truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
         weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
+        ids=kept["input_id"].to_pylist(),
+        audit=kept["audit"].to_pylist(),
     )
 
 
-def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Rows, Rows]:
-    """The newest window's training rows, and a class-balanced replay of the older ones'.
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What an update sees: ``new`` rows and ``replay`` of older ones to learn from, and rows for ``calibration`` alone.
 
-    What any of them has in its audit slice is not learnt from, under whatever input it came again.
+    ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out.
+    """
+
+    new: Rows
+    replay: Rows
+    calibration: Rows
+    refused: int
+
+
+def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
+    """The newest window's training rows, a class-balanced replay of the older ones', and rows to calibrate on.
+
+    What is held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to
+    it (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents, the same in every window.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -162,13 +188,31 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> tuple[Ro
 
     """
     teacher = declared_teacher(spec, windows)
-    older = replayable(spec, windows) if spec.student.replay_rows else []
-    tables = [_table(window) for window in (*older, windows[-1])]
-    audited = {content for t in tables for content in t.filter(t["audit"])["content"].to_pylist()}
-    *before, new = (_side(table, "train", spec.task, teacher, audited) for table in tables)
-    old = sum(before, Rows(payloads=[], soft=[], truth=[]))
+    tables = [(window, _table(window)) for window in (*replayable(spec, windows), windows[-1])]
+    allowed = learnable(spec, tables)
+    used = tables if spec.student.replay_rows else tables[-1:]
+    parts = [_side(table, "train", spec.task, teacher, allowed[window.digest]) for window, table in used]
+    frozen = sum(table["split"].to_pylist().count("train") for _, table in used)
+    learnt, kept = zip(*(_calibrating(spec, rows) for rows in parts), strict=True)
+    none = Rows(payloads=[], soft=[], truth=[])
+    old = sum(learnt[:-1], none)
     kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
-    return new, old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
+    return Learnt(
+        new=learnt[-1],
+        replay=old.take(balanced_sample(kinds, spec.student.replay_rows, seed)),
+        calibration=sum(kept, none),
+        refused=frozen - sum(len(rows) for rows in parts),
+    )
+
+
+def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows to learn from and rows to calibrate on, parted by a hash of their content."""
+    share = spec.student.calibration_share
+    parts = [bucket("", "calibration", content_hash(p)) < share for p in rows.payloads]
+    return (
+        rows.take([i for i, aside in enumerate(parts) if not aside]),
+        rows.take([i for i, aside in enumerate(parts) if aside]),
+    )
 
 
 def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:

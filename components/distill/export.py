@@ -31,8 +31,12 @@ PREPARED = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnx
 """Tells ONNX Runtime's quantiser that the shapes are known, without which it logs a warning by the root logger."""
 
 
-def to_onnx(state: Arrays, card: StudentCard) -> bytes:
-    """The ONNX file, in float32, of a network's ``state`` (for regression with its ``unit``, mean and scale)."""
+def to_onnx(state: Arrays, card: StudentCard, temperature: float = 1.0) -> bytes:
+    """The ONNX file, in float32, of a network's ``state`` (for regression with its ``unit``, mean and scale).
+
+    ``temperature``: what logits are divided by, or a regression's scale is multiplied by; it is part of the graph, so
+    that what is judged and what serves are calibrated alike, and no part of the ``state`` that training goes on from.
+    """
     constants = {"embedding": state["embedding.weight"], "axis_1": np.array([1])}
     nodes = [
         helper.make_node("Gather", ["embedding", "ids"], ["rows"]),
@@ -51,7 +55,10 @@ def to_onnx(state: Arrays, card: StudentCard) -> bytes:
         helper.make_node("Relu", ["before"], ["after"]),
         *_linear("head", "after", "logits", state, constants),
     ]
-    head, outputs = _value_and_scale(state, constants) if card.task == "regression" else _probabilities(card)
+    if card.task == "regression":
+        head, outputs = _value_and_scale(state, constants, temperature)
+    else:
+        head, outputs = _probabilities(card, constants, temperature)
     graph = helper.make_graph(
         [*nodes, *head],
         "student",
@@ -76,15 +83,21 @@ def _linear(name: str, source: str, out: str, state: Arrays, constants: dict[str
     ]
 
 
-def _probabilities(card: StudentCard) -> tuple[list[Any], list[Any]]:
+def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
+    constants["temperature"] = np.array(temperature, dtype=np.float32)
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(card.classes)])
-    return [helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1)], [output]
+    nodes = [
+        helper.make_node("Div", ["logits", "temperature"], ["tempered"]),
+        helper.make_node("Softmax", ["tempered"], ["probabilities"], axis=1),
+    ]
+    return nodes, [output]
 
 
-def _value_and_scale(state: Arrays, constants: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+def _value_and_scale(state: Arrays, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
     mean, scale = np.asarray(state["unit"], dtype=np.float32)
     constants |= {"first": np.array(0), "second": np.array(1), "least": np.array(MIN_SCALE, dtype=np.float32)}
     constants |= {"unit_mean": np.array(mean), "unit_scale": np.array(scale)}
+    constants["spread"] = np.array(scale * temperature, dtype=np.float32)
     nodes = [
         helper.make_node("Gather", ["logits", "first"], ["value_u"], axis=1),
         helper.make_node("Mul", ["value_u", "unit_scale"], ["value_0"]),
@@ -92,7 +105,7 @@ def _value_and_scale(state: Arrays, constants: dict[str, Any]) -> tuple[list[Any
         helper.make_node("Gather", ["logits", "second"], ["scale_raw"], axis=1),
         helper.make_node("Softplus", ["scale_raw"], ["scale_positive"]),
         helper.make_node("Add", ["scale_positive", "least"], ["scale_u"]),
-        helper.make_node("Mul", ["scale_u", "unit_scale"], ["scale"]),
+        helper.make_node("Mul", ["scale_u", "spread"], ["scale"]),
     ]
     return nodes, [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch"]) for n in ("value", "scale")]
 

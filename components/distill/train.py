@@ -61,7 +61,8 @@ def distill(
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
     3. Train.
-    4. Export, measure the parity of the quantised model, choose what to serve, write it all.
+    4. Export, calibrated on rows that were not learnt from; measure the parity of the quantised model, choose what to
+       serve, write it all.
     5. Forget the checkpoint.
 
     Raises:
@@ -74,8 +75,8 @@ def distill(
         raise ConfigError("windows", [], "an update needs at least one snapshot")
     # Step 1
     start = _start(parent, spec) if parent else None
-    new, replay = update_rows(spec, windows, seed)
-    rows = new + replay
+    learnt = update_rows(spec, windows, seed)
+    rows = learnt.new + learnt.replay
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
@@ -98,8 +99,13 @@ def distill(
         trained["unit"] = np.array([unit.mean, unit.scale])
     # Step 4
     holdout = holdout_payloads(spec, windows)
-    counts = {"new_rows": float(len(new)), "replay_rows": float(len(replay)), "loss": history[-1]}
-    distilled = export(spec, trained, card, holdout, artifacts, counts, history)
+    counts = {
+        "new_rows": float(len(learnt.new)),
+        "replay_rows": float(len(learnt.replay)),
+        "refused_rows": float(learnt.refused),
+        "loss": history[-1],
+    }
+    distilled = export(spec, trained, card, holdout, learnt.calibration, artifacts, counts, history)
     # Step 5
     remove(folder)
     return distilled

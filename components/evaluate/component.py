@@ -25,12 +25,15 @@ def evaluate(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def report(spec: str, student: dsl.Input[dsl.Model], html: dsl.Output[dsl.HTML]):
-    """Write Evidently's report of the window that the student was made from."""
+def report(spec: str, student: dsl.Input[dsl.Model], html: dsl.Output[dsl.HTML], quality: dsl.Output[dsl.HTML]):
+    """Write Evidently's report of the window that the student was made from, and the page of its evaluation."""
     from components.kubeflow import read_candidate
+    from components.steps import quality_page
     from components.steps import report as write_report
 
     candidate = read_candidate(student.path)
+    with open(quality.path, "wb") as file:
+        file.write(quality_page(spec, candidate) if candidate else b"<p>There were no new labels.</p>")
     page = write_report(spec, candidate) if candidate else b"<p>There were no new labels.</p>"
     with open(html.path, "wb") as file:
         file.write(page or b"<p>There is no older window to compare with yet.</p>")

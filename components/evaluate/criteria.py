@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from components.contracts.spec import Limits
 from drift.gate import Criterion
 
 NO_CHAMPION = "loss and forgetting are not demanded: there is no champion yet"
 NO_OLDER_WINDOW = "forgetting is not demanded: there is no older window of this teacher"
+NO_CONFIDENCE = "limits.confidence is not declared: estimates are judged, not bounds"
 
-LEAST = {"accuracy": "min_accuracy", "agreement": "min_agreement", "teacher_accuracy": "min_teacher_accuracy"}
-MOST = {
-    "loss": "max_loss", "forgetting": "max_forgetting", "ece": "max_ece", "parity_gap": "max_parity_gap",
-    "p99_ms": "max_p99_ms", "bytes": "max_bytes", "rmse": "max_rmse",
+LEAST = {
+    "accuracy": "min_accuracy", "agreement": "min_agreement", "teacher_accuracy": "min_teacher_accuracy",
+    "coverage": "min_coverage",
 }  # fmt: skip
-"""The limit that stands for each measure."""
+MOST = {
+    "loss": "max_loss", "mae_loss": "max_mae_loss", "ece": "max_ece", "attack_loss": "max_attack_loss",
+    "parity_gap": "max_parity_gap", "probability_gap": "max_probability_gap", "p99_ms": "max_p99_ms",
+    "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms", "bytes": "max_bytes",
+    "memory_bytes": "max_memory_bytes", "cost_per_1000": "max_cost_per_1000", "rmse": "max_rmse",
+}  # fmt: skip
+MANY = {"slice_loss": "max_slice_loss", "forgetting": "max_forgetting", "noise_loss": "max_noise_loss"}
+"""The limit that stands for each measure; those in ``MANY`` hold for every slice, regime or disturbance by itself."""
+
+COMPARED = ("loss", "mae_loss", "slice_loss", "forgetting", "latency_ratio")
+"""What only a champion can be compared in."""
+
+SPENT = 4.0
+"""Each further look at one holdout has this part of the level of the look before (:func:`level_of`)."""
 
 
-def criteria(limits: Limits, *, champion: bool, older: bool) -> tuple[tuple[Criterion, ...], tuple[str, ...]]:
+def level_of(confidence: float, look: int) -> float:
+    """The confidence of the bounds at the ``look``-th student that is judged on one holdout.
+
+    What comes back from a holdout to training is one bit a look, whether the student was promoted, so that after *k*
+    looks one of 2^k students can stand there. With a level of ``alpha / 4^(k-1)`` at look *k*, a sum over all of them
+    and over all looks, however many, is at most 2 ``alpha``: the argument of A. Blum & M. Hardt, "The ladder: a
+    reliable leaderboard for machine learning competitions" (ICML 2015), for feedback of one bit.
+    """
+    return 1.0 - (1.0 - confidence) / SPENT ** (look - 1)
+
+
+def criteria(
+    limits: Limits, *, champion: bool, older: bool, look: int = 1, names: Sequence[str] = ()
+) -> tuple[tuple[Criterion, ...], tuple[str, ...]]:
     """The criteria that ``limits`` demand, and why any of them is left out.
 
     Enough rows are always demanded, as evidence: with fewer the verdict is hold. The champion (``loss``) and older
-    windows (``forgetting``) can be demanded only where there are any.
+    windows (``forgetting``) can be demanded only where there are any. ``names`` are those of the measures, of which
+    the slices, regimes and disturbances are looked for; where a limit has none of them, the measure is missing.
     """
-    left_out = () if champion and older else ("forgetting",) if champion else ("loss", "forgetting")
-    made = [Criterion(measure="rows", at_least=limits.min_rows, evidence=True)]
-    for measure, name in (LEAST | MOST).items():
+    notes = [NO_CHAMPION] if not champion else [NO_OLDER_WINDOW] if not older else []
+    left_out = {*(() if champion else COMPARED), *(() if older else ("forgetting",))}
+    confidence = None if limits.confidence is None else level_of(limits.confidence, look)
+    if confidence is None:
+        notes.append(NO_CONFIDENCE)
+    made = [Criterion(measure="rows", at_least=float(limits.min_rows), evidence=True)]
+    for measure, name in (LEAST | MOST | MANY).items():
         limit = getattr(limits, name)
         if limit is None or measure in left_out:
             continue
-        made.append(
-            Criterion(measure=measure, at_least=limit)
-            if measure in LEAST
-            else Criterion(measure=measure, at_most=limit)
-        )
-    note = NO_CHAMPION if not champion else NO_OLDER_WINDOW if not older else ""
-    return tuple(made), (note,) if note else ()
+        limit = float(limit)  # as it is read back from evidence
+        if measure in LEAST:
+            made.append(Criterion(measure=measure, at_least=limit, confidence=confidence))
+            continue
+        parts = [n for n in names if n.startswith(f"{measure}[")] if measure in MANY else []
+        made += [
+            Criterion(measure=part, at_most=limit, confidence=confidence, family=measure if measure in MANY else "")
+            for part in parts or [measure]
+        ]
+    return tuple(made), tuple(notes)

@@ -3,47 +3,63 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from components.contracts.errors import ConfigError
-from components.contracts.spec import Spec
-from components.contracts.storage import get_bytes
+import fsspec
+
+from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.spec import Limits, Spec
+from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.data import Rows, declared_teacher, replayable, window_rows
-from components.evaluate.criteria import criteria
-from components.evaluate.latency import latency_ms
+from components.evaluate.estimate import label_free
+from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
+from components.evaluate.footprint import footprint
+from components.evaluate.judge import demanded
+from components.evaluate.latency import latency
 from components.evaluate.measure import (
-    Judged,
+    REGIME,
     Measurements,
     confusion,
     deferral,
-    forgetting,
-    loss,
+    flat,
+    measures,
     pooled,
-    quality,
     slice_accuracies,
 )
+from components.evaluate.robustness import attack_rows, noise_rows
+from components.label.decode import decoder
+from components.student.ensemble import disagreement
 from components.student.parity import parity
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
+from drift.paired import least_rows
 
 log = logging.getLogger(__name__)
 
 GAUGE = "evaluation"
 """Name of the gauge that holds a workload's last evaluation."""
 
+LABEL_FREE = "label_free"
+"""Name of the gauge of the accuracy that was foretold without labels, and of how far it was from the truth."""
+
+DEFAULT_CONFIDENCE = 0.95
+"""Of the bounds that are reported of measures where the spec declares none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What was measured and decided.
 
-    ``measurements``: None for what could not be measured; ``criteria`` and ``measurements`` give ``verdict`` again
-    by :func:`drift.gate.assess`; ``notes``: why criteria were left out; ``confusion``: ``labels`` and ``matrix``
-    (rows: truth) on the new holdout; ``slices``: accuracy by true class.
+    ``measurements``: None for what could not be measured; ``evidence`` gives them and ``verdict`` again, by
+    :func:`components.evaluate.judge.judge`, and lies at ``evidence_uri``; ``notes``: why criteria were left out;
+    ``confusion``: ``labels`` and ``matrix`` (rows: truth) on the new holdout; ``slices``: accuracy by true class.
     """
 
     measurements: Measurements
@@ -51,7 +67,18 @@ class Evaluation:
     criteria: tuple[Criterion, ...]
     notes: tuple[str, ...]
     confusion: dict[str, Any]
+    evidence: Evidence
+    evidence_uri: str
     slices: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A student, and the two that it is compared with, where there are any."""
+
+    candidate: Student
+    champion: Student | None
+    previous: Student | None
 
 
 def evaluate(
@@ -63,15 +90,17 @@ def evaluate(
     windows: Sequence[WindowRow],
     champion: ModelRef | None,
     store: ControlStore,
+    previous: ModelRef | None = None,
 ) -> Evaluation:
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
 
-    1. Load the candidate (what would be served, checked by ``digest``), its float form, and the champion.
-    2. Measure quality on the newest window's holdout, and the loss against the champion on the same rows; where the
-       spec bounds the disagreement of what is not deferred, certify a limit for it.
-    3. Measure forgetting on the older windows' holdouts.
+    1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
+    2. Ask them about the newest window's holdout, and about those of older regimes; where the spec bounds the
+       disagreement of what is not deferred, certify a limit for it.
+    3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
-    5. Judge, and record the outcome as the gauge :data:`GAUGE`.
+    5. Judge, and write the evidence with its verdict beside the window's other evaluations.
+    6. Record the outcome as the gauge :data:`GAUGE`, and how true the estimate without labels was.
 
     Raises:
         ConfigError: there is no window.
@@ -84,54 +113,161 @@ def evaluate(
     # Step 1
     data = get_bytes(distilled_uri, digest)
     candidate, full = (Student.load(d, source=spec.source) for d in (data, get_bytes(float_uri)))
-    serving = Student.load(get_bytes(champion.uri, champion.digest), source=spec.source) if champion else None
+    line = Line(candidate=candidate, champion=_load(spec, champion), previous=_load(spec, previous))
     # Step 2
-    teacher, least = declared_teacher(spec, windows), spec.limits.min_rows
+    teacher = declared_teacher(spec, windows)
     new = window_rows(windows[-1], "holdout", spec.task, teacher)
-    judged = _judge(candidate, new)
-    measured = quality(spec.task, judged, least)
-    measured["loss"] = loss(spec.task, judged, _judge(serving, new), least) if serving else None
-    if spec.serve.max_disagreement is not None:
-        measured |= deferral(spec.task, judged, spec.serve.max_disagreement)
+    older = [(f"window {w.number}", window_rows(w, "holdout", spec.task, teacher)) for w in replayable(spec, windows)]
+    rows = _rows(NEW, line, new)
+    most = spec.serve.max_disagreement
+    certified = deferral(rows, most) if most is not None else {}
+    for name, part in pooled(older, _enough(spec.limits)):
+        rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
-    older = [window_rows(w, "holdout", spec.task, teacher) for w in replayable(spec, windows)]
-    measured["forgetting"] = _forgetting(spec, candidate, serving, older) if serving else None
+    decode_payload = decoder(spec.payload, spec.source)
+    probed = [decode_payload(p) for p in new.payloads[: spec.limits.disturbance.rows]]
+    rows += noise_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
+    if spec.limits.max_attack_loss is not None:
+        rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     # Step 4
-    payloads = [p for rows in (*older, new) for p in rows.payloads]
-    measured |= _artifact(candidate, full, payloads, len(data), least)
+    payloads = [p for part in (*(r for _, r in older), new) for p in part.payloads]
+    values = certified | _artifact(spec, line, full, payloads, data, distilled_uri)
     # Step 5
-    wanted, notes = criteria(spec.limits, champion=serving is not None, older=bool(older))
-    verdict = assess(measured, wanted)
-    log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
-    store.put_gauge(
-        spec.name, GAUGE, {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons)} | measured
+    folder = evidence_folder(windows[-1])
+    judgement = Judgement(
+        workload=spec.name,
+        task=spec.task,
+        digest=digest,
+        window=windows[-1].digest,
+        champion=champion.digest if champion else None,
+        look=_look(folder, digest),
+        confidence=DEFAULT_CONFIDENCE,
     )
+    seen = tuple(Value(measure=name, value=value) for name, value in values.items())
+    evidence = demanded(Evidence(judgement=judgement, rows=tuple(rows), values=seen), spec.limits)
+    found = measures(evidence)
+    verdict = assess(found, evidence.judgement.criteria)
+    uri = f"{folder}/{digest}.jsonl"
+    put_bytes(uri, encode(evidence, verdict))
+    # Step 6
+    measured = flat(found, evidence.judgement.confidence)
+    log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
+    said = {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons), "evidence": uri}
+    store.put_gauge(spec.name, GAUGE, said | measured)
+    if (foretold := label_free(evidence, spec.seed)) is not None:
+        store.put_gauge(spec.name, LABEL_FREE, foretold)
+    fresh = [row for row in rows if row.set == NEW]
+    classes = spec.task == "classification"
     return Evaluation(
         measurements=measured,
         verdict=verdict,
-        criteria=wanted,
-        notes=notes,
-        confusion=confusion(judged) if spec.task == "classification" else {"labels": [], "matrix": []},
-        slices=slice_accuracies(judged) if spec.task == "classification" else {},
+        criteria=evidence.judgement.criteria,
+        notes=evidence.judgement.notes,
+        confusion=confusion(fresh) if classes else {"labels": [], "matrix": []},
+        evidence=evidence,
+        evidence_uri=uri,
+        slices=slice_accuracies(fresh) if classes else {},
     )
 
 
-def _judge(student: Student, rows: Rows) -> Judged:
-    return Judged(rows=rows, answers=student.predict(rows.payloads))
+def evidence_folder(window: WindowRow) -> str:
+    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
+    root = window.uri.rsplit("/", 2)[0]
+    return f"{root}/evidence/{window.digest}"
 
 
-def _forgetting(spec: Spec, candidate: Student, champion: Student, older: Sequence[Rows]) -> float | None:
-    least = spec.limits.min_rows
-    pairs = [(_judge(candidate, rows), _judge(champion, rows)) for rows in pooled(older, least)]
-    return forgetting(spec.task, pairs, least)
+def _enough(limits: Limits) -> int:
+    """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
+
+    Twice as many as show the limit on forgetting where no row was lost, so that a student that differs on a few rows
+    can pass as well.
+    """
+    if limits.confidence is None or limits.max_forgetting is None:
+        return limits.min_rows
+    return max(limits.min_rows, 2 * least_rows(limits.max_forgetting, limits.confidence))
 
 
-def _artifact(candidate: Student, full: Student, payloads: list[bytes], size: int, min_rows: int) -> Measurements:
-    found = parity(full.predict(payloads), candidate.predict(payloads)) if len(payloads) >= min_rows else None
-    taken = latency_ms(candidate, payloads)
-    return {
+def _look(folder: str, digest: str) -> int:
+    """Which student this is on its window's holdout; one that is judged again keeps its place."""
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    known = filesystem.glob(f"{path}/*.jsonl")
+    for file in known:
+        if str(file).endswith(f"/{digest}.jsonl"):
+            return decode(filesystem.cat_file(file).splitlines())[0].judgement.look
+    return len(known) + 1
+
+
+def _load(spec: Spec, model: ModelRef | None) -> Student | None:
+    return Student.load(get_bytes(model.uri, model.digest), source=spec.source) if model else None
+
+
+def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
+    said = [s.predict(rows.payloads) if s is not None else None for s in (line.candidate, line.champion, line.previous)]
+    mine, theirs = answers(said[0], len(rows)), answers(said[1], len(rows))
+    teacher, shared = answers(rows.soft, len(rows)), disagreement([s for s in said if s is not None])
+    return [
+        Row(
+            set=name,
+            id=rows.ids[i],
+            weight=rows.weights[i],
+            audit=rows.audit[i],
+            truth=rows.truth[i],
+            teacher=teacher[i],
+            candidate=answer,
+            champion=theirs[i],
+            mutual_information=shared[i] if shared else None,
+        )
+        for i, answer in enumerate(mine)
+        if answer is not None
+    ]
+
+
+def _artifact(
+    spec: Spec, line: Line, full: Student, payloads: list[bytes], data: bytes, uri: str
+) -> dict[str, float | None]:
+    """Parity of the export's forms, latency beside the champion, size, and where they are demanded memory and start."""
+    limits, enough = spec.limits, len(payloads) >= spec.limits.min_rows
+    whole = full.predict(payloads) if enough else []
+    found = parity(whole, line.candidate.predict(payloads)) if enough else None
+    taken = latency(line.candidate, payloads, line.champion)
+    values: dict[str, float | None] = {
         "parity_gap": found.gap if found else None,
-        "p50_ms": taken[0] if taken else None,
-        "p99_ms": taken[1] if taken else None,
-        "bytes": float(size),
+        "probability_gap": found.variation if found else None,
+        "largest_probability_gap": found.most_variation if found else None,
+        "p50_ms": taken.p50 if taken else None,
+        "p95_ms": taken.p95 if taken else None,
+        "p99_ms": taken.p99 if taken else None,
+        "latency_ratio": taken.ratio if taken else None,
+        "bytes": float(len(data)),
     }
+    if (pruned := _beside(uri, "pruned.onnx")) is not None and enough:
+        other = parity(whole, Student.load(pruned, source=spec.source).predict(payloads))
+        values |= {"pruned_parity_gap": other.gap, "pruned_probability_gap": other.variation} if other else {}
+    if limits.core_hour_price is not None and taken is not None:
+        values["cost_per_1000"] = limits.core_hour_price * taken.mean / 3_600.0  # 1,000 inputs of so many ms
+    if limits.max_memory_bytes is not None or limits.max_cold_start_ms is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            started = footprint(data, payloads[:50], Path(folder), source=spec.source)
+        values |= {"memory_bytes": started.memory_bytes, "cold_start_ms": started.cold_start_ms}
+    return values
+
+
+def _beside(uri: str, name: str) -> bytes | None:
+    try:
+        return get_bytes(f"{uri.rsplit('/', 1)[0]}/{name}")
+    except ArtifactError:
+        return None
+
+
+def read_evidence(uri: str) -> Evidence:
+    """The evidence at a URI.
+
+    Raises:
+        ArtifactError: there is none.
+        ConfigError: it is not evidence.
+
+    """
+    return decode(get_bytes(uri).splitlines())[0]
+
+
+__all__ = ["GAUGE", "LABEL_FREE", "Evaluation", "evaluate", "evidence_folder", "read_evidence"]

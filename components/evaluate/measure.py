@@ -1,15 +1,18 @@
-"""Measures of a candidate's answers. Pure; a measure that rests on fewer than ``min_rows`` rows is None."""
+"""From evidence to measures. Pure; a measure that rests on fewer than ``min_rows`` rows is None."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.contracts.records import SoftLabel, Task
 from components.distill.data import Rows
+from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from drift.deferral import deferral_limit
-from drift.quality import accuracy, expected_calibration_error, mae, per_slice, rmse, weighted_proportion
+from drift.entropy import summarise
+from drift.gate import Measurement
+from drift.measured import ErrorLevel, ErrorRise, Measured, PairedLoss, Share
+from drift.reliability import Bin, debiased_ece, reliability
 from drift.reweight import thinned
 
 SLICE_SUPPORT = 10
@@ -18,147 +21,294 @@ SLICE_SUPPORT = 10
 CLOSE = 2.0
 """A regression answer within this many of the teacher's scales of its value agrees with it (95 % of a normal)."""
 
-LEAST_ERROR = 1e-12
-"""Stands for an error of zero as the base of a relative change."""
+NINETY = 1.6448536269514722
+"""Scales on both sides of a regression's value that hold the truth in 90 % of normals."""
 
 Measurements = dict[str, float | None]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A holdout: what the teacher says of its inputs, their truth where it is known, and one student's answers."""
-
-    rows: Rows
-    answers: list[SoftLabel]
-
-    def known(self) -> tuple[list[SoftLabel], list[SoftLabel], list[Any], list[float]]:
-        """Answers, soft labels, truths and weights of the rows whose truth is known."""
-        rows = self.rows.take([i for i, t in enumerate(self.rows.truth) if t is not None])
-        answers = [a for a, t in zip(self.answers, self.rows.truth, strict=True) if t is not None]
-        return answers, rows.soft, rows.truth, rows.weights
+REGIME, NOISE, ATTACK = "regime ", "noise ", "attack"
+"""Prefixes of the sets of rows: older windows, disturbed inputs, and those that were searched for."""
 
 
-def quality(task: Task, judged: Judged, min_rows: int) -> Measurements:
-    """Measures against truth and teacher.
+def measures(evidence: Evidence) -> dict[str, Measurement]:
+    """Every measure that evidence allows, by name; what the gate judges.
 
-    Classification: ``accuracy``, ``ece``, ``teacher_accuracy``, ``worst_slice_accuracy`` (over the true classes with
-    at least :data:`SLICE_SUPPORT` rows), ``agreement`` with the teacher and its lower 95 % bound. Regression:
-    ``rmse`` and ``mae`` in the target's unit, ``agreement`` (within :data:`CLOSE` of the teacher's scales). Rows count
-    by their weights, so that what was labelled with a smaller chance says more: all are measures of the traffic.
+    ``rows`` and ``truth_rows`` count the newest window's holdout. Of it: ``agreement`` with the teacher; against truth
+    ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
+    ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
+    ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
+    ``entropy_gap`` and ``mutual_information`` in nats; then whatever values the evidence holds.
     """
-    answers, teacher, truth, weights = judged.known()
-    out: Measurements = {"rows": float(len(judged.rows)), "truth_rows": float(len(truth))}
-    out |= _agreement(task, judged, min_rows)
-    if task == "regression":
-        values = [_value(a) for a in answers]
-        enough = len(truth) >= min_rows
-        return out | {
-            "rmse": rmse(values, truth, weights) if enough else None,
-            "mae": mae(values, truth, weights) if enough else None,
-        }
-    names = ("accuracy", "ece", "teacher_accuracy", "worst_slice_accuracy")
-    if len(truth) < min_rows:
-        return out | dict.fromkeys(names)
-    labels = [a.label for a in answers]
-    right = [label == t for label, t in zip(labels, truth, strict=True)]
-    slices = slice_accuracies(judged)
-    return out | {
-        "accuracy": accuracy(labels, truth, weights=weights).value,
-        "ece": expected_calibration_error([a.confidence for a in answers], right, weights=weights),
-        "teacher_accuracy": accuracy([s.label for s in teacher], truth, weights=weights).value,
-        "worst_slice_accuracy": min(slices.values()) if slices else None,
+    judgement = evidence.judgement
+    new = [row for row in evidence.rows if row.set == NEW]
+    found: dict[str, Measurement] = {
+        "rows": float(len(new)),
+        "truth_rows": float(len(known(new))),
+        "agreement": agreement(evidence, new),
     }
+    found |= _regression(evidence, new) if judgement.task == "regression" else _classification(evidence, new)
+    older = evidence.sets(REGIME)
+    losses = {name.removeprefix(REGIME): loss(evidence, known(rows)) for name, rows in older.items()}
+    found["forgetting"] = _worst(list(losses.values()))
+    found |= {f"forgetting[{name}]": lost for name, lost in losses.items()}
+    for name, rows in (evidence.sets(NOISE) | evidence.sets(ATTACK)).items():
+        measure = f"noise_loss[{name.removeprefix(NOISE)}]" if name.startswith(NOISE) else "attack_loss"
+        found[measure] = _disturbed(evidence, rows)
+    return found | _entropies(new) | {v.measure: v.value for v in evidence.values}
 
 
-def deferral(task: Task, judged: Judged, most: float) -> Measurements:
+def flat(measured: dict[str, Measurement], confidence: float) -> Measurements:
+    """Measures as numbers: their estimates, and for those with bounds ``NAME_lower`` and ``NAME_upper``."""
+    out: Measurements = {}
+    for name, measure in measured.items():
+        if measure is None or isinstance(measure, float | int):
+            out[name] = measure
+            continue
+        out[name] = _finite(measure.value)
+        out[f"{name}_lower"] = _finite(measure.bound("lower", confidence))
+        out[f"{name}_upper"] = _finite(measure.bound("upper", confidence))
+    return out
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def known(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose truth is known."""
+    return [row for row in rows if row.truth is not None]
+
+
+def right(answer: Answer | None, truth: Any) -> bool:
+    """Whether a classification's answer is true."""
+    return answer is not None and answer.label == truth
+
+
+def agrees(answer: Answer, teacher: Answer | None) -> bool:
+    """Whether an answer is the teacher's: its label, or within :data:`CLOSE` of its scales of its value."""
+    if teacher is None:
+        return False
+    if teacher.value is not None and answer.value is not None:
+        return abs(answer.value - teacher.value) <= CLOSE * float(teacher.scale or 0.0)
+    return answer.label == teacher.label
+
+
+def _sample(evidence: Evidence, rows: Sequence[Row]) -> list[Row]:
+    """The rows that a measure rests on: where they are looked at repeatedly, those that all count alike."""
+    if evidence.judgement.repeated and len({row.weight for row in rows}) > 1:
+        return [row for row in rows if row.audit]
+    return list(rows)
+
+
+def _share(evidence: Evidence, rows: Sequence[Row], hit: Callable[[Row], bool]) -> Share | None:
+    used = _sample(evidence, rows)
+    if len(used) < evidence.judgement.min_rows or not used:
+        return None
+    hits, weights = tuple(hit(row) for row in used), tuple(row.weight for row in used)
+    return Share(hits=hits, weights=weights, anytime=evidence.judgement.repeated)
+
+
+def agreement(evidence: Evidence, rows: Sequence[Row]) -> Share | None:
+    """How often the candidate says what the teacher says."""
+    return _share(evidence, [r for r in rows if r.teacher is not None], lambda r: agrees(r.candidate, r.teacher))
+
+
+def deferral(rows: Sequence[Row], most: float) -> Measurements:
     """The limit below which answers are to be deferred so that at most ``most`` of the others disagree.
 
     ``defer_below`` with the share ``defer_kept`` that is not deferred; both None where no limit can be certified at
     95 % on these rows (:func:`drift.deferral.deferral_limit`). Of rows that do not weigh the same, those count that
     :func:`drift.reweight.thinned` leaves: the bound is one for rows that are drawn as the traffic is.
     """
-    agrees, drawn = _agrees(task, judged), thinned(judged.rows.weights)
-    found = deferral_limit([judged.answers[i].confidence for i in drawn], [not agrees[i] for i in drawn], most)
+    asked = [row for row in rows if row.teacher is not None]
+    drawn = [asked[i] for i in thinned([row.weight for row in asked])]
+    disagree = [not agrees(row.candidate, row.teacher) for row in drawn]
+    found = deferral_limit([_confidence(row.candidate) for row in drawn], disagree, most)
     if found is None:
         return {"defer_below": None, "defer_kept": None}
     return {"defer_below": found.limit, "defer_kept": found.kept}
 
 
-def _agrees(task: Task, judged: Judged) -> list[bool]:
-    pairs = zip(judged.answers, judged.rows.soft, strict=True)
-    if task == "regression":
-        return [abs(_value(a) - _value(s)) <= CLOSE * float(s.scale or 0.0) for a, s in pairs]
-    return [a.label == s.label for a, s in pairs]
+def _confidence(answer: Answer) -> float:
+    """The confidence by which an answer is deferred: :attr:`components.contracts.records.SoftLabel.confidence`."""
+    return 1.0 / (1.0 + float(answer.scale or 0.0)) if answer.confidence is None else answer.confidence
 
 
-def _agreement(task: Task, judged: Judged, min_rows: int) -> Measurements:
-    if len(judged.rows) < min_rows:
-        return {"agreement": None, "agreement_lower": None}
-    share = weighted_proportion(_agrees(task, judged), judged.rows.weights)
-    return {"agreement": share.value, "agreement_lower": share.lower}
+def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | None:
+    """How much worse the candidate is than the champion on the same rows with truth; None where there is no champion.
 
-
-def _value(soft: SoftLabel) -> float:
-    return float(soft.value or 0.0)
-
-
-def slice_accuracies(judged: Judged) -> dict[str, float]:
-    """Accuracy on every true class that has at least :data:`SLICE_SUPPORT` rows."""
-    answers, _, truth, weights = judged.known()
-    shares = per_slice([a.label for a in answers], truth, truth, min_support=SLICE_SUPPORT, weights=weights)
-    return {str(name): share.value for name, share in shares.items()}
-
-
-def loss(task: Task, candidate: Judged, champion: Judged, min_rows: int) -> float | None:
-    """How much worse the candidate is than the champion on the same rows with truth; negative where it is better.
-
-    Classification: the champion's accuracy less the candidate's. Regression: the relative rise of the root mean
-    squared error.
+    Classification: the difference of the accuracies. Regression: the relative rise of the root mean squared error.
     """
-    ours, _, truth, weights = candidate.known()
-    theirs, _, _, _ = champion.known()
-    if len(truth) < min_rows:
+    used = _sample(evidence, [row for row in rows if row.champion is not None])
+    if len(used) < evidence.judgement.min_rows or not used:
         return None
-    if task == "regression":
-        before, after = (float(rmse([_value(a) for a in x], truth, weights) or 0.0) for x in (theirs, ours))
-        return (after - before) / max(before, LEAST_ERROR)
-    before, after = (accuracy([a.label for a in x], truth, weights=weights).value for x in (theirs, ours))
-    return before - after
+    if evidence.judgement.task == "regression":
+        return _rise(used, 2)
+    return PairedLoss.of(
+        [right(row.candidate, row.truth) for row in used],
+        [right(row.champion, row.truth) for row in used],
+        [row.weight for row in used],
+        repeated=evidence.judgement.repeated,
+    )
 
 
-def pooled(holdouts: Sequence[Rows], min_rows: int) -> list[Rows]:
+def _rise(rows: Sequence[Row], power: int) -> ErrorRise:
+    return ErrorRise(
+        candidate=tuple(_error(row.candidate, row.truth) for row in rows),
+        champion=tuple(_error(row.champion, row.truth) for row in rows),
+        weights=tuple(row.weight for row in rows),
+        power=power,
+    )
+
+
+def _error(answer: Answer | None, truth: Any) -> float:
+    return abs(float((answer.value if answer else None) or 0.0) - float(truth))
+
+
+def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    rows, least = known(new), evidence.judgement.min_rows
+    found: dict[str, Measurement] = {
+        "accuracy": _share(evidence, rows, lambda r: right(r.candidate, r.truth)),
+        "teacher_accuracy": _share(evidence, rows, lambda r: right(r.teacher, r.truth)),
+        "ece": debiased_ece(curve(rows)) if len(rows) >= least else None,
+        "worst_slice_accuracy": None,
+        "loss": loss(evidence, rows),
+    }
+    if len(rows) >= least:
+        parts = slices(rows)
+        shares = slice_accuracies(rows)
+        found["worst_slice_accuracy"] = min(shares.values()) if shares else None
+        small = Evidence(judgement=_with_least(evidence, 1), rows=(), values=())
+        compared = {name: loss(small, part) for name, part in parts.items()}
+        found |= {f"slice_loss[{name}]": lost for name, lost in compared.items() if lost is not None}
+    return found
+
+
+def _with_least(evidence: Evidence, least: int) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(evidence.judgement, min_rows=least)
+
+
+def _regression(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    rows = known(new)
+    enough = len(rows) >= evidence.judgement.min_rows and bool(rows)
+    errors, weights = tuple(_error(r.candidate, r.truth) for r in rows), tuple(r.weight for r in rows)
+    compared = [row for row in rows if row.champion is not None]
+    return {
+        "rmse": ErrorLevel(errors=errors, weights=weights) if enough else None,
+        "mae": ErrorLevel(errors=errors, weights=weights, power=1) if enough else None,
+        "coverage": _share(evidence, rows, covers),
+        "loss": loss(evidence, rows),
+        "mae_loss": _rise(compared, 1) if enough and compared else None,
+    }
+
+
+def covers(row: Row) -> bool:
+    """Whether the truth lies in the 90 % interval of a regression's answer."""
+    return _error(row.candidate, row.truth) <= NINETY * float(row.candidate.scale or 0.0)
+
+
+def _disturbed(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | None:
+    """The loss of agreement with the teacher between the undisturbed inputs (in the champion's place) and these."""
+    if not rows:
+        return None
+    undisturbed = [agrees(row.champion, row.teacher) if row.champion else False for row in rows]
+    return PairedLoss.of([agrees(r.candidate, r.teacher) for r in rows], undisturbed, [r.weight for r in rows])
+
+
+def _worst(losses: Sequence[PairedLoss | ErrorRise | None]) -> float | None:
+    """The largest loss; None where there is none, or one is not known: what was not looked at may be forgotten."""
+    values = [x.value for x in losses if x is not None]
+    return max(values) if values and len(values) == len(losses) else None
+
+
+def _entropies(new: Sequence[Row]) -> dict[str, Measurement]:
+    """Mean entropies of the teacher and the student, the mean of their difference, and of mutual information."""
+    pairs = [
+        (r.teacher.entropy, r.candidate.entropy)
+        for r in new
+        if r.teacher is not None and r.teacher.entropy is not None and r.candidate.entropy is not None
+    ]
+    shared = [r.mutual_information for r in new if r.mutual_information is not None]
+    columns = {
+        "teacher_entropy": [t for t, _ in pairs],
+        "student_entropy": [s for _, s in pairs],
+        "entropy_gap": [s - t for t, s in pairs],
+        "mutual_information": shared,
+    }
+    found: dict[str, Measurement] = {}
+    for name, values in columns.items():
+        summary = summarise(values)
+        found[name] = summary.mean if summary else None
+    return found
+
+
+def curve(rows: Sequence[Row]) -> tuple[Bin, ...]:
+    """The reliability curve of the candidate on rows with truth."""
+    return reliability(
+        [float(r.candidate.confidence or 0.0) for r in rows],
+        [right(r.candidate, r.truth) for r in rows],
+        [r.weight for r in rows],
+    )
+
+
+def slices(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by true class, of classes with at least :data:`SLICE_SUPPORT` of them."""
+    found: dict[str, list[Row]] = {}
+    for row in known(rows):
+        found.setdefault(str(row.truth), []).append(row)
+    return {name: part for name, part in sorted(found.items()) if len(part) >= SLICE_SUPPORT}
+
+
+def slice_accuracies(rows: Sequence[Row]) -> dict[str, float]:
+    """Accuracy on every true class that has at least :data:`SLICE_SUPPORT` rows."""
+    return {
+        name: Share(
+            hits=tuple(right(r.candidate, r.truth) for r in part), weights=tuple(r.weight for r in part)
+        ).value
+        for name, part in slices(rows).items()
+    }  # fmt: skip
+
+
+def pooled(holdouts: Sequence[tuple[str, Rows]], min_rows: int) -> list[tuple[str, Rows]]:
     """Holdouts of older windows, oldest first, neighbours put together until each group has ``min_rows`` truths.
 
     What is left over goes to the last group, so that no group is too small to say anything, unless all together are.
+    A group is named by its first and its last window.
     """
-    groups: list[Rows] = []
+    groups: list[tuple[list[str], Rows]] = []
+    names: list[str] = []
     gathered = Rows(payloads=[], soft=[], truth=[])
-    for rows in holdouts:
-        gathered = gathered + rows
+    for name, rows in holdouts:
+        names, gathered = [*names, name], gathered + rows
         if sum(t is not None for t in gathered.truth) >= min_rows:
-            groups.append(gathered)
-            gathered = Rows(payloads=[], soft=[], truth=[])
+            groups.append((names, gathered))
+            names, gathered = [], Rows(payloads=[], soft=[], truth=[])
     if len(gathered):
-        groups[-1:] = [groups[-1] + gathered] if groups else [gathered]
-    return groups
+        groups[-1:] = [(groups[-1][0] + names, groups[-1][1] + gathered)] if groups else [(names, gathered)]
+    return [(n[0] if len(n) == 1 else f"{n[0]}-{n[-1]}", rows) for n, rows in groups]
 
 
-def forgetting(task: Task, pairs: Sequence[tuple[Judged, Judged]], min_rows: int) -> float | None:
-    """The largest :func:`loss` over groups of older windows, each judged for the candidate and the champion.
+def confusion(rows: Sequence[Row], *, by_teacher: bool = False) -> dict[str, Any]:
+    """``labels`` in alphabetical order, and ``matrix`` of counts: rows are the truth, columns the student's answer.
 
-    None where there is no group, or one of them has too few truths: what was not looked at may be forgotten.
+    ``by_teacher``: the teacher's label takes the place of the truth.
     """
-    losses = [loss(task, candidate, champion, min_rows) for candidate, champion in pairs]
-    known = [x for x in losses if x is not None]
-    return max(known) if known and len(known) == len(losses) else None
-
-
-def confusion(judged: Judged) -> dict[str, Any]:
-    """``labels`` in alphabetical order, and ``matrix`` of counts: rows are the truth, columns the student's answer."""
-    answers, _, truth, _ = judged.known()
-    labels = sorted({a.label for a in answers} | {str(t) for t in truth})
+    pairs = [
+        (row.teacher.label if row.teacher else None, row.candidate.label)
+        if by_teacher
+        else (row.truth, row.candidate.label)
+        for row in (rows if by_teacher else known(rows))
+    ]
+    labels = sorted({str(x) for pair in pairs for x in pair})
     place = {name: i for i, name in enumerate(labels)}
     matrix = [[0] * len(labels) for _ in labels]
-    for answer, t in zip(answers, truth, strict=True):
-        matrix[place[str(t)]][place[answer.label]] += 1
+    for row, column in pairs:
+        matrix[place[str(row)]][place[str(column)]] += 1
     return {"labels": labels, "matrix": matrix}
+
+
+def bounded(measure: Measurement) -> Measured | None:
+    """The measure if it has bounds."""
+    return None if measure is None or isinstance(measure, float | int) else measure

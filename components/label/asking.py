@@ -16,7 +16,7 @@ from components.label.intake import Work
 from components.label.policies import Decision, Scores
 from components.label.scores import StudentScores
 from components.label.selector import Choice, Selector
-from components.label.teacher import Deferred, Outcome, Question, Teacher, outcomes, reference
+from components.label.teacher import Deferred, Outcome, Question, Teacher, defer, outcomes, reference
 from components.telemetry.metrics import LabelerMetrics
 
 
@@ -74,7 +74,7 @@ class Asking:
         if teacher.task != spec.task:
             raise ConfigError("task", spec.task, f"the teacher's task is {teacher.task}")
         self.company = company or Company(metrics=LabelerMetrics(spec.name))
-        self._selector = self.company.selector or Selector(spec)
+        self.selector = self.company.selector or Selector(spec)
         self._answers: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
         self._open: tuple[Sequence[Work], Choice] | None = None
         self._answered: Work | None = None
@@ -107,7 +107,7 @@ class Asking:
             self._close(choice)  # it may have been paid for: asking again is another choice
             raise
         # Step 3
-        self._selector.settle(choice, calls)
+        self.selector.settle(choice, calls)
         self._open = None
         # Step 4
         answered = Answered([], [], 0, len(work) - len(wanted))
@@ -120,7 +120,7 @@ class Asking:
             else:
                 answered.labels.append((w, self._made(w, decision, outcome)))
         if questions:
-            self._defer(questions)
+            defer(self.teacher, self.spec.name, questions)
         return answered._replace(deferred=len(questions))
 
     def answers(self) -> bool | None:
@@ -135,13 +135,13 @@ class Asking:
         if self._answered is None:
             return None
         again = self._answered
-        choice = self._selector.choose([again.input], self._scores([again]), waiting={again.input.id})
+        choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
         try:
             return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)
         except (TeacherError, IndexError):
             return False
         finally:
-            self._selector.settle(choice, choice.reservation.calls)
+            self.selector.settle(choice, choice.reservation.calls)
 
     def topic(self, labels: Sequence[Label]) -> str:
         """Where labels go: to ``labels``, or to ``labels.quarantine`` while the teacher is under suspicion.
@@ -160,7 +160,8 @@ class Asking:
                 return choice
             self._close(choice)
         waiting = {w.input.id for w in work if w.urgent}
-        choice = self._selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
+        choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
+        self.company.metrics.decided(d.reason for d in choice.decisions)
         self._open = (work, choice)
         return choice
 
@@ -169,7 +170,7 @@ class Asking:
 
     def _close(self, choice: Choice) -> None:
         """A choice whose calls may have been made, though nothing came of them: they count."""
-        self._selector.settle(choice, choice.reservation.calls)
+        self.selector.settle(choice, choice.reservation.calls)
         self._open = None
 
     def _outcomes(self, work: Sequence[Work]) -> tuple[list[Outcome], int]:
@@ -235,9 +236,3 @@ class Asking:
     def _question(self, work: Work, decision: Decision, deferred: Deferred) -> Question:
         made = decision.policy, decision.probability, decision.audit
         return Question(self._key(work), work.input, deferred, *made)
-
-    def _defer(self, questions: Sequence[Question]) -> None:
-        keep = getattr(self.teacher, "defer", None)
-        if keep is None:
-            raise TeacherError(self.reference, "put an answer off, but has no queue to keep the question in")
-        keep(self.spec.name, questions)

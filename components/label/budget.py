@@ -65,12 +65,16 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
-    """One period: what was spent and skipped in it, the limit (None: none) in the budget's unit, seconds left."""
+    """One period: what was spent and skipped in it; limit and what is left of it (None: no limit) in the budget's unit.
+
+    ``seconds_left``: until the next period.
+    """
 
     calls: int
     money: float
     skipped: int
     limit: float | None
+    left: float | None
     seconds_left: float
 
 
@@ -181,16 +185,16 @@ class Budget:
         with self._database.session() as s:
             now = self._now(s)
             rows = {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
-        return {
-            period: Spending(
-                calls=row.calls if row else 0,
-                money=(row.money if row else 0) / BILLION,
-                skipped=row.skipped if row else 0,
-                limit=self._limit_of(period),
-                seconds_left=_start(now, period) + PERIODS[period] - now,
-            )
-            for period, row in rows.items()
-        }
+        return {p: self._spending(p, row, _start(now, p) + PERIODS[p] - now) for p, row in rows.items()}
+
+    def _spending(self, period: str, row: SpendingRow | None, seconds_left: float) -> Spending:
+        calls, billionths, skipped = (row.calls, row.money, row.skipped) if row else (0, 0, 0)
+        limit, money = self._limit_of(period), billionths / BILLION
+        spent = money if self.limits.unit == "money" else calls
+        return Spending(
+            calls=calls, money=money, skipped=skipped, limit=limit,
+            left=None if limit is None else max(0.0, limit - spent), seconds_left=seconds_left,
+        )  # fmt: skip
 
     def unsettled(self) -> int:
         """Reservations that are not settled: those at work, and those of labelers that died in the last days."""
@@ -216,7 +220,7 @@ class Budget:
         if newest - now > CLOCK_SECONDS:
             log.warning(
                 "%s: the clock is %.0f s behind the newest spending, whose hour stays the present one; if the clock ran"
-                " ahead then and is right now, call Budget.trust_clock", self.workload, newest - now,
+                " ahead then and is right now, use 'cohobate budget trust-clock'", self.workload, newest - now,
             )  # fmt: skip
         return max(now, float(newest))
 
@@ -253,7 +257,7 @@ class Budget:
         return self.limits.per_hour if period == "hour" else self.limits.per_day
 
     def gauge(self) -> dict[str, Any]:
-        """What ``cohobate status`` and metrics show of it."""
+        """What ``cohobate budget status`` shows of it."""
         return {p: msgspec.to_builtins(s) for p, s in self.spending().items()} | {"unsettled": self.unsettled()}
 
 

@@ -1,11 +1,12 @@
 """The guard beside a labeler: notices when the teacher changed without saying so, and keeps its labels apart.
 
 Probes (:mod:`components.label.probes`) are inputs of the workload's own. Every labeler asks the whole set when it
-starts and after each decision, because a restart is where a teacher most often changes; then it mixes
-``spec.label.probe.share`` probes for each label into its batches, round after round, where neither the teacher nor a
-service in front of it can tell them from inputs. Spread like this, a change of a share *d* of the answers is found
-after ``1 / (d share)`` labels on average, and within one round if it is found at all; asking the set at once at the
-end of a round costs as much and finds nothing earlier.
+starts and after each decision, because a restart is where a teacher most often changes; then it mixes probes into its
+batches, round after round, where neither the teacher nor a service in front of it can tell them from inputs: one pass
+(:data:`~components.label.probes.PASS` probes) in each interval of ``spec.label.probe.interval`` labels or
+``interval_seconds``. At *q* probes a label a change of a share *d* of the answers is found after ``1 / (d q)`` labels
+on average, one of 5 % within an interval with a chance of 0.966, and within one round of the set if it is found at
+all. Asking a pass at once at the end of an interval costs as much and finds nothing earlier.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from components.control.teachers import (
     update_incident,
 )
 from components.label.decode import decoder
-from components.label.probes import NOISY_ANSWERS, Comparison, Probe
+from components.label.probes import NOISY_ANSWERS, PASS, Comparison, Probe
 from components.label.teacher import Outcome, Teacher, in_epoch, outcomes, reference, soft_labels
 from components.stream.contract import Broker, Consumer, named, read_to_end
 
@@ -97,7 +98,8 @@ class Guard:
         self._order: list[str] = []
         self._fresh: OrderedDict[str, tuple[bytes, Any]] = OrderedDict()
         self._gathering_since: float | None = None
-        self._owed, self._index, self._round_began = 0.0, 0, 0.0
+        self._owed, self._least, self._planned = 0.0, 0.0, self._clock()
+        self._index, self._round_began = 0, 0.0
         self._round_ends: dict[str, int] = {}
         self._labels: Consumer | None = None
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
@@ -221,17 +223,28 @@ class Guard:
         with self._lock:
             if not self._comparison.probes:
                 return []
-            self._owed += labels * self.spec.label.probe.share
             due: list[str] = []
-            while self._owed >= 1.0 and len(due) < len(self._comparison.probes):
-                self._owed -= 1.0
+            for _ in range(self._affordable(labels)):
                 if not self._order:
                     self._order = self._comparison.round()
                     self._begin_round()
                 due.append(self._order.pop(0))
                 if not self._order:
                     break  # one round at most in a batch
+            self._owed, self._least = max(0.0, self._owed - len(due)), max(0.0, self._least - len(due))
             return due
+
+    def _affordable(self, labels: int) -> int:
+        """How many probes a batch takes: those that are due, in the room that it leaves, and its share in any case.
+
+        What there is no room for stays due, but never more than a pass.
+        """
+        watch, now, most = self.spec.label.probe, self._clock(), min(PASS, len(self._comparison.probes))
+        intervals = max(labels / watch.interval, (now - self._planned) / watch.interval_seconds)
+        self._planned = now
+        self._owed = min(most, self._owed + most * intervals)
+        self._least = min(most, self._least + labels * watch.share)
+        return int(max(self._least, min(self._owed, self.spec.label.batch - labels)))
 
     def _begin_round(self) -> float:
         """Note when a round begins, and where the labels topic ends: labels made later stand behind that place."""

@@ -7,15 +7,20 @@ has, one cycle over them (:meth:`Labeler.step`), and the threads of a labeler th
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from components.contracts.errors import CohobateError, FencedError, LostPositionsError
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
 from components.label.asking import Asking, Company
+from components.label.budget import PERIODS
 from components.label.crew import Counts, Crew
 from components.label.intake import Intake
 from components.label.lane import Batch, Lane, shares_of
@@ -31,6 +36,8 @@ TEND_SECONDS = 0.25
 DRAIN_SECONDS = 12.0
 """How long a labeler that ends may take to commit what the teacher has answered; a supervisor waits 20 s."""
 
+SELECTION_SECONDS = 1.0
+"""How old a labeler's report of its decisions and its budget may be: it is read from the control database."""
 
 BREAKER: dict[str, BreakerState] = {"closed": "closed", "opened": "open", "half-opened": "half_open"}
 """The states of a teacher's circuit breaker, and what metrics call them."""
@@ -74,6 +81,8 @@ class Labeler:
         self.tally = Counts(self.asking.company.metrics)
         self._signer = signer
         self._counted_resets = 0
+        self._selected: dict[str, int | float] = {}
+        self._selected_at = -math.inf
         self._lanes: dict[int, Lane] = {}
         self._held: dict[int, Batch] = {}
         self._crew: Crew | None = None
@@ -169,8 +178,17 @@ class Labeler:
             found |= {"teacher_status": company.guard.state.status, **company.guard.counts}
         if own := state(self.asking.teacher):
             found["teacher"] = own
+        found |= self._selection()
         self._measure(found, [*lanes.values()])
         return found
+
+    def _selection(self) -> dict[str, int | float]:
+        """What the selector says of itself; while the control database does not answer, what it said last."""
+        if time.monotonic() - self._selected_at >= SELECTION_SECONDS:
+            self._selected_at = time.monotonic()
+            with suppress(SQLAlchemyError):
+                self._selected = self.asking.selector.gauge()
+        return self._selected
 
     def _measure(self, found: dict[str, Any], lanes: Sequence[Lane]) -> None:
         """Set the metrics that are states, not counts of what was committed."""
@@ -180,6 +198,9 @@ class Labeler:
         metrics.lag(ends, {p: at for lane in lanes for p, at in lane.positions.items()})
         metrics.offset_resets.inc(max(0, found["lost_positions"] - self._counted_resets))
         self._counted_resets = max(self._counted_resets, found["lost_positions"])
+        for period in PERIODS:
+            if (left := found.get(f"budget_left_{period}")) is not None:
+                metrics.budget_left(self.spec.label.budget.unit, period, left)
         breaker = found.get("teacher", {}).get("breaker")
         if breaker is not None:
             metrics.breaker(BREAKER[breaker])

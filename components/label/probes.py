@@ -25,6 +25,9 @@ import msgspec
 from components.contracts.records import SoftLabel
 from drift.betting import EProcess
 
+PASS = 66
+"""Probes of one pass: they show a change of 5 % of the answers with a chance of 0.966 (:func:`power`); 59: 0.95."""
+
 NOISY_ANSWERS = 20
 """Answers of reference to each probe of a noisy teacher: the more, the rarer are strange ones without a change."""
 
@@ -107,8 +110,12 @@ class Comparison:
         self.moved = {c: d for c, d in self.moved.items() if c in self.probes}
 
     def round(self) -> list[str]:
-        """The contents of the probes to ask next, as many as there are: each once, or drawn with replacement."""
-        contents = list(self.probes)
+        """The contents of the probes to ask next, as many as there are: each once, or drawn with replacement.
+
+        Each once means in the order of their hashes, which is as good as drawn, and the same in every round: any run of
+        consecutive ones, from one round into the next, is of different probes, old and new.
+        """
+        contents = sorted(self.probes)
         return self._chance.choices(contents, k=len(contents)) if self.noisy and contents else contents
 
     def observe(self, content: str, answer: SoftLabel) -> bool:

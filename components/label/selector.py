@@ -47,7 +47,7 @@ class Selector:
        the control database.
     3. ``selector.settle(choice, made)`` when the teacher has answered: ``made`` is how many calls were paid.
 
-    A retry of step 2 that the teacher charges for needs another :meth:`retry` first.
+    A batch that is asked for again after step 3 is another choice, with a reservation of its own.
     """
 
     def __init__(self, spec: Spec, budget: Budget | None = None, clock: Clock = time.time) -> None:
@@ -90,18 +90,13 @@ class Selector:
         if self.budget is not None:
             self.budget.settle(choice.reservation, made)
 
-    def retry(self, choice: Choice) -> Choice | None:
-        """Reserve a choice's calls once more, for a repeated call; None where the budget does not reach.
-
-        The first reservation is to be settled for itself, as made.
-        """
-        if self.budget is None:
-            return choice
-        again = self.budget.reserve(choice.reservation.calls, 0)
-        if again.calls == choice.reservation.calls:
-            return Choice(choice.decisions, again)
-        self.budget.settle(again, 0)
-        return None
+    def gauge(self) -> dict[str, int | float]:
+        """Decisions so far by reason, what the budget has left in its unit, and what it made skip."""
+        found: dict[str, int | float] = {f"chosen_{reason}": n for reason, n in sorted(self.counts.items())}
+        for period, spent in self.budget.spending().items() if self.budget is not None else ():
+            found |= {f"budget_left_{period}": spent.left} if spent.left is not None else {}
+            found[f"budget_skipped_{period}"] = spent.skipped
+        return found
 
     def _awaited(self, input_id: str) -> bool:
         """Whether the gateway audits the input, so that a rollout waits for its label, and it might get none."""

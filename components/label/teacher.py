@@ -1,8 +1,9 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Three abilities are optional and have a function here that a caller uses for every
-teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to say what a batch may cost
-(:func:`cost`), and to report its state for metrics (:func:`state`).
+Every teacher answers ``label``. Four abilities are optional and have a function here that a caller uses for every
+teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
+that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), and to report its state for metrics
+(:func:`state`).
 """
 
 from __future__ import annotations
@@ -80,16 +81,6 @@ Outcome = SoftLabel | Deferred | RecordError
 """What became of one input: a soft label, a wait, or a dead letter (the teacher refuses this very input)."""
 
 
-class Deferring(Protocol):
-    """A teacher that may answer later."""
-
-    def outcomes(self, payloads: Sequence[Any]) -> list[Outcome]:
-        """Outcomes of decoded payloads, one for each, in order. Raises what :meth:`Teacher.label` raises."""
-
-    def defer(self, workload: str, questions: Sequence[Question]) -> None:
-        """Keep questions durably: when this returns, their inputs may be committed. Asking again changes nothing."""
-
-
 def reference(teacher: Teacher) -> str:
     """``name@digest``, as it stands in every label."""
     return f"{teacher.name}@{teacher.digest}"
@@ -115,6 +106,19 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
         raise
     except Exception as error:  # foreign code, and one input may be all that it fails on
         raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
+
+
+def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:
+    """Keep questions durably: when this returns, their inputs may be committed. Asking again changes nothing.
+
+    Raises:
+        TeacherError: the teacher has no queue to keep them in.
+
+    """
+    own = getattr(teacher, "defer", None)
+    if own is None:
+        raise TeacherError(reference(teacher), "put an answer off, but has no queue to keep the question in")
+    own(workload, questions)
 
 
 def soft_labels(name: str, found: Sequence[Outcome]) -> list[SoftLabel]:

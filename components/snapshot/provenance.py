@@ -100,21 +100,26 @@ class Declared:
             raise RecordError("suspect_teacher", f"made at {label.labelled_at}, suspect from {until}")
 
     def truth(self, record: Record) -> Truth:
-        """The truth in a record.
+        """The truth in a record: :func:`usable_truth`."""
+        return usable_truth(self.spec, record)
 
-        Raises:
-            RecordError: it must not be learnt from: ``other_workload``, ``other_task``, ``unknown_source``, or a reason
-                of :func:`~components.contracts.records.decode`.
 
-        """
-        truth = decode(Truth, record.value)
-        if truth.workload != self.spec.name:
-            raise RecordError("other_workload", truth.workload)
-        if (truth.value is not None) != (self.spec.task == "regression"):
-            raise RecordError("other_task", "a truth of the other task")
-        if self.spec.truth_sources is not None and truth.source not in self.spec.truth_sources:
-            raise RecordError("unknown_source", f"{truth.source!r} is none of {', '.join(self.spec.truth_sources)}")
-        return truth
+def usable_truth(spec: Spec, record: Record) -> Truth:
+    """The truth in a record.
+
+    Raises:
+        RecordError: it must not count: ``other_workload``, ``other_task``, ``unknown_source``, or a reason of
+            :func:`~components.contracts.records.decode`.
+
+    """
+    truth = decode(Truth, record.value)
+    if truth.workload != spec.name:
+        raise RecordError("other_workload", truth.workload)
+    if (truth.value is not None) != (spec.task == "regression"):
+        raise RecordError("other_task", "a truth of the other task")
+    if spec.truth_sources is not None and truth.source not in spec.truth_sources:
+        raise RecordError("unknown_source", f"{truth.source!r} is none of {', '.join(spec.truth_sources)}")
+    return truth
 
 
 def _epoch(reference: str) -> int | None:

@@ -44,7 +44,7 @@ def snapshot_schema() -> pa.Schema:
         ("label_key", text), ("teacher", text), ("space", text), ("soft", text), ("label", text),
         ("confidence", number), ("entropy", number), ("labelled_at", number),
         ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
-        ("policy", text), ("probability", number), ("audit", pa.bool_()),
+        ("policy", text), ("probability", number), ("audit", pa.bool_()), ("sketch", pa.binary()),
     ])  # fmt: skip
 
 
@@ -73,14 +73,16 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
 
 
 def completed(table: pa.Table) -> pa.Table:
-    """A snapshot from before rows said how they were chosen, with what was true of all of them then."""
+    """A snapshot from before rows said how they were chosen, or had sketches, with what was true of them then."""
     import pyarrow as pa
 
-    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False)):
+    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False), ("sketch", None)):
         if name not in table.schema.names:
             column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
             table = table.append_column(snapshot_schema().field(name), column)
-    return table
+    names = snapshot_schema().names
+    in_order = table.schema.names == names or set(table.schema.names) != set(names)
+    return table if in_order else table.select(names)
 
 
 def representatives(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

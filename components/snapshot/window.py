@@ -19,6 +19,7 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.label.teacher import reference
 from components.snapshot.features import FeatureRepo
+from components.snapshot.leaks import guarded
 from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
 from components.snapshot.reading import Reading, read_new
 from components.snapshot.table import (
@@ -62,7 +63,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     2. Read labels and truth from there to the present ends; sort out what is refused, and put it on its own topic, or
        known already. What is known is counted in the gauge ``snapshot``: the labeler labels nothing twice.
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
-    4. Join the truth known at ``now`` (Unix seconds), point in time.
+    4. Join the truth known at ``now`` (Unix seconds), point in time; refuse rows that are like held-out ones.
     5. Write the snapshot under its content hash.
     6. Record the window, the new place in its manifest: from here on, and not before, it is frozen. A crash earlier
        leaves files that no join sees differently and no row refers to; the next freeze reads the same records again.
@@ -106,6 +107,9 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     # Step 4
     known = repo.truth([label.input.id for label in harvest.labels], now)
     table = snapshot_table(harvest.labels, known, spec.student.holdout_share)
+    table, moved = guarded(spec, table, [_sides(w) for w in earlier])
+    if moved:
+        log.info("%s: rows that are like held-out or learnt ones: %s", spec.name, dict(moved))
     # Step 5
     data = parquet_bytes(table)
     digest = digest_of(data)
@@ -116,6 +120,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         "teacher": declared.reference,
         "truth_rejected": len(strange_truths),
         "truth_rejected_reasons": reasons_of(strange_truths),
+        "leaks": dict(moved),
         "started_at_index": sum(w.rows for w in earlier),
         "cut": now,
     }
@@ -147,6 +152,18 @@ def read(uri: str, digest: str) -> pa.Table:
     if not table.schema.equals(snapshot_schema()):
         raise ArtifactError(uri, f"is not a snapshot: its columns are {table.schema.names}")
     return table
+
+
+def _sides(window: WindowRow) -> pa.Table:
+    """What is needed of an earlier window to keep its like apart: without payloads where it has all their sketches."""
+    import pyarrow.parquet as pq
+
+    filesystem, path = fsspec.core.url_to_fs(window.uri)
+    if "sketch" in pq.read_schema(path, filesystem=filesystem).names:
+        table = pq.read_table(path, filesystem=filesystem, columns=["content", "split", "audit", "sketch"])
+        if not table["sketch"].null_count:
+            return table
+    return read(window.uri, window.digest)
 
 
 def feature_repo(spec: Spec, artifacts: str) -> FeatureRepo:

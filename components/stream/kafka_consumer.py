@@ -56,6 +56,7 @@ class KafkaConsumer:
         self._partition = Partition
         self._looked = time.monotonic()
         self._probe: Any = None
+        self._raw: Any = None
         self._client = self._open(group)
         try:
             chosen = list(partitions) if partitions is not None else self._partitions_of(topics)
@@ -203,11 +204,9 @@ class KafkaConsumer:
         Steps back from the end of what is written, doubling, until a reader of committed records gets something: as
         many steps as the open transaction has doublings of one record.
         """
-        raw = self._open(None, isolation="read_uncommitted")
-        try:
-            written = raw.end_offsets(partitions)
-        finally:
-            raw.close(autocommit=False)
+        if self._raw is None:  # kept: empty partitions are asked for again and again, and a client is slow to open
+            self._raw = self._open(None, isolation="read_uncommitted")
+        written = self._raw.end_offsets(partitions)
         found = {p: firsts[p] for p in partitions}
         for partition in partitions:
             back, at = 1, written[partition]
@@ -253,6 +252,6 @@ class KafkaConsumer:
 
     def close(self) -> None:
         """Release the connections; does not commit."""
-        for client in (self._client, self._probe):
+        for client in (self._client, self._probe, self._raw):
             if client is not None:
                 client.close(autocommit=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,17 @@ CLOSE = 0.1
 class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
+    ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1]; for regression
+    the mean and the largest difference of values, in scales.
+
     Classification answers differ when their labels do, and their numbers are probabilities; regression answers
     differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.
     """
 
     gap: float
     largest: float
+    variation: float
+    most_variation: float
 
 
 def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity | None:
@@ -38,7 +44,13 @@ def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity
         d > CLOSE if a.task == "regression" else a.label != b.label
         for (a, b), d in zip(pairs, differences, strict=True)
     ]
-    return Parity(gap=sum(different) / len(pairs), largest=max(differences))
+    variations = [_variation(a, b) for a, b in pairs]
+    return Parity(
+        gap=sum(different) / len(pairs),
+        largest=max(differences),
+        variation=math.fsum(variations) / len(pairs),
+        most_variation=max(variations),
+    )
 
 
 def _difference(a: SoftLabel, b: SoftLabel) -> float:
@@ -46,3 +58,10 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
         return abs(a.value - b.value) / a.scale
     names = a.distribution.keys() | b.distribution.keys()
     return max(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)
+
+
+def _variation(a: SoftLabel, b: SoftLabel) -> float:
+    if a.task == "regression":
+        return _difference(a, b)
+    names = a.distribution.keys() | b.distribution.keys()
+    return 0.5 * math.fsum(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)

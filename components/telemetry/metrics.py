@@ -5,6 +5,7 @@ Names follow Prometheus's rules (base units, ``_total`` for counters) and Kafka'
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -33,7 +34,7 @@ class LabelerMetrics:
     """What a labeler counts. Every attribute is a metric with its ``workload`` label set already.
 
     Counters: ``consumed``, ``labelled``, ``duplicates``, ``quarantined``, ``offset_resets`` (``inc``), and by reason
-    :meth:`dead` and :meth:`teacher_failed`. Histograms: ``batch_size``, ``teacher_seconds``,
+    :meth:`dead`, :meth:`teacher_failed` and :meth:`decided`. Histograms: ``batch_size``, ``teacher_seconds``,
     ``commit_seconds``, ``delay_seconds`` (``observe``; ``with teacher_seconds.time():``). Gauges: ``paused``
     (``set(1)`` while nothing is consumed on purpose), and by :meth:`lag`, :meth:`breaker` and :meth:`budget_left`.
     """
@@ -52,6 +53,10 @@ class LabelerMetrics:
         self._failures = Counter(
             "cohobate_teacher_failures", "Failed calls of the teacher.", ["workload", "reason"], registry=self.registry
         )
+        self._decisions = Counter(
+            "cohobate_label_decisions", "Inputs that may be labelled, by decision.", ["workload", "reason"],
+            registry=self.registry,
+        )  # fmt: skip
         self.batch_size = self._histogram("label_batch_size", "Inputs in one batch.", BATCH)
         self.teacher_seconds = self._histogram("teacher_seconds", "One call of the teacher.", TEACHER_SECONDS)
         self.commit_seconds = self._histogram("commit_seconds", "From sending to committed.", COMMIT_SECONDS)
@@ -95,6 +100,11 @@ class LabelerMetrics:
     def teacher_failed(self, reason: str) -> None:
         """Count a failed call; ``reason`` is a stable code such as ``timeout``."""
         self._failures.labels(self.workload, reason).inc()
+
+    def decided(self, reasons: Iterable[str]) -> None:
+        """Count decisions about who is labelled; each reason is a stable code such as ``audit``."""
+        for reason, n in Tally(reasons).items():
+            self._decisions.labels(self.workload, reason).inc(n)
 
     def lag(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
         """Set the lag of every partition of ``positions``, and forget those that are not ours any more."""

@@ -365,5 +365,5 @@ def _say_where_to_look(settings: Settings, done: dict[str, Any], console: Consol
     ):
         console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
     for path in done["artifacts"]["evidently_reports"][-2:]:
-        console.print(f"  Evidently report {path}", highlight=False, soft_wrap=True)
+        console.print(f"  report {path}", highlight=False, soft_wrap=True)
     console.print(f"  {done['artifacts']['report']}", highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ import pytest
 from components.contracts.records import Input, Label, SoftLabel, label_key
 from components.contracts.spec import Factory, Limits, Monitor, Payload, Spec, Student, Variant
 from components.contracts.storage import digest_of, put_bytes
-from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.snapshot.table import parquet_bytes, snapshot_table
 
@@ -23,15 +22,6 @@ def words(label, n, seed=0):
     """``n`` different payloads that only a class of letters can be told from."""
     chance = random.Random(f"{label} {seed}")
     return ["".join(chance.choices(LETTERS[label], k=40)).encode() for _ in range(n)]
-
-
-@pytest.fixture
-def store(tmp_path):
-    """A control database of the test's own, at its newest schema."""
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    yield store
-    store.close()
 
 
 @pytest.fixture(scope="session")

@@ -96,11 +96,11 @@ def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, 
     assert dataset.metadata == {"rows": 0, "digest": "nothing"}
     student, metrics = artifact(dsl.Model, "student"), artifact(dsl.Metrics, "metrics")
     distill.python_func(spec, "", "champion", "nothing", student, metrics)
-    judged, html = artifact(dsl.Model, "judged"), artifact(dsl.HTML, "html")
+    judged, html, quality = artifact(dsl.Model, "judged"), artifact(dsl.HTML, "html"), artifact(dsl.HTML, "quality")
     confusion = artifact(dsl.ClassificationMetrics, "confusion")
     assert evaluate.python_func(spec, student, judged, metrics, confusion) == "nothing"
-    report.python_func(spec, judged, html)
-    assert "no new labels" in Path(html.path).read_text()
+    report.python_func(spec, judged, html, quality)
+    assert all("no new labels" in Path(page.path).read_text() for page in (html, quality))
     assert register.python_func(spec, judged) == "nothing"
     assert metrics.metadata == confusion.metadata == {}
     assert judged.metadata == {"decision": "nothing"}
@@ -141,9 +141,10 @@ def test_the_evaluation_fills_what_the_ui_draws(spec, artifact, candidate, monke
 @pytest.mark.parametrize(("page", "shown"), [(b"<p>drift</p>", "<p>drift</p>"), (b"", "no older window")])
 def test_the_report_is_shown_where_there_is_something_to_compare(spec, artifact, candidate, monkeypatch, page, shown):
     monkeypatch.setattr(steps, "report", lambda *_: page)
-    html = artifact(dsl.HTML, "html")
-    report.python_func(spec, artifact(dsl.Model, "judged", candidate()), html)
-    assert shown in Path(html.path).read_text()
+    monkeypatch.setattr(steps, "quality_page", lambda *_: b"<p>promote</p>")
+    html, quality = artifact(dsl.HTML, "html"), artifact(dsl.HTML, "quality")
+    report.python_func(spec, artifact(dsl.Model, "judged", candidate()), html, quality)
+    assert shown in Path(html.path).read_text() and Path(quality.path).read_text() == "<p>promote</p>"
 
 
 # Choosing

@@ -20,6 +20,19 @@ def test_a_stationary_stream_raises_nothing_however_often_it_is_looked_at() -> N
     assert detector.row == 10_000
 
 
+def tied(chance: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+    gaps = np.where(chance.random(n) < 0.3, np.nan, chance.integers(0, 2, n))
+    return {"constant": np.zeros(n), "counts": chance.poisson(0.3, n), "gaps": gaps, "all": np.full(n, np.nan)}
+
+
+def test_ties_constants_and_missing_values_are_no_change() -> None:
+    chance = np.random.default_rng(6)
+    detector = ChangeDetector.fit(tied(chance, 300), run_length=1e5, min_effect=0.05)
+    assert detector.observe(tied(chance, 5_000)) is None
+    found = detector.observe(tied(chance, 100) | {"constant": np.ones(100)})
+    assert found is not None and found.column == "constant"
+
+
 def test_false_alarms_within_n_rows_are_rarer_than_n_over_the_run_length() -> None:
     chance = np.random.default_rng(2)
     alarms = sum(fit(2_000, seed).observe(rows(chance, 200)) is not None for seed in range(60))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift.entropy import Summary, shannon, summarise
+from drift.entropy import Summary, mutual_information, shannon, summarise
 
 
 def test_known_entropies_in_nats() -> None:
@@ -38,3 +38,15 @@ def test_an_empty_window_has_no_summary_and_a_broken_one_is_refused() -> None:
     assert summarise([]) is None
     with pytest.raises(ValueError, match="1 of 2 entropies"):
         summarise([0.5, math.nan])
+
+
+def test_mutual_information_tells_the_unknown_from_the_hard() -> None:
+    hard = np.full((3, 1, 4), 0.25)
+    unknown = np.eye(4)[:3].reshape(3, 1, 4)
+    assert mutual_information(hard) == pytest.approx([0.0], abs=1e-12)
+    assert mutual_information(unknown) == pytest.approx([np.log(3)])
+    chance = np.random.default_rng(0).dirichlet(np.ones(5), size=(3, 50))
+    found = mutual_information(chance)
+    assert ((found >= 0) & (found <= np.log(3))).all()
+    with pytest.raises(ValueError, match="sum to one"):
+        mutual_information([[[0.5, 0.6]], [[0.5, 0.5]]])

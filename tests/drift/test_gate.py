@@ -66,8 +66,14 @@ def test_a_gate_without_criteria_holds_and_says_so() -> None:
 
 def test_too_little_evidence_holds_instead_of_rejecting() -> None:
     rows = Criterion(measure="rows", at_least=50, evidence=True)
-    assert assess({"rows": 49.0}, [rows]).decision == "hold"
-    assert assess({"rows": 50.0}, [rows]).decision == "promote"
+    good = Criterion(measure="accuracy", at_least=0.9)
+    assert assess({"rows": 49.0, "accuracy": 1.0}, [rows, good]).decision == "hold"
+    assert assess({"rows": 50.0, "accuracy": 1.0}, [rows, good]).decision == "promote"
+
+
+def test_much_evidence_of_nothing_that_was_demanded_holds() -> None:
+    verdict = assess({"rows": 5_000.0, "accuracy": 1.0}, [Criterion(measure="rows", at_least=50, evidence=True)])
+    assert verdict.decision == "hold" and "without criteria" in verdict.reasons[0] and len(verdict.reasons) == 2
 
 
 def test_limits_are_inclusive_and_may_be_two_sided() -> None:

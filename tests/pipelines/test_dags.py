@@ -58,8 +58,10 @@ def test_the_evaluation_shows_what_the_kubeflow_ui_can_draw(compiled):
         "metrics": "system.Metrics",
         "confusion": "system.ClassificationMetrics",
     }
-    page = compiled["continual"]["components"]["comp-report"]["outputDefinitions"]["artifacts"]["html"]
-    assert page["artifactType"]["schemaTitle"] == "system.HTML"
+    pages = compiled["continual"]["components"]["comp-report"]["outputDefinitions"]["artifacts"]
+    assert {n: p["artifactType"]["schemaTitle"] for n, p in pages.items()} == {
+        "html": "system.HTML", "quality": "system.HTML",
+    }  # fmt: skip
     taken = compiled["continual"]["components"]["comp-snapshot"]["outputDefinitions"]["artifacts"]
     assert taken["dataset"]["artifactType"]["schemaTitle"] == "system.Dataset"
 

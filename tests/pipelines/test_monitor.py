@@ -15,7 +15,7 @@ from components.control.tables import WindowRow
 from components.distill.export import to_onnx
 from components.snapshot.table import parquet_bytes, snapshot_table
 from components.snapshot.window import read
-from components.stream.memory import MemoryBroker
+from components.stream.memory import MemoryBroker, MemoryConsumer
 from components.student.card import StudentCard
 from pipelines.monitor import Monitor
 from tests.pipelines.conftest import NOW, WORDS
@@ -115,7 +115,11 @@ def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store,
     put(tickets(50, seed=3), sure=0.4)
     drain(monitor)
     assert [kind for kind, _, _ in alarms(store)] == ["entropy"]
-    assert store.alarms("tickets")[0].detail["drifted"] == ["teacher_entropy"]
+    assert set(store.alarms("tickets")[0].detail["drifted"]) == {"teacher_entropy", "entropy_gap"}
+    gauge = store.gauges("tickets")["entropy"].value
+    assert gauge["teacher_entropy"] > gauge["teacher_entropy_reference"] + 0.3
+    assert gauge["entropy_gap"] == pytest.approx(gauge["student_entropy"] - gauge["teacher_entropy"])
+    assert "mutual_information" not in gauge, "nobody was replaced by the champion"
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("margin", []), ("all", ["drift"])])
@@ -209,13 +213,82 @@ def test_the_reference_takes_training_rows_only_where_the_holdout_is_too_small(s
     serve(tickets(25))
     monitor = Monitor(spec, store, broker)
     monitor.step(0.0)
-    assert monitor._references["drift"].rows == 60
+    assert monitor._watch.references["drift"].rows == 60
     serve(tickets(100, seed=2), version="2")
     monitor.step(0.0)
-    assert monitor._references["drift"].rows == 60
+    assert monitor._watch.references["drift"].rows == 60
     newest = store.windows("tickets")[-1]
     payloads = {r["payload"] for r in read(newest.uri, newest.digest).to_pylist() if r["split"] == "holdout"}
     assert len(payloads) >= 60, "the holdout is enough, and newer than all else"
+
+
+def test_the_one_that_the_champion_replaced_is_asked_too(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    previous = store.intent("tickets")[1].champion
+    serve(tickets(60, seed=1), version="2", seed=1)
+    revision, intent = store.intent("tickets")
+    store.put_intent("tickets", revision, Intent(champion=intent.champion, previous=previous))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(20, seed=3))
+    drain(monitor)
+    gauge = store.gauges("tickets")["entropy"].value
+    assert gauge["mutual_information"] == pytest.approx(gauge["mutual_information_reference"], rel=0.5)
+    assert 0.0 < gauge["mutual_information"] < np.log(2)
+
+
+@pytest.fixture
+def streaming(spec):
+    watch = msgspec.structs.replace(spec.monitor, run_length=10_000, min_effect=0.1, reference=300, window=100_000)
+    return msgspec.structs.replace(spec, monitor=watch)
+
+
+def test_a_steady_stream_has_no_change_point_and_a_changed_one_has_one(streaming, store, broker, serve, put, tickets):
+    serve(tickets(250))
+    monitor = Monitor(streaming, store, broker)
+    put(tickets(250, seed=3))
+    drain(monitor)
+    assert alarms(store) == [], "the window is too long to be looked at: only the detector of change points looks"
+    gauge = store.gauges("tickets")["change"].value
+    assert gauge["index"] == 1_000 and 0.0 <= gauge["log_evidence"] < gauge["log_evidence_limit"]
+    put(tickets(100, length=9, seed=4))
+    drain(monitor)
+    ((kind, index, champion),) = alarms(store)
+    assert (kind, champion) == ("change", "1") and 1_000 < index <= 1_080
+    detail = store.alarms("tickets")[0].detail
+    assert detail["run_length"] == 10_000 and abs(index - detail["rows"] - 1_000) <= 40 and len(detail["drifted"]) == 1
+
+
+def test_the_evidence_for_a_change_survives_a_restart(streaming, store, broker, serve, put, tickets):
+    serve(tickets(250))
+    entries = tickets(50, length=9, seed=4)
+    put(entries[:20])
+    drain(Monitor(streaming, store, broker))
+    assert alarms(store) == [] and store.gauges("tickets")["change"].value["log_evidence"] > 1.0
+    put(entries[20:80])
+    again = Monitor(streaming, store, broker)
+    drain(again)
+    (first,) = alarms(store)
+    assert first[0] == "change"
+    fresh = Monitor(msgspec.structs.replace(streaming, seed=1), store, MemoryBroker())
+    fresh.step(0.0)
+    assert fresh._watch.change.row == 80, "it goes on, whatever the stream"
+
+
+def test_the_accuracy_that_was_foretold_is_held_against_the_truth(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    entries = tickets(30, seed=3)
+    put(entries)
+    drain(monitor)
+    gauge = store.gauges("tickets")["foretold_accuracy"].value
+    assert gauge["rows"] == 60 and gauge["accuracy"] is None and 0.0 < gauge["mean_confidence"] <= 1.0
+    for entry in entries:
+        broker.producer().send(spec.topic("truth"), entry.input.id, encode(entry.truth))
+    broker.producer().send(spec.topic("truth"), "x", b"nonsense")
+    drain(monitor)
+    gauge = store.gauges("tickets")["foretold_accuracy"].value
+    assert gauge["windows_with_truth"] == 3 and 0.0 <= gauge["accuracy"] <= 1.0
+    assert store.gauges("tickets")["monitor"].value["index"] == 120
 
 
 def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
@@ -230,3 +303,30 @@ def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
     thread.join(10)
     assert not thread.is_alive()
     assert store.gauges("tickets")["monitor"].value["index"] == 8
+
+
+class Marked(MemoryConsumer):
+    """Counts a mark behind the last record until a poll has passed it, as Kafka does after a transaction."""
+
+    passed = False
+
+    def poll(self, max_records=500, timeout=0.5):
+        records = super().poll(max_records, timeout)
+        self.passed = not records
+        return records
+
+    def lag(self):
+        return super().lag() + (not self.passed)
+
+
+def test_the_lag_that_is_reported_comes_to_nothing_behind_the_mark_of_a_transaction(
+    spec, store, broker, put, tickets, monkeypatch
+):
+    monkeypatch.setattr("components.stream.memory.MemoryConsumer", Marked)
+    monitor = Monitor(spec, store, broker)
+    put(tickets(3))
+    assert monitor.step(0.0) and store.gauges("tickets")["monitor"].value["lag"] == 1
+    assert monitor.step(0.0) == 0 and store.gauges("tickets")["monitor"].value["lag"] == 0
+    at = store.gauges("tickets")["monitor"].at
+    monitor.step(0.0)
+    assert store.gauges("tickets")["monitor"].at == at, "then the database is left alone"

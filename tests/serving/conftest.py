@@ -15,10 +15,10 @@ from components.contracts.records import Input, Label, SoftLabel, encode, label_
 from components.contracts.spec import Factory, Payload, Spec, load_spec
 from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
 from components.registry.registry import VersionInfo
 from components.stream.memory import MemoryBroker
 from components.student.card import CARD_KEY, StudentCard
+from tests.clock import Clock
 
 TEACHER = "sign@1"
 FEATURES = Factory(factory="components.student.table:TableColumns", options={"columns": [{"name": "x"}]})
@@ -112,19 +112,9 @@ class MemoryRegistry:
         self.aliases.pop(alias, None)
 
 
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self, at=1_700_000_000.0):
-        self.at = at
-
-    def __call__(self):
-        return self.at
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture
@@ -132,14 +122,6 @@ def spec(tmp_path) -> Spec:
     (tmp_path / "teacher.py").write_text(TEACHER_FILE)
     (tmp_path / "signs.yaml").write_text(SPEC)
     return load_spec(tmp_path / "signs.yaml")
-
-
-@pytest.fixture
-def store(tmp_path):
-    made = ControlStore(f"sqlite:///{tmp_path / 'control.db'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class Platform:
         self.controller = self.start()
 
     def tick(self, seconds=1.0):
-        self.clock.at += seconds
+        self.clock.now += seconds
         self.store.acknowledge(W, "r1", self.store.intent(W)[0], {"failed": dict(self.failed)})
         self.controller.tick()
 
@@ -93,10 +93,10 @@ class Platform:
                 theirs = self.answer("candidate", intent.candidate.version, x, wrong, ok)
                 if intent.shadow:
                     shadow = theirs
-                elif to_candidate(W, intent.candidate.digest, key, intent.weight_at(self.clock.at)):
+                elif to_candidate(W, intent.candidate.digest, key, intent.weight_at(self.clock.now)):
                     served, shadow = (theirs, None) if ok else (served, theirs)
             prediction = Prediction(
-                workload=W, request_id=f"r{self.sent}", input_id=f"i{self.sent}", key=key, time=self.clock.at,
+                workload=W, request_id=f"r{self.sent}", input_id=f"i{self.sent}", key=key, time=self.clock.now,
                 content=content_hash(self.signs.payload(x)), answer=served, shadow=shadow, audited=True,
             )  # fmt: skip
             self.producer.send(f"{W}.predictions", key, encode(prediction))
@@ -246,8 +246,8 @@ def test_the_lease_is_renewed_and_ends_with_the_controller(platform):
     begun(platform, skip_shadow=True)
     for _ in range(20):
         platform.tick(2.0)
-        assert platform.intent.weight_at(platform.clock.at) == 0.2
-    assert platform.intent.weight_at(platform.clock.at + 10.1) == 0.0
+        assert platform.intent.weight_at(platform.clock.now) == 0.2
+    assert platform.intent.weight_at(platform.clock.now + 10.1) == 0.0
 
 
 def test_a_second_controller_takes_over_and_the_first_stops(platform):
@@ -519,7 +519,7 @@ def test_a_replica_that_does_not_confirm_makes_a_rollback_fail_aloud(platform, m
     platform.controller.replicas.await_applied = lambda revision, **options: wait(revision, seconds=0.05)
     key = platform.store.order(W, "rollback", "eve", "a reason")
     platform.store.acknowledge(W, "stuck", 1, {})
-    platform.clock.at -= 1
+    platform.clock.now -= 1
     platform.tick()
     order = platform.store.get_order(key)
     assert order.ok is False and "stuck" in order.outcome

@@ -28,7 +28,7 @@ class Running:
 
     def serve(self, champion, candidate=None, **intent):
         load = self.load
-        intent = {"lease_until": self.clock.at + 10, **intent}
+        intent = {"lease_until": self.clock.now + 10, **intent}
         routing = Routing(workload="signs", revision=1, champion=load(champion), candidate=load(candidate))
         full = msgspec.structs.replace(routing.intent, champion=champion, candidate=candidate, **intent)
         self.slots.routing = Routing(
@@ -141,7 +141,7 @@ def test_event_times_are_bounded_as_the_spec_says(spec, store, broker, clock, mo
     running = Running(msgspec.structs.replace(spec, admission=limits), store, broker, clock)
     running.serve(model("1"))
     for seconds, title in ((11, "future_time"), (-101, "ancient_time"), (9, None), (-99, None)):
-        answer = running.call("POST", "/v1/predict", json={"json": {"x": 1}, "time": clock.at + seconds})
+        answer = running.call("POST", "/v1/predict", json={"json": {"x": 1}, "time": clock.now + seconds})
         assert answer.json().get("title") == title
         assert answer.status_code == (422 if title else 200)
 

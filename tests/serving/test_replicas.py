@@ -39,14 +39,14 @@ def test_the_same_routing_is_not_written_twice_but_its_lease_is_renewed(store, r
 
 
 def test_a_lease_is_renewed_when_a_third_of_it_is_gone(store, clock, replicas):
-    replicas.change(weigh(0.1, clock.at + 9))
-    began, until = clock.at, clock.at + 9
-    for clock.at in (began + 1, began + 2.9):
+    replicas.change(weigh(0.1, clock.now + 9))
+    began, until = clock.now, clock.now + 9
+    for clock.now in (began + 1, began + 2.9):
         replicas.hold(9)
         assert replicas.intent().lease_until == until
-    clock.at = began + 3.1
+    clock.now = began + 3.1
     replicas.hold(9)
-    assert replicas.intent().lease_until == clock.at + 9
+    assert replicas.intent().lease_until == clock.now + 9
 
 
 def test_waiting_ends_when_every_live_replica_has_applied_it(store, clock, replicas):
@@ -65,7 +65,7 @@ def test_waiting_ends_in_time_and_names_who_is_missing(store, clock, replicas):
     store.acknowledge("w", "stuck", revision - 1, {})
     reached = replicas.await_applied(revision, seconds=0.05)
     assert (reached.ok, reached.waiting) == (False, ("stuck",))
-    clock.at += 6
+    clock.now += 6
     assert replicas.await_applied(revision, seconds=0.05).ok
 
 

@@ -42,32 +42,32 @@ def test_a_champion_is_loaded_in_the_background_and_acknowledged(slots, store, m
 
 
 def test_the_candidate_gets_its_share_while_its_lease_lives(slots, store, model, clock):
-    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.at + 10)
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    arms = [slots.routing.choose(f"k{i}", clock.at).arm for i in range(400)]
+    arms = [slots.routing.choose(f"k{i}", clock.now).arm for i in range(400)]
     assert 140 < arms.count("candidate") < 260
-    assert all(slots.routing.choose(f"k{i}", clock.at + 10).arm == "champion" for i in range(400))
+    assert all(slots.routing.choose(f"k{i}", clock.now + 10).arm == "champion" for i in range(400))
 
 
 def test_a_renewed_lease_is_seen_without_a_new_revision(slots, store, model, clock):
-    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.at + 1)
+    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 1)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    store.renew_lease("signs", 0, clock.at + 50)
+    store.renew_lease("signs", 0, clock.now + 50)
     slots.follow()
-    assert slots.routing.choose("k", clock.at + 40).arm == "candidate"
+    assert slots.routing.choose("k", clock.now + 40).arm == "candidate"
 
 
 def test_in_shadow_the_champion_serves_and_the_candidate_answers_besides(slots, store, model, clock):
-    put(store, champion=model("1"), candidate=model("2"), shadow=True, lease_until=clock.at + 10)
+    put(store, champion=model("1"), candidate=model("2"), shadow=True, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    choice = slots.routing.choose("k", clock.at)
+    choice = slots.routing.choose("k", clock.now)
     assert (choice.arm, choice.shadow.ref.version) == ("champion", "2")
-    assert slots.routing.choose("k", clock.at + 11).shadow is None
+    assert slots.routing.choose("k", clock.now + 11).shadow is None
 
 
 def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(slots, store, model, clock):
     old, new = model("1"), model("2")
-    put(store, champion=old, candidate=new, weight=0.5, lease_until=clock.at + 10)
+    put(store, champion=old, candidate=new, weight=0.5, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
     held = slots.routing
     put(store, champion=new, candidate=None, previous=old, weight=0.0)
@@ -92,13 +92,13 @@ def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(slo
     (ack,) = store.acknowledgements("signs", 1e12)
     assert ack.revision == revision and "digest" in ack.detail["failed"][broken.digest]
     put_bytes(broken.uri, good)
-    clock.at += RETRY_SECONDS
+    clock.now += RETRY_SECONDS
     settle(slots, lambda: slots.routing.champion.ref.version == "2")
     assert slots.failed == {}
 
 
 def test_a_candidate_that_is_gone_is_forgotten(slots, store, model, clock):
-    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.at + 10)
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
     put(store, candidate=None)
     slots.follow()
@@ -128,12 +128,12 @@ class Away:
 
 
 def test_an_outage_of_the_database_keeps_the_routing_and_the_lease_runs_out(slots, store, model, clock):
-    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.at + 10)
+    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
     slots.store = Away()
     slots.follow()
-    assert slots.routing.choose("k", clock.at + 9).arm == "candidate"
-    assert slots.routing.choose("k", clock.at + 11).arm == "champion"
+    assert slots.routing.choose("k", clock.now + 9).arm == "candidate"
+    assert slots.routing.choose("k", clock.now + 11).arm == "champion"
 
 
 def test_following_in_the_background_and_signing_off(spec, store, model):

@@ -8,18 +8,9 @@ from components.contracts.settings import Settings
 from components.control import desk as module
 from components.control.database import StaleRevisionError
 from components.control.desk import LocalDesk, Order, RemoteDesk, open_desk
-from components.control.store import ControlStore
 from components.ledger.ledger import entries, verify
 
 W = "signs"
-
-
-@pytest.fixture
-def store(tmp_path):
-    made = ControlStore(f"sqlite:///{tmp_path / 'control.db'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def order(**changes):

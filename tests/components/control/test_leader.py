@@ -3,7 +3,6 @@ import threading
 import pytest
 
 from components.control.leader import Heart, Lease
-from components.control.store import ControlStore
 from components.control.tables import LeaderRow
 
 
@@ -12,14 +11,6 @@ class Monotonic:
 
     def __call__(self):
         return self.at
-
-
-@pytest.fixture
-def store(tmp_path):
-    made = ControlStore(f"sqlite:///{tmp_path / 'control.db'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from components.student.parity import Parity
 
 
 def test_serves_the_float_model_where_the_quantised_one_differs_too_much():
-    found = Parity(gap=0.03, largest=0.2)
+    found = Parity(gap=0.03, largest=0.2, variation=0.01, most_variation=0.2)
     assert not allowed(found, 0.02) and allowed(found, 0.03) and allowed(found, None)
     assert not allowed(None, None)
 

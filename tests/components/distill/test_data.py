@@ -56,10 +56,14 @@ def test_refuses_a_snapshot_that_was_changed(letter_spec, letters, freeze_rows, 
 
 def test_an_update_has_the_new_window_whole_and_a_balanced_replay(letter_spec, letters, freeze_rows, artifacts):
     old = freeze_rows(letter_spec, letters("a", 60) + letters("b", 10), artifacts, 1)
-    new = freeze_rows(letter_spec, letters("c", 20), artifacts, 2)
+    new = freeze_rows(letter_spec, letters("c", 60), artifacts, 2)
     spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, replay_rows=12))
-    fresh, replay = update_rows(spec, [old, new], 0)
-    assert len(fresh) == len(window_rows(new, "train", "classification", "t@1"))
+    made = update_rows(spec, [old, new], 0)
+    replay = made.replay
+    train = window_rows(new, "train", "classification", "t@1").payloads
+    aside = [p for p in train if p not in made.new.payloads]
+    assert 0 < len(aside) < 16 and set(aside) <= set(made.calibration.payloads)
+    assert not {*made.calibration.payloads} & {*made.new.payloads, *replay.payloads} and made.refused == 0
     labels = [s.label for s in replay.soft]
     assert len(replay) == 12 and labels.count("a") == labels.count("b") == 6
     held = set(window_rows(old, "holdout", "classification", "t@1").payloads)
@@ -75,7 +79,9 @@ def test_the_audit_slice_is_held_out_and_never_learnt_from(letter_spec, letters,
     windows = [freeze_rows(letter_spec, seen, artifacts, 1, chosen=chosen)]
     windows.append(freeze_rows(letter_spec, again[::-1], artifacts, 2, chosen=chosen))
     audited = {p for p, _, _ in seen[:30]} | {p for p, _, _ in again[::-1][:30]}
-    new, replay = update_rows(letter_spec, windows, 0)
+    made = update_rows(letter_spec, windows, 0)
+    new, replay = made.new, made.replay
+    assert not audited & set(made.calibration.payloads)
     assert len(new) and len(replay) and not audited & {*new.payloads, *replay.payloads}
     held = {p for w in windows for p in window_rows(w, "holdout", "classification", "t@1").payloads}
     assert audited <= held
@@ -96,14 +102,14 @@ def test_rows_weigh_by_their_chances(letter_spec, letters, freeze_rows, artifact
 def test_replay_can_be_turned_off(letter_spec, letters, freeze_rows, artifacts):
     windows = [freeze_rows(letter_spec, letters(c, 20), artifacts, i) for i, c in enumerate("ab")]
     spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, replay_rows=0))
-    assert len(update_rows(spec, windows, 0)[1]) == 0
+    assert len(update_rows(spec, windows, 0).replay) == 0
 
 
 def test_windows_of_a_teacher_that_was_replaced_are_not_replayed(letter_spec, letters, freeze_rows, artifacts):
     old = freeze_rows(letter_spec, letters("a", 20), artifacts, 1, teacher="t@0")
     new = freeze_rows(letter_spec, letters("b", 20), artifacts, 2)
     assert replayable(letter_spec, [old, new]) == []
-    assert len(update_rows(letter_spec, [old, new], 0)[1]) == 0
+    assert len(update_rows(letter_spec, [old, new], 0).replay) == 0
     assert set(holdout_payloads(letter_spec, [old, new])) <= {p for p, _, _ in letters("b", 20)}
 
 
@@ -147,3 +153,32 @@ def test_of_a_declared_teacher_the_accepted_behaviour_counts(letter_spec):
     assert declared_teacher(spec, [window]) == "t@1#2"
     assert declared_teacher(msgspec.structs.replace(spec, teacher_digest="t@2"), [window]) == "t@2"
     assert declared_teacher(msgspec.structs.replace(spec, teacher_digest=None), [window]) == "t@1#2"
+
+
+def typo(payload):
+    return payload[:-1] + b"#"
+
+
+def test_what_is_nearly_a_held_out_row_is_never_learnt_from(letter_spec, letters, freeze_rows, artifacts):
+    """The like of a row that a later window holds out is left out of the replay, too."""
+    first, second = letters("ab", 60), letters("cd", 60)
+    windows = [freeze_rows(letter_spec, first, artifacts, 1)]
+    learnt = window_rows(windows[0], "train", "classification", "t@1").payloads
+    held = window_rows(windows[0], "holdout", "classification", "t@1").payloads
+    soft = {p: (s, t) for p, s, t in first}
+    planted = [(typo(p), *soft[p]) for p in held]  # as they come again, with a typo
+    planted += [(typo(p), *soft[p]) for p in learnt[:10]]  # these will be of the audit slice
+
+    def chosen(i):
+        return {"audit": i >= len(second) + len(held)}
+
+    windows.append(freeze_rows(letter_spec, [*second, *planted], artifacts, 2, chosen=chosen))
+    made = update_rows(letter_spec, windows, 0)
+    seen = {*made.new.payloads, *made.replay.payloads, *made.calibration.payloads}
+    assert not seen & {typo(p) for p in held} and not seen & set(learnt[:10])
+    assert set(learnt[10:]) <= seen and made.refused >= 10
+    blind = msgspec.structs.replace(
+        letter_spec, student=msgspec.structs.replace(letter_spec.student, near_duplicate=None)
+    )
+    made = update_rows(blind, windows, 0)
+    assert {typo(p) for p in held} & {*made.new.payloads, *made.calibration.payloads} and made.refused == 0

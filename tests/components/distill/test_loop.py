@@ -30,7 +30,7 @@ fit(work, "run", sys.argv[2])
 def work(letter_spec, letters, freeze_rows, tmp_path_factory):
     artifacts = f"file://{tmp_path_factory.mktemp('loop')}"
     spec = msgspec.structs.replace(letter_spec, student=msgspec.structs.replace(letter_spec.student, epochs=EPOCHS))
-    rows, _ = update_rows(spec, [freeze_rows(spec, letters("ab", 80), artifacts, 1)], 0)
+    rows = update_rows(spec, [freeze_rows(spec, letters("ab", 80), artifacts, 1)], 0).new
     card = StudentCard(
         workload="letters", task="classification", space="letters@1", classes=("a", "b"), features=spec.features,
         payload=spec.payload, buckets=1024, dim=8, hidden=16, variant="tiny", snapshots=(), teacher="t@1",

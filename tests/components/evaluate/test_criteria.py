@@ -1,34 +1,50 @@
 import pytest
 
 from components.contracts.spec import Limits
-from components.evaluate.criteria import LEAST, MOST, NO_CHAMPION, NO_OLDER_WINDOW, criteria
+from components.evaluate.criteria import (
+    LEAST,
+    MANY,
+    MOST,
+    NO_CHAMPION,
+    NO_CONFIDENCE,
+    NO_OLDER_WINDOW,
+    criteria,
+    level_of,
+)
 from drift.gate import Criterion, assess
 
 ALL = Limits(
     min_rows=10, min_accuracy=0.8, min_agreement=0.7, max_loss=0.02, max_forgetting=0.05, max_ece=0.1,
-    max_parity_gap=0.01, max_p99_ms=20.0, max_bytes=1000, max_rmse=5.0, min_teacher_accuracy=0.9,
+    max_parity_gap=0.01, max_p99_ms=20.0, max_bytes=1000, max_rmse=5.0, min_teacher_accuracy=0.9, max_slice_loss=0.1,
+    max_noise_loss=0.2, max_attack_loss=0.5, max_probability_gap=0.05, max_latency_ratio=1.5, max_cold_start_ms=2000.0,
+    max_memory_bytes=10**8, max_cost_per_1000=0.1, core_hour_price=0.04, max_mae_loss=0.1, min_coverage=0.8,
 )  # fmt: skip
 
 GOOD = {
     "rows": 10, "accuracy": 0.9, "agreement": 0.9, "loss": 0.0, "forgetting": 0.0, "ece": 0.05, "parity_gap": 0.0,
-    "p99_ms": 1.0, "bytes": 900, "rmse": 1.0, "teacher_accuracy": 0.95,
+    "p99_ms": 1.0, "bytes": 900, "rmse": 1.0, "teacher_accuracy": 0.95, "slice_loss": 0.0, "noise_loss": 0.0,
+    "attack_loss": 0.1, "probability_gap": 0.01, "latency_ratio": 1.0, "cold_start_ms": 100.0, "memory_bytes": 1e6,
+    "cost_per_1000": 0.001, "mae_loss": 0.0, "coverage": 0.9,
 }  # fmt: skip
 
+HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price"}
+"""Fields that say how to measure, and not what is demanded."""
 
-def demanded(limits, champion=True, older=True):
-    return {c.measure: c for c in criteria(limits, champion=champion, older=older)[0]}
+
+def demanded(limits, champion=True, older=True, **more):
+    return {c.measure: c for c in criteria(limits, champion=champion, older=older, **more)[0]}
 
 
 def test_every_limit_of_the_spec_is_a_criterion():
-    assert {"min_rows", *LEAST.values(), *MOST.values()} == set(Limits.__struct_fields__)
+    assert HOW | {*LEAST.values(), *MOST.values(), *MANY.values()} == set(Limits.__struct_fields__)
     found = demanded(ALL)
     assert found["accuracy"] == Criterion(measure="accuracy", at_least=0.8)
     assert found["bytes"] == Criterion(measure="bytes", at_most=1000)
-    assert set(found) == {"rows", *LEAST, *MOST}
+    assert set(found) == {"rows", *LEAST, *MOST, *MANY} == set(GOOD)
 
 
-def test_what_has_no_limit_is_not_demanded():
-    assert set(demanded(Limits())) == {"rows", "parity_gap"}
+def test_no_limit_has_a_default_for_what_the_gate_should_measure():
+    assert set(demanded(Limits())) == {"rows"}  # so that nobody is promoted: how many rows there are is no quality
 
 
 @pytest.mark.parametrize("measure", [m for m in GOOD if m != "rows"])
@@ -47,8 +63,28 @@ def test_too_few_rows_hold_and_do_not_reject():
 
 
 def test_a_champion_and_older_windows_are_compared_with_only_where_there_are_any():
+    compared = {"loss", "mae_loss", "slice_loss", "forgetting", "latency_ratio"}
     made, notes = criteria(ALL, champion=False, older=True)
-    assert not {"loss", "forgetting"} & {c.measure for c in made} and notes == (NO_CHAMPION,)
+    assert not compared & {c.measure for c in made} and notes == (NO_CHAMPION, NO_CONFIDENCE)
     made, notes = criteria(ALL, champion=True, older=False)
-    assert {"loss", "forgetting"} & {c.measure for c in made} == {"loss"} and notes == (NO_OLDER_WINDOW,)
-    assert criteria(ALL, champion=True, older=True)[1] == ()
+    assert compared & {c.measure for c in made} == compared - {"forgetting"}
+    assert notes == (NO_OLDER_WINDOW, NO_CONFIDENCE)
+    assert criteria(ALL, champion=True, older=True)[1] == (NO_CONFIDENCE,)
+
+
+def test_every_slice_regime_and_disturbance_is_a_criterion_of_one_family():
+    names = ("forgetting", "forgetting[window 1]", "forgetting[window 2]", "slice_loss[a]", "noise_loss[typos]")
+    found = demanded(ALL, names=names)
+    assert found["forgetting[window 2]"] == Criterion(measure="forgetting[window 2]", at_most=0.05, family="forgetting")
+    assert {"slice_loss[a]", "noise_loss[typos]", "forgetting[window 1]"} <= set(found)
+    assert not {"forgetting", "slice_loss"} & set(found)
+
+
+def test_a_declared_confidence_demands_bounds_and_is_spent_over_looks():
+    limits = Limits(min_accuracy=0.8, confidence=0.9, max_p99_ms=5.0)
+    made, notes = criteria(limits, champion=True, older=True)
+    assert {c.measure: c.confidence for c in made if c.measure == "accuracy"} == {"accuracy": pytest.approx(0.9)}
+    assert notes == ()
+    assert demanded(limits, look=2)["accuracy"].confidence == pytest.approx(0.975)
+    reachable = sum(2 ** (k - 1) * (1.0 - level_of(0.9, k)) for k in range(1, 60))
+    assert reachable <= 2 * 0.1 + 1e-9  # all students that may stand at any look, together

@@ -7,10 +7,11 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.distill.train import distill
-from components.evaluate.criteria import NO_CHAMPION, NO_OLDER_WINDOW
-from components.evaluate.evaluate import GAUGE, evaluate
+from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
+from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate, evidence_folder
+from components.evaluate.evidence import decode, encode, verdict_line
+from components.evaluate.judge import judge
 from components.student.card import CARD_KEY
-from drift.gate import assess
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
 
@@ -63,26 +64,76 @@ def test_a_good_update_is_promoted(update):
     assert found["loss"] < -0.8 and found["forgetting"] <= 0.05
     assert found["teacher_accuracy"] == 1.0 and found["parity_gap"] <= 0.02
     assert 0 < found["p50_ms"] <= found["p99_ms"] and found["ece"] is not None
-    assert update.notes == ()
+    assert update.notes == (NO_CONFIDENCE,)
+    assert found["forgetting[window 1]"] == found["forgetting"] and found["loss_upper"] < -0.5
+    assert found["mutual_information"] > 0.05 and found["latency_ratio"] > 0
+    assert found["noise_loss[bit_flips]"] is not None and "attack_loss" not in found
 
 
 def test_names_every_measurement(update):
-    assert set(update.measurements) == {
-        "accuracy", "agreement", "agreement_lower", "loss", "forgetting", "ece", "parity_gap", "p50_ms", "p99_ms",
-        "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy",
+    names = {n for n in update.measurements if not n.endswith(("_lower", "_upper"))}
+    assert names == {
+        "accuracy", "agreement", "loss", "forgetting", "forgetting[window 1]", "ece", "slice_loss[c]", "slice_loss[d]",
+        "parity_gap", "probability_gap", "largest_probability_gap", "p50_ms", "p95_ms", "p99_ms", "latency_ratio",
+        "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy", "noise_loss[bit_flips]",
+        "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
     }  # fmt: skip
 
 
-def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_disagreement(world):
-    bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
-    good = world.evaluate(world.second, spec=bounded).measurements
-    assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
-    stale = world.evaluate(world.first, spec=bounded).measurements
-    assert stale["defer_below"] is None and stale["defer_kept"] is None
-
-
 def test_the_verdict_can_be_had_again_from_what_is_kept(update):
-    assert assess(update.measurements, update.criteria) == update.verdict
+    assert judge(update.evidence) == update.verdict
+    data = get_bytes(update.evidence_uri)
+    evidence, recorded = decode(data.splitlines())
+    assert evidence == update.evidence and recorded == verdict_line(update.verdict)
+    assert encode(evidence, judge(evidence)) == data
+
+
+def test_evidence_lies_with_that_of_its_window(world, update):
+    assert update.evidence_uri == f"{evidence_folder(world.windows[-1])}/{world.second.digest}.jsonl"
+    assert update.evidence_uri.startswith(world.artifacts)
+
+
+def test_each_further_student_on_one_holdout_spends_less_of_the_level(world, update):
+    limits = msgspec.structs.replace(world.spec.limits, confidence=0.8)
+    spec = msgspec.structs.replace(world.spec, limits=limits)
+    window = world.windows[:1]
+    assert world.evaluate(world.first, windows=window, spec=spec).evidence.judgement.look == 1
+    second = world.evaluate(world.second, windows=window, spec=spec)
+    assert second.evidence.judgement.look == 2
+    (level,) = [c.confidence for c in second.criteria if c.measure == "accuracy"]
+    assert level == pytest.approx(0.95)
+    assert world.evaluate(world.first, windows=window, spec=spec).evidence.judgement.look == 1
+
+
+def test_a_bound_that_cannot_be_shown_yet_holds_and_names_the_labels(world):
+    limits = msgspec.structs.replace(
+        world.spec.limits, confidence=0.95, max_loss=0.01, max_forgetting=None, min_accuracy=0.5
+    )
+    spec = msgspec.structs.replace(world.spec, limits=limits)
+    held = world.evaluate(world.second, champion=world.second, spec=spec)
+    assert held.verdict.decision == "hold"
+    (finding,) = [f for f in held.verdict.findings if f.outcome == "missing"]
+    assert finding.measure == "loss" and finding.value == 0.0 and finding.bound > 0.01
+    assert 297 <= finding.more < 5000 and f"{finding.more} more labels" in finding.reason
+
+
+def test_what_costs_a_process_is_measured_where_it_is_demanded(world):
+    limits = msgspec.structs.replace(
+        world.spec.limits, max_cold_start_ms=60_000.0, max_memory_bytes=10**9, core_hour_price=0.04,
+        max_cost_per_1000=0.01, max_attack_loss=1.0,
+    )  # fmt: skip
+    done = world.evaluate(world.second, champion=world.first, spec=msgspec.structs.replace(world.spec, limits=limits))
+    assert done.verdict.decision == "promote", done.verdict.reasons
+    found = done.measurements
+    assert 0 < found["cold_start_ms"] < 60_000 and 0 < found["memory_bytes"] < 10**9
+    assert 0 < found["cost_per_1000"] < 0.001 and 0 <= found["attack_loss"] <= 1
+
+
+def test_the_estimate_without_labels_is_held_against_the_truth(world, update):
+    gauge = world.store.gauges("letters")[LABEL_FREE].value
+    assert gauge["accuracy"] == 0.0  # the champion knows none of the new letters
+    assert gauge["disagreement"] < 0.2 and gauge["disagreement_error"] == gauge["disagreement"]
+    assert gauge["disagreement_error"] < gauge["mean_confidence"]
 
 
 def test_keeps_the_confusion_and_the_slices(update):
@@ -100,13 +151,13 @@ def test_the_last_evaluation_is_a_gauge(world):
 
 def test_a_first_student_is_not_compared(world):
     done = world.evaluate(world.first, windows=world.windows[:1])
-    assert done.verdict.decision == "promote" and done.notes == (NO_CHAMPION,)
+    assert done.verdict.decision == "promote" and done.notes == (NO_CHAMPION, NO_CONFIDENCE)
     assert done.measurements["loss"] is None and done.measurements["forgetting"] is None
 
 
 def test_with_one_window_nothing_can_have_been_forgotten(world):
     done = world.evaluate(world.first, windows=world.windows[:1], champion=world.first)
-    assert done.measurements["loss"] == 0.0 and done.notes == (NO_OLDER_WINDOW,)
+    assert done.measurements["loss"] == 0.0 and done.notes == (NO_OLDER_WINDOW, NO_CONFIDENCE)
 
 
 def test_a_stale_student_is_rejected(world):
@@ -119,7 +170,7 @@ def test_a_student_that_forgot_is_rejected(world):
     forgetful = world.distil(world.windows[1:], None)
     done = world.evaluate(forgetful, champion=world.first)
     assert done.measurements["accuracy"] > 0.9 and done.measurements["forgetting"] > 0.9
-    assert done.verdict.decision == "reject" and done.verdict.reasons[0].startswith("forgetting is")
+    assert done.verdict.decision == "reject" and done.verdict.reasons[0].startswith("forgetting[window 1] is")
 
 
 def test_permuted_classes_are_rejected_and_differ_from_the_float_model(world):
@@ -180,3 +231,23 @@ def test_a_regression_is_judged_by_its_error(world, line_spec, lines, freeze_row
     assert judged.confusion == {"labels": [], "matrix": []}
     strict = msgspec.structs.replace(line_spec, limits=msgspec.structs.replace(line_spec.limits, max_rmse=0.1))
     assert world.evaluate(done, windows=[window], spec=strict).verdict.decision == "reject"
+
+
+def test_older_windows_are_judged_together_until_they_have_rows_to_decide(world, letters, freeze_rows):
+    newest = freeze_rows(world.spec, letters("ab", 80, seed=5), world.artifacts, 3)
+    windows = [*world.windows, newest]
+    plain = world.evaluate(world.second, windows=windows, champion=world.first)
+    assert set(plain.evidence.sets("regime ")) == {"regime window 1", "regime window 2"}
+    limits = msgspec.structs.replace(world.spec.limits, confidence=0.9, max_forgetting=0.05)
+    sure = world.evaluate(
+        world.second, windows=windows, champion=world.first, spec=msgspec.structs.replace(world.spec, limits=limits)
+    )
+    assert set(sure.evidence.sets("regime ")) == {"regime window 1-window 2"}
+
+
+def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_disagreement(world):
+    bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
+    good = world.evaluate(world.second, spec=bounded).measurements
+    assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
+    stale = world.evaluate(world.first, spec=bounded).measurements
+    assert stale["defer_below"] is None and stale["defer_kept"] is None

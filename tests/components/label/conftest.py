@@ -1,3 +1,4 @@
+import itertools
 import zlib
 
 import msgspec
@@ -40,7 +41,8 @@ class Changing:
 class Loop:
     """A labeler that does what the guard needs of one, and nothing else."""
 
-    def __init__(self, guard, broker, clock, signer=None):
+    def __init__(self, guard, broker, clock, signer=None, name=0):
+        self.name = name
         self.guard, self.broker, self.clock, self.signer = guard, broker, clock, signer
         self.spec = guard.spec
         self.made = 0
@@ -70,7 +72,7 @@ class Loop:
         before = self.made
         while self.made - before < count:
             first = self.made
-            if self.step([f"text {first + n} of {id(self)}" for n in range(batch)]).endswith("quarantine"):
+            if self.step([f"text {first + n} of loop {self.name}" for n in range(batch)]).endswith("quarantine"):
                 break
         return self.made - before
 
@@ -108,6 +110,7 @@ def stream(watched):
 def begin(watched, store, stream, clock, tmp_path, monkeypatch):
     """Start a labeler, as after a restart where there was one before."""
     monkeypatch.setattr("components.label.guard.REFRESH_SECONDS", 0.0)
+    names = itertools.count()
 
     def make(teacher=None, member="labeler", **probe):
         section = msgspec.structs.replace(watched.label.probe, **probe)
@@ -115,6 +118,6 @@ def begin(watched, store, stream, clock, tmp_path, monkeypatch):
         guard = Guard(
             spec, teacher or Changing(), store, stream, f"file://{tmp_path}/artifacts", member=member, clock=clock
         )  # fmt: skip
-        return Loop(guard, stream, clock)
+        return Loop(guard, stream, clock, name=next(names))
 
     return make

@@ -4,6 +4,7 @@ import pytest
 from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
 from components.contracts.records import SoftLabel
 from components.control.teachers import clean_rounds, decide, incidents, teacher_state, teachers
+from components.label.probes import PASS
 from tests.components.label.conftest import Changing, labels_on
 
 DECLARED = "parity@" + "d" * 64
@@ -251,3 +252,37 @@ def test_a_restart_under_suspicion_goes_on_in_quarantine(changed, begin, store):
     again = begin(Changing(share=0.5))
     assert again.step(["x"]) == "w.labels.quarantine"
     assert len(incidents(store, "w")) == 1 and not incidents(store, "w")[0].mixed
+
+
+def test_probes_take_the_room_of_a_batch_one_pass_in_an_interval(begin):
+    loop = begin(size=100, share=0.01, interval=300, rotate=0)
+    loop.many(100)
+    before = loop.guard.counts["probed"]
+    loop.many(600, batch=5)
+    assert loop.guard.counts["probed"] - before == pytest.approx(2 * PASS, abs=2)
+    assert max(loop.guard.teacher.calls[-120:]) <= 10, "no call is larger than a batch"
+
+
+def test_full_batches_take_the_share_alone(begin):
+    loop = begin(size=100, share=0.01, interval=300, rotate=0)
+    loop.many(100)
+    before = loop.guard.counts["probed"]
+    loop.many(600, batch=10)
+    assert loop.guard.counts["probed"] - before == pytest.approx(6, abs=1)
+
+
+def test_an_interval_passes_in_time_too_and_one_pass_is_all_that_is_made_up_for(begin, clock):
+    loop = begin(size=100, share=0.01, interval=10_000, interval_seconds=600.0, rotate=0)
+    loop.many(100)
+    before = loop.guard.counts["probed"]
+    clock.now += 6_000
+    loop.many(60, batch=2)
+    assert loop.guard.counts["probed"] - before == pytest.approx(PASS, abs=2)
+
+
+def test_a_change_of_one_in_twenty_is_found_within_an_interval(begin):
+    teacher = Changing()
+    loop = begin(teacher, size=180, interval=300, rotate=0)
+    loop.many(190)
+    teacher.share = 0.05
+    assert loop.many(600, batch=5) <= 300

@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from components.contracts.errors import (
     ConfigError,
@@ -18,13 +19,18 @@ from components.contracts.records import (
     encode,
     label_key,
 )
+from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.label import lane as lanes
 from components.label.admit import LETTER_BYTES
+from components.label.asking import Company
+from components.label.budget import Budget
 from components.label.labeler import Labeler
+from components.label.selector import Selector
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker
+from components.telemetry.metrics import LabelerMetrics
 
 NOW = 1_700_000_000.0
 INPUTS = TopicPartition("w.inputs", 0)
@@ -382,3 +388,29 @@ def test_the_declared_teacher_or_none(start):
         start(teacher_digest="length@" + "0" * 64)
     with pytest.raises(ConfigError, match="task"):
         start(task="regression")
+
+
+def test_the_gauge_and_the_metrics_say_who_was_chosen_and_what_the_budget_has_left(spec, broker, store, monkeypatch):
+    monkeypatch.setattr("components.label.labeler.SELECTION_SECONDS", 0.0)
+    metrics = LabelerMetrics("w")
+    spec = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, budget=Limits(per_hour=100)))
+    budget = Budget(spec.label.budget, "w", store, clock=lambda: NOW)
+    company = Company(selector=Selector(spec, budget, lambda: NOW), metrics=metrics)
+    labeler = Labeler(spec, Teacher(), broker, clock=lambda: NOW, company=company)
+    put(broker, *(entry(f"i{n}", f"text {n}") for n in range(4)))
+    labeler.step(0.0)
+    asked, gauge = len(labels(broker)), labeler.gauge()
+    assert gauge["budget_left_hour"] == 100 - asked
+    assert sum(n for name, n in gauge.items() if name.startswith("chosen_")) == 4
+
+    def sample(name, **names):
+        return metrics.registry.get_sample_value(f"cohobate_{name}", {"workload": "w", **names})
+
+    assert sample("label_budget_left", unit="calls", window="hour") == 100 - asked
+    assert sum(sample("label_decisions_total", reason=r) or 0 for r in ("drawn", "not_drawn", "audit", "priority")) == 4
+
+    def away():
+        raise OperationalError("SELECT", None, Exception("gone"))
+
+    budget._database = type("Away", (), {"session": staticmethod(away)})()
+    assert labeler.gauge()["budget_left_hour"] == 100 - asked, "a database that is away stops no labelling"

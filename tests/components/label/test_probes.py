@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Probe as Section
-from components.label.probes import Comparison, Probe, distance, power, size_for, strange, strange_bound
+from components.label.probes import PASS, Comparison, Probe, distance, power, size_for, strange, strange_bound
 
 CLASSES = ("a", "b", "c")
 
@@ -120,3 +120,12 @@ def test_a_noisy_set_is_asked_with_replacement_and_a_deterministic_one_in_order(
     assert still.round() == ["a", "b", "c"]
     noisy = Comparison([probe(str(n), soft(1, 0, 0), soft(0, 1, 0)) for n in range(50)], tolerance=1e-3, alpha=1e-3)
     assert len(noisy.round()) == 50 and len(set(noisy.round())) < 50
+
+
+def test_a_run_of_a_pass_is_of_different_probes_from_one_round_into_the_next():
+    answer = SoftLabel.of("s", ("a", "b"), [0.5, 0.5])
+    watch = Comparison([Probe(content=f"{n * 7 % 100:02d}", answers=(answer,)) for n in range(100)],
+                       tolerance=0.0, alpha=0.01)  # fmt: skip
+    asked = watch.round() + watch.round()
+    assert all(len(set(asked[n : n + PASS])) == PASS for n in range(100))
+    assert watch.round() != list(watch.probes), "old and new ones are mixed"

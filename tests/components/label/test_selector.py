@@ -153,14 +153,17 @@ def test_what_is_not_called_is_given_back(selector):
     assert one.budget.spending()["hour"].calls == 10
 
 
-def test_a_retry_is_paid_again_or_refused(selector):
-    one = selector(per_hour=100)
-    choice = one.choose(inputs(40))
-    again = one.retry(choice)
-    assert again is not None and again.decisions == choice.decisions
-    assert again.reservation.id != choice.reservation.id and one.retry(choice) is None
-    assert one.budget.spending()["hour"].calls == 80
-    assert selector().retry(choice) is choice
+def test_the_gauge_has_decisions_by_reason_and_what_is_left(selector):
+    one = selector(per_hour=100, reserve=0.0, paced=False)
+    choice = one.choose(inputs(130))
+    one.settle(choice, choice.reservation.calls)
+    asked, gauge = choice.reservation.calls, one.gauge()
+    assert 0 < asked <= 100 and gauge["budget_left_hour"] == 100 - asked
+    assert sum(n for name, n in gauge.items() if name.startswith("chosen_")) == 130
+    assert sum(gauge.get(f"chosen_{reason}", 0) for reason in ("audit", "drawn", "priority")) == asked
+    assert gauge["budget_skipped_hour"] == 0, "what the policy did not draw is no refusal of the budget"
+    assert "budget_left_day" not in gauge, "there is no limit"
+    assert set(selector().gauge()) == set(), "nothing was chosen, and nothing limits it"
 
 
 def test_paced_it_lasts_the_hour_and_stays_below_the_limit(selector, clock):

@@ -5,28 +5,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from components.control.store import ControlStore
-
-
-class Clock:
-    def __init__(self, at=1_700_000_000.0):
-        self.at = at
-
-    def __call__(self):
-        return self.at
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture
-def store(tmp_path, clock):
-    made = ControlStore(f"sqlite:///{tmp_path / 'control.db'}", clock=clock)
-    made.migrate()
-    yield made
-    made.close()
+def store(store, clock):
+    store.clock = clock
+    return store
 
 
 class Receiver:

@@ -95,7 +95,7 @@ def test_a_failed_try_is_repeated_later_with_the_same_id(store, receiver, clock)
     assert outbox.notices(store)[0].error == "status 500"
     assert drain(store, hooks) == 0  # not due
     for _ in range(2):
-        clock.at += outbox.LONGEST_WAIT
+        clock.now += outbox.LONGEST_WAIT
         assert drain(store, hooks) == 1
     assert len({b["id"] for b in receiver.bodies()}) == 1 and len(receiver.got) == 3
     (row,) = outbox.notices(store)
@@ -106,7 +106,7 @@ def test_a_receiver_that_asks_for_rest_gets_it(store, receiver, clock):
     receiver.statuses, receiver.headers = [429], {"Retry-After": "120"}
     rollout(store, "rollback")
     drain(store, (hook(receiver),))
-    assert outbox.notices(store)[0].next_at == clock.at + 120
+    assert outbox.notices(store)[0].next_at == clock.now + 120
 
 
 @pytest.mark.parametrize(("statuses", "tries"), [([404] * 20, outbox.ATTEMPTS), ([410], 1)])
@@ -115,7 +115,7 @@ def test_what_nobody_takes_is_given_up_and_recorded(store, receiver, clock, stat
     rollout(store, "rollback")
     for _ in range(20):
         drain(store, hooks)
-        clock.at += outbox.LONGEST_WAIT
+        clock.now += outbox.LONGEST_WAIT
     assert len(receiver.got) == tries
     last = entries(store)[-1]
     assert (last.actor, last.action, last.detail["attempts"]) == ("notifier", "notice given up", tries)
@@ -138,7 +138,7 @@ def test_a_try_that_died_is_made_again(store, receiver, clock):
     outbox.collect(store, (hook(receiver),))
     assert outbox.take(store, "ops") is not None  # and the process is gone
     assert outbox.take(store, "ops") is None
-    clock.at += outbox.TRY_SECONDS
+    clock.now += outbox.TRY_SECONDS
     assert drain(store, (hook(receiver),)) == 1
 
 

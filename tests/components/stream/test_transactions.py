@@ -13,7 +13,11 @@ import uuid
 import pytest
 
 from components.contracts.errors import CohobateError, FencedError, LostPositionsError, NotFoundError, RecordError
+from components.contracts.records import Input, encode
+from components.contracts.spec import Factory, Label, Spec
+from components.label.labeler import Labeler
 from components.stream.contract import TopicPartition, read_to_end
+from tests.bench._teachers import Trivial
 
 
 @pytest.fixture
@@ -203,3 +207,44 @@ def test_an_open_transaction_holds_up_no_reader_of_other_records(broker, topics)
     producer.flush()
     started = time.monotonic()
     assert seen(broker, source) == [b"other"] and time.monotonic() - started < 5.0
+
+
+def test_nothing_lags_behind_the_mark_of_a_transaction(broker, topics):
+    source, _ = topics
+    writer = broker.transactional_producer(f"{source}.t")
+    for i in range(3):
+        writer.begin()
+        writer.send(source, "k", b"%d" % i, partition=0)
+        writer.commit()
+    reader = broker.consumer([source], group=source)
+    records = list(read_to_end(reader))
+    assert len(records) == 3 and reader.positions() == reader.ends() and reader.lag() == 0
+    place = TopicPartition(source, 0)
+    reader.commit({place: records[-1].offset + 1})
+    again = broker.consumer([source], group=source)
+    assert list(read_to_end(again)) == [] and again.positions() == again.ends() and again.lag() == 0
+
+
+def test_a_labeler_of_inputs_that_were_written_in_transactions_has_no_lag_when_all_is_labelled(broker):
+    spec = Spec(name=f"w{uuid.uuid4().hex[:8]}", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"),
+                label=Label(batch=2, linger_seconds=0.0))  # fmt: skip
+    for _ in range(2):
+        with contextlib.closing(Labeler(spec, Trivial(), broker)) as labeler:
+            writer, at = broker.transactional_producer(f"{spec.name}.t"), time.time()
+            for i in range(3):
+                writer.begin()
+                entry = Input(workload=spec.name, id=f"{at}-{i}", key="k", time=at, payload=b"%d" % i)
+                writer.send(spec.topic("inputs"), "k", encode(entry), partition=0)
+                writer.commit()
+            until(lambda labeler=labeler: labeler.counts["labelled"] == 3, labeler)
+            until(lambda labeler=labeler: labeler.lag() == 0, labeler)
+    with contextlib.closing(Labeler(spec, Trivial(), broker)) as labeler:
+        until(lambda: labeler.gauge()["lag"] == 0, labeler)
+        assert labeler.counts["labelled"] == 0
+
+
+def until(holds, labeler, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, (labeler.counts, labeler.lag())
+        labeler.step(0.1)

@@ -50,6 +50,8 @@ def test_states_and_budgets():
     metrics = LabelerMetrics("w")
     metrics.breaker("open")
     metrics.paused.set(1)
+    metrics.decided(["audit", "drawn", "drawn"])
+    assert value(metrics, "label_decisions_total", reason="drawn") == 2
     metrics.budget_left("calls", "hour", 12)
     states = {s: value(metrics, "teacher_breaker_state", cohobate_teacher_breaker_state=s) for s in ("closed", "open")}
     assert states == {"closed": 0, "open": 1}

@@ -1,0 +1,84 @@
+"""Calibration of an export: one number, fitted on rows that neither training nor the gate sees.
+
+Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
+neural networks", ICML 2017): labels stay as they are. Regression multiplies its scale (D. Levi et al., "Evaluating and
+calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from components.contracts.records import SoftLabel
+
+LEAST_ROWS = 30
+"""Rows below which nothing is fitted: the error of the temperature would be larger than what it mends."""
+
+LOWEST, HIGHEST = 0.2, 5.0
+"""Temperatures beyond these say that the rows are no sample of what the student will see."""
+
+STEPS = 60
+"""Steps of the search by golden sections: far below a float's precision of the logarithm."""
+
+FLOOR = 1e-12
+"""Stands for a probability of zero."""
+
+
+def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Sequence[str | float | None]) -> float:
+    """The temperature with the least negative log likelihood of the truth; 1 of too few rows.
+
+    Rows with truth are taken where there are enough of them, else the teacher's distributions (values) stand in for it.
+
+    Raises:
+        ValueError: lengths differ.
+
+    """
+    rows = list(zip(answers, teacher, truth, strict=True))
+    known = [row for row in rows if row[2] is not None]
+    used = known if len(known) >= LEAST_ROWS else rows
+    if len(used) < LEAST_ROWS:
+        return 1.0
+    if used[0][0].task == "regression":
+        errors = [_error(a, s.value if t is None else t) for a, s, t in used]
+        return min(HIGHEST, max(LOWEST, math.sqrt(math.fsum(e * e for e in errors) / len(errors))))
+    names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
+    logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
+    wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)
+    return _golden(logits, wanted)
+
+
+def _error(answer: SoftLabel, target: str | float | None) -> float:
+    """How many of its scales an answer is off."""
+    return (float(answer.value or 0.0) - float(target or 0.0)) / float(answer.scale or 1.0)
+
+
+Floats = npt.NDArray[np.float64]
+
+
+def _table(distributions: Sequence[dict[str, float]], names: Sequence[str]) -> Floats:
+    return np.array([[d.get(n, 0.0) for n in names] for d in distributions])
+
+
+def _likelihood(logits: Floats, wanted: Floats, temperature: float) -> float:
+    """Mean negative log likelihood at a temperature."""
+    z = logits / temperature
+    top = z.max(axis=1, keepdims=True)
+    log_p = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+    return float(-(wanted * log_p).sum(axis=1).mean())
+
+
+def _golden(logits: Floats, wanted: Floats) -> float:
+    """The best temperature: the likelihood has one maximum in the logarithm of it."""
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    for _ in range(STEPS):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if _likelihood(logits, wanted, math.exp(left)) < _likelihood(logits, wanted, math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2.0)

@@ -1,0 +1,173 @@
+"""All that a verdict rests on, as JSON lines: what a gate saw can be looked at, moved about, and judged again.
+
+The format, one object a line, told apart by ``kind``:
+
+``evaluation``
+    The first line: which student was judged on which window, and by which criteria.
+``row``
+    One held-out input: what the teacher, the candidate and the champion say of it, its truth if it is known.
+``value``
+    One measure that is not made from rows: latency, bytes.
+``verdict``
+    The last line: what the gate said. Judging the lines before it gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from components.contracts.errors import ConfigError
+from components.contracts.records import SoftLabel, Task
+from drift.gate import Criterion, Verdict
+
+NEW = "new"
+"""The set of the newest window's holdout."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
+
+    ``coverage``: whether the 90 % interval of a regression holds the truth is seen from ``value`` and ``scale``.
+    """
+
+    label: str | None = None
+    confidence: float | None = None
+    entropy: float | None = None
+    value: float | None = None
+    scale: float | None = None
+
+    @classmethod
+    def of(cls, soft: SoftLabel) -> Answer:
+        """An answer from a soft label."""
+        if soft.task == "regression":
+            return cls(value=soft.value, scale=soft.scale, entropy=soft.entropy)
+        return cls(label=soft.label, confidence=min(1.0, soft.confidence), entropy=soft.entropy)
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="evaluation", tag_field="kind"):
+    """Which student is judged, on what, and by which criteria.
+
+    ``look``: how many students, this one included, were judged on the newest window's holdout; ``repeated``: bounds
+    are valid however often they are looked at; ``notes``: why criteria were left out; ``confidence``: of the bounds
+    that are reported of what no criterion asks for.
+    """
+
+    schema: Literal[1] = 1
+    workload: str
+    task: Task
+    digest: str = ""
+    window: str = ""
+    champion: str | None = None
+    min_rows: int = 1
+    confidence: float = 0.95
+    look: int = 1
+    repeated: bool = False
+    criteria: tuple[Criterion, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):
+    """One held-out input.
+
+    ``set``: ``new`` (the newest window), ``regime NAME`` (an older one), ``noise NAME`` or ``attack`` (a disturbed
+    input: ``champion`` is then the answer to the undisturbed one). ``weight``: how much it says of the traffic.
+    ``mutual_information``: of the ensemble of candidate, champion and previous, in nats.
+    """
+
+    set: str
+    id: str = ""
+    weight: float = 1.0
+    audit: bool = False
+    truth: str | float | None = None
+    teacher: Answer | None = None
+    candidate: Answer
+    champion: Answer | None = None
+    mutual_information: float | None = None
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, tag="value", tag_field="kind"):
+    """A measure that is not made from rows."""
+
+    measure: str
+    value: float | None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation's evidence, in the order of its lines."""
+
+    judgement: Judgement
+    rows: tuple[Row, ...] = ()
+    values: tuple[Value, ...] = ()
+
+    def sets(self, prefix: str) -> dict[str, list[Row]]:
+        """Rows by the name of their set, of the sets whose name begins with ``prefix``, in the order of the lines."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.set.startswith(prefix):
+                found.setdefault(row.set, []).append(row)
+        return found
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True, tag="verdict", tag_field="kind"):
+    decision: str
+    findings: list[msgspec.Raw]
+    reasons: list[str]
+
+
+_line = msgspec.json.Decoder(Judgement | Row | Value | _Said)
+
+
+def verdict_line(verdict: Verdict) -> bytes:
+    """The verdict's line, without its newline."""
+    return msgspec.json.encode({"kind": "verdict"} | verdict.as_dict())
+
+
+def encode(evidence: Evidence, verdict: Verdict | None = None) -> bytes:
+    """The evidence as JSON lines, with the verdict as the last one; equal evidence gives equal bytes."""
+    lines = [*evidence.values, *evidence.rows]
+    out = [msgspec.json.encode(x) for x in (evidence.judgement, *lines)]
+    return b"\n".join([*out, *([verdict_line(verdict)] if verdict else []), b""])
+
+
+def decode(lines: Iterable[bytes]) -> tuple[Evidence, bytes | None]:
+    """The evidence, and the line of the verdict that was recorded, if there is one.
+
+    Raises:
+        ConfigError: a line is not one of evidence, or the first is not the evaluation's.
+
+    """
+    judgement: Judgement | None = None
+    rows: list[Row] = []
+    values: list[Value] = []
+    recorded: bytes | None = None
+    for number, text in enumerate(filter(bytes.strip, lines), start=1):
+        line = _decode(text, number)
+        if (judgement is None) != isinstance(line, Judgement):
+            raise ConfigError("evidence", f"line {number}", "the first line, and no other, must be the evaluation's")
+        if isinstance(line, Judgement):
+            judgement = line
+        elif isinstance(line, Row):
+            rows.append(line)
+        elif isinstance(line, Value):
+            values.append(line)
+        else:
+            recorded = text.strip()
+    if judgement is None:
+        raise ConfigError("evidence", "empty", "must begin with the line of the evaluation")
+    return Evidence(judgement=judgement, rows=tuple(rows), values=tuple(values)), recorded
+
+
+def _decode(text: bytes, number: int) -> Judgement | Row | Value | _Said:
+    try:
+        line: Judgement | Row | Value | _Said = _line.decode(text)
+        return line
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigError("evidence", f"line {number}", f"must be a line of evidence: {error}") from error
+
+
+def answers(soft: Sequence[SoftLabel] | None, n: int) -> list[Answer | None]:
+    """Answers of ``n`` rows; None for each where a model was not asked."""
+    return [None] * n if soft is None else [Answer.of(s) for s in soft]

@@ -1,0 +1,145 @@
+"""What is held out stays out: no row is learnt from that is equal to, or nearly, one that a gate will ask about.
+
+Rows are split by a hash of their content, so that equal content is on one side in every window; rows of the audit
+slice are held out whatever their hash says. Near-duplicates have other hashes. Here they are brought to the side of the
+first of their kind, and rows that may not be learnt from are *refused*: neither learnt from nor asked about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.contracts.spec import Spec
+from components.control.tables import WindowRow
+from components.label.decode import decoder
+from components.snapshot.likeness import Index, Sketch, sketch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REFUSED = "refused"
+"""A row's split where it is alike one that is held out."""
+
+EQUAL, ALIKE, AUDITED, MOVED = (
+    "equal_to_held_out", "like_held_out", "like_audited", "moved_to_train",
+)  # fmt: skip
+"""Why a row's split is another than its hash says, as counted in a manifest: its content is that of an audited row; it
+is like a held-out one; it is like an audited one; it would have been held out, but its like has been learnt from."""
+
+
+class Held:
+    """Everything that is held out so far, and everything that may be learnt from, by content and by likeness."""
+
+    def __init__(self, threshold: float | None) -> None:
+        self.threshold = threshold
+        self.audited_contents: set[str] = set()
+        self._audited = Index(1.0 if threshold is None else threshold)
+        self._split = Index(1.0 if threshold is None else threshold)
+        self._sides: list[str] = []
+
+    def add(self, row: dict[str, Any], made: Sketch | None, side: str) -> None:
+        """Take in a row that has been put on a side."""
+        if row["audit"]:
+            self.audited_contents.add(row["content"])
+            if made is not None:
+                self._audited.add(made)
+        elif made is not None and side != REFUSED and self._split.first(made) is None:
+            self._split.add(made)
+            self._sides.append(side)
+
+    def side(self, row: dict[str, Any], made: Sketch | None) -> tuple[str, str]:
+        """The side that a row belongs on, and why it is another than its own; an empty reason where it is not."""
+        own = str(row["split"])
+        if row["audit"]:
+            return own, ""
+        if own == "train" and row["content"] in self.audited_contents:
+            return REFUSED, EQUAL
+        if made is None:
+            return own, ""
+        first = self._split.first(made)
+        kind = own if first is None else self._sides[first]
+        if kind == "train" and self._audited.first(made) is not None:
+            return REFUSED, AUDITED
+        if kind == "holdout" and own == "train":
+            return REFUSED, ALIKE
+        if kind == "train" and own == "holdout":
+            return "train", MOVED
+        return own, ""
+
+
+def sketches(spec: Spec, table: pa.Table) -> list[Sketch | None]:
+    """The sketches of a snapshot's rows: those that it holds, else made from the payloads; None: not wanted."""
+    if spec.student.near_duplicate is None:
+        return [None] * table.num_rows
+    decode = decoder(spec.payload, spec.source)
+    kept = table["sketch"].to_pylist()
+    payloads = table["payload"].to_pylist() if "payload" in table.schema.names else [b""] * len(kept)
+    return [
+        np.frombuffer(k, dtype=np.uint32) if k else sketch(decode(p)) for k, p in zip(kept, payloads, strict=True)
+    ]  # fmt: skip
+
+
+def guarded(spec: Spec, table: pa.Table, earlier: Sequence[pa.Table]) -> tuple[pa.Table, Counter[str]]:
+    """A new window's table with every row on the side that it belongs on, its sketches, and how many were put there.
+
+    ``earlier``: the tables of the windows before, oldest first. Audited rows of the new window count before all its
+    others, so that the order within a window does not matter for them.
+    """
+    import pyarrow as pa
+
+    held = Held(spec.student.near_duplicate)
+    for before in earlier:
+        for row, made in _rows(spec, before):
+            held.add(row, made, row["split"])
+    rows = list(_rows(spec, table))
+    for row, made in rows:
+        if row["audit"]:
+            held.add(row, made, row["split"])
+    sides, counts = [], Counter[str]()
+    for row, made in rows:
+        side, reason = held.side(row, made)
+        counts[reason] += 1
+        sides.append(side)
+        if not row["audit"]:
+            held.add(row, made, side)
+    del counts[""]
+    data = [made.tobytes() if made is not None else None for _, made in rows]
+    for name, values in (("split", sides), ("sketch", data)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    return table, counts
+
+
+def _rows(spec: Spec, table: pa.Table) -> Iterable[tuple[dict[str, Any], Sketch | None]]:
+    plain = table.select(["content", "split", "audit"]).to_pylist()
+    return zip(plain, sketches(spec, table), strict=True)
+
+
+def learnable(spec: Spec, tables: Sequence[tuple[WindowRow, pa.Table]]) -> dict[str, set[str]]:
+    """Input ids that may be learnt from, by the digest of their window, now that all these windows are known.
+
+    A row that was frozen as one to learn from, before its like came to the audit slice or was held out, is left out.
+    """
+    known = [(window, list(_rows(spec, table)), table["input_id"].to_pylist()) for window, table in tables]
+    contents: set[str] = set()
+    index = Index(spec.student.near_duplicate or 1.0)
+    for _, rows, _ in known:
+        for row, made in rows:
+            if row["split"] == "holdout":
+                contents.add(row["content"])
+                if made is not None:
+                    index.add(made)
+    return {
+        window.digest: {
+            input_id
+            for (row, made), input_id in zip(rows, ids, strict=True)
+            if row["split"] == "train"
+            and row["content"] not in contents
+            and (made is None or index.first(made) is None)
+        }
+        for window, rows, ids in known
+    }

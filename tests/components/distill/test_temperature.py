@@ -1,0 +1,49 @@
+import math
+
+import numpy as np
+import pytest
+
+from components.contracts.records import SoftLabel
+from components.distill.temperature import HIGHEST, LEAST_ROWS, fit
+
+CLASSES = ("a", "b", "c")
+
+
+def sample(n, sharpness, seed=0):
+    """Answers that are ``sharpness`` times too sure of themselves, with truths drawn from the honest distribution."""
+    chance = np.random.default_rng(seed)
+    logits = chance.normal(size=(n, 3)) * 1.5
+    honest = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    said = np.exp(logits * sharpness) / np.exp(logits * sharpness).sum(1, keepdims=True)
+    truth = [CLASSES[chance.choice(3, p=p)] for p in honest]
+    return [[SoftLabel.of("s", CLASSES, row.tolist()) for row in rows] for rows in (said, honest)], truth
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_finds_how_much_too_sure_a_student_is(sharpness):
+    (said, honest), truth = sample(3_000, sharpness)
+    assert fit(said, honest, truth) == pytest.approx(sharpness, rel=0.1)
+
+
+def test_without_enough_truth_the_teacher_stands_in_for_it():
+    (said, honest), truth = sample(500, 2.0)
+    known = [t if i < LEAST_ROWS - 1 else None for i, t in enumerate(truth)]
+    assert fit(said, honest, known) == pytest.approx(2.0, rel=0.1)
+
+
+def test_too_few_rows_change_nothing():
+    (said, honest), truth = sample(LEAST_ROWS - 1, 3.0)
+    assert fit(said, honest, truth) == 1.0 and fit([], [], []) == 1.0
+
+
+def test_a_truth_that_the_student_does_not_know_is_finite():
+    (said, honest), _ = sample(50, 1.0)
+    assert fit(said, honest, ["new"] * 50) == pytest.approx(HIGHEST, rel=1e-3)
+
+
+def test_a_regression_s_scale_is_set_to_its_errors():
+    chance = np.random.default_rng(0)
+    answers = [SoftLabel(task="regression", space="m", value=0.0, scale=2.0)] * 2_000
+    truth = chance.normal(scale=3.0, size=2_000).tolist()
+    assert fit(answers, answers, truth) == pytest.approx(1.5, rel=0.05)
+    assert math.isclose(fit(answers, answers, [50.0] * 2_000), HIGHEST)

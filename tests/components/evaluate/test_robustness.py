@@ -1,0 +1,69 @@
+import pytest
+
+from components.contracts.errors import RecordError
+from components.contracts.records import SoftLabel
+from components.contracts.spec import Disturbance
+from components.distill.data import Rows
+from components.evaluate.evidence import Answer
+from components.evaluate.robustness import attack_rows, noise_rows
+
+DISTURBANCE = Disturbance(rows=5, strength=0.2, queries=30)
+
+
+def soft(share):
+    return SoftLabel.of("s@1", ("lower", "upper"), [share, 1.0 - share])
+
+
+class Brittle:
+    """Says how much of a text is lower case."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def predict_decoded(self, payloads):
+        self.asked += len(payloads)
+        return [soft(sum(c.islower() for c in p) / max(1, sum(c.isalpha() for c in p))) for p in payloads]
+
+
+def made(payloads, label=0.9):
+    return Rows(payloads=[b"x"] * len(payloads), soft=[soft(label)] * len(payloads), truth=[None] * len(payloads))
+
+
+def test_noise_finds_what_a_student_cannot_stand():
+    texts = ["plain words in lower case"] * 8
+    found = noise_rows(Brittle(), made(texts), texts, DISTURBANCE, 0)
+    by = {name: [r.candidate.label for r in found if r.set == f"noise {name}"] for name in ("typos", "case")}
+    assert set(by["typos"]) == {"lower"} and len(by["typos"]) == 5
+    assert "upper" in by["case"]
+    assert {r.champion.label for r in found} == {r.teacher.label for r in found} == {"lower"}
+    assert noise_rows(Brittle(), made(texts), texts, DISTURBANCE, 0) == found
+    assert noise_rows(Brittle(), made([]), [], DISTURBANCE, 0) == []
+
+
+def test_the_search_finds_it_within_its_budget():
+    texts = ["plain words in lower case"] * 3
+    student = Brittle()
+    found = attack_rows(student, made(texts), texts, DISTURBANCE, 0)
+    assert {r.candidate.label for r in found} == {"upper"} and {r.set for r in found} == {"attack"}
+    assert student.asked <= 3 + 3 * DISTURBANCE.queries
+    none = attack_rows(Brittle(), made(texts), texts, Disturbance(rows=5, queries=1, strength=1e-9), 0)
+    assert len(none) == 3
+
+
+class Picky(Brittle):
+    error: type[Exception] = RecordError
+
+    def predict_decoded(self, payloads):
+        if any(p != "clean" for p in payloads):
+            raise RecordError("bad", "no") if self.error is RecordError else self.error("no")
+        return super().predict_decoded(payloads)
+
+
+@pytest.mark.parametrize(("error", "kept"), [(RecordError, 0), (TypeError, 5)])
+def test_what_is_refused_is_left_out_and_what_breaks_the_student_is_no_agreement(error, kept):
+    student = Picky()
+    student.error = error
+    found = noise_rows(student, made(["clean"] * 5), ["clean"] * 5, Disturbance(rows=5, strength=1.0), 0)
+    broken = [r for r in found if r.set == "noise case" and r.candidate != r.champion]
+    assert {r.candidate for r in broken} <= {Answer()}
+    assert (len([r for r in found if r.candidate == Answer()]) > 0) == bool(kept)
