@@ -138,7 +138,7 @@ class Asking:
         choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
         try:
             return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)
-        except (TeacherError, IndexError):
+        except TeacherError:
             return False
         finally:
             self.selector.settle(choice, choice.reservation.calls)
@@ -199,14 +199,12 @@ class Asking:
                 found = guard.ask([w.input for w in work], payloads)
             else:
                 found = outcomes(self.teacher, payloads)
-        self._check(found, len(payloads))
+        self._check(found)
         self._answered = next((w for w, o in zip(work, found, strict=True) if isinstance(o, SoftLabel)), self._answered)
         return found
 
-    def _check(self, found: Sequence[Outcome], asked: int) -> None:
+    def _check(self, found: Sequence[Outcome]) -> None:
         """Stop at an answer that no student may learn from: it would be the teacher's fault, not the input's."""
-        if len(found) != asked:
-            raise TeacherError(self.reference, f"gave {len(found)} labels for {asked} inputs")
         known = set(self.teacher.classes)
         for label in found:
             if isinstance(label, Deferred | RecordError):

@@ -95,17 +95,21 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once.
 
     Raises:
-        TeacherError: the teacher failed, or raised something that is none of this project's errors.
+        TeacherError: the teacher failed, raised something that is none of this project's errors, or gave more or fewer
+            outcomes than there are payloads.
         UnavailableError: a remote teacher does not answer.
 
     """
     own = getattr(teacher, "outcomes", None)
     try:
-        return list(own(payloads) if own is not None else teacher.label(payloads))
+        found = list(own(payloads) if own is not None else teacher.label(payloads))
     except CohobateError:
         raise
     except Exception as error:  # foreign code, and one input may be all that it fails on
         raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
+    if len(found) != len(payloads):
+        raise TeacherError(reference(teacher), f"gave {len(found)} labels for {len(payloads)} inputs")
+    return found
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:
