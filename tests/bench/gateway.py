@@ -400,12 +400,13 @@ def compare(folder, base):
         return
     others(folder, gateway)
     price(answer)
-    lost = sum(
-        float(line.split()[-1])
-        for line in httpx.get(f"{base}/bench/metrics").text.splitlines()
-        if line.startswith("cohobate_telemetry_dropped{")
-    )
-    print(f"records lost by one replica: {lost:.0f}; {machine()}")
+    print(f"records lost by one replica: {lost(f'{base}/bench'):.0f}; {machine()}")
+
+
+def lost(gateway):
+    """Records that the replica which answers has lost."""
+    lines = httpx.get(f"{gateway}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("cohobate_telemetry_dropped{"))
 
 
 SIDES_ONLY = bool(os.environ.get("COHOBATE_BENCH_SIDES_ONLY"))

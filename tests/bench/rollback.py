@@ -25,7 +25,7 @@ import httpx
 import msgspec
 import numpy as np
 
-from tests.bench.gateway import COLUMN_JSON, COLUMNS, SCRIPT, free_port, free_ports, machine, student
+from tests.bench.gateway import COLUMN_JSON, COLUMNS, SCRIPT, free_port, free_ports, lost, machine, student
 
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROLLBACKS", "50"))
 DELAY = int(os.environ.get("COHOBATE_BENCH_DELAY_MS", "10"))
@@ -217,12 +217,6 @@ def main() -> None:
                     print(f"-- {log}\n{(folder / f'{log}.log').read_text(errors='replace')[-1500:]}")
                 raise
         store.close()
-
-
-def lost(gateway):
-    """Records that the replica which answers has lost."""
-    lines = httpx.get(f"{gateway}/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("cohobate_telemetry_dropped{"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -9,6 +8,7 @@ from components.contracts.errors import ConfigError, UnavailableError
 from components.contracts.settings import Settings
 from pipelines.cli import app
 from pipelines.remote import schedule, submit
+from tests.servers import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -80,12 +80,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def kubeflow():
     server = Kubeflow()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

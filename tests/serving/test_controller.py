@@ -264,15 +264,8 @@ class PulledError(RuntimeError):
     """The plug was pulled."""
 
 
-@pytest.mark.parametrize(
-    ("verb", "at"),
-    [
-        *[("rollback", at) for at in ("await_applied", "drop_alias", "record", "finish_order")],
-        *[("promote-full", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
-    ],
-)
-def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
-    begun(platform)
+def ordered_with_a_crash(platform, verb, at, monkeypatch):
+    """An order whose controller crashes in ``at`` and that the next one takes up: its key."""
     held = {
         "await_applied": platform.controller.replicas, "set_alias": platform.registry,
         "drop_alias": platform.registry, "record": platform.controller, "finish_order": platform.store,
@@ -288,6 +281,19 @@ def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platfor
             platform.tick()
     platform.restart()
     platform.tick()
+    return key
+
+
+@pytest.mark.parametrize(
+    ("verb", "at"),
+    [
+        *[("rollback", at) for at in ("await_applied", "drop_alias", "record", "finish_order")],
+        *[("promote-full", at) for at in ("await_applied", "set_alias", "drop_alias", "record", "finish_order")],
+    ],
+)
+def test_a_crash_anywhere_in_an_order_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
+    begun(platform)
+    key = ordered_with_a_crash(platform, verb, at, monkeypatch)
     order = platform.store.get_order(key)
     assert order.ok, order.outcome
     champion = "2" if verb == "promote-full" else "1"
@@ -426,21 +432,7 @@ def test_nothing_is_taken_up_again_once_the_champion_has_changed(platform):
 def test_a_crash_in_a_retry_or_an_undo_is_finished_by_the_next_controller(platform, verb, at, monkeypatch):
     begun(platform)
     platform.order("promote-full" if verb == "undo" else "abort")
-    held = {
-        "await_applied": platform.controller.replicas, "set_alias": platform.registry, "record": platform.controller,
-        "finish_order": platform.store,
-    }[at]  # fmt: skip
-
-    def pull(*args, **kwargs):
-        raise PulledError
-
-    key = platform.store.order(W, verb, "eve", "a reason")
-    with monkeypatch.context() as patch:
-        patch.setattr(held, at, pull)
-        with pytest.raises(PulledError):
-            platform.tick()
-    platform.restart()
-    platform.tick()
+    key = ordered_with_a_crash(platform, verb, at, monkeypatch)
     assert platform.store.get_order(key).ok, platform.store.get_order(key).outcome
     assert platform.intent.champion.version == "1" and platform.registry.aliases["champion"] == "1"
     assert (platform.intent.candidate is None) == (verb == "undo")

@@ -7,16 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.servers import answering
 from tests.serving.test_gateway import Running
 
 
@@ -30,14 +29,8 @@ def running(spec, store, broker, clock, model):
 
 @pytest.fixture
 def address(running):
-    server = uvicorn.Server(uvicorn.Config(running.app, port=0, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()
-    server.should_exit = True
-    thread.join(10)
+    with answering(running.app) as at:
+        yield at
 
 
 @pytest.mark.integration

@@ -2,16 +2,14 @@
 
 import json
 import struct
-import threading
-import time
 
 import numpy as np
 import pytest
-import uvicorn
 
 from components.contracts.records import Input
 from serving import oip
 from serving.wire import RequestError
+from tests.servers import answering
 from tests.serving.test_gateway import Running
 
 client_of = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed (extra dev)")
@@ -26,17 +24,10 @@ def running(spec, store, broker, clock, model):
 
 @pytest.fixture
 def client(running):
-    server = uvicorn.Server(uvicorn.Config(running.app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    made = client_of.InferenceServerClient(f"127.0.0.1:{port}")
-    yield made
-    made.close()
-    server.should_exit = True
-    thread.join(10)
+    with answering(running.app) as (_, port):
+        made = client_of.InferenceServerClient(f"127.0.0.1:{port}")
+        yield made
+        made.close()
 
 
 def tensor(name, values, binary):

@@ -1,11 +1,10 @@
-import contextlib
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.clock import Clock
+from tests.servers import serving
 
 
 @pytest.fixture
@@ -48,9 +47,5 @@ class Receiver:
 @pytest.fixture
 def receiver():
     made = Receiver()
-    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
-    thread.start()
-    with contextlib.closing(made.server.socket):
+    with serving(made.server):
         yield made
-        made.server.shutdown()
-    thread.join()

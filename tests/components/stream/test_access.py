@@ -4,7 +4,6 @@
 
 import contextlib
 import ssl
-import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ from components.stream import open_broker
 from components.stream.contract import read_to_end
 from components.stream.kafka import client_config
 from tests.secured_kafka import unsigned_token
+from tests.servers import serving
 
 pytestmark = pytest.mark.integration
 
@@ -216,11 +216,8 @@ def endpoint(secured_kafka):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(secured_kafka.folder / "endpoint.pem")
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield Mine, f"https://localhost:{server.server_port}/token"
-        server.shutdown()
-        thread.join()
+        with serving(server):
+            yield Mine, f"https://localhost:{server.server_port}/token"
 
 
 def credentials(url, secret="client-secret"):

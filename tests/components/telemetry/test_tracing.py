@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from components.stream.contract import Record
 from components.telemetry import tracing
+from tests.servers import serving
 
 THEIRS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -123,7 +124,6 @@ tracing.shutdown()
 
 def test_spans_reach_a_collector(tmp_path):
     from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
 
     bodies = []
 
@@ -136,16 +136,13 @@ def test_spans_reach_a_collector(tmp_path):
         def log_message(self, *_):
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    with serving(server):
         env = {
             **os.environ,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         }
         subprocess.run([sys.executable, "-c", COLLECTED], env=env, check=True, timeout=60)
-        server.shutdown()
-        thread.join()
     path, body = bodies[0]
     assert path == "/v1/traces" and b"label.batch" in body and b"cohobate-labeler" in body

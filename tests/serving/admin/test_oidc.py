@@ -1,8 +1,6 @@
 import base64
-import contextlib
 import hmac
 import json
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +13,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from serving.admin import oidc
 from serving.admin.app import create_app
+from tests.servers import serving
 from tests.serving.admin.conftest import Registry, SyncTransport, W
 
 
@@ -43,12 +42,8 @@ class KeyServer:
 @pytest.fixture
 def issuer():
     made = KeyServer()
-    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
-    thread.start()
-    with contextlib.closing(made.server.socket):
+    with serving(made.server):
         yield made
-        made.server.shutdown()
-    thread.join()
 
 
 @pytest.fixture
