@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from components.label.scores import StudentScores
 from components.label.selector import Choice, Selector
 from components.label.teacher import Deferred, Outcome, Question, Teacher, defer, outcomes, reference
 from components.telemetry.metrics import LabelerMetrics
+
+WITNESSES = 3
+"""Inputs that are asked about to see whether the teacher answers at all."""
 
 
 class Answered(NamedTuple):
@@ -123,18 +127,26 @@ class Asking:
             defer(self.teacher, self.spec.name, questions)
         return answered._replace(deferred=len(questions))
 
-    def answers(self) -> bool | None:
-        """Whether the teacher answers, once more, what it answered last; None where it never answered anything.
+    def answers(self, witnesses: Callable[[], Sequence[Work]] = tuple) -> bool | None:
+        """Whether the teacher answers what it should: once more what it answered last, or else a probe.
 
-        The call counts for the budget; where that does not reach, nothing is proven and this is False.
+        Where there is neither, it is asked about up to three of the ``witnesses``, inputs that wait. None where it
+        answers none of them: nothing is proven then. The calls count for the budget; where that does not reach this is
+        False.
 
         Raises:
             UnavailableError: the teacher or the control database does not answer.
 
         """
-        if self._answered is None:
-            return None
-        again = self._answered
+        if self._answered is not None:
+            return self._proves(self._answered)
+        proof = self.company.guard.answers() if self.company.guard is not None else None
+        if proof is not None:
+            return proof
+        self._answered = next((w for w in itertools.islice(witnesses(), WITNESSES) if self._proves(w)), None)
+        return True if self._answered is not None else None
+
+    def _proves(self, again: Work) -> bool:
         choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
         try:
             return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)

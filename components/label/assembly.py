@@ -40,7 +40,7 @@ def assemble(
     watched = spec.label.probe.size > 0
     name = settings.worker or "labeler"
     company = Company(
-        guard=Guard(spec, teacher, store, broker, settings.artifacts, member=name) if watched else None,
+        guard=Guard(spec, teacher, store, broker, settings.artifacts, member=name, budget=budget) if watched else None,
         selector=Selector(spec, budget),
         scores=StudentScores(spec, store),
         metrics=metrics or LabelerMetrics(spec.name),

@@ -4,6 +4,8 @@
 2. Call the teacher, for no more than was granted. A retry is another call: it needs a reservation of its own.
 3. Settle: in one transaction, remove the reservation and give back what it did not use.
 
+Calls that are made in any case once they are granted, those for probes, are spent at once (:meth:`Budget.spend`).
+
 A labeler that dies after step 1 leaves its reservation spent, whether it called or not: money may be counted that was
 not paid, never the other way round. Any number of labelers may share a budget. Every reservation counts for the hour
 and the day of UTC in which it was made, in calls and in money, so that a limit that is changed in the spec holds from
@@ -17,9 +19,9 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import delete, func, select
@@ -34,6 +36,8 @@ from components.control.store import Clock
 from components.control.tables import ReservationRow, SpendingRow
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PERIODS: Mapping[str, int] = {"hour": 3_600, "day": 86_400}
 """Seconds of each period; both divide the day of UTC, which Unix time counts without leap seconds."""
@@ -126,15 +130,44 @@ class Budget:
             UnavailableError: other labelers were in the way each time.
 
         """
+        granted = self._written(lambda s: self._grant(s, urgent, ordinary, skipped))
+        failpoint("budget.2")
+        return granted
+
+    def spend(self, calls: int, *, least: int = 1, part: float = 1.0) -> int:
+        """Count up to ``calls`` calls that are no inputs' first ones as made, before they are; how many.
+
+        As many as fit into ``part`` (0 to 1) of what is left, or none where that would be fewer than ``least``. They
+        are not settled: they count, whether they are made or not. What is refused is no skipped input.
+
+        Raises:
+            UnavailableError: other labelers were in the way each time.
+
+        """
+
+        def granted(s: Session) -> int:
+            now = self._now(s)
+            rows = {period: self._row(s, period, now) for period in PERIODS}
+            room = min(self._room(period, row, 1.0) for period, row in rows.items())
+            found = calls if calls <= room * part else max(0, math.floor(room * part))
+            found = found if found >= least else 0
+            for row in rows.values():
+                row.calls += found
+                row.money += found * self._cost
+            return found
+
+        return self._written(granted)
+
+    def _written(self, change: Callable[[Session], T]) -> T:
+        """What ``change`` gives, in a transaction of its own."""
         for _ in range(ATTEMPTS):
             try:
                 with self._database.transaction() as s:
-                    granted = self._grant(s, urgent, ordinary, skipped)
+                    found = change(s)
                     failpoint("budget.1")
             except IntegrityError:  # another labeler made the period's row between our look and our insert
                 continue
-            failpoint("budget.2")
-            return granted
+            return found
         raise UnavailableError("label budget", self.workload, "too many labelers reserve at once: try again")
 
     def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int) -> Reservation:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import tenacity
 
 from components.contracts.errors import TeacherError, UnavailableError
+from components.label.intake import Work
 from components.label.lane import Batch, Labelled, Lane
 from components.telemetry.metrics import LabelerMetrics
 
@@ -293,6 +294,12 @@ class Crew:
                 self._changed.wait(SLICE_SECONDS)
         return None
 
+    def _waiting(self) -> list[Work]:
+        """Inputs that wait for the teacher."""
+        with self._changed:
+            batches = [batch for shift in self._shifts.values() for _, batch in shift.waiting]
+        return [work for batch in batches for work in batch.work]
+
     def _patiently(self, shift: Shift, batch: Batch) -> Labelled | None:
         """Ask until there is an answer; None when the lane ends before."""
         retrying = tenacity.Retrying(
@@ -305,7 +312,8 @@ class Crew:
         try:
             for attempt in retrying:
                 with attempt:
-                    return shift.lane.answer(batch, apart=attempt.retry_state.attempt_number > TOGETHER)
+                    apart = attempt.retry_state.attempt_number > TOGETHER
+                    return shift.lane.answer(batch, apart=apart, witnesses=self._waiting)
             return None
         except tenacity.RetryError:
             return None

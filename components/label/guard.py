@@ -7,6 +7,9 @@ batches, round after round, where neither the teacher nor a service in front of 
 ``interval_seconds``. At *q* probes a label a change of a share *d* of the answers is found after ``1 / (d q)`` labels
 on average, one of 5 % within an interval with a chance of 0.966, and within one round of the set if it is found at
 all. Asking a pass at once at the end of an interval costs as much and finds nothing earlier.
+
+A label budget counts probes as well (:mod:`components.label.probing`). Where it does not reach, they are asked later:
+inputs are labelled, and an alarm is raised, without waiting for them.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,9 +41,11 @@ from components.control.teachers import (
     teacher_state,
     update_incident,
 )
+from components.label.budget import Budget
 from components.label.decode import decoder
-from components.label.probes import NOISY_ANSWERS, PASS, Comparison, Probe
-from components.label.teacher import Outcome, Teacher, in_epoch, outcomes, reference, soft_labels
+from components.label.probes import PASS, Comparison, Probe
+from components.label.probing import Measurement, Prober
+from components.label.teacher import Outcome, Teacher, in_epoch, reference
 from components.stream.contract import Broker, Consumer, named, read_to_end
 
 log = logging.getLogger(__name__)
@@ -52,16 +57,25 @@ GATHER_SECONDS = 30.0
 """How long the first inputs are gathered for the probe set; after that it begins with those that came."""
 
 
+class _Joining(NamedTuple):
+    """New probes that are being measured: their payloads as they came, by content, and since when (Unix seconds)."""
+
+    raw: dict[str, bytes]
+    measurement: Measurement
+    began: float
+
+
 class Guard:
     """Watches one labeler's teacher; the state is the workload's and lies in the control database.
 
     The labeler asks through :meth:`ask`, names :attr:`reference` in its labels, and sends them where :meth:`route`
-    says. ``member`` is the labeler's name among those of its workload, the same after a restart. ``ask`` is called by
-    one thread at a time, the one that calls the teacher; ``route`` by any.
+    says. ``member`` is the labeler's name among those of its workload, the same after a restart; ``budget`` counts the
+    probes. ``ask`` is called by one thread at a time, the one that calls the teacher; ``route`` by any.
 
     What happens when a probe is answered otherwise:
 
-    1. All probes are asked, several times: their answers are the candidate for a new reference.
+    1. All probes are asked, several times: their answers are the candidate for a new reference. Where the budget does
+       not reach, or the teacher fails, this goes on after step 3, and until then nothing is compared with.
     2. The suspicion begins where the probes that moved were last clean; the first label since then is looked up.
     3. State, incident and alarm are written in one transaction. From here on every labeler of the workload sends its
        labels to ``labels.quarantine``, and no window takes a label made since the suspicion began.
@@ -84,19 +98,23 @@ class Guard:
         artifacts: str,
         *,
         member: str = "labeler",
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if spec.teacher_space not in (None, teacher.space):
             raise ConfigError("teacher_space", spec.teacher_space, f"the teacher that was loaded has {teacher.space}")
         self.spec, self.teacher, self.store, self.broker, self.member = spec, teacher, store, broker, member
         self.declared = reference(teacher)
-        self.counts = {"probed": 0, "probe_failures": 0, "incidents": 0}
+        self._prober = Prober(teacher, spec.label.batch, budget)
+        self._incidents = 0
         self._folder = f"{artifacts}/{spec.name}/probes"
         self._decode, self._clock, self._lock = decoder(spec.payload, spec.source), clock, threading.RLock()
         self._payloads: dict[str, Any] = {}
         self._asked: dict[str, float] = {}
         self._order: list[str] = []
         self._fresh: OrderedDict[str, tuple[bytes, Any]] = OrderedDict()
+        self._joining: _Joining | None = None
+        self._candidate: Measurement | None = None
         self._gathering_since: float | None = None
         self._owed, self._least, self._planned = 0.0, 0.0, self._clock()
         self._index, self._round_began = 0, 0.0
@@ -126,6 +144,11 @@ class Guard:
         return in_epoch(self.declared, self.state.epoch)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Of this process: ``incidents`` opened, and what :class:`~components.label.probing.Prober` counts."""
+        return {**self._prober.counts, "incidents": self._incidents}
+
+    @property
     def cost(self) -> float:
         """Probes asked for each input that was labelled through this guard, so far."""
         return self.counts["probed"] / self._index if self._index else 0.0
@@ -143,15 +166,37 @@ class Guard:
         self._refresh()
         if not self._verified:
             self._verify()
+        if self.state.status == "suspect":
+            self._measure_candidate()
         due = self._due(len(payloads))
         asked_at = self._clock()
-        found, answers = self._mixed(payloads, due)
+        answers: list[SoftLabel] = []
+        try:
+            found, answers = self._prober.mixed(payloads, [self._payloads[c] for c in due])
+        finally:
+            if not answers:
+                self._order += due  # they end this round
         with self._lock:
             self._index += len(payloads)
             self._compare(due, answers, asked_at)
         told = [i for i, outcome in enumerate(found) if isinstance(outcome, SoftLabel)]
         self._gather([inputs[i] for i in told], [payloads[i] for i in told])
         return found
+
+    def answers(self) -> bool | None:
+        """Whether the teacher answers one probe now; None where there is none, False where the budget forbids it.
+
+        Raises:
+            UnavailableError: a remote teacher or the control database does not answer.
+
+        """
+        probe = [payload for _, payload in zip(range(1), self._payloads.values(), strict=False)]
+        if not probe:
+            return None
+        try:
+            return bool(self._prober.ask(probe))
+        except TeacherError:
+            return False
 
     def route(self, labels: Sequence[Label]) -> str:
         """The topic that a batch of labels goes to: ``labels``, or ``labels.quarantine`` under suspicion.
@@ -187,7 +232,8 @@ class Guard:
 
     def _follow(self, before: TeacherState) -> None:
         state = self.state
-        self._verified = self._verified and before.epoch == state.epoch
+        if before.epoch != state.epoch:
+            self._verified, self._order = False, []
         if (before.epoch, before.status) != (state.epoch, state.status) or not before.probes:
             self._adopt(state)
         elif before.probes != state.probes:
@@ -197,11 +243,20 @@ class Guard:
     def _adopt(self, state: TeacherState) -> None:
         """Compare anew with the probes that the state names: under suspicion with the new behaviour's answers."""
         plain: Sequence[Any] = state.probes
-        if state.status == "suspect":
+        offered: Sequence[Any] = ()
+        self._joining = None
+        if state.status != "trusted":
             incident = last_incident(self.store, self.spec.name, self.declared)
-            plain = incident.candidate if incident is not None else plain
+            offered = incident.candidate if incident is not None else ()
+        if state.status == "suspect":
+            plain = offered
         self._comparison = self._comparison_with(msgspec.convert(list(plain), list[Probe]))
+        self._offered = self._comparison_with(msgspec.convert(list(offered), list[Probe]))
         self._know()
+        if state.status == "trusted" or offered:
+            self._candidate = None
+        elif state.status == "suspect" and self._candidate is None:
+            self._candidate = self._measurement({p["content"]: self._load(p["content"]) for p in state.probes})
 
     def _comparison_with(self, probes: Iterable[Probe]) -> Comparison:
         watch = self.spec.label.probe
@@ -223,18 +278,16 @@ class Guard:
         with self._lock:
             if not self._comparison.probes:
                 return []
-            due: list[str] = []
-            for _ in range(self._affordable(labels)):
-                if not self._order:
-                    self._order = self._comparison.round()
-                    self._begin_round()
-                due.append(self._order.pop(0))
-                if not self._order:
-                    break  # one round at most in a batch
+            left = len(self._order) or len(self._comparison.probes)  # one round at most in a batch
+            count = self._prober.allowed(min(self._fitting(labels), left))
+            if count and not self._order:
+                self._order = self._comparison.round()
+                self._begin_round()
+            due, self._order = self._order[:count], self._order[count:]
             self._owed, self._least = max(0.0, self._owed - len(due)), max(0.0, self._least - len(due))
             return due
 
-    def _affordable(self, labels: int) -> int:
+    def _fitting(self, labels: int) -> int:
         """How many probes a batch takes: those that are due, in the room that it leaves, and its share in any case.
 
         What there is no room for stays due, but never more than a pass.
@@ -251,109 +304,102 @@ class Guard:
         self._round_began, self._round_ends = self._clock(), self._ends()
         return self._round_began
 
-    def _mixed(self, payloads: Sequence[Any], due: Sequence[str]) -> tuple[list[Outcome], list[SoftLabel]]:
-        if due:
-            try:
-                found = self._outcomes([*payloads, *(self._payloads[c] for c in due)])
-                self.counts["probed"] += len(due)
-                return found[: len(payloads)], soft_labels(self.reference, found[len(payloads) :])
-            except TeacherError as error:
-                log.warning("%s: a batch with %d probes failed, asking without: %s", self.spec.name, len(due), error)
-        found = self._outcomes(payloads)
-        if due:  # the inputs went through, so it was perhaps the probes: they end this round
-            self.counts["probe_failures"] += 1
-            with self._lock:
-                self._order = [*self._order, *due]
-        return found, []
-
-    def _call(self, payloads: Sequence[Any]) -> list[SoftLabel]:
-        return soft_labels(self.reference, self._outcomes(payloads))
-
-    def _outcomes(self, payloads: Sequence[Any]) -> list[Outcome]:
-        return outcomes(self.teacher, payloads) if payloads else []
-
-    def _measure(self, payloads: Sequence[Any]) -> list[tuple[SoftLabel, ...]]:
-        """Every payload's answers, each in another company, so that what batches move is among what repetition moves.
-
-        ``repeats`` of a deterministic teacher, :data:`~components.label.probes.NOISY_ANSWERS` of a noisy one.
-        """
-        watch = self.spec.label.probe
-        rounds: list[list[SoftLabel]] = []
-        while len(rounds) < watch.repeats:
-            rounds.append(self._once(payloads, turn=len(rounds)))
-        made = [Probe(content="", answers=answers) for answers in zip(*rounds, strict=True)]
-        if any(probe.spread > watch.tolerance for probe in made):
-            while len(rounds) < NOISY_ANSWERS:
-                rounds.append(self._once(payloads, turn=len(rounds)))
-        return list(zip(*rounds, strict=True))
-
-    def _once(self, payloads: Sequence[Any], turn: int) -> list[SoftLabel]:
-        size = max(1, self.spec.label.batch // (turn + 1))
-        order = list(range(len(payloads)))[:: -1 if turn % 2 else 1]
-        answers: dict[int, SoftLabel] = {}
-        for first in range(0, len(order), size):
-            some = order[first : first + size]
-            answers.update(zip(some, self._call([payloads[i] for i in some]), strict=True))
-        self.counts["probed"] += len(payloads)
-        return [answers[i] for i in range(len(payloads))]
-
     # Judging.
 
     def _verify(self) -> None:
-        """Ask the whole set at once; where the teacher was rejected, until it is back."""
-        held = self.state.status == "held"
-        if held and self._clock() < self._retry_at:
-            raise TeacherHeldError(self.declared, self.spec.name)
-        began = self._begin_round()
-        contents, self._order = self._comparison.round(), []
-        answers: list[SoftLabel] = []
-        for first in range(0, len(contents), self.spec.label.batch):
-            answers += self._call([self._payloads[c] for c in contents[first : first + self.spec.label.batch]])
-        self.counts["probed"] += len(contents)
-        with self._lock:
-            if held:
-                self._await_return(contents, answers)
-            else:
-                self._compare(contents, answers, began)
-            self._verified = True
+        """Ask the whole set, as far as the budget reaches; where the teacher was rejected, until it is back.
 
-    def _await_return(self, contents: Sequence[str], answers: Sequence[SoftLabel]) -> None:
-        self._comparison = self._comparison_with(self._comparison.probes.values())
-        changed = [self._comparison.observe(c, a) for c, a in zip(contents, answers, strict=True)]
-        if any(changed[-1:]):
-            self._offer(contents)
-            self._retry_at = self._clock() + self.spec.label.probe.retry_seconds
+        What is not asked now is mixed into the next batches.
+        """
+        if self.state.status == "held":
+            self._await_return()
+            return
+        if not self._order:
+            self._order = self._comparison.round()
+            self._begin_round()
+        while self._order and (answers := self._prober.ask([self._payloads[c] for c in self._order])):
+            with self._lock:
+                contents, self._order = self._order[: len(answers)], self._order[len(answers) :]
+                if self._compare(contents, answers, self._round_began):
+                    break
+        self._owed = float(min(PASS, len(self._order)))
+        self._verified = True
+
+    def _await_return(self) -> None:
+        """Ask a rejected teacher about the set, those first that moved last; until one moves, or the budget ends.
+
+        Raises:
+            TeacherHeldError: it is not back, or that is not known yet.
+
+        """
+        if self._clock() < self._retry_at:
             raise TeacherHeldError(self.declared, self.spec.name)
-        trusted = msgspec.structs.replace(self.state, status="trusted")
-        self._write(trusted)
-        self._after_round()
+        if not self._order:
+            moved, self._comparison = self._comparison.moved, self._comparison_with(self._comparison.probes.values())
+            self._order = sorted(self._comparison.round(), key=lambda c: c not in moved)
+            self._begin_round()
+        while self._order:
+            answers = self._prober.ask([self._payloads[c] for c in self._order])
+            with self._lock:
+                contents, self._order = self._order[: len(answers)], self._order[len(answers) :]
+                changed = any([self._comparison.observe(c, a) for c, a in zip(contents, answers, strict=True)])
+                if changed:
+                    self._order = []
+                    self._offer(contents, answers)
+                if changed or not answers:
+                    self._retry_at = self._clock() + self.spec.label.probe.retry_seconds
+                    raise TeacherHeldError(self.declared, self.spec.name)
+        with self._lock:
+            self._write(msgspec.structs.replace(self.state, status="trusted"))
+            self._after_round()
+            self._verified = True
         log.warning("%s: teacher %s is back; labelling goes on", self.spec.name, self.declared)
 
-    def _offer(self, contents: Sequence[str]) -> None:
-        """Keep what the held teacher answers now, so that a person can still accept it."""
+    def _offer(self, contents: Sequence[str], answers: Sequence[SoftLabel]) -> None:
+        """Keep what the held teacher answers now, if that is new, so that a person can still accept it."""
+        offered = self._offered
+        known = [(c, a) for c, a in zip(contents, answers, strict=True) if c in offered.probes]
+        if not known or any([offered.observe(c, a) for c, a in known]) or self._candidate is not None:
+            self._candidate = self._candidate or self._measurement(self._payloads)
+            self._measure_candidate()
+
+    def _measurement(self, payloads: Mapping[str, Any]) -> Measurement:
+        return Measurement(payloads, self.spec.label.probe, self.spec.label.batch)
+
+    def _measure_candidate(self) -> None:
+        """Measure the present behaviour on, if it is being measured; when that is done, it is the incident's candidate.
+
+        From then on the answers are compared with it.
+        """
+        if self._candidate is None or not self._prober.advance(self._candidate):
+            return
+        made, self._candidate = self._measured(self._candidate), None
         incident = last_incident(self.store, self.spec.name, self.declared)
         if incident is not None:
-            update_incident(self.store, incident.id, candidate=msgspec.to_builtins(self._candidate(contents)))
+            update_incident(self.store, incident.id, candidate=msgspec.to_builtins(made))
+        with self._lock:
+            if self.state.status == "held":
+                self._offered = self._comparison_with(made)
+            else:
+                self._adopt(self.state)
 
-    def _candidate(self, contents: Sequence[str]) -> list[Probe]:
-        measured = self._measure([self._payloads[c] for c in contents])
-        anchors = {c for c, p in self._comparison.probes.items() if p.anchor}
-        return [
-            Probe(content=c, answers=answers, anchor=c in anchors)
-            for c, answers in zip(contents, measured, strict=True)
-        ]  # fmt: skip
+    def _measured(self, measurement: Measurement) -> list[Probe]:
+        anchors = {p["content"] for p in self.state.probes if p.get("anchor")}
+        return [Probe(content=c, answers=a, anchor=c in anchors) for c, a in measurement.answers().items()]
 
-    def _compare(self, contents: Sequence[str], answers: Sequence[SoftLabel], asked_at: float) -> None:
+    def _compare(self, contents: Sequence[str], answers: Sequence[SoftLabel], asked_at: float) -> bool:
+        """Take answers in; whether the teacher is called changed because of them."""
         changed = False
         for content, answer in zip(contents, answers, strict=False):
             if content in self._comparison.probes:  # it may have been replaced meanwhile
                 changed = self._comparison.observe(content, answer) or changed
         if changed:
             self._suspect()
-            return
+            return True
         self._asked.update({c: asked_at for c, _ in zip(contents, answers, strict=False)})
         if answers and not self._order and self._comparison.calm and self.state.status == "trusted":
             self._after_round()
+        return False
 
     def _after_round(self) -> None:
         """A round was clean: it is written down, and some probes give way to newer inputs."""
@@ -375,14 +421,16 @@ class Guard:
             return  # it goes to and fro: once in a while is enough
         self._retry_at = self._clock() + self.spec.label.probe.retry_seconds
         # Step 1
-        candidate = self._candidate(list(self._comparison.probes))
-        if not self._comparison.noisy:
-            for probe in candidate:
+        candidate = (self._candidate if again else None) or self._measurement(self._payloads)
+        self._candidate = candidate
+        made = self._measured(candidate) if self._prober.advance(candidate) else []
+        if made and not self._comparison.noisy:
+            for probe in made:
                 self._comparison.observe(probe.content, probe.answers[-1])
         evidence = dict(self._comparison.evidence())
         if again and incident is not None:  # it moved once more before a person decided
-            update_incident(self.store, incident.id, candidate=msgspec.to_builtins(candidate), mixed=True)
-            self._adopt(self.state)
+            update_incident(self.store, incident.id, mixed=True)
+            self._measure_candidate()
             return
         # Step 2
         since, positions = self._last_clean()
@@ -396,9 +444,9 @@ class Guard:
         try:
             open_incident(
                 self.store, self.spec.name, self.declared, self._revision, self.state, suspect_from=since,
-                index=self._index, candidate=msgspec.to_builtins(candidate), detail=detail,
+                index=self._index, candidate=msgspec.to_builtins(made), detail=detail,
             )  # fmt: skip
-            self.counts["incidents"] += 1
+            self._incidents += 1
             log.warning("%s: teacher %s changed: %s", self.spec.name, self.declared, detail)
         except StaleRevisionError:
             log.info("%s: another labeler wrote the teacher's state first", self.spec.name)
@@ -464,7 +512,9 @@ class Guard:
                 self._fresh[content] = (entry.payload, payload)
                 if len(self._fresh) > room:
                     self._fresh.popitem(last=False)
-        if self.state.probes or not self._fresh:
+        if self._joining is not None:
+            self._join()
+        if self.state.probes or self._joining is not None or not self._fresh:
             return
         if self._gathering_since is None:
             self._gathering_since = self._clock()
@@ -472,8 +522,7 @@ class Guard:
             self._refresh_now()
             if not self.state.probes:
                 self._begin_round()
-                self._add_probes(list(self._fresh)[:size], keep=())
-                self._clean()
+                self._admit(list(self._fresh)[:size])
 
     def _refresh_now(self) -> None:
         self._refreshed = float("-inf")
@@ -484,7 +533,7 @@ class Guard:
 
         A noisy teacher's set stays as it is: its test is about a fixed one.
         """
-        if self._comparison.noisy:
+        if self._comparison.noisy or self._joining is not None:
             return
         watch = self.spec.label.probe
         probes = list(self._comparison.probes.values())
@@ -492,22 +541,34 @@ class Guard:
         missing = max(0, watch.size - len(probes))
         count = min(missing or watch.rotate, len(self._fresh), missing or len(loose))
         if count:
-            gone = {p.content for p in loose[: 0 if missing else count]}
-            self._add_probes(list(self._fresh)[-count:], keep=[p for p in probes if p.content not in gone])
+            self._admit(list(self._fresh)[-count:])
 
-    def _add_probes(self, contents: Sequence[str], keep: Sequence[Probe]) -> None:
+    def _admit(self, contents: Sequence[str]) -> None:
+        taken = {c: self._fresh.pop(c) for c in contents}
+        measurement = self._measurement({c: payload for c, (_, payload) in taken.items()})
+        self._joining = _Joining({c: raw for c, (raw, _) in taken.items()}, measurement, self._clock())
+        self._join()
+
+    def _join(self) -> None:
         """Ask for the answers of reference, keep the payloads, and only then name the new probes in the state."""
-        taken, began = {c: self._fresh.pop(c) for c in contents}, self._clock()
-        measured = self._measure([payload for _, payload in taken.values()])
-        anchors = self.spec.label.probe.size // 2
+        joining = self._joining
+        if joining is None or not self._prober.advance(joining.measurement):
+            return
+        self._joining = None
+        watch, kept, first = self.spec.label.probe, list(self._comparison.probes.values()), not self.state.probes
+        room = watch.size - len(kept)
+        gone = {p.content for p in [p for p in kept if not p.anchor][: 0 if room > 0 else len(joining.raw)]}
+        kept = [p for p in kept if p.content not in gone]
         made = []
-        for place, ((content, (raw, payload)), answers) in enumerate(zip(taken.items(), measured, strict=True)):
-            put_bytes(f"{self._folder}/{content}", raw)
-            self._payloads[content] = payload
-            made.append(Probe(content=content, answers=answers, anchor=len(keep) + place < anchors))
-        plain: list[dict[str, Any]] = msgspec.to_builtins([*keep, *made])
+        for place, (content, answers) in enumerate(joining.measurement.answers().items()):
+            put_bytes(f"{self._folder}/{content}", joining.raw[content])
+            self._payloads[content] = joining.measurement.payloads[content]
+            made.append(Probe(content=content, answers=answers, anchor=len(kept) + place < watch.size // 2))
+        plain: list[dict[str, Any]] = msgspec.to_builtins([*kept, *made])
         self._write(msgspec.structs.replace(self.state, probes=tuple(plain)))
-        self._asked.update({c: began for c in taken if c in self._comparison.probes})
+        self._asked.update({c: joining.began for c in joining.raw if c in self._comparison.probes})
+        if first:
+            self._clean()
 
     def _write(self, state: TeacherState) -> None:
         """Write the state if it is still what this process saw; otherwise take over what is there now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -283,17 +283,18 @@ class Lane:
     def _readers(self) -> list[Consumer]:
         return [c for c in (self._urgent, self._bulk) if c is not None]
 
-    def answer(self, batch: Batch, *, apart: bool = False) -> Labelled:
+    def answer(self, batch: Batch, *, apart: bool = False, witnesses: Callable[[], Sequence[Work]] = tuple) -> Labelled:
         """Step 6. A label that is too large for a record makes its input a dead letter, and so does a refusal.
 
-        ``apart``: find the inputs that the teacher fails on, refuse them and label the others.
+        ``apart``: find the inputs that the teacher fails on, refuse them and label the others. ``witnesses``: inputs
+        that wait (:func:`components.label.isolate.isolate`).
 
         Raises:
             TeacherError: the teacher failed; the same batch may be asked for again.
 
         """
         # Step 6
-        answered = isolate(self.asking, batch.work) if apart else self.asking.label(batch.work)
+        answered = isolate(self.asking, batch.work, witnesses) if apart else self.asking.label(batch.work)
         letters = [*batch.letters, *((w.record, self.intake.letter(w.record, e)) for w, e in answered.refused)]
         labelled = Labelled(batch, [], letters, answered.deferred, answered.skipped)
         for work, label in answered.labels:

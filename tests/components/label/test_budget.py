@@ -79,6 +79,14 @@ def test_settling_gives_back_what_was_not_used_once(budget):
         one.settle(granted, 9)
 
 
+def test_what_is_spent_at_once_takes_a_part_of_what_is_left_and_skips_no_input(budget):
+    one = budget(per_hour=100, reserve=0.5)
+    assert (one.spend(70, part=0.5), one.spend(70, part=0.5)) == (50, 25)
+    assert one.spend(26, least=26) == 0 and one.spend(25, least=25) == 25 and one.spend(1) == 0
+    hour = one.spending()["hour"]
+    assert (hour.calls, hour.skipped, hour.left) == (100, 0, 0) and one.unsettled() == 0
+
+
 def test_nothing_granted_leaves_nothing_to_settle(budget, store):
     one = budget(per_hour=1)
     one.reserve(0, 1)

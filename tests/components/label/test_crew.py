@@ -276,6 +276,14 @@ def test_an_input_that_comes_alone_is_blamed_only_where_the_teacher_has_answered
     assert dead(broker) == []
 
 
+def test_the_first_input_of_all_is_blamed_when_another_that_waits_is_answered(broker, at_work):
+    labeler = at_work(Choking("text 1"), batch=1)
+    put(broker, [1])
+    wait_for(lambda: labeler.reasons.count("teacher") > 10)
+    put(broker, range(2, 10))
+    wait_for(lambda: len(dead(broker)) == 1 and len(labels(broker)) == 8)
+
+
 def test_an_input_that_comes_alone_is_blamed_where_it_has(broker, at_work):
     labeler = at_work(Choking("text 1"), batch=1)
     put(broker, [0])

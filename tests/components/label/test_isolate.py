@@ -37,11 +37,11 @@ def work(n):
     return Work(Record("w.inputs", 0, n, b"k", b"", {}, 1.0), entry, f"key{n}", f"c{n}", n)
 
 
-def sought(teacher, n, known=True):
+def sought(teacher, n, known=True, waiting=()):
     asking = Asking(SPEC, teacher)
     if known:
         asking.label([work(-1)])
-    return isolate(asking, [work(i) for i in range(n)])
+    return isolate(asking, [work(i) for i in range(n)], lambda: [work(i) for i in waiting])
 
 
 def ids(found):
@@ -101,3 +101,19 @@ def test_where_nothing_is_proven_nobody_is_blamed():
     with pytest.raises(TeacherError):
         sought(teacher, 64, known=False)
     assert len(teacher.asked) < 12
+
+
+def test_an_input_that_waits_proves_that_the_teacher_answers():
+    teacher = Teacher({0, 7})
+    found = sought(teacher, 1, known=False, waiting=[7, 8, 9])
+    assert ids(found.refused) == [0] and [9] not in [[int(p) for p in asked] for asked in teacher.asked]
+
+
+def test_inputs_that_wait_blame_nobody_in_an_outage():
+    with pytest.raises(TeacherError):
+        sought(Teacher(range(20)), 1, known=False, waiting=range(10, 20))
+    for last in range(1, 20):
+        try:
+            assert sought(Teacher(away=range(1, last)), 1, known=False, waiting=[5, 6]).refused == []
+        except TeacherError:
+            continue
