@@ -12,7 +12,7 @@ from components.label.guard import Guard
 from components.label.labeler import Labeler, Leases
 from components.label.scores import StudentScores
 from components.label.selector import Selector
-from components.label.teacher import Teacher
+from components.label.teacher import Teacher, metered
 from components.stream.contract import Broker
 from components.telemetry.metrics import LabelerMetrics
 
@@ -37,6 +37,8 @@ def assemble(
     teacher: Teacher = build(spec.teacher, spec.source)
     limits = spec.label.budget
     budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0)
+    if budget.limited:
+        metered(teacher, lambda inputs: budget.spend(inputs, least=inputs) == inputs)
     watched = spec.label.probe.size > 0
     name = settings.worker or "labeler"
     company = Company(

@@ -1,15 +1,15 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Four abilities are optional and have a function here that a caller uses for every
+Every teacher answers ``label``. Five abilities are optional and have a function here that a caller uses for every
 teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
-that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), and to report its state for metrics
-(:func:`state`).
+that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), to ask before it sends inputs once
+more (:func:`metered`), and to report its state for metrics (:func:`state`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from components.contracts.errors import CohobateError, RecordError, TeacherError
@@ -40,6 +40,10 @@ class Teacher(Protocol):
             UnavailableError: a remote teacher does not answer; nothing is wrong with the payloads, try again later.
 
         """
+
+
+Permit = Callable[[int], bool]
+"""Whether so many inputs may be sent to a server once more; if so, that is paid for. Called from any thread."""
 
 
 class TeacherChangedError(TeacherError):
@@ -144,6 +148,16 @@ def cost(teacher: Teacher, payloads: Sequence[Any]) -> float:
     """The most that labelling these payloads once can cost, in the currency of the declared prices; 0.0: no price."""
     own = getattr(teacher, "cost", None)
     return float(own(payloads)) if own is not None else 0.0
+
+
+def metered(teacher: Teacher, permit: Permit) -> None:
+    """Have a teacher that sends inputs again after an outage ask ``permit`` each time before.
+
+    It raises UnavailableError without one; what was reserved for the inputs stays good for their first time.
+    """
+    own = getattr(teacher, "metered", None)
+    if own is not None:
+        own(permit)
 
 
 def state(teacher: Teacher) -> dict[str, Any]:

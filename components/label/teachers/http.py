@@ -9,6 +9,9 @@ One request goes this way:
 5. An outage (no connection, time-out, reset, 408, 429, 5xx) goes back to step 1 after a growing, jittered pause, up to
    ``attempts`` times; anything else is final.
 
+Inputs that a server may have worked on, though it gave no answer, are not sent again without a permit, now or later:
+whoever reserved a call for each of them has paid once (:mod:`components.label.budget`).
+
 What comes out is the answer's JSON, a TeacherError (the teacher answers, but wrongly: asking again would not help), or
 an UnavailableError (an outage: nothing is wrong with the inputs; pause and ask again).
 """
@@ -37,6 +40,7 @@ from pydantic import SecretStr
 from components.contracts.errors import ConfigError, TeacherError, UnavailableError
 from components.contracts.spec import Count, Positive, Section
 from components.contracts.storage import digest_of
+from components.label.teacher import Permit
 from components.label.teachers.rate import Rate
 
 T = TypeVar("T")
@@ -125,11 +129,14 @@ class RefusedError(TeacherError):
 
 
 class _Outage(Exception):
-    """An attempt failed in a way that may pass. ``retry_after`` in seconds; ``busy``: the server is up (429)."""
+    """An attempt failed in a way that may pass.
 
-    def __init__(self, detail: str, retry_after: float | None = None, busy: bool = False) -> None:
+    ``retry_after`` in seconds; ``busy``: the server is up (429); ``spent``: it may have worked on the request.
+    """
+
+    def __init__(self, detail: str, retry_after: float | None = None, busy: bool = False, spent: bool = True) -> None:
         super().__init__(detail)
-        self.retry_after, self.busy = retry_after, busy
+        self.retry_after, self.busy, self.spent = retry_after, busy, spent
 
 
 class Endpoint:
@@ -159,23 +166,30 @@ class Endpoint:
         self._requests = Rate("http.requests_per_minute", options.requests_per_minute, window_seconds)
         self._tokens = Rate("http.tokens_per_minute", options.tokens_per_minute, window_seconds)
         self._not_before = 0.0
+        self._permit: Permit = lambda _: True
+        self._unpaid = 0
         self._kept: dict[str, Any] = {}
         self._counts = dict.fromkeys(("requests", "retries", "failures", "busy", "tokens", "in_flight"), 0)
 
     def get(self, path: str) -> Any:
         """The JSON at ``path``, which is relative to the URL; errors as :meth:`post`."""
-        return self._request("GET", path, None, 0)
+        return self._request("GET", path, None, 0, 0)
 
-    def post(self, path: str, body: Any, tokens: int = 0) -> Any:
-        """The answer's JSON to ``body``; ``tokens`` is the estimate for the rate limit.
+    def metered(self, permit: Permit) -> None:
+        """Ask ``permit`` before inputs are sent once more."""
+        self._permit = permit
+
+    def post(self, path: str, body: Any, tokens: int = 0, *, inputs: int = 1) -> Any:
+        """The answer's JSON to ``body`` about so many ``inputs``; ``tokens`` is the estimate for the rate limit.
 
         Raises:
             TeacherError: the answer is no JSON, a redirect, or too large.
             RefusedError: 4xx.
-            UnavailableError: an outage that outlasted the attempts, an open breaker, or refused credentials.
+            UnavailableError: an outage that outlasted the attempts, an open breaker, refused credentials, or no permit
+                for another attempt.
 
         """
-        return self._request("POST", path, msgspec.json.encode(body), tokens)
+        return self._request("POST", path, msgspec.json.encode(body), tokens, inputs)
 
     def settle(self, estimated: int, used: int) -> None:
         """Book the tokens that a request really used."""
@@ -230,7 +244,7 @@ class Endpoint:
             self.close()
             raise
 
-    def _request(self, method: str, path: str, content: bytes | None, tokens: int) -> Any:
+    def _request(self, method: str, path: str, content: bytes | None, tokens: int, inputs: int) -> Any:
         options = self.options
         try:
             for attempt in stamina.retry_context(
@@ -242,8 +256,9 @@ class Endpoint:
                 wait_jitter=options.backoff_seconds,
             ):
                 with attempt:
+                    self._pay(inputs)
                     self._add("retries", int(attempt.num > 1))
-                    return self._attempt(method, path, content, tokens)
+                    return self._attempt(method, path, content, tokens, inputs)
         except _Outage as error:
             remedy = f"{error}, after {options.attempts} attempts at most; it is asked again when it is back"
             raise self._unavailable(remedy) from error
@@ -255,7 +270,15 @@ class Endpoint:
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _attempt(self, method: str, path: str, content: bytes | None, tokens: int) -> Any:
+    def _pay(self, inputs: int) -> None:
+        """Pay for what was sent in vain before, as far as it is about to be sent again."""
+        with self._lock:
+            due = min(self._unpaid, inputs)
+            if due and not self._permit(due):
+                raise self._unavailable("it failed, and the label budget does not reach for another attempt")
+            self._unpaid -= due
+
+    def _attempt(self, method: str, path: str, content: bytes | None, tokens: int, inputs: int) -> Any:
         # Step 1
         with self._slots:
             # Step 2
@@ -265,7 +288,7 @@ class Endpoint:
             self._requests.take(1)
             self._tokens.take(tokens)
             # Steps 3 and 4
-            with self._guarded():
+            with self._guarded(inputs):
                 return self._send(method, path, content)
 
     def _again(self, error: Exception) -> bool | float:
@@ -277,7 +300,7 @@ class Endpoint:
         return error.retry_after if error.retry_after <= self.options.max_retry_after_seconds else False
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self, inputs: int) -> Iterator[None]:
         """The breaker around one request; its own state is not made for threads, so the lock guards it."""
         with self._lock:
             self._breaker.__enter__()
@@ -289,6 +312,8 @@ class Endpoint:
         except _Outage as error:
             failure = None if error.busy else error
             self._add("busy" if error.busy else "failures", 1)
+            with self._lock:
+                self._unpaid += inputs if error.spent else 0
             raise
         finally:
             with self._lock:
@@ -304,14 +329,16 @@ class Endpoint:
             with self._client.stream(method, path, content=content, headers=self._headers()) as response:
                 data = self._read(response)
         except httpx.RequestError as error:
-            raise _Outage(f"{type(error).__name__}: {error}") from error
+            spent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise _Outage(f"{type(error).__name__}: {error}", spent=spent) from error
         if response.is_success:
             return self._decoded(data)
         said = f"HTTP {response.status_code}: {self._excerpt(data)}"
         if response.status_code in (408, 429) or response.status_code >= 500:
             after = _retry_after(response.headers.get("retry-after"))
             self._not_before = max(self._not_before, time.monotonic() + (after or 0.0))
-            raise _Outage(said, after, busy=response.status_code == 429)
+            busy = response.status_code == 429
+            raise _Outage(said, after, busy=busy, spent=not busy)
         if response.status_code in (401, 403):
             source = self.options.api_key_env or self.options.api_key_file or "none is declared: set http.api_key_env"
             raise self._unavailable(f"it refuses the key ({said}); check where the key comes from: {source}")

@@ -19,7 +19,17 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Factory, build
 from components.control.store import ControlStore
 from components.label import reviews
-from components.label.teacher import Deferred, Outcome, Question, Teacher, identity_digest, reference, soft_labels
+from components.label.teacher import (
+    Deferred,
+    Outcome,
+    Permit,
+    Question,
+    Teacher,
+    identity_digest,
+    metered,
+    reference,
+    soft_labels,
+)
 from components.label.teacher import cost as cost_of
 from components.label.teacher import outcomes as outcomes_of
 from components.label.teacher import state as state_of
@@ -115,6 +125,11 @@ class HumanTeacher:
     def cost(self, payloads: Sequence[Any]) -> float:
         """The most that these can cost: the primary's price, and a question for each."""
         return len(payloads) * self._price + (cost_of(self._primary, payloads) if self._primary else 0.0)
+
+    def metered(self, permit: Permit) -> None:
+        """Have the primary ask ``permit`` before inputs are sent once more."""
+        if self._primary is not None:
+            metered(self._primary, permit)
 
     def state(self) -> dict[str, Any]:
         """The primary's state."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
-from components.label.teacher import TeacherChangedError, identity_digest
+from components.label.teacher import Permit, TeacherChangedError, identity_digest
 from components.label.teachers.answers import Kind, distributions
 from components.label.teachers.http import Endpoint, Http
 
@@ -147,6 +147,10 @@ class OipTeacher:
         """What labelling these costs."""
         return len(payloads) * self._price
 
+    def metered(self, permit: Permit) -> None:
+        """Ask ``permit`` before inputs are sent once more."""
+        self._endpoint.metered(permit)
+
     def state(self) -> dict[str, Any]:
         """The endpoint's state, with the identity that the server reported at start."""
         return self._endpoint.state() | {"reported": dict(self.reported)}
@@ -220,7 +224,7 @@ class OipTeacher:
         if self._parameters:
             tensor["parameters"] = self._parameters
         body = {"inputs": [tensor], "outputs": [{"name": self._output.name}]}
-        answer = self._endpoint.post(f"{self._path}/infer", body)
+        answer = self._endpoint.post(f"{self._path}/infer", body, inputs=len(chunk))
         try:
             found = msgspec.convert(answer, _Inference)
         except msgspec.ValidationError as error:

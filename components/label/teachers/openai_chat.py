@@ -14,7 +14,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import SoftLabel, Task
-from components.label.teacher import Outcome, TeacherChangedError, identity_digest, soft_labels
+from components.label.teacher import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
 from components.label.teachers import logprobs
 from components.label.teachers.http import Endpoint, Http, RefusedError
 from components.label.teachers.logprobs import Position, class_mass
@@ -177,6 +177,10 @@ class ChatTeacher:
         most = sum(len(json.dumps(self._messages(p), ensure_ascii=False).encode()) + OVERHEAD_TOKENS for p in payloads)
         longest = len(payloads) * int(self._fields["max_tokens"])
         return (most * prompt_price + longest * answer_price) / 1e6
+
+    def metered(self, permit: Permit) -> None:
+        """Ask ``permit`` before inputs are sent once more."""
+        self._endpoint.metered(permit)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state with tokens, money spent, the largest mass outside the classes, and the identity."""
