@@ -100,6 +100,7 @@ class Comparison:
         self.tolerance, self.alpha = tolerance, alpha
         self.noisy = any(p.spread > tolerance for p in self.probes.values())
         self.moved: dict[str, float] = {}
+        self._between: dict[str, list[float]] = {}
         self._chance = random.Random(seed)  # noqa: S311  (breaks ties and draws probes)
         least = min((len(p.answers) for p in self.probes.values()), default=1)
         self.test = EProcess(bound=strange_bound(len(self.probes), least, alpha / 2) if self.noisy else 1.0)
@@ -127,7 +128,10 @@ class Comparison:
         """
         known = self.probes[content].answers
         if self.noisy:
-            self.test = self.test.observe(float(strange(answer, known, self._chance.random())))
+            if content not in self._between:
+                self._between[content] = between(known)
+            seen = strange(answer, known, self._chance.random(), self._between[content])
+            self.test = self.test.observe(float(seen))
             return self.test.rejects(self.alpha / 2)
         nearest = min(distance(answer, before) for before in known)
         if nearest > self.tolerance:
@@ -153,10 +157,18 @@ class Comparison:
         return found | {"moved": len(self.moved), "largest": self.moved.get(worst, 0.0), "worst": worst}
 
 
-def strange(answer: SoftLabel, known: Sequence[SoftLabel], uniform: float) -> bool:
-    """Whether an answer is farther from ``known`` than those are from each other; ``uniform`` in [0, 1] breaks ties."""
-    apart = [distance(answer, other) for other in known]
-    own, close = math.fsum(apart), 1e-9
-    sums = [d + math.fsum(distance(a, b) for b in known) for a, d in zip(known, apart, strict=True)]
+def between(known: Sequence[SoftLabel]) -> list[float]:
+    """The sum of the distances of each answer to all of them."""
+    return [math.fsum(distance(a, b) for b in known) for a in known]
+
+
+def strange(answer: SoftLabel, known: Sequence[SoftLabel], uniform: float, apart: Sequence[float]) -> bool:
+    """Whether an answer is farther from ``known`` than those are from each other, by ``apart`` (:func:`between`).
+
+    ``uniform`` in [0, 1] breaks ties.
+    """
+    distances = [distance(answer, other) for other in known]
+    own, close = math.fsum(distances), 1e-9
+    sums = [d + others for d, others in zip(distances, apart, strict=True)]
     farther, ties = sum(s > own + close for s in sums), sum(abs(s - own) <= close for s in sums)
     return farther + uniform * (ties + 1) <= 1.0

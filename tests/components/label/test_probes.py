@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Probe as Section
-from components.label.probes import PASS, Comparison, Probe, distance, power, size_for, strange, strange_bound
+from components.label.probes import PASS, Comparison, Probe, between, distance, power, size_for, strange, strange_bound
 
 CLASSES = ("a", "b", "c")
 
@@ -110,7 +110,8 @@ def test_answers_are_strange_as_often_as_the_theory_says(answer):
     rng, shares = random.Random(1), []
     for _ in range(200):
         known = [answer(rng, [0.7, 0.2, 0.1]) for _ in range(9)]
-        shares.append(sum(strange(answer(rng, [0.7, 0.2, 0.1]), known, rng.random()) for _ in range(10)) / 10)
+        draws = [(answer(rng, [0.7, 0.2, 0.1]), rng.random()) for _ in range(10)]
+        shares.append(sum(strange(drawn, known, u, between(known)) for drawn, u in draws) / 10)
     assert sum(shares) / len(shares) == pytest.approx(1 / 10, abs=0.03)
     assert sum(shares) / len(shares) < strange_bound(200, 9, 1e-4)
 
