@@ -99,8 +99,9 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once.
 
     Raises:
-        TeacherError: the teacher failed, raised something that is none of this project's errors, or gave more or fewer
-            outcomes than there are payloads.
+        TeacherError: the teacher failed, raised something that is none of this project's errors, gave more or fewer
+            outcomes than there are payloads, or one that no student may learn from (another task, label space or class
+            than it declared): the teacher's fault, and not the input's.
         UnavailableError: a remote teacher does not answer.
 
     """
@@ -113,7 +114,21 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
         raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
     if len(found) != len(payloads):
         raise TeacherError(reference(teacher), f"gave {len(found)} labels for {len(payloads)} inputs")
+    known = set(teacher.classes)
+    for outcome in found:
+        _check(teacher, known, outcome)
     return found
+
+
+def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
+    if isinstance(outcome, Deferred | RecordError):
+        return
+    if not isinstance(outcome, SoftLabel) or outcome.task != teacher.task:
+        raise TeacherError(reference(teacher), f"answered {outcome!r:.200}: not a soft label for {teacher.task}")
+    if outcome.space != teacher.space:
+        raise TeacherError(reference(teacher), f"answered in space {outcome.space!r}, not {teacher.space!r}")
+    if unknown := outcome.distribution.keys() - known:
+        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown)}")
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:

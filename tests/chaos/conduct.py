@@ -145,6 +145,7 @@ class Run:
         teacher = reference(build(self.spec.teacher, self.spec.source))
         labels = topics.labels(address, self.spec.topic("labels"), teacher)
         letters = topics.letters(address, self.spec.topic("inputs.dlq"))
+        report.quarantined = len(topics.labels(address, self.spec.topic("labels.quarantine"), teacher))
         report.produced, report.poison = len(sent), sum(s.answer is None for s in sent)
         report.labels, report.letters = len(labels), len(letters)
         report.unconfirmed = sum(not s.future.succeeded() for s in sent)

@@ -23,6 +23,7 @@ class Report(msgspec.Struct, kw_only=True):
     poison: int = 0
     labels: int = 0
     letters: int = 0
+    quarantined: int = 0
     unconfirmed: int = 0
     delivered_again: int = 0
     broker_lost: list[str] = []
@@ -66,7 +67,8 @@ def summary(report: Report) -> list[str]:
     """What was produced and what became of it."""
     lines = [
         f"killing {report.chaos_seconds:.0f} s, draining {report.drain_seconds:.0f} s",
-        f"produced {report.produced}, of them poison {report.poison}; labels {report.labels}, letters {report.letters}",
+        f"produced {report.produced}, of them poison {report.poison}; labels {report.labels}, letters {report.letters},"
+        f" quarantined {report.quarantined}",
         f"unconfirmed {report.unconfirmed}, delivered again {report.delivered_again}, "
         f"lost by the broker {len(report.broker_lost)}",
     ]

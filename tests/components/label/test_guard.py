@@ -162,6 +162,19 @@ def test_probes_that_the_teacher_cannot_take_stop_no_inputs(begin):
     assert loop.many(100) == 100 and loop.guard.counts["probe_failures"] > 0
 
 
+@pytest.mark.parametrize("space, classes", [("parity@2", ("even", "odd")), ("parity@1", ("zebra", "odd"))])
+def test_answers_that_nobody_may_learn_from_are_a_failure_and_no_change(begin, store, space, classes):
+    begin().many(100)
+    teacher = Changing()
+    loop, right = begin(teacher), teacher.answer
+    teacher.answer = lambda text: SoftLabel.of(space, classes, [1.0, 0.0])
+    for _ in range(3):
+        with pytest.raises(TeacherError, match="answered"):
+            loop.step(["x"])
+    teacher.answer = right
+    assert loop.many(300) == 300 and incidents(store, "w") == []
+
+
 def test_answers_that_are_not_one_each_are_a_failure(begin):
     class Short(Changing):
         def label(self, payloads):
