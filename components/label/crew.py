@@ -41,6 +41,12 @@ RETRY_SECONDS = (0.2, 15.0)
 TOGETHER = 3
 """How often a batch is asked for as a whole before the inputs are sought that its teacher fails on."""
 
+BLAME_SECONDS = 5.0
+"""How long, too: a teacher may be out of order for a moment, and then fail on some inputs only."""
+
+BLAMED_SECONDS = 60.0
+"""How long after such an input was found the next ones are sought without that wait: they come in numbers."""
+
 REOPEN_SECONDS = (0.3, 10.0)
 """First and longest wait before a lane that failed is opened again; likewise."""
 
@@ -192,6 +198,7 @@ class Crew:
         self._mine: set[int] | None = None
         self._over = threading.Event()
         self._teacher_fails = False
+        self._blamed_at = -math.inf
         self._asker = threading.Thread(target=self._ask, name="asker", daemon=True)
         self._asker.start()
 
@@ -309,11 +316,17 @@ class Crew:
             stop=lambda _: shift.ending,
             before_sleep=self._outage,
         )
+        began = time.monotonic()
         try:
             for attempt in retrying:
                 with attempt:
-                    apart = attempt.retry_state.attempt_number > TOGETHER
-                    return shift.lane.answer(batch, apart=apart, witnesses=self._waiting)
+                    now = time.monotonic()
+                    long = now - began >= BLAME_SECONDS or now - self._blamed_at < BLAMED_SECONDS
+                    apart = long and attempt.retry_state.attempt_number > TOGETHER
+                    labelled = shift.lane.answer(batch, apart=apart, witnesses=self._waiting)
+                    if apart and len(labelled.letters) > len(batch.letters):
+                        self._blamed_at = time.monotonic()
+                    return labelled
             return None
         except tenacity.RetryError:
             return None

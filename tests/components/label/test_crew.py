@@ -63,6 +63,7 @@ def broker(spec):
 def impatient(monkeypatch):
     monkeypatch.setattr(crews, "RETRY_SECONDS", (0.01, 0.05))
     monkeypatch.setattr(crews, "REOPEN_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(crews, "BLAME_SECONDS", 0.2)
     monkeypatch.setattr("components.label.labeler.TEND_SECONDS", 0.01)
 
 
@@ -291,6 +292,17 @@ def test_an_input_that_comes_alone_is_blamed_where_it_has(broker, at_work):
     put(broker, [1, 2])
     wait_for(lambda: len(dead(broker)) == 1 and len(labels(broker)) == 2)
     assert labeler.counts["dead"] == 1
+
+
+def test_a_teacher_that_fails_on_some_inputs_for_a_moment_blames_none(broker, at_work, monkeypatch):
+    monkeypatch.setattr(crews, "BLAME_SECONDS", 3.0)
+    teacher, until = Choking("text 3", "text 7"), time.monotonic() + 1.5
+    label = teacher.label
+    teacher.label = lambda payloads: label(payloads) if time.monotonic() < until else Teacher.label(teacher, payloads)
+    put(broker, range(20))
+    at_work(teacher)
+    wait_for(lambda: len(labels(broker)) == 20)
+    assert dead(broker) == [] and time.monotonic() > until
 
 
 def test_an_outage_blames_no_input(broker, at_work):
