@@ -203,7 +203,7 @@ def report(spec_path: str, candidate: Candidate) -> bytes:
     store = ControlStore(settings.control_url)
     windows = windows_until(store, spec, candidate.card.snapshots[0])
     store.close()
-    uri, _, _ = drift_report(spec, windows, _reports(spec, settings, candidate, windows))
+    uri, _, _ = drift_report(spec, windows, _reports(spec, settings, candidate, windows), settings.evidently)
     return get_bytes(uri) if uri else b""
 
 

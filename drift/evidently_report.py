@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drift.evidently_workspace import keep
 from drift.monitor import DriftVerdict
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class Report:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """The folder of an Evidently workspace, the project in it, and what is said ``about`` the report there."""
+
+    workspace: str
+    project: str
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
 DECIMALS = 9
 """Decimals that are kept: Evidently cannot draw a histogram of values that differ in their last bits only."""
 
@@ -50,13 +60,15 @@ def write(
     name: str,
     verdict: DriftVerdict | None,
     extra: Sequence[str] = (),
+    shelf: Shelf | None = None,
 ) -> Report:
     """Write ``<name>.html`` (about 4 MB, self-contained) and ``<name>.json`` into ``directory``, which is made.
 
     Our verdict comes first, as Evidently's metrics and tests (:mod:`drift.evidently_metrics`); ``extra`` names presets
-    and metrics of Evidently's to be shown behind its drift preset. The JSON has ``verdict`` (ours, or null),
-    ``left_out`` and ``evidently``. Columns are those of ``reference``, of numbers or text as in
-    :class:`drift.monitor.Reference`; categories beyond the :data:`MOST_CATEGORIES` most frequent are counted together.
+    and metrics of Evidently's to be shown behind its drift preset; ``shelf`` is where the report is kept for
+    Evidently's UI. The JSON has ``verdict`` (ours, or null), ``left_out`` and ``evidently``. Columns are those of
+    ``reference``, of numbers or text as in :class:`drift.monitor.Reference`; categories beyond the
+    :data:`MOST_CATEGORIES` most frequent are counted together.
 
     Raises:
         ValueError: a frame has no rows, no column is left to report, or Evidently has no such preset or metric.
@@ -70,7 +82,13 @@ def write(
         raise ValueError(f"no column has values on both sides: {list(left_out)} are left out")
     directory.mkdir(parents=True, exist_ok=True)
     html, data = directory / f"{name}.html", directory / f"{name}.json"
-    evidently = _run(before, now, numeric, html, verdict, extra)
+    snapshot = _run(before, now, numeric, verdict, extra, shelf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot.save_html(str(html))
+        evidently = json.loads(snapshot.json(), parse_constant=lambda _: None)  # null for NaN
+    if shelf is not None:
+        keep(snapshot, shelf.workspace, shelf.project)
     content = {"verdict": verdict.as_dict() if verdict else None, "left_out": left_out, "evidently": evidently}
     data.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     return Report(html=html, json=data, drifted_share=_drifted_share(evidently), left_out=left_out)
@@ -80,10 +98,10 @@ def _run(
     before: pd.DataFrame,
     now: pd.DataFrame,
     numeric: list[str],
-    html: Path,
     verdict: DriftVerdict | None,
     extra: Sequence[str],
-) -> dict[str, Any]:
+    shelf: Shelf | None,
+) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations and 0/0 of Evidently and its plotting are not ours to mend
         from evidently import DataDefinition, Dataset
@@ -97,10 +115,8 @@ def _run(
         )
         sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before)]
         shown = [*(metrics(verdict) if verdict else ()), DataDriftPreset(), *(named(e) for e in extra)]
-        snapshot = EvidentlyReport(shown).run(current_data=sides[0], reference_data=sides[1])
-        snapshot.save_html(str(html))
-        content: dict[str, Any] = json.loads(snapshot.json(), parse_constant=lambda _: None)  # null for NaN
-    return content
+        about = dict(shelf.about) if shelf is not None else {}
+        return EvidentlyReport(shown).run(current_data=sides[0], reference_data=sides[1], metadata=about)
 
 
 def _prepared(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.contracts.errors import CohobateError, ConfigError
+from components.contracts.settings import Settings
 from components.contracts.spec import Monitor, load_spec
 from components.evaluate.check import fitted, read_columns
 from drift.monitor import LEAST_ROWS, DriftVerdict, Reference
@@ -55,6 +56,23 @@ def check(
     else:
         _show(verdict)
     raise typer.Exit(EXIT[verdict.outcome])
+
+
+@app.command()
+def ui(
+    workspace: Annotated[Path | None, typer.Option(help="Folder of the workspace. [the platform's]")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on.")] = 8405,
+) -> None:
+    """Serve Evidently's UI with the drift report of every window; Ctrl-C ends it."""
+    from drift.evidently_workspace import serve
+
+    folder = str(workspace or Settings().evidently)
+    if not Path(folder).is_dir():
+        error = ConfigError("workspace", folder, "is no folder: the first update of a workload makes it")
+        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        raise typer.Exit(EXIT_ERROR)
+    serve(folder, host, port)
 
 
 def judged(reference: Path, current: Path, spec: Path | None) -> tuple[Reference, dict[str, Any]]:

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """MLflow tracking URI; empty: SQLite under ``home``."""
     artifact_root: str = ""
     """fsspec URI under which snapshots, students and reports are kept; empty: a folder under ``home``."""
+    evidently_workspace: str = ""
+    """Folder of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: one under ``home``."""
     gateway_port: int = 8400
     broker_port: int = 19392
     ray_address: str = ""
@@ -167,6 +169,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """The artifact root in force, without a slash at its end."""
         return self.artifact_root.rstrip("/") or f"file://{self.home.resolve() / 'artifacts'}"
+
+    @property
+    def evidently(self) -> str:
+        """The folder of the Evidently workspace in force."""
+        return self.evidently_workspace or str(self.home.resolve() / "evidently")
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process.

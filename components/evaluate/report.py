@@ -13,7 +13,7 @@ from components.evaluate.check import fitted
 from components.label.decode import decoder
 from components.snapshot.table import representatives
 from components.snapshot.window import read
-from drift.evidently_report import write
+from drift.evidently_report import Shelf, write
 from drift.monitor import DriftVerdict
 
 Columns = dict[str, list[float | str | None]]
@@ -22,8 +22,12 @@ LABEL_COLUMNS = ("teacher_label", "teacher_entropy")
 """What the teacher says, beside the descriptors: its label (classification only) and its entropy in nats."""
 
 
-def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple[str, str, DriftVerdict | None]:
+def drift_report(
+    spec: Spec, windows: Sequence[WindowRow], folder: str, workspace: str
+) -> tuple[str, str, DriftVerdict | None]:
     """Write Evidently's report of the newest window as ``drift.html`` and ``drift.json`` under the URI ``folder``.
+
+    It is kept in the Evidently workspace (a folder), too, in the workload's project.
 
     The reference are the newest of the older windows that together have ``spec.monitor.reference`` rows, or all.
     Returns both URIs and our own verdict, which stands in the JSON file too; empty where there is nothing to compare.
@@ -41,10 +45,14 @@ def drift_report(spec: Spec, windows: Sequence[WindowRow], folder: str) -> tuple
     if not reference or not current or not (rows := len(current["teacher_entropy"])):
         return "", "", None
     verdict = fitted(reference, spec.monitor, window=rows, seed=spec.seed).assess(current)
+    newest = windows[-1]
+    about = {"window": str(newest.number), "snapshot": newest.digest, "folder": folder}
+    shelf = Shelf(workspace=workspace, project=spec.name, about=about)
     with tempfile.TemporaryDirectory() as scratch:
         report = write(
-            pd.DataFrame(reference), pd.DataFrame(current), Path(scratch), "drift", verdict, spec.monitor.evidently
-        )
+            pd.DataFrame(reference), pd.DataFrame(current), Path(scratch), "drift", verdict,
+            extra=spec.monitor.evidently, shelf=shelf,
+        )  # fmt: skip
         html, data = report.html.read_bytes(), report.json.read_bytes()
     put_bytes(f"{folder}/drift.html", html)
     put_bytes(f"{folder}/drift.json", data)

@@ -87,3 +87,9 @@ def test_errors_have_their_own_exit_code(tmp_path: Path) -> None:
         code, output = check("--reference", before, "--current", tmp_path / f"{current}.parquet")
         assert code == 3
         assert said in output
+
+
+def test_the_ui_of_a_platform_without_reports_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
+    done = RUN.invoke(app, ["gate", "ui"])
+    assert done.exit_code == 3 and "the first update of a workload makes it" in done.output

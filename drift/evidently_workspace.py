@@ -1,0 +1,43 @@
+"""A workspace of Evidently's UI: reports are kept in it as they were written.
+
+Evidently's own ``evidently ui`` cannot read them, since it does not know our metrics; :func:`serve` is it with them.
+"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from typing import Any
+
+NAMESPACE = uuid.UUID("6b8f5cd2-7d9c-4a53-9c4e-0d2c3c0f8e11")
+"""Of the projects' identities: the same workload is the same project, whoever makes it first."""
+
+
+def keep(snapshot: Any, workspace: str, project: str) -> str:
+    """Add a report's run to ``project`` in the folder ``workspace``; both are made where there is none.
+
+    Returns the run's identity.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.sdk.models import ProjectModel
+        from evidently.ui.workspace import Workspace
+
+        space, identity = Workspace.create(workspace), uuid.uuid5(NAMESPACE, project)
+        if space.get_project(identity) is None:
+            space.add_project(ProjectModel(id=identity, name=project))
+        return str(space.add_run(identity, snapshot).id)
+
+
+def serve(workspace: str, host: str, port: int) -> None:
+    """Serve Evidently's UI over a workspace until the process is told to end.
+
+    Who may see it is decided by ``EVIDENTLY_SECRET``, as in Evidently; without it, everybody who reaches the address.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.ui.service.app import run_local
+
+        import drift.evidently_metrics  # noqa: F401  (its import tells Evidently of them)
+
+        run_local(host=host, port=port, workspace=workspace)
