@@ -55,13 +55,16 @@ class _Floor:
     def __init__(self, positions: dict[str, int]) -> None:
         self.positions = positions
 
+    @classmethod
+    def of(cls, positions: dict[str, int], consumer: Consumer) -> _Floor:
+        """The floor at these positions; none where the broker has lost the records before them: all are new then."""
+        lost = any(end < positions.get(name, 0) for name, end in named(consumer.ends()).items())
+        return cls({} if lost else dict(positions))
+
     def reached(self, consumer: Consumer) -> bool:
-        """Whether the stream was read to there; a broker that has lost the records is read as a new one."""
-        if self.positions:
-            ends, now = named(consumer.ends()), named(consumer.positions())
-            lost = any(end < self.positions.get(name, 0) for name, end in ends.items())
-            if lost or all(at >= self.positions.get(name, 0) for name, at in now.items()):
-                self.positions = {}
+        """Whether the stream was read to there."""
+        if self.positions and all(at >= self.positions.get(n, 0) for n, at in named(consumer.positions()).items()):
+            self.positions = {}
         return not self.positions
 
     def before(self, record: Record) -> bool:
@@ -121,7 +124,8 @@ class EvidenceReader:
         reading = state.reading
         places = unnamed({**reading.positions, **reading.since})
         self._predictions = self.broker.consumer([self.spec.topic("predictions")], start=places)
-        self._read, self._learnt = _Floor(dict(reading.positions)), _Floor(dict(reading.truths))
+        self._read = _Floor.of(reading.positions, self._predictions)
+        self._learnt = _Floor.of(reading.truths, self._truths)
         self.held.anew(state.created_at, reading.truth, reading.given_up_until)
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ from components.contracts.errors import ArtifactError
 from components.contracts.records import Answer, Prediction, Truth, content_hash, encode
 from components.control.intent import Intent
 from components.ledger.ledger import entries, verify
+from components.stream.memory import MemoryBroker
 from serving.controller import Controller
 from serving.orders import PLAN
 from serving.replicas import ReplacedError
@@ -307,6 +308,22 @@ def test_a_truth_that_is_there_before_its_answer_counts_too(platform, restarts):
     platform.send(2)
     platform.tick()
     assert truths_seen(platform) == (2, 2, {"counted": 2})
+
+
+def test_on_a_broker_that_has_lost_its_records_all_that_comes_is_new(platform):
+    begun(platform)
+    platform.order("pause")
+    platform.send(20, truth="told")
+    platform.tick()
+    platform.tick()
+    platform.broker = MemoryBroker()
+    platform.broker.ensure_topics(platform.spec.topics)
+    platform.producer = platform.broker.producer()
+    platform.restart()
+    platform.send(5, truth="told")
+    platform.tick()
+    platform.tick()
+    assert platform.state["requests"] == 25 and truths_seen(platform) == (25, 25, {"counted": 25})
 
 
 def test_a_restart_in_the_middle_of_reading_again_counts_nothing_twice(platform, monkeypatch):
