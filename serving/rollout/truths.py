@@ -92,16 +92,17 @@ def judge(match: Match, told: Told | None) -> Audited | None:
     of the standard deviations that the teacher, ``told``, gives this input.
     """
 
+    scale = told.scale if told is not None else None
+    if scale is None and not isinstance(match.truth, str):
+        return None
+
     def wrong(label: str | None) -> bool | None:
         if label is None:
             return None
         if isinstance(match.truth, str):
             return label != match.truth
-        return abs(float(label) - match.truth) > SCALES * scale
+        return abs(float(label) - match.truth) > SCALES * (scale or 0.0)
 
-    scale = told.scale if told is not None and told.scale is not None else None
-    if scale is None and not isinstance(match.truth, str):
-        return None
     given = match.given
     return Audited(
         id=given.id, champion=wrong(given.champion), candidate=wrong(given.candidate), weight=given.weight, by="truth"
