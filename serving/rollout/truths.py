@@ -91,7 +91,6 @@ def judge(match: Match, told: Told | None) -> Audited | None:
     A regression answer is wrong as it would disagree with the teacher: further away than :data:`~.evidence.SCALES`
     of the standard deviations that the teacher, ``told``, gives this input.
     """
-
     scale = told.scale if told is not None else None
     if scale is None and not isinstance(match.truth, str):
         return None
