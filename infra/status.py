@@ -94,7 +94,7 @@ def render(report: dict[str, Any], console: Console) -> None:
 def _rows(workload: dict[str, Any]) -> list[tuple[str, str]]:
     models = [f"v{m['version']} {' '.join(m['aliases'])}".strip() for m in workload["models"]]
     intent, rollout = workload["intent"], workload["rollout"]
-    serving = f"champion v{intent['champion']}"
+    serving = f"champion v{intent['champion']}" if intent["champion"] else "no champion yet"
     if intent["candidate"]:
         serving += (
             f", candidate v{intent['candidate']} at {intent['weight']:.0%}{' (shadow)' if intent['shadow'] else ''}"

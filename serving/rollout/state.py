@@ -10,6 +10,7 @@ from components.contracts.spec import RolloutPolicy
 from components.control.intent import Intent, ModelRef
 from serving.rollout.evidence import Pending
 from serving.rollout.guards import Guards
+from serving.rollout.truths import TruthCounts
 
 Phase = Literal["shadow", "canary", "paused", "promoted", "rolled_back", "aborted"]
 Verb = Literal["pause", "resume", "promote", "promote-full", "abort", "rollback", "retry", "undo"]
@@ -70,11 +71,19 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the evidence was read: stream positions by ``topic:partition``, open audits, and journal lines."""
+    """How far the evidence was read: stream positions by ``topic:partition``, open audits, and journal lines.
+
+    ``positions`` of the predictions, ``truths`` of the truths; ``since``: of the oldest prediction whose truth is
+    waited for, ``given_up_until`` (Unix seconds): of the newest whose is no more. ``truth``: what became of truths.
+    """
 
     positions: dict[str, int] = {}
     pending: tuple[Pending, ...] = ()
     journal: int = 0
+    truths: dict[str, int] = {}
+    since: dict[str, int] = {}
+    given_up_until: float = 0.0
+    truth: TruthCounts = TruthCounts()
 
 
 class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,10 +152,12 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
 
     def weight_of(self, time: float) -> float | None:
         """The candidate's share when a request of this ``time`` was answered; None where a change was on its way."""
-        current = self.steps[-1]
-        if self.ended or current.applied_seconds is None or time < current.started_at + current.applied_seconds:
+        if self.ended:
             return None
-        return self.weight
+        current = next((s for s in reversed(self.steps) if s.started_at <= time), None)
+        if current is None or current.applied_seconds is None or time < current.started_at + current.applied_seconds:
+            return None
+        return current.weight if current.weight < 1.0 else None
 
     @property
     def shadow(self) -> bool:

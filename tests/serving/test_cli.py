@@ -5,8 +5,10 @@ import pytest
 from typer.testing import CliRunner
 
 from serving.cli import app
+from serving.rollout.evidence import Audited
 from serving.rollout.replay import Begun, Looked, encode_line
 from serving.rollout.state import as_dict
+from serving.rollout.step import command, step
 from tests.serving.rollout.made import pair
 
 runner = CliRunner()
@@ -101,6 +103,21 @@ def test_lists_and_shows_rollouts(home, store, model, spec):
     assert (row["candidate"], row["phase"]) == ("2", "shadow")
     assert json.loads(run("status", "--json").stdout)["id"] == "r"
     assert "shadow" in run("list").stdout
+
+
+def test_the_screen_of_a_rollout_says_what_it_needs_and_what_may_be_done(home, store, model, spec):
+    assert run("status").stdout == "no rollout of signs yet\n"
+    state, _ = begun(model, spec).state()
+    wrong = [Audited(id="i", champion=False, candidate=True, weight=0.0, by="truth")] * 5
+    state, _ = step(state, [pair(), *wrong], 3.0)
+    store.put_rollout(state.id, "signs", 0, True, as_dict(state))
+    shown = run("status").stdout
+    assert "rollout   r, revision 1: shadow" in shown and "v2 against champion v1, given 0 %" in shown
+    assert "1 requests, 1 asked of the candidate, 0 audited, in 2 s" in shown
+    assert "limit 20; most of it: wrong by the truth: 5 of 5" in shown and "promote --full" in shown
+    state, _ = command(state, "abort", 4.0, order="o", actor="me", reason="enough")
+    store.put_rollout(state.id, "signs", 1, False, as_dict(state))
+    assert "reason    enough" in (ended := run("status").stdout) and "given" not in ended and "retry, undo" in ended
 
 
 def test_replays_a_journal(home, model, spec):

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError
-from components.contracts.records import Answer, Prediction, content_hash, encode
+from components.contracts.records import Answer, Prediction, Truth, content_hash, encode
 from components.control.intent import Intent
 from components.ledger.ledger import entries, verify
+from components.stream.memory import MemoryBroker
 from serving.controller import Controller
 from serving.orders import PLAN
 from serving.replicas import ReplacedError
@@ -82,13 +83,18 @@ class Platform:
         label = "pos" if (x > 0) != wrong else "neg"
         return Answer(arm=arm, version=version, ok=ok, latency_ms=1.0, label=label if ok else None)
 
-    def send(self, n, wrong=False, ok=True, label=True):
-        """``n`` requests, routed by the intent in force, and the teacher's labels of them."""
+    def send(self, n, wrong=False, ok=True, label=True, truth=None):
+        """``n`` requests, routed by the intent in force, and the teacher's labels of them.
+
+        With a ``truth`` the teacher is mistaken about half of the inputs, which its champion has learnt from people;
+        where it is ``"told"`` the truths come too.
+        """
         intent = self.intent
         for _ in range(n):
             self.sent += 1
             x, key = float(self.sent) * (-1) ** self.sent, f"k{self.sent}"
-            shadow, served = None, self.answer("champion", intent.champion.version, x)
+            mistaken = truth is not None and self.sent % 4 < 2
+            shadow, served = None, self.answer("champion", intent.champion.version, x, wrong=mistaken)
             if intent.candidate is not None:
                 theirs = self.answer("candidate", intent.candidate.version, x, wrong, ok)
                 if intent.shadow:
@@ -102,6 +108,14 @@ class Platform:
             self.producer.send(f"{W}.predictions", key, encode(prediction))
             if label:
                 self.producer.send(f"{W}.labels", key, self.signs.label(x))
+            if truth == "told":
+                self.tell(self.sent, "pos" if (x > 0) != mistaken else "neg")
+
+    def tell(self, number, label):
+        """The truth of an input."""
+        at = self.clock.now
+        truth = Truth(workload=W, input_id=f"i{number}", time=at, known_at=at, source="desk", label=label)
+        self.producer.send(f"{W}.truth", f"i{number}", encode(truth))
 
     def go(self, until, most=60, **how):
         for _ in range(most):
@@ -231,6 +245,105 @@ def test_audits_wait_for_their_labels_over_a_restart(platform, signs):
     platform.tick()
     assert platform.state["reading"]["pending"] == [] and platform.state["guards"]["candidate"]["n"] == 30
     assert platform.state["phase"] == "canary"
+
+
+@pytest.mark.parametrize("how", [{}, {"skip_shadow": True}])
+def test_a_candidate_that_repeats_the_teachers_mistakes_is_taken_back_by_the_truth(platform, how):
+    begun(platform, **how)
+    platform.order("pause")
+    platform.go(lambda: platform.active() is None, truth="told")
+    assert platform.state["outcome"] == "rolled_back" and "wrong by the truth" in platform.state["reason"]
+    assert platform.state["guards"]["candidate"]["bad"] == 0 < platform.state["guards"]["champion"]["bad"]
+    detail = entries(platform.store, W)[-1].detail
+    with open(detail["journal"], "rb") as file:
+        assert replay(file.read().splitlines()).reason == platform.state["reason"]
+
+
+def test_without_truth_nobody_sees_that_and_it_becomes_champion(platform):
+    begun(platform)
+    platform.go(lambda: platform.active() is None, truth="unknown")
+    assert platform.state["outcome"] == "promoted"
+
+
+def truths_seen(platform):
+    truth = platform.state["guards"]["tests"]["truth"]
+    return truth["champion"]["n"], truth["candidate"]["n"], platform.state["reading"]["truth"]
+
+
+def test_truths_that_come_after_their_step_are_counted_once_over_restarts(platform):
+    begun(platform)
+    platform.send(30)
+    platform.tick()
+    assert platform.state["phase"] == "canary" and truths_seen(platform) == (0, 0, {})
+    platform.order("pause")
+    for first in (1, 11, 21):
+        platform.restart()
+        for number in range(first, first + 10):
+            platform.tell(number, "pos" if number % 2 == 0 else "neg")
+        platform.tick()
+        platform.tick()
+        assert truths_seen(platform) == (first + 9, first + 9, {"counted": first + 9})
+        platform.restart()
+        platform.tick()
+    platform.tell(1, "neg")
+    platform.tell(2, "neg")
+    platform.producer.send(f"{W}.truth", "i", b"poison")
+    for _ in range(3):
+        platform.tick()
+        platform.tick()
+        assert truths_seen(platform) == (30, 30, {"counted": 30, "repeated": 1, "contradicting": 1, "refused": 1})
+        platform.restart()
+    assert platform.state["guards"]["tests"]["truth"]["candidate"]["bad"] == 0
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_truth_that_is_there_before_its_answer_counts_too(platform, restarts):
+    begun(platform)
+    platform.order("pause")
+    platform.tell(1, "pos")
+    platform.tell(2, "pos")
+    platform.tick()
+    if restarts:
+        platform.restart()
+    platform.send(2)
+    platform.tick()
+    assert truths_seen(platform) == (2, 2, {"counted": 2})
+
+
+def test_on_a_broker_that_has_lost_its_records_all_that_comes_is_new(platform):
+    begun(platform)
+    platform.order("pause")
+    platform.send(20, truth="told")
+    platform.tick()
+    platform.tick()
+    platform.broker = MemoryBroker()
+    platform.broker.ensure_topics(platform.spec.topics)
+    platform.producer = platform.broker.producer()
+    platform.restart()
+    platform.send(5, truth="told")
+    platform.tick()
+    platform.tick()
+    assert platform.state["requests"] == 25 and truths_seen(platform) == (25, 25, {"counted": 25})
+
+
+def test_a_restart_in_the_middle_of_reading_again_counts_nothing_twice(platform, monkeypatch):
+    begun(platform)
+    platform.order("pause")
+    platform.send(20)
+    platform.tick()
+    for number in range(1, 11):
+        platform.tell(number, "pos")
+    platform.tick()
+    monkeypatch.setattr("serving.reading.PREDICTIONS", 3)
+    monkeypatch.setattr("serving.reading.TRUTHS", 3)
+    for number in range(11, 21):
+        platform.tell(number, "pos")
+    platform.send(2)
+    for ticks in range(1, 20):
+        platform.restart()
+        for _ in range(ticks):
+            platform.tick()
+    assert truths_seen(platform) == (20, 20, {"counted": 20}) and platform.state["requests"] == 22
 
 
 def test_without_labels_it_does_not_go_on_and_asks_after_its_patience(platform):

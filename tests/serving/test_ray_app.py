@@ -17,7 +17,7 @@ from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.label import reviews
 from components.telemetry.endpoint import announced
-from serving.ray_app import environment
+from serving.ray_app import PROXY_CHECK_SECONDS, PROXY_START_SECONDS, environment
 from tests.serving.test_admission import CRASHING, with_features
 
 SERVER = """
@@ -55,6 +55,15 @@ def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
     assert here["RAY_SERVE_ENABLE_HA_PROXY"] == "1" and here["RAY_USAGE_STATS_ENABLED"] == "0"
     apart = [n for n in here if n.startswith("RAY_SERVE_HAPROXY_") and n != "RAY_SERVE_HAPROXY_RETRY_ON"]
     assert apart and all(here[n] != there[n] for n in apart)
+
+
+def test_ray_reads_the_settings_of_its_checks_of_the_proxy():
+    """Ray's own names: one that it does not know would change nothing, and nobody would notice."""
+    names = "PROXY_HEALTH_CHECK_PERIOD_S, PROXY_READY_CHECK_TIMEOUT_S"
+    code = f"from ray.serve._private.constants import {names}; print({names})"
+    env = os.environ | environment(Settings())
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(PROXY_CHECK_SECONDS), str(PROXY_START_SECONDS)]
 
 
 def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):

@@ -69,8 +69,9 @@ def test_answers_of_other_versions_say_nothing(served):
     assert observe(prediction(served), "1", "2", 0.0) == (None, None)
 
 
-def test_what_is_not_audited_never_waits():
-    assert observe(prediction(answer(), audited=False), "1", "2", 0.0)[1] is None
+def test_an_answer_without_a_label_is_nothing_to_judge():
+    seen, given = observe(prediction(answer(ok=False)), "1", "2", 0.05)
+    assert seen.champion == reply(ok=False) and given is None
 
 
 def test_a_label_before_or_after_joins_once():
