@@ -70,6 +70,54 @@ class Variant(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hidden: Count = 64
 
 
+Form = Literal["float32", "int8", "pruned", "pruned_int8"]
+"""What a trained network is exported as: in full, with its embedding in 8 bits, with fewer units, or both."""
+
+
+class Pruning(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the pruned exports lack.
+
+    ``share``: of the embedding's dimensions, and of the hidden units, that are removed; their bytes fall by about as
+    much. ``epochs``: passes over the update's rows in which the smaller network then learns the larger one's answers;
+    0 leaves it as it was cut.
+    """
+
+    share: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    epochs: Annotated[int, Meta(ge=0)] = 6
+
+
+class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exports of a student are made.
+
+    ``serve``: the one that is judged, promoted and served; ``auto`` is ``int8`` where its labels keep
+    ``limits.max_parity_gap``, else ``float32``. ``also``: exports that are written beside it, and whose parity the gate
+    judges as it does that of the one to serve. ``pruning`` goes with the pruned ones. Training goes on from the full
+    weights, whatever was served: a student does not shrink from update to update.
+    """
+
+    serve: Form | Literal["auto"] = "auto"
+    also: tuple[Literal["int8", "pruned", "pruned_int8"], ...] = ()
+    pruning: Pruning | None = None
+
+    @property
+    def declared(self) -> tuple[Form, ...]:
+        """The exports that are named, the one to serve first."""
+        return self.also if self.serve == "auto" else (self.serve, *self.also)
+
+
+def check_export(export: Export) -> None:
+    """Refuse exports that contradict each other.
+
+    Raises:
+        ConfigError: one is named twice, or ``pruning`` is given without a pruned one, or the other way round.
+
+    """
+    if len(set(export.declared)) < len(export.declared):
+        raise ConfigError("student.export.also", export.also, "names every export once, and not the one to serve again")
+    if any(form.startswith("pruned") for form in export.declared) != (export.pruning is not None):
+        raise ConfigError("student.export.pruning", export.pruning, "goes with a pruned export, in serve or in also")
+
+
 class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
@@ -93,6 +141,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
+    export: Export = Export()
 
 
 class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,10 +176,10 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
     ``max_attack_loss`` under the adversarial search; ``disturbance`` says how. The export: ``max_parity_gap``, the
     share of holdout labels that differ between the float model and the artifact, and ``max_probability_gap``, the mean
-    total variation between their probabilities; sizes in bytes, ``max_memory_bytes`` that a process grows by to load
-    and run it, ``max_cold_start_ms`` until it first answers; latency in milliseconds per input, ``max_latency_ratio``
-    of the 99th percentile to the champion's in the same run; ``max_cost_per_1000`` inputs in the currency of
-    ``core_hour_price``, which has no default.
+    total variation between their probabilities, both for every export that ``student.export`` names; sizes in bytes,
+    ``max_memory_bytes`` that a process grows by to load and run it, ``max_cold_start_ms`` until it first answers;
+    latency in milliseconds per input, ``max_latency_ratio`` of the 99th percentile to the champion's in the same run;
+    ``max_cost_per_1000`` inputs in the currency of ``core_hour_price``, which has no default.
     """
 
     min_rows: Count = 50
@@ -511,6 +560,7 @@ def load_spec(path: str | Path) -> Spec:
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ConfigError("spec", str(path), str(error)) from error
     check_steps(spec.rollout)
+    check_export(spec.student.export)
     try:
         checked(spec.monitor.detectors)
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Limits, Spec
+from components.contracts.spec import Form, Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -35,6 +35,7 @@ from components.evaluate.measure import (
 )
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
+from components.student.card import export_uri
 from components.student.ensemble import disagreement
 from components.student.parity import parity
 from components.student.runtime import Student
@@ -227,22 +228,15 @@ def _artifact(
 ) -> dict[str, float | None]:
     """Parity of the export's forms, latency beside the champion, size, and where they are demanded memory and start."""
     limits, enough = spec.limits, len(payloads) >= spec.limits.min_rows
-    whole = full.predict(payloads) if enough else []
-    found = parity(whole, line.candidate.predict(payloads)) if enough else None
     taken = latency(line.candidate, payloads, line.champion)
     values: dict[str, float | None] = {
-        "parity_gap": found.gap if found else None,
-        "probability_gap": found.variation if found else None,
-        "largest_probability_gap": found.most_variation if found else None,
+        **_parities(spec, line.candidate, full, payloads if enough else [], uri),
         "p50_ms": taken.p50 if taken else None,
         "p95_ms": taken.p95 if taken else None,
         "p99_ms": taken.p99 if taken else None,
         "latency_ratio": taken.ratio if taken else None,
         "bytes": float(len(data)),
     }
-    if (pruned := _beside(uri, "pruned.onnx")) is not None and enough:
-        other = parity(whole, Student.load(pruned, source=spec.source).predict(payloads))
-        values |= {"pruned_parity_gap": other.gap, "pruned_probability_gap": other.variation} if other else {}
     if limits.core_hour_price is not None and taken is not None:
         values["cost_per_1000"] = limits.core_hour_price * taken.mean / 3_600.0  # 1,000 inputs of so many ms
     if limits.max_memory_bytes is not None or limits.max_cold_start_ms is not None:
@@ -252,11 +246,38 @@ def _artifact(
     return values
 
 
-def _beside(uri: str, name: str) -> bytes | None:
+def _parities(
+    spec: Spec, candidate: Student, full: Student, payloads: list[bytes], uri: str
+) -> dict[str, float | None]:
+    """Parity with the float model of the artifact; where the spec declares exports, of each of them by name.
+
+    One that was not made, or was made of other weights, has none: what is missing holds.
+    """
+    mine, declared = candidate.card.form, spec.student.export.declared
+    named = dict.fromkeys((*declared, mine)) if declared else {}
+    also: tuple[Form, ...] = spec.student.export.also
+    said = {form: _beside(spec, candidate, form, uri) for form in also}
+    said[mine] = candidate
+    whole = full.predict(payloads)
+    found = {form: parity(whole, student.predict(payloads)) for form, student in said.items() if student is not None}
+    served = found[mine]
+    return {
+        "parity_gap": served.gap if served else None,
+        "probability_gap": served.variation if served else None,
+        "largest_probability_gap": served.most_variation if served else None,
+        **{f"parity_gap[{form}]": p.gap if (p := found.get(form)) else None for form in named},
+        **{f"probability_gap[{form}]": p.variation if (p := found.get(form)) else None for form in named},
+    }
+
+
+def _beside(spec: Spec, candidate: Student, form: Form, uri: str) -> Student | None:
+    """The export of a candidate's weights that lies beside it."""
     try:
-        return get_bytes(f"{uri.rsplit('/', 1)[0]}/{name}")
+        data = get_bytes(export_uri(uri.rsplit("/", 1)[0], form))
     except ArtifactError:
         return None
+    student = Student.load(data, source=spec.source)
+    return student if (student.card.form, student.card.weights) == (form, candidate.card.weights) else None
 
 
 def read_evidence(uri: str) -> Evidence:
