@@ -143,8 +143,9 @@ def labelled_mail() -> Labelled:
         return loaded[0]
 
     soft = _labelled("mail", teacher, texts, texts)
+    spec = load_spec(Path(workload.__file__).with_name("mail.yaml"))
     return Labelled(
-        spec=load_spec(Path(workload.__file__).with_name("mail.yaml")), payloads=[t.encode() for t in texts], soft=soft, truths=[m.truth for m in kept],
+        spec=spec, payloads=[t.encode() for t in texts], soft=soft, truths=[m.truth for m in kept],
         phases=[4 * i // MAILS for i in range(MAILS)],
     )  # fmt: skip
 
