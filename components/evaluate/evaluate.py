@@ -11,8 +11,8 @@ from typing import Any
 
 import fsspec
 
-from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Form, Limits, Spec
+from components.contracts.errors import ConfigError
+from components.contracts.spec import Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -20,6 +20,7 @@ from components.control.tables import WindowRow
 from components.distill.data import Rows, declared_teacher, replayable, window_rows
 from components.evaluate.estimate import label_free
 from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
+from components.evaluate.exports import parities
 from components.evaluate.footprint import footprint
 from components.evaluate.judge import demanded
 from components.evaluate.latency import latency
@@ -35,9 +36,7 @@ from components.evaluate.measure import (
 )
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
-from components.student.card import export_uri
 from components.student.ensemble import disagreement
-from components.student.parity import parity
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
 from drift.paired import least_rows
@@ -230,7 +229,7 @@ def _artifact(
     limits, enough = spec.limits, len(payloads) >= spec.limits.min_rows
     taken = latency(line.candidate, payloads, line.champion)
     values: dict[str, float | None] = {
-        **_parities(spec, line.candidate, full, payloads if enough else [], uri),
+        **parities(spec, line.candidate, full, payloads if enough else [], uri),
         "p50_ms": taken.p50 if taken else None,
         "p95_ms": taken.p95 if taken else None,
         "p99_ms": taken.p99 if taken else None,
@@ -244,40 +243,6 @@ def _artifact(
             started = footprint(data, payloads[:50], Path(folder), source=spec.source)
         values |= {"memory_bytes": started.memory_bytes, "cold_start_ms": started.cold_start_ms}
     return values
-
-
-def _parities(
-    spec: Spec, candidate: Student, full: Student, payloads: list[bytes], uri: str
-) -> dict[str, float | None]:
-    """Parity with the float model of the artifact; where the spec declares exports, of each of them by name.
-
-    One that was not made, or was made of other weights, has none: what is missing holds.
-    """
-    mine, declared = candidate.card.form, spec.student.export.declared
-    named = dict.fromkeys((*declared, mine)) if declared else {}
-    also: tuple[Form, ...] = spec.student.export.also
-    said = {form: _beside(spec, candidate, form, uri) for form in also}
-    said[mine] = candidate
-    whole = full.predict(payloads)
-    found = {form: parity(whole, student.predict(payloads)) for form, student in said.items() if student is not None}
-    served = found[mine]
-    return {
-        "parity_gap": served.gap if served else None,
-        "probability_gap": served.variation if served else None,
-        "largest_probability_gap": served.most_variation if served else None,
-        **{f"parity_gap[{form}]": p.gap if (p := found.get(form)) else None for form in named},
-        **{f"probability_gap[{form}]": p.variation if (p := found.get(form)) else None for form in named},
-    }
-
-
-def _beside(spec: Spec, candidate: Student, form: Form, uri: str) -> Student | None:
-    """The export of a candidate's weights that lies beside it."""
-    try:
-        data = get_bytes(export_uri(uri.rsplit("/", 1)[0], form))
-    except ArtifactError:
-        return None
-    student = Student.load(data, source=spec.source)
-    return student if (student.card.form, student.card.weights) == (form, candidate.card.weights) else None
 
 
 def read_evidence(uri: str) -> Evidence:
