@@ -29,7 +29,7 @@ def write_candidate(artifact: Any, candidate: Candidate | None) -> None:
         return
     artifact.metadata.update(
         {"uri": candidate.uri, "digest": candidate.digest, "decision": candidate.decision}
-        | {"variant": candidate.card.variant, "precision": candidate.card.precision}
+        | {"variant": candidate.card.variant, "export": candidate.card.form}
         | {"snapshots": list(candidate.card.snapshots), "teacher": candidate.card.teacher}
         | {"reasons": list(candidate.verdict.get("reasons", ()))}
     )

@@ -52,7 +52,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     float_uri: str
     card: StudentCard
-    parity_gap: float
+    parity_gap: float | None
     metrics: dict[str, float]
     history: tuple[float, ...]
     decision: str = "hold"

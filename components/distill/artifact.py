@@ -1,4 +1,4 @@
-"""The artifacts of an update: what is served, its float form, and the trainable weights, in one folder."""
+"""The artifacts of an update: what is served, its other exports, and the trainable weights, in one folder."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from components.contracts.spec import Spec
+from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.distill.data import Rows
 from components.distill.export import to_int8, to_onnx
 from components.distill.grow import Arrays
 from components.distill.temperature import fit
-from components.student.card import StudentCard
+from components.student.card import StudentCard, export_uri
 from components.student.parity import Parity, parity
 from components.student.runtime import Student
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """A trained student. ``uri`` and ``digest`` are the artifact to serve: int8 where its parity allows, else float32.
+    """A trained student. ``uri`` and ``digest`` are the artifact to serve: the export that the spec declares.
 
     ``parity_gap``: share of the holdout inputs of all its windows that the served artifact and the float model label
-    differently, in [0, 1]; ``history``: mean loss of each epoch; ``metrics``: rows, bytes and parities by name.
+    differently, in [0, 1], or None where there are none; ``history``: mean loss of each epoch; ``metrics``: rows, bytes
+    and parities by name.
     """
 
     uri: str
@@ -32,7 +33,7 @@ class Distilled:
     float_digest: str
     weights_uri: str
     card: StudentCard
-    parity_gap: float
+    parity_gap: float | None
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[float, ...] = ()
 
@@ -42,9 +43,17 @@ def weights_uri(artifact_uri: str) -> str:
     return f"{artifact_uri.rsplit('/', 1)[0]}/student.safetensors"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network's weights, what is trained on; and those of the smaller one that it was pruned to, where one is."""
+
+    state: Arrays
+    pruned: Arrays | None = None
+
+
 def export(
     spec: Spec,
-    state: Arrays,
+    trained: Trained,
     card: StudentCard,
     holdout: list[bytes],
     calibration: Rows,
@@ -52,52 +61,88 @@ def export(
     counts: dict[str, float],
     history: tuple[float, ...],
 ) -> Distilled:
-    """Write the artifact to serve, its float form and the trainable weights into the folder of its digest.
+    """Write the artifact to serve, the other exports and the trainable weights into the folder of its digest.
 
-    The quantised model is served where it answers the ``holdout`` as the float model does, else the float model. The
-    temperature that both are calibrated by is fitted on ``calibration``.
+    What serves is what the spec declares; where it leaves the choice, the quantised model if it answers the ``holdout``
+    as the float model does, else the float model. The temperatures that exports are calibrated by, one for each
+    network, are fitted on ``calibration``.
     """
     from safetensors.numpy import save
 
-    weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
+    weights = save({k: np.ascontiguousarray(v) for k, v in trained.state.items()})
     card = msgspec.structs.replace(card, weights=digest_of(weights))
-    temperature = _temperature(spec, to_onnx(state, card), calibration)
-    float_model = to_onnx(state, card, temperature)
-    int8_model = to_int8(float_model, card)
-    found = _parity(spec, float_model, int8_model, holdout)
-    exact = not allowed(found, spec.limits.max_parity_gap)
-    served = float_model if exact else int8_model
-    folder = f"{artifacts}/{spec.name}/students/{digest_of(served)}"
-    for name, data in (("student.safetensors", weights), ("float.onnx", float_model), ("model.onnx", served)):
-        put_bytes(f"{folder}/{name}", data)
-    measured = {"int8_parity_gap": found.gap, "int8_largest_difference": found.largest} if found else {}
+    made, temperatures = _exports(spec, trained, card, calibration)
+    found = _parities(spec, made, holdout)
+    form = _served(spec, found)
+    folder = f"{artifacts}/{spec.name}/students/{digest_of(made[form])}"
+    put_bytes(f"{folder}/student.safetensors", weights)
+    put_bytes(f"{folder}/float.onnx", made["float32"])
+    for also in spec.student.export.also:
+        put_bytes(export_uri(folder, also), made[also])
+    put_bytes(f"{folder}/model.onnx", made[form])
     return Distilled(
         uri=f"{folder}/model.onnx",
-        digest=digest_of(served),
+        digest=digest_of(made[form]),
         float_uri=f"{folder}/float.onnx",
-        float_digest=digest_of(float_model),
+        float_digest=digest_of(made["float32"]),
         weights_uri=f"{folder}/student.safetensors",
-        card=msgspec.structs.replace(card, precision="float32" if exact else "int8"),
-        parity_gap=0.0 if exact or found is None else found.gap,
+        card=_card_of(card, form, trained),
+        parity_gap=0.0 if form == "float32" else found[form].gap if form in found else None,
         history=history,
         metrics={
             **counts,
-            **measured,
-            "temperature": temperature,
+            **{f"{f}_parity_gap": p.gap for f, p in found.items()},
+            **{f"{f}_largest_difference": p.largest for f, p in found.items()},
+            **temperatures,
             "calibration_rows": float(len(calibration)),
-            "float_bytes": float(len(float_model)),
-            "int8_bytes": float(len(int8_model)),
+            "float_bytes": float(len(made["float32"])),
+            **{f"{f}_bytes": float(len(data)) for f, data in made.items() if f != "float32"},
         },
     )
+
+
+def _exports(
+    spec: Spec, trained: Trained, card: StudentCard, calibration: Rows
+) -> tuple[dict[Form, bytes], dict[str, float]]:
+    """The float model and the exports that are wanted, by form, and the temperatures."""
+    temperature = _temperature(spec, to_onnx(trained.state, card), calibration)
+    full = to_onnx(trained.state, card, temperature)
+    made, temperatures = {"float32": full, "int8": to_int8(full, card)}, {"temperature": temperature}
+    if trained.pruned is not None:
+        small = _card_of(card, "pruned", trained)
+        temperature = _temperature(spec, to_onnx(trained.pruned, small), calibration)
+        made["pruned"] = to_onnx(trained.pruned, small, temperature)
+        made["pruned_int8"] = to_int8(made["pruned"], small)
+        temperatures["pruned_temperature"] = temperature
+    wanted: set[Form] = {"float32", "int8", *spec.student.export.declared}
+    return {form: data for form, data in made.items() if form in wanted}, temperatures
+
+
+def _card_of(card: StudentCard, form: Form, trained: Trained) -> StudentCard:
+    """The card of one export of a network."""
+    left = None
+    if form.startswith("pruned") and trained.pruned is not None:
+        units, dim = trained.pruned["hidden.weight"].shape
+        left = (dim, units)
+    return msgspec.structs.replace(card, precision="int8" if form.endswith("int8") else "float32", pruned_to=left)
 
 
 def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
     return fit(Student.load(model, source=spec.source).predict(rows.payloads), rows.soft, rows.truth)
 
 
-def _parity(spec: Spec, float_model: bytes, int8_model: bytes, holdout: list[bytes]) -> Parity | None:
-    full, small = (Student.load(m, source=spec.source) for m in (float_model, int8_model))
-    return parity(full.predict(holdout), small.predict(holdout))
+def _parities(spec: Spec, made: dict[Form, bytes], holdout: list[bytes]) -> dict[Form, Parity]:
+    """How far each export's answers are from the float model's; empty of no inputs."""
+    said = {form: Student.load(data, source=spec.source).predict(holdout) for form, data in made.items()}
+    found = {form: parity(said["float32"], answers) for form, answers in said.items() if form != "float32"}
+    return {form: p for form, p in found.items() if p is not None}
+
+
+def _served(spec: Spec, found: dict[Form, Parity]) -> Form:
+    form = spec.student.export.serve
+    if form != "auto":
+        return form
+    return "int8" if allowed(found.get("int8"), spec.limits.max_parity_gap) else "float32"
 
 
 def allowed(found: Parity | None, most: float | None) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,7 @@ from components.contracts.spec import Spec, Variant, build
 from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
-from components.distill.artifact import Distilled, export, weights_uri
+from components.distill.artifact import Distilled, Trained, export, weights_uri
 from components.distill.data import (
     Rows,
     Unit,
@@ -61,9 +61,9 @@ def distill(
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
     3. Train.
-    4. Export, calibrated on rows that were not learnt from; measure the parity of the quantised model, choose what to
-       serve, write it all.
-    5. Forget the checkpoint.
+    4. Where the spec declares a pruned export: prune, and train what is left to answer as before.
+    5. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
+    6. Forget the checkpoints.
 
     Raises:
         ConfigError: there is nothing to train on.
@@ -95,9 +95,12 @@ def distill(
     )
     # Step 3
     trained, history = fit(work, run, f"{folder}/ray")
-    if unit:
-        trained["unit"] = np.array([unit.mean, unit.scale])
     # Step 4
+    smaller = _pruned(work, trained, run, folder) if spec.student.export.pruning else None
+    for state in (trained, smaller):
+        if unit and state is not None:
+            state["unit"] = np.array([unit.mean, unit.scale])
+    # Step 5
     holdout = holdout_payloads(spec, windows)
     counts = {
         "new_rows": float(len(learnt.new)),
@@ -105,8 +108,9 @@ def distill(
         "refused_rows": float(learnt.refused),
         "loss": history[-1],
     }
-    distilled = export(spec, trained, card, holdout, learnt.calibration, artifacts, counts, history)
-    # Step 5
+    networks = Trained(state=trained, pruned=smaller)
+    distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, history)
+    # Step 6
     remove(folder)
     return distilled
 
@@ -170,6 +174,28 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
     """A name that equal updates share, and no others: what a checkpoint is found by."""
     parts = (spec.digest, msgspec.json.encode(card).decode(), parent.digest if parent else "", str(seed))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _pruned(work: Work, trained: Arrays, run: str, folder: str) -> dict[str, Any]:
+    """The network without the units that the spec removes, trained to answer as it did with them."""
+    from components.distill.prune import pruned
+
+    pruning = work.spec.student.export.pruning
+    if pruning is None:
+        raise ConfigError("student.export.pruning", None, "must be given where a pruned export is")
+    cut = pruned(trained, work.card, work.data, pruning.share)
+    if not pruning.epochs:
+        return dict(cut.state)
+    student = msgspec.structs.replace(work.spec.student, epochs=pruning.epochs)
+    lesson = replace(
+        work,
+        spec=msgspec.structs.replace(work.spec, student=student),
+        card=cut.card,
+        data=cut.lesson,
+        start=cut.state,
+        checkpoint=f"{folder}/pruned.pt",
+    )
+    return fit(lesson, f"{run}-pruned", f"{folder}/ray")[0]
 
 
 def fit(work: Work, run: str, storage: str) -> tuple[dict[str, Any], tuple[float, ...]]:

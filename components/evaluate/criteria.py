@@ -17,12 +17,16 @@ LEAST = {
 }  # fmt: skip
 MOST = {
     "loss": "max_loss", "mae_loss": "max_mae_loss", "ece": "max_ece", "attack_loss": "max_attack_loss",
-    "parity_gap": "max_parity_gap", "probability_gap": "max_probability_gap", "p99_ms": "max_p99_ms",
-    "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms", "bytes": "max_bytes",
+    "p99_ms": "max_p99_ms", "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms",
+    "bytes": "max_bytes",
     "memory_bytes": "max_memory_bytes", "cost_per_1000": "max_cost_per_1000", "rmse": "max_rmse",
 }  # fmt: skip
-MANY = {"slice_loss": "max_slice_loss", "forgetting": "max_forgetting", "noise_loss": "max_noise_loss"}
-"""The limit that stands for each measure; those in ``MANY`` hold for every slice, regime or disturbance by itself."""
+MANY = {
+    "slice_loss": "max_slice_loss", "forgetting": "max_forgetting", "noise_loss": "max_noise_loss",
+    "parity_gap": "max_parity_gap", "probability_gap": "max_probability_gap",
+}  # fmt: skip
+"""The limit that stands for each measure; those in ``MANY`` hold for every slice, regime, disturbance or export that
+is declared by itself."""
 
 COMPARED = ("loss", "mae_loss", "slice_loss", "forgetting", "latency_ratio")
 """What only a champion can be compared in."""
@@ -49,7 +53,8 @@ def criteria(
 
     Enough rows are always demanded, as evidence: with fewer the verdict is hold. The champion (``loss``) and older
     windows (``forgetting``) can be demanded only where there are any. ``names`` are those of the measures, of which
-    the slices, regimes and disturbances are looked for; where a limit has none of them, the measure is missing.
+    the slices, regimes, disturbances and exports are looked for; where a limit has none of them, the measure that it
+    is named by is demanded.
     """
     notes = [NO_CHAMPION] if not champion else [NO_OLDER_WINDOW] if not older else []
     left_out = {*(() if champion else COMPARED), *(() if older else ("forgetting",))}

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.errors import ConfigError
 from components.contracts.spec import Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
@@ -20,6 +20,7 @@ from components.control.tables import WindowRow
 from components.distill.data import Rows, declared_teacher, replayable, window_rows
 from components.evaluate.estimate import label_free
 from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
+from components.evaluate.exports import parities
 from components.evaluate.footprint import footprint
 from components.evaluate.judge import demanded
 from components.evaluate.latency import latency
@@ -36,7 +37,6 @@ from components.evaluate.measure import (
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.label.decode import decoder
 from components.student.ensemble import disagreement
-from components.student.parity import parity
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
 from drift.paired import least_rows
@@ -227,22 +227,15 @@ def _artifact(
 ) -> dict[str, float | None]:
     """Parity of the export's forms, latency beside the champion, size, and where they are demanded memory and start."""
     limits, enough = spec.limits, len(payloads) >= spec.limits.min_rows
-    whole = full.predict(payloads) if enough else []
-    found = parity(whole, line.candidate.predict(payloads)) if enough else None
     taken = latency(line.candidate, payloads, line.champion)
     values: dict[str, float | None] = {
-        "parity_gap": found.gap if found else None,
-        "probability_gap": found.variation if found else None,
-        "largest_probability_gap": found.most_variation if found else None,
+        **parities(spec, line.candidate, full, payloads if enough else [], uri),
         "p50_ms": taken.p50 if taken else None,
         "p95_ms": taken.p95 if taken else None,
         "p99_ms": taken.p99 if taken else None,
         "latency_ratio": taken.ratio if taken else None,
         "bytes": float(len(data)),
     }
-    if (pruned := _beside(uri, "pruned.onnx")) is not None and enough:
-        other = parity(whole, Student.load(pruned, source=spec.source).predict(payloads))
-        values |= {"pruned_parity_gap": other.gap, "pruned_probability_gap": other.variation} if other else {}
     if limits.core_hour_price is not None and taken is not None:
         values["cost_per_1000"] = limits.core_hour_price * taken.mean / 3_600.0  # 1,000 inputs of so many ms
     if limits.max_memory_bytes is not None or limits.max_cold_start_ms is not None:
@@ -250,13 +243,6 @@ def _artifact(
             started = footprint(data, payloads[:50], Path(folder), source=spec.source)
         values |= {"memory_bytes": started.memory_bytes, "cold_start_ms": started.cold_start_ms}
     return values
-
-
-def _beside(uri: str, name: str) -> bytes | None:
-    try:
-        return get_bytes(f"{uri.rsplit('/', 1)[0]}/{name}")
-    except ArtifactError:
-        return None
 
 
 def read_evidence(uri: str) -> Evidence:

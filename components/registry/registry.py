@@ -109,7 +109,7 @@ class Registry:
             model_name(spec.name),
             source=f"{run.info.artifact_uri}/student",
             run_id=run.info.run_id,
-            description=f"{card.variant} student of {card.teacher}, {card.precision}",
+            description=f"{card.variant} student of {card.teacher}, {card.form}",
             tags=_tags(spec, uri, digest, card, verdict, metrics),
         )
         return _ref(created)
@@ -194,6 +194,7 @@ def _tags(
         "code": card.code,
         "variant": card.variant,
         "precision": card.precision,
+        "export": card.form,
         "verdict": json.dumps(verdict, sort_keys=True),
         "metrics": json.dumps(dict(metrics), sort_keys=True),
     }

@@ -13,6 +13,7 @@ import torch
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
+from components.contracts.spec import Spec, build, load_spec
 from components.distill.losses import classification_loss
 from components.distill.model import StudentNet
 from components.student.bytes import ByteNgrams
@@ -92,8 +93,18 @@ def _labelled(name, teacher, payloads, key):
     return made
 
 
-def files() -> Pool:
-    from components.contracts.spec import build, load_spec
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Inputs in the order of their arrival, with the teacher's distributions, truths, and phases, under a spec."""
+
+    spec: Spec
+    payloads: list[bytes]
+    soft: list[dict[str, float]]
+    truths: list[str]
+    phases: list[int]
+
+
+def labelled_files() -> Labelled:
     from infra.workloads import files as workload
 
     source = workload.source(seed=0)
@@ -107,12 +118,18 @@ def files() -> Pool:
         return loaded[0]
 
     soft = _labelled("files", teacher, [item.payload for _, item in items], [item.id for _, item in items])
-    encoder = ByteNgrams(head=512, buckets=BUCKETS)
-    return _pool("files", encoder, [x.payload for _, x in items], soft, [x.truth for _, x in items],
-                 [max(0, i - 1) for i, _ in items])  # fmt: skip
+    return Labelled(
+        spec=spec, payloads=[x.payload for _, x in items], soft=soft, truths=[x.truth for _, x in items],
+        phases=[max(0, i - 1) for i, _ in items],
+    )  # fmt: skip
 
 
-def mail() -> Pool:
+def files() -> Pool:
+    found = labelled_files()
+    return _pool("files", ByteNgrams(head=512, buckets=BUCKETS), found.payloads, found.soft, found.truths, found.phases)
+
+
+def labelled_mail() -> Labelled:
     from infra.workloads import mail as workload
 
     settings = Settings()
@@ -126,8 +143,16 @@ def mail() -> Pool:
         return loaded[0]
 
     soft = _labelled("mail", teacher, texts, texts)
-    phase = [4 * i // MAILS for i in range(MAILS)]
-    return _pool("mail", TextNgrams(buckets=BUCKETS, head=2_000), texts, soft, [m.truth for m in kept], phase)
+    spec = load_spec(Path(workload.__file__).with_name("mail.yaml"))
+    return Labelled(
+        spec=spec, payloads=[t.encode() for t in texts], soft=soft, truths=[m.truth for m in kept],
+        phases=[4 * i // MAILS for i in range(MAILS)],
+    )  # fmt: skip
+
+
+def mail() -> Pool:
+    found, encoder = labelled_mail(), TextNgrams(buckets=BUCKETS, head=2_000)
+    return _pool("mail", encoder, [p.decode() for p in found.payloads], found.soft, found.truths, found.phases)
 
 
 def clinc() -> Pool:

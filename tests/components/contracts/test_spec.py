@@ -45,6 +45,10 @@ def test_topics_carry_the_workload(tmp_path):
         ({"student": {"holdout_share": 0.5}}, r"\$\.student\.holdout_share"),
         ({"student": {"variants": []}}, r"\$\.student\.variants"),
         ({"student": {"variants": [{"name": "a"}, {"name": "b", "dim": -1}]}}, r"\$\.student\.variants\[1\]\.dim"),
+        ({"student": {"export": {"serve": "int4"}}}, r"\$\.student\.export\.serve"),
+        ({"student": {"export": {"also": ["float32"]}}}, r"\$\.student\.export\.also"),
+        ({"student": {"export": {"pruning": {"epochs": 1}}}}, "share"),
+        ({"student": {"export": {"pruning": {"share": 1.0}}}}, r"\$\.student\.export\.pruning\.share"),
         ({"limits": {"min_accuracy": 1.5}}, r"\$\.limits\.min_accuracy"),
         ({"limits": {"min_acuracy": 0.5}}, "min_acuracy"),
         ({"monitor": {"alpha": 0}}, r"\$\.monitor\.alpha"),
@@ -71,6 +75,21 @@ def test_a_wrong_field_is_named_by_its_path(tmp_path, changes, path):
 def test_rollout_weights_rise_and_end_below_one(tmp_path, weights):
     with pytest.raises(ConfigError, match=r"rollout\.steps"):
         load_spec(write(tmp_path, rollout={"steps": [{"weight": w} for w in weights]}))
+
+
+@pytest.mark.parametrize(
+    ("export", "field"),
+    [
+        ({"serve": "pruned"}, "pruning"),
+        ({"also": ["pruned_int8"]}, "pruning"),
+        ({"serve": "int8", "pruning": {"share": 0.5}}, "pruning"),
+        ({"serve": "int8", "also": ["int8"]}, "also"),
+        ({"also": ["pruned", "pruned"], "pruning": {"share": 0.5}}, "also"),
+    ],
+)
+def test_exports_that_contradict_each_other_are_refused(tmp_path, export, field):
+    with pytest.raises(ConfigError, match=rf"student\.export\.{field}"):
+        load_spec(write(tmp_path, student={"export": export}))
 
 
 def test_a_missing_file_and_one_that_is_not_yaml(tmp_path):

@@ -1,0 +1,52 @@
+"""The workload spec: one YAML file that describes one teacher, one task, one label space, one student lineage.
+
+Every section is a frozen struct; unknown fields and values out of range are refused with the field's path.
+A reference ``module:name`` or ``file.py:name`` (relative to the spec file) names a Python object of the user's.
+"""
+
+from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share
+from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
+from components.contracts.spec.limits import Disturbance, Limits
+from components.contracts.spec.monitor import Monitor, Trigger
+from components.contracts.spec.references import build, resolve
+from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
+from components.contracts.spec.serve import Deferral, DeferTo, Serve
+from components.contracts.spec.student import Export, Form, Pruning, Student, Variant, check_export
+from components.contracts.spec.workload import Kind, Spec, load_spec
+
+__all__ = [
+    "Admission",
+    "Budget",
+    "Consent",
+    "Count",
+    "DeferTo",
+    "Deferral",
+    "Disturbance",
+    "Export",
+    "Factory",
+    "Form",
+    "Kind",
+    "Label",
+    "Limits",
+    "Monitor",
+    "Name",
+    "Payload",
+    "Policy",
+    "Positive",
+    "Probe",
+    "Pruning",
+    "RolloutPolicy",
+    "Section",
+    "Serve",
+    "Share",
+    "Spec",
+    "Step",
+    "Student",
+    "Trigger",
+    "Variant",
+    "build",
+    "check_export",
+    "check_steps",
+    "load_spec",
+    "resolve",
+]

@@ -1,0 +1,35 @@
+"""What the sections of a spec are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the spec's sections: frozen, keyword-only, no unknown fields."""
+
+
+class Factory(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Python object by reference and the options it is called with."""
+
+    factory: str
+    options: dict[str, Any] = {}
+
+
+class Payload(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the bytes of an input become what the teacher and the featuriser take.
+
+    ``decoder``: ``raw`` (bytes), ``text`` (UTF-8 str), ``json`` (any JSON value), or a reference to a function
+    ``bytes -> object`` that raises :class:`~components.contracts.errors.RecordError` for poison.
+    """
+
+    decoder: str = "raw"
+    max_bytes: Count = 65_536

@@ -1,0 +1,55 @@
+"""The monitors, and when an update pays."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from components.contracts.spec.fields import Count, Section, Share
+
+
+class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Drift and entropy monitors.
+
+    ``window`` inputs are compared with the newest ``reference`` rows that the champion was trained on (of its
+    holdouts, where they are enough).
+
+    ``alpha`` is the false-alarm rate of one look at one window over all columns together; ``min_effect`` is the
+    smallest effect called drift, as a Kolmogorov-Smirnov distance (for categories, Jensen-Shannon): 0 to 1. Detectors
+    of other units translate it. ``detectors`` names those of a column, or of a kind (``numeric``, ``categorical``,
+    ``vectors``, or ``(together)`` for the numeric columns as one), instead of the defaults; ``block`` is how many
+    neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
+    columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
+    they measure and do not decide.
+
+    ``run_length`` turns on the detector of change points, which looks at every input instead of at windows: how many
+    inputs pass between two of its false alarms, on the mean, at least; a change is found the later, by the logarithm.
+    None: there is no such detector.
+    """
+
+    window: Count = 150
+    reference: Count = 300
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
+    min_effect: Share = 0.1
+    resamples: Count = 400
+    detectors: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    block: Count | Literal["auto"] = "auto"
+    joint: bool = True
+    run_length: Annotated[int, Meta(ge=100)] | None = None
+    evidently: tuple[Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z0-9]*$")], ...] = ()
+
+
+class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an update pays.
+
+    ``min_labels`` new labels start one by themselves; an alarm starts one once ``alarm_labels`` labels came after
+    it, so that there is something of the new traffic to learn from.
+
+    ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
+    """
+
+    min_labels: Count = 600
+    alarm_labels: Count = 200
+    cooldown_seconds: Annotated[float, Meta(ge=0.0)] = 300.0

@@ -1,0 +1,65 @@
+"""Python objects that a spec names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec.fields import Factory
+
+
+def resolve(reference: str, source: str = "") -> Any:
+    """The Python object that ``module:name`` or ``file.py:name`` names; files are relative to the spec ``source``.
+
+    Raises:
+        ConfigError: the module, file or name does not exist.
+
+    """
+    module_name, _, name = reference.partition(":")
+    if not name:
+        raise ConfigError("reference", reference, "must have the form module:name or file.py:name")
+    if module_name.endswith(".py"):
+        module = _module_of(Path(source).parent / module_name, reference)
+    else:
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise ConfigError("reference", reference, f"cannot import: {error}") from error
+    if not hasattr(module, name):
+        raise ConfigError("reference", reference, f"module {module_name} has no {name!r}")
+    return getattr(module, name)
+
+
+def _module_of(path: Path, reference: str) -> Any:
+    if not path.is_file():
+        raise ConfigError("reference", reference, f"no such file: {path}")
+    name = f"cohobate_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ConfigError("reference", reference, f"not a Python file: {path}")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def build(factory: Factory, source: str = "") -> Any:
+    """Call a spec's factory with its options.
+
+    Raises:
+        ConfigError: the reference is wrong, or the object does not take these options.
+
+    """
+    made = resolve(factory.factory, source)
+    try:
+        return made(**factory.options)
+    except TypeError as error:
+        names = sorted(factory.options)  # not their values: one may be a key that does not belong here
+        raise ConfigError("options", names, f"{factory.factory} does not take them: {error}") from error

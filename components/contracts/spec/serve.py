@@ -1,0 +1,56 @@
+"""The gateway, and who is asked where the student is not sure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from components.contracts.spec.fields import Count, Factory, Positive, Section, Share
+
+DeferTo = Literal["expert", "teacher", "review"]
+
+
+class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is asked, in order, where the student is not sure and the request allows it, and what that may cost.
+
+    ``to``: the mid-size ``expert`` (a teacher by its contract, of the same label space), the teacher, or the queue of
+    questions to people, whose answer comes later. An expert's answer of a confidence below ``expert_below`` is given
+    only when nobody after it answers. One that does not answer within ``timeout_seconds`` counts as failed; after
+    ``breaker_failures`` of them in a row it is left alone for ``breaker_seconds``. ``per_minute``: questions to each,
+    from each replica; None for no limit.
+    """
+
+    to: tuple[DeferTo, ...] = ("teacher",)
+    expert: Factory | None = None
+    expert_below: Share = 0.0
+    timeout_seconds: Positive = 5.0
+    per_minute: Count | None = None
+    breaker_failures: Count = 5
+    breaker_seconds: Positive = 30.0
+
+
+class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gateway.
+
+    ``defer_below``: confidence under which an answer says ``defer``; 0 sets none. With ``max_disagreement`` the limit
+    of each version is the one that its evaluation certified: of the answers that are not deferred at most this share
+    disagrees with the teacher, at a chance of 95 %; a version for which none could be certified defers everything.
+    ``audit_share``: share of requests whose input is audited against the teacher (by a hash of the input id, so that
+    it can be recomputed); ``buffer_records``: telemetry kept while the stream is slow, beyond which it is dropped and
+    counted. ``max_under_way``: requests that one replica takes at once, beyond which it sheds the least urgent;
+    ``request_seconds``: for a body to come, and for a batch to be answered.
+    """
+
+    replicas: Count = 2
+    defer_below: Share = 0.0
+    max_disagreement: Share | None = None
+    deferral: Deferral = Deferral()
+    audit_share: Share = 0.1
+    max_batch: Count = 256
+    buffer_records: Count = 10_000
+    max_under_way: Count = 256
+    request_seconds: Positive = 10.0
+
+    @property
+    def defers(self) -> bool:
+        """Whether any answer may say ``defer``."""
+        return self.defer_below > 0.0 or self.max_disagreement is not None

@@ -1,0 +1,92 @@
+"""The student, its update and its exports."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec.fields import Count, Name, Positive, Section, Share
+
+
+class Variant(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One shape of student. ``dim``: width of the embedding; ``hidden``: width of the one hidden layer."""
+
+    name: Name
+    dim: Count = 32
+    hidden: Count = 64
+
+
+Form = Literal["float32", "int8", "pruned", "pruned_int8"]
+"""What a trained network is exported as: in full, with its embedding in 8 bits, with fewer units, or both."""
+
+
+class Pruning(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the pruned exports lack.
+
+    ``share``: of the embedding's dimensions, and of the hidden units, that are removed; their bytes fall by about as
+    much. ``epochs``: passes over the update's rows in which the smaller network then learns the larger one's answers;
+    0 leaves it as it was cut.
+    """
+
+    share: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    epochs: Annotated[int, Meta(ge=0)] = 6
+
+
+class Export(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exports of a student are made.
+
+    ``serve``: the one that is judged, promoted and served; ``auto`` is ``int8`` where its labels keep
+    ``limits.max_parity_gap``, else ``float32``. ``also``: exports that are written beside it, and whose parity the gate
+    judges as it does that of the one to serve. ``pruning`` goes with the pruned ones. Training goes on from the full
+    weights, whatever was served: a student does not shrink from update to update.
+    """
+
+    serve: Form | Literal["auto"] = "auto"
+    also: tuple[Literal["int8", "pruned", "pruned_int8"], ...] = ()
+    pruning: Pruning | None = None
+
+    @property
+    def declared(self) -> tuple[Form, ...]:
+        """The exports that are named, the one to serve first."""
+        return self.also if self.serve == "auto" else (self.serve, *self.also)
+
+
+def check_export(export: Export) -> None:
+    """Refuse exports that contradict each other.
+
+    Raises:
+        ConfigError: one is named twice, or ``pruning`` is given without a pruned one, or the other way round.
+
+    """
+    if len(set(export.declared)) < len(export.declared):
+        raise ConfigError("student.export.also", export.also, "names every export once, and not the one to serve again")
+    if any(form.startswith("pruned") for form in export.declared) != (export.pruning is not None):
+        raise ConfigError("student.export.pruning", export.pruning, "goes with a pruned export, in serve or in also")
+
+
+class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The student and its update.
+
+    ``temperature``: softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531).
+    ``truth_weight``: share of the loss that comes from truth, for rows that have it.
+    ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
+    ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
+    ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
+    learnt from beside one that is held out; None looks for equal content only.
+    """
+
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1)] = (Variant(name="base"),)
+    epochs: Count = 12
+    batch_size: Count = 64
+    learning_rate: Positive = 0.005
+    temperature: Positive = 2.0
+    truth_weight: Share = 0.3
+    replay_rows: Annotated[int, Meta(ge=0)] = 1_500
+    holdout_share: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.2
+    calibration_share: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.1
+    near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
+    workers: Annotated[int, Meta(ge=0)] = 0
+    """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
+    export: Export = Export()

@@ -1,0 +1,108 @@
+"""The whole spec of one workload, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from components.contracts.errors import ConfigError
+from components.contracts.records import Task
+from components.contracts.spec.fields import Count, Factory, Name, Payload, Section
+from components.contracts.spec.label import Admission, Consent, Label
+from components.contracts.spec.limits import Limits
+from components.contracts.spec.monitor import Monitor, Trigger
+from components.contracts.spec.rollout import RolloutPolicy, check_steps
+from components.contracts.spec.serve import Serve
+from components.contracts.spec.student import Student, check_export
+from drift.detectors import checked
+
+Kind = Literal[
+    "inputs",
+    "inputs.urgent",
+    "labels",
+    "predictions",
+    "truth",
+    "inputs.dlq",
+    "labels.quarantine",
+    "labels.refused",
+]
+"""The topics of a workload. ``inputs.urgent``: inputs whose callers wait (deferred or audited); ``labels.quarantine``:
+labels of a teacher that seems to have changed, until a person decides; ``labels.refused``: labels and truths that no
+window takes, as dead letters with the reason."""
+
+
+class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One workload. ``name`` is in every topic, model, row and metric; ``unit`` is the target's for regression."""
+
+    name: Name
+    task: Task = "classification"
+    description: str = ""
+    entity: str = "key"
+    teacher: Factory
+    teacher_digest: str | None = None
+    """``name@digest`` that labels must carry; None: what the teacher reports when it starts is the declared one."""
+    teacher_space: str | None = None
+    """Label space that labels must be in; None: the one that the teacher reported when it was last started."""
+    truth_sources: tuple[str, ...] | None = None
+    """Sources whose truths count; None: whoever may write to the truth topic is one."""
+    payload: Payload = Payload()
+    features: Factory
+    student: Student = Student()
+    label: Label = Label()
+    admission: Admission = Admission()
+    consent: Consent = Consent()
+    limits: Limits = Limits()
+    monitor: Monitor = Monitor()
+    trigger: Trigger = Trigger()
+    rollout: RolloutPolicy = RolloutPolicy()
+    serve: Serve = Serve()
+    partitions: Count = 1
+    seed: int = 0
+    source: str = ""
+    """Path of the file that this spec was read from; filled in by :func:`load_spec`."""
+
+    def topic(self, kind: Kind) -> str:
+        """Name of this workload's topic of a kind; see :data:`Kind`."""
+        return f"{self.name}.{kind}"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All topics of this workload."""
+        return tuple(f"{self.name}.{k}" for k in get_args(Kind))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the spec's content, wherever its file lies."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, source=""))).hexdigest()
+
+
+def load_spec(path: str | Path) -> Spec:
+    """Read and validate a spec file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has a field that is unknown or out of range.
+
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError("spec", str(path), "must be a YAML file that exists")
+    try:
+        spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ConfigError("spec", str(path), str(error)) from error
+    check_steps(spec.rollout)
+    check_export(spec.student.export)
+    try:
+        checked(spec.monitor.detectors)
+    except ValueError as error:
+        raise ConfigError("monitor.detectors", spec.monitor.detectors, str(error)) from error
+    if ("expert" in spec.serve.deferral.to) != (spec.serve.deferral.expert is not None):
+        raise ConfigError(
+            "serve.deferral.expert", spec.serve.deferral.expert, "goes with 'expert' in serve.deferral.to"
+        )
+    if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
+        raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
+    return msgspec.structs.replace(spec, source=str(path.resolve()))
