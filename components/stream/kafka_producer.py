@@ -44,8 +44,10 @@ OPTIONS: dict[str, Any] = {
     "retry.backoff.ms": 10,
     "reconnect.backoff.max.ms": 1_000,
     "partitioner": "murmur2_random",
+    "log_level": 2,
 }
-"""As the other clients have them: see :func:`components.stream.kafka.client_config`. The partitioner is Java's."""
+"""As the other clients have them: see :func:`components.stream.kafka.client_config`. The partitioner is Java's. Logged
+is what is critical: a broker that is away would be a line a second, and is raised by the next flush."""
 
 
 class KafkaProducer:
@@ -165,16 +167,20 @@ class KafkaProducer:
 
     def _renew(self) -> None:
         """A client that met a fatal error is of no further use; the flush that met it has told of its records."""
-        self._client.purge()
         self._end()
         self._failures, self._fatal = [], None
         self._client = self._opened()
 
     def _end(self) -> None:
+        """Close the client; what is not confirmed by then is given up, and named."""
         try:
-            self._served(self._seconds, flush=True)
+            waiting = self._served(self._seconds, flush=True)
         except (AccessError, UnavailableError) as error:
             log.warning("%s: closed with records that were not confirmed: %s", self._address, error)
+            waiting = len(self._client)
+        if waiting:
+            log.warning("%s: closed with %d records that were not confirmed", self._address, waiting)
+            self._client.purge()
         self._client.close()
 
     def _served(self, seconds: float, *, flush: bool = False) -> int:
@@ -232,7 +238,7 @@ def _denied(error: Any) -> bool:
 
 
 def connection_options(settings: Settings, checked: Mapping[str, Any]) -> dict[str, Any]:
-    """librdkafka's options for the broker that the settings name; ``checked`` are the other client's, made of them."""
+    """Librdkafka's options for the broker that the settings name; ``checked`` are the other client's, made of them."""
     protocol, mechanism = settings.security_protocol, settings.sasl_mechanism
     options: dict[str, Any] = {"bootstrap.servers": settings.kafka, "security.protocol": protocol}
     if protocol.endswith("SSL"):
