@@ -3,9 +3,9 @@
 Load: ``wrk`` (one thread, keep-alive; ``apt-get install wrk``), the same script on all sides, every request with a key
 of its own. The gateway runs as it does in production: HAProxy, two replicas, a split at 5 %, telemetry to a broker,
 provenance and metrics. The bare ingress is a Starlette application with the same student that answers label and
-confidence, deployed as Ray Serve's documentation shows; "tuned" is the same with Ray's options of the gateway's replicas
-(no access log, no thread of its own for the application). All run on the same Ray at the same time, two replicas each,
-and are measured in turn.
+confidence, deployed as Ray Serve's documentation shows; "tuned" is the same with the options that the gateway gives Ray
+for its replicas (no access log, no thread of its own for the application). All run on the same Ray at the same time,
+two replicas each, and are measured in turn.
 
 Other servers run one after the other beside the gateway, from the environment that ``COHOBATE_BENCH_SERVERS`` names (a
 virtual environment's ``bin/python`` with litserve, bentoml, onnxruntime, msgspec, numpy, fsspec, PyYAML); MLflow runs
