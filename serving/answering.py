@@ -15,7 +15,7 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.spec import DeferTo, Spec
 from components.label.admit import check_consent, check_time, is_finite
-from components.label.decode import Decode, decoder
+from components.label.decode import ALWAYS_FINITE, Decode, decoder
 from components.telemetry import tracing
 from serving.cascade import Ask, Cascade
 from serving.metrics import Metrics
@@ -64,6 +64,7 @@ class Gateway:
         self.metrics = Metrics(slots, telemetry, self.pressure, self.cold_start)
         self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
         self._decode: Decode = decoder(spec.payload, spec.source)
+        self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
 
     def limit(self, loaded: Loaded) -> float:
         """The confidence below which this version's answers are deferred."""
@@ -98,7 +99,7 @@ class Gateway:
             payload = item.content()
             decoded = self._decode(payload)
             entry = self._input(item, answer.id, payload, now)
-            if self.spec.admission.finite and not is_finite(decoded):
+            if self._look_for_nan and not is_finite(decoded):
                 raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
             choice, tell = self._chosen(entry, version, now)
             soft = self._answer(answer, entry, choice, decoded, now, tell)

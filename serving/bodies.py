@@ -23,7 +23,7 @@ class Bodies:
         self._overdue: set[asyncio.Task[Any]] = set()
         self._look: asyncio.TimerHandle | None = None
 
-    async def read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    async def read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body.
 
         Raises:
@@ -49,11 +49,11 @@ class Bodies:
             self._due.pop(task, None)
             self._overdue.discard(task)
 
-    def _refuse(self, headers: Mapping[str, str]) -> None:
-        announced = headers.get("content-length", "")
+    def _refuse(self, headers: Mapping[bytes, bytes]) -> None:
+        announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > self._most:
             raise self._too_large()
-        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
             raise RequestError(415, "compressed", "a body is sent as it is, without Content-Encoding")
 
     async def _whole(self, receive: Receive) -> bytes:

@@ -111,8 +111,8 @@ class Controller:
         """One cycle.
 
         1. Finish what was decided and not carried out, by this controller or one before it.
-        2. Learn the teacher's new labels, and new truths.
-        3. Carry out orders.
+        2. Carry out orders: somebody waits for a rollback, and nothing else of a cycle matters to it.
+        3. Learn the teacher's new labels, and new truths.
         4. Take a new candidate from the registry, when no rollout is under way.
         5. Look at the evidence and decide; make the decision durable.
         6. Carry out what was decided.
@@ -121,10 +121,10 @@ class Controller:
         # Step 1
         self.settle()
         # Step 2
-        self.reader.learn()
-        # Step 3
         for order in self.store.open_orders(self.spec.name):
             self._orders.carry_out(order)
+        # Step 3
+        self.reader.learn()
         # Step 4
         if self.state is None:
             self._orders.take_candidate()

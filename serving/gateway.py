@@ -55,6 +55,11 @@ OVERHEAD_BYTES = 1_024
 ESCAPED = 4 / 3
 """How much longer than its payload base64 is; JSON text with many escapes may be longer, and is refused earlier."""
 
+PREDICT = "/v1/predict"
+"""Where predictions are asked for, below the workload's prefix."""
+
+TRACEPARENT, LENGTH = tracing.TRACEPARENT.encode(), oip.LENGTH_HEADER.lower().encode()
+
 JSON = [(b"content-type", b"application/json")]
 
 Pairs = list[tuple[bytes, bytes]]
@@ -65,7 +70,7 @@ Answer = Callable[[bytes, "Call"], Awaitable[tuple[bytes, Pairs]]]
 class Call(NamedTuple):
     """What an answer may depend on besides the body: the headers, their names in lower case, and the path."""
 
-    headers: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
     path_params: Mapping[str, str]
 
 
@@ -78,6 +83,7 @@ class Post:
     def __init__(self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer) -> None:
         self._pressure, self._bodies, self._name, self._answer = gateway.pressure, bodies, name, answer
         self._labels = {"cohobate.workload": gateway.spec.name}
+        self._traces = tracing.recording()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -94,13 +100,16 @@ class Post:
         await send({"type": "http.response.body", "body": body})
 
     async def _within(self, scope: Scope, receive: Receive) -> tuple[bytes, Pairs]:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         call = Call(headers, scope.get("path_params", {}))
-        self._pressure.enter(urgency_of(headers.get("priority")))
+        self._pressure.enter(urgency_of(headers.get(b"priority")))
         try:
             await asyncio.sleep(0)  # what came in at the same time is counted before any of it is answered
             body = await self._bodies.read(headers, receive)
-            with tracing.request(self._name, headers, **self._labels):
+            if not self._traces and TRACEPARENT not in headers:
+                return await self._answer(body, call)
+            text = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+            with tracing.request(self._name, text, **self._labels):
                 return await self._answer(body, call)
         finally:
             self._pressure.leave()
@@ -110,14 +119,14 @@ class Front:
     """The application: what most requests ask for goes its way directly, everything else through the routes."""
 
     def __init__(self, predict: Post, routes: Starlette) -> None:
-        self._predict, self._routes = predict, routes
+        self.predict, self._routes = predict, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's life."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path, root = scope["path"], scope.get("root_path", "")
-            if path.removeprefix(root) == "/v1/predict":
-                await self._predict(scope, receive, send)
+            if path.removeprefix(root) == PREDICT:
+                await self.predict(scope, receive, send)
                 return
         await self._routes(scope, receive, send)
 
@@ -155,7 +164,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     predict, infer = Post(gateway, "predict", bodies, asks.predict), Post(gateway, "infer", bodies, v2.infer)
     routes = Starlette(
         routes=[
-            Route("/v1/predict", predict, methods=["POST"]),
+            Route(PREDICT, predict, methods=["POST"]),
             Route("/healthz", asks.healthz),
             Route("/readyz", asks.readyz),
             Route("/v1/model", asks.model),
@@ -327,7 +336,7 @@ class _V2:
     async def infer(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
         """Answer inputs as tensors."""
         version = self._known(call)
-        inferred, ask = oip.read(body, call.headers.get(oip.LENGTH_HEADER.lower()))
+        inferred, ask = oip.read(body, call.headers.get(LENGTH, b"").decode("latin-1") or None)
         answers = await _predictions(self._gateway, ask, version)
         written, length = oip.write(self._gateway.spec, self._slots.routing, inferred, answers)
         if length is None:

@@ -78,7 +78,7 @@ class Orders:
         return self._after(self._steer(self._controller.state, order), order)
 
     def _applied_before(self, order_id: str) -> dict[str, Any] | None:
-        rows = self._controller.store.rollouts(self._controller.spec.name)
+        rows = self._controller.store.rollouts_naming(self._controller.spec.name, order_id)
         return next((r.state for r in reversed(rows) if order_id in r.state["orders"]), None)
 
     # Verbs on the rollout that is under way.

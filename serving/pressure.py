@@ -31,13 +31,15 @@ def room(urgency: int, most: int) -> int:
     return max(1, math.floor(most * (1.0 - (1.0 - LEAST_SHARE) * (urgency - PRIORITY) / (7 - PRIORITY))))
 
 
-def urgency_of(header: str | None) -> int:
+def urgency_of(header: bytes | None) -> int:
     """The urgency in a ``Priority`` header (RFC 9218: ``u=5, i``); what cannot be understood counts as the default.
 
-    >>> urgency_of("u=6, i"), urgency_of("u=9"), urgency_of(None)
+    >>> urgency_of(b"u=6, i"), urgency_of(b"u=9"), urgency_of(None)
     (6, 3, 3)
     """
-    for part in (header or "").split(","):
+    if header is None:
+        return PRIORITY
+    for part in header.decode("latin-1").split(","):
         name, _, value = part.strip().partition("=")
         if name == "u" and len(value) == 1 and value in "01234567":
             return int(value)

@@ -28,6 +28,17 @@ REPLICA_CPUS = 0.1
 SWITCH_SECONDS = 0.0005
 """How long the event loop waits for a thread that computes (telemetry): a tenth of Python's default."""
 
+REPLICA_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.shortcut:middlewares",
+}
+"""Of a gateway's replica alone. Its code never blocks, so it runs on the HTTP server's own event loop: a thread of its
+own would cost two changes of thread for each request, and the shortcut answers on the server's loop anyway."""
+
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+"""No line in a file for each request: metrics count them, and the stream has each answer."""
+
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
@@ -79,6 +90,7 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
     return values | {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line for each request, which Ray reads in Python
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -108,7 +120,7 @@ def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     from ray.serve.config import HTTPOptions
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
-    serve.start(http_options=options, logging_config={"log_level": "WARNING"})
+    serve.start(http_options=options, logging_config=LOGGING)
     for spec in specs:
         application = _application(spec, settings, teacher and spec.serve.defers)
         serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
@@ -127,12 +139,14 @@ def _application(spec: Spec, settings: Settings, teacher: bool) -> Any:
     from serving.teacher import TeacherService
 
     actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    replica = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": REPLICA_ENVIRONMENT}}
     services: list[DeferTo] = [to for to in spec.serve.deferral.to if teacher and to != "review"]
 
     @serve.deployment(
         num_replicas=spec.serve.replicas,
-        ray_actor_options=actor,
+        ray_actor_options=replica,
         max_ongoing_requests=spec.serve.max_under_way + SPARE,
+        logging_config=LOGGING,
     )
     @serve.ingress(_builder(spec.source, spec.name, settings, services))
     class GatewayReplica:
@@ -163,9 +177,10 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
+    from serving import shortcut
     from serving.admission import Admission
     from serving.cascade import people
-    from serving.gateway import Gateway, create_app
+    from serving.gateway import PREDICT, Gateway, create_app
     from serving.slots import Slots
     from serving.telemetry import Telemetry
 
@@ -178,6 +193,7 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     gateway, opened = Gateway(spec, slots, telemetry, asks), contextlib.ExitStack()
 
     def stop() -> None:
+        shortcut.forget(f"/{spec.name}{PREDICT}")
         slots.stop()
         telemetry.stop()
         tracing.shutdown()
@@ -191,7 +207,9 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
-    return create_app(gateway, on_stop=stop)
+    app = create_app(gateway, on_stop=stop)
+    shortcut.answer(f"/{spec.name}{PREDICT}", app.predict)
+    return app
 
 
 _HANDLES: dict[str, dict[DeferTo, Any]] = {}

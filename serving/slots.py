@@ -1,6 +1,6 @@
 """What a replica holds: champion, candidate and previous as loaded students, and who answers at this moment.
 
-A thread looks at the durable intent every :data:`POLL_SECONDS`, and at once where the database tells of writes.
+A thread looks at the durable intent every :data:`POLL_SECONDS`; where the database tells of writes, when there was one.
 Artifacts that the intent names are loaded by a second thread; requests read one immutable :class:`Routing`, which is
 replaced by one assignment when everything is ready.
 Until then: a champion that is not loaded leaves the one before it in place, and a candidate that is not loaded is not
@@ -38,7 +38,7 @@ from serving.warmup import warm_up
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
-"""How often the intent is looked at: the most that a rollback waits for a replica."""
+"""How often the intent is looked at where nothing tells of writes: the most that a rollback waits for a replica."""
 
 WATCH_SECONDS = 0.005
 """How often it is asked whether anybody wrote to the database, where that costs next to nothing."""
@@ -133,6 +133,7 @@ class Slots:
         self._loading: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._news = threading.Event()
         self._said: tuple[Any, ...] = ()
         self._said_at = -HEARTBEAT_SECONDS
         self._outage = False
@@ -166,10 +167,12 @@ class Slots:
 
     def _run(self) -> None:
         watch, looked = Watch(self.store), time.monotonic()
+        rest = HEARTBEAT_SECONDS / 2 if watch.tells else POLL_SECONDS
         while not self._stop.wait(WATCH_SECONDS):
             now = time.monotonic()
-            if watch.changed() or now - looked >= POLL_SECONDS:
+            if watch.changed() or self._news.is_set() or now - looked >= (POLL_SECONDS if self._outage else rest):
                 looked = now
+                self._news.clear()
                 self.follow()
         watch.close()
 
@@ -241,6 +244,8 @@ class Slots:
                 self._retry_at.pop(ref.digest, None)
                 self._wait.pop(ref.digest, None)
                 self._loading.discard(ref.digest)
+        finally:
+            self._news.set()
 
     def _acknowledge(self, revision: int, intent: Intent) -> None:
         """Say what is applied: a revision counts as applied when champion and candidate are loaded or have failed."""

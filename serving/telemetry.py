@@ -6,8 +6,9 @@ The candidate's answers in shadow are made here too: a slow or broken candidate 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,7 +31,8 @@ REASONS = ("buffer_full", "not_confirmed", "oversize", "stopped")
 """Why records are lost: no room, a broker that did not confirm them, one that is too large, the replica's end."""
 
 GATHER_SECONDS = 0.05
-"""Pause between two batches that are not full: a batch costs the client as much as many records."""
+"""Pause between two looks into the buffer, where it is empty or the batch was not full: a batch costs the client as
+much as many records."""
 
 FLUSH_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -59,7 +61,8 @@ class Telemetry:
         """Answers whose records were lost, by reason."""
         self.published = 0
         self._broker = broker
-        self._buffer: queue.Queue[Served] = queue.Queue(maxsize=spec.serve.buffer_records)
+        self._buffer: deque[Served] = deque()
+        self._room = spec.serve.buffer_records
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{spec.name}", daemon=True)
 
@@ -87,13 +90,16 @@ class Telemetry:
     @property
     def waiting(self) -> int:
         """Answers that wait to be published."""
-        return self._buffer.qsize()
+        return len(self._buffer)
 
     def put(self, served: Served) -> None:
-        """Take an answer to publish; returns at once."""
-        try:
-            self._buffer.put_nowait(served)
-        except queue.Full:
+        """Take an answer to publish; returns at once, and wakes nobody: that would cost more than the answer's record.
+
+        Called on one thread, the event loop's.
+        """
+        if len(self._buffer) < self._room:
+            self._buffer.append(served)
+        else:
             self.drops["buffer_full"] += 1
 
     def drain(self, producer: Producer, timeout: float = 0.2) -> int:
@@ -124,14 +130,10 @@ class Telemetry:
         return True
 
     def _take(self, timeout: float) -> Sequence[Served]:
-        batch: list[Served] = []
-        try:
-            batch.append(self._buffer.get(timeout=timeout))
-            while len(batch) < BATCH:
-                batch.append(self._buffer.get_nowait())
-        except queue.Empty:
+        deadline = time.monotonic() + timeout
+        while not self._buffer and time.monotonic() < deadline and not self._stop.wait(GATHER_SECONDS):
             pass
-        return batch
+        return [self._buffer.popleft() for _ in range(min(BATCH, len(self._buffer)))]
 
     def _send(self, producer: Producer, served: Served) -> None:
         """Audits and deferred answers wait for the teacher's label, so their inputs go ahead of the others."""
@@ -147,7 +149,7 @@ class Telemetry:
 
     def _run(self) -> None:
         producer: Producer | None = None
-        while not (self._stop.is_set() and self._buffer.empty()):
+        while self._buffer or not self._stop.is_set():
             try:
                 producer = producer or self._broker().producer()
                 if 0 < self.drain(producer) < BATCH:

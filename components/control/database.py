@@ -97,9 +97,14 @@ class Watch:
         self._connection: Any = None
         self._version: int | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether writes are told of at all."""
+        return bool(self._engine.dialect.name == "sqlite")
+
     def changed(self) -> bool:
         """Whether there was a write; True as well where that cannot be told, so that the caller looks and finds why."""
-        if self._engine.dialect.name != "sqlite":
+        if not self.tells:
             return False
         try:
             if self._connection is None:

@@ -6,13 +6,14 @@ has seen its last one.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import Text, cast, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from components.contracts.errors import NotFoundError
@@ -45,8 +46,9 @@ class ControlStore(Database):
 
     def intent(self, workload: str) -> tuple[int, Intent]:
         """The revision and intent of a workload; revision 0 and an empty intent where there is none yet."""
-        with self.session() as s:
-            row = s.get(RoutingRow, workload)
+        query = select(RoutingRow.revision, RoutingRow.intent).where(RoutingRow.workload == workload)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).first()
             return (row.revision, msgspec.convert(row.intent, Intent)) if row else (0, Intent())
 
     def put_intent(self, workload: str, expected: int, intent: Intent) -> int:
@@ -185,6 +187,13 @@ class ControlStore(Database):
         """All rollouts of a workload, oldest first."""
         with self.session() as s:
             query = select(RolloutRow).where(RolloutRow.workload == workload)
+            return list(s.scalars(query.order_by(RolloutRow.created_at, RolloutRow.id)))
+
+    def rollouts_naming(self, workload: str, text: str) -> list[RolloutRow]:
+        """The rollouts of a workload whose state has this text somewhere, oldest first; the others are not decoded."""
+        with self.session() as s:
+            named = cast(RolloutRow.state, Text).contains(json.dumps(text)[1:-1], autoescape=True)
+            query = select(RolloutRow).where(RolloutRow.workload == workload, named)
             return list(s.scalars(query.order_by(RolloutRow.created_at, RolloutRow.id)))
 
     def active_rollout(self, workload: str) -> RolloutRow | None:

@@ -15,6 +15,9 @@ from components.contracts.spec import Payload, resolve
 
 Decode = Callable[[bytes], Any]
 
+ALWAYS_FINITE = frozenset({"raw", "text", "json"})
+"""Decoders that never give a NaN or an infinity: JSON has none, and what spells one is refused."""
+
 
 @lru_cache(maxsize=64)
 def decoder(spec: Payload, source: str = "") -> Decode:

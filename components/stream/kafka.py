@@ -1,17 +1,17 @@
-"""The stream on Kafka's protocol: connections and the producer. The consumer is in :mod:`.kafka_consumer`.
+"""The stream on Kafka's protocol: connections. The clients are in the modules whose names begin with this one's.
 
-Only these two modules, :mod:`.kafka_transactions`, and :mod:`.access` and :mod:`.tokens`, which prove who we are, touch
-kafka-python.
+:mod:`.kafka_producer` is over librdkafka. Only this module, :mod:`.kafka_consumer`, :mod:`.kafka_transactions`, and
+:mod:`.access` and :mod:`.tokens`, which prove who we are, touch kafka-python.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from components.contracts.errors import NotFoundError, RecordError, UnavailableError
+from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.stream.access import refuse, require_access
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
@@ -19,6 +19,7 @@ from components.stream.security import security_options
 
 if TYPE_CHECKING:
     from components.stream.kafka_consumer import KafkaConsumer
+    from components.stream.kafka_producer import KafkaProducer
     from components.stream.kafka_transactions import KafkaTransactions
 
 METADATA_SECONDS = 10.0
@@ -70,7 +71,7 @@ class KafkaBroker:
     """Connections to the Kafka that the settings name, with their SASL and TLS settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self.address = settings.kafka
+        self.address, self._settings = settings.kafka, settings
         self.config = client_config(settings)
         self._admitted = settings.security_protocol == "PLAINTEXT"
 
@@ -159,8 +160,11 @@ class KafkaBroker:
             UnavailableError: the broker does not answer.
 
         """
+        from components.stream.kafka_producer import OPEN_SECONDS, KafkaProducer, connection_options
+
         with self._opening():
-            return KafkaProducer(self.config, self.address)
+            seconds = self.config.get("bootstrap_timeout_ms", OPEN_SECONDS * 1000) / 1000
+            return KafkaProducer(connection_options(self._settings, self.config), self.address, seconds)
 
     def consumer(
         self,
@@ -183,91 +187,6 @@ class KafkaBroker:
 
         with self._opening():
             return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions, on_lost)
-
-
-class KafkaProducer:
-    """An idempotent producer with ``acks=all``."""
-
-    def __init__(self, config: Mapping[str, Any], address: str) -> None:
-        from kafka import KafkaProducer as Client
-
-        self._client: Any = Client(
-            **config,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=5,
-            max_request_size=MAX_RECORD_BYTES,
-            max_block_ms=int(METADATA_SECONDS * 1000),
-            allow_auto_create_topics=False,
-        )
-        self._config, self._address = config, address
-        self._failures: list[Exception] = []
-        self._known: set[str] = set()
-
-    def send(
-        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
-    ) -> None:
-        """Queue a record; a failure to deliver it is raised by the next :meth:`flush`.
-
-        Raises:
-            NotFoundError: the topic does not exist.
-            RecordError: ``oversize``, the record is larger than :data:`MAX_RECORD_BYTES`.
-            UnavailableError: the broker does not answer, and the buffer is full.
-
-        """
-        from kafka.errors import MessageSizeTooLargeError
-
-        self._require(topic)
-        name = key.encode() if isinstance(key, str) else key
-        try:
-            with answering(self._address):
-                sent = self._client.send(topic, key=name, value=value, headers=list((headers or {}).items()))
-        except UnavailableError as error:
-            if isinstance(error.__cause__, MessageSizeTooLargeError):
-                detail = f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}"
-                raise RecordError("oversize", detail) from error
-            raise
-        sent.add_errback(self._failures.append)
-
-    def _require(self, topic: str) -> None:
-        """Refuse an unknown topic at once.
-
-        A client's own look-up blocks on a real Kafka, and makes the embedded broker create the topic, with four
-        partitions and no word; the list of topics does neither.
-        """
-        from kafka import KafkaAdminClient
-
-        if topic in self._known:
-            return
-        with answering(self._address):
-            admin = KafkaAdminClient(**self._config)
-            try:
-                self._known = set(admin.list_topics())
-            finally:
-                admin.close()
-        if topic not in self._known:
-            raise NotFoundError("topic", topic, CREATE)
-
-    def flush(self, timeout: float = 30.0) -> None:
-        """Wait until everything sent is acknowledged.
-
-        Raises:
-            AccessError: an ACL does not permit something of it.
-            UnavailableError: something was not, within ``timeout`` seconds.
-
-        """
-        with answering(self._address):
-            self._client.flush(timeout=timeout)
-        if self._failures:
-            first, self._failures = self._failures[0], []
-            if _denied(first):
-                with answering(self._address):
-                    raise first
-            raise UnavailableError("Kafka", self._address, f"records were not confirmed: {first!r}") from first
-
-    def close(self) -> None:
-        """Flush and release the connection."""
-        self._client.close(timeout=10)
 
 
 def client_config(settings: Settings) -> dict[str, Any]:

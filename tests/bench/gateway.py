@@ -3,7 +3,9 @@
 Load: ``wrk`` (one thread, keep-alive; ``apt-get install wrk``), the same script on all sides, every request with a key
 of its own. The gateway runs as it does in production: HAProxy, two replicas, a split at 5 %, telemetry to a broker,
 provenance and metrics. The bare ingress is a Starlette application with the same student that answers label and
-confidence; it runs on the same Ray at the same time, so that both sides are measured alternately.
+confidence, deployed as Ray Serve's documentation shows; "tuned" is the same with the options that the gateway gives Ray
+for its replicas (no access log, no thread of its own for the application). All run on the same Ray at the same time,
+two replicas each, and are measured in turn.
 
 Other servers run one after the other beside the gateway, from the environment that ``COHOBATE_BENCH_SERVERS`` names (a
 virtual environment's ``bin/python`` with litserve, bentoml, onnxruntime, msgspec, numpy, fsspec, PyYAML); MLflow runs
@@ -195,7 +197,7 @@ def serve(folder):
     """Both sides on one Ray, until standard input ends."""
     from components.contracts.settings import Settings
     from components.contracts.spec import load_spec
-    from serving.ray_app import REPLICA_CPUS, deploy, environment, shutdown
+    from serving.ray_app import LOGGING, REPLICA_CPUS, REPLICA_ENVIRONMENT, deploy, environment, shutdown
 
     settings = Settings()
     os.environ.update(environment(settings))
@@ -213,14 +215,18 @@ def serve(folder):
     def bare_app():
         return bare(artifact)
 
-    actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    def deploy_bare(name, env, **options):
+        actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": env}}
 
-    @serve.deployment(num_replicas=2, ray_actor_options=actor, max_ongoing_requests=320)
-    @serve.ingress(bare_app)
-    class Bare:
-        pass
+        @serve.deployment(num_replicas=2, ray_actor_options=actor, max_ongoing_requests=320, **options)
+        @serve.ingress(bare_app)
+        class Bare:
+            pass
 
-    serve.run(Bare.bind(), name="bare", route_prefix="/bare")
+        serve.run(Bare.bind(), name=name, route_prefix=f"/{name}")
+
+    deploy_bare("bare", {"OMP_NUM_THREADS": "1"})
+    deploy_bare("tuned", REPLICA_ENVIRONMENT, logging_config=LOGGING)
     print("ready", flush=True)
     sys.stdin.read()
     shutdown()
@@ -385,15 +391,14 @@ def compare(folder, base):
             break
         time.sleep(0.2)
     ours = {int(f.rsplit("-", 1)[1]) for f in announced(folder)}
-    theirs = {int(httpx.get(f"{base}/bare/pid").text) for _ in range(20)}
     gateway = (f"{base}/bench/v1/predict", body, ours)
-    plain = (f"{base}/bare/predict", COLUMN_JSON, theirs)
+    plain, tuned = ((f"{base}/{name}/predict", COLUMN_JSON, replicas_of(base, name)) for name in ("bare", "tuned"))
     answer = httpx.post(gateway[0], content=body).json()
     print(f"wrk, {machine()}")
     print(f"answer: {len(msgspec.json.encode(answer))} bytes; cold start: {models[0]['cold_start']}")
-    for url, what, _ in (plain, gateway):
+    for url, what, _ in (plain, tuned, gateway):
         load(url, what, seconds=2)
-    sides = {"bare ingress": plain, "gateway": gateway}
+    sides = {"bare ingress": plain, "bare, tuned": tuned, "gateway": gateway}
     for connections in (32, 1):
         alternate(sides, connections)
     if SIDES_ONLY:
@@ -401,6 +406,17 @@ def compare(folder, base):
     others(folder, gateway)
     price(answer)
     print(f"records lost by one replica: {lost(f'{base}/bench'):.0f}; {machine()}")
+
+
+def replicas_of(base, name):
+    """The processes of both replicas of a bare ingress."""
+    found, deadline = set(), time.monotonic() + 60
+    while len(found) < 2:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name}: {len(found)} replicas answer, not 2")
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            found.add(int(httpx.get(f"{base}/{name}/pid").text))
+    return found
 
 
 def lost(gateway):

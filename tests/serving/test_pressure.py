@@ -32,7 +32,7 @@ def test_no_more_are_under_way_than_may_be_and_all_are_counted(events, most):
 
 @pytest.mark.parametrize(
     ("header", "urgency"),
-    [("u=0", 0), ("i, u=7", 7), ("", 3), ("u=", 3), ("u=-1", 3), ("u=12", 3), ("u=²", 3), (None, 3)],
+    [(b"u=0", 0), (b"i, u=7", 7), (b"", 3), (b"u=", 3), (b"u=-1", 3), (b"u=12", 3), (b"u=\xb2", 3), (None, 3)],
 )
 def test_a_header_that_cannot_be_understood_is_the_default(header, urgency):
     assert urgency_of(header) == urgency

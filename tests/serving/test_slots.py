@@ -157,3 +157,31 @@ def test_a_key_keeps_its_arm_when_the_weight_rises(model):
     for i in range(200):
         arms = [r.choose(f"k{i}", 1.0).arm for r in routings]
         assert arms == sorted(arms, reverse=True)
+
+
+def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(slots, store, model, monkeypatch):
+    """Nobody writes after the intent: it is the loading's end that makes it look again."""
+    looked, intent = [], store.intent
+
+    def counted(workload):
+        looked.append(time.monotonic())
+        return intent(workload)
+
+    put(store, champion=model("1"))
+    monkeypatch.setattr(store, "intent", counted)
+    slots.start()
+    try:
+        deadline = time.monotonic() + 10
+        while slots.routing.champion is None:
+            assert time.monotonic() < deadline, "not in time"
+            time.sleep(0.005)
+        time.sleep(0.3)
+        looked.clear()
+        time.sleep(1.2)
+        assert len(looked) <= 4, "a heartbeat's few looks, not one each poll"
+        put(store, champion=model("2"))
+        while slots.routing.champion.ref.version != "2":
+            assert time.monotonic() < deadline + 10, "not in time"
+            time.sleep(0.005)
+    finally:
+        slots.stop()

@@ -238,3 +238,11 @@ def test_workloads_are_those_of_any_table(store):
     store.add_window(window("b" * 64, 1, workload="mail"))
     store.put_gauge("sensors", "lag", {})
     assert store.workloads() == ["files", "mail", "sensors"]
+
+
+def test_rollouts_are_found_by_a_text_in_their_state(store):
+    for name, orders in (("r1", ['ä"b']), ("r2", ["a%"]), ("r3", ["ab"])):
+        store.put_rollout(name, "files", 0, False, {"orders": orders})
+    assert [r.id for r in store.rollouts_naming("files", 'ä"b')] == ["r1"]
+    assert [r.id for r in store.rollouts_naming("files", "a%")] == ["r2"]
+    assert store.rollouts_naming("files", "nowhere") == store.rollouts_naming("mail", "ab") == []

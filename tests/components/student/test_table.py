@@ -58,3 +58,11 @@ def test_refuses_columns_that_cannot_be(columns):
 
 def test_no_payload_is_an_empty_batch():
     assert FEATURES.encode([])[1].shape == (0, 3)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-(10**9), 10**9)), min_size=2, max_size=2))
+def test_alone_or_among_others_a_payload_has_the_same_features_to_the_bit(payload):
+    ids, weights = FEATURES.encode([payload])
+    of_two_ids, of_two = FEATURES.encode([payload, [1.0, 2.0]])
+    assert (weights.dtype, weights.shape, ids.dtype) == (of_two.dtype, (1, 3), of_two_ids.dtype)
+    assert weights[0].tobytes() == of_two[0].tobytes() and ids[0].tolist() == of_two_ids[0].tolist()

@@ -1,0 +1,91 @@
+import base64
+import json
+import ssl
+import threading
+import time
+
+import pytest
+
+from components.contracts.errors import RecordError, UnavailableError
+from components.contracts.settings import Settings
+from components.stream.contract import MAX_RECORD_BYTES
+from components.stream.kafka import client_config
+from components.stream.kafka_producer import ENVELOPE_BYTES, KafkaProducer, _end_of, connection_options
+
+
+def options(**fields):
+    settings = Settings(**fields)
+    return connection_options(settings, client_config(settings))
+
+
+def test_in_plain_text_there_is_nothing_but_the_address():
+    assert options(bootstrap_servers="a:1,b:2") == {"bootstrap.servers": "a:1,b:2", "security.protocol": "PLAINTEXT"}
+
+
+def test_a_password_over_tls():
+    found = options(
+        security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512", sasl_username="me", sasl_password="pw"  # noqa: S106
+    )  # fmt: skip
+    system = ssl.get_default_verify_paths()
+    assert (found["sasl.mechanism"], found["sasl.username"], found["sasl.password"]) == ("SCRAM-SHA-512", "me", "pw")
+    assert found["ssl.endpoint.identification.algorithm"] == "https"
+    assert found.get("ssl.ca.location") in (system.cafile, system.capath)
+    unchecked = options(security_protocol="SSL", ssl_check_hostname=False)
+    assert unchecked["ssl.endpoint.identification.algorithm"] == "none"
+
+
+def test_a_token_comes_with_its_end():
+    body = base64.urlsafe_b64encode(json.dumps({"exp": 1234}).encode()).rstrip(b"=").decode()
+    assert _end_of(f"head.{body}.sign", 1.0) == 1234.0
+    for opaque in ("no token at all", "a.b.c", f"x.{base64.urlsafe_b64encode(b'{}').decode()}.y"):
+        assert _end_of(opaque, 1_000.0) == 1_300.0
+    found = options(
+        security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_oauth_token=f"head.{body}.sign"
+    )
+    assert found["oauth_cb"]("") == (f"head.{body}.sign", 1234.0)
+
+
+@pytest.mark.integration
+def test_the_largest_record_is_taken_and_a_larger_one_refused(embedded_address):
+    from components.stream import open_broker
+
+    broker = open_broker(Settings(bootstrap_servers=embedded_address))
+    broker.ensure_topics(["large"])
+    producer = broker.producer()
+    most = MAX_RECORD_BYTES - ENVELOPE_BYTES
+    with pytest.raises(RecordError, match="oversize"):
+        producer.send("large", "k", bytes(most))
+    with pytest.raises(RecordError, match="oversize"):
+        producer.send("large", None, bytes(most - 10), {"header": bytes(5)})
+    producer.send("large", "k", bytes(most - 1))
+    producer.flush()
+    producer.close()
+    producer.close()
+
+
+@pytest.mark.integration
+def test_what_is_not_confirmed_in_time_is_told(tmp_path, port):
+    """The broker dies after it was asked for its topics."""
+    from components.stream import open_broker
+    from infra.broker import EmbeddedBroker
+
+    with EmbeddedBroker(port, tmp_path / "broker.log"):
+        broker = open_broker(Settings(broker_port=port))
+        broker.ensure_topics(["t"])
+        producer = broker.producer()
+        producer.send("t", "k", b"before")
+        producer.flush()
+    producer.send("t", "k", b"after")
+    with pytest.raises(UnavailableError, match="1 records were not confirmed within"):
+        producer.flush(0.3)
+    ended = threading.Thread(target=producer.close, daemon=True)
+    started = time.monotonic()
+    ended.start()
+    ended.join(15)
+    assert not ended.is_alive() and time.monotonic() - started < 15
+
+
+@pytest.mark.integration
+def test_a_broker_that_is_away_is_named_at_once(port):
+    with pytest.raises(UnavailableError, match="COHOBATE_BOOTSTRAP_SERVERS"):
+        KafkaProducer({"bootstrap.servers": f"127.0.0.1:{port}"}, f"127.0.0.1:{port}", 0.3)
