@@ -74,7 +74,9 @@ class Detector:
     effect, given as a Kolmogorov-Smirnov distance *d* in [0, 1], into this detector's unit: the effect of the shift of
     a normal column that has this distance, or for categories, of the mix that has this Jensen-Shannon distance.
     ``measure`` takes :class:`Gaps` or :class:`Counts` and returns S effects; for vectors it takes the pooled values
-    (N, D) and returns a :data:`Measure`.
+    (N, D) and returns a :data:`Measure`. ``handicap``: normal deviations by which it must stand out further than
+    others of a look: a detector of rarer or more visible changes leaves the others most of the alarms by chance that a
+    look may raise, hence nearly all of their power.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Detector:
     upper: float
     least: Callable[[float], float]
     measure: Callable[[Any], Any]
+    handicap: float = 0.0
 
     def prepare(self, pooled: npt.NDArray[Any]) -> Measure:
         """The effects of any splits of ``pooled``: (N,) numbers (NaN is missing), (N,) codes from 0, or (N, D)."""
