@@ -145,8 +145,8 @@ def _clipped(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def series(column: Column) -> list[npt.NDArray[np.float64]]:
     """A column in the order of its rows as series whose autocorrelation is its own.
 
-    Ranks of numbers (of more than :data:`MOST_RANKED`, their distances from the median, bounded), or whether a row has one of
-    the few most frequent categories; none of vectors.
+    Ranks of numbers (of more than :data:`MOST_RANKED`, their distances from the median, bounded), or whether a row has
+    one of the few most frequent categories; none of vectors.
     """
     values = column if isinstance(column, list | tuple) else arrayed(column)
     if isinstance(values, np.ndarray) and values.ndim == 2:

@@ -29,8 +29,7 @@ def effects(sides: Gaps) -> Floats:
     clipped = np.clip((sides.points - middle) / reach, -1.0, 1.0)
     shares = np.diff(sides.pooled, prepend=0.0)
     deviation = math.sqrt(float(shares @ clipped**2) - float(shares @ clipped) ** 2)
-    gaps = np.abs(sides.window[:, :-1] - sides.reference[:, :-1])
-    return np.asarray(gaps @ np.diff(clipped) / deviation)
+    return np.asarray(np.abs(sides.gaps) @ (np.diff(clipped, append=clipped[-1]) / deviation))
 
 
 DETECTOR = Detector(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -48,6 +49,11 @@ class Gaps:
     missing_window: Floats
     share: Floats
     scale: float
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """The window's function minus the reference's, (S, T)."""
+        return self.window - self.reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +183,13 @@ def _scale(values: Floats) -> float:
 
 def counts_of(codes: npt.NDArray[np.int64]) -> Callable[[Splits], Counts]:
     """How to compare the two sides of a categorical column; ``codes`` (N,) are both pooled, as 0, 1, ..."""
-    total = np.bincount(codes)
-    categories = len(total)
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    total = np.diff(np.append(starts, len(codes)))
 
     def sides(current: Splits) -> Counts:
-        rows, places = np.nonzero(current)
-        cells = rows * categories + codes[places]
-        inside = np.bincount(cells, minlength=len(current) * categories).reshape(len(current), categories)
+        inside = np.add.reduceat(current[:, order], starts, axis=1, dtype=np.int32)
         return Counts(reference=(total - inside).astype(np.float64), window=inside.astype(np.float64))
 
     return sides

@@ -24,7 +24,7 @@ def contrasts(sides: Gaps, scores: Scores) -> Floats:
 
     Tied values have the score of their middle rank.
     """
-    return contrast(sides.window - sides.reference, sides.pooled, scores)
+    return contrast(sides.gaps, sides.pooled, scores)
 
 
 def contrast(gaps: Floats, pooled: Floats, scores: Scores) -> Floats:
@@ -39,7 +39,9 @@ def contrast(gaps: Floats, pooled: Floats, scores: Scores) -> Floats:
     deviation = float(np.sqrt(weights @ found**2))
     if not deviation > 0.0:
         return np.zeros(len(gaps))
-    return np.asarray(gaps[:, there][:, :-1] @ -np.diff(found / deviation))  # Abel's sum: the last gap is none
+    steps = np.zeros(len(pooled))
+    steps[np.flatnonzero(there)[:-1]] = np.diff(found / deviation)
+    return np.asarray(gaps @ -steps)  # Abel's sum: the last gap is none
 
 
 def quantiles(sides: Gaps, at: tuple[float, ...]) -> Floats:

@@ -44,8 +44,10 @@ def against_evidently() -> None:
     verdict = reference.assess(sides[1])
     further = [timed(lambda: reference.assess(sides[1])) for _ in range(REPETITIONS)]
     theirs = [timed(evidently_s(before, now)) for _ in range(2)]
-    print(f"{ROWS:,} x {COLUMNS}: verdict {verdict.outcome} by {verdict.method}; seconds of processor / by the clock, "
-          f"the first of {REPETITIONS} and their median, and how much faster than the quicker of two of Evidently's")  # fmt: skip
+    print(
+        f"{ROWS:,} x {COLUMNS}: verdict {verdict.outcome} by {verdict.method}; seconds of processor / by the clock, "
+        f"the first and the median of {REPETITIONS}, and how much faster than the quicker of Evidently's two looks"
+    )
     quickest = np.min(theirs, axis=0)
     for name, spent in (("first look with the fit", first), ("further looks", further), ("Evidently's preset", theirs)):
         middle = quickest if spent is theirs else np.median(spent, axis=0)

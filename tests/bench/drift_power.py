@@ -98,8 +98,10 @@ def row(change: tuple[Sample, Sample], size: int, rows: int, repetitions: int) -
     hits = np.array(theirs) > np.quantile(unchanged, 1.0 - ALPHA)
     low, high = difference(np.array(ours), np.array(theirs), np.array(unchanged))
     said = "worse" if high < 0.0 else "better" if low > 0.0 else "equal"
-    return (f"ours {rate(sum(ours), repetitions)}   Evidently {rate(int(hits.sum()), repetitions)}   "
-            f"ours less Evidently {np.mean(ours) - hits.mean():+.3f} [{low:+.3f}, {high:+.3f}] {said} ({repetitions})")  # fmt: skip
+    return (
+        f"ours {rate(sum(ours), repetitions)}   Evidently {rate(int(hits.sum()), repetitions)}   "
+        f"difference {np.mean(ours) - hits.mean():+.3f} [{low:+.3f}, {high:+.3f}] {said} ({repetitions})"
+    )
 
 
 def difference(ours: Array, theirs: Array, unchanged: Array) -> tuple[float, float]:
