@@ -18,8 +18,8 @@ def effects(sides: Gaps) -> Floats:
     """The larger of the upper and the lower end's difference of mean scores, in their standard deviations; at least 0.
 
     A score is a power of an exponential distribution's quantile; the quantile itself (I. R. Savage, "Contributions to
-    the theory of rank order statistics", Annals of Mathematical Statistics 27, 1956) weighs the end of a side less. More
-    rows at an end of the window count, fewer do not.
+    the theory of rank order statistics", Annals of Mathematical Statistics 27, 1956) weighs the end of a side less.
+    More rows at an end of the window count, fewer do not.
     """
     up, down = contrasts(sides, upper), contrasts(sides, lower)
     return np.asarray(np.maximum(np.maximum(up, down), 0.0))

@@ -114,8 +114,7 @@ def test_two_percent_of_a_new_category_among_a_hundred_are_found_and_a_single_ro
     now["x"] = ["new" if i < 8 else v for i, v in enumerate(now["x"])]
     verdict = reference.assess(now)
     assert (verdict.outcome, verdict.findings[0].detector) == ("drift", "unseen_share")
-    alone = categories(100)(chance, 400)
-    alone["x"] = ["new", *alone["x"][1:]]
+    alone: Rows = {"x": ["new", *before["x"][1:400]]}
     assert reference.assess(alone).findings[0].p_value > 0.05
 
 
