@@ -23,22 +23,22 @@ def block_length(series: Iterable[npt.NDArray[np.float64]]) -> int:
     H. White, "Automatic block-length selection for the dependent bootstrap" (Econometric Reviews 23, 2004), corrected
     by A. Patton, D. N. Politis and H. White (28, 2009).
     """
-    known = [s for s in series if len(s) >= LEAST_ROWS and s.std() > 1e-12]
+    known = [s for s in series if len(s) >= LEAST_ROWS and np.ptp(s) > 1e-12]
     return max((math.ceil(_politis_white(s, len(known))) for s in known), default=1)
 
 
 def _politis_white(values: npt.NDArray[np.float64], columns: int) -> float:
     n = len(values)
     in_a_row = max(5, math.ceil(math.sqrt(math.log10(n))))
-    most = min(math.ceil(math.sqrt(n)) + in_a_row, n // 3)
-    covariances = _autocovariances(values - values.mean(), most)
-    rho = np.abs(covariances[1:] / covariances[0])
     # Their threshold 2 sqrt(log10(n) / n), or that of FALSE_RATE over all that is looked at, whichever is larger.
     chance = NormalDist().inv_cdf(1.0 - FALSE_RATE / (2.0 * columns * in_a_row))
-    small = rho < max(2.0 * math.sqrt(math.log10(n)), chance) / math.sqrt(n)
-    lag = _first_run(small, in_a_row)
-    if lag == 0:
+    least = max(2.0 * math.sqrt(math.log10(n)), chance) / math.sqrt(n)
+    centred = values - values.mean()
+    if (_first_correlations(centred, in_a_row) < least).all():
         return 1.0
+    most = min(math.ceil(math.sqrt(n)) + in_a_row, n // 3)
+    covariances = _autocovariances(centred, most)
+    lag = _first_run(np.abs(covariances[1:] / covariances[0]) < least, in_a_row)
     reach = min(2 * lag, most)
     k = np.arange(1, reach + 1)
     window = np.clip(2.0 * (1.0 - k / reach), 0.0, 1.0)
@@ -48,6 +48,12 @@ def _politis_white(values: npt.NDArray[np.float64], columns: int) -> float:
         return 1.0
     length = (1.5 * slope**2 / spectrum**2) ** (1.0 / 3.0) * n ** (1.0 / 3.0)
     return float(min(max(length, 1.0), min(3.0 * math.sqrt(n), n / 3.0)))
+
+
+def _first_correlations(centred: npt.NDArray[np.float64], lags: int) -> npt.NDArray[np.float64]:
+    """Without their signs; for the few that clear most columns, products are faster than the transform of all lags."""
+    covariances = [float(np.einsum("i,i->", centred[: len(centred) - k], centred[k:])) for k in range(lags + 1)]
+    return np.abs(np.array(covariances[1:]) / covariances[0])
 
 
 def _autocovariances(centred: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:

@@ -103,10 +103,13 @@ def _rows(blocks: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int64]) -> npt.
     return rows
 
 
-def calibrate(statistics: Floats, alpha: float, columns: Sequence[int] | None = None) -> Calibration:
+def calibrate(
+    statistics: Floats, alpha: float, columns: Sequence[int] | None = None, handicaps: Sequence[float] | None = None
+) -> Calibration:
     """Judge statistics, shape (1 + resamples, K): first those of the true split, then the resampled ones.
 
-    ``columns``: to which of the columns 0, 1, ... each statistic belongs; by default each to its own. The chance that
+    ``columns``: to which of the columns 0, 1, ... each statistic belongs; by default each to its own. ``handicaps``:
+    what is taken off each one's normal scores before they are compared; by default nothing. The chance that
     any statistic of an unchanged window gets a p-value of at most ``alpha`` is at most ``alpha``.
 
     Raises:
@@ -119,13 +122,14 @@ def calibrate(statistics: Floats, alpha: float, columns: Sequence[int] | None = 
         least = least_resamples(alpha)
         raise ValueError(f"{total - 1} resamples cannot show a rate of {alpha}: at least {least} are needed")
     means, scale, skew = _moments(statistics)
-    scores = _normal((statistics - means) / scale, skew)
+    handicap = np.zeros(len(means)) if handicaps is None else np.asarray(handicaps)
+    scores = _normal((statistics - means) / scale, skew) - handicap
     largest = scores[1:].max(axis=1)
     reached = (largest[:, np.newaxis] >= scores[0] - SLACK).sum(axis=0)
     limit = np.sort(largest)[-rank]
     return Calibration(
         p_values=(1 + reached) / total,
-        limits=means + scale * _inverse(np.full(len(means), limit), skew),
+        limits=means + scale * _inverse(limit + handicap, skew),
         scores=scores[0],
         column_p_values=_column_p_values(scores, columns if columns is not None else range(len(means))),
     )

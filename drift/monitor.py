@@ -274,7 +274,8 @@ class Reference:
         step = max(-(-self.rows // MOST_ROWS), -(-rows // MOST_ROWS)) if block > 1 else 1
         deals = splits(len(before), len(now), self.resamples, self.seed, max(1, block // step))
         statistics = np.concatenate([np.stack([e for k in looks for e in k.effects(deal)], axis=1) for deal in deals])
-        known = calibrate(statistics, self.alpha, [i for i, look in enumerate(looks) for _ in look.detectors])
+        owners = [i for i, look in enumerate(looks) for _ in look.detectors]
+        known = calibrate(statistics, self.alpha, owners, [d.handicap for look in looks for d in look.detectors])
         rates = false_discovery(known.column_p_values, dependent=True)
         findings, start = [], 0
         for look, rate in zip(looks, rates, strict=True):

@@ -23,8 +23,11 @@ BINS = 256
 MOST_CATEGORIES = 1_000
 """Categories that are counted by name, the most frequent of the reference; the others and unseen ones count as one."""
 
-FITTED_ROWS = 100_000
-"""Rows of the reference, evenly spaced, that the edges of the bins are taken from."""
+FITTED_ROWS = 100 * BINS
+"""Rows of a larger reference, drawn at random, that the edges of the bins are taken from: a bin then holds its share
+to a tenth or so, and the counts in it are those of all rows."""
+
+SEED = 19_470_101
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Grid:
         for name, column in reference.items():
             values = _one_dimensional(name, column)
             if column_types.is_numeric(values):
-                edges[name], scales[name] = _edges(column_types.floats(values))
+                edges[name], scales[name] = _edges(_some(column_types.floats(values)))
             else:
                 counts = _counted(values)
                 frequent = sorted(counts, key=lambda c: (-counts[c], str(c)))[:MOST_CATEGORIES]
@@ -71,15 +74,21 @@ def _one_dimensional(name: str, column: Column) -> Any:
     return values
 
 
+def _some(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Not every so-manieth: a column with a period would show one phase of it."""
+    if len(values) <= FITTED_ROWS:
+        return values
+    return np.asarray(values[np.random.default_rng([SEED, len(values)]).integers(0, len(values), FITTED_ROWS)])
+
+
 def _edges(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    some = values[:: max(1, len(values) // FITTED_ROWS)]
-    some = some[np.isfinite(some)]
-    if not len(some):
+    ordered = np.sort(values[np.isfinite(values)])
+    if not len(ordered):
         return np.zeros(1), 1.0
-    distinct = np.unique(some)
+    distinct = ordered[np.append(True, ordered[1:] != ordered[:-1])]
     if len(distinct) > BINS - 1:
-        distinct = np.unique(np.quantile(some, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    return distinct, float(some.std()) or 1.0
+        distinct = np.unique(ordered[-(-np.arange(1, BINS) * len(ordered) // BINS) - 1])
+    return distinct, float(ordered.std()) or 1.0
 
 
 def _counted(values: Any) -> dict[str | None, int]:
@@ -184,8 +193,6 @@ def _function(counts: npt.NDArray[np.int64], pooled: npt.NDArray[np.float64]) ->
 
 
 def _histogram(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 2).astype(np.int64)
-    missing = int(np.count_nonzero(values != values))  # NaN sorts behind all edges, into the last bin
-    counts[len(edges)] -= missing
-    counts[-1] = missing
-    return counts
+    missing = int(np.count_nonzero(values != values))
+    upto = np.searchsorted(np.sort(values), edges, side="right")  # five times as fast as a search for every value
+    return np.diff(np.concatenate([[0], upto, [len(values) - missing, len(values)]])).astype(np.int64)

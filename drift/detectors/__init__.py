@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 from drift.detectors import (
     anderson_darling,
     chi_squared,
+    clipped_wasserstein,
     correlation,
     domain_classifier,
     energy,
+    extremes,
     g_test,
     jensen_shannon,
     kolmogorov_smirnov,
     maximum_mean_discrepancy,
     missing_share,
     population_stability,
+    rank_location,
+    rank_spread,
+    unseen_share,
     wasserstein,
 )
 from drift.detectors.contract import Counts, Detector, Fitted, Gaps, Kind
@@ -22,19 +27,21 @@ DETECTORS: dict[str, Detector] = {
     module.DETECTOR.name: module.DETECTOR
     for module in (
         kolmogorov_smirnov, wasserstein, energy, anderson_darling, missing_share,
-        jensen_shannon, chi_squared, g_test, population_stability,
+        rank_location, rank_spread, extremes, clipped_wasserstein,
+        jensen_shannon, chi_squared, g_test, population_stability, unseen_share,
         maximum_mean_discrepancy, domain_classifier, correlation,
     )
 }  # fmt: skip
 """All detectors by name."""
 
 DEFAULTS: dict[Kind, tuple[str, ...]] = {
-    "numeric": ("anderson_darling", "wasserstein"),
-    "categorical": ("chi_squared",),
+    "numeric": ("rank_location", "clipped_wasserstein", "rank_spread", "extremes"),
+    "categorical": ("chi_squared", "unseen_share"),
     "vectors": ("domain_classifier",),
 }
-"""The detectors of a column that names none. Ranks and distances see different changes of numbers: alone, each misses
-what the other sees (scale and far tails, or shifts of heavy-tailed values), and judged together they cost little."""
+"""The detectors of a column that names none. Each misses what the others see (shifts, of heavy-tailed values too, the
+shape of the bulk, spread, a few far rows; mixes and new categories), and judged together they cost each other little:
+the narrow ones have a handicap."""
 
 Detectors = Mapping[str, Sequence[str]]
 """Names of detectors by column, or by kind for all of its columns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def _disjoint(share: Floats) -> Floats:
     return (-np.log(share) - rest) / rest**2 + (-np.log(rest) - share) / share**2
 
 
+@lru_cache(maxsize=64)
 def least(distance: float) -> float:
     """The coefficient, for sides of one size, of a normal shift that has this Kolmogorov-Smirnov distance."""
     shift = normal_shift(distance)

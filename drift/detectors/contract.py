@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -49,6 +50,11 @@ class Gaps:
     share: Floats
     scale: float
 
+    @cached_property
+    def gaps(self) -> Floats:
+        """The window's function minus the reference's, (S, T)."""
+        return self.window - self.reference
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
@@ -74,7 +80,9 @@ class Detector:
     effect, given as a Kolmogorov-Smirnov distance *d* in [0, 1], into this detector's unit: the effect of the shift of
     a normal column that has this distance, or for categories, of the mix that has this Jensen-Shannon distance.
     ``measure`` takes :class:`Gaps` or :class:`Counts` and returns S effects; for vectors it takes the pooled values
-    (N, D) and returns a :data:`Measure`.
+    (N, D) and returns a :data:`Measure`. ``handicap``: normal deviations by which it must stand out further than
+    others of a look: a detector of rarer or more visible changes leaves the others most of the alarms by chance that a
+    look may raise, hence nearly all of their power.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Detector:
     upper: float
     least: Callable[[float], float]
     measure: Callable[[Any], Any]
+    handicap: float = 0.0
 
     def prepare(self, pooled: npt.NDArray[Any]) -> Measure:
         """The effects of any splits of ``pooled``: (N,) numbers (NaN is missing), (N,) codes from 0, or (N, D)."""
@@ -174,13 +183,13 @@ def _scale(values: Floats) -> float:
 
 def counts_of(codes: npt.NDArray[np.int64]) -> Callable[[Splits], Counts]:
     """How to compare the two sides of a categorical column; ``codes`` (N,) are both pooled, as 0, 1, ..."""
-    total = np.bincount(codes)
-    categories = len(total)
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    total = np.diff(np.append(starts, len(codes)))
 
     def sides(current: Splits) -> Counts:
-        rows, places = np.nonzero(current)
-        cells = rows * categories + codes[places]
-        inside = np.bincount(cells, minlength=len(current) * categories).reshape(len(current), categories)
+        inside = np.add.reduceat(current[:, order], starts, axis=1, dtype=np.int32)
         return Counts(reference=(total - inside).astype(np.float64), window=inside.astype(np.float64))
 
     return sides

@@ -22,6 +22,7 @@ def options(name: str, repetitions: int, sizes: str) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=repetitions)
     parser.add_argument("--evidently-repetitions", type=int, default=None)
     parser.add_argument("--sizes", default=sizes)
+    parser.add_argument("--only", default="", help="a part of the names of the rows to print")
     known, _ = parser.parse_known_args()
     return known
 

@@ -25,7 +25,7 @@ def main() -> None:
     limit = LIMIT_SECONDS if given.repetitions <= 200 else float("inf")
     print(f"alpha {ALPHA}, reference {REFERENCE} rows, no minimum effect; rate [95 % interval] (repetitions)")
     print(f"{'sample':22} {'n':>5}  {'joint verdict':28}  {'Evidently, any column':28}  Evidently, share >= 0.5")
-    for name, draw in NULL.items():
+    for name, draw in ((n, d) for n, d in NULL.items() if given.only in n):
         for size in (int(s) for s in given.sizes.split(",")):
             print(
                 f"{name:22} {size:5d}  " + row(draw, size, given.repetitions, given.evidently_repetitions, limit),

@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.stats import binom
 
 from drift.block_length import block_length
+from drift.columns import MOST_RANKED, series
 from drift.monitor import Reference
 
 
@@ -26,6 +29,18 @@ def test_an_autoregression_s_blocks_are_near_the_theoretical_optimum(phi: float,
     assert best == pytest.approx(expected, abs=4)
     lengths = [block_length([ar1(chance, 2_000, phi)]) for _ in range(20)]
     assert 0.6 * best <= np.median(lengths) <= 1.6 * best
+
+
+@pytest.mark.parametrize("shape", [lambda x: x, np.exp, lambda x: x**5, np.round], ids=["", "exp", "power", "ties"])
+def test_a_long_reference_s_dependence_is_seen_whatever_the_shape_of_its_values(
+    shape: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    chance = np.random.default_rng(4)
+    stream = shape(ar1(chance, 4 * MOST_RANKED, 0.5))
+    stream[chance.random(len(stream)) < 0.05] = np.nan
+    stream[:5] = np.inf
+    assert 15 <= block_length(series(stream)) <= 80
+    assert block_length(series(chance.permutation(stream))) == 1
 
 
 def test_short_and_constant_series_are_taken_as_independent() -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from drift.calibration import BLOCK, calibrate, least_resamples, splits
 
@@ -52,6 +53,19 @@ def test_columns_of_different_scales_weigh_the_same() -> None:
     statistics = chance.normal(size=(1_000, 2)) * [1.0, 1e-3]
     statistics[0] = [0.0, 5e-3]
     assert calibrate(statistics, 0.05).p_values[1] < 0.01
+
+
+def test_a_handicap_leaves_the_other_columns_the_level() -> None:
+    chance = np.random.default_rng(2)
+    statistics = chance.normal(size=(2_000, 3))
+    statistics[0] = [2.1, 2.1, 0.0]
+    same, favoured = calibrate(statistics, 0.05), calibrate(statistics, 0.05, handicaps=[0.0, 1.0, 1.0])
+    assert favoured.p_values[0] <= 0.05 < same.p_values[0] < favoured.p_values[1]
+    assert favoured.limits[0] < same.limits[0] < favoured.limits[1]
+    alarms = sum(
+        calibrate(chance.normal(size=(40, 3)), 0.2, handicaps=[0.0, 1.0, 1.0]).p_values.min() <= 0.2 for _ in range(400)
+    )
+    assert binom.ppf(0.001, 400, 0.2) <= alarms <= binom.ppf(0.999, 400, 0.2)
 
 
 def test_constant_columns_never_stand_out() -> None:

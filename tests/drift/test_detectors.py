@@ -17,6 +17,9 @@ from drift.detectors.anderson_darling import DETECTOR as ANDERSON_DARLING
 from drift.detectors.contract import MOST_POINTS, counts_of, gaps_of, normal_shift
 from drift.detectors.domain_classifier import FOLDS, RIDGE, SEED
 from drift.detectors.g_test import statistics as g_statistics
+from drift.detectors.rank_location import chosen, student, wilcoxon
+from drift.detectors.rank_spread import widening
+from drift.detectors.scores import normal
 
 SAMPLE = st.lists(st.integers(0, 6), min_size=2, max_size=40)
 conform = pytest.mark.parametrize("detector", DETECTORS.values(), ids=DETECTORS.keys())
@@ -69,8 +72,12 @@ def test_the_least_effect_rises_with_the_distance_from_none(detector: Detector) 
 
 
 @pytest.mark.parametrize(
-    "name", ["kolmogorov_smirnov", "wasserstein", "energy", "anderson_darling", "domain_classifier"]
-)
+    "name",
+    [
+        "kolmogorov_smirnov", "wasserstein", "energy", "anderson_darling", "rank_location", "clipped_wasserstein",
+        "domain_classifier",
+    ],
+)  # fmt: skip
 def test_the_least_effect_is_that_of_the_normal_shift_of_this_distance(name: str) -> None:
     chance, shift = np.random.default_rng(0), normal_shift(0.2)
     a, b = chance.normal(size=20_000), chance.normal(shift, 1.0, size=20_000)
@@ -133,6 +140,77 @@ def test_categorical_detectors_are_those_of_scipy(a: list[int], b: list[int]) ->
     assert g == pytest.approx(float(expected), abs=1e-7)
 
 
+def test_the_least_spread_and_the_least_end_are_those_of_the_change_of_this_distance() -> None:
+    chance = np.random.default_rng(0)
+    a = chance.normal(size=20_000)
+    wider = widening(0.1) * chance.normal(size=20_000)
+    assert stats.ks_2samp(a, wider).statistic == pytest.approx(0.1, abs=0.015)
+    assert effect("rank_spread", a, wider) == pytest.approx(DETECTORS["rank_spread"].least(0.1), rel=0.12)
+    moved = np.where(chance.random(20_000) < 0.1, 9.0 + chance.random(20_000), chance.normal(size=20_000))
+    for b in (moved, -moved):
+        assert effect("extremes", a, b) == pytest.approx(DETECTORS["extremes"].least(0.1), rel=0.12)
+    share = DETECTORS["unseen_share"].least(0.2)
+    old, new = np.zeros(10_000, dtype=np.int64), (np.arange(10_000) < share * 10_000).astype(np.int64)
+    assert effect("jensen_shannon", old, new) == pytest.approx(0.2, abs=0.002)
+    assert effect("unseen_share", old, new) == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("draw", "scores"),
+    [
+        (lambda c: c.normal(size=4_000), normal),
+        (lambda c: c.uniform(size=4_000), normal),
+        (lambda c: c.logistic(size=4_000), wilcoxon),
+        (lambda c: c.lognormal(size=4_000), wilcoxon),
+        (lambda c: -c.lognormal(size=4_000), wilcoxon),
+        (lambda c: c.standard_t(2, size=4_000), student),
+        (lambda c: np.where(c.random(4_000) < 0.9, 0.0, c.normal(size=4_000)), wilcoxon),
+        (lambda c: np.where(c.random(4_000) < 0.1, np.inf, c.normal(size=4_000)), wilcoxon),
+        (lambda c: np.full(4_000, np.nan), wilcoxon),
+    ],
+)
+def test_the_scores_of_location_suit_the_tail_and_are_the_same_for_every_split(draw: Any, scores: Any) -> None:
+    chance = np.random.default_rng(0)
+    sides = gaps_of(draw(chance))
+    for _ in range(3):
+        assert chosen(sides(chance.random((1, 4_000)) < 0.3)) is scores
+
+
+def test_rank_tests_are_those_of_wilcoxon_and_klotz() -> None:
+    chance = np.random.default_rng(2)
+    a, b = chance.logistic(size=300), chance.logistic(0.4, 1.3, size=200)
+    assert chosen(gaps_of(np.append(a, b))(np.arange(500)[np.newaxis] >= 300)) is wilcoxon
+    z = abs(float(stats.ranksums(a, b).statistic))
+    assert effect("rank_location", a, b) * math.sqrt(300 * 200 / 501) == pytest.approx(z, rel=2e-3)
+    scores = stats.norm.ppf((stats.rankdata(np.append(a, b)) - 0.5) / 500) ** 2
+    expected = abs(scores[300:].mean() - scores[:300].mean()) / scores.std()
+    assert effect("rank_spread", a, b) == pytest.approx(expected, rel=0.01)
+
+
+def test_ranks_alone_decide_and_far_values_do_not() -> None:
+    chance = np.random.default_rng(3)
+    a, b = chance.standard_t(2, size=400), chance.standard_t(2, size=300) + 0.3
+    b[0] = 100.0 + np.abs(a).max()
+    far = np.append(1e12, b[1:])
+    for name in ("rank_spread", "extremes", "clipped_wasserstein"):
+        assert effect(name, a, far) == pytest.approx(effect(name, a, b), rel=1e-6), name
+    assert effect("wasserstein", a, far) != pytest.approx(effect("wasserstein", a, b), rel=0.1)
+
+
+def test_more_rows_at_either_end_count_and_fewer_do_not() -> None:
+    chance = np.random.default_rng(4)
+    a, b = chance.normal(size=1_000), chance.normal(size=300)
+    b[:9] = (6.0, 7.0, 8.0, 6.5, 7.5, 8.5, 6.1, 7.1, 8.1)
+    up, down, back = effect("extremes", a, b), effect("extremes", -a, -b), effect("extremes", b, a)
+    assert up == pytest.approx(down, rel=0.05)
+    assert up > 3 * back
+
+
+def test_rows_of_a_category_that_the_reference_lacks_are_counted() -> None:
+    assert effect("unseen_share", [0, 0, 1, 1], [0, 2, 3, 1]) == 0.5
+    assert effect("unseen_share", [0, 0, 1, 2], [0, 0]) == 0.0
+
+
 def test_population_stability_of_an_unseen_category_is_finite_and_falls_with_what_did_not_show_it() -> None:
     assert effect("population_stability", [0, 0, 1], [0, 1, 1]) == pytest.approx(math.log(2.5 / 1.5) / 2)
     few, many = (effect("population_stability", [0] * n, [0] * 90 + [1] * 10) for n in (100, 10_000))
@@ -142,7 +220,7 @@ def test_population_stability_of_an_unseen_category_is_finite_and_falls_with_wha
 def test_missing_values_are_their_own_detector_and_leave_the_others_alone() -> None:
     nan = math.nan
     assert effect("missing_share", [1.0, 2.0, nan, nan], [1.0, 2.0]) == 0.5
-    for name in ("kolmogorov_smirnov", "wasserstein", "energy", "anderson_darling"):
+    for name in (n for n, d in DETECTORS.items() if d.kind == "numeric" and n != "missing_share"):
         assert effect(name, [1.0, 2.0, nan, nan], [1.0, 2.0]) == pytest.approx(0.0)
         assert effect(name, [nan, nan], [1.0, nan]) == effect(name, [nan], [nan]) == 0.0
 

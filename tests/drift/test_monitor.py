@@ -106,6 +106,18 @@ def test_thirty_percent_of_a_new_category_or_of_missing_values_are_found(new: st
     assert detectors["n4"] == "missing_share"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_two_percent_of_a_new_category_among_a_hundred_are_found_and_a_single_row_is_not(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    before, now = categories(100)(chance, 1_000), categories(100)(chance, 400)
+    reference = fit(before, 400, alpha=0.05, min_effect=0.0)
+    now["x"] = ["new" if i < 8 else v for i, v in enumerate(now["x"])]
+    verdict = reference.assess(now)
+    assert (verdict.outcome, verdict.findings[0].detector) == ("drift", "unseen_share")
+    alone: Rows = {"x": ["new", *before["x"][1:400]]}
+    assert reference.assess(alone).findings[0].p_value > 0.05
+
+
 def test_the_index_of_the_first_alarm_on_a_seeded_stream() -> None:
     chance = np.random.default_rng(42)
     stream = {"x": np.append(chance.normal(size=600), chance.normal(0.8, 1.0, size=300)), "y": chance.normal(size=900)}

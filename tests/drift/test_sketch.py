@@ -66,6 +66,21 @@ def test_distances_are_those_of_the_rows_to_a_bin_and_exact_with_few_values() ->
     assert distance == pytest.approx(0.2, abs=0.04)
 
 
+def test_values_are_counted_up_to_and_with_an_edge_and_missing_and_infinite_ones_are_too() -> None:
+    values = np.array([np.nan, -np.inf, 0.5, 1.0, 1.0, 1.5, 2.0, np.inf, np.nan, 9.0])
+    sketch = Sketch(grid=Grid.fit({"x": [1.0, 2.0]})).add({"x": values})
+    assert sketch.counts["x"].tolist() == [4, 2, 2, 2]
+
+
+def test_bins_of_a_large_reference_are_even_also_where_its_rows_have_a_period() -> None:
+    rows = np.arange(200_000)
+    values = np.random.default_rng(0).random(200_000) + 10.0 * (rows % 4)
+    counts = Sketch(grid=Grid.fit({"x": values})).add({"x": values}).counts["x"][:-1]
+    assert counts.sum() == 200_000
+    assert counts.min() > 0.4 * 200_000 / BINS
+    assert counts.max() < 1.8 * 200_000 / BINS
+
+
 def test_unseen_categories_and_missing_ones_are_counted() -> None:
     grid = Grid.fit({"c": ["a", "b", None, "a"]})
     sketch = Sketch(grid=grid).add({"c": ["z", "y", None, "a"]})
