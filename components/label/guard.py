@@ -19,23 +19,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
 
-from components.contracts.errors import ConfigError, EpochChangedError, RecordError, TeacherError, TeacherHeldError
-from components.contracts.records import Input, Label, SoftLabel, content_hash, decode
+from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
+from components.contracts.records import Input, Label, SoftLabel, content_hash
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
 from components.control.teachers import (
     TeacherState,
-    clean_rounds,
     last_incident,
     open_incident,
-    put_clean,
     put_teacher,
     teacher_revision,
     teacher_state,
@@ -46,7 +43,8 @@ from components.label.decode import decoder
 from components.label.probes import PASS, Comparison, Probe
 from components.label.probing import Measurement, Prober
 from components.label.teacher import Outcome, Teacher, in_epoch, reference
-from components.stream.contract import Broker, Consumer, named, read_to_end
+from components.label.trail import Trail
+from components.stream.contract import Broker
 
 log = logging.getLogger(__name__)
 
@@ -110,16 +108,14 @@ class Guard:
         self._folder = f"{artifacts}/{spec.name}/probes"
         self._decode, self._clock, self._lock = decoder(spec.payload, spec.source), clock, threading.RLock()
         self._payloads: dict[str, Any] = {}
-        self._asked: dict[str, float] = {}
         self._order: list[str] = []
         self._fresh: OrderedDict[str, tuple[bytes, Any]] = OrderedDict()
         self._joining: _Joining | None = None
         self._candidate: Measurement | None = None
         self._gathering_since: float | None = None
         self._owed, self._least, self._planned = 0.0, 0.0, self._clock()
-        self._index, self._round_began = 0, 0.0
-        self._round_ends: dict[str, int] = {}
-        self._labels: Consumer | None = None
+        self._index = 0
+        self._trail = Trail(spec, store, broker, self.declared, member, clock)
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
         self._revision, self.state = self._start()
         self._verified = False
@@ -265,7 +261,7 @@ class Guard:
     def _know(self) -> None:
         """Have the payloads of the probes that are compared with, and forget the others."""
         known = set(self._comparison.probes)
-        self._asked = {c: at for c, at in self._asked.items() if c in known}
+        self._trail.keep(known)
         self._order = [c for c in self._order if c in known]
         self._payloads = {c: self._payloads[c] if c in self._payloads else self._load(c) for c in known}
 
@@ -282,7 +278,7 @@ class Guard:
             count = self._prober.allowed(min(self._fitting(labels), left))
             if count and not self._order:
                 self._order = self._comparison.round()
-                self._begin_round()
+                self._trail.begin_round()
             due, self._order = self._order[:count], self._order[count:]
             self._owed, self._least = max(0.0, self._owed - len(due)), max(0.0, self._least - len(due))
             return due
@@ -299,11 +295,6 @@ class Guard:
         self._least = min(most, self._least + labels * watch.share)
         return int(max(self._least, min(self._owed, self.spec.label.batch - labels)))
 
-    def _begin_round(self) -> float:
-        """Note when a round begins, and where the labels topic ends: labels made later stand behind that place."""
-        self._round_began, self._round_ends = self._clock(), self._ends()
-        return self._round_began
-
     # Judging.
 
     def _verify(self) -> None:
@@ -316,11 +307,11 @@ class Guard:
             return
         if not self._order:
             self._order = self._comparison.round()
-            self._begin_round()
+            self._trail.begin_round()
         while self._order and (answers := self._prober.ask([self._payloads[c] for c in self._order])):
             with self._lock:
                 contents, self._order = self._order[: len(answers)], self._order[len(answers) :]
-                if self._compare(contents, answers, self._round_began):
+                if self._compare(contents, answers, self._trail.began):
                     break
         self._owed = float(min(PASS, len(self._order)))
         self._verified = True
@@ -337,7 +328,7 @@ class Guard:
         if not self._order:
             moved, self._comparison = self._comparison.moved, self._comparison_with(self._comparison.probes.values())
             self._order = sorted(self._comparison.round(), key=lambda c: c not in moved)
-            self._begin_round()
+            self._trail.begin_round()
         while self._order:
             answers = self._prober.ask([self._payloads[c] for c in self._order])
             with self._lock:
@@ -396,22 +387,15 @@ class Guard:
         if changed:
             self._suspect()
             return True
-        self._asked.update({c: asked_at for c, _ in zip(contents, answers, strict=False)})
+        self._trail.answered(contents, asked_at)
         if answers and not self._order and self._comparison.calm and self.state.status == "trusted":
             self._after_round()
         return False
 
     def _after_round(self) -> None:
         """A round was clean: it is written down, and some probes give way to newer inputs."""
-        self._asked.update({c: self._asked.get(c, self._round_began) for c in self._comparison.probes})
-        self._clean()
+        self._trail.clean(self._comparison.probes, self.state.epoch)
         self._rotate()
-
-    def _clean(self) -> None:
-        put_clean(
-            self.store, self.spec.name, self.declared, self.member, self.state.epoch, self._round_began,
-            self._round_ends,
-        )  # fmt: skip
 
     def _suspect(self) -> None:
         """The numbered steps of the class."""
@@ -433,8 +417,8 @@ class Guard:
             self._measure_candidate()
             return
         # Step 2
-        since, positions = self._last_clean()
-        first, suspects = self._first_since(since, positions)
+        since, positions = self._trail.last_clean(self._comparison.moved, self.state)
+        first, suspects = self._trail.first_since(since, positions, self.reference)
         # Step 3
         windows = [w.number for w in self.store.windows(self.spec.name) if w.created_at >= since]
         detail = {
@@ -452,51 +436,9 @@ class Guard:
             log.info("%s: another labeler wrote the teacher's state first", self.spec.name)
         self._reload()
 
-    def _last_clean(self) -> tuple[float, dict[str, int]]:
-        """Since when labels are suspect, and the labels topic's ends at or before that time.
-
-        The earliest of the last clean answers of the probes that moved; where this process has none (a start, a noisy
-        teacher), this labeler's last clean round, else the earliest of any labeler's, else the start of the epoch.
-        """
-        rounds = clean_rounds(self.store, self.spec.name, self.declared, self.state.epoch)
-        earliest = min(rounds.values(), key=lambda r: r.at, default=None)
-        own = rounds.get(self.member, earliest)
-        at, positions = (own.at, dict(own.positions)) if own is not None else (self.state.since, {})
-        moved = self._comparison.moved
-        if moved and all(c in self._asked for c in moved):
-            at = max(at, min(self._asked[c] for c in moved))
-        return at, {str(k): int(v) for k, v in positions.items()}
-
-    def _first_since(self, since: float, positions: dict[str, int]) -> tuple[dict[str, Any] | None, int]:
-        """The first label on the topic that was made since then in this epoch, and how many there are."""
-        first: dict[str, Any] | None = None
-        count, topic = 0, self.spec.topic("labels")
-        with closing(self.broker.consumer([topic])) as all_of_it:
-            starts = {p: max(at, positions.get(p.name, 0)) for p, at in all_of_it.positions().items()}
-        with closing(self.broker.consumer([topic], start=starts)) as consumer:
-            for record in read_to_end(consumer):
-                try:
-                    label = decode(Label, record.value)
-                except RecordError:
-                    continue
-                if label.teacher != self.reference or label.labelled_at < since:
-                    continue
-                count += 1
-                if first is None or label.labelled_at < first["labelled_at"]:
-                    place = f"{record.topic}-{record.partition}@{record.offset}"
-                    first = {"key": label.key, "input": label.input.id, "labelled_at": label.labelled_at, "at": place}
-        return first, count
-
-    def _ends(self) -> dict[str, int]:
-        if self._labels is None:
-            self._labels = self.broker.consumer([self.spec.topic("labels")])
-        return named(self._labels.ends())
-
     def close(self) -> None:
         """Release the connection."""
-        if self._labels is not None:
-            self._labels.close()
-            self._labels = None
+        self._trail.close()
 
     # The probe set.
 
@@ -521,7 +463,7 @@ class Guard:
         if len(self._fresh) >= size or self._clock() - self._gathering_since > GATHER_SECONDS:
             self._refresh_now()
             if not self.state.probes:
-                self._begin_round()
+                self._trail.begin_round()
                 self._admit(list(self._fresh)[:size])
 
     def _refresh_now(self) -> None:
@@ -566,9 +508,9 @@ class Guard:
             made.append(Probe(content=content, answers=answers, anchor=len(kept) + place < watch.size // 2))
         plain: list[dict[str, Any]] = msgspec.to_builtins([*kept, *made])
         self._write(msgspec.structs.replace(self.state, probes=tuple(plain)))
-        self._asked.update({c: joining.began for c in joining.raw if c in self._comparison.probes})
+        self._trail.answered([c for c in joining.raw if c in self._comparison.probes], joining.began)
         if first:
-            self._clean()
+            self._trail.clean(self._comparison.probes, self.state.epoch)
 
     def _write(self, state: TeacherState) -> None:
         """Write the state if it is still what this process saw; otherwise take over what is there now."""

@@ -1,7 +1,7 @@
 """The producer on Kafka's protocol, over librdkafka (https://github.com/confluentinc/librdkafka).
 
-Written in C and on threads of its own, it takes about a tenth of what a producer in Python takes for a record, and holds
-no interpreter lock meanwhile: a gateway publishes two records for each of its answers, beside them.
+Written in C and on threads of its own, it takes about a tenth of what a producer in Python takes for a record, and
+holds no interpreter lock meanwhile: a gateway publishes two records for each of its answers, beside them.
 """
 
 from __future__ import annotations
