@@ -147,12 +147,19 @@ class KafkaConsumer:
         for partition, wanted in lost.items():
             self._reset(partition, wanted, firsts[partition])
 
+    def _second(self) -> Any:
+        """A second connection: on the first a question waits for the answer to the fetch before it, up to 100 ms."""
+        if self._probe is None:
+            self._probe = self._open(None)
+            self._probe.assign(self._assigned)
+        return self._probe
+
     def _look(self) -> None:
         """Reset partitions whose position lies behind the end; while the broker is away there is nothing to see."""
         from kafka.errors import KafkaError
 
         with suppress(KafkaError):
-            least = self._client.end_offsets(self._assigned, timeout_ms=1000)
+            least = self._second().end_offsets(self._assigned, timeout_ms=1000)
             at = {p: self._client.position(p) for p in self._assigned}
             if any(at[p] > least[p] for p in at):
                 ends = self._ends()
@@ -181,10 +188,7 @@ class KafkaConsumer:
         """
         from kafka.errors import OffsetOutOfRangeError
 
-        if self._probe is None:
-            self._probe = self._open(None)
-            self._probe.assign(self._assigned)
-        probe = self._probe
+        probe = self._second()
         firsts, least = probe.beginning_offsets(self._assigned), probe.end_offsets(self._assigned)
         if doubtful := [p for p in self._assigned if least[p] <= firsts[p]]:
             least |= self._committed(probe, doubtful, firsts)
