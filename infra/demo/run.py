@@ -361,6 +361,7 @@ def _say_where_to_look(settings: Settings, done: dict[str, Any], console: Consol
     for command in (
         f"cohobate --home {home} status",
         f"cohobate --home {home} ledger verify",
+        f"cohobate --home {home} gate ui",
         f"mlflow ui --host 127.0.0.1 --backend-store-uri {mask(settings.mlflow_uri)}",
     ):
         console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
