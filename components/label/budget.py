@@ -146,14 +146,11 @@ class Budget:
         """
 
         def granted(s: Session) -> int:
-            now = self._now(s)
-            rows = {period: self._row(s, period, now) for period in PERIODS}
+            rows = self._rows(s)
             room = min(self._room(period, row, 1.0) for period, row in rows.items())
             found = calls if calls <= room * part else max(0, math.floor(room * part))
             found = found if found >= least else 0
-            for row in rows.values():
-                row.calls += found
-                row.money += found * self._cost
+            self._count(rows, found)
             return found
 
         return self._written(granted)
@@ -171,14 +168,12 @@ class Budget:
         raise UnavailableError("label budget", self.workload, "too many labelers reserve at once: try again")
 
     def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int) -> Reservation:
-        now = self._now(s)
-        rows = {period: self._row(s, period, now) for period in PERIODS}
+        rows = self._rows(s)
         first = self._fitting(urgent, rows, 1.0)
         second = max(0, self._fitting(first + ordinary, rows, 1.0 - self.limits.reserve) - first)
         granted = Reservation(id=uuid.uuid4().hex if first + second else "", urgent=first, ordinary=second)
+        self._count(rows, granted.calls)
         for row in rows.values():
-            row.calls += granted.calls
-            row.money += granted.calls * self._cost
             row.skipped += urgent + ordinary - granted.calls + skipped
         if granted.id:
             s.add(
@@ -256,6 +251,16 @@ class Budget:
                 " ahead then and is right now, use 'cohobate budget trust-clock'", self.workload, newest - now,
             )  # fmt: skip
         return max(now, float(newest))
+
+    def _rows(self, s: Session) -> dict[str, SpendingRow]:
+        """The present hour and day, to write to."""
+        now = self._now(s)
+        return {period: self._row(s, period, now) for period in PERIODS}
+
+    def _count(self, rows: Mapping[str, SpendingRow], calls: int) -> None:
+        for row in rows.values():
+            row.calls += calls
+            row.money += calls * self._cost
 
     def _row(self, s: Session, period: str, now: float) -> SpendingRow:
         key = (self.workload, period, _start(now, period))

@@ -186,7 +186,7 @@ class Guard:
             UnavailableError: a remote teacher or the control database does not answer.
 
         """
-        probe = [payload for _, payload in zip(range(1), self._payloads.values(), strict=False)]
+        probe = list(self._payloads.values())[:1]
         if not probe:
             return None
         try:
@@ -404,18 +404,18 @@ class Guard:
         if again and self._clock() < self._retry_at:
             return  # it goes to and fro: once in a while is enough
         self._retry_at = self._clock() + self.spec.label.probe.retry_seconds
+        if again and incident is not None:  # it moved once more before a person decided
+            update_incident(self.store, incident.id, mixed=True)
+            self._candidate = self._candidate or self._measurement(self._payloads)
+            self._measure_candidate()
+            return
         # Step 1
-        candidate = (self._candidate if again else None) or self._measurement(self._payloads)
-        self._candidate = candidate
+        candidate = self._candidate = self._measurement(self._payloads)
         made = self._measured(candidate) if self._prober.advance(candidate) else []
         if made and not self._comparison.noisy:
             for probe in made:
                 self._comparison.observe(probe.content, probe.answers[-1])
         evidence = dict(self._comparison.evidence())
-        if again and incident is not None:  # it moved once more before a person decided
-            update_incident(self.store, incident.id, mixed=True)
-            self._measure_candidate()
-            return
         # Step 2
         since, positions = self._trail.last_clean(self._comparison.moved, self.state)
         first, suspects = self._trail.first_since(since, positions, self.reference)
