@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from drift.detectors.contract import Detector, Floats, Gaps, normal_shift
+from drift.detectors.scores import normal_function
 
 
 def effects(sides: Gaps) -> Floats:
@@ -37,8 +38,7 @@ def least(distance: float) -> float:
     """The coefficient, for sides of one size, of a normal shift that has this Kolmogorov-Smirnov distance."""
     shift = normal_shift(distance)
     x = np.linspace(-9.0, 9.0 + shift, 2_001)
-    f = np.array([0.5 * math.erfc(-v / math.sqrt(2.0)) for v in x])
-    g = np.array([0.5 * math.erfc(-(v - shift) / math.sqrt(2.0)) for v in x])
+    f, g = normal_function(x), normal_function(x - shift)
     h = np.clip((f + g) / 2.0, 1e-12, 1.0 - 1e-12)
     area = float(((f - g) ** 2 / (h * (1.0 - h)) * np.gradient(h)).sum())
     return min(1.0, math.sqrt(area / float(_disjoint(np.array(0.5)))))

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from drift.detectors.contract import Detector, Floats, Gaps, normal_shift
-from drift.detectors.scores import Scores, contrast, contrasts, normal, quantiles
+from drift.detectors.scores import Scores, contrast, contrasts, normal, normal_function, quantiles
 
 LIGHT, HEAVY = 3.1, 4.0
 """Widths of the middle 95 % in interquartile ranges between which tails are neither light nor heavy: 2.9 of a normal
@@ -58,13 +58,6 @@ def least(distance: float) -> float:
     x = np.linspace(-9.0, 9.0 + shift, 2_001)
     f, g = normal_function(x), normal_function(x - shift)
     return abs(float(contrast((f - g)[np.newaxis], (f + g) / 2.0, normal)[0]))
-
-
-def normal_function(x: Floats) -> Floats:
-    """The distribution function of the standard normal."""
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(x))
 
 
 DETECTOR = Detector(

@@ -8,8 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from drift.detectors.contract import Detector, Floats, Gaps
-from drift.detectors.rank_location import normal_function
-from drift.detectors.scores import contrast, contrasts, normal
+from drift.detectors.scores import contrast, contrasts, normal, normal_function
 
 WIDEST = 1e6
 

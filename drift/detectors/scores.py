@@ -55,6 +55,13 @@ def normal(ranks: Floats) -> Floats:
     return np.interp(ranks, at, values)
 
 
+def normal_function(x: Floats) -> Floats:
+    """The distribution function of the standard normal."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(x))
+
+
 @cache
 def _table() -> tuple[Floats, Floats]:
     at = (np.arange(TABLE) + 0.5) / TABLE

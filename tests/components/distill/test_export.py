@@ -6,18 +6,8 @@ import torch
 from components.contracts.storage import digest_of
 from components.distill.export import to_int8, to_onnx
 from components.distill.model import StudentNet, value_and_scale
-from components.student.card import StudentCard
 from components.student.parity import parity
 from components.student.runtime import Student
-
-
-@pytest.fixture(scope="module")
-def card(letter_spec):
-    return StudentCard(
-        workload="letters", task="classification", space="letters@1", classes=("a", "b", "c"),
-        features=letter_spec.features, payload=letter_spec.payload, buckets=1024, dim=8, hidden=16, variant="tiny",
-        snapshots=("0" * 64,), teacher="t@1", parent=None, code="0",
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

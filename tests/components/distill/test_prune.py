@@ -8,19 +8,9 @@ from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.export import to_int8, to_onnx
 from components.distill.model import StudentNet
 from components.distill.prune import pruned
-from components.student.card import StudentCard
 from components.student.runtime import Student
 
 ROWS = 60
-
-
-@pytest.fixture(scope="module")
-def card(letter_spec):
-    return StudentCard(
-        workload="letters", task="classification", space="letters@1", classes=("a", "b", "c"),
-        features=letter_spec.features, payload=letter_spec.payload, buckets=1024, dim=8, hidden=16, variant="tiny",
-        snapshots=("0" * 64,), teacher="t@1", parent=None, code="0",
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
