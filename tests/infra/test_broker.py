@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 
 import psutil
 import pytest
@@ -14,10 +13,6 @@ from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.stream import open_broker
 from infra.broker import EmbeddedBroker
-
-with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
 
 pytestmark = pytest.mark.integration
 

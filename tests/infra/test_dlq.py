@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import warnings
 
 import pytest
 from typer.testing import CliRunner
@@ -24,10 +23,6 @@ from components.stream.memory import MemoryBroker
 from infra.broker import EmbeddedBroker
 from infra.cli import app
 from infra.dlq import offsets, seconds
-
-with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
 
 NOW = 1_700_000_000.0
 VALUES = {

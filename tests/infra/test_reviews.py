@@ -1,6 +1,5 @@
 import json
 import socket
-import warnings
 
 import pytest
 from typer.testing import CliRunner
@@ -14,10 +13,6 @@ from components.stream import open_broker
 from components.stream.contract import read_to_end
 from infra.broker import EmbeddedBroker
 from infra.cli import app, run_guarded
-
-with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,6 @@ import os
 import shutil
 import socket
 import subprocess
-import warnings
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,6 @@ from components.contracts.settings import Settings
 from components.stream import open_broker
 from components.stream.memory import MemoryBroker
 from infra.broker import EmbeddedBroker
-
-with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import kafka  # noqa: F401
 
 
 def free_port():
