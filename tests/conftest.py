@@ -1,14 +1,10 @@
 import socket
-import warnings
 
 import pytest
+from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
 from tests.secured_kafka import running
-
-with warnings.catch_warnings():  # its import reads resources in a way that Python 3.11 calls deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from kafka.net.inet import KafkaNetSocket
 
 
 class SelfClosing(socket.socket):
