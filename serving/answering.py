@@ -9,10 +9,12 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
+from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import DeferTo, Spec
 from components.label.admit import check_consent, check_time, is_finite
 from components.label.decode import ALWAYS_FINITE, Decode, decoder
@@ -21,7 +23,6 @@ from serving.cascade import Ask, Cascade
 from serving.metrics import Metrics
 from serving.pressure import Pressure
 from serving.slots import Choice, Loaded, Slots
-from serving.split import audited
 from serving.telemetry import Served, Telemetry
 from serving.wire import Answered, Item, Problem
 
@@ -188,12 +189,17 @@ class Gateway:
         self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
         now: float, tell: Told,
     ) -> None:  # fmt: skip
-        """Hand over the telemetry of one request, answered or failed; a shadow is asked later, off the answer's way."""
+        """Hand over the telemetry of one request, answered or failed.
+
+        The other student is asked later, off the answer's way. Inputs that it answers too are the audited ones and
+        more, or some of them: one place in [0, 1) decides both.
+        """
         if tell == "nothing":
             return
         if tell == "input":
             self.telemetry.put(Served(entry, None, None, tracing.inject()))
             return
+        place = bucket(entry.workload, AUDIT, entry.id)
         prediction = Prediction(
             workload=entry.workload,
             request_id=answer.request_id,
@@ -203,18 +209,24 @@ class Gateway:
             content=content_hash(entry.payload),
             answer=told,
             shadow=beside,
-            audited=audited(entry.workload, entry.id, self.spec.serve.audit_share),
+            audited=place < self.spec.serve.audit_share,
             deferred=answer.defer,
+            turn=choice.arm,
         )
-        shadow = choice.shadow
-        later = None if shadow is None else lambda: self._ask(shadow, "candidate", decoded)[0]
+        later, other = None, choice.other
+        if other is not None and beside is None and place < choice.pairs:
+            arm: Arm = "champion" if choice.arm == "candidate" else "candidate"
+            later = partial(self._unserved, other, arm, decoded)
         self.telemetry.put(Served(entry, prediction, later, tracing.inject()))
 
-    def _ask(self, loaded: Loaded, arm: Arm, decoded: object) -> tuple[Answer, SoftLabel | None]:
+    def _unserved(self, loaded: Loaded, arm: Arm, decoded: object) -> Answer:
+        return self._ask(loaded, arm, decoded, served=False)[0]
+
+    def _ask(self, loaded: Loaded, arm: Arm, decoded: object, served: bool = True) -> tuple[Answer, SoftLabel | None]:
         """One student's answer as telemetry, and its soft label; None where it failed.
 
         Raises:
-            RecordError: the champion's featuriser finds the input unusable.
+            RecordError: the champion, whose answer was to be ``served``, finds the input unusable.
 
         """
         version, measured = loaded.ref.version, self.metrics.arm(arm, loaded.ref.version)
@@ -222,7 +234,7 @@ class Gateway:
         try:
             (soft,) = loaded.student.predict_decoded([decoded])
         except Exception as error:  # a student's failure, of whatever kind, is evidence against it
-            if isinstance(error, RecordError) and arm == "champion":
+            if isinstance(error, RecordError) and arm == "champion" and served:
                 raise
             measured.failures.inc()
             took = (time.perf_counter() - started) * 1000

@@ -66,23 +66,28 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Who answers a request: ``served`` as ``arm``; ``fallback`` if it fails; ``shadow`` besides, unserved."""
+    """Who answers a request: ``served`` as ``arm``; ``fallback`` if it fails.
+
+    ``other``: the other arm's student, which answers a share ``pairs`` of the inputs besides, unserved.
+    """
 
     served: Loaded
     arm: Arm
     fallback: Loaded | None = None
-    shadow: Loaded | None = None
+    other: Loaded | None = None
+    pairs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """Who can answer, as one value. ``revision`` is the intent's, 0 before the first."""
+    """Who can answer, as one value. ``revision`` is the intent's, 0 before the first; ``pairs`` the policy's."""
 
     workload: str
     revision: int = 0
     intent: Intent = field(default_factory=Intent)
     champion: Loaded | None = None
     candidate: Loaded | None = None
+    pairs: float = 0.0
 
     def student(self, model: ModelRef | None) -> Student | None:
         """The loaded student of a version that answers; None where it does not."""
@@ -99,10 +104,13 @@ class Routing:
         if candidate is None or now >= self.intent.lease_until:
             return Choice(served=champion, arm="champion")
         if self.intent.shadow:
-            return Choice(served=champion, arm="champion", shadow=candidate)
-        if to_candidate(self.workload, candidate.ref.digest, key, self.intent.weight_at(now)):
-            return Choice(served=candidate, arm="candidate", fallback=champion)
-        return Choice(served=champion, arm="champion")
+            return Choice(served=champion, arm="champion", other=candidate, pairs=1.0)
+        weight = self.intent.weight_at(now)
+        if to_candidate(self.workload, candidate.ref.digest, key, weight):
+            return Choice(served=candidate, arm="candidate", fallback=champion, other=champion, pairs=self.pairs)
+        if weight == 0.0:
+            return Choice(served=champion, arm="champion")
+        return Choice(served=champion, arm="champion", other=candidate, pairs=self.pairs)
 
 
 class Slots:
@@ -122,7 +130,7 @@ class Slots:
         self._trial = trial
         self.spec, self.store, self.clock = spec, store, clock
         self.replica = replica or uuid.uuid4().hex[:12]
-        self.routing = Routing(workload=spec.name)
+        self.routing = Routing(workload=spec.name, pairs=spec.rollout.pairs)
         self.cold_start = ColdStart()
         self.sample: bytes | None = None
         """A payload that was answered lately: new students are warmed up with it."""
@@ -204,8 +212,9 @@ class Slots:
         if (old.revision, old.intent) == (revision, intent) and (old.champion, old.candidate) == (champion, candidate):
             return
         self.routing = Routing(
-            workload=self.spec.name, revision=revision, intent=intent, champion=champion, candidate=candidate
-        )
+            workload=self.spec.name, revision=revision, intent=intent, champion=champion, candidate=candidate,
+            pairs=self.spec.rollout.pairs,
+        )  # fmt: skip
         if champion is not None:
             self.cold_start.ready()
 

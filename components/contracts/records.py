@@ -198,7 +198,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway did with one input: the served answer and, in shadow, the candidate's unserved one."""
+    """What the gateway did with one input: the served answer and, where both students were asked, the unserved one.
+
+    ``turn``: the arm whose turn it was by the split. The champion's answer is also served where it was the candidate's
+    turn and that failed. None in records of version 1.0, in which the other student was asked in shadow, or after such
+    a failure, alone.
+    """
 
     schema: int = SCHEMA_VERSION
     workload: str
@@ -211,6 +216,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     shadow: Answer | None = None
     audited: bool = False
     deferred: bool = False
+    turn: Arm | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,8 +37,9 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", omit_d
     """One request answered by ``arm``, and what each student that was asked made of it.
 
     ``weight``: the candidate's share of requests when it was answered, 0 in shadow; None where a change of it was on
-    its way, or where it is not known: such a request counts, but the arms are not compared by it. ``repeat``: its key
-    had a request before in this rollout, so that its arm was settled.
+    its way, or where it is not known: the arms are then compared by pairs alone. ``repeat``: its key had a request
+    before in this rollout, so that its arm was settled. ``turn``: the arm that the split gave it to; None in journals
+    of before pairs in the canary, where both students are there only in shadow or where the candidate failed.
     """
 
     id: str
@@ -47,16 +48,27 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", omit_d
     champion: Reply | None = None
     candidate: Reply | None = None
     repeat: bool = False
+    turn: Arm | None = None
 
     @property
     def paired(self) -> bool:
-        """Whether both students were asked, whatever came of it: only in shadow."""
-        return self.weight == 0.0 and self.champion is not None and self.candidate is not None
+        """Whether both students were asked, whatever came of it."""
+        asked = self.champion is not None and self.candidate is not None
+        return asked and (self.weight == 0.0 or self.turn is not None)
 
     @property
     def given_to(self) -> Arm:
         """The arm that the request was given to: the candidate also where the champion answered in its place."""
+        if self.turn is not None:
+            return self.turn
         return "candidate" if self.candidate is not None and self.weight != 0.0 else self.arm
+
+    @property
+    def own(self) -> tuple[Reply | None, Reply | None]:
+        """What champion and candidate made of it, without the one that it was not given to (in shadow both)."""
+        if self.weight == 0.0:
+            return self.champion, self.candidate
+        return (self.champion, None) if self.given_to == "champion" else (None, self.candidate)
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True, tag="audited", omit_defaults=True):
@@ -133,37 +145,42 @@ def observe(
     ``weight`` and ``repeat`` as in :class:`Answered`. None where other versions answered: a prediction from before the
     rollout says nothing about it; nor is there anything to judge where nobody that counts gave a label.
     """
-    served, shadow = prediction.answer, prediction.shadow
-    if served.version != (candidate if served.arm == "candidate" else champion):
+    served, other = prediction.answer, prediction.shadow
+    versions: dict[Arm, str] = {"champion": champion, "candidate": candidate}
+    if served.version != versions[served.arm]:
         return None, None
-    asked = served if served.arm == "candidate" else shadow
-    if asked is not None and asked.version != candidate:
-        asked = None
+    asked = {served.arm: served}
+    if other is not None and other.version == versions[other.arm]:
+        asked[other.arm] = other
     answered = Answered(
         id=prediction.request_id,
         arm=served.arm,
         weight=weight,
-        champion=_reply(served) if served.arm == "champion" else None,
-        candidate=_reply(asked) if asked is not None else None,
+        champion=_reply(asked.get("champion")),
+        candidate=_reply(asked.get("candidate")),
         repeat=repeat,
+        turn=prediction.turn,
     )
-    labels = Pending(
-        id=prediction.request_id,
-        content=prediction.content,
-        champion=_label(served) if served.arm == "champion" and answered.given_to == "champion" else None,
-        candidate=_label(asked),
-        weight=weight,
+    ours, theirs = _label(asked.get("champion")), _label(asked.get("candidate"))
+    if weight != 0.0 and len(asked) == 2 and (ours is None or theirs is None):
+        ours = theirs = None  # one failed: the other's label is of inputs that were chosen by that, not by the split
+    given = Pending(
+        id=prediction.request_id, content=prediction.content, champion=ours, candidate=theirs, weight=weight
     )
-    return answered, labels if (labels.champion, labels.candidate) != (None, None) else None
+    return answered, given if (ours, theirs) != (None, None) else None
 
 
-def _reply(answer: Answer) -> Reply:
-    return Reply(
-        ok=answer.ok,
-        latency_ms=answer.latency_ms,
-        label=answer.label,
-        confidence=answer.confidence,
-        entropy=answer.entropy,
+def _reply(answer: Answer | None) -> Reply | None:
+    return (
+        None
+        if answer is None
+        else Reply(
+            ok=answer.ok,
+            latency_ms=answer.latency_ms,
+            label=answer.label,
+            confidence=answer.confidence,
+            entropy=answer.entropy,
+        )
     )
 
 

@@ -117,17 +117,21 @@ def guards_of(policy: RolloutPolicy) -> Guards:
 
 
 def answered(guards: Guards, policy: RolloutPolicy, seen: Answered) -> Guards:
-    """The guards after one request: answered by one student, or by both in shadow."""
+    """The guards after one request: answered by one student, or by both."""
     tests, limits = dict(guards.tests), dict(guards.limits)
-    if seen.candidate is not None:
-        limits["errors"] = limits["errors"].observe(_failed(seen.candidate))
-        limits["slow"] = limits["slow"].observe(_above(seen.candidate, policy.slow_ms))
-        if "churn" in limits and seen.paired and seen.champion is not None:
-            limits["churn"] = limits["churn"].observe(float(seen.champion.label != seen.candidate.label))
-    compare = _pairs if seen.paired else _separates
-    for name, champion, candidate in _outcomes(seen, policy, guards.marks):
+    champion, candidate = (seen.champion, seen.candidate) if seen.paired else seen.own
+    timed = seen.own[1]
+    if candidate is not None:
+        limits["errors"] = limits["errors"].observe(_failed(candidate))
+        if "churn" in limits and champion is not None:
+            limits["churn"] = limits["churn"].observe(float(champion.label != candidate.label))
+    if timed is not None:
+        limits["slow"] = limits["slow"].observe(_above(timed, policy.slow_ms))
+    for name, theirs, own in _answers(champion, candidate, policy):
         if name in tests:
-            tests[name] = compare(tests[name], seen, champion, candidate)
+            tests[name] = (_pairs if seen.paired else _separates)(tests[name], seen, theirs, own)
+    for name, theirs, own in _latencies(seen, policy, guards.marks):
+        tests[name] = (_pairs if seen.weight == 0.0 else _separates)(tests[name], seen, theirs, own)
     marks = guards.marks
     if seen.champion is not None and seen.given_to == "champion":
         marks = marks.after(seen.champion.latency_ms)
@@ -140,19 +144,9 @@ def answered(guards: Guards, policy: RolloutPolicy, seen: Answered) -> Guards:
 Outcome = tuple[str, float | None, float | None]
 
 
-def _outcomes(seen: Answered, policy: RolloutPolicy, marks: Marks) -> list[Outcome]:
-    """For each test the champion's and the candidate's outcome, 1 at worst; None of a student that was not asked."""
-    champion, candidate = seen.champion, seen.candidate
-
-    def slow(reply: Reply) -> float:
-        return _above(reply, policy.slow_ms)
-
-    found: list[Outcome] = [
-        ("errors", _of(champion, _failed), _of(candidate, _failed)),
-        ("slow", _of(champion, slow), _of(candidate, slow)),
-    ]
-    if policy.max_slowdown is not None:
-        found += _latencies(seen, policy.max_slowdown, marks)
+def _answers(champion: Reply | None, candidate: Reply | None, policy: RolloutPolicy) -> list[Outcome]:
+    """What came of it, 1 at worst, for each test that looks at answers; None of a student that was not asked."""
+    found: list[Outcome] = [("errors", _of(champion, _failed), _of(candidate, _failed))]
     if policy.max_confidence_shift is not None:
         found += _shifts(("more_sure", "less_sure"), _confidence(champion), _confidence(candidate))
     if policy.max_entropy_shift is not None:
@@ -160,14 +154,23 @@ def _outcomes(seen: Answered, policy: RolloutPolicy, marks: Marks) -> list[Outco
     return found
 
 
-def _latencies(seen: Answered, allowed: float, marks: Marks) -> list[Outcome]:
-    """Latencies against the champion's own quantiles; in shadow also which of the two was slower.
+def _latencies(seen: Answered, policy: RolloutPolicy, marks: Marks) -> list[Outcome]:
+    """Slow answers, and latencies against the champion's own quantiles; in shadow also which of the two was slower.
 
     A quantile that was taken before is a mark like any other, so that above it the arms are compared as for errors.
+    In a canary the second answer of a pair is left out: it is made when the machine has time, and is another
+    student's on most inputs, so that its latency is not comparable.
     """
-    theirs = None if seen.champion is None else seen.champion.latency_ms
-    own = None if seen.candidate is None else seen.candidate.latency_ms / allowed
-    found: list[Outcome] = []
+    champion, candidate = seen.own
+
+    def slow(reply: Reply) -> float:
+        return _above(reply, policy.slow_ms)
+
+    found: list[Outcome] = [("slow", _of(champion, slow), _of(candidate, slow))]
+    if policy.max_slowdown is None:
+        return found
+    theirs = None if champion is None else champion.latency_ms
+    own = None if candidate is None else candidate.latency_ms / policy.max_slowdown
     if seen.paired and theirs is not None and own is not None:
         found.append(("slower", float(theirs > own), float(own > theirs)))
     elif marks.median is not None:

@@ -17,6 +17,8 @@ Lines of kind ``order`` may stand between.
 ``entropy``         its entropy, in nats
 ``other``           a pair: what the other student, unserved, made of the same input: an object of ``ok``,
                     ``latency_ms``, ``label``, ``confidence``, ``entropy``
+``turn``            the arm that the split gave it to, where that is not ``arm``: ``candidate`` where that failed (then
+                    ``other`` says how) and the champion answered in its place
 ``teacher``         the teacher's label, where it was audited
 ``truth``           the true label, where it is known
 ``slice``           the part of the inputs that it belongs to; without it, the class that the teacher says
@@ -106,6 +108,7 @@ class Request(Reply, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     arm: Arm
     latency_ms: float
     other: Reply | None = None
+    turn: Arm | None = None
     teacher: str | None = None
     truth: str | None = None
     slice: str | None = None
@@ -125,10 +128,11 @@ class Request(Reply, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
         )
         champion, candidate = (own, self.other) if self.arm == "champion" else (self.other, own)
         answered = Answered(
-            id=self.id, arm=self.arm, weight=share, champion=champion, candidate=candidate, repeat=self.repeat
-        )
-        if not answered.paired and answered.given_to == "candidate":
-            champion = None  # it answered in the candidate's place, and is not a sample of the champion's inputs
+            id=self.id, arm=self.arm, weight=share, champion=champion, candidate=candidate, repeat=self.repeat,
+            turn=self.turn or self.arm,
+        )  # fmt: skip
+        if share and champion is not None and candidate is not None and not (champion.ok and candidate.ok):
+            return (answered,)  # as in evidence.observe: what one of them failed on was not chosen by the split
         told = ((self.teacher, "teacher"), (self.truth, "truth"))
         return (answered, *(_audit(self, share, champion, candidate, label, by) for label, by in told if label))
 

@@ -39,7 +39,8 @@ former champion serves again. In a pause of the first step there is nothing to u
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One step as it went. ``seconds``: its length, or as of the last evidence while it lasts.
 
-    ``requests``: answered by either arm; ``candidate``: asked of the candidate; ``audited``: the candidate's audits;
+    ``requests``: answered by either arm; ``candidate``: given to the candidate (in shadow: asked of it);
+    ``audited``: the candidate's audits, in pairs too;
     ``applied_seconds``: from the decision to the last live replica's acknowledgement.
     """
 

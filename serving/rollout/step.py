@@ -195,7 +195,7 @@ def _seen(state: RolloutState, observation: Observation, counts: bool) -> Rollou
     """The state after one observation; once a guard objects (``counts`` false) only requests are counted on."""
     current = state.steps[-1]
     if isinstance(observation, Answered):
-        asked = observation.candidate is not None
+        asked = observation.candidate is not None and (state.weight == 0.0 or observation.given_to == "candidate")
         if counts:
             state = _change(state, guards=g.answered(state.guards, state.policy, observation))
         current = msgspec.structs.replace(current, requests=current.requests + 1, candidate=current.candidate + asked)

@@ -140,9 +140,13 @@ class Tests:
 
 
 class Twin:
-    """The guards of many rollouts under :data:`POLICY`, every request audited."""
+    """The guards of many rollouts under :data:`POLICY`, every request audited.
 
-    def __init__(self, rollouts: int) -> None:
+    ``pairs``: in a canary both students answer every input; else each has its own.
+    """
+
+    def __init__(self, rollouts: int, pairs: bool = True) -> None:
+        self.pairs = pairs
         self.all = np.arange(rollouts)
         names = ("errors", "slow", "slower", "tail", "disagreement")
         self.tests = {name: Tests(rollouts, 0.0) for name in names}
@@ -185,10 +189,11 @@ class Twin:
         return total + self.shares["slices"] * (1.0 + gains.sum(axis=1))
 
     def _compare(
-        self, name: str, rows: npt.NDArray[np.int64], theirs: Flags, outcomes: tuple[Array, Array], weight: float
-    ) -> None:
+        self, name: str, rows: npt.NDArray[np.int64], theirs: Flags, outcomes: tuple[Array, Array], weight: float,
+        paired: bool,
+    ) -> None:  # fmt: skip
         champion, candidate = (np.asarray(o, dtype=np.float64)[rows] for o in outcomes)
-        if weight == 0.0:
+        if paired:
             self.tests[name].paired(rows, champion, candidate)
         elif len(rows):
             self.tests[name].separate(rows, theirs[rows], np.where(theirs[rows], candidate, champion), weight)
@@ -198,19 +203,19 @@ class Twin:
         errors = (traffic.errors[0][:, t], traffic.errors[1][:, t])
         ms = (traffic.latencies[0][:, t], traffic.latencies[1][:, t])
         slow = (ms[0] > SLOW_MS, ms[1] > SLOW_MS)
-        asked = theirs | (weight == 0.0)
-        self.breached["errors"] |= asked & errors[1]
-        self.breached["slow"] |= asked & slow[1]
-        self._compare("errors", self.all, theirs, errors, weight)
-        self._compare("slow", self.all, theirs, slow, weight)
+        shadow, paired = weight == 0.0, weight == 0.0 or self.pairs
+        self.breached["errors"] |= (theirs | paired) & errors[1]
+        self.breached["slow"] |= (theirs | shadow) & slow[1]
+        self._compare("errors", self.all, theirs, errors, weight, paired)
+        self._compare("slow", self.all, theirs, slow, weight, shadow)
         marked = np.flatnonzero(~np.isnan(self.marks[:, 0]))
         over = [(ms[0] > self.marks[:, i], ms[1] > self.marks[:, i]) for i in (0, 1)]
-        if weight == 0.0:
-            self._compare("slower", self.all, theirs, (ms[0] > ms[1], ms[1] > ms[0]), weight)
+        if shadow:
+            self._compare("slower", self.all, theirs, (ms[0] > ms[1], ms[1] > ms[0]), weight, shadow)
         else:
-            self._compare("slower", marked, theirs, over[0], weight)
+            self._compare("slower", marked, theirs, over[0], weight, shadow)
         if len(marked):
-            self._compare("tail", marked, theirs, over[1], weight)
+            self._compare("tail", marked, theirs, over[1], weight, shadow)
         self._mark(np.flatnonzero(~theirs & (self.count < g.MARKS[-1])), ms[0])
 
     def _mark(self, rows: npt.NDArray[np.int64], ms: Array) -> None:
@@ -222,12 +227,13 @@ class Twin:
             self.marks[now, 0], self.marks[now, 1] = ordered[:, n // 2], ordered[:, int(np.ceil(0.9 * n)) - 1]
 
     def _audited(self, traffic: Traffic, t: int, weight: float) -> None:
-        theirs, asked = traffic.theirs[:, t], traffic.theirs[:, t] | (weight == 0.0)
+        theirs, paired = traffic.theirs[:, t], weight == 0.0 or self.pairs
         wrong = (traffic.wrong[0][:, t], traffic.wrong[1][:, t])
-        told = (asked & ~traffic.errors[1][:, t]) | (~theirs & ~traffic.errors[0][:, t])
-        both = told & asked & ~theirs & ~traffic.errors[0][:, t] & ~traffic.errors[1][:, t]
-        rows = np.flatnonzero(both if weight == 0.0 else told)
-        self._compare("disagreement", rows, theirs, wrong, weight)
+        fine = (~traffic.errors[0][:, t], ~traffic.errors[1][:, t])
+        both = fine[0] & fine[1]
+        told = fine[0] | fine[1] if weight == 0.0 else both if paired else np.where(theirs, fine[1], fine[0])
+        rows = np.flatnonzero(both if paired else told)
+        self._compare("disagreement", rows, theirs, wrong, weight, paired)
         # a slice comes with the first audit in it, also with one that compares nothing
         of = traffic.slices[:, t]
         new = told & (self.rank[self.all, of] < 0)
@@ -235,7 +241,7 @@ class Twin:
         self.come[new] += 1
         places = rows * CLASSES + of[rows]
         champion, candidate = (np.asarray(w, dtype=np.float64)[rows] for w in wrong)
-        if weight == 0.0:
+        if paired:
             self.slices.paired(places, champion, candidate)
         elif len(rows):
             self.slices.separate(places, theirs[rows], np.where(theirs[rows], candidate, champion), weight)

@@ -2,7 +2,8 @@
 
 No allowance is made (every margin is 0, which is the hardest), every request is audited, and each rollout goes
 through shadow, 1, 5 and 25 %. The candidate errs as often as the champion, on other inputs. The goal: at most 5 % are
-taken back (the policy's ``alpha``), whatever the rates are.
+taken back (the policy's ``alpha``), whatever the rates are; where both students answer the canary's inputs (*pairs*,
+as the policy has it), and where each answers its own (``pairs: 0``).
 """
 
 import time
@@ -24,12 +25,18 @@ CASES = [
 
 def main() -> None:
     print(f"{ROLLOUTS} rollouts a line, {len(WEIGHTS)} requests each, a look at every one; alpha {POLICY.alpha:g}")
+    for pairs in (True, False):
+        print("-- pairs in the canary" if pairs else "-- one student each in the canary")
+        table(pairs)
+
+
+def table(pairs: bool) -> None:
     print(f"{'errors':>7} {'disagreement':>13} {'taken back':>11} {'share':>7}  95 % interval     goal  seconds")
     everywhere = 0
     for seed, case in enumerate(CASES):
         began = time.perf_counter()
         rng = np.random.default_rng(seed)
-        runs = [Twin(CHUNK).run(make(case, rng, CHUNK, WEIGHTS)) for _ in range(ROLLOUTS // CHUNK)]
+        runs = [Twin(CHUNK, pairs).run(make(case, rng, CHUNK, WEIGHTS)) for _ in range(ROLLOUTS // CHUNK)]
         false = int((np.concatenate(runs) > 0).sum())
         everywhere += false
         share = proportion(false, ROLLOUTS)

@@ -10,15 +10,18 @@ ours has on the same rollouts, and once to ``alpha``.
 - *Mann-Whitney*: over means of 20 requests of both arms so far, as Kayenta's judge;
 - *z*: a fixed-horizon two-sample z test of all so far, with a Bonferroni share for each metric.
 
-In *pairs* (shadow) both students answered the same inputs and the candidate shares most of the champion's mistakes.
-The others do not pair, so their limits are calibrated on arms whose mistakes are independent. In the *canary* the
-candidate has 25 % of the requests.
+In *shadow* both students answer the same inputs, unserved by the candidate. In the *canary* the candidate serves 25 %
+of the requests, and both answer every input; only the requests that it served are counted, of which each stands for
+four pairs. With *one each* (``pairs: 0``) nobody answers besides. The candidate shares most of the champion's mistakes.
+The others look at what was served and do not pair, so their limits are calibrated on arms whose mistakes are
+independent.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +32,7 @@ CALIBRATION = 2_000
 CHUNK = 200
 HORIZON = 6_000
 WEIGHT = 0.25
+ARMS = ("shadow", "canary", "one each")
 METRICS = ("errors", "latencies", "wrong")
 GOAL = 0.5
 
@@ -49,10 +53,13 @@ Series = tuple[Array, Array, Array, Array]
 """After each request of the candidate: its outcome, and of the champion how many, their sum, and their squares' sum."""
 
 
-def weights(case: Case, paired: bool) -> Array:
+Arms = Literal["shadow", "canary", "one each"]
+
+
+def weights(case: Case, arms: Arms) -> Array:
     """One request each, so many that the candidate is asked often enough."""
     asked = HORIZON + case.onset
-    return np.zeros(asked) if paired else np.full(int(asked / WEIGHT * 1.03), WEIGHT)
+    return np.zeros(asked) if arms == "shadow" else np.full(int(asked / WEIGHT * 1.03), WEIGHT)
 
 
 def series(traffic: Traffic, r: int, metric: str) -> Series:
@@ -115,14 +122,14 @@ OTHERS: dict[str, Callable[[Series], Array]] = {
 Limits = dict[tuple[str, str], float]
 
 
-def calibrate(paired: bool, rng: np.random.Generator) -> tuple[float, Limits, Limits]:
+def calibrate(arms: Arms, rng: np.random.Generator) -> tuple[float, Limits, Limits]:
     """Our false-alarm rate, and the others' limits at that rate and at ``alpha``, shared evenly over the metrics."""
     case = replace(aa(BOTH[0]), shared=0.0)
     most: dict[tuple[str, str], list[float]] = {(o, m): [] for o in OTHERS for m in METRICS}
     false = 0
     for _ in range(CALIBRATION // CHUNK):
-        traffic = make(case, rng, CHUNK, weights(case, paired))
-        false += int((Twin(CHUNK).run(traffic) > 0).sum())
+        traffic = make(case, rng, CHUNK, weights(case, arms))
+        false += int((Twin(CHUNK, arms != "one each").run(traffic) > 0).sum())
         for r in range(CHUNK):
             for metric in METRICS:
                 x, n, total, squares = (s[:HORIZON] for s in series(traffic, r, metric))
@@ -137,14 +144,14 @@ def calibrate(paired: bool, rng: np.random.Generator) -> tuple[float, Limits, Li
 
 
 def measured(
-    case: Case, paired: bool, rates: tuple[Limits, Limits], rng: np.random.Generator
+    case: Case, arms: Arms, rates: tuple[Limits, Limits], rng: np.random.Generator
 ) -> tuple[Array, list[dict[str, Array]]]:
     """The candidate's requests until each rollout was taken back, from the onset; infinite for never.
 
     Ours, and for each calibration the others by name.
     """
-    traffic = make(case, rng, ROLLOUTS, weights(case, paired))
-    at = Twin(ROLLOUTS).run(traffic)
+    traffic = make(case, rng, ROLLOUTS, weights(case, arms))
+    at = Twin(ROLLOUTS, arms != "one each").run(traffic)
     ours = np.where(at > 0, traffic.asked()[np.arange(ROLLOUTS), at - 1], np.inf)
     found = [{name: np.full(ROLLOUTS, np.inf) for name in OTHERS} for _ in rates]
     for r in range(ROLLOUTS):
@@ -176,32 +183,33 @@ def _told(requests: Array) -> str:
 
 def main() -> None:
     began = time.perf_counter()
-    calibrated = {paired: calibrate(paired, np.random.default_rng(1)) for paired in (True, False)}
+    calibrated = {arms: calibrate(arms, np.random.default_rng(1)) for arms in ARMS}
+    told = ", ".join(f"{calibrated[arms][0]:.2%} {arms}" for arms in ARMS)
     print(
-        f"calibrated in {time.perf_counter() - began:.0f} s; our false alarms within {HORIZON} candidate requests: ",
-        end="",
+        f"calibrated in {time.perf_counter() - began:.0f} s; our false alarms in {HORIZON} candidate requests: {told}"
     )
-    print(f"{calibrated[True][0]:.2%} in pairs, {calibrated[False][0]:.2%} in the canary")
     print(
         "candidate requests until rollback, median / 90th percentile; the others at the same false-alarm rate as ours;"
     )
     print(f"ratio: our median to the best of theirs, at the same rate and with theirs at {POLICY.alpha:.0%}")
-    print(f"{'case':32}{'arms':7}" + "".join(f"{name:>16}" for name in ("ours", *OTHERS)) + f"{'same':>7}{'5 %':>6}")
-    ratios: list[tuple[float, float]] = []
-    rows = [*((case, True) for case in BOTH), *((case, False) for case in (*BOTH, *CANARY))]
-    for seed, (case, paired) in enumerate(rows):
-        ours, found = measured(case, paired, calibrated[paired][1:], np.random.default_rng(seed))
+    print(f"{'case':32}{'arms':9}" + "".join(f"{name:>16}" for name in ("ours", *OTHERS)) + f"{'same':>7}{'5 %':>6}")
+    ratios: dict[Arms, list[tuple[float, float]]] = {arms: [] for arms in ARMS}
+    rows = [(case, arms) for arms in ARMS for case in (BOTH if arms == "shadow" else (*BOTH, *CANARY))]
+    for seed, (case, arms) in enumerate(rows):
+        ours, found = measured(case, arms, calibrated[arms][1:], np.random.default_rng(seed))
         best = [min(_quantiles(k)[0] for k in f.values()) for f in found]
         ratio = [min(_quantiles(ours)[0], HORIZON) / min(b, HORIZON) for b in best]
-        ratios.append((ratio[0], ratio[1]))
+        ratios[arms].append((ratio[0], ratio[1]))
         cells = "".join(f"{_told(k):>16}" for k in (ours, *found[0].values()))
         reached = "reached" if ratio[0] <= GOAL else "NOT reached"
-        arms = "pairs" if paired else "canary"
-        print(f"{case.name:32}{arms:7}{cells}{ratio[0]:7.2f}{ratio[1]:6.2f}  {reached}", flush=True)
-    for which, name in enumerate(("the same false-alarm rate", f"theirs at {POLICY.alpha:.0%}")):
-        own = [r[which] for r in ratios]
-        median, hit = float(np.median(own)), sum(r <= GOAL for r in own)
-        verdict = "reached" if median <= GOAL else "NOT reached"
-        print(f"{name}: ratio {median:.2f} in the median over the cases (goal {GOAL}: {verdict}), ", end="")
-        print(f"{hit} of {len(own)} reach it")
+        print(f"{case.name:32}{arms:9}{cells}{ratio[0]:7.2f}{ratio[1]:6.2f}  {reached}", flush=True)
+    shadow, canary, one_each = ratios.values()
+    for arms, of in (*ratios.items(), ("shadow and canary", [*shadow, *canary]),
+                     ("everything", [*shadow, *canary, *one_each])):  # fmt: skip
+        for which, name in enumerate(("the same false-alarm rate", f"theirs at {POLICY.alpha:.0%}")):
+            own = [r[which] for r in of]
+            median, hit = float(np.median(own)), sum(r <= GOAL for r in own)
+            verdict = "reached" if median <= GOAL else "NOT reached"
+            print(f"{arms}, {name}: ratio {median:.2f} in the median over the cases (goal {GOAL}: {verdict}), "
+                  f"{hit} of {len(own)} reach it")  # fmt: skip
     print(f"{time.perf_counter() - began:.0f} s in all")

@@ -176,7 +176,7 @@ def test_one_that_hangs_is_given_up(source, bad, kind, why):
 
 def test_one_that_needs_too_much_memory_is_refused(source, model):
     with pytest.raises(ArtifactError, match=r"refused on trial|crashed"):
-        admit(model("1"), source, memory_bytes=200 << 20)
+        admit(model("1"), source, memory_bytes=100 << 20)
 
 
 def test_a_student_that_can_use_none_of_the_real_inputs_is_refused(source, model):

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import dataclasses
 import re
 import time
 from pathlib import Path
@@ -8,7 +9,9 @@ import httpx
 import msgspec
 import pytest
 
+from components.contracts.errors import RecordError
 from components.contracts.records import Input, Prediction, SoftLabel, decode
+from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import Admission, Consent, load_spec
 from serving import wire
 from serving.gateway import Gateway, create_app
@@ -26,14 +29,15 @@ class Running:
         self.gateway = Gateway(spec, self.slots, self.telemetry, {"teacher": ask} if ask else {}, clock)
         self.app = create_app(self.gateway)
 
-    def serve(self, champion, candidate=None, **intent):
+    def serve(self, champion, candidate=None, pairs=1.0, **intent):
         load = self.load
         intent = {"lease_until": self.clock.now + 10, **intent}
         routing = Routing(workload="signs", revision=1, champion=load(champion), candidate=load(candidate))
         full = msgspec.structs.replace(routing.intent, champion=champion, candidate=candidate, **intent)
         self.slots.routing = Routing(
-            workload="signs", revision=1, intent=full, champion=routing.champion, candidate=routing.candidate
-        )
+            workload="signs", revision=1, intent=full, champion=routing.champion, candidate=routing.candidate,
+            pairs=pairs,
+        )  # fmt: skip
 
     @staticmethod
     def load(ref):
@@ -359,6 +363,7 @@ def test_a_candidate_that_fails_is_answered_for_and_reported(running, model):
     (prediction,) = running.published()
     assert prediction.answer.arm == "champion" and prediction.answer.ok
     assert (prediction.shadow.arm, prediction.shadow.version, prediction.shadow.ok) == ("candidate", "2", False)
+    assert prediction.turn == "candidate"
     assert "cohobate_student_failures_total" in running.call("GET", "/metrics").text
 
 
@@ -381,6 +386,56 @@ def test_in_shadow_the_answer_is_the_champions_and_the_candidate_is_recorded(run
     assert (answer["label"], answer["arm"]) == ("pos", "champion")
     (prediction,) = running.published()
     assert prediction.shadow.ok and prediction.shadow.label == "neg" and prediction.shadow.version == "2"
+
+
+def asked_by_keys(running, n):
+    """Ask ``n`` keys; the answers' arms by input id."""
+    answers = [
+        running.call("POST", "/v1/predict", json={"id": f"i{k}", "key": f"k{k}", "json": {"x": 3}}) for k in range(n)
+    ]
+    return {a.json()["id"]: a.json()["arm"] for a in answers}
+
+
+def test_in_a_canary_both_answer_and_one_is_served(running, model):
+    running.serve(model("1"), model("2", classes=("pos", "neg")), weight=0.5)
+    served = asked_by_keys(running, 20)
+    assert set(served.values()) == {"champion", "candidate"}
+    for prediction in running.published():
+        assert prediction.turn == prediction.answer.arm == served[prediction.input_id]
+        both = {a.arm: (a.version, a.label, a.ok) for a in (prediction.answer, prediction.shadow)}
+        assert both == {"champion": ("1", "pos", True), "candidate": ("2", "neg", True)}
+
+
+@pytest.mark.parametrize("pairs", [0.0, 0.05, 0.4])
+def test_pairs_are_the_audited_inputs_and_more_or_some_of_them(running, model, pairs):
+    running.serve(model("1"), model("2"), weight=0.5, pairs=pairs)
+    asked_by_keys(running, 60)
+    found = [(p.shadow is not None, bucket("signs", AUDIT, p.input_id)) for p in running.published()]
+    assert len(found) == 60 and all(paired == (place < pairs) for paired, place in found)
+    assert any(paired for paired, _ in found) == (pairs > 0)
+
+
+@pytest.mark.parametrize("bad", ["champion", "candidate"])
+def test_a_student_that_fails_on_an_input_of_the_others_costs_no_answer_and_is_evidence(running, model, bad):
+    rows = {"champion": {}, "candidate": {}, bad: {"rows": 1}}
+    weight = 1.0 if bad == "champion" else 1e-9
+    running.serve(model("1", **rows["champion"]), model("2", **rows["candidate"]), weight=weight)
+    assert asked_by_keys(running, 1) == {"i0": "candidate" if bad == "champion" else "champion"}
+    (prediction,) = running.published()
+    assert (prediction.shadow.arm, prediction.shadow.ok, prediction.turn) == (bad, False, prediction.answer.arm)
+
+
+def test_a_champion_that_finds_the_candidates_input_unusable_is_a_failure_of_its_own(running, model):
+    class Refusing:
+        def predict_decoded(self, payloads):
+            raise RecordError("bad_feature", "no number")
+
+    running.serve(model("1"), model("2"), weight=1.0)
+    routing = running.slots.routing
+    running.slots.routing = dataclasses.replace(routing, champion=Loaded(routing.champion.ref, Refusing()))
+    assert asked_by_keys(running, 1) == {"i0": "candidate"}
+    (prediction,) = running.published()
+    assert not prediction.shadow.ok and "bad_feature" in prediction.shadow.error
 
 
 def test_a_slow_shadow_does_not_slow_the_answer(running, model):

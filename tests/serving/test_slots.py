@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import msgspec
@@ -61,8 +62,21 @@ def test_in_shadow_the_champion_serves_and_the_candidate_answers_besides(slots, 
     put(store, champion=model("1"), candidate=model("2"), shadow=True, lease_until=clock.now + 10)
     settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
     choice = slots.routing.choose("k", clock.now)
-    assert (choice.arm, choice.shadow.ref.version) == ("champion", "2")
-    assert slots.routing.choose("k", clock.now + 11).shadow is None
+    assert (choice.arm, choice.other.ref.version, choice.pairs) == ("champion", "2", 1.0)
+    assert slots.routing.choose("k", clock.now + 11).other is None
+
+
+def test_in_a_canary_the_other_student_answers_the_policys_share_besides(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    routing = dataclasses.replace(slots.routing, pairs=0.3)
+    choices = [routing.choose(f"k{i}", clock.now) for i in range(50)]
+    found = {(c.arm, c.served.ref.version, c.other.ref.version, c.pairs) for c in choices}
+    assert found == {("champion", "1", "2", 0.3), ("candidate", "2", "1", 0.3)}
+    assert slots.routing.pairs == slots.spec.rollout.pairs == 1.0
+    put(store, champion=model("1"), candidate=model("2"), weight=0.0, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.intent.weight == 0.0)
+    assert slots.routing.choose("k", clock.now).other is None
 
 
 def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(slots, store, model, clock):

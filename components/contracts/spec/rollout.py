@@ -41,6 +41,11 @@ class RolloutPolicy(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     - ``max_confidence_shift``, ``max_entropy_shift``: how far the mean of its confidence, or of ``exp(-entropy)``,
       may be from the champion's, to either side; None: not compared.
 
+    ``pairs``: share of the inputs in a canary that both students answer, one of them unserved and after the answer was
+    given. A pair says as much as a request to each of them and does not depend on which input came to whom, so that a
+    bad candidate is known from a fraction of the requests; it costs a second answer's processor time. In shadow every
+    input is a pair.
+
     ``advance``: what ends a step: ``evidence`` (its counts are reached and no guard objects), ``early`` (or sooner,
     once errors, latency and disagreement are shown to be within their limits), ``proven`` (both).
 
@@ -60,6 +65,7 @@ class RolloutPolicy(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_extra_disagreement: Share = 0.10
     max_slice_disagreement: Share = 0.25
     min_agreement: Share | None = None
+    pairs: Share = 1.0
     slow_ms: Positive = 50.0
     max_slow_share: Share = 0.05
     max_slowdown: Annotated[float, Meta(ge=1.0)] | None = None

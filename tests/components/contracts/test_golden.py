@@ -56,6 +56,7 @@ def test_fields_that_came_later_say_what_their_absence_meant():
     label = decode(Label, (FOLDER / "label-1.0.msgpack").read_bytes())
     assert (label.policy, label.probability, label.audit, label.annotator) == ("all", 1.0, False, None)
     assert label.input.consent is None
+    assert decode(Prediction, (FOLDER / "prediction-1.0.msgpack").read_bytes()).turn is None
     letter = decode(DeadLetter, (FOLDER / "deadletter-1.0.msgpack").read_bytes())
     assert (letter.attempts, letter.digest, letter.cut) == (1, None, False)
 

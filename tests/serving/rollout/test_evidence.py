@@ -20,10 +20,10 @@ def answer(arm="champion", version="1", ok=True, label="a"):
     return Answer(arm=arm, version=version, ok=ok, latency_ms=2.0, label=label if ok else None)
 
 
-def prediction(served, shadow=None, audited=True):
+def prediction(served, shadow=None, audited=True, turn=None):
     return Prediction(
         workload="w", request_id="r", input_id="i", key="k", time=1.0, content="c", answer=served, shadow=shadow,
-        audited=audited,
+        audited=audited, turn=turn,
     )  # fmt: skip
 
 
@@ -62,6 +62,34 @@ def test_a_failed_candidate_is_evidence_though_the_champion_answered(weight, lab
     seen, waits = observe(prediction(answer(), answer("candidate", "2", ok=False)), "1", "2", weight)
     assert (seen.candidate, seen.given_to) == (reply(ok=False), "candidate" if weight else "champion")
     assert (waits and waits.champion) == label
+
+
+@pytest.mark.parametrize("turn", ["champion", "candidate"])
+def test_in_a_canary_a_pair_is_compared_whoever_was_served(turn):
+    both = {"champion": answer(), "candidate": answer("candidate", "2", label="b")}
+    served = both.pop(turn)
+    (other,) = both.values()
+    for weight in (0.05, None):
+        seen, waits = observe(prediction(served, other, turn=turn), "1", "2", weight)
+        assert seen.paired and seen.given_to == turn
+        assert (seen.champion, seen.candidate) == (reply(), reply(label="b"))
+        assert seen.own == ((reply(), None) if turn == "champion" else (None, reply(label="b")))
+        assert waits == Pending(id="r", content="c", champion="a", candidate="b", weight=weight)
+
+
+@pytest.mark.parametrize("bad", ["champion", "candidate"])
+@pytest.mark.parametrize("turn", ["champion", "candidate"])
+def test_where_one_of_a_pair_failed_the_others_label_is_not_judged(turn, bad):
+    both = {"champion": answer(ok=bad != "champion"), "candidate": answer("candidate", "2", ok=bad != "candidate")}
+    served = both.pop("champion" if bad == "candidate" else turn)
+    (other,) = both.values()
+    seen, waits = observe(prediction(served, other, turn=turn), "1", "2", 0.05)
+    assert seen.paired and seen.given_to == turn and waits is None
+
+
+def test_a_version_that_is_not_in_the_rollout_makes_no_pair():
+    seen, waits = observe(prediction(answer(), answer("candidate", "9"), turn="champion"), "1", "2", 0.05)
+    assert not seen.paired and seen.candidate is None and waits.candidate is None
 
 
 @pytest.mark.parametrize("served", [answer(version="0"), answer("candidate", "3")])

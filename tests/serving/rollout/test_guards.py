@@ -85,6 +85,48 @@ def test_a_request_of_unknown_weight_compares_nothing():
     assert course([seen] * 300) == (None, None)
 
 
+def canary_pair(turn, weight=0.05, **more):
+    """A pair of the canary, given to ``turn``."""
+    return msgspec.structs.replace(pair(**more), arm=turn, turn=turn, weight=weight)
+
+
+@pytest.mark.parametrize("weight", [0.05, None])
+def test_a_pair_of_the_canary_counts_whoever_was_served(weight):
+    for turn in ("champion", "candidate"):
+        n, why = course([canary_pair(turn, weight, ok=False)] * 50)
+        assert n <= 14 and f"errors: {n} of {n}" in why
+    assert course([canary_pair("champion", weight, ok=False, champion_ok=False)] * 300) == (None, None)
+
+
+def test_pairs_find_errors_in_a_fraction_of_the_candidates_requests():
+    chance, counts = random.Random(3), []
+    for pairs in (True, False):
+        turns = ["candidate" if chance.random() < 0.05 else "champion" for _ in range(5_000)]
+        failed = [chance.random() < 0.1 for _ in turns]
+        if pairs:
+            n, _ = course(canary_pair(t, ok=not bad) for t, bad in zip(turns, failed, strict=True))
+        else:
+            n, _ = course(alone(t, 0.05, ok=t == "champion" or not bad) for t, bad in zip(turns, failed, strict=True))
+        counts.append(turns[:n].count("candidate"))
+    assert counts[0] * 3 < counts[1]
+
+
+def test_the_second_answer_of_a_canarys_pair_is_late_and_no_slower_for_that():
+    policy = msgspec.structs.replace(POLICY, max_slowdown=1.0)
+    assert course([canary_pair("champion", ms=500.0)] * 500, policy) == (None, None)
+    assert course([canary_pair("candidate", champion_ms=500.0)] * 500, policy) == (None, None)
+    mixed = [canary_pair("champion" if k % 20 else "candidate", ms=500.0) for k in range(2_000)]
+    n, why = course(mixed, policy)
+    assert n <= 400 and why.startswith("latency")
+
+
+def test_the_split_is_judged_by_whose_turn_it_was():
+    guards, turns = g.guards_of(POLICY), ("champion", "champion", "candidate")
+    for turn in turns:
+        guards = g.answered(guards, POLICY, canary_pair(turn, 0.3))
+    assert (guards.split.arms.n, guards.split.arms.bad) == (3, 1)
+
+
 def test_slow_answers_trip_unless_the_champion_is_as_slow():
     n, why = course([pair(ms=51.0)] * 50)
     assert n <= 16 and "took more than 50 ms" in why

@@ -50,11 +50,11 @@ NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] =
         Truth(workload="files", input_id="i1", time=1.5, known_at=3.0, source="extension", label="a"),
     ),
     "Prediction": (
-        "1.0",
+        "1.1",
         Prediction(
             workload="files", request_id="r1", input_id="i1", key="k", time=1.5, content=content_hash(b"\x00ab\xff"),
             answer=STUDENT, shadow=Answer(arm="candidate", version="4", ok=False, latency_ms=9.0, error="boom"),
-            audited=True, deferred=True,
+            audited=True, deferred=True, turn="candidate",
         ),
     ),
     "DeadLetter": (
