@@ -70,7 +70,7 @@ def _screen(told: dict[str, Any]) -> list[str]:
         f"{'' if state.ended else f', given {100 * state.weight:g} %'}",
         f"reason    {state.reason or 'none given'}",
         *(
-            f"step      {s.name}: {s.requests} requests, {s.candidate} asked of the candidate, {s.audited} audited, "
+            f"step      {s.name}: {s.requests} requests, {s.candidate} the candidate's, {s.audited} audited, "
             f"in {s.seconds:.0f} s"
             for s in state.steps
         ),

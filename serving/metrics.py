@@ -58,6 +58,11 @@ class Metrics:
         self._gauges: dict[str, Gauge] = {}
         for name, what, value in (
             ("cohobate_telemetry_waiting", "Records that wait to be published.", lambda: telemetry.waiting),
+            (
+                "cohobate_unpaired",
+                "Inputs for which there was no time to ask both students.",
+                lambda: telemetry.unpaired,
+            ),
             ("cohobate_routing_revision", "The intent in force.", lambda: slots.routing.revision),
             ("cohobate_candidate_weight", "The candidate's share in force.", self._weight),
             ("cohobate_requests_under_way", "Requests under way.", lambda: pressure.under_way),

@@ -1,6 +1,8 @@
 """Inputs and predictions to the stream, off the answer's path: a bounded buffer and a thread that empties it.
 
-The candidate's answers in shadow are made here too: a slow or broken candidate then costs telemetry, not answers.
+The unserved answers of pairs are made here too: a slow or broken candidate then costs telemetry, not answers. Where
+they take longer than the traffic leaves time for, pairs are given up before records are lost. That depends on the load
+and not on what would have come of the input, so that the pairs that are left compare the students as fairly.
 """
 
 from __future__ import annotations
@@ -34,13 +36,16 @@ GATHER_SECONDS = 0.05
 """Pause between two looks into the buffer, where it is empty or the batch was not full: a batch costs the client as
 much as many records."""
 
+PAIRS_WITHIN = 0.5
+"""Part of the buffer that may be full before inputs are no longer answered twice."""
+
 FLUSH_SECONDS = 10.0
 STOP_SECONDS = 5.0
 """How long a replica that ends may still publish."""
 
 
 class Served(NamedTuple):
-    """One input that was answered; ``shadow`` asks the candidate for its unserved answer.
+    """One input that was answered; ``shadow`` asks the other student for its unserved answer.
 
     ``prediction`` is None where the answer is no evidence. ``headers`` go with both records: the trace context of the
     request.
@@ -60,6 +65,8 @@ class Telemetry:
         self.drops: dict[str, int] = dict.fromkeys(REASONS, 0)
         """Answers whose records were lost, by reason."""
         self.published = 0
+        self.unpaired = 0
+        """Inputs that were to be answered by both students, and were not for want of time."""
         self._broker = broker
         self._buffer: deque[Served] = deque()
         self._room = spec.serve.buffer_records
@@ -139,7 +146,10 @@ class Telemetry:
         """Audits and deferred answers wait for the teacher's label, so their inputs go ahead of the others."""
         prediction = served.prediction
         if prediction is not None and served.shadow is not None:
-            prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
+            if len(self._buffer) <= PAIRS_WITHIN * self._room:
+                prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
+            else:
+                self.unpaired += 1
         waited_for = prediction is not None and (prediction.audited or prediction.deferred)
         topic = self.spec.topic("inputs.urgent" if waited_for else "inputs")
         producer.send(topic, served.input.key, encode(served.input), served.headers)

@@ -113,7 +113,7 @@ def test_the_screen_of_a_rollout_says_what_it_needs_and_what_may_be_done(home, s
     store.put_rollout(state.id, "signs", 0, True, as_dict(state))
     shown = run("status").stdout
     assert "rollout   r, revision 1: shadow" in shown and "v2 against champion v1, given 0 %" in shown
-    assert "1 requests, 1 asked of the candidate, 0 audited, in 2 s" in shown
+    assert "1 requests, 1 the candidate's, 0 audited, in 2 s" in shown
     assert "limit 20; most of it: wrong by the truth: 5 of 5" in shown and "promote --full" in shown
     state, _ = command(state, "abort", 4.0, order="o", actor="me", reason="enough")
     store.put_rollout(state.id, "signs", 1, False, as_dict(state))

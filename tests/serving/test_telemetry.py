@@ -5,7 +5,7 @@ import pytest
 
 from components.contracts.errors import NotFoundError, UnavailableError
 from components.contracts.records import Answer, Input, Prediction, decode
-from serving.telemetry import Served, Telemetry
+from serving.telemetry import BATCH, Served, Telemetry
 
 
 def served(n, shadow=None):
@@ -57,6 +57,20 @@ def test_the_shadow_answers_when_the_record_is_published_not_before(spec, broker
     telemetry.drain(broker.producer())
     (prediction,) = records(broker, "signs.predictions", Prediction)
     assert prediction.shadow.error == "boom" and asked == [1]
+
+
+def test_pairs_are_given_up_before_records_are_lost(spec, broker):
+    room = 3 * BATCH
+    small = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, buffer_records=room))
+    telemetry = Telemetry(small, lambda: broker)
+    unserved = Answer(arm="candidate", version="2", ok=True, latency_ms=3.0, label="b")
+    for n in range(room):
+        telemetry.put(served(n, lambda: unserved))
+    while telemetry.drain(broker.producer(), timeout=0.0):
+        pass
+    predictions = records(broker, "signs.predictions", Prediction)
+    assert [p.shadow is not None for p in predictions] == [False] * BATCH + [True] * 2 * BATCH
+    assert telemetry.unpaired == BATCH and telemetry.dropped == 0
 
 
 def test_a_full_buffer_drops_and_counts_and_never_waits(spec, broker):
