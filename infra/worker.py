@@ -24,6 +24,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
+from components.process import long_lived
 from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
 from components.telemetry.metrics import GaugesOfStore
@@ -71,6 +72,7 @@ def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -
     leases = Leases(store, spec.name, settings.worker)
     metrics = LabelerMetrics(spec.name, watch.registry)
     labeler = assemble(spec, settings, store, open_broker(settings), leases=leases, metrics=metrics)
+    long_lived()
     reported: dict[str, Any] = {}
     at, lost = 0.0, 0
 
@@ -106,13 +108,15 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from serving.controller import Controller
     from serving.leader import lead
 
-    store = ControlStore(settings.control_url)
+    store, registry = ControlStore(settings.control_url), Registry(settings)
     trial, journals = Admission(spec, store), settings.home / "rollouts"
+    registry.open(spec.name)
+    long_lived()
     watch.health.ready()
     lead(
         store,
         spec.name,
-        lambda: Controller(spec, store, Registry(settings), open_broker(settings), journals, trial=trial),
+        lambda: Controller(spec, store, registry, open_broker(settings), journals, trial=trial),
         term=settings.leader_seconds,
         stop=stop,
         on_tick=watch.health.beat,

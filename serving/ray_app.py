@@ -174,6 +174,7 @@ def _builder(source: str, name: str, settings: Settings, services: Sequence[Defe
 
 def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) -> ASGIApp:
     from components.control.store import ControlStore
+    from components.process import long_lived
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
@@ -209,6 +210,7 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
     app = create_app(gateway, on_stop=stop)
     shortcut.answer(f"/{spec.name}{PREDICT}", app.predict)
+    long_lived()
     return app
 
 

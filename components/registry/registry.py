@@ -55,7 +55,7 @@ def model_name(workload: str) -> str:
 
 
 class Registry:
-    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (about 2 s, with the import)."""
+    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (2 to 6 s, with the import)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,6 +66,15 @@ class Registry:
         if self._opened is None:
             self._opened = runs.connect(self._settings)
         return self._opened
+
+    def open(self, workload: str) -> None:
+        """Connect now, so that nobody waits for it when a version is needed at once.
+
+        A database is asked once, too, which makes MLflow's tables and mappers; a server is not: it may be away.
+        """
+        self._opened = self._client
+        if self._settings.mlflow_uri.startswith("sqlite"):
+            self.get(workload, "champion")
 
     def register(
         self,

@@ -70,6 +70,14 @@ def test_a_registered_student_is_found_by_version_and_alias(desk):
     assert desk.registry.get(desk.workload, "champion") == ref
 
 
+def test_a_database_is_asked_when_the_registry_is_opened_and_a_server_is_not(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Registry, "get", lambda self, workload, alias: asked.append((workload, alias)))
+    for uri in (settings.mlflow_uri, "http://127.0.0.1:9"):
+        Registry(settings.model_copy(update={"tracking_uri": uri})).open("signs")
+    assert settings.mlflow_uri.startswith("sqlite") and asked == [("signs", "champion")]
+
+
 def test_a_version_carries_the_limit_that_its_evaluation_certified(desk):
     assert desk.register().defer_below is None
     ref = desk.register(b"second", metrics={"accuracy": 0.9, "defer_below": 0.62})
