@@ -6,9 +6,7 @@ it has keeps it while the weight rises.
 
 from __future__ import annotations
 
-from components.contracts.sampling import audited, bucket
-
-__all__ = ["audited", "bucket", "to_candidate"]
+from components.contracts.sampling import bucket
 
 
 def to_candidate(workload: str, salt: str, key: str, weight: float) -> bool:

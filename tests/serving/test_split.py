@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.contracts.sampling import BITS
-from serving.split import bucket, to_candidate
+from components.contracts.sampling import BITS, bucket
+from serving.split import to_candidate
 
 keys = st.text()
 weights = st.floats(0.0, 1.0)
