@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
-from components.contracts.sampling import AUDIT, bucket
+from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
 from components.label.admit import check_consent, check_time, is_finite
 from components.label.decode import ALWAYS_FINITE, Decode, decoder
@@ -199,7 +199,7 @@ class Gateway:
         if tell == "input":
             self.telemetry.put(Served(entry, None, None, tracing.inject()))
             return
-        place = bucket(entry.workload, AUDIT, entry.id)
+        place = audit_place(entry.workload, entry.id)
         prediction = Prediction(
             workload=entry.workload,
             request_id=answer.request_id,

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -211,10 +211,7 @@ class Slots:
         candidate = self._loaded(intent.candidate)
         if (old.revision, old.intent) == (revision, intent) and (old.champion, old.candidate) == (champion, candidate):
             return
-        self.routing = Routing(
-            workload=self.spec.name, revision=revision, intent=intent, champion=champion, candidate=candidate,
-            pairs=self.spec.rollout.pairs,
-        )  # fmt: skip
+        self.routing = replace(old, revision=revision, intent=intent, champion=champion, candidate=candidate)
         if champion is not None:
             self.cold_start.ready()
 

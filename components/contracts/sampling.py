@@ -22,6 +22,11 @@ def bucket(workload: str, salt: str, key: str) -> float:
     return (int.from_bytes(digest) >> (64 - BITS)) / float(1 << BITS)
 
 
+def audit_place(workload: str, input_id: str) -> float:
+    """The place of an input in [0, 1) by which it is audited: it is in every sample of a larger share."""
+    return bucket(workload, AUDIT, input_id)
+
+
 def audited(workload: str, input_id: str, share: float) -> bool:
     """Whether an input is in the audited sample of ``share``; anyone can recompute it from the input's id."""
-    return bucket(workload, AUDIT, input_id) < share
+    return audit_place(workload, input_id) < share

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -59,20 +60,17 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._opened: MlflowClient | None = None
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        if self._opened is None:
-            self._opened = runs.connect(self._settings)
-        return self._opened
+        return runs.connect(self._settings)
 
     def open(self, workload: str) -> None:
         """Connect now, so that nobody waits for it when a version is needed at once.
 
         A database is asked once, too, which makes MLflow's tables and mappers; a server is not: it may be away.
         """
-        self._opened = self._client
+        _ = self._client
         if self._settings.mlflow_uri.startswith("sqlite"):
             self.get(workload, "champion")
 

@@ -70,6 +70,18 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered", omit_d
             return self.champion, self.candidate
         return (self.champion, None) if self.given_to == "champion" else (None, self.candidate)
 
+    @property
+    def judged(self) -> tuple[Reply | None, Reply | None]:
+        """What champion and candidate made of it that a teacher or the truth may judge.
+
+        Of a canary's request that one of two failed on, nothing: the other's answer is to an input that was chosen by
+        that, and not by the split.
+        """
+        both = (self.champion, self.candidate)
+        if self.weight != 0.0 and None not in both and not all(r.ok for r in both if r is not None):
+            return None, None
+        return both
+
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True, tag="audited", omit_defaults=True):
     """An audited answer: whether each student that answered disagrees with the teacher, or ``by`` the truth is wrong.
@@ -161,9 +173,7 @@ def observe(
         repeat=repeat,
         turn=prediction.turn,
     )
-    ours, theirs = _label(asked.get("champion")), _label(asked.get("candidate"))
-    if weight != 0.0 and len(asked) == 2 and (ours is None or theirs is None):
-        ours = theirs = None  # one failed: the other's label is of inputs that were chosen by that, not by the split
+    ours, theirs = (_label(reply) for reply in answered.judged)
     given = Pending(
         id=prediction.request_id, content=prediction.content, champion=ours, candidate=theirs, weight=weight
     )
@@ -171,21 +181,19 @@ def observe(
 
 
 def _reply(answer: Answer | None) -> Reply | None:
-    return (
-        None
-        if answer is None
-        else Reply(
-            ok=answer.ok,
-            latency_ms=answer.latency_ms,
-            label=answer.label,
-            confidence=answer.confidence,
-            entropy=answer.entropy,
-        )
+    if answer is None:
+        return None
+    return Reply(
+        ok=answer.ok,
+        latency_ms=answer.latency_ms,
+        label=answer.label,
+        confidence=answer.confidence,
+        entropy=answer.entropy,
     )
 
 
-def _label(answer: Answer | None) -> str | None:
-    return answer.label if answer is not None and answer.ok else None
+def _label(reply: Reply | None) -> str | None:
+    return reply.label if reply is not None and reply.ok else None
 
 
 def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tuple[list[Audited], tuple[Pending, ...]]:

@@ -131,8 +131,8 @@ class Request(Reply, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
             id=self.id, arm=self.arm, weight=share, champion=champion, candidate=candidate, repeat=self.repeat,
             turn=self.turn or self.arm,
         )  # fmt: skip
-        if share and champion is not None and candidate is not None and not (champion.ok and candidate.ok):
-            return (answered,)  # as in evidence.observe: what one of them failed on was not chosen by the split
+        if answered.judged == (None, None):
+            return (answered,)
         told = ((self.teacher, "teacher"), (self.truth, "truth"))
         return (answered, *(_audit(self, share, champion, candidate, label, by) for label, by in told if label))
 

@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -32,7 +32,8 @@ CALIBRATION = 2_000
 CHUNK = 200
 HORIZON = 6_000
 WEIGHT = 0.25
-ARMS = ("shadow", "canary", "one each")
+Arms = Literal["shadow", "canary", "one each"]
+ARMS: tuple[Arms, ...] = get_args(Arms)
 METRICS = ("errors", "latencies", "wrong")
 GOAL = 0.5
 
@@ -51,9 +52,6 @@ CANARY = (
 
 Series = tuple[Array, Array, Array, Array]
 """After each request of the candidate: its outcome, and of the champion how many, their sum, and their squares' sum."""
-
-
-Arms = Literal["shadow", "canary", "one each"]
 
 
 def weights(case: Case, arms: Arms) -> Array:
