@@ -10,10 +10,7 @@ import msgspec
 
 from components.steps import NOTHING, Candidate
 
-__all__ = ["IMAGE", "NOTHING", "read_candidate", "show", "write_candidate"]
-
-IMAGE = "cohobate:0.1.0"
-"""The image that components run in, unless another is named when they are compiled."""
+__all__ = ["NOTHING", "read_candidate", "show", "write_candidate"]
 
 
 def read_candidate(path: str) -> Candidate | None:

@@ -9,8 +9,8 @@ import typer
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
-from components.label.budget import PERIODS, Budget
 from components.ledger.ledger import append
+from components.query.budget import PERIODS, Budget
 from serving.cli import show
 
 app = typer.Typer(help="What labelling costs: the present hour and day of UTC.", no_args_is_help=True)

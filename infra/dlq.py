@@ -18,9 +18,9 @@ from rich.table import Table
 from components.contracts.errors import ConfigError, NotFoundError
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
-from components.label.letters import Filter, Letter, Status, read_letters
-from components.label.replay import Outcome, drop, replay, verdicts
-from components.label.verdicts import Verdicts
+from components.dead_letters.letters import Filter, Letter, Status, read_letters
+from components.dead_letters.replay import Outcome, drop, replay, verdicts
+from components.dead_letters.verdicts import Verdicts
 from components.stream import open_broker
 
 app = typer.Typer(help="Inputs that could not be labelled: why, and what becomes of them.", no_args_is_help=True)

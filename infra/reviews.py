@@ -11,7 +11,7 @@ from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.control.tables import ReviewRow
-from components.label import reviews
+from components.review import reviews
 from components.stream import open_broker
 from serving.cli import show
 

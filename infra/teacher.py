@@ -11,8 +11,8 @@ from components.contracts.signing import Signer, new_key
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
 from components.control.teachers import Verdict, decide, teachers
-from components.label.settle import settle
-from components.label.settle import status as incident_status
+from components.teacher_watch.settle import settle
+from components.teacher_watch.settle import status as incident_status
 from serving.cli import show
 
 app = typer.Typer(help="Watch the teachers, and decide about one that changed.", no_args_is_help=True)

@@ -104,9 +104,9 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     """Run a rollout controller: it leads the workload, or stands by while another one does."""
     from components.registry.registry import Registry
     from components.stream import open_broker
-    from serving.admission import Admission
-    from serving.controller import Controller
-    from serving.leader import lead
+    from serving.control.controller import Controller
+    from serving.control.leader import lead
+    from serving.replica.admission import Admission
 
     store, registry = ControlStore(settings.control_url), Registry(settings)
     trial, journals = Admission(spec, store), settings.home / "rollouts"

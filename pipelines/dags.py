@@ -1,4 +1,4 @@
-"""The four pipelines. Their components are thin: what they do is in :mod:`components.steps`.
+"""The four pipelines. Their components are thin: what they do is in the ``step.py`` beside each.
 
 They have no conditions: Kubeflow's local runner (2.16) puts a value between the quotes of the expression that it then
 evaluates, cannot parse that, and takes every condition for false without failing. So a step that has nothing to do

@@ -24,7 +24,7 @@ from components.contracts.records import Label, decode
 from components.contracts.spec import Spec
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
-from components.label.policies import least_chance, representative
+from components.query.policies import least_chance, representative
 from components.snapshot.provenance import usable_truth
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.contracts.errors import CohobateError
+from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.evaluate.check import fitted
-from components.label.decode import decoder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.change_point import Change, ChangeDetector

@@ -18,7 +18,7 @@ from components.contracts.spec import DeferTo, Spec, load_spec
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from serving.cascade import Ask
+    from serving.gateway.cascade import Ask
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ SWITCH_SECONDS = 0.0005
 REPLICA_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.shortcut:middlewares",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.gateway.shortcut:middlewares",
 }
 """Of a gateway's replica alone. Its code never blocks, so it runs on the HTTP server's own event loop: a thread of its
 own would cost two changes of thread for each request, and the shortcut answers on the server's loop anyway."""
@@ -178,12 +178,12 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
-    from serving import shortcut
-    from serving.admission import Admission
-    from serving.cascade import people
-    from serving.gateway import PREDICT, Gateway, create_app
-    from serving.slots import Slots
-    from serving.telemetry import Telemetry
+    from serving.gateway import shortcut
+    from serving.gateway.app import PREDICT, Gateway, create_app
+    from serving.gateway.cascade import people
+    from serving.gateway.telemetry import Telemetry
+    from serving.replica.admission import Admission
+    from serving.replica.slots import Slots
 
     sys.setswitchinterval(SWITCH_SECONDS)
     store = ControlStore(settings.control_url)

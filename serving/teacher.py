@@ -9,10 +9,10 @@ import asyncio
 from typing import Any
 
 from components.contracts.errors import ConfigError, TeacherError
+from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel
 from components.contracts.spec import build, load_spec
-from components.label.decode import decoder
-from components.label.teacher import Teacher
+from components.teachers.contract import Teacher
 
 
 class TeacherService:

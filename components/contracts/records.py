@@ -11,7 +11,7 @@ How a record may change, so that what was written once stays readable for good a
    version; ``schema`` stays. Old readers ignore the field, so nothing that must not be ignored is added in this way.
 2. A field is never renamed, removed, given another type, unit or meaning, or narrower limits; the set of values that a
    reader accepts only grows. What old records may lack or hold is refused where they come in
-   (:mod:`components.label.admit`), not here, where labels of years ago are read back.
+   (:mod:`components.contracts.admission`), not here, where labels of years ago are read back.
 3. Anything else is a new major: raise :data:`SCHEMA_VERSION`, keep reading the old major by turning its fields into
    the new ones in :func:`decode`, and let readers be deployed before the first writer.
 4. Every version's bytes are pinned in ``tests/components/contracts/golden``; a pinned file is never changed.

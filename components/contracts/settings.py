@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.contracts.errors import ConfigError
 
+IMAGE = "cohobate:0.1.0"
+"""The image that pipelines' components run in, unless another is named when they are compiled."""
+
 
 def mask(text: str) -> str:
     """``text`` with the passwords of its URLs replaced by three stars.

@@ -23,10 +23,10 @@ from sqlalchemy.orm import Session
 
 from components.contracts.errors import AccessError, ConfigError, NotFoundError, OrderError, UnavailableError
 from components.contracts.settings import Settings
+from components.control.chain import chain, in_turn
 from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
 from components.control.tables import OrderRow, RolloutRow
-from components.ledger.ledger import chain, in_turn
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 The lease names no time at which it ends: clocks of machines differ. Its holder counts up ``beats``, and whoever wants
 to lead takes it when it has seen no new beat for the lease's term on its own monotonic clock, as Kubernetes' leader
 election does. A holder that could not beat for the term no longer leads by its own clock. It may still be about to
-write something; against that the intent's epoch fences (:mod:`serving.replicas`).
+write something; against that the intent's epoch fences (:mod:`serving.control.replicas`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the control database keeps of teachers: behaviour, clean rounds of probes, incidents and their decisions.
 
-A label names its teacher in an *epoch* (:func:`components.label.teacher.in_epoch`). An epoch ends when a person
+A label names its teacher in an *epoch* (:func:`components.teachers.contract.in_epoch`). An epoch ends when a person
 decides about an incident; labels of an ended epoch count only when they were made before it became suspect.
 """
 
@@ -14,10 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from components.contracts.errors import NotFoundError, TransitionError
+from components.control.chain import chain
 from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, CleanRow, IncidentRow, TeacherRow
-from components.ledger.ledger import chain
 
 Status = Literal["trusted", "suspect", "held"]
 Verdict = Literal["accept", "reject"]
@@ -37,7 +37,7 @@ class TeacherState(msgspec.Struct, frozen=True, kw_only=True):
 
     ``behaviour``: the epoch whose answers of reference are still in force: rejecting a change starts another epoch of
     the old behaviour, accepting it starts a new behaviour. ``since``: start of this epoch (Unix seconds). ``probes``:
-    as :class:`components.label.probes.Probe`, in plain data. ``status``: ``trusted``; ``suspect`` (labels go to
+    as :class:`components.teacher_watch.probes.Probe`, in plain data. ``status``: ``trusted``; ``suspect`` (labels go to
     quarantine); ``held`` (rejected, nothing is labelled until the old behaviour is back).
     """
 

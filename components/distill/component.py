@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.kubeflow import IMAGE
+from components.contracts.settings import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -10,8 +10,8 @@ def distill(
     spec: str, variant: str, start: str, digest: str, student: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
 ):
     """Train on the window ``digest`` and those before it; ``start`` is ``champion`` or ``fresh``."""
+    from components.distill.step import distil
     from components.kubeflow import write_candidate
-    from components.steps import distil
 
     made = distil(spec, variant, start == "fresh", digest)
     write_candidate(student, made)

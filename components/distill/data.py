@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
+from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel, Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import Spec, build
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
-from components.label.decode import decoder
-from components.label.teacher import declared_of
 from components.snapshot.leaks import learnable
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
+from components.teachers.contract import declared_of
 from drift.reweight import stratum_weights
 
 if TYPE_CHECKING:

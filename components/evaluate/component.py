@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.kubeflow import IMAGE
+from components.contracts.settings import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -14,8 +14,8 @@ def evaluate(
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> str:
     """Measure the exported artifact and ask the gate; returns ``promote``, ``hold``, ``reject`` or ``nothing``."""
+    from components.evaluate.step import judge
     from components.kubeflow import NOTHING, read_candidate, show, write_candidate
-    from components.steps import judge
 
     candidate = read_candidate(student.path)
     done = judge(spec, candidate) if candidate else None
@@ -27,9 +27,9 @@ def evaluate(
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def report(spec: str, student: dsl.Input[dsl.Model], html: dsl.Output[dsl.HTML], quality: dsl.Output[dsl.HTML]):
     """Write Evidently's report of the window that the student was made from, and the page of its evaluation."""
+    from components.evaluate.step import quality_page
+    from components.evaluate.step import report as write_report
     from components.kubeflow import read_candidate
-    from components.steps import quality_page
-    from components.steps import report as write_report
 
     candidate = read_candidate(student.path)
     with open(quality.path, "wb") as file:

@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 
 from components.contracts.errors import ConfigError
+from components.contracts.payload import decoder
 from components.contracts.spec import Limits, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
@@ -35,7 +36,6 @@ from components.evaluate.measure import (
     slice_accuracies,
 )
 from components.evaluate.robustness import attack_rows, noise_rows
-from components.label.decode import decoder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.contracts.payload import decoder
 from components.contracts.spec import Spec, build
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
 from components.evaluate.check import fitted
-from components.label.decode import decoder
 from components.snapshot.table import representatives
 from components.snapshot.window import read
 from drift.evidently_report import Shelf, write

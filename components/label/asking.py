@@ -12,12 +12,12 @@ from typing import NamedTuple
 from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import Label, SoftLabel, label_key
 from components.contracts.spec import Spec
-from components.label.guard import Guard
 from components.label.intake import Work
-from components.label.policies import Decision, Scores
-from components.label.scores import StudentScores
-from components.label.selector import Choice, Selector
-from components.label.teacher import Deferred, Outcome, Question, Teacher, defer, outcomes, reference
+from components.query.policies import Decision, Scores
+from components.query.scores import StudentScores
+from components.query.selector import Choice, Selector
+from components.teacher_watch.guard import Guard
+from components.teachers.contract import Deferred, Outcome, Question, Teacher, defer, outcomes, reference
 from components.telemetry.metrics import LabelerMetrics
 
 WITNESSES = 3

@@ -7,13 +7,13 @@ from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build
 from components.control.store import ControlStore
 from components.label.asking import Company
-from components.label.budget import Budget
-from components.label.guard import Guard
 from components.label.labeler import Labeler, Leases
-from components.label.scores import StudentScores
-from components.label.selector import Selector
-from components.label.teacher import Teacher, metered
+from components.query.budget import Budget
+from components.query.scores import StudentScores
+from components.query.selector import Selector
 from components.stream.contract import Broker
+from components.teacher_watch.guard import Guard
+from components.teachers.contract import Teacher, metered
 from components.telemetry.metrics import LabelerMetrics
 
 

@@ -15,8 +15,8 @@ from components.contracts.records import DeadLetter, Input, Label, Truth, conten
 from components.contracts.spec import Spec, build
 from components.contracts.storage import get_bytes
 from components.label.labeler import Labeler
-from components.label.teacher import declared_of
 from components.stream.contract import Broker, Consumer, read_to_end
+from components.teachers.contract import declared_of
 
 log = logging.getLogger(__name__)
 

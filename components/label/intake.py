@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from components.contracts.admission import LETTER_BYTES, admit, dead_letter
 from components.contracts.errors import RecordError
+from components.contracts.payload import decoder
 from components.contracts.records import DeadLetter, Input, content_hash, decode, label_key
 from components.contracts.spec import Spec
-from components.label.admit import LETTER_BYTES, admit, dead_letter
-from components.label.decode import decoder
 from components.stream.contract import Record
 
 log = logging.getLogger(__name__)

@@ -20,12 +20,12 @@ from components.contracts.errors import CohobateError, FencedError, LostPosition
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
 from components.label.asking import Asking, Company
-from components.label.budget import PERIODS
 from components.label.crew import Counts, Crew
 from components.label.intake import Intake
 from components.label.lane import Batch, Lane, shares_of
-from components.label.teacher import Teacher, state
+from components.query.budget import PERIODS
 from components.stream.contract import Broker
+from components.teachers.contract import Teacher, state
 from components.telemetry.metrics import BreakerState
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from sqlalchemy import select
 
 from components.contracts.errors import ConfigError, LedgerError
+from components.control.chain import GENESIS
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
-from components.ledger.ledger import GENESIS, verify
+from components.ledger.ledger import verify
 
 HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -13,9 +13,9 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from components.control.chain import chain, in_turn
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, CursorRow, LedgerRow, NoticeRow
-from components.ledger.ledger import chain, in_turn
 from components.notify.events import Event, of_alarm, of_entry
 from components.notify.webhooks import Webhook
 

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.kubeflow import IMAGE
+from components.contracts.settings import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -12,7 +12,7 @@ def register(spec: str, student: dsl.Input[dsl.Model], force: bool = False) -> s
     ``force`` registers any other, too, marked as forced: it waits for a person's order to roll it out.
     """
     from components.kubeflow import NOTHING, read_candidate
-    from components.steps import register as register_student
+    from components.registry.step import register as register_student
 
     candidate = read_candidate(student.path)
     if candidate is None:
@@ -28,7 +28,7 @@ def promote(spec: str, version: str, reason: str, key: str, run: str, force: boo
 
     ``force`` allows a version that the offline gate did not promote; an empty ``key`` is the id of the ``run``.
     """
-    from components.steps import order
+    from components.registry.step import order
 
     return order(spec, "start", reason, key or run, {"version": version, "forced": force})
 
@@ -39,6 +39,6 @@ def rollback(spec: str, to: str, reason: str, key: str, run: str) -> str:
 
     An empty ``key`` is the id of the ``run``.
     """
-    from components.steps import order
+    from components.registry.step import order
 
     return order(spec, "rollback", reason, key or run, {"to": to})

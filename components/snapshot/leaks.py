@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.contracts.payload import decoder
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.label.decode import decoder
 from components.snapshot.likeness import Index, Sketch, sketch
 
 if TYPE_CHECKING:

@@ -17,16 +17,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from components.contracts.admission import check_consent, dead_letter
 from components.contracts.errors import ProvenanceError, RecordError
 from components.contracts.records import Label, Truth, decode, encode
 from components.contracts.signing import Verifier
 from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.teachers import TeacherState, teacher_state
-from components.label.admit import check_consent, dead_letter
-from components.label.settle import key_of
-from components.label.teacher import declared_of, in_epoch
 from components.stream.contract import Broker, Record
+from components.teacher_watch.settle import key_of
+from components.teachers.contract import declared_of, in_epoch
 
 REFUSED = "refused"
 """The gauge that counts what was refused and keeps the places up to which refusals are in their topic."""

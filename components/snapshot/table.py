@@ -11,7 +11,7 @@ import msgspec
 from components.contracts.errors import ConfigError
 from components.contracts.records import Label, SoftLabel, Truth, content_hash
 from components.contracts.spec import Spec
-from components.label.policies import least_chance, representative
+from components.query.policies import least_chance, representative
 
 if TYPE_CHECKING:
     import pyarrow as pa

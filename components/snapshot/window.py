@@ -17,7 +17,6 @@ from components.contracts.spec import Spec, build
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
-from components.label.teacher import reference
 from components.snapshot.features import FeatureRepo
 from components.snapshot.leaks import guarded
 from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
@@ -33,6 +32,7 @@ from components.snapshot.table import (
     truth_table,
 )
 from components.stream.contract import Broker, Record
+from components.teachers.contract import reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,7 +179,7 @@ def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Decla
 
 
 def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) -> Harvest:
-    from components.label.decode import decoder
+    from components.contracts.payload import decoder
 
     spec = declared.spec
     payload_of, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)

@@ -6,39 +6,13 @@ Consumers are assigned partitions by hand and keep their position under a group 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
+
+from components.contracts.stream_record import Record as Record
+from components.contracts.stream_record import TopicPartition as TopicPartition
 
 MAX_RECORD_BYTES = 4 * 1024 * 1024
 """Largest record that is sent or read: payload limits of a spec lie below it."""
-
-
-class TopicPartition(NamedTuple):
-    """A partition of a topic."""
-
-    topic: str
-    partition: int
-
-    @property
-    def name(self) -> str:
-        """``topic:partition``, as manifests, gauges and the ledger spell it."""
-        return f"{self.topic}:{self.partition}"
-
-
-class Record(NamedTuple):
-    """One record as read. ``timestamp`` is Unix seconds."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, bytes]
-    timestamp: float
-
-    @property
-    def place(self) -> TopicPartition:
-        """The partition that it lies in."""
-        return TopicPartition(self.topic, self.partition)
 
 
 Positions = Mapping[TopicPartition, int]

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from components.contracts.errors import ArtifactError
+from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel
 from components.contracts.spec import build
 from components.contracts.storage import digest_of
-from components.label.decode import decoder
 from components.student.card import CARD_KEY, StudentCard
 from components.student.features import Featuriser, Ids, Weights
 

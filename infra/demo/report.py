@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from components.contracts.payload import decoder
 from components.contracts.records import Label, content_hash, decode
 from components.contracts.spec import Spec, build
 from components.control.store import ControlStore
-from components.label.decode import decoder
 from components.stream.contract import Broker
 from components.student.runtime import Student
 from infra.demo.traffic import Answered, share

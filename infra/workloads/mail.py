@@ -14,7 +14,7 @@ import msgspec
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
-from components.label.minilm import MiniLMTeacher, fit_head
+from components.teachers.minilm import MiniLMTeacher, fit_head
 from infra.workloads.corpus import Mail, fetch, first_of_each, read_mails
 from infra.workloads.source import Item, Phase, Source
 

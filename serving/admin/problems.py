@@ -16,7 +16,7 @@ from components.contracts.errors import (
     UnavailableError,
 )
 from components.control.database import StaleRevisionError
-from serving.wire import PROBLEM
+from serving.gateway.wire import PROBLEM
 
 
 class Refused(CohobateError):

@@ -38,8 +38,8 @@ from serving.admin.wire import (
     Workload,
     Workloads,
 )
+from serving.gateway.wire import PROBLEM
 from serving.rollout.state import from_dict
-from serving.wire import PROBLEM
 
 VerbName = Enum("VerbName", {v: v for v in VERBS}, type=str)  # type: ignore[misc]  # an enum of what the rollout knows
 

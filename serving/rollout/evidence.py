@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from components.contracts.records import Answer, Arm, Label, Prediction, content_hash
-from components.label.teacher import declared_of
+from components.teachers.contract import declared_of
 
 PENDING = 2_000
 """Audits that may wait for a label; the oldest beyond it are given up (they are not evidence either way)."""

@@ -22,8 +22,8 @@ from components.contracts.spec import Factory, Label, Policy, Serve, Spec
 from components.distill.data import NO_TRUTH
 from components.distill.losses import classification_loss
 from components.distill.model import StudentNet
-from components.label.policies import UNCERTAINTY, decide
-from components.label.selector import Selector
+from components.query.policies import UNCERTAINTY, decide
+from components.query.selector import Selector
 from components.student.text import TextNgrams
 from drift.quality import weighted_proportion
 from drift.reweight import hajek

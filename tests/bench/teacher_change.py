@@ -20,11 +20,11 @@ from components.contracts.records import Input, SoftLabel
 from components.contracts.spec import Probe, build, load_spec
 from components.control.store import ControlStore
 from components.control.teachers import incidents
-from components.label import guard as guard_module
-from components.label.guard import Guard
-from components.label.probes import PASS, Comparison, distance, power, strange_bound
-from components.label.probes import Probe as Probed
 from components.stream.memory import MemoryBroker
+from components.teacher_watch import guard as guard_module
+from components.teacher_watch.guard import Guard
+from components.teacher_watch.probes import PASS, Comparison, distance, power, strange_bound
+from components.teacher_watch.probes import Probe as Probed
 from infra.workloads import files
 
 CHANGED = 50

@@ -9,8 +9,8 @@ from pathlib import Path
 from components.contracts.settings import Settings
 from components.contracts.spec import build, load_spec
 from components.control.store import ControlStore
-from components.label.teacher import reference
 from components.stream import open_broker
+from components.teachers.contract import reference
 from tests.chaos import topics
 from tests.chaos.apache import ApacheKafka
 from tests.chaos.failpoints import ROOT, failpoints

@@ -13,12 +13,16 @@ from components.contracts.spec import Factory, Payload, load_spec
 from components.contracts.storage import digest_of, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
+from components.distill import step as distilling
 from components.distill.component import distill
+from components.evaluate import step as judging
 from components.evaluate.component import choose, evaluate, report
 from components.kubeflow import read_candidate, write_candidate
 from components.ledger.ledger import entries
+from components.registry import step as registering
 from components.registry.component import promote, register, rollback
 from components.registry.registry import Registry
+from components.snapshot import step as freezing
 from components.snapshot.component import snapshot
 from components.steps import Candidate
 from components.student.card import StudentCard
@@ -90,7 +94,7 @@ def candidate(settings):
 
 
 def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, artifact, monkeypatch):
-    monkeypatch.setattr(steps, "take_snapshot", lambda _: (0, steps.NOTHING))
+    monkeypatch.setattr(freezing, "take_snapshot", lambda _: (0, steps.NOTHING))
     dataset = artifact(dsl.Dataset, "dataset")
     assert snapshot.python_func(spec, dataset) == "nothing"
     assert dataset.metadata == {"rows": 0, "digest": "nothing"}
@@ -108,7 +112,7 @@ def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, 
 
 
 def test_a_new_window_is_shown_with_its_rows(spec, artifact, monkeypatch):
-    monkeypatch.setattr(steps, "take_snapshot", lambda _: (12, "abc"))
+    monkeypatch.setattr(freezing, "take_snapshot", lambda _: (12, "abc"))
     dataset = artifact(dsl.Dataset, "dataset")
     assert snapshot.python_func(spec, dataset) == "abc"
     assert dataset.metadata == {"rows": 12, "digest": "abc"}
@@ -125,7 +129,7 @@ def test_the_evaluation_fills_what_the_ui_draws(spec, artifact, candidate, monke
         measurements={"agreement": 0.9, "rows": 40.0, "teacher_accuracy": None, "loss": float("nan")},
         confusion={"labels": ["a", "b"], "matrix": [[3, 1], [0, 4]]},
     )
-    monkeypatch.setattr(steps, "judge", lambda _, given: done if given.decision == "promote" else None)
+    monkeypatch.setattr(judging, "judge", lambda _, given: done if given.decision == "promote" else None)
     student, judged = artifact(dsl.Model, "student", candidate()), artifact(dsl.Model, "judged")
     metrics, confusion = artifact(dsl.Metrics, "metrics"), artifact(dsl.ClassificationMetrics, "confusion")
     assert evaluate.python_func(spec, student, judged, metrics, confusion) == "hold"
@@ -140,8 +144,8 @@ def test_the_evaluation_fills_what_the_ui_draws(spec, artifact, candidate, monke
 
 @pytest.mark.parametrize(("page", "shown"), [(b"<p>drift</p>", "<p>drift</p>"), (b"", "no older window")])
 def test_the_report_is_shown_where_there_is_something_to_compare(spec, artifact, candidate, monkeypatch, page, shown):
-    monkeypatch.setattr(steps, "report", lambda *_: page)
-    monkeypatch.setattr(steps, "quality_page", lambda *_: b"<p>promote</p>")
+    monkeypatch.setattr(judging, "report", lambda *_: page)
+    monkeypatch.setattr(judging, "quality_page", lambda *_: b"<p>promote</p>")
     html, quality = artifact(dsl.HTML, "html"), artifact(dsl.HTML, "quality")
     report.python_func(spec, artifact(dsl.Model, "judged", candidate()), html, quality)
     assert shown in Path(html.path).read_text() and Path(quality.path).read_text() == "<p>promote</p>"
@@ -188,7 +192,7 @@ def test_a_student_that_the_gate_does_not_promote_is_not_registered(
     assert register.python_func(spec, artifact(dsl.Model, "judged", candidate(decision))) == decision
     assert Registry(settings).versions("letters") == []
     with pytest.raises(OrderError, match=f"the gate says {decision}: it is {decision}"):
-        steps.register(spec, candidate(decision))
+        registering.register(spec, candidate(decision))
     assert entries(store) == []
 
 
@@ -230,16 +234,16 @@ def test_orders_carry_their_arguments_and_the_run_s_key(spec, store, monkeypatch
 
 
 def test_an_order_that_nobody_takes_says_that_it_stays(spec, store, monkeypatch):
-    monkeypatch.setattr(steps, "ORDER_SECONDS", 0.05)
+    monkeypatch.setattr(registering, "ORDER_SECONDS", 0.05)
     with pytest.raises(OrderError, match="no controller took it in 0 s; it stays open"):
-        steps.order(spec, "rollback", "bad", "k1", {"to": "previous"})
+        registering.order(spec, "rollback", "bad", "k1", {"to": "previous"})
     assert [o.id for o in store.open_orders("letters")] == ["k1"]
 
 
 @pytest.mark.parametrize(("reason", "key"), [("", "k"), ("  ", "k"), ("why", ""), ("why", "{{$.pipeline_job_uuid}}")])
 def test_an_order_needs_a_reason_and_a_key_of_its_own(spec, store, reason, key):
     with pytest.raises(ConfigError):
-        steps.order(spec, "rollback", reason, key, {})
+        registering.order(spec, "rollback", reason, key, {})
     assert store.open_orders("letters") == []
 
 
@@ -261,9 +265,9 @@ def test_a_student_learns_from_the_windows_up_to_its_own(spec, store):
 
 def test_what_cannot_be_distilled_is_named(spec, store):
     with pytest.raises(ConfigError, match="small, wide"):
-        steps.distil(spec, "huge", True, "nothing")
+        distilling.distil(spec, "huge", True, "nothing")
     with pytest.raises(ConfigError, match="label a history first"):
-        steps.distil(spec, "small", True, "nothing")
+        distilling.distil(spec, "small", True, "nothing")
 
 
 def test_a_candidate_survives_the_artifact(artifact, candidate):

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
-from components.label.budget import Budget
+from components.query.budget import Budget
 from infra.cli import app
 
 SPEC = """

@@ -9,13 +9,13 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from components.contracts.admission import ATTEMPTS_HEADER, LETTER_BYTES, dead_letter
 from components.contracts.errors import ConfigError, NotFoundError, RecordError
 from components.contracts.records import Input, encode
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
-from components.label.admit import ATTEMPTS_HEADER, LETTER_BYTES, dead_letter
-from components.label.replay import REPLAY_HEADER
-from components.label.verdicts import LEASE_SECONDS
+from components.dead_letters.replay import REPLAY_HEADER
+from components.dead_letters.verdicts import LEASE_SECONDS
 from components.ledger import entries, verify
 from components.stream import open_broker
 from components.stream.contract import Record, TopicPartition, read_to_end

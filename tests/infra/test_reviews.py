@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 from components.contracts.records import Input, Label, SoftLabel, decode, label_key
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
-from components.label import reviews
-from components.label.teacher import Deferred, Question
+from components.review import reviews
 from components.stream import open_broker
 from components.stream.contract import read_to_end
+from components.teachers.contract import Deferred, Question
 from infra.broker import EmbeddedBroker
 from infra.cli import app, run_guarded
 

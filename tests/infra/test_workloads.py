@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError, UnavailableError
+from components.contracts.payload import decoder
 from components.contracts.records import content_hash
 from components.contracts.settings import Settings
 from components.contracts.spec import build, load_spec
-from components.label.decode import decoder
 from infra.workloads import corpus, files, mail
 
 SPECS = Path(files.__file__).parent

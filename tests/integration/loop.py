@@ -22,10 +22,10 @@ from components.registry.registry import Registry
 from components.snapshot.window import freeze
 from components.stream.contract import Broker
 from components.stream.memory import MemoryBroker
-from serving.controller import Controller
-from serving.gateway import Gateway, create_app
-from serving.slots import Slots
-from serving.telemetry import Telemetry
+from serving.control.controller import Controller
+from serving.gateway.app import Gateway, create_app
+from serving.gateway.telemetry import Telemetry
+from serving.replica.slots import Slots
 from tests.workloads.regression import Physicist
 from tests.workloads.tickets.tickets import WORDS
 

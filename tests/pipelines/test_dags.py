@@ -4,7 +4,7 @@ import textwrap
 import pytest
 import yaml
 
-from components.kubeflow import IMAGE
+from components.contracts.settings import IMAGE
 from pipelines.local import PARAMETERS, REQUIRED
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,8 +10,8 @@ from components.contracts.spec import load_spec
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.stream.memory import MemoryBroker
-from serving.controller import Controller
-from serving.leader import lead
+from serving.control.controller import Controller
+from serving.control.leader import lead
 from tests.serving.conftest import MemoryRegistry
 
 TERM = 0.4

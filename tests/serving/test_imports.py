@@ -9,8 +9,11 @@ HEAVY = ("torch", "mlflow", "feast", "kfp", "evidently", "sklearn", "kafka")
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        (("serving.gateway", "serving.slots", "serving.telemetry", "serving.ray_app"), (*HEAVY, "ray", "onnxruntime")),
-        (("serving.controller", "serving.cli", "serving.rollout"), (*HEAVY, "ray", "onnxruntime", "fastapi")),
+        (
+            ("serving.gateway.app", "serving.replica.slots", "serving.gateway.telemetry", "serving.ray_app"),
+            (*HEAVY, "ray", "onnxruntime"),
+        ),
+        (("serving.control.controller", "serving.cli", "serving.rollout"), (*HEAVY, "ray", "onnxruntime", "fastapi")),
     ],
 )
 def test_importing_serving_brings_in_nothing_heavy(modules, heavy):

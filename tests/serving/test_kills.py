@@ -14,7 +14,7 @@ import pytest
 
 from components.contracts.spec import load_spec
 from components.ledger.ledger import entries, verify
-from serving.slots import Slots
+from serving.replica.slots import Slots
 from tests.serving.led import FileRegistry, control
 
 W = "signs"

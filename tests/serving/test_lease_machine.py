@@ -13,10 +13,10 @@ from components.contracts.errors import TransitionError
 from components.contracts.spec import RolloutPolicy, Step
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
-from serving.replicas import ReplacedError, Replicas
+from serving.control.replicas import ReplacedError, Replicas
+from serving.replica.slots import Loaded, Routing
 from serving.rollout.state import desired
 from serving.rollout.step import begin, command
-from serving.slots import Loaded, Routing
 
 LEASE = 10.0
 STEPS = (Step(weight=0.0), Step(weight=0.2), Step(weight=0.6))

@@ -15,10 +15,10 @@ import pytest
 from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
-from components.label import reviews
+from components.review import reviews
 from components.telemetry.endpoint import announced
 from serving.ray_app import PROXY_CHECK_SECONDS, PROXY_START_SECONDS, environment
-from tests.serving.test_admission import CRASHING, with_features
+from tests.serving.replica.test_admission import CRASHING, with_features
 
 SERVER = """
 import os, sys

@@ -69,10 +69,10 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The watch for a teacher that changes without saying so (:mod:`components.label.guard`).
+    """The watch for a teacher that changes without saying so (:mod:`components.teacher_watch.guard`).
 
     ``size`` inputs are kept as probes; 0 turns the watch off. The default misses a change of 5 % of the answers with
-    a chance of 1e-4 (:func:`components.label.probes.size_for`).
+    a chance of 1e-4 (:func:`components.teacher_watch.probes.size_for`).
 
     An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer. In each, 66
     probes are asked: one pass, which finds such a change with a chance of 0.966. They take the room that inputs leave

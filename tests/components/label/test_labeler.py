@@ -2,6 +2,7 @@ import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from components.contracts.admission import LETTER_BYTES
 from components.contracts.errors import (
     ConfigError,
     FencedError,
@@ -23,11 +24,10 @@ from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.label import lane as lanes
-from components.label.admit import LETTER_BYTES
 from components.label.asking import Company
-from components.label.budget import Budget
 from components.label.labeler import Labeler
-from components.label.selector import Selector
+from components.query.budget import Budget
+from components.query.selector import Selector
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker
 from components.telemetry.metrics import LabelerMetrics

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from components import steps
 from components.contracts.errors import AccessError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.control.database import StaleRevisionError
 from components.control.desk import Order
+from components.registry import step
 from serving.admin.app import create_app
 from serving.admin.server import served
 from serving.cli import app as cli
@@ -64,12 +64,12 @@ def test_the_command_line_goes_to_the_api_in_its_caller_s_name(platform, ledger)
 
 
 def test_a_pipeline_s_step_goes_to_the_api_in_its_caller_s_name(platform, answering, ledger, tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "load_spec", lambda path: type("S", (), {"name": W}))
-    assert steps.order.__wrapped__("spec", "rollback", "bad", "run-1", {"to": "previous"}) == "done"
+    monkeypatch.setattr(step, "load_spec", lambda path: type("S", (), {"name": W}))
+    assert step.order.__wrapped__("spec", "rollback", "bad", "run-1", {"to": "previous"}) == "done"
     assert ledger()[-1][1:3] == ("operator-eve", "ordered rollback")
     answering.ok, answering.outcome = False, "champion already"
     with pytest.raises(OrderError, match="refused: champion already"):
-        steps.order.__wrapped__("spec", "rollback", "bad", "run-2", {"to": "previous"})
+        step.order.__wrapped__("spec", "rollback", "bad", "run-2", {"to": "previous"})
 
 
 def test_many_who_wait_leave_room_for_others(settings, control, tokens):

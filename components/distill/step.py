@@ -1,0 +1,57 @@
+"""The pipelines' step that trains a student."""
+
+from __future__ import annotations
+
+from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.process import short_lived
+from components.steps import NOTHING, Candidate, champion, windows_until
+
+__all__ = ["distil"]
+
+
+@short_lived
+def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate | None:
+    """Train a student on the windows up to ``digest``.
+
+    From the champion, or a ``fresh`` one of the named variant (empty: the first of the spec). Where the digest is
+    :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
+
+    Raises:
+        ConfigError: the spec has no such variant, or there is no window.
+        NotFoundError: there is no window with this digest.
+
+    """
+    if digest == NOTHING and not fresh:
+        return None
+    from components.distill.train import distill
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    named = {v.name: v for v in spec.student.variants}
+    if variant and variant not in named:
+        raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(named)}")
+    windows = windows_until(store, spec, digest)
+    if not windows:
+        raise ConfigError("windows", [], "there is no snapshot to learn from: label a history first")
+    parent = None if fresh else champion(store, spec)
+    done = distill(
+        spec,
+        windows,
+        variant=named[variant] if variant else spec.student.variants[0],
+        parent=parent,
+        artifacts=settings.artifacts,
+        seed=spec.seed,
+    )
+    store.close()
+    return Candidate(
+        uri=done.uri,
+        digest=done.digest,
+        float_uri=done.float_uri,
+        card=done.card,
+        parity_gap=done.parity_gap,
+        metrics=done.metrics,
+        history=done.history,
+    )

@@ -1,0 +1,73 @@
+"""The pipelines' steps that judge a candidate and show how."""
+
+from __future__ import annotations
+
+import msgspec
+
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec, load_spec
+from components.contracts.storage import get_bytes, put_bytes
+from components.control.store import ControlStore
+from components.control.tables import WindowRow
+from components.process import short_lived
+from components.steps import Candidate, champion, windows_until
+
+__all__ = ["judge", "quality_page", "report"]
+
+
+@short_lived
+def judge(spec_path: str, candidate: Candidate) -> Candidate:
+    """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it."""
+    from components.evaluate.evaluate import evaluate
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    done = evaluate(
+        spec,
+        candidate.uri,
+        candidate.digest,
+        candidate.float_uri,
+        windows=windows_until(store, spec, candidate.card.snapshots[0]),
+        champion=champion(store, spec),
+        previous=store.intent(spec.name)[1].previous,
+        store=store,
+    )
+    store.close()
+    return msgspec.structs.replace(
+        candidate,
+        decision=done.verdict.decision,
+        measurements=dict(done.measurements),
+        verdict=done.verdict.as_dict(),
+        confusion=done.confusion,
+    )
+
+
+@short_lived
+def report(spec_path: str, candidate: Candidate) -> bytes:
+    """Evidently's report (HTML) of the window that a candidate was made from; empty without an older window."""
+    from components.evaluate.report import drift_report
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    windows = windows_until(store, spec, candidate.card.snapshots[0])
+    store.close()
+    uri, _, _ = drift_report(spec, windows, _reports(spec, settings, candidate, windows), settings.evidently)
+    return get_bytes(uri) if uri else b""
+
+
+@short_lived
+def quality_page(spec_path: str, candidate: Candidate) -> bytes:
+    """The page (HTML) of a candidate's evaluation; it is kept beside the drift report as ``quality.html``."""
+    from components.evaluate.page import quality_page as render
+
+    spec, settings = load_spec(spec_path), Settings()
+    store = ControlStore(settings.control_url)
+    windows = windows_until(store, spec, candidate.card.snapshots[0])
+    store.close()
+    page = render(spec, windows, candidate.digest)
+    put_bytes(f"{_reports(spec, settings, candidate, windows)}/quality.html", page)
+    return page
+
+
+def _reports(spec: Spec, settings: Settings, candidate: Candidate, windows: list[WindowRow]) -> str:
+    return f"{settings.artifacts}/{spec.name}/reports/{candidate.digest}-{windows[-1].digest[:12]}"

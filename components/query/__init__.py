@@ -1,0 +1,1 @@
+"""Which inputs the teacher is asked about, and what that may cost."""

@@ -1,0 +1,171 @@
+"""Which inputs of a batch go to the teacher: audited ones, those whose callers wait, those that the policy draws."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from components.contracts.records import Input
+from components.contracts.sampling import audited, bucket
+from components.contracts.spec import Spec
+from components.control.store import Clock
+from components.query.budget import Budget, Reservation
+from components.query.policies import UNCERTAINTY, Decision, Floats, Scores, decide, uncertainty
+
+log = logging.getLogger(__name__)
+
+FIRST_SECONDS = 1.0
+"""How long the first batch is taken to have gathered: nobody saw when it began."""
+
+MEMORY = 1_000
+"""Inputs over which the traffic's mean uncertainty is remembered (exponentially)."""
+
+NOTHING_RESERVED = Reservation(id="", urgent=0, ordinary=0)
+
+
+class Choice(NamedTuple):
+    """A decision for each input, in order, and the calls that were reserved for those to label."""
+
+    decisions: list[Decision]
+    reservation: Reservation
+
+
+class Selector:
+    """Chooses for one labeler. ``budget`` None: no limit.
+
+    For every batch:
+
+    1. ``choice = selector.choose(inputs, scores)``: reserves the calls that it decides on.
+    2. Ask the teacher for the inputs whose decision is to label; policy, probability and audit go into their labels.
+       What is skipped is done with: it is counted in :attr:`counts` and, where the budget was the reason, durably in
+       the control database.
+    3. ``selector.settle(choice, made)`` when the teacher has answered: ``made`` is how many calls were paid.
+
+    A batch that is asked for again after step 3 is another choice, with a reservation of its own.
+    """
+
+    def __init__(self, spec: Spec, budget: Budget | None = None, clock: Clock = time.time) -> None:
+        self.spec, self._clock = spec, clock
+        self.budget = budget if budget is not None and budget.limited else None
+        self.counts: Counter[str] = Counter()
+        """Decisions by reason."""
+        self._typical: float | None = None
+        self._seen = 0
+        self._last: float | None = None
+        self._exhausted = False
+
+    def choose(self, inputs: Sequence[Input], scores: Scores | None = None, waiting: Collection[str] = ()) -> Choice:
+        """Decide on a batch; ``scores`` as :class:`~components.query.scores.StudentScores` gives them.
+
+        ``waiting``: ids of deferred inputs. Those that the gateway audits are known here: they are labelled as well.
+
+        Raises:
+            ValueError: a student has not one soft label for each input.
+            UnavailableError: the budget could not be reserved.
+
+        """
+        # The audit slice comes first: nothing that is known of an input may decide whether it is in it.
+        share = self.spec.label.audit_share
+        audits = [i for i, x in enumerate(inputs) if audited(self.spec.name, x.id, share)]
+        rest = sorted(set(range(len(inputs))) - set(audits))
+        urgent = [i for i in rest if inputs[i].id in waiting or self._awaited(inputs[i].id)]
+        free = sorted(set(rest) - set(urgent))
+        audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
+        asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
+        decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
+        decisions |= self._drawn(inputs, free, scores)
+        reservation = self._reserve(inputs, decisions, audits, urgent)
+        ordered = [decisions[i] for i in range(len(inputs))]
+        self.counts.update(d.reason for d in ordered)
+        return Choice(ordered, reservation)
+
+    def settle(self, choice: Choice, made: int) -> None:
+        """Say how many calls of a choice were paid; the rest of the reservation is given back."""
+        if self.budget is not None:
+            self.budget.settle(choice.reservation, made)
+
+    def gauge(self) -> dict[str, int | float]:
+        """Decisions so far by reason, what the budget has left in its unit, and what it made skip."""
+        found: dict[str, int | float] = {f"chosen_{reason}": n for reason, n in sorted(self.counts.items())}
+        for period, spent in self.budget.spending().items() if self.budget is not None else ():
+            found |= {f"budget_left_{period}": spent.left} if spent.left is not None else {}
+            found[f"budget_skipped_{period}"] = spent.skipped
+        return found
+
+    def _awaited(self, input_id: str) -> bool:
+        """Whether the gateway audits the input, so that a rollout waits for its label, and it might get none."""
+        choosy = self.budget is not None or self.spec.label.policy.kind != "all"
+        return choosy and audited(self.spec.name, input_id, self.spec.serve.audit_share)
+
+    def _drawn(self, inputs: Sequence[Input], free: list[int], scores: Scores | None) -> dict[int, Decision]:
+        policy = self.spec.label.policy
+        allowance = self._allowance()
+        if not free:
+            return {}
+        if allowance <= 0:
+            none = Decision(label=False, policy=policy.kind, probability=0.0, reason="exhausted")
+            return dict.fromkeys(free, none)
+        mine = [[member[i] for i in free] for member in scores] if scores else None
+        typical = self._remember(uncertainty(policy, mine, len(free)) if policy.kind in UNCERTAINTY else None)
+        ids = [inputs[i].id for i in free]
+        found = decide(policy, ids, mine, allowance, self.spec.seed, typical=typical)
+        return dict(zip(free, found, strict=True))
+
+    def _allowance(self) -> float:
+        if self.budget is None:
+            return math.inf
+        now = self._clock()
+        elapsed = FIRST_SECONDS if self._last is None else max(0.0, now - self._last)
+        self._last = now
+        return self.budget.allowance(elapsed)
+
+    def _remember(self, doubts: Floats | None) -> float | None:
+        """The traffic's mean uncertainty, these inputs' included; None where it is not known."""
+        if doubts is None:
+            return None
+        self._seen = min(self._seen + len(doubts), MEMORY)
+        part = min(1.0, len(doubts) / self._seen)
+        before = 0.0 if self._typical is None else self._typical
+        self._typical = (1.0 - part) * before + part * float(doubts.mean())
+        return self._typical
+
+    def _reserve(
+        self, inputs: Sequence[Input], decisions: dict[int, Decision], audits: list[int], urgent: list[int]
+    ) -> Reservation:
+        """Reserve what ``decisions`` want, and take back what is not granted: ordinary first, the audit slice last."""
+        if self.budget is None:
+            return NOTHING_RESERVED
+        drawn = [i for i, d in decisions.items() if d.label and d.reason not in ("audit", "priority")]
+        unaffordable = sum(d.reason == "exhausted" for d in decisions.values())
+        if not (audits or urgent or drawn or unaffordable):
+            return NOTHING_RESERVED
+        granted = self.budget.reserve(len(audits) + len(urgent), len(drawn), skipped=unaffordable)
+        for_audits = min(granted.urgent, len(audits))
+        self._thin(inputs, decisions, audits, for_audits)
+        self._thin(inputs, decisions, urgent, granted.urgent - for_audits)
+        self._thin(inputs, decisions, drawn, granted.ordinary)
+        refused = len(audits) + len(urgent) + len(drawn) - granted.calls + unaffordable
+        if refused and not self._exhausted:
+            log.warning("%s: the label budget is exhausted: inputs are skipped and counted", self.spec.name)
+        self._exhausted = refused > 0
+        return granted
+
+    def _thin(self, inputs: Sequence[Input], decisions: dict[int, Decision], chosen: list[int], granted: int) -> None:
+        """Keep ``granted`` of the chosen, drawn uniformly and apart from how they were chosen; chances follow.
+
+        A weight of 1/(p k/n) stays unbiased as long as at least one of the n is kept: it is a second phase of sampling.
+        """
+        if granted >= len(chosen):
+            return
+        salt, part = f"grant {self.spec.seed}", granted / len(chosen)
+        order = sorted(chosen, key=lambda i: bucket(self.spec.name, salt, inputs[i].id))
+        for place, i in enumerate(order):
+            thinned = msgspec.structs.replace(decisions[i], probability=decisions[i].probability * part)
+            kept = place < granted
+            decisions[i] = thinned if kept else msgspec.structs.replace(thinned, label=False, reason="exhausted")

@@ -1,0 +1,88 @@
+"""The pipelines' steps that register a candidate and order the rollout controller."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from components.contracts.errors import ConfigError, OrderError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.process import short_lived
+from components.steps import Candidate
+
+__all__ = ["order", "register"]
+
+ORDER_SECONDS = 60.0
+"""How long a pipeline waits for the rollout controller to carry out its order."""
+
+
+@short_lived
+def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
+    """Register a judged candidate with its lineage and give it the alias ``candidate``; returns its version.
+
+    ``force`` registers one that the gate did not promote; the verdict and the ledger then say that it was forced. The
+    rollout controller starts no such version by itself: order it with ``forced``.
+
+    Raises:
+        OrderError: the gate did not promote it, and ``force`` was not given.
+
+    """
+    from components.ledger.ledger import append
+    from components.registry.registry import Registry
+
+    spec, settings = load_spec(spec_path), Settings()
+    forced = candidate.decision != "promote"
+    if forced and not force:
+        reasons = "; ".join(candidate.verdict.get("reasons", ())) or "it was not judged"
+        raise OrderError("register a student of", spec.name, f"the gate says {candidate.decision}: {reasons}")
+    registry, store = Registry(settings), ControlStore(settings.control_url)
+    known = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
+    measured = {k: v for k, v in known.items() if "[" not in k}  # those of slices stand in the verdict
+    model = registry.register(
+        spec,
+        candidate.uri,
+        candidate.digest,
+        candidate.card,
+        verdict={**candidate.verdict, "forced": forced},
+        metrics={**candidate.metrics, **measured},
+        params={"variant": candidate.card.variant, "spec": spec.digest, "seed": str(spec.seed)},
+    )
+    if not forced:
+        registry.set_alias(spec.name, "candidate", model.version)
+    detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision, "forced": forced}
+    append(store, spec.name, settings.actor, "register", detail)
+    store.close()
+    return model.version
+
+
+@short_lived
+def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]) -> str:
+    """Order a verb of the rollout controller and wait for its outcome; the same ``key`` orders it once.
+
+    It goes to the admin API that the settings name, with their token, else into the control database.
+
+    Raises:
+        ConfigError: there is no reason, or no key of its own.
+        OrderError: it was refused, or no controller took it in time.
+        AccessError: the admin API does not let the caller do this.
+
+    """
+    from components.control.desk import Order, open_desk
+
+    if "{{" in key or not key:  # a placeholder that was not filled in is the same for all runs
+        raise ConfigError(
+            "key", key, "must be an order's own: with one key for all only the first would be carried out"
+        )
+    spec = load_spec(spec_path)
+    wanted = Order(workload=spec.name, verb=verb, reason=reason, args=args, key=key)
+    done = open_desk(Settings()).place(wanted, ORDER_SECONDS)
+    if done.ok is None:
+        late = (
+            f"no controller took it in {ORDER_SECONDS:.0f} s; it stays open and will be carried out when one comes up"
+        )
+        raise OrderError(verb, spec.name, late)
+    if not done.ok:
+        raise OrderError(verb, spec.name, f"refused: {done.outcome}")
+    return str(done.outcome)

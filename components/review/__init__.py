@@ -1,0 +1,1 @@
+"""What people answer: the queue of inputs that a person labels."""

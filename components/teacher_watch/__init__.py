@@ -1,0 +1,1 @@
+"""Watching the teacher: probes, the verdicts over them, and the guard that notices when it changed."""

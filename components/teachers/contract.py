@@ -1,0 +1,195 @@
+"""The contract of teachers.
+
+Every teacher answers ``label``. Five abilities are optional and have a function here that a caller uses for every
+teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
+that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), to ask before it sends inputs once
+more (:func:`metered`), and to report its state for metrics (:func:`state`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from components.contracts.errors import CohobateError, RecordError, TeacherError
+from components.contracts.records import Input, SoftLabel, Task
+from components.contracts.storage import digest_of
+
+
+class Teacher(Protocol):
+    """The expensive model whose behaviour is kept.
+
+    ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
+    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression);
+    ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that nobody declared).
+    """
+
+    name: str
+    digest: str
+    task: Task
+    space: str
+    classes: tuple[str, ...]
+    size_bytes: int
+
+    def label(self, payloads: Sequence[Any]) -> list[SoftLabel]:
+        """Soft labels of decoded payloads, one for each, in order.
+
+        Raises:
+            TeacherError: the model failed.
+            UnavailableError: a remote teacher does not answer; nothing is wrong with the payloads, try again later.
+
+        """
+
+
+Permit = Callable[[int], bool]
+"""Whether so many inputs may be sent to a server once more; if so, that is paid for. Called from any thread."""
+
+
+class TeacherChangedError(TeacherError):
+    """A remote teacher reports another identity than the one that its digest was made from."""
+
+    def __init__(self, teacher: str, declared: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        names = [n for n in sorted(declared.keys() | found.keys()) if declared.get(n) != found.get(n)]
+        moved = "; ".join(f"{n} was {declared.get(n)!r} and is {found.get(n)!r}" for n in names)
+        super().__init__(
+            teacher,
+            f"reports another identity than when it was started: {moved}. Nothing is labelled by it: restore the old "
+            "model, or restart the labeler to take the new one under its new digest",
+        )
+        self.declared, self.found = dict(declared), dict(found)
+
+
+class Deferred(NamedTuple):
+    """No soft label yet: the input waits for a person. ``draft`` is what a model thinks of it, as a help."""
+
+    why: str
+    draft: SoftLabel | None = None
+
+
+class Question(NamedTuple):
+    """An input that waits: all that its label needs except the soft label. ``key`` is the label's key.
+
+    ``policy``, ``probability`` and ``audit`` are the label's fields of these names.
+    """
+
+    key: str
+    input: Input
+    deferred: Deferred
+    policy: str = "all"
+    probability: float = 1.0
+    audit: bool = False
+
+
+Outcome = SoftLabel | Deferred | RecordError
+"""What became of one input: a soft label, a wait, or a dead letter (the teacher refuses this very input)."""
+
+
+def reference(teacher: Teacher) -> str:
+    """``name@digest``, as it stands in every label."""
+    return f"{teacher.name}@{teacher.digest}"
+
+
+def identity_digest(identity: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what identifies a teacher, whatever the order of its fields."""
+    return digest_of(json.dumps(identity, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+
+
+def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
+    """What became of each payload, in order; teachers without ``outcomes`` answer all of them at once.
+
+    Raises:
+        TeacherError: the teacher failed, raised something that is none of this project's errors, gave more or fewer
+            outcomes than there are payloads, or one that no student may learn from (another task, label space or class
+            than it declared): the teacher's fault, and not the input's.
+        UnavailableError: a remote teacher does not answer.
+
+    """
+    own = getattr(teacher, "outcomes", None)
+    try:
+        found = list(own(payloads) if own is not None else teacher.label(payloads))
+    except CohobateError:
+        raise
+    except Exception as error:  # foreign code, and one input may be all that it fails on
+        raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
+    if len(found) != len(payloads):
+        raise TeacherError(reference(teacher), f"gave {len(found)} labels for {len(payloads)} inputs")
+    known = set(teacher.classes)
+    for outcome in found:
+        _check(teacher, known, outcome)
+    return found
+
+
+def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
+    if isinstance(outcome, Deferred | RecordError):
+        return
+    if not isinstance(outcome, SoftLabel) or outcome.task != teacher.task:
+        raise TeacherError(reference(teacher), f"answered {outcome!r:.200}: not a soft label for {teacher.task}")
+    if outcome.space != teacher.space:
+        raise TeacherError(reference(teacher), f"answered in space {outcome.space!r}, not {teacher.space!r}")
+    if unknown := outcome.distribution.keys() - known:
+        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown)}")
+
+
+def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:
+    """Keep questions durably: when this returns, their inputs may be committed. Asking again changes nothing.
+
+    Raises:
+        TeacherError: the teacher has no queue to keep them in.
+
+    """
+    own = getattr(teacher, "defer", None)
+    if own is None:
+        raise TeacherError(reference(teacher), "put an answer off, but has no queue to keep the question in")
+    own(workload, questions)
+
+
+def soft_labels(name: str, found: Sequence[Outcome]) -> list[SoftLabel]:
+    """Outcomes that must all be soft labels.
+
+    Raises:
+        TeacherError: one is none; the message says what it is.
+
+    """
+    for outcome in found:
+        if isinstance(outcome, Deferred):
+            raise TeacherError(name, f"has no answer yet ({outcome.why}): the input waits for a person")
+        if isinstance(outcome, RecordError):
+            raise TeacherError(name, f"refuses an input: {outcome}")
+    return cast(list[SoftLabel], list(found))
+
+
+def cost(teacher: Teacher, payloads: Sequence[Any]) -> float:
+    """The most that labelling these payloads once can cost, in the currency of the declared prices; 0.0: no price."""
+    own = getattr(teacher, "cost", None)
+    return float(own(payloads)) if own is not None else 0.0
+
+
+def metered(teacher: Teacher, permit: Permit) -> None:
+    """Have a teacher that sends inputs again after an outage ask ``permit`` each time before.
+
+    It raises UnavailableError without one; what was reserved for the inputs stays good for their first time.
+    """
+    own = getattr(teacher, "metered", None)
+    if own is not None:
+        own(permit)
+
+
+def state(teacher: Teacher) -> dict[str, Any]:
+    """The teacher's own counters and states (breaker, retries, tokens), for metrics; empty where it has none."""
+    own = getattr(teacher, "state", None)
+    return dict(own()) if own is not None else {}
+
+
+def in_epoch(declared: str, epoch: int) -> str:
+    """The reference of a declared teacher in an epoch: ``name@digest`` in the first, then ``name@digest#1`` and on.
+
+    An epoch ends when a person decides about a change of the teacher's behaviour
+    (:mod:`components.teacher_watch.guard`).
+    """
+    return f"{declared}#{epoch}" if epoch else declared
+
+
+def declared_of(reference: str) -> str:
+    """``name@digest`` of a reference in any epoch."""
+    return reference.partition("#")[0]

@@ -1,0 +1,280 @@
+"""A teacher behind the OpenAI chat-completions form (OpenAI, vLLM, llama.cpp, SGLang, TGI, ...): its token
+probabilities become a distribution over the classes, see :mod:`components.teachers.logprobs`.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from components.contracts.errors import ConfigError, RecordError, TeacherError
+from components.contracts.records import SoftLabel, Task
+from components.teachers import logprobs
+from components.teachers.contract import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
+from components.teachers.http import Endpoint, Http, RefusedError
+from components.teachers.logprobs import Position, class_mass
+
+SYSTEM = "You are a classifier. Answer with exactly one of these words and nothing else: {classes}"
+PROMPT = "{text}"
+
+PROBE = "This is a test."
+"""The text of the call at start, which finds out what the server reports of itself."""
+
+TOP_LOGPROBS = 20
+"""The most that OpenAI reports; servers of one's own may report more."""
+
+CHARACTERS_PER_TOKEN = 3
+"""For the estimate before a request: English has four, code and other languages less."""
+
+OVERHEAD_TOKENS = 16
+"""Roles and separators around a system and a user message: three or four tokens each, and some for the answer's."""
+
+INPUT_STATUS = (400, 413, 422)
+"""Codes by which a server refuses the input (too long, filtered), not the caller."""
+
+
+class _LogProbs(msgspec.Struct):
+    content: list[Position] | None = None
+
+
+class _Choice(msgspec.Struct):
+    logprobs: _LogProbs | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Completion(msgspec.Struct):
+    model: str
+    choices: list[_Choice]
+    system_fingerprint: str | None = None
+    usage: _Usage = _Usage()
+
+
+class ChatTeacher:
+    """A chat model as a classifier of texts.
+
+    ``url`` up to and with ``/v1``; ``model`` as the server names it. ``system`` and ``prompt`` are the messages;
+    ``{classes}`` and ``{text}`` in them are replaced, other braces are left alone. ``answers`` maps classes to what the
+    model shall write for them where that is not the name: short words that begin with different tokens are best.
+    ``max_outside``: probability outside the classes from which an answer is an error, or, with ``on_outside: letter``,
+    a dead letter for that one input. ``max_tokens``: how far an answer is followed where first tokens are shared.
+    ``max_characters``: where a text is cut. ``body``: more fields of the request (``seed``, ``chat_template_kwargs``).
+    ``pin_fingerprint``: whether ``system_fingerprint`` is part of the digest; servers behind a balancer may report
+    several. ``on_change``: ``error`` labels nothing once the server reports another model or fingerprint;
+    ``report`` goes on and shows it in :attr:`changed`, so that the caller can quarantine. Prices per million tokens, in
+    any one currency. ``http``: see :class:`components.teachers.http.Http`.
+
+    The digest covers the model and fingerprint that the server reports, the messages, the label space, and all options
+    that decide an answer; the URL is not part of it.
+
+    Raises:
+        ConfigError: an option is wrong.
+        UnavailableError: the server does not answer.
+        TeacherError: it reports no ``logprobs``.
+
+    """
+
+    task: Task = "classification"
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        space: str,
+        classes: Sequence[str],
+        *,
+        system: str = SYSTEM,
+        prompt: str = PROMPT,
+        answers: Mapping[str, str] | None = None,
+        case_sensitive: bool = False,
+        max_outside: float = 0.1,
+        on_outside: Literal["error", "letter"] = "error",
+        max_tokens: int = 4,
+        top_logprobs: int = TOP_LOGPROBS,
+        max_characters: int = 20_000,
+        body: Mapping[str, Any] | None = None,
+        name: str = "",
+        size_bytes: int = 0,
+        pin_fingerprint: bool = True,
+        on_change: Literal["error", "report"] = "error",
+        price_per_million_prompt_tokens: float = 0.0,
+        price_per_million_answer_tokens: float = 0.0,
+        http: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.space, self.classes, self.size_bytes = name or model, space, tuple(classes), size_bytes
+        self.max_outside, self.on_outside, self.on_change = max_outside, on_outside, on_change
+        self._case_sensitive, self._max_characters, self._pinned = case_sensitive, max_characters, pin_fingerprint
+        self._prices = price_per_million_prompt_tokens, price_per_million_answer_tokens
+        self._prompt = prompt
+        self._system = system.replace("{classes}", ", ".join((answers or {}).get(c, c) for c in self.classes))
+        self._check_options()
+        self._answers = logprobs.answers(self.classes, answers or {}, case_sensitive)
+        self._fields = {
+            "model": model, "temperature": 0, "max_tokens": max_tokens, "n": 1, "stream": False, "logprobs": True,
+            "top_logprobs": top_logprobs, **(body or {}),
+        }  # fmt: skip
+        self._endpoint = Endpoint(self.name, url, Http.of(http))
+        self._lock = threading.Lock()
+        self._used = {"prompt_tokens": 0, "answer_tokens": 0, "outside": 0}
+        self.outside_mass = 0.0
+        self.changed: dict[str, Any] | None = None
+        self.reported = self._start()
+        self.digest = identity_digest(
+            {
+                "kind": "openai_chat", "reported": self.reported, "system": self._system, "prompt": prompt,
+                "answers": self._answers, "case_sensitive": case_sensitive, "max_characters": max_characters,
+                "fields": self._fields, "space": space, "classes": list(self.classes),
+            }
+        )  # fmt: skip
+
+    def _check_options(self) -> None:
+        if "{text}" not in self._prompt:
+            raise ConfigError("prompt", self._prompt, "must have {text} where the input goes")
+        if len(set(self.classes)) < 2:
+            raise ConfigError("classes", self.classes, "must be at least two different names")
+        for field, value, allowed in (
+            ("on_outside", self.on_outside, ("error", "letter")),
+            ("on_change", self.on_change, ("error", "report")),
+        ):
+            if value not in allowed:
+                raise ConfigError(field, value, f"must be one of {', '.join(allowed)}")
+        if not 0 <= self.max_outside < 1:
+            raise ConfigError("max_outside", self.max_outside, "must be at least 0 and below 1")
+
+    def label(self, payloads: Sequence[str]) -> list[SoftLabel]:
+        """Soft labels of texts.
+
+        Raises:
+            TeacherError: an answer is not a distribution over the classes, or the server refuses an input.
+            TeacherChangedError: the server reports another model or fingerprint.
+            UnavailableError: the server does not answer.
+
+        """
+        return soft_labels(self.name, self.outcomes(payloads))
+
+    def outcomes(self, payloads: Sequence[str]) -> list[Outcome]:
+        """As :meth:`label`, with a dead letter for an input that the server refuses.
+
+        Its reasons: ``teacher_refused`` (too long, filtered), ``outside_classes`` (with ``on_outside: letter``).
+        """
+        for payload in payloads:
+            if not isinstance(payload, str):
+                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+        return self._endpoint.each(self._outcome, payloads)
+
+    def cost(self, payloads: Sequence[str]) -> float:
+        """The most that labelling these can cost: a token has at least one byte."""
+        prompt_price, answer_price = self._prices
+        most = sum(len(json.dumps(self._messages(p), ensure_ascii=False).encode()) + OVERHEAD_TOKENS for p in payloads)
+        longest = len(payloads) * int(self._fields["max_tokens"])
+        return (most * prompt_price + longest * answer_price) / 1e6
+
+    def metered(self, permit: Permit) -> None:
+        """Ask ``permit`` before inputs are sent once more."""
+        self._endpoint.metered(permit)
+
+    def state(self) -> dict[str, Any]:
+        """The endpoint's state with tokens, money spent, the largest mass outside the classes, and the identity."""
+        with self._lock:
+            prompt_price, answer_price = self._prices
+            spent = (self._used["prompt_tokens"] * prompt_price + self._used["answer_tokens"] * answer_price) / 1e6
+            return self._endpoint.state() | {
+                "prompt_tokens_total": self._used["prompt_tokens"],
+                "answer_tokens_total": self._used["answer_tokens"],
+                "outside_total": self._used["outside"],
+                "outside_mass": self.outside_mass,
+                "spent_total": spent,
+                "reported": dict(self.reported),
+                "changed": self.changed,
+            }
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
+    def _start(self) -> dict[str, Any]:
+        """What the server reports of itself, and whether it reports ``logprobs`` at all."""
+        with self._endpoint.closed_on_error():
+            completion = self._complete(PROBE)
+            self._positions(completion)
+            return self._reported(completion)
+
+    def _outcome(self, text: str) -> Outcome:
+        try:
+            completion = self._complete(text)
+        except RefusedError as error:
+            if error.status not in INPUT_STATUS:
+                raise
+            return RecordError("teacher_refused", error.detail)
+        self._compare(self._reported(completion))
+        try:
+            mass = class_mass(self._positions(completion), self._answers, self._case_sensitive)
+        except ValueError as error:
+            raise TeacherError(self.name, f"answered log probabilities that are none: {error}") from error
+        inside = math.fsum(mass.values())
+        outside = max(0.0, 1.0 - inside)
+        with self._lock:
+            self.outside_mass = max(self.outside_mass, outside)
+        if outside > self.max_outside:
+            return self._too_far_outside(outside, completion)
+        return SoftLabel.of(self.space, self.classes, [mass[c] / inside for c in self.classes])
+
+    def _too_far_outside(self, outside: float, completion: _Completion) -> RecordError:
+        with self._lock:
+            self._used["outside"] += 1
+        first = self._positions(completion)[0]
+        detail = (
+            f"puts {outside:.3f} of its probability outside the classes (max_outside is {self.max_outside}); it began "
+            f"with {first.token!r}: make the prompt ask for one of {', '.join(self._answers.values())}"
+        )
+        if self.on_outside == "error":
+            raise TeacherError(self.name, detail)
+        return RecordError("outside_classes", f"teacher {self.name} {detail}")
+
+    def _messages(self, text: str) -> list[dict[str, str]]:
+        asked = self._prompt.replace("{text}", text[: self._max_characters])
+        return [{"role": "system", "content": self._system}, {"role": "user", "content": asked}]
+
+    def _complete(self, text: str) -> _Completion:
+        messages = self._messages(text)
+        characters = sum(len(m["content"]) for m in messages)
+        estimate = characters // CHARACTERS_PER_TOKEN + OVERHEAD_TOKENS + int(self._fields["max_tokens"])
+        answer = self._endpoint.post("chat/completions", {**self._fields, "messages": messages}, tokens=estimate)
+        try:
+            completion = msgspec.convert(answer, _Completion)
+        except msgspec.ValidationError as error:
+            raise TeacherError(self.name, f"answered no chat completion: {error}; does url end in /v1?") from error
+        usage = completion.usage
+        self._endpoint.settle(estimate, usage.prompt_tokens + usage.completion_tokens)
+        with self._lock:
+            self._used["prompt_tokens"] += usage.prompt_tokens
+            self._used["answer_tokens"] += usage.completion_tokens
+        return completion
+
+    def _positions(self, completion: _Completion) -> list[Position]:
+        if len(completion.choices) != 1:
+            raise TeacherError(self.name, f"answered {len(completion.choices)} choices, not one: remove n from body")
+        found = completion.choices[0].logprobs
+        if found is None or not found.content or not found.content[0].top_logprobs:
+            raise TeacherError(self.name, "reports no top_logprobs: use a model and server that do, or switch them on")
+        return found.content
+
+    def _reported(self, completion: _Completion) -> dict[str, Any]:
+        reported: dict[str, Any] = {"model": completion.model}
+        return reported | ({"system_fingerprint": completion.system_fingerprint} if self._pinned else {})
+
+    def _compare(self, found: dict[str, Any]) -> None:
+        if found == self.reported:
+            return
+        self.changed = found
+        if self.on_change == "error":
+            raise TeacherChangedError(self.name, self.reported, found)

@@ -1,0 +1,299 @@
+"""The controller of a workload's rollouts: takes orders, reads evidence, decides by the pure state machine, acts.
+
+Decisions are durable before they are carried out, and carrying one out twice changes nothing, so that a controller
+that dies anywhere leaves a state from which the next one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from components.contracts.errors import CohobateError, NotFoundError
+from components.contracts.failpoint import failpoint
+from components.contracts.spec import Spec
+from components.control.database import Watch
+from components.control.intent import ModelRef
+from components.control.store import ControlStore
+from components.control.tables import RolloutRow
+from components.ledger.ledger import append, entries
+from components.registry.registry import Registry
+from components.stream.contract import Broker
+from serving.control.journal import Journal
+from serving.control.orders import Orders
+from serving.control.reading import EvidenceReader
+from serving.control.replicas import Replicas
+from serving.replica.admission import admit
+from serving.rollout.evidence import failures
+from serving.rollout.replay import Begun, Line, Looked
+from serving.rollout.state import Action, RolloutState, as_dict, desired, from_dict
+from serving.rollout.step import applied, settled, step
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.05
+"""Wait between two cycles: with the replicas' poll, the most of a rollback's time."""
+
+WATCH_SECONDS = 0.005
+"""How often it is asked meanwhile whether an order came, where the database tells of writes for next to nothing."""
+
+
+class Controller:
+    """Drives the rollouts of one workload, one at a time.
+
+    ``journals``: the folder of its rollouts' evidence; ``trial``: what an artifact must pass before it is routed to.
+
+    Starting one takes over from any other controller of the workload, which stops when it notices.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        store: ControlStore,
+        registry: Registry,
+        broker: Broker,
+        journals: Path,
+        clock: Callable[[], float] = time.time,
+        trial: Callable[[ModelRef, str], None] = admit,
+    ) -> None:
+        self.trial = trial
+        self.spec, self.store, self.registry, self.clock = spec, store, registry, clock
+        self.replicas = Replicas(store, spec.name, clock)
+        self.reader = EvidenceReader(spec, broker)
+        self.state: RolloutState | None = None
+        self._folder = journals
+        self._journal: Journal | None = None
+        self._revision = 0
+        self._orders, self._watch = Orders(self), Watch(store)
+        self.replicas.take_over()
+        failpoint("lead.1")
+        self._resume()
+
+    def _resume(self) -> None:
+        row = self.store.active_rollout(self.spec.name)
+        if row is not None:
+            self.state, self._revision = from_dict(row.state), row.revision
+            self._journal = Journal(self._folder, row.id, self.state.reading.journal)
+            self.reader.go_on(self.state)
+            log.info("%s: going on with rollout %s", self.spec.name, row.id)
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until ``stop`` is set.
+
+        Raises:
+            ReplacedError: another controller has taken over.
+
+        """
+        while not stop.is_set():
+            self.tick()
+            self.pause(stop)
+        self.close()
+
+    def pause(self, stop: threading.Event) -> None:
+        """Wait for the next cycle: :data:`TICK_SECONDS`, or until there is an order or ``stop`` is set."""
+        until = time.monotonic() + TICK_SECONDS
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, WATCH_SECONDS)):
+            if self._watch.changed() and self.store.open_orders(self.spec.name):
+                return
+
+    def close(self) -> None:
+        """Let go of the streams; the rollout stays as it is, for the next controller."""
+        self._watch.close()
+        self.reader.close()
+
+    def tick(self) -> None:
+        """One cycle.
+
+        1. Finish what was decided and not carried out, by this controller or one before it.
+        2. Carry out orders: somebody waits for a rollback, and nothing else of a cycle matters to it.
+        3. Learn the teacher's new labels, and new truths.
+        4. Take a new candidate from the registry, when no rollout is under way.
+        5. Look at the evidence and decide; make the decision durable.
+        6. Carry out what was decided.
+        7. Hold the candidate's lease.
+        """
+        # Step 1
+        self.settle()
+        # Step 2
+        for order in self.store.open_orders(self.spec.name):
+            self._orders.carry_out(order)
+        # Step 3
+        self.reader.learn()
+        # Step 4
+        if self.state is None:
+            self._orders.take_candidate()
+        # Step 5
+        if self.state is not None:
+            self._look(self.state)
+        # Step 6
+        self.settle()
+        # Step 7
+        if self.state is not None:
+            self.replicas.hold(self.state.policy.lease_seconds)
+
+    def begin(self, begun: Begun) -> RolloutState:
+        """Begin a rollout: its evidence starts at the present end of the predictions."""
+        reading = self.reader.begin(begun.at)
+        state, _ = begun.state()
+        self._journal, self._revision = Journal(self._folder, state.id, 0), 0
+        self.keep(msgspec.structs.replace(state, reading=reading), begun)
+        self.settle()
+        return state
+
+    def reopen(self, state: RolloutState, revision: int) -> RolloutState:
+        """Take up a rollout that had ended; its evidence goes on at the present end of the predictions."""
+        self._journal, self._revision = Journal(self._folder, state.id, state.reading.journal), revision
+        reading, kept = self.reader.begin(self.clock()), state.reading
+        reading = msgspec.structs.replace(reading, journal=kept.journal, truth=kept.truth)
+        return msgspec.structs.replace(state, reading=reading)
+
+    def keep(self, state: RolloutState, line: Line) -> None:
+        """Make a decision durable: its line in the journal, then the state that knows of the line."""
+        if self._journal is None:
+            raise CohobateError(f"rollout {state.id} has no open journal")
+        lines = self._journal.append(line)
+        failpoint("decision.1")
+        self._persist(msgspec.structs.replace(state, reading=msgspec.structs.replace(state.reading, journal=lines)))
+        failpoint("decision.2")
+
+    def _look(self, state: RolloutState) -> None:
+        now = self.clock()
+        look = self.reader.look(state)
+        failed = failures(self.replicas.failures(), state.candidate.digest)
+        evidence = (*look.evidence, *failed)
+        decided, _ = step(state, evidence, now)
+        was = state.reading
+        if decided == state and (look.reading.pending, look.reading.truth) == (was.pending, was.truth):
+            return
+        self.keep(msgspec.structs.replace(decided, reading=look.reading), Looked(at=now, seen=evidence))
+
+    def _persist(self, state: RolloutState) -> None:
+        self._revision = self.store.put_rollout(state.id, self.spec.name, self._revision, state.active, as_dict(state))
+        self.state = state
+
+    def settle(self) -> None:
+        """Carry out what was decided, oldest first; a rollout that has nothing left is put aside.
+
+        1. Write the intent, the candidate's lease with it; an alarm is raised instead.
+        2. Wait until every live replica has acknowledged it.
+        3. Note how long that took.
+        4. Set the registry's aliases.
+        5. Append to the ledger, once.
+        6. Take the action from the outbox.
+        """
+        while self.state is not None and self.state.outbox:
+            action, state = self.state.outbox[0], self.state
+            # Step 1
+            if action.kind == "alarm":
+                self._alarm(state, action)
+            revision = self._route(state)
+            failpoint("action.1")
+            # Step 2
+            lease = None if state.ended else state.policy.lease_seconds
+            reached = self.replicas.await_applied(revision, lease=lease)
+            if not reached.ok:
+                log.warning("%s: %s did not confirm revision %d", self.spec.name, ", ".join(reached.waiting), revision)
+            failpoint("action.2")
+            # Step 3
+            self._persist(state := applied(state, action, reached.at))
+            failpoint("action.3")
+            # Step 4
+            self._alias(state, action)
+            failpoint("action.4")
+            # Step 5
+            self._record_action(state, action, reached.waiting)
+            failpoint("action.5")
+            # Step 6
+            self._persist(settled(state, action))
+            failpoint("action.6")
+        if self.state is not None and not self.state.active:
+            self.state, self._journal = None, None
+            self.reader.end()
+
+    def _route(self, state: RolloutState) -> int:
+        return self.replicas.change(lambda intent: desired(state, intent, self.clock()))
+
+    def _alarm(self, state: RolloutState, action: Action) -> None:
+        """Raise an alarm, once."""
+        key = f"{state.id}/{action.number}"
+        if not any(a.detail.get("key") == key for a in self.store.alarms(self.spec.name, since=action.at)):
+            detail = {"rollout": state.id, "reason": action.reason, "key": key}
+            self.store.raise_alarm(self.spec.name, "sample_ratio", action.request, detail)
+
+    def _alias(self, state: RolloutState, action: Action) -> None:
+        if action.kind == "alarm":
+            return
+        if action.kind == "route":
+            if action.verb in ("retry", "undo") and self.registry.get(self.spec.name, "candidate") is None:
+                self.registry.set_alias(self.spec.name, "candidate", state.candidate.version)
+            return
+        if action.kind == "restore":
+            self.registry.set_alias(self.spec.name, "champion", state.champion.version)
+            failpoint("alias.1")
+            self.registry.set_alias(self.spec.name, "previous", state.candidate.version)
+        if action.kind == "promote":
+            self.registry.set_alias(self.spec.name, "previous", state.champion.version)
+            failpoint("alias.1")
+            self.registry.set_alias(self.spec.name, "champion", state.candidate.version)
+            failpoint("alias.2")
+        self.drop_candidate(state.candidate.version)
+
+    def drop_candidate(self, version: str) -> None:
+        """Take the alias ``candidate`` from ``version``; another version keeps it."""
+        waiting = self.registry.get(self.spec.name, "candidate")
+        if waiting is not None and waiting.version == version:
+            self.registry.drop_alias(self.spec.name, "candidate")
+
+    def _record_action(self, state: RolloutState, action: Action, waiting: tuple[str, ...]) -> None:
+        detail: dict[str, Any] = {
+            "rollout": state.id,
+            "version": state.candidate.version,
+            "champion": state.champion.version,
+            "reason": action.reason,
+            "weight": state.weight,
+            "forced": state.forced,
+            "requests": state.requests,
+            "candidate_requests": state.candidate_requests,
+            "unconfirmed": list(waiting),
+        }
+        if action.kind not in ("route", "alarm") and self._journal is not None and self._journal.path.exists():
+            detail |= {"journal": str(self._journal.path), "journal_sha256": self._journal.digest()}
+        if action.kind in ("take_back", "restore"):
+            detail["rollback_seconds"] = state.rollback_seconds
+        self.record(action.actor, f"rollout {action.verb}", detail, key=f"{state.id}/{action.number}")
+
+    def record(self, actor: str, action: str, detail: dict[str, Any], *, key: str) -> None:
+        """Append to the ledger, unless an entry of this workload with the same ``key`` is there."""
+        if not any(e.detail.get("key") == key for e in entries(self.store, self.spec.name)):
+            append(self.store, self.spec.name, actor, action, {**detail, "key": key})
+
+    def last(self) -> RolloutRow | None:
+        """The last rollout of the workload, under way or not."""
+        rows = self.store.rollouts(self.spec.name)
+        return rows[-1] if rows else None
+
+    def started(self, rollout_id: str) -> bool:
+        """Whether a rollout with this id was ever begun."""
+        return any(row.id == rollout_id for row in self.store.rollouts(self.spec.name))
+
+    def tried(self, version: str) -> bool:
+        """Whether a version was ever a rollout's candidate."""
+        return any(r.state["candidate"]["version"] == version for r in self.store.rollouts(self.spec.name))
+
+    def model(self, alias_or_version: str) -> ModelRef:
+        """The registered version.
+
+        Raises:
+            NotFoundError: there is none.
+
+        """
+        found = self.registry.get(self.spec.name, alias_or_version)
+        if found is None:
+            raise NotFoundError("model version", alias_or_version, "list them with 'cohobate status'")
+        return found

@@ -1,0 +1,1 @@
+"""The gateway: how a request is read, answered, metered and reported."""

@@ -1,0 +1,283 @@
+"""How a replica answers an input: the split, the student, others where the student is not sure, telemetry.
+
+Students answer on the calling thread: tens of microseconds for a small one, less than a hand-over would cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+from components.contracts.admission import check_consent, check_time, is_finite
+from components.contracts.errors import RecordError
+from components.contracts.payload import ALWAYS_FINITE, Decode, decoder
+from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
+from components.contracts.sampling import audit_place
+from components.contracts.spec import DeferTo, Spec
+from components.telemetry import tracing
+from serving.gateway.cascade import Ask, Cascade
+from serving.gateway.metrics import Metrics
+from serving.gateway.pressure import Pressure
+from serving.gateway.telemetry import Served, Telemetry
+from serving.gateway.wire import Answered, Item, Problem
+from serving.replica.slots import Choice, Loaded, Slots
+
+TURN = 16
+"""Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
+
+STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "no_version": 404}
+"""HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
+
+ALWAYS = 1.01
+"""A limit that no confidence reaches: everything is deferred."""
+
+
+Told = Literal["all", "input", "nothing"]
+"""What the stream is told of an answer: the input and the prediction; the input alone, where the answer is no evidence;
+or nothing, where the input's terms of consent do not allow it."""
+
+
+class Done(NamedTuple):
+    """An answered input: what others may be asked (None: they may not), and the student's answer (None: refused)."""
+
+    answer: Answered
+    entry: Input | None = None
+    soft: SoftLabel | None = None
+
+
+class Gateway:
+    """Answers the inputs of one workload in one replica. ``asks``: who can be asked where the student is not sure."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        slots: Slots,
+        telemetry: Telemetry,
+        asks: Mapping[DeferTo, Ask] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.spec, self.slots, self.telemetry, self.clock = spec, slots, telemetry, clock
+        self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), slots.cold_start
+        self.metrics = Metrics(slots, telemetry, self.pressure, self.cold_start)
+        self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
+        self._decode: Decode = decoder(spec.payload, spec.source)
+        self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
+
+    def limit(self, loaded: Loaded) -> float:
+        """The confidence below which this version's answers are deferred."""
+        serve = self.spec.serve
+        if serve.max_disagreement is None:
+            return serve.defer_below
+        return ALWAYS if loaded.ref.defer_below is None else loaded.ref.defer_below
+
+    async def predict(
+        self, items: Sequence[Item], allow_defer: bool = False, version: str | None = None
+    ) -> list[Answered]:
+        """Answer inputs, each on its own; the deferred ones ask at the same time.
+
+        ``version`` asks that one past the split: its answers are then no evidence for or against it.
+        """
+        until = time.monotonic() + self.spec.serve.request_seconds
+        done: list[Done] = []
+        for n, item in enumerate(items, start=1):
+            done.append(self._one(item, version, until))
+            if n % TURN == 0 and n < len(items):
+                await asyncio.sleep(0)
+        if allow_defer and any(d.answer.defer for d in done):
+            await asyncio.gather(*(self._defer(*d) for d in done if d.answer.defer))
+        return [d.answer for d in done]
+
+    def _one(self, item: Item, version: str | None, until: float) -> Done:
+        request_id, now = os.urandom(16).hex(), self.clock()
+        answer = Answered(id=item.id or request_id, request_id=request_id)
+        try:
+            if time.monotonic() > until:
+                raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
+            payload = item.content()
+            decoded = self._decode(payload)
+            entry = self._input(item, answer.id, payload, now)
+            if self._look_for_nan and not is_finite(decoded):
+                raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
+            choice, tell = self._chosen(entry, version, now)
+            soft = self._answer(answer, entry, choice, decoded, now, tell)
+        except RecordError as error:
+            self.metrics.refused(error.reason)
+            answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
+            return Done(answer)
+        return Done(answer, entry if tell != "nothing" else None, soft)
+
+    def _chosen(self, entry: Input, version: str | None, now: float) -> tuple[Choice, Told]:
+        """Who answers, and what the stream is told; what must not be told of is answered by the champion alone.
+
+        Raises:
+            RecordError: nobody can answer, or the input's terms of consent do not allow it.
+
+        """
+        natural = self.slots.routing.choose(entry.key, now)
+        if natural is None:
+            raise RecordError("no_champion", "no student serves yet")
+        choice = natural if version is None else self._pinned(version, natural)
+        try:
+            check_consent(entry.consent, self.spec.consent)
+        except RecordError as error:
+            if self.spec.consent.otherwise == "refuse":
+                raise
+            self.metrics.withheld(error.reason)
+            champion = choice.fallback if version is None else None
+            return Choice(served=champion or choice.served, arm="champion" if champion else choice.arm), "nothing"
+        return choice, "all" if choice is natural else "input"
+
+    def _pinned(self, version: str, natural: Choice) -> Choice:
+        if natural.served.ref.version == version:
+            return natural
+        routing = self.slots.routing
+        arms: tuple[tuple[Arm, Loaded | None], ...] = (("champion", routing.champion), ("candidate", routing.candidate))
+        for arm, loaded in arms:
+            if loaded is not None and loaded.ref.version == version:
+                return Choice(served=loaded, arm=arm)
+        raise RecordError("no_version", f"version {version} is not loaded here")
+
+    def _input(self, item: Item, input_id: str, payload: bytes, now: float) -> Input:
+        """The input as it would go to the stream.
+
+        Raises:
+            RecordError: the labeler would refuse it for its event time.
+
+        """
+        at = item.time or now
+        check_time(at, now, self.spec.admission)
+        return Input(
+            workload=self.spec.name, id=input_id, key=item.key or input_id, time=at, payload=payload,
+            consent=item.consent,
+        )  # fmt: skip
+
+    def _answer(
+        self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float, tell: Told
+    ) -> SoftLabel:
+        """Ask who is chosen, fill in the answer, and hand over the telemetry.
+
+        A candidate that fails is answered for by the champion, and its failure is recorded as a shadow's. A champion's
+        failure is recorded too: a rollout has to know what hits both.
+        """
+        served, arm, beside = choice.served, choice.arm, None
+        told, soft = self._ask(served, arm, decoded)
+        if soft is None and choice.fallback is not None:
+            beside, served, arm = told, choice.fallback, "champion"
+            told, soft = self._ask(served, arm, decoded)
+        if soft is None:
+            self._publish(answer, entry, choice, told, beside, decoded, now, tell)
+            raise RecordError("student_failed", told.error or "the student failed")
+        if tell != "nothing":
+            self.slots.sample = entry.payload
+        self.metrics.arm(arm, served.ref.version).requests.inc()
+        self.cold_start.answered()
+        answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
+        answer.model_version, answer.snapshot = served.ref.version, served.ref.snapshot
+        answer.teacher, answer.arm, answer.answered_by = served.ref.teacher, arm, "student"
+        limit = self.limit(served)
+        if soft.confidence < limit:
+            answer.defer, answer.defer_reason = True, _below(soft.confidence, limit)
+            self.metrics.deferred.inc()
+        self._publish(answer, entry, choice, told, beside, decoded, now, tell)
+        return soft
+
+    def _publish(
+        self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
+        now: float, tell: Told,
+    ) -> None:  # fmt: skip
+        """Hand over the telemetry of one request, answered or failed.
+
+        The other student is asked later, off the answer's way. Inputs that it answers too are the audited ones and
+        more, or some of them: one place in [0, 1) decides both.
+        """
+        if tell == "nothing":
+            return
+        if tell == "input":
+            self.telemetry.put(Served(entry, None, None, tracing.inject()))
+            return
+        place = audit_place(entry.workload, entry.id)
+        prediction = Prediction(
+            workload=entry.workload,
+            request_id=answer.request_id,
+            input_id=entry.id,
+            key=entry.key,
+            time=now,
+            content=content_hash(entry.payload),
+            answer=told,
+            shadow=beside,
+            audited=place < self.spec.serve.audit_share,
+            deferred=answer.defer,
+            turn=choice.arm,
+        )
+        later, other = None, choice.other
+        if other is not None and beside is None and place < choice.pairs:
+            arm: Arm = "champion" if choice.arm == "candidate" else "candidate"
+            later = partial(self._unserved, other, arm, decoded)
+        self.telemetry.put(Served(entry, prediction, later, tracing.inject()))
+
+    def _unserved(self, loaded: Loaded, arm: Arm, decoded: object) -> Answer:
+        return self._ask(loaded, arm, decoded, served=False)[0]
+
+    def _ask(self, loaded: Loaded, arm: Arm, decoded: object, served: bool = True) -> tuple[Answer, SoftLabel | None]:
+        """One student's answer as telemetry, and its soft label; None where it failed.
+
+        Raises:
+            RecordError: the champion, whose answer was to be ``served``, finds the input unusable.
+
+        """
+        version, measured = loaded.ref.version, self.metrics.arm(arm, loaded.ref.version)
+        started = time.perf_counter()
+        try:
+            (soft,) = loaded.student.predict_decoded([decoded])
+        except Exception as error:  # a student's failure, of whatever kind, is evidence against it
+            if isinstance(error, RecordError) and arm == "champion" and served:
+                raise
+            measured.failures.inc()
+            took = (time.perf_counter() - started) * 1000
+            return Answer(
+                arm=arm, version=version, ok=False, latency_ms=took, error=f"{type(error).__name__}: {error}"
+            ), None
+        took = time.perf_counter() - started
+        measured.seconds.observe(took)
+        answer = Answer(
+            arm=arm,
+            version=version,
+            ok=True,
+            latency_ms=took * 1000,
+            label=soft.label,
+            confidence=soft.confidence,
+            entropy=soft.entropy,
+        )
+        return answer, soft
+
+    async def _defer(self, answer: Answered, entry: Input | None, student: SoftLabel | None) -> None:
+        """Let others answer; where none does, the student's answer stands, degraded unless people were asked."""
+        if student is None:
+            return
+        if entry is None:
+            soft, by, told = None, None, ["its terms of consent allow nobody else to be asked"]
+        else:
+            soft, by, told = await self.cascade.answer(entry, student)
+        answer.defer_reason = "; ".join([answer.defer_reason or "", *(told or ["there is nobody to ask"])])
+        if soft is not None and (by == "expert" or by == "teacher"):
+            answer.label, answer.confidence, answer.soft_label = soft.label, soft.confidence, _numbers(soft)
+            answer.answered_by = by
+        else:
+            answer.degraded = True
+            self.metrics.degraded.inc()
+
+
+def _below(confidence: float, limit: float) -> str:
+    if limit > 1.0:
+        return "no limit of confidence could be certified for this version: every answer is deferred"
+    return f"confidence {confidence:.3f} is below {limit:g}"
+
+
+def _numbers(soft: SoftLabel) -> dict[str, float]:
+    if soft.task == "regression":
+        return {"value": float(soft.value or 0.0), "scale": float(soft.scale or 0.0)}
+    return soft.distribution

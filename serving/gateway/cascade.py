@@ -1,0 +1,114 @@
+"""Who is asked where a student is not sure: the mid-size expert, the teacher, the people; and what keeps that cheap.
+
+Each one asked stands behind a time-out, a circuit breaker and a budget a minute, so that one that hangs, fails or is
+asked too much costs its own share and no more. Whatever becomes of it, the student's answer is there to be given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+
+from components.contracts.errors import NotFoundError
+from components.contracts.records import Input, SoftLabel, label_key
+from components.contracts.spec import Deferral, DeferTo
+from components.control.store import ControlStore
+from components.review import reviews
+from components.teachers.contract import Deferred, Question
+from serving.replica.slots import Slots
+
+log = logging.getLogger(__name__)
+
+HUMAN = "human"
+"""Name of the teacher that people are where the workload's own teacher has none behind it."""
+
+Ask = Callable[[Input, SoftLabel], Awaitable[SoftLabel | None]]
+"""Asks one of them about an input, beside the student's answer; None where there is no answer now (people)."""
+
+
+class Stage:
+    """One that can be asked, with its guards."""
+
+    def __init__(self, name: DeferTo, ask: Ask, options: Deferral) -> None:
+        self.name, self._ask, self._options = name, ask, options
+        self._breakers = AsyncCircuitBreakerFactory(
+            default_threshold=options.breaker_failures, default_ttl=options.breaker_seconds
+        )
+        self._window = MovingWindowRateLimiter(MemoryStorage())
+        self._budget = RateLimitItemPerMinute(options.per_minute) if options.per_minute is not None else None
+
+    async def ask(self, entry: Input, student: SoftLabel) -> tuple[SoftLabel | None, str, str]:
+        """The answer, or None; what became of it as a stable code; and that in words.
+
+        Codes: ``answered``, ``asked`` (people), ``over_budget``, ``breaker_open``, ``timeout``, ``failed``.
+        """
+        if self._budget is not None and not self._window.hit(self._budget):
+            return None, "over_budget", f"the {self.name}'s budget of {self._options.per_minute} a minute is spent"
+        seconds = self._options.timeout_seconds
+        try:
+            async with await self._breakers.get_breaker(self.name):
+                found = await asyncio.wait_for(self._ask(entry, student), seconds)
+        except OpenedState:
+            return None, "breaker_open", f"the {self.name}'s circuit breaker is open"
+        except TimeoutError:
+            return None, "timeout", f"the {self.name} did not answer within {seconds:g} s"
+        except Exception as error:  # the answer is given without it, whatever it was
+            log.debug("the %s did not answer", self.name, exc_info=True)
+            return None, "failed", f"the {self.name} did not answer: {type(error).__name__}"
+        if found is None:
+            return None, "asked", "people were asked: their answer comes as a label"
+        return found, "answered", f"the {self.name} answered"
+
+
+class Cascade:
+    """Those that are asked, in order. ``outcome`` is told of every stage asked: its name and a code."""
+
+    def __init__(
+        self, options: Deferral, asks: Mapping[DeferTo, Ask], outcome: Callable[[str, str], None] = lambda *_: None
+    ) -> None:
+        self._options, self._outcome = options, outcome
+        self.stages: Sequence[Stage] = [Stage(name, asks[name], options) for name in options.to if name in asks]
+
+    async def answer(self, entry: Input, student: SoftLabel) -> tuple[SoftLabel | None, DeferTo | None, list[str]]:
+        """The first answer that is sure enough, else the surest; who gave it; and what became of each one asked."""
+        best: tuple[SoftLabel, DeferTo] | None = None
+        told: list[str] = []
+        for stage in self.stages:
+            found, code, words = await stage.ask(entry, student)
+            self._outcome(stage.name, code)
+            told.append(words)
+            if found is None:
+                if code == "asked":
+                    break
+                continue
+            if stage.name != "expert" or found.confidence >= self._options.expert_below:
+                return found, stage.name, told
+            best = found, stage.name
+        return (*best, told) if best is not None else (None, None, told)
+
+
+def people(store: ControlStore, slots: Slots) -> Ask:
+    """Asks people through the review queue, with the student's answer as a draft.
+
+    Their answers become labels of the workload's teacher where that is one with people behind it
+    (:mod:`components.review.human`), and else of a teacher of their own, which no training takes.
+    """
+
+    async def ask(entry: Input, student: SoftLabel) -> None:
+        champion = slots.routing.champion
+        if champion is None:
+            raise NotFoundError("champion", entry.workload, "a question needs its classes")
+        declared, classes = champion.ref.teacher, champion.student.card.classes
+        name = declared if declared.partition("@")[0].endswith(HUMAN) else f"{HUMAN}@gateway"
+        why = f"the student's confidence is {student.confidence:.3f}"
+        question = Question(label_key(entry, name, student.space), entry, Deferred(why, student))
+        await asyncio.to_thread(reviews.ask, store, entry.workload, name, student.space, classes, [question])
+
+    return ask

@@ -1,0 +1,133 @@
+"""The OpenAPI document of a gateway, made from the structs that are read and written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from components.contracts.spec import Spec
+from serving.gateway import oip, wire
+
+REFUSALS = {
+    "400": "The body is not what its form asks for",
+    "404": "There is no such model or version",
+    "408": "The body did not come in time",
+    "413": "Too large, or too many inputs",
+    "415": "The body is compressed",
+    "422": "The request, or its one input, is not valid",
+    "429": "Shed: only what is more urgent is taken now (Retry-After)",
+    "500": "The student failed",
+    "503": "No champion, or overloaded (Retry-After)",
+}
+
+TYPES = (
+    wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.Model, wire.Health, wire.Problem,
+    oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
+)  # fmt: skip
+
+
+def document(spec: Spec) -> dict[str, Any]:
+    """OpenAPI 3.1 of the gateway of ``spec``."""
+    _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+    for name in ("Single", "Item"):
+        schemas[name]["oneOf"] = [{"required": [form]} for form in ("payload", "text", "json")]
+    schemas["Error"] = {
+        "allOf": [
+            _ref("Problem"),
+            {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
+        ]
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"Cohobate gateway: {spec.name}", "version": "1", "description": spec.description},
+        "paths": _native() | _v2(),
+        "components": {"schemas": schemas},
+    }
+
+
+def _native() -> dict[str, Any]:
+    predict = _post(
+        "predict",
+        "Answer one input or a batch. In a batch each input has its own answer or error.",
+        {"oneOf": [_ref("Single"), _ref("Batch")]},
+        {"oneOf": [_ref("Answered"), _ref("Answers")]},
+        "Problem",
+        ("400", "408", "413", "415", "422", "429", "500", "503"),
+    )
+    return {
+        "/v1/predict": {"post": predict},
+        "/v1/model": {"get": _get("model", "Which versions this replica serves.", _ref("Model"))},
+        "/healthz": {"get": _get("healthz", "Whether the replica lives.", _ref("Health"), "Problem", ("503",))},
+        "/readyz": {"get": _get("readyz", "Whether a champion is loaded.", _ref("Health"), "Problem", ("503",))},
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "Prometheus metrics of this replica.",
+                "responses": {"200": _ok({"type": "string"}, "text/plain; version=0.0.4")},
+            }
+        },
+    }
+
+
+def _v2() -> dict[str, Any]:
+    ready = {"type": "object", "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}}}
+    infer = ("400", "404", "408", "413", "415", "422", "429", "500", "503")
+    paths: dict[str, Any] = {
+        "/v2": {"get": _get("server", "Which server this is.", _ref("ServerMetadata"))},
+        "/v2/health/live": {"get": _get("live", "As /healthz.", _ref("Health"), "Error", ("503",))},
+        "/v2/health/ready": {"get": _get("ready", "As /readyz.", _ref("Health"), "Error", ("503",))},
+    }
+    for base, names in (("", ("name",)), ("/versions/{version}", ("name", "version"))):
+        suffix, path = "_version" if base else "", f"/v2/models/{{name}}{base}"
+        operations = {
+            "": {"get": _get(f"model{suffix}", "What the model takes.", _ref("ModelMetadata"), "Error", ("404",))},
+            "/ready": {"get": _get(f"model_ready{suffix}", "Whether it can be asked.", ready, "Error", ("404", "503"))},
+            "/infer": {
+                "post": _post(
+                    f"infer{suffix}", "Answer inputs as tensors.", _ref("InferRequest"), _ref("InferResponse"), "Error",
+                    infer,
+                )
+            },
+        }  # fmt: skip
+        for end, item in operations.items():
+            paths[path + end] = item | {"parameters": [_path_parameter(n) for n in names]}
+    for item in (paths["/v2/models/{name}/infer"], paths["/v2/models/{name}/versions/{version}/infer"]):
+        item["post"]["parameters"].append(
+            {"name": oip.LENGTH_HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}}
+        )
+    return paths
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _ok(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:
+    return {"description": "Successful", "content": {media: {"schema": schema}}}
+
+
+def _refusals(kind: str, statuses: tuple[str, ...]) -> dict[str, Any]:
+    return {s: {"description": REFUSALS[s], "content": {wire.PROBLEM: {"schema": _ref(kind)}}} for s in statuses}
+
+
+def _get(
+    name: str, what: str, schema: dict[str, Any], kind: str = "", statuses: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    return {"operationId": name, "summary": what, "responses": {"200": _ok(schema), **_refusals(kind, statuses)}}
+
+
+def _post(
+    name: str, what: str, body: dict[str, Any], answer: dict[str, Any], kind: str, statuses: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": what,
+        "parameters": [{"name": "Priority", "in": "header", "schema": {"type": "string"}, "description": "RFC 9218"}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": _ok(answer), **_refusals(kind, statuses)},
+    }
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

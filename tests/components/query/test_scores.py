@@ -1,0 +1,88 @@
+import msgspec
+import numpy as np
+import pytest
+
+from components.contracts.records import SoftLabel
+from components.contracts.spec import Label, Policy
+from components.contracts.storage import digest_of, local_path, put_bytes
+from components.control.intent import Intent, ModelRef
+from components.distill.export import to_onnx
+from components.query.scores import StudentScores
+from components.student.card import StudentCard
+
+PAYLOADS = [b"one", b"two", b"three"]
+
+
+@pytest.fixture
+def student(letter_spec, tmp_path):
+    """A reference to a student of random weights."""
+
+    def make(version):
+        chance = np.random.default_rng(int(version))
+        shapes = {
+            "embedding.weight": (1024, 4), "hidden.weight": (5, 4), "hidden.bias": (5,), "head.weight": (2, 5),
+            "head.bias": (2,), "norm.weight": (4,), "norm.bias": (4,),
+        }  # fmt: skip
+        card = StudentCard(
+            workload="letters", task="classification", space="letters@1", classes=("a", "b"),
+            features=letter_spec.features, payload=letter_spec.payload, buckets=1024, dim=4, hidden=5, variant="tiny",
+            snapshots=("0" * 64,), teacher="t@1", parent=None, code="0",
+        )  # fmt: skip
+        data = to_onnx({n: chance.standard_normal(s).astype(np.float32) for n, s in shapes.items()}, card)
+        uri = f"file://{tmp_path}/{version}.onnx"
+        put_bytes(uri, data)
+        return ModelRef(version=version, uri=uri, digest=digest_of(data), snapshot="s", teacher="t@1")
+
+    return make
+
+
+@pytest.fixture
+def scores(letter_spec, store):
+    def make(kind):
+        spec = msgspec.structs.replace(letter_spec, label=Label(policy=Policy(kind=kind)))
+        return StudentScores(spec, store, refresh_seconds=0.0)
+
+    return make
+
+
+def intend(store, **refs):
+    revision, _ = store.intent("letters")
+    store.put_intent("letters", revision, Intent(**refs))
+
+
+def test_the_champion_is_asked_and_followed(scores, store, student):
+    ask = scores("margin")
+    assert ask(PAYLOADS) is None
+    intend(store, champion=student("1"))
+    (first,) = ask(PAYLOADS)
+    assert len(first) == 3 and all(isinstance(s, SoftLabel) for s in first)
+    assert ask(PAYLOADS) == [first]
+    intend(store, champion=student("2"), previous=student("1"))
+    (second,) = ask(PAYLOADS)
+    assert second != first
+
+
+def test_a_committee_is_of_all_that_the_intent_names_once(scores, store, student):
+    ask = scores("committee")
+    intend(store, champion=student("1"), candidate=student("2"), previous=student("1"))
+    assert len(ask(PAYLOADS)) == 2
+    intend(store, champion=student("1"), candidate=student("2"), previous=student("3"))
+    assert len(ask(PAYLOADS)) == 3
+
+
+@pytest.mark.parametrize("kind", ["all", "random"])
+def test_policies_that_ask_nobody_load_nothing(scores, store, student, kind, monkeypatch):
+    intend(store, champion=student("1"))
+    monkeypatch.setattr(store, "intent", None)
+    assert scores(kind)(PAYLOADS) is None
+
+
+def test_a_student_that_cannot_be_loaded_stops_no_labelling(scores, store, student, caplog):
+    ref = student("1")
+    data = local_path(ref.uri).read_bytes()
+    local_path(ref.uri).write_bytes(b"broken")
+    intend(store, champion=ref)
+    ask = scores("entropy")
+    assert ask(PAYLOADS) is None and "version 1 cannot give scores" in caplog.text
+    local_path(ref.uri).write_bytes(data)
+    assert len(ask(PAYLOADS)) == 1

@@ -1,0 +1,191 @@
+import math
+
+import pytest
+from starlette.responses import Response
+
+from components.contracts.errors import ConfigError, TeacherError, UnavailableError
+from components.contracts.records import RecordError
+from components.teachers.contract import TeacherChangedError
+from tests.components.teachers.conftest import spamminess
+
+TEXTS = ["win money !", "the kernel patch", "win win !"]
+
+
+def test_token_probabilities_become_soft_labels(chat):
+    teacher = chat()
+    for text, soft in zip(TEXTS, teacher.label(TEXTS), strict=True):
+        assert soft.distribution["spam"] == pytest.approx(spamminess(text), abs=0.02)
+    assert teacher.outside_mass == pytest.approx(0.02, abs=0.05)
+
+
+def test_what_is_asked(chat, chat_server):
+    chat(system="One of {classes} {in braces}", prompt="Mail: {text}", max_characters=3, body={"seed": 7}).label(
+        ["abcdef"]
+    )
+    body = chat_server.bodies[-1]
+    assert [m["content"] for m in body["messages"]] == ["One of ham, spam {in braces}", "Mail: abc"]
+    assert (body["logprobs"], body["top_logprobs"], body["temperature"], body["seed"]) == (True, 20, 0, 7)
+    assert body["model"] == "mail-llm"
+
+
+def test_the_digest_covers_what_decides_an_answer_and_not_the_url(chat, chat_server, quick):
+    from components.teachers.openai_chat import ChatTeacher
+
+    first = chat().digest
+    assert chat().digest == first
+    by_name = ChatTeacher(chat_server.url.replace("127.0.0.1", "localhost") + "/v1", "mail-llm", "mail@1",
+                          ["ham", "spam"], http=quick | {"attempts": 1})  # fmt: skip
+    by_name.close()
+    assert by_name.digest == first
+    others = [
+        chat(prompt="Is this spam? {text}").digest, chat(system="Say {classes}").digest, chat(space="mail@2").digest,
+        chat(answers={"spam": "s", "ham": "h"}).digest, chat(body={"seed": 1}).digest, chat(max_characters=9).digest,
+    ]  # fmt: skip
+    chat_server.fingerprint = "fp_2"
+    others.append(chat().digest)
+    chat_server.model = "mail-llm-2026-02"
+    others.append(chat().digest)
+    assert len({first, *others}) == 9
+
+
+def test_another_fingerprint_or_model_is_an_error_that_names_both(chat, chat_server):
+    teacher = chat()
+    chat_server.fingerprint = "fp_2"
+    with pytest.raises(TeacherChangedError, match=r"system_fingerprint was 'fp_1' and is 'fp_2'.*restart") as caught:
+        teacher.label(TEXTS)
+    assert caught.value.found["system_fingerprint"] == "fp_2" and teacher.changed == caught.value.found
+    chat_server.fingerprint, chat_server.model = "fp_1", "cheaper"
+    with pytest.raises(TeacherChangedError, match="model was 'mail-llm-2026-01' and is 'cheaper'"):
+        teacher.label(TEXTS)
+
+
+def test_a_change_can_be_reported_instead_or_left_out_of_the_identity(chat, chat_server):
+    reporting, unpinned = chat(on_change="report"), chat(pin_fingerprint=False)
+    chat_server.fingerprint = "fp_2"
+    assert len(reporting.label(TEXTS)) == 3 and reporting.changed["system_fingerprint"] == "fp_2"
+    assert reporting.state()["changed"] == reporting.changed
+    assert len(unpinned.label(TEXTS)) == 3 and unpinned.changed is None
+    chat_server.fingerprint = "fp_3"
+    assert chat(pin_fingerprint=False).digest == unpinned.digest
+
+
+def test_too_much_outside_the_classes_is_an_error_or_a_dead_letter(chat, chat_server):
+    teacher, lenient = chat(), chat(on_outside="letter")
+    chat_server.outside = 0.6
+    with pytest.raises(TeacherError, match=r"0\.[67]\d* of its probability outside.*max_outside is 0.1.*ham, spam"):
+        teacher.label(TEXTS[:1])
+    (letter,) = lenient.outcomes(TEXTS[:1])
+    assert isinstance(letter, RecordError) and letter.reason == "outside_classes"
+    assert lenient.state()["outside_total"] == 1 and lenient.outside_mass > 0.6 - 1e-9
+    chat_server.outside = 0.05
+    assert math.isclose(math.fsum(teacher.label(TEXTS)[0].distribution.values()), 1.0)
+
+
+def test_an_input_that_the_server_refuses_is_a_dead_letter_and_the_others_are_labelled(chat, chat_server):
+    teacher = chat(http={"concurrency": 1})
+    chat_server.faults += [400]
+    refused, *others = teacher.outcomes(TEXTS)
+    assert isinstance(refused, RecordError) and refused.reason == "teacher_refused" and "HTTP 400" in refused.detail
+    assert [o.label for o in others] == ["ham", "spam"]
+    chat_server.faults += [413]
+    with pytest.raises(TeacherError, match="refuses an input"):
+        teacher.label(TEXTS[:1])
+    chat_server.faults += [404]
+    with pytest.raises(TeacherError, match="HTTP 404"):
+        teacher.outcomes(TEXTS[:1])
+
+
+def test_an_outage_in_the_middle_of_a_batch_pays_for_nothing_twice(chat, chat_server):
+    teacher = chat(http={"attempts": 1, "concurrency": 1})
+    chat_server.faults += [None, 500]
+    with pytest.raises(UnavailableError):
+        teacher.label(TEXTS)
+    assert len(chat_server.bodies) == 3
+    assert len(teacher.label(TEXTS)) == 3 and len(chat_server.bodies) == 4
+
+
+def change(**fields):
+    return lambda answer: answer | fields
+
+
+def choice(**fields):
+    return lambda answer: answer | {"choices": [answer["choices"][0] | fields]}
+
+
+def first_logprob(value):
+    def spoil(answer):
+        position = answer["choices"][0]["logprobs"]["content"][0]
+        position["top_logprobs"][0]["logprob"] = value
+        return answer
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (change(choices=[]), "0 choices"),
+        (change(choices="x"), "no chat completion"),
+        (change(model=None), "no chat completion"),
+        (lambda answer: {"error": "overloaded"}, "no chat completion"),
+        (lambda answer: [answer], "no chat completion"),
+        (choice(logprobs=None), "no top_logprobs"),
+        (choice(logprobs={"content": []}), "no top_logprobs"),
+        (first_logprob(0.7), "log probabilities that are none"),
+        (first_logprob(None), "no chat completion"),
+        (Response(b'{"model": "m", "choices": [', media_type="application/json"), "not JSON"),
+        (Response(b'{"model": "m", "choices": NaN}', media_type="application/json"), "not JSON"),
+    ],
+)
+def test_answers_that_are_none(chat, chat_server, fault, says):
+    teacher = chat()
+    chat_server.faults += [fault]
+    with pytest.raises(TeacherError, match=says):
+        teacher.label(TEXTS[:1])
+    assert teacher.label(TEXTS[:1])[0].label == "spam"
+
+
+def test_a_server_without_logprobs_is_refused_at_start(chat, chat_server):
+    chat_server.faults += [choice(logprobs=None)]
+    with pytest.raises(TeacherError, match="use a model and server that do"):
+        chat()
+
+
+def test_faults_that_pass_do_not_show(chat, chat_server):
+    teacher = chat(http={"attempts": 6})
+    chat_server.faults += [500, 0.05, Response(status_code=429, headers={"retry-after": "0"}), 503]
+    assert [s.label for s in teacher.label(TEXTS)] == ["spam", "ham", "spam"]
+    assert teacher.state()["retries_total"] == 3
+
+
+def test_tokens_and_money_are_counted_and_the_estimate_is_an_upper_bound(chat):
+    teacher = chat(price_per_million_prompt_tokens=2.0, price_per_million_answer_tokens=8.0)
+    before, most = teacher.state()["spent_total"], teacher.cost(TEXTS)
+    teacher.label(TEXTS)
+    state = teacher.state()
+    assert 0 < state["spent_total"] - before <= most
+    assert state["prompt_tokens_total"] > 60 and state["tokens_total"] > state["prompt_tokens_total"]
+    assert chat().cost(TEXTS) == 0.0
+
+
+def test_only_texts(chat):
+    with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
+        chat().label([b"bytes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"prompt": "no place"}, "prompt"),
+        ({"classes": ["ham"]}, "classes"),
+        ({"classes": ["ham", "ham"]}, "classes"),
+        ({"answers": {"eggs": "E"}}, "answers"),
+        ({"on_outside": "ignore"}, "on_outside"),
+        ({"on_change": "ignore"}, "on_change"),
+        ({"max_outside": 1.0}, "max_outside"),
+        ({"http": {"retries": 1}}, "retries"),
+    ],
+)
+def test_options_that_are_refused(chat, options, says):
+    with pytest.raises(ConfigError, match=says):
+        chat(**options)

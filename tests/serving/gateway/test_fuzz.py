@@ -1,0 +1,129 @@
+"""What strangers send: bodies made from the OpenAPI document, broken ones, and clients that are slow or rude.
+
+No answer may be a 5xx, except 503 where that is documented."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.servers import answering
+from tests.serving.gateway.test_app import Running
+
+
+@pytest.fixture
+def running(spec, store, broker, clock, model):
+    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=1.0))
+    made = Running(spec, store, broker, clock)
+    made.serve(model("1"), model("2"), weight=0.5)
+    return made
+
+
+@pytest.fixture
+def address(running):
+    with answering(running.app) as at:
+        yield at
+
+
+@pytest.mark.integration
+def test_schemathesis_finds_no_answer_that_is_not_documented(address, tmp_path):
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")
+    host, port = address
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"http://{host}:{port}/openapi.json",
+        "--checks", checks, "--max-examples", "25", "--seed", "1", "--no-color", "--phases", "examples,fuzzing",
+        "--exclude-path-regex", "healthz|live",
+    ]  # fmt: skip
+    code = "import sys; from schemathesis.cli import schemathesis; sys.argv[0] = 'schemathesis'; schemathesis()"
+    command[1:3] = ["-c", code]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=170,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+ITEM = st.fixed_dictionaries(
+    {}, optional={"id": JSON, "key": st.text(), "time": JSON, "json": JSON, "text": st.text(), "payload": st.text()}
+)
+TENSOR = st.fixed_dictionaries(
+    {"name": st.sampled_from(["payload", "key", "id", "consent", "x"]), "shape": st.lists(st.integers(), max_size=3)},
+    optional={
+        "datatype": st.sampled_from(["BYTES", "FP32"]), "data": st.lists(st.text() | JSON, max_size=3),
+        "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": JSON}),
+    },
+)  # fmt: skip
+BODIES = st.one_of(
+    st.binary(max_size=300),
+    JSON.map(json.dumps).map(str.encode),
+    ITEM.map(json.dumps).map(str.encode),
+    st.fixed_dictionaries({"inputs": st.lists(ITEM | TENSOR, max_size=3)}).map(json.dumps).map(str.encode),
+    st.fixed_dictionaries({"inputs": st.lists(TENSOR, max_size=3)}).map(json.dumps).map(lambda t: t.encode("utf-16")),
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/signs/infer"])
+def test_no_body_makes_the_gateway_fail(running, path):
+    @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+    @given(body=BODIES, length=st.none() | st.integers(-2, 400).map(str))
+    def check(body, length):
+        headers = {} if length is None else {"Inference-Header-Content-Length": length}
+        answer = running.call("POST", path, content=body, headers=headers)
+        assert answer.status_code < 500, answer.text
+        if answer.status_code != 200:
+            assert answer.headers["content-type"] == "application/problem+json" and answer.json()["title"]
+
+    check()
+
+
+def rude(address, data):
+    """Send bytes over a socket and read what comes."""
+    with socket.create_connection(address, timeout=5) as s:
+        s.sendall(data)
+        got = b""
+        while chunk := s.recv(4096):
+            got += chunk
+            if b"\r\n\r\n" in got and b"}" in got.partition(b"\r\n\r\n")[2]:
+                break
+        return got
+
+
+def test_slow_and_rude_clients_cost_themselves_only(running, address):
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n"
+    slow = [socket.create_connection(address) for _ in range(20)]
+    for s in slow:
+        s.sendall(head + b'{"json": ')
+    url = f"http://{address[0]}:{address[1]}/v1/predict"
+    with httpx.Client(timeout=5) as client:
+        assert [client.post(url, json={"json": {"x": 3}}).status_code for _ in range(30)] == [200] * 30
+        assert b" 408 " in rude(address, head + b"{")
+        for s in slow[:10]:
+            s.close()  # in the middle of their bodies
+        for data in (b"\x00" * 64 + b"\r\n\r\n}", b"GET / HTTP/9.9\r\n\r\n}", head.replace(b"500", b"-5") + b"}"):
+            answer = rude(address, data)
+            assert b" 400 " in answer.partition(b"\r\n")[0], answer
+        assert client.post(url, json={"json": {"x": 3}}).status_code == 200
+    for s in slow[10:]:
+        s.close()
+    deadline = time.monotonic() + 5
+    while running.gateway.pressure.under_way and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running.gateway.pressure.under_way == 0

@@ -1,0 +1,201 @@
+import dataclasses
+import time
+
+import msgspec
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from components.contracts.storage import get_bytes, put_bytes
+from components.control.intent import Intent
+from serving.replica.slots import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, Routing, Slots
+
+
+@pytest.fixture
+def slots(spec, store, clock):
+    return Slots(spec, store, "r1", clock)
+
+
+def settle(slots, until, seconds=5.0):
+    """Follow until a condition holds; loading is on another thread."""
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "not in time"
+        slots.follow()
+        time.sleep(0.005)
+
+
+def put(store, **fields):
+    revision, intent = store.intent("signs")
+    return store.put_intent("signs", revision, msgspec.structs.replace(intent, **fields))
+
+
+def test_nothing_serves_before_the_first_intent(slots):
+    slots.follow()
+    assert slots.routing.choose("k", 0.0) is None
+
+
+def test_a_champion_is_loaded_in_the_background_and_acknowledged(slots, store, model):
+    revision = put(store, champion=model("1"))
+    slots.follow()
+    settle(slots, lambda: slots.routing.champion is not None)
+    (ack,) = store.acknowledgements("signs", 1e12)
+    assert (ack.replica, ack.revision, ack.detail["champion"], ack.detail["failed"]) == ("r1", revision, "1", {})
+
+
+def test_the_candidate_gets_its_share_while_its_lease_lives(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    arms = [slots.routing.choose(f"k{i}", clock.now).arm for i in range(400)]
+    assert 140 < arms.count("candidate") < 260
+    assert all(slots.routing.choose(f"k{i}", clock.now + 10).arm == "champion" for i in range(400))
+
+
+def test_a_renewed_lease_is_seen_without_a_new_revision(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 1)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    store.renew_lease("signs", 0, clock.now + 50)
+    slots.follow()
+    assert slots.routing.choose("k", clock.now + 40).arm == "candidate"
+
+
+def test_in_shadow_the_champion_serves_and_the_candidate_answers_besides(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), shadow=True, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    choice = slots.routing.choose("k", clock.now)
+    assert (choice.arm, choice.other.ref.version, choice.pairs) == ("champion", "2", 1.0)
+    assert slots.routing.choose("k", clock.now + 11).other is None
+
+
+def test_in_a_canary_the_other_student_answers_the_policys_share_besides(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    routing = dataclasses.replace(slots.routing, pairs=0.3)
+    choices = [routing.choose(f"k{i}", clock.now) for i in range(50)]
+    found = {(c.arm, c.served.ref.version, c.other.ref.version, c.pairs) for c in choices}
+    assert found == {("champion", "1", "2", 0.3), ("candidate", "2", "1", 0.3)}
+    assert slots.routing.pairs == slots.spec.rollout.pairs == 1.0
+    put(store, champion=model("1"), candidate=model("2"), weight=0.0, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.intent.weight == 0.0)
+    assert slots.routing.choose("k", clock.now).other is None
+
+
+def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(slots, store, model, clock):
+    old, new = model("1"), model("2")
+    put(store, champion=old, candidate=new, weight=0.5, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    held = slots.routing
+    put(store, champion=new, candidate=None, previous=old, weight=0.0)
+    slots.follow()
+    assert slots.routing.champion.ref.version == "2" and slots.routing.candidate is None
+    assert held.champion.ref.version == "1" and held.candidate.ref.version == "2"
+    put(store, champion=old, candidate=None, previous=new)
+    slots.follow()
+    assert slots.routing.champion.ref.version == "1"
+
+
+def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(slots, store, model, clock, tmp_path):
+    put(store, champion=model("1"))
+    settle(slots, lambda: slots.routing.champion is not None)
+    broken = model("2")
+    good = get_bytes(broken.uri)
+    put_bytes(broken.uri, b"not what was registered")
+    revision = put(store, champion=broken)
+    settle(slots, lambda: slots.failed)
+    slots.follow()
+    assert slots.routing.champion.ref.version == "1"
+    (ack,) = store.acknowledgements("signs", 1e12)
+    assert ack.revision == revision and "digest" in ack.detail["failed"][broken.digest]
+    put_bytes(broken.uri, good)
+    clock.now += RETRY_SECONDS
+    settle(slots, lambda: slots.routing.champion.ref.version == "2")
+    assert slots.failed == {}
+
+
+def test_a_candidate_that_is_gone_is_forgotten(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    put(store, candidate=None)
+    slots.follow()
+    (ack,) = store.acknowledgements("signs", 1e12)
+    assert len(ack.detail["loaded"]) == 1
+
+
+def test_the_heartbeat_is_written_once_a_second_not_at_every_look(slots, store, model, monkeypatch):
+    put(store, champion=model("1"))
+    settle(slots, lambda: slots.routing.champion is not None)
+    slots.follow()
+    written = []
+    monkeypatch.setattr(store, "acknowledge", lambda *a: written.append(a))
+    for _ in range(20):
+        slots.follow()
+    assert written == []
+    slots._said_at -= HEARTBEAT_SECONDS
+    slots.follow()
+    assert len(written) == 1
+
+
+class Away:
+    """A control database that does not answer."""
+
+    def intent(self, workload):
+        raise OperationalError("select", {}, Exception("away"))
+
+
+def test_an_outage_of_the_database_keeps_the_routing_and_the_lease_runs_out(slots, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 10)
+    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    slots.store = Away()
+    slots.follow()
+    assert slots.routing.choose("k", clock.now + 9).arm == "candidate"
+    assert slots.routing.choose("k", clock.now + 11).arm == "champion"
+
+
+def test_following_in_the_background_and_signing_off(spec, store, model):
+    slots = Slots(spec, store)
+    put(store, champion=model("1"))
+    slots.start()
+    deadline = time.monotonic() + 5
+    while slots.routing.champion is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert slots.alive and slots.routing.champion is not None
+    slots.stop()
+    assert not slots.alive and store.acknowledgements("signs") == []
+
+
+def test_a_key_keeps_its_arm_when_the_weight_rises(model):
+    one, two = Loaded(model("1"), None), Loaded(model("2"), None)
+    routings = [
+        Routing(workload="w", champion=one, candidate=two, intent=Intent(candidate=two.ref, weight=w, lease_until=9))
+        for w in (0.1, 0.3, 0.9)
+    ]
+    for i in range(200):
+        arms = [r.choose(f"k{i}", 1.0).arm for r in routings]
+        assert arms == sorted(arms, reverse=True)
+
+
+def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(slots, store, model, monkeypatch):
+    """Nobody writes after the intent: it is the loading's end that makes it look again."""
+    looked, intent = [], store.intent
+
+    def counted(workload):
+        looked.append(time.monotonic())
+        return intent(workload)
+
+    put(store, champion=model("1"))
+    monkeypatch.setattr(store, "intent", counted)
+    slots.start()
+    try:
+        deadline = time.monotonic() + 10
+        while slots.routing.champion is None:
+            assert time.monotonic() < deadline, "not in time"
+            time.sleep(0.005)
+        time.sleep(0.3)
+        looked.clear()
+        time.sleep(1.2)
+        assert len(looked) <= 4, "a heartbeat's few looks, not one each poll"
+        put(store, champion=model("2"))
+        while slots.routing.champion.ref.version != "2":
+            assert time.monotonic() < deadline + 10, "not in time"
+            time.sleep(0.005)
+    finally:
+        slots.stop()
