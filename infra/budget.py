@@ -11,6 +11,7 @@ from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.ledger.ledger import append
 from components.query.budget import PERIODS, Budget
+from infra.workloads import spec_path
 from serving.cli import show
 
 app = typer.Typer(help="What labelling costs: the present hour and day of UTC.", no_args_is_help=True)
@@ -21,8 +22,6 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 
 
 def _budget(name_or_path: str) -> tuple[Budget, ControlStore]:
-    from infra.cli import spec_path  # that module mounts this one
-
     spec, store = load_spec(spec_path(name_or_path)), ControlStore(Settings().control_url)
     store.migrate()
     limits = spec.label.budget

@@ -22,6 +22,7 @@ from infra.notify import app as notify_app
 from infra.reviews import app as review_app
 from infra.teacher import app as teacher_app
 from infra.tokens import app as token_app
+from infra.workloads import spec_path
 from pipelines.cli import app as pipeline_app
 from serving.cli import app as rollout_app
 from serving.cli import place
@@ -44,8 +45,6 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(budget_app, name="budget")
 app.add_typer(gate_app, name="gate")
 
-BUILT_IN = Path(__file__).with_name("workloads")
-"""Specs that ship with Cohobate: they are found here by name."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 SpecList = Annotated[
@@ -75,12 +74,6 @@ def settings(
         "RAY_ADDRESS": ray_address,
     }
     os.environ.update({f"COHOBATE_{name}": str(value) for name, value in given.items() if value is not None})
-
-
-def spec_path(name_or_path: str) -> str:
-    """The file of a built-in workload's name; any other text is a path already."""
-    built_in = BUILT_IN / f"{name_or_path}.yaml"
-    return str(built_in) if built_in.is_file() else name_or_path
 
 
 @app.command()

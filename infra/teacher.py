@@ -13,6 +13,7 @@ from components.control.store import ControlStore
 from components.control.teachers import Verdict, decide, teachers
 from components.teacher_watch.settle import settle
 from components.teacher_watch.settle import status as incident_status
+from infra.workloads import spec_path
 from serving.cli import show
 
 app = typer.Typer(help="Watch the teachers, and decide about one that changed.", no_args_is_help=True)
@@ -23,8 +24,6 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 
 
 def _spec(name_or_path: str) -> Spec:
-    from infra.cli import spec_path  # that module mounts this one
-
     return load_spec(spec_path(name_or_path))
 
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from components.contracts.settings import Settings
-from components.control.desk import Order, open_desk
+from components.control.order_client import Order, open_order_client
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
@@ -41,13 +41,13 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
 @app.command("list")
 def list_(workload: Workload = "files", as_json: Json = False) -> None:
     """List all rollouts, oldest first."""
-    show([_summary(state) for state in open_desk(Settings()).rollouts(workload)], as_json)
+    show([_summary(state) for state in open_order_client(Settings()).rollouts(workload)], as_json)
 
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
     """Show the rollout that is under way, or the last one: on one screen, or with ``--json`` in full."""
-    states = open_desk(Settings()).rollouts(workload)
+    states = open_order_client(Settings()).rollouts(workload)
     if as_json:
         show(states[-1] if states else {"rollouts": 0}, True)
         return
@@ -83,7 +83,7 @@ def _screen(told: dict[str, Any]) -> list[str]:
 @app.command()
 def orders(workload: Workload = "files", as_json: Json = False) -> None:
     """List all orders and what came of them, oldest first; ``ok`` is null while one waits."""
-    show(open_desk(Settings()).orders(workload), as_json)
+    show(open_order_client(Settings()).orders(workload), as_json)
 
 
 def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: 
     """
     others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
     wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
-    done = open_desk(Settings()).place(wanted)
+    done = open_order_client(Settings()).place(wanted)
     outcome = done.outcome or (
         "no controller took the order in time; it stays, and is carried out when one leads: "
         "'cohobate status' says whether the platform is up"

@@ -183,25 +183,25 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     from serving.gateway.cascade import people
     from serving.gateway.telemetry import Telemetry
     from serving.replica.admission import Admission
-    from serving.replica.slots import Slots
+    from serving.replica.loaded_versions import LoadedVersions
 
     sys.setswitchinterval(SWITCH_SECONDS)
     store = ControlStore(settings.control_url)
-    slots = Slots(spec, store, trial=Admission(spec, store))
+    versions = LoadedVersions(spec, store, trial=Admission(spec, store))
     telemetry = Telemetry(spec, lambda: open_broker(settings))
     if "review" in spec.serve.deferral.to:
-        asks = {**asks, "review": people(store, slots)}
-    gateway, opened = Gateway(spec, slots, telemetry, asks), contextlib.ExitStack()
+        asks = {**asks, "review": people(store, versions)}
+    gateway, opened = Gateway(spec, versions, telemetry, asks), contextlib.ExitStack()
 
     def stop() -> None:
         shortcut.forget(f"/{spec.name}{PREDICT}")
-        slots.stop()
+        versions.stop()
         telemetry.stop()
         tracing.shutdown()
         opened.close()
 
-    slots.follow()
-    slots.start()
+    versions.follow()
+    versions.start()
     telemetry.start()
     tracing.configure(os.environ, "cohobate-gateway")
     health = Health()

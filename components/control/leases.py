@@ -1,8 +1,8 @@
 """Who works on which share: members and leases in the control database.
 
-Used where several workers divide a workload's partitions. It works the same on every broker: Kafka's own group
-joins take 15 to 45 s on the embedded one, and a lease needs nothing of the broker. A lease only decides who *should*
-work on a share. That two never both do is the transactional id's business (:mod:`components.label.lane`), so clocks
+Used where several workers divide a workload's partitions. It works the same on every broker: Kafka's own group joins
+take 15 to 45 s on the embedded one, and a lease needs nothing of the broker. A lease only decides who *should* work on
+a share. That two never both do is the transactional id's business (:mod:`components.label.partition_worker`), so clocks
 may be apart and leases may be late: the worst is that a share changes hands once more than it had to.
 """
 

@@ -1,7 +1,8 @@
 """The labeler: every input gets one soft label from the declared teacher, or a dead letter that says why not.
 
-The protocol of one share of the partitions is in :mod:`components.label.lane`; here are the labeler's lanes: which it
-has, one cycle over them (:meth:`Labeler.step`), and the threads of a labeler that runs (:mod:`components.label.crew`).
+The protocol of one share of the partitions is in :mod:`components.label.partition_worker`; here are the labeler's
+workers: which it has, one cycle over them (:meth:`Labeler.step`), and the threads of a labeler that runs
+(:mod:`components.label.worker_group`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from components.contracts.errors import CohobateError, FencedError, LostPosition
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
 from components.label.asking import Asking, Company
-from components.label.crew import Counts, Crew
 from components.label.intake import Intake
-from components.label.lane import Batch, Lane, shares_of
+from components.label.partition_worker import Batch, PartitionWorker, shares_of
+from components.label.worker_group import Counts, WorkerGroup
 from components.query.budget import PERIODS
 from components.stream.contract import Broker
 from components.teachers.contract import Teacher, state
@@ -31,7 +32,7 @@ from components.telemetry.metrics import BreakerState
 log = logging.getLogger(__name__)
 
 TEND_SECONDS = 0.25
-"""How often a running labeler looks after its lanes and its leases."""
+"""How often a running labeler looks after its workers and its leases."""
 
 DRAIN_SECONDS = 12.0
 """How long a labeler that ends may take to commit what the teacher has answered; a supervisor waits 20 s."""
@@ -83,47 +84,49 @@ class Labeler:
         self._counted_resets = 0
         self._selected: dict[str, int | float] = {}
         self._selected_at = -math.inf
-        self._lanes: dict[int, Lane] = {}
+        self._workers: dict[int, PartitionWorker] = {}
         self._held: dict[int, Batch] = {}
-        self._crew: Crew | None = None
+        self._group: WorkerGroup | None = None
         self._paused = ""
         broker.ensure_topics(spec.topics, spec.partitions)
         self._shares = shares_of(broker, spec)
         if leases is None:
-            self._open_lanes()
+            self._open_workers()
 
     @property
     def counts(self) -> dict[str, int]:
         """Inputs by what became of them since the start: ``labelled``, ``duplicates`` (delivered again), and so on."""
         return self.tally.values()
 
-    def _lane(self, share: int) -> Lane:
-        return Lane(share, self._shares[share], self.spec, self.broker, self.intake, self.asking, self._signer)
+    def _worker(self, share: int) -> PartitionWorker:
+        return PartitionWorker(
+            share, self._shares[share], self.spec, self.broker, self.intake, self.asking, self._signer
+        )
 
-    def _open_lanes(self) -> None:
-        """Have a lane for each share that is ours, for :meth:`step`."""
+    def _open_workers(self) -> None:
+        """Have a worker for each share that is ours, for :meth:`step`."""
         mine = set(self._shares)
         if self.leases is not None:
-            mine = self.leases.tend(mine, set(self._lanes))
-        for share in set(self._lanes) - mine:
+            mine = self.leases.tend(mine, set(self._workers))
+        for share in set(self._workers) - mine:
             self._drop(share)
         if self.leases is not None:
-            self.leases.tend(set(self._shares), set(self._lanes))
-        for share in sorted(mine - set(self._lanes)):
-            lane = self._lane(share)
+            self.leases.tend(set(self._shares), set(self._workers))
+        for share in sorted(mine - set(self._workers)):
+            worker = self._worker(share)
             try:
-                lane.open()
+                worker.open()
             except BaseException:
-                lane.close()
+                worker.close()
                 raise
-            self._lanes[share] = lane
+            self._workers[share] = worker
 
     def _drop(self, share: int) -> None:
         self._held.pop(share, None)
-        self._lanes.pop(share).close()
+        self._workers.pop(share).close()
 
     def step(self, timeout: float = 0.5) -> int:
-        """One batch of each lane, from fetch to commit; returns how many inputs it consumed.
+        """One batch of each worker, from fetch to commit; returns how many inputs it consumed.
 
         0 when none came within ``timeout`` seconds. After an error the labeler may go on: the same inputs come again.
 
@@ -133,16 +136,16 @@ class Labeler:
             UnavailableError: the broker did not confirm.
 
         """
-        self._open_lanes()
+        self._open_workers()
         consumed = 0
-        for share, lane in list(self._lanes.items()):
-            batch = self._held.pop(share, None) or lane.fetch(timeout / len(self._lanes))
+        for share, worker in list(self._workers.items()):
+            batch = self._held.pop(share, None) or worker.fetch(timeout / len(self._workers))
             if batch is None:
                 continue
             self._held[share] = batch
-            labelled = lane.answer(batch)
+            labelled = worker.answer(batch)
             try:
-                topic = lane.commit(labelled)
+                topic = worker.commit(labelled)
             except BaseException:
                 self._drop(share)
                 raise
@@ -153,33 +156,34 @@ class Labeler:
 
     def lag(self) -> int:
         """Inputs that wait to be fetched: now, or for a labeler that runs as it was about a second ago."""
-        if self._crew is not None:
-            return self._crew.lag()
-        return sum(lane.count() + (lane.share in self._held) for lane in self._lanes.values())
+        if self._group is not None:
+            return self._group.lag()
+        return sum(worker.count() + (worker.share in self._held) for worker in self._workers.values())
 
     @property
     def paused(self) -> str:
         """Why nothing is labelled: ``teacher``, ``broker``, ``lost_positions``; empty while all is well."""
-        return self._paused or (self._crew.paused if self._crew is not None else "")
+        return self._paused or (self._group.paused if self._group is not None else "")
 
     def gauge(self) -> dict[str, Any]:
-        """What a labeler reports of itself; ``ready``: it has joined, and every lane that is its own is open."""
-        crew, company = self._crew, self.asking.company
-        lanes = crew.lanes if crew is not None else self._lanes
+        """What a labeler reports of itself; ``ready``: it has joined, and every worker that is its own is open."""
+        group, company = self._group, self.asking.company
+        workers = group.workers if group is not None else self._workers
         found: dict[str, Any] = {
             **self.counts,
             "lag": self.lag(),
-            "shares": len(lanes),
-            "ready": crew is not None and crew.ready,
+            "shares": len(workers),
+            "ready": group is not None and group.ready,
             "paused": self.paused,
-            "lost_positions": (crew.lost if crew is not None else 0) + sum(lane.resets for lane in lanes.values()),
+            "lost_positions": (group.lost if group is not None else 0)
+            + sum(worker.resets for worker in workers.values()),
         }
         if company.guard is not None:
             found |= {"teacher_status": company.guard.state.status, **company.guard.counts}
         if own := state(self.asking.teacher):
             found["teacher"] = own
         found |= self._selection()
-        self._measure(found, [*lanes.values()])
+        self._measure(found, [*workers.values()])
         return found
 
     def _selection(self) -> dict[str, int | float]:
@@ -190,12 +194,12 @@ class Labeler:
                 self._selected = self.asking.selector.gauge()
         return self._selected
 
-    def _measure(self, found: dict[str, Any], lanes: Sequence[Lane]) -> None:
+    def _measure(self, found: dict[str, Any], workers: Sequence[PartitionWorker]) -> None:
         """Set the metrics that are states, not counts of what was committed."""
         metrics = self.asking.company.metrics
         metrics.paused.set(1 if found["paused"] else 0)
-        ends = {p: at for lane in lanes for p, at in lane.ends.items()}
-        metrics.lag(ends, {p: at for lane in lanes for p, at in lane.positions.items()})
+        ends = {p: at for worker in workers for p, at in worker.ends.items()}
+        metrics.lag(ends, {p: at for worker in workers for p, at in worker.positions.items()})
         metrics.offset_resets.inc(max(0, found["lost_positions"] - self._counted_resets))
         self._counted_resets = max(self._counted_resets, found["lost_positions"])
         for period in PERIODS:
@@ -218,12 +222,12 @@ class Labeler:
         """
         log.info("labelling %s with %s", self.spec.topic("inputs"), self.asking.reference)
         report = on_batch or (lambda: None)
-        for share in list(self._lanes):
+        for share in list(self._workers):
             self._drop(share)
-        crew = self._crew = Crew(self._lane, self.tally)
+        group = self._group = WorkerGroup(self._worker, self.tally)
         try:
             while not stop.is_set():
-                self._tend(crew)
+                self._tend(group)
                 report()
                 stop.wait(TEND_SECONDS)
         except LostPositionsError:
@@ -231,17 +235,17 @@ class Labeler:
             report()
             raise
         finally:
-            crew.drain(DRAIN_SECONDS)
+            group.drain(DRAIN_SECONDS)
             report()
-            self._crew = None
+            self._group = None
             self.close()
 
-    def _tend(self, crew: Crew) -> None:
-        """Hear which shares are ours, and raise what a lane cannot get over by itself."""
+    def _tend(self, group: WorkerGroup) -> None:
+        """Hear which shares are ours, and raise what a worker cannot get over by itself."""
         mine = set(self._shares)
         if self.leases is not None:
-            mine = self.leases.tend(mine, crew.busy)
-        for error in crew.tend(mine):
+            mine = self.leases.tend(mine, group.busy)
+        for error in group.tend(mine):
             if isinstance(error, LostPositionsError) or not isinstance(error, CohobateError):
                 raise error
             if isinstance(error, FencedError) and self.leases is None:
@@ -249,7 +253,7 @@ class Labeler:
 
     def close(self) -> None:
         """Release everything."""
-        for share in list(self._lanes):
+        for share in list(self._workers):
             self._drop(share)
         if self.asking.company.guard is not None:
             self.asking.company.guard.close()

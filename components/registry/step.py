@@ -69,7 +69,7 @@ def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]
         AccessError: the admin API does not let the caller do this.
 
     """
-    from components.control.desk import Order, open_desk
+    from components.control.order_client import Order, open_order_client
 
     if "{{" in key or not key:  # a placeholder that was not filled in is the same for all runs
         raise ConfigError(
@@ -77,7 +77,7 @@ def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]
         )
     spec = load_spec(spec_path)
     wanted = Order(workload=spec.name, verb=verb, reason=reason, args=args, key=key)
-    done = open_desk(Settings()).place(wanted, ORDER_SECONDS)
+    done = open_order_client(Settings()).place(wanted, ORDER_SECONDS)
     if done.ok is None:
         late = (
             f"no controller took it in {ORDER_SECONDS:.0f} s; it stays open and will be carried out when one comes up"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
-from components.stream.access import refuse, require_access
+from components.stream.access import require_access
+from components.stream.answering import METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
 from components.stream.security import security_options
 
@@ -22,49 +23,8 @@ if TYPE_CHECKING:
     from components.stream.kafka_producer import KafkaProducer
     from components.stream.kafka_transactions import KafkaTransactions
 
-METADATA_SECONDS = 10.0
-"""How long a topic that was just created may take to be known by every broker."""
-
-CREATE = "create it with 'cohobate up' or Kafka's tools, or give the user an ACL to describe it if it exists"
-"""Remedy for a topic that is not there: a broker does not tell that from one that we may not see."""
-
 REQUEST_MS = 20_000
 """How long one request may take before the broker counts as unavailable."""
-
-
-@contextmanager
-def answering(address: str) -> Iterator[None]:
-    """Turn kafka-python's errors into ours.
-
-    Raises:
-        AccessError: the broker does not know us, or does not permit it.
-        UnavailableError: it does not answer, or not as it should.
-
-    """
-    from kafka.errors import (
-        KafkaError,
-        SaslAuthenticationFailedError,
-        UnsupportedSaslMechanismError,
-    )
-
-    try:
-        yield
-    except (SaslAuthenticationFailedError, UnsupportedSaslMechanismError) as error:
-        token = "token" if "invalid_token" in str(error) else "password"
-        refuse(address, "mechanism" if isinstance(error, UnsupportedSaslMechanismError) else token, f"{error}")
-    except KafkaError as error:
-        if _denied(error):
-            refuse(address, "permission", f"{type(error).__name__}, {error!s:.160}")
-        remedy = (
-            "is the broker up? set COHOBATE_BOOTSTRAP_SERVERS to its address and COHOBATE_SECURITY_PROTOCOL to what "
-            f"its listener speaks ({error!r:.200})"
-        )
-        raise UnavailableError("Kafka", address, remedy) from error
-
-
-def _denied(error: Exception) -> bool:
-    """Whether an ACL refused; kafka-python names such errors in another's text where a transaction is involved."""
-    return "AuthorizationFailedError" in repr(error)
 
 
 class KafkaBroker:
@@ -150,7 +110,7 @@ class KafkaBroker:
         from components.stream.kafka_transactions import KafkaTransactions
 
         with self._opening():
-            return KafkaTransactions(self, transactional_id)
+            return KafkaTransactions(self.address, self.config, self.partitions, transactional_id)
 
     def producer(self) -> KafkaProducer:
         """A new producer.

@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from components.contracts.errors import LostPositionsError, NotFoundError
+from components.stream.answering import CREATE, METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
-from components.stream.kafka import CREATE, METADATA_SECONDS, answering
 
 log = logging.getLogger(__name__)
 

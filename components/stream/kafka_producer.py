@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 from components.contracts.errors import AccessError, NotFoundError, RecordError, UnavailableError
 from components.contracts.settings import Settings
 from components.stream.access import refuse
+from components.stream.answering import CREATE
 from components.stream.contract import MAX_RECORD_BYTES
-from components.stream.kafka import CREATE
 from components.stream.tokens import DEFAULT_LIFE
 
 log = logging.getLogger(__name__)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.contracts.errors import CohobateError, FencedError, NotFoundError, RecordError, UnavailableError
-from components.stream.contract import MAX_RECORD_BYTES, Positions
-
-if TYPE_CHECKING:
-    from components.stream.kafka import KafkaBroker
+from components.stream.contract import MAX_RECORD_BYTES, Positions, TopicPartition
 
 OPEN_MS = 20_000
 """How long taking a transactional id may take: the broker first ends what the predecessor left open."""
@@ -34,15 +31,21 @@ class KafkaTransactions:
     thread of its own that is left behind when its time is over.
     """
 
-    def __init__(self, broker: KafkaBroker, transactional_id: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        config: Mapping[str, Any],
+        partitions: Callable[[str], list[TopicPartition]],
+        transactional_id: str,
+    ) -> None:
         from kafka import KafkaProducer as Client
 
-        self._broker, self.transactional_id = broker, transactional_id
+        self._address, self._partitions_of, self.transactional_id = address, partitions, transactional_id
         self._failures: list[Exception] = []
         self._partitions: dict[str, set[int]] = {}
         with self._translated():
             self._client: Any = Client(
-                **broker.config,
+                **config,
                 transactional_id=transactional_id,
                 transaction_timeout_ms=TRANSACTION_MS,
                 acks="all",
@@ -78,9 +81,7 @@ class KafkaTransactions:
         if any(kind.__name__ in seen for kind in (ProducerFencedError, InvalidProducerEpochError)):
             return FencedError(f"transactional id {self.transactional_id}", "a newer producer has it, or the broker "
                                "ended a transaction that took too long")  # fmt: skip
-        return UnavailableError(
-            "Kafka", self._broker.address, f"a transaction was not taken or confirmed ({seen:.200})"
-        )
+        return UnavailableError("Kafka", self._address, f"a transaction was not taken or confirmed ({seen:.200})")
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -114,7 +115,7 @@ class KafkaTransactions:
     def _require(self, topic: str, partition: int | None) -> None:
         """Refuse what does not exist at once; the client would wait for it, and the embedded broker create it."""
         if topic not in self._partitions:
-            self._partitions[topic] = {p.partition for p in self._broker.partitions(topic)}
+            self._partitions[topic] = {p.partition for p in self._partitions_of(topic)}
         if not self._partitions[topic]:
             del self._partitions[topic]
             raise NotFoundError("topic", topic, "create it with ensure_topics or Kafka's tools")
@@ -160,7 +161,7 @@ class KafkaTransactions:
         thread.join(timeout)
         if thread.is_alive():
             detail = f"a transaction of {self.transactional_id} took longer than {timeout:.0f} s"
-            raise UnavailableError("Kafka", self._broker.address, detail)
+            raise UnavailableError("Kafka", self._address, detail)
         with self._translated():
             if failure:
                 raise failure[0]

@@ -41,9 +41,9 @@ from components.control.teachers import (
 )
 from components.query.budget import Budget
 from components.stream.contract import Broker
+from components.teacher_watch.label_trace import LabelTrace
 from components.teacher_watch.probes import PASS, Comparison, Probe
 from components.teacher_watch.probing import Measurement, Prober
-from components.teacher_watch.trail import Trail
 from components.teachers.contract import Outcome, Teacher, in_epoch, reference
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Guard:
         self._gathering_since: float | None = None
         self._owed, self._least, self._planned = 0.0, 0.0, self._clock()
         self._index = 0
-        self._trail = Trail(spec, store, broker, self.declared, member, clock)
+        self._trace = LabelTrace(spec, store, broker, self.declared, member, clock)
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
         self._revision, self.state = self._start()
         self._verified = False
@@ -262,7 +262,7 @@ class Guard:
     def _know(self) -> None:
         """Have the payloads of the probes that are compared with, and forget the others."""
         known = set(self._comparison.probes)
-        self._trail.keep(known)
+        self._trace.keep(known)
         self._order = [c for c in self._order if c in known]
         self._payloads = {c: self._payloads[c] if c in self._payloads else self._load(c) for c in known}
 
@@ -279,7 +279,7 @@ class Guard:
             count = self._prober.allowed(min(self._fitting(labels), left))
             if count and not self._order:
                 self._order = self._comparison.round()
-                self._trail.begin_round()
+                self._trace.begin_round()
             due, self._order = self._order[:count], self._order[count:]
             self._owed, self._least = max(0.0, self._owed - len(due)), max(0.0, self._least - len(due))
             return due
@@ -308,11 +308,11 @@ class Guard:
             return
         if not self._order:
             self._order = self._comparison.round()
-            self._trail.begin_round()
+            self._trace.begin_round()
         while self._order and (answers := self._prober.ask([self._payloads[c] for c in self._order])):
             with self._lock:
                 contents, self._order = self._order[: len(answers)], self._order[len(answers) :]
-                if self._compare(contents, answers, self._trail.began):
+                if self._compare(contents, answers, self._trace.began):
                     break
         self._owed = float(min(PASS, len(self._order)))
         self._verified = True
@@ -329,7 +329,7 @@ class Guard:
         if not self._order:
             moved, self._comparison = self._comparison.moved, self._comparison_with(self._comparison.probes.values())
             self._order = sorted(self._comparison.round(), key=lambda c: c not in moved)
-            self._trail.begin_round()
+            self._trace.begin_round()
         while self._order:
             answers = self._prober.ask([self._payloads[c] for c in self._order])
             with self._lock:
@@ -388,14 +388,14 @@ class Guard:
         if changed:
             self._suspect()
             return True
-        self._trail.answered(contents, asked_at)
+        self._trace.answered(contents, asked_at)
         if answers and not self._order and self._comparison.calm and self.state.status == "trusted":
             self._after_round()
         return False
 
     def _after_round(self) -> None:
         """A round was clean: it is written down, and some probes give way to newer inputs."""
-        self._trail.clean(self._comparison.probes, self.state.epoch)
+        self._trace.clean(self._comparison.probes, self.state.epoch)
         self._rotate()
 
     def _suspect(self) -> None:
@@ -418,8 +418,8 @@ class Guard:
                 self._comparison.observe(probe.content, probe.answers[-1])
         evidence = dict(self._comparison.evidence())
         # Step 2
-        since, positions = self._trail.last_clean(self._comparison.moved, self.state)
-        first, suspects = self._trail.first_since(since, positions, self.reference)
+        since, positions = self._trace.last_clean(self._comparison.moved, self.state)
+        first, suspects = self._trace.first_since(since, positions, self.reference)
         # Step 3
         windows = [w.number for w in self.store.windows(self.spec.name) if w.created_at >= since]
         detail = {
@@ -439,7 +439,7 @@ class Guard:
 
     def close(self) -> None:
         """Release the connection."""
-        self._trail.close()
+        self._trace.close()
 
     # The probe set.
 
@@ -464,7 +464,7 @@ class Guard:
         if len(self._fresh) >= size or self._clock() - self._gathering_since > GATHER_SECONDS:
             self._refresh_now()
             if not self.state.probes:
-                self._trail.begin_round()
+                self._trace.begin_round()
                 self._admit(list(self._fresh)[:size])
 
     def _refresh_now(self) -> None:
@@ -509,9 +509,9 @@ class Guard:
             made.append(Probe(content=content, answers=answers, anchor=len(kept) + place < watch.size // 2))
         plain: list[dict[str, Any]] = msgspec.to_builtins([*kept, *made])
         self._write(msgspec.structs.replace(self.state, probes=tuple(plain)))
-        self._trail.answered([c for c in joining.raw if c in self._comparison.probes], joining.began)
+        self._trace.answered([c for c in joining.raw if c in self._comparison.probes], joining.began)
         if first:
-            self._trail.clean(self._comparison.probes, self.state.epoch)
+            self._trace.clean(self._comparison.probes, self.state.epoch)
 
     def _write(self, state: TeacherState) -> None:
         """Write the state if it is still what this process saw; otherwise take over what is there now."""

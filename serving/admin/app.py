@@ -19,9 +19,9 @@ from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
+from serving.admin.dependencies import Dependencies
 from serving.admin.gate import Gate, record_refusal
 from serving.admin.identity import Door, is_loopback
-from serving.admin.office import Office
 from serving.admin.oidc import Issuer
 from serving.admin.problems import Refused, refusal
 from serving.admin.routes import router
@@ -55,7 +55,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.office = Office(store, registry or Registry(settings))
+    app.state.dependencies = Dependencies(store, registry or Registry(settings))
     app.include_router(router)
     app.add_exception_handler(CohobateError, _of_ours)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -66,8 +66,8 @@ def create_app(
 
 
 def _refuse(request: Request, refused: Refused) -> Response:
-    office: Office = request.app.state.office
-    record_refusal(office.store, request.scope, refused)
+    needs: Dependencies = request.app.state.dependencies
+    record_refusal(needs.store, request.scope, refused)
     return refused.response()
 
 

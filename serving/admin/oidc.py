@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet
 
 from components.contracts.errors import ConfigError, UnavailableError
 from components.contracts.settings import Settings
-from components.control.desk import LOOPBACK
+from components.control.order_client import LOOPBACK
 from components.control.tokens import RESERVED, ROLES, Role
 from serving.admin.problems import Refused
 

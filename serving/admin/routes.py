@@ -12,11 +12,11 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from components.contracts.errors import LedgerError
-from components.control.desk import Order, order_dict, revision_of
+from components.control.order_client import Order, order_dict, revision_of
 from components.control.tables import LedgerRow, OrderRow, RolloutRow
 from components.ledger.anchor import head_of
 from components.ledger.ledger import verify
-from serving.admin.office import Office, caller, operator, order_of
+from serving.admin.dependencies import Dependencies, caller, operator, order_of
 from serving.admin.problems import Refused
 from serving.admin.wire import (
     VERBS,
@@ -60,12 +60,12 @@ Id = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,128}$")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 
 
-def _office(request: Request) -> Office:
-    found: Office = request.app.state.office
+def _dependencies(request: Request) -> Dependencies:
+    found: Dependencies = request.app.state.dependencies
     return found
 
 
-TheOffice = Annotated[Office, Depends(_office)]
+Needs = Annotated[Dependencies, Depends(_dependencies)]
 
 
 @public.get("/healthz")
@@ -75,9 +75,9 @@ def healthz() -> Health:
 
 
 @public.get("/readyz", responses=_problems(503))
-def readyz(office: TheOffice) -> Health:
+def readyz(needs: Needs) -> Health:
     """Whether the control database answers."""
-    office.store.workloads()
+    needs.store.workloads()
     return Health(status="ok")
 
 
@@ -88,51 +88,51 @@ def me(request: Request) -> Me:
 
 
 @reading.get("/workloads")
-def workloads(office: TheOffice) -> Workloads:
+def workloads(needs: Needs) -> Workloads:
     """All workloads."""
-    return Workloads(workloads=office.store.workloads())
+    return Workloads(workloads=needs.store.workloads())
 
 
 @reading.get("/workloads/{workload}", responses=_problems(404))
-def workload_(workload: Name, office: TheOffice) -> Workload:
+def workload_(workload: Name, needs: Needs) -> Workload:
     """The routing of a workload, its live replicas, and what its workers report."""
-    office.require(workload)
-    revision, intent = office.store.intent(workload)
-    alive = office.store.acknowledgements(workload)
+    needs.require(workload)
+    revision, intent = needs.store.intent(workload)
+    alive = needs.store.acknowledgements(workload)
     return Workload(
         workload=workload,
         routing_revision=revision,
         intent=msgspec.to_builtins(intent),
         replicas=[{"replica": a.replica, "revision": a.revision, "at": a.at, **a.detail} for a in alive],
-        gauges={name: {"at": g.at, **g.value} for name, g in office.store.gauges(workload).items()},
+        gauges={name: {"at": g.at, **g.value} for name, g in needs.store.gauges(workload).items()},
         alarms=[
             {"kind": a.kind, "input_index": a.input_index, "at": a.at, "detail": a.detail}
-            for a in office.store.alarms(workload)[-100:]
+            for a in needs.store.alarms(workload)[-100:]
         ],
     )
 
 
 @reading.get("/workloads/{workload}/rollouts", responses=_problems(404))
-def rollouts(workload: Name, office: TheOffice, request: Request) -> Rollouts:
+def rollouts(workload: Name, needs: Needs, request: Request) -> Rollouts:
     """All rollouts of a workload in full, as their state machine keeps them, oldest first."""
-    office.require(workload)
-    return Rollouts(rollouts=office.desk(request).rollouts(workload))
+    needs.require(workload)
+    return Rollouts(rollouts=needs.order_client(request).rollouts(workload))
 
 
 @reading.get("/workloads/{workload}/rollout", responses=_problems(404))
-def rollout(workload: Name, office: TheOffice, response: Response) -> RolloutView:
+def rollout(workload: Name, needs: Needs, response: Response) -> RolloutView:
     """The rollout that is under way, or the last one; its ``ETag`` is what ``If-Match`` of a verb takes."""
-    office.require(workload)
-    row = office.store.active_rollout(workload) or next(reversed(office.store.rollouts(workload)), None)
+    needs.require(workload)
+    row = needs.store.active_rollout(workload) or next(reversed(needs.store.rollouts(workload)), None)
     if row is None:
         raise Refused(404, "not_found", f"{workload} had no rollout yet")
     return _view(row, response)
 
 
 @reading.get("/rollouts/{rollout_id}", responses=_problems(404))
-def rollout_by_id(rollout_id: Id, office: TheOffice, response: Response) -> RolloutView:
+def rollout_by_id(rollout_id: Id, needs: Needs, response: Response) -> RolloutView:
     """One rollout."""
-    with office.store.session() as s:
+    with needs.store.session() as s:
         row = s.get(RolloutRow, rollout_id)
     if row is None:
         raise Refused(404, "not_found", f"no rollout {rollout_id!r}")
@@ -156,23 +156,23 @@ def _view(row: RolloutRow, response: Response) -> RolloutView:
 
 
 @reading.get("/workloads/{workload}/versions", responses=_problems(404))
-def versions(workload: Name, office: TheOffice) -> Versions:
+def versions(workload: Name, needs: Needs) -> Versions:
     """Registered versions of a workload's student, oldest first."""
-    office.require(workload)
-    return Versions(versions=[msgspec.to_builtins(v) for v in office.registry.versions(workload)])
+    needs.require(workload)
+    return Versions(versions=[msgspec.to_builtins(v) for v in needs.registry.versions(workload)])
 
 
 @reading.get("/workloads/{workload}/orders", responses=_problems(404))
-def orders(workload: Name, office: TheOffice, request: Request) -> Orders:
+def orders(workload: Name, needs: Needs, request: Request) -> Orders:
     """All orders of a workload, oldest first."""
-    office.require(workload)
-    return Orders(orders=office.desk(request).orders(workload))
+    needs.require(workload)
+    return Orders(orders=needs.order_client(request).orders(workload))
 
 
 @reading.get("/orders/{order_id}", responses=_problems(404))
-def order(order_id: Id, office: TheOffice) -> OrderView:
+def order(order_id: Id, needs: Needs) -> OrderView:
     """One order and what came of it."""
-    with office.store.session() as s:
+    with needs.store.session() as s:
         row = s.get(OrderRow, order_id)
     if row is None:
         raise Refused(404, "not_found", f"no order {order_id!r}")
@@ -182,7 +182,7 @@ def order(order_id: Id, office: TheOffice) -> OrderView:
 
 @reading.get("/ledger")
 def ledger(
-    office: TheOffice,
+    needs: Needs,
     workload: Annotated[str | None, Query(max_length=64)] = None,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only entries with a greater seq.")] = 0,
     limit: Limit = 100,
@@ -191,26 +191,26 @@ def ledger(
     query = select(LedgerRow).where(LedgerRow.seq > after).order_by(LedgerRow.seq).limit(limit)
     if workload is not None:
         query = query.where(LedgerRow.workload == workload)
-    with office.store.session() as s:
+    with needs.store.session() as s:
         rows = s.scalars(query).all()
     found = [Entry(**{name: getattr(row, name) for name in Entry.model_fields}) for row in rows]
     return Entries(entries=found, next_after=found[-1].seq if len(found) == limit else None)
 
 
 @reading.get("/ledger/head")
-def ledger_head(office: TheOffice) -> Head:
+def ledger_head(needs: Needs) -> Head:
     """The last entry's seq and hash: an anchor to keep elsewhere."""
-    return Head(**msgspec.to_builtins(head_of(office.store)))
+    return Head(**msgspec.to_builtins(head_of(needs.store)))
 
 
 @reading.get("/ledger/verify")
 def ledger_verify(
-    office: TheOffice,
+    needs: Needs,
     anchor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{64}$", description="Hash of an entry seen before.")] = None,
 ) -> Verified:
     """Recompute the ledger's hash chain."""
     try:
-        return Verified(ok=True, entries=verify(office.store, anchor))
+        return Verified(ok=True, entries=verify(needs.store, anchor))
     except LedgerError as error:
         return Verified(ok=False, seq=error.seq, detail=str(error))
 
@@ -224,7 +224,7 @@ async def act(
     workload: Name,
     verb: VerbName,
     body: VerbBody,
-    office: TheOffice,
+    needs: Needs,
     request: Request,
     response: Response,
     idempotency_key: Annotated[
@@ -237,8 +237,8 @@ async def act(
     Needs the role operator, and admin with ``forced``. 409 says that the rollout is at another revision, or that the
     controller refused; the detail says why and what is legal.
     """
-    placed = await _placed(office, request, workload, verb.value, body)
-    done = await office.outcome(placed.key, body.wait_seconds)
+    placed = await _placed(needs, request, workload, verb.value, body)
+    done = await needs.outcome(placed.key, body.wait_seconds)
     if done.ok is False:
         raise Refused(409, "refused", done.outcome or "refused", silent=True, order=done.order)
     if done.ok is None:
@@ -246,11 +246,11 @@ async def act(
     return OrderOutcome(order=done.order, ok=done.ok, outcome=done.outcome)
 
 
-async def _placed(office: Office, request: Request, workload: str, verb: str, body: VerbBody) -> Order:
+async def _placed(needs: Dependencies, request: Request, workload: str, verb: str, body: VerbBody) -> Order:
     def put() -> Order:
-        office.require(workload)
+        needs.require(workload)
         wanted = order_of(request, workload, verb, body)
-        office.desk(request).put(wanted)
+        needs.order_client(request).put(wanted)
         return wanted
 
     return await run_in_threadpool(put)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from components.control.desk import REASON_CHARACTERS
+from components.control.order_client import REASON_CHARACTERS
 from serving.rollout.state import Verb
 
 VERBS: tuple[str, ...] = ("start", *get_args(Verb))

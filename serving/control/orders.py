@@ -10,22 +10,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Callable
+from typing import Any, Protocol, cast, get_args
 
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, NotFoundError, TransitionError, UnavailableError
 from components.contracts.failpoint import failpoint
+from components.contracts.spec import Spec
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
-from components.control.tables import OrderRow
-from serving.control.replicas import Applied, ReplacedError
-from serving.rollout.replay import Begun, Ordered
+from components.control.store import ControlStore
+from components.control.tables import OrderRow, RolloutRow
+from components.registry.registry import Registry
+from serving.control.replicas import Applied, ReplacedError, Replicas
+from serving.rollout.replay import Begun, Line, Ordered
 from serving.rollout.state import RolloutState, Verb, from_dict
 from serving.rollout.step import CONTROLLER, command
-
-if TYPE_CHECKING:
-    from serving.control.controller import Controller
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,52 @@ PLAN = "rollback_plan"
 """The gauge that keeps what an unfinished rollback goes back to: afterwards ``previous`` means another version."""
 
 
+class Carrier(Protocol):
+    """What orders need of the controller that carries them out (:mod:`serving.control.controller`)."""
+
+    spec: Spec
+    store: ControlStore
+    registry: Registry
+    replicas: Replicas
+    state: RolloutState | None
+    clock: Callable[[], float]
+    trial: Callable[[ModelRef, str], None]
+
+    def settle(self) -> None:
+        """Carry out what was decided."""
+
+    def begin(self, begun: Begun) -> RolloutState:
+        """Begin a rollout."""
+
+    def reopen(self, state: RolloutState, revision: int) -> RolloutState:
+        """Take up a rollout that had ended."""
+
+    def keep(self, state: RolloutState, line: Line) -> None:
+        """Make a decision durable."""
+
+    def record(self, actor: str, action: str, detail: dict[str, Any], *, key: str) -> None:
+        """Append to the ledger, once for each ``key``."""
+
+    def last(self) -> RolloutRow | None:
+        """The last rollout."""
+
+    def started(self, rollout_id: str) -> bool:
+        """Whether there ever was a rollout with this id."""
+
+    def tried(self, version: str) -> bool:
+        """Whether a version was ever a candidate."""
+
+    def model(self, alias_or_version: str) -> ModelRef:
+        """The registered version."""
+
+    def drop_candidate(self, version: str) -> None:
+        """Take the alias ``candidate`` from a version."""
+
+
 class Orders:
     """The orders of one controller."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Carrier) -> None:
         self._controller = controller
         self._asked_registry = float("-inf")
 

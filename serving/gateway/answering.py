@@ -24,7 +24,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import Served, Telemetry
 from serving.gateway.wire import Answered, Item, Problem
-from serving.replica.slots import Choice, Loaded, Slots
+from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
 
 TURN = 16
 """Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
@@ -55,14 +55,14 @@ class Gateway:
     def __init__(
         self,
         spec: Spec,
-        slots: Slots,
+        versions: LoadedVersions,
         telemetry: Telemetry,
         asks: Mapping[DeferTo, Ask] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.spec, self.slots, self.telemetry, self.clock = spec, slots, telemetry, clock
-        self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), slots.cold_start
-        self.metrics = Metrics(slots, telemetry, self.pressure, self.cold_start)
+        self.spec, self.versions, self.telemetry, self.clock = spec, versions, telemetry, clock
+        self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), versions.cold_start
+        self.metrics = Metrics(versions, telemetry, self.pressure, self.cold_start)
         self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
         self._decode: Decode = decoder(spec.payload, spec.source)
         self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
@@ -117,7 +117,7 @@ class Gateway:
             RecordError: nobody can answer, or the input's terms of consent do not allow it.
 
         """
-        natural = self.slots.routing.choose(entry.key, now)
+        natural = self.versions.routing.choose(entry.key, now)
         if natural is None:
             raise RecordError("no_champion", "no student serves yet")
         choice = natural if version is None else self._pinned(version, natural)
@@ -134,7 +134,7 @@ class Gateway:
     def _pinned(self, version: str, natural: Choice) -> Choice:
         if natural.served.ref.version == version:
             return natural
-        routing = self.slots.routing
+        routing = self.versions.routing
         arms: tuple[tuple[Arm, Loaded | None], ...] = (("champion", routing.champion), ("candidate", routing.candidate))
         for arm, loaded in arms:
             if loaded is not None and loaded.ref.version == version:
@@ -172,7 +172,7 @@ class Gateway:
             self._publish(answer, entry, choice, told, beside, decoded, now, tell)
             raise RecordError("student_failed", told.error or "the student failed")
         if tell != "nothing":
-            self.slots.sample = entry.payload
+            self.versions.sample = entry.payload
         self.metrics.arm(arm, served.ref.version).requests.inc()
         self.cold_start.answered()
         answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)

@@ -40,7 +40,7 @@ from serving.gateway.wire import (
     encode,
     read,
 )
-from serving.replica.slots import Loaded
+from serving.replica.loaded_versions import Loaded
 
 __all__ = ["Gateway", "create_app"]
 
@@ -213,7 +213,7 @@ def _internal(error: Exception) -> Problem:
 async def _predictions(gateway: Gateway, ask: Ask, version: str | None = None) -> list[Answered]:
     if ask.priority is not None:
         gateway.pressure.check(ask.priority, mine=1)
-    if gateway.slots.routing.champion is None:
+    if gateway.versions.routing.champion is None:
         raise _no_champion("no student serves yet: run the bootstrap pipeline")
     most = gateway.spec.serve.max_batch
     if len(ask.items) > most:
@@ -229,7 +229,7 @@ class _Asks:
     """The native interface."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway, self._slots = gateway, gateway.slots
+        self._gateway, self._versions = gateway, gateway.versions
         self._document = b""
 
     async def predict(self, body: bytes, _: Call) -> tuple[bytes, Pairs]:
@@ -245,29 +245,29 @@ class _Asks:
 
     async def healthz(self, _: Request) -> Response:
         """Whether the replica lives: its threads follow the intent and publish what it does."""
-        if not (self._slots.alive and self._gateway.telemetry.alive):
+        if not (self._versions.alive and self._gateway.telemetry.alive):
             raise RequestError(503, "not_alive", "a background thread of this replica ended: restart it")
         return _json(Health(status="ok"))
 
     async def readyz(self, _: Request) -> Response:
         """Whether a champion is loaded."""
-        if self._slots.routing.champion is None:
+        if self._versions.routing.champion is None:
             raise _no_champion("no champion is loaded")
         return _json(Health(status="ready"))
 
     async def model(self, _: Request) -> Response:
         """Which versions this replica serves."""
-        slots, routing, cold = self._slots, self._slots.routing, self._gateway.cold_start
+        versions, routing, cold = self._versions, self._versions.routing, self._gateway.cold_start
         return _json(
             Model(
                 workload=self._gateway.spec.name,
-                replica=slots.replica,
+                replica=versions.replica,
                 revision=routing.revision,
                 champion=self._version(routing.champion),
                 candidate=self._version(routing.candidate),
-                weight=routing.intent.weight_at(slots.clock()),
+                weight=routing.intent.weight_at(versions.clock()),
                 shadow=routing.intent.shadow,
-                failed=slots.failed,
+                failed=versions.failed,
                 cold_start=ColdStart(ready_seconds=cold.ready_seconds, first_answer_seconds=cold.first_answer_seconds),
             )
         )
@@ -301,7 +301,7 @@ class _V2:
     """The Open Inference Protocol."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway, self._slots = gateway, gateway.slots
+        self._gateway, self._versions = gateway, gateway.versions
 
     def _known(self, request: Request | Call) -> str | None:
         """The version that the path names, if any.
@@ -313,7 +313,7 @@ class _V2:
         name, version = request.path_params["name"], request.path_params.get("version")
         if name != self._gateway.spec.name:
             raise RequestError(404, "no_model", f"there is no model {name!r}, only {self._gateway.spec.name!r}")
-        if version is not None and version not in oip.versions_of(self._slots.routing):
+        if version is not None and version not in oip.versions_of(self._versions.routing):
             raise RequestError(404, "no_version", f"version {version!r} is not loaded here")
         return version
 
@@ -324,12 +324,12 @@ class _V2:
     async def model(self, request: Request) -> Response:
         """What the model takes and gives."""
         self._known(request)
-        return _json(oip.metadata(self._gateway.spec, self._slots.routing))
+        return _json(oip.metadata(self._gateway.spec, self._versions.routing))
 
     async def ready(self, request: Request) -> Response:
         """Whether the model, or a version of it, can be asked."""
         self._known(request)
-        if self._slots.routing.champion is None:
+        if self._versions.routing.champion is None:
             raise _no_champion("no champion is loaded")
         return _json({"name": self._gateway.spec.name, "ready": True})
 
@@ -338,7 +338,7 @@ class _V2:
         version = self._known(call)
         inferred, ask = oip.read(body, call.headers.get(LENGTH, b"").decode("latin-1") or None)
         answers = await _predictions(self._gateway, ask, version)
-        written, length = oip.write(self._gateway.spec, self._slots.routing, inferred, answers)
+        written, length = oip.write(self._gateway.spec, self._versions.routing, inferred, answers)
         if length is None:
             return written, JSON
         header = (oip.LENGTH_HEADER.lower().encode(), str(length).encode())

@@ -22,7 +22,7 @@ from components.contracts.spec import Deferral, DeferTo
 from components.control.store import ControlStore
 from components.review import reviews
 from components.teachers.contract import Deferred, Question
-from serving.replica.slots import Slots
+from serving.replica.loaded_versions import LoadedVersions
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Cascade:
         return (*best, told) if best is not None else (None, None, told)
 
 
-def people(store: ControlStore, slots: Slots) -> Ask:
+def people(store: ControlStore, versions: LoadedVersions) -> Ask:
     """Asks people through the review queue, with the student's answer as a draft.
 
     Their answers become labels of the workload's teacher where that is one with people behind it
@@ -102,7 +102,7 @@ def people(store: ControlStore, slots: Slots) -> Ask:
     """
 
     async def ask(entry: Input, student: SoftLabel) -> None:
-        champion = slots.routing.champion
+        champion = versions.routing.champion
         if champion is None:
             raise NotFoundError("champion", entry.workload, "a question needs its classes")
         declared, classes = champion.ref.teacher, champion.student.card.classes

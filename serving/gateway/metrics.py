@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import REASONS, Telemetry
 from serving.replica.coldstart import ColdStart
-from serving.replica.slots import Slots
+from serving.replica.loaded_versions import LoadedVersions
 
 SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Buckets of a student's answer: from a small table's 50 µs to what is slow by any measure."""
@@ -29,8 +29,10 @@ class ArmMetrics(NamedTuple):
 class Metrics:
     """One registry of its own, so that several gateways may live in one process."""
 
-    def __init__(self, slots: Slots, telemetry: Telemetry, pressure: Pressure, cold_start: ColdStart) -> None:
-        self._slots, self._workload = slots, slots.spec.name
+    def __init__(
+        self, versions: LoadedVersions, telemetry: Telemetry, pressure: Pressure, cold_start: ColdStart
+    ) -> None:
+        self._versions, self._workload = versions, versions.spec.name
         self.registry = CollectorRegistry()
         arms = ["workload", "arm", "version"]
         self._requests = Counter("cohobate_answers", "Answers served.", arms, registry=self.registry)
@@ -63,7 +65,7 @@ class Metrics:
                 "Inputs for which there was no time to ask both students.",
                 lambda: telemetry.unpaired,
             ),
-            ("cohobate_routing_revision", "The intent in force.", lambda: slots.routing.revision),
+            ("cohobate_routing_revision", "The intent in force.", lambda: versions.routing.revision),
             ("cohobate_candidate_weight", "The candidate's share in force.", self._weight),
             ("cohobate_requests_under_way", "Requests under way.", lambda: pressure.under_way),
             ("cohobate_torch_imported", "1 where torch was imported, which a gateway must not.", _torch),
@@ -87,7 +89,7 @@ class Metrics:
             self._gauge("cohobate_shed", what, {"urgency": str(urgency)}, _count(pressure.shed, urgency))
 
     def _gauge(self, name: str, what: str, labels: dict[str, str], value: Callable[[], float]) -> None:
-        names = {"workload": self._workload, "replica": self._slots.replica, **labels}
+        names = {"workload": self._workload, "replica": self._versions.replica, **labels}
         gauge = self._gauges.get(name)
         if gauge is None:
             gauge = self._gauges[name] = Gauge(name, what, list(names), registry=self.registry)
@@ -117,7 +119,7 @@ class Metrics:
         self._asked.labels(self._workload, to, outcome).inc()
 
     def _weight(self) -> float:
-        return self._slots.routing.intent.weight_at(self._slots.clock())
+        return self._versions.routing.intent.weight_at(self._versions.clock())
 
     def text(self) -> bytes:
         """The metrics in Prometheus's text format."""

@@ -35,7 +35,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
 from serving.gateway.wire import Answered, Ask, Item, RequestError
-from serving.replica.slots import Routing
+from serving.replica.loaded_versions import Routing
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 """Bytes of JSON at the start of a body; what follows are the tensors' bytes."""

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from components.control.leases import LEASE_SECONDS, RENEWALS, Lease, divide
 from components.label.labeler import TEND_SECONDS
-from components.label.lane import SHARES
+from components.label.partition_worker import SHARES
 
 STEP_SECONDS = 0.05
 """How finely simulated time is looked at; between two looks members act at their own moments."""
 
 
 class Costs(NamedTuple):
-    """Seconds that a lane takes to open, and most seconds that one takes to commit what it has and close."""
+    """Seconds that a worker takes to open, and most seconds that one takes to commit what it has and close."""
 
     opening: float
     closing: float
@@ -39,7 +39,7 @@ class Table:
 
 
 class Member:
-    """A labeler: tends its leases as :class:`components.control.leases.Leases` does; lanes open and close in time."""
+    """A labeler: tends its leases as :class:`components.control.leases.Leases` does; workers open and close in time."""
 
     def __init__(self, name: str, table: Table, costs: Costs, rng: random.Random, now: float) -> None:
         self.name, self.table, self.costs, self.rng = name, table, costs, rng
@@ -96,7 +96,7 @@ class Fleet:
         self.members[name] = Member(name, self.table, self.costs, self.rng, self.now)
 
     def working(self) -> dict[int, str]:
-        """Who works on each share at present: its lane is open."""
+        """Who works on each share at present: its worker is open."""
         return {n: m.name for m in self.members.values() for n, at in m.opens.items() if at <= self.now}
 
     def join(self) -> Move:
@@ -125,7 +125,7 @@ class Fleet:
             member.look(self.now)
 
     def _settle(self, before: dict[int, str]) -> Move:
-        """Go on until every share has a lane and all parts are fair; see what moved."""
+        """Go on until every share has a worker and all parts are fair; see what moved."""
         began, stood = self.now, dict.fromkeys(self.table.shares, 0.0)
         while not self._calm():
             at, idle = self.now, self.table.shares - self.working().keys()
@@ -153,7 +153,7 @@ def partition_loads(partitions: int, keys: int, skew: float, seed: int) -> list[
 
 
 def share_loads(loads: Sequence[float], shares: int = SHARES) -> list[float]:
-    """Each share's part: partition ``p`` belongs to share ``p % shares`` (:func:`components.label.lane.shares_of`)."""
+    """Each share's part: partition ``p`` belongs to share ``p % shares``."""
     return [sum(loads[n::shares]) for n in range(shares)]
 
 

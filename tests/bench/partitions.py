@@ -1,8 +1,8 @@
-"""1,000 partitions and 1 to 64 labelers: what a lane costs, measured; how loads and rebalances come out, simulated.
+"""1,000 partitions and 1 to 64 labelers: what a worker costs, measured; how loads and rebalances come out, simulated.
 
-- Measured on each broker, with one lane of as many partitions as a share of 1,000 has: opening it, a transaction, and
+- Measured on each broker, with one worker of as many partitions as a share of 1,000 has: opening it, a transaction, and
   what it costs while nothing comes.
-- Calculated from that: how much of a core the lanes of one labeler take, beside the teacher.
+- Calculated from that: how much of a core the workers of one labeler take, beside the teacher.
 - Simulated with the code that divides the shares (:mod:`tests.bench._shares`): the fullest labeler's load against the
   mean, under traffic whose keys follow Zipf's law, and what a labeler that joins, leaves or dies makes stand still.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from components.label.labeler import Labeler
-from components.label.lane import LAG_SECONDS, SHARES, Lane
+from components.label.partition_worker import LAG_SECONDS, SHARES, PartitionWorker
 from components.stream.contract import Broker, TopicPartition
 from tests.bench._brokers import kinds, running
 from tests.bench._shares import Costs, Fleet, Move, greedy, partition_loads, share_loads
@@ -34,11 +34,11 @@ IDLE_SECONDS = 6.0
 LINGER_SECONDS = 0.1
 RATES = (10, 50, 500)
 BATCH, INPUT_SECONDS = 32, 0.02
-"""A batch and the teacher's time for one input, as with Magika: a lane that closes waits for one batch at most."""
+"""A batch and the teacher's time for one input, as with Magika: a worker that closes waits for one batch at most."""
 
 
 class Measured(NamedTuple):
-    """Seconds to open a lane; CPU seconds a second of one at rest, of an empty transaction and of a label in one."""
+    """Seconds to open a worker; CPU seconds a second of one at rest, of an empty transaction and of a label in one."""
 
     opening: float
     rest: float
@@ -49,17 +49,17 @@ class Measured(NamedTuple):
 def main() -> None:
     found = [measured(kind) for kind in kinds()]
     costs = Costs(opening=max(m.opening for m in found), closing=BATCH * INPUT_SECONDS)
-    print(f"-- simulated: {PARTITIONS} partitions in {SHARES} shares, lanes open in {costs.opening:.2f} s and close in "
+    print(f"-- simulated: {PARTITIONS} partitions in {SHARES} shares, workers open in {costs.opening:.2f} s, close in "
           f"up to {costs.closing:.2f} s, {SEEDS} seeds")  # fmt: skip
     balance()
     rebalances(costs)
 
 
 def measured(kind: str) -> Measured:
-    """Measure a lane on one kind of broker."""
+    """Measure a worker on one kind of broker."""
     with running(kind) as (_, broker):
         each = -(-PARTITIONS // SHARES)
-        spec = spec_of("lane", partitions=each, batch=BATCH, linger_seconds=0.02)
+        spec = spec_of("worker", partitions=each, batch=BATCH, linger_seconds=0.02)
         labeler = Labeler(spec, Trivial(), broker)
         publish(broker, spec, 0, LABELLED)
         while labeler.lag():
@@ -69,30 +69,30 @@ def measured(kind: str) -> Measured:
         taken, cpu = [], []
         for n in range(OPENINGS):
             began, used = time.perf_counter(), time.process_time()
-            with closing(Lane(n, places, spec, broker, labeler.intake, labeler.asking)) as lane:
-                lane.open()
+            with closing(PartitionWorker(n, places, spec, broker, labeler.intake, labeler.asking)) as worker:
+                worker.open()
                 taken.append(time.perf_counter() - began)
                 cpu.append(time.process_time() - used)
         opened = statistics.median(taken)
-        print(f"-- measured: {kind}, a lane of {each} partitions, {LABELLED} labels to remember")
+        print(f"-- measured: {kind}, a worker of {each} partitions, {LABELLED} labels to remember")
         print(
             f"opening            {opened:6.2f} s (median; most {max(taken):.2f}), {statistics.median(cpu):.2f} s of CPU"
         )
-        rest = idle(Lane(0, places, spec, broker, labeler.intake, labeler.asking))
+        rest = idle(PartitionWorker(0, places, spec, broker, labeler.intake, labeler.asking))
         spent = {size: transaction(broker, spec.topic("labels"), size) for size in (0, 1, BATCH, 8 * BATCH)}
     measures = Measured(opened, rest, spent[0], (spent[8 * BATCH] - spent[0]) / (8 * BATCH))
     overhead(measures)
     return measures
 
 
-def idle(lane: Lane) -> float:
+def idle(worker: PartitionWorker) -> float:
     threads = threading.active_count()
-    with closing(lane):
-        lane.open()
-        lane.fetch(LAG_SECONDS)
+    with closing(worker):
+        worker.open()
+        worker.fetch(LAG_SECONDS)
         began, used = time.perf_counter(), time.process_time()
         while time.perf_counter() - began < IDLE_SECONDS:
-            lane.fetch(0.2)
+            worker.fetch(0.2)
         cost = (time.process_time() - used) / (time.perf_counter() - began)
         held, links = threading.active_count() - threads + 2, len(psutil.Process().net_connections("tcp"))
         print(f"nothing comes      {cost * 1e3:6.1f} ms of CPU a second; {held} threads, {links} connections")
@@ -107,7 +107,7 @@ def transaction(broker: Broker, topic: str, size: int) -> float:
             producer.begin()
             for i in range(size):
                 producer.send(topic, f"k{i}", b"x" * 400, partition=0)
-            producer.send_offsets("bench", {TopicPartition("lane.inputs", 0): n})
+            producer.send_offsets("bench", {TopicPartition("worker.inputs", 0): n})
             producer.commit()
             taken.append(time.perf_counter() - began)
         cost = (time.process_time() - used) / TRANSACTIONS
@@ -116,13 +116,13 @@ def transaction(broker: Broker, topic: str, size: int) -> float:
 
 
 def overhead(m: Measured) -> None:
-    """A lane that gets ``r`` inputs/s fills batches of ``b = min(batch, max(1, r linger))``, and commits ``r / b``."""
-    print(f"cores that lanes take at a rate of inputs/s of one labeler, at a linger of {LINGER_SECONDS} s")
+    """At ``r`` inputs/s a worker fills batches of ``b = min(batch, max(1, r linger))``, and commits ``r / b``."""
+    print(f"cores that workers take at a rate of inputs/s of one labeler, at a linger of {LINGER_SECONDS} s")
     for rate in RATES:
         row = []
-        for lanes in (1, 4, 16, SHARES):
-            size = min(BATCH, max(1.0, rate / lanes * LINGER_SECONDS))
-            row.append(f"{lanes:2d} lanes {lanes * m.rest + m.fixed * rate / size + m.each * rate:5.2f}")
+        for workers in (1, 4, 16, SHARES):
+            size = min(BATCH, max(1.0, rate / workers * LINGER_SECONDS))
+            row.append(f"{workers:2d} workers {workers * m.rest + m.fixed * rate / size + m.each * rate:5.2f}")
         print(f"{rate:5d}/s   " + "   ".join(row))
 
 

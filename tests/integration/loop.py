@@ -25,7 +25,7 @@ from components.stream.memory import MemoryBroker
 from serving.control.controller import Controller
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
-from serving.replica.slots import Slots
+from serving.replica.loaded_versions import LoadedVersions
 from tests.workloads.regression import Physicist
 from tests.workloads.tickets.tickets import WORDS
 
@@ -87,12 +87,12 @@ class Loop:
         self.settings = platform.settings
         self.broker.ensure_topics(self.spec.topics)
         self.labeler = Labeler(self.spec, build(self.spec.teacher, self.spec.source), self.broker)
-        self.slots = Slots(self.spec, self.store)
+        self.versions = LoadedVersions(self.spec, self.store)
         self.telemetry = Telemetry(self.spec, lambda: self.broker)
-        self.gateway = Gateway(self.spec, self.slots, self.telemetry)
+        self.gateway = Gateway(self.spec, self.versions, self.telemetry)
         home = self.settings.home
         self.controller = Controller(self.spec, self.store, self.registry, self.broker, home / "rollouts")
-        self.slots.start()
+        self.versions.start()
         self.chance = random.Random(seed)
         self.sent = 0
 
@@ -171,7 +171,7 @@ class Loop:
         version = self.update()
         self.controller.tick()
         assert self.alias("champion") == version
-        wait_for(lambda: self.slots.routing.student(self.slots.routing.intent.champion) is not None)
+        wait_for(lambda: self.versions.routing.student(self.versions.routing.intent.champion) is not None)
         return version
 
     def promote(self, kinds: Sequence[str]) -> str:
@@ -190,7 +190,7 @@ class Loop:
         raise AssertionError(f"not reached: {self.store.rollouts(self.name)[-1].state}")
 
     def close(self) -> None:
-        self.slots.stop()
+        self.versions.stop()
         self.labeler.close()
 
 

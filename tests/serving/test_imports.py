@@ -10,7 +10,7 @@ HEAVY = ("torch", "mlflow", "feast", "kfp", "evidently", "sklearn", "kafka")
     ("modules", "heavy"),
     [
         (
-            ("serving.gateway.app", "serving.replica.slots", "serving.gateway.telemetry", "serving.ray_app"),
+            ("serving.gateway.app", "serving.replica.loaded_versions", "serving.gateway.telemetry", "serving.ray_app"),
             (*HEAVY, "ray", "onnxruntime"),
         ),
         (("serving.control.controller", "serving.cli", "serving.rollout"), (*HEAVY, "ray", "onnxruntime", "fastapi")),

@@ -14,7 +14,7 @@ import pytest
 
 from components.contracts.spec import load_spec
 from components.ledger.ledger import entries, verify
-from serving.replica.slots import Slots
+from serving.replica.loaded_versions import LoadedVersions
 from tests.serving.led import FileRegistry, control
 
 W = "signs"
@@ -99,7 +99,7 @@ class Platform:
         self.registry_file = folder / "registry.json"
         for version in ("1", "2"):
             FileRegistry(self.registry_file).add(model(version))
-        self.replicas = [Slots(spec, store, name) for name in ("r1", "r2")]
+        self.replicas = [LoadedVersions(spec, store, name) for name in ("r1", "r2")]
         self.client = Client(self.replicas, store)
         self._n = 0
 

@@ -14,7 +14,7 @@ from components.contracts.spec import RolloutPolicy, Step
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
 from serving.control.replicas import ReplacedError, Replicas
-from serving.replica.slots import Loaded, Routing
+from serving.replica.loaded_versions import Loaded, Routing
 from serving.rollout.state import desired
 from serving.rollout.step import begin, command
 

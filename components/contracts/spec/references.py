@@ -5,12 +5,25 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec.fields import Factory
+
+log = logging.getLogger(__name__)
+
+MOVED = {
+    "components.label.magika": "components.teachers.magika",
+    "components.label.minilm": "components.teachers.minilm",
+    "components.label.teachers.human": "components.review.human",
+    "components.label.teachers.oip": "components.teachers.oip",
+    "components.label.teachers.openai_chat": "components.teachers.openai_chat",
+    "components.label.teachers.torch_module": "components.teachers.torch_module",
+}
+"""Modules that specs may name and that have moved: their old names go on working, with a warning."""
 
 
 def resolve(reference: str, source: str = "") -> Any:
@@ -26,8 +39,10 @@ def resolve(reference: str, source: str = "") -> Any:
     if module_name.endswith(".py"):
         module = _module_of(Path(source).parent / module_name, reference)
     else:
+        if module_name in MOVED:
+            log.warning("%s has moved: write %s:%s in the spec", reference, MOVED[module_name], name)
         try:
-            module = importlib.import_module(module_name)
+            module = importlib.import_module(MOVED.get(module_name, module_name))
         except ModuleNotFoundError as error:
             raise ConfigError("reference", reference, f"cannot import: {error}") from error
     if not hasattr(module, name):

@@ -22,7 +22,7 @@ from components.contracts.errors import ConfigError, RecordError
 from components.contracts.records import DeadLetter, Input, decode, encode
 from components.contracts.spec import Admission, Consent, Factory, Payload, Spec, load_spec
 from components.stream.contract import MAX_RECORD_BYTES, Record
-from infra.cli import BUILT_IN
+from infra.workloads import BUILT_IN
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0

@@ -1,8 +1,11 @@
+import importlib
+
 import msgspec
 import pytest
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Spec, build, load_spec, resolve
+from components.contracts.spec.references import MOVED
 
 MINIMAL = {
     "name": "files",
@@ -160,3 +163,11 @@ def test_a_reference_that_leads_nowhere(tmp_path, reference, says):
 def test_options_that_a_factory_does_not_take():
     with pytest.raises(ConfigError, match="does not take them"):
         build(Factory(factory="fractions:Fraction", options={"colour": "red"}))
+
+
+@pytest.mark.parametrize("module", sorted(MOVED))
+def test_a_module_that_has_moved_is_found_by_its_old_name_with_a_warning(module, caplog):
+    new = importlib.import_module(MOVED[module])
+    name = next(n for n in vars(new) if n.endswith("Teacher"))
+    assert resolve(f"{module}:{name}") is getattr(new, name)
+    assert f"write {MOVED[module]}:{name}" in caplog.text

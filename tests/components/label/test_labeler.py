@@ -23,7 +23,7 @@ from components.contracts.records import (
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
-from components.label import lane as lanes
+from components.label import partition_worker as partition_workers
 from components.label.asking import Company
 from components.label.labeler import Labeler
 from components.query.budget import Budget
@@ -229,7 +229,7 @@ def test_a_crash_after_any_step_loses_and_doubles_nothing(start, broker, monkeyp
             raise Killed(name)
 
     with monkeypatch.context() as broken:
-        broken.setattr(lanes, "failpoint", crash)
+        broken.setattr(partition_workers, "failpoint", crash)
         with pytest.raises(Killed):
             start().step(0.0)
     done = place == "labeler.10"
@@ -292,7 +292,9 @@ def test_urgent_inputs_go_first_and_starve_nobody(start, broker, spec):
 
 def test_a_batch_is_bounded_by_bytes(start, broker, spec):
     put(broker, *[entry(f"i{n}", "x" * 90) for n in range(4)])
-    labeler = start(label=msgspec.structs.replace(spec.label, batch_bytes=2 * (lanes.RECORD_OVERHEAD + 300)))
+    labeler = start(
+        label=msgspec.structs.replace(spec.label, batch_bytes=2 * (partition_workers.RECORD_OVERHEAD + 300))
+    )
     assert [labeler.step(0.0) for _ in range(3)] == [2, 2, 0]
     tiny = start(label=msgspec.structs.replace(spec.label, batch_bytes=1))
     put(broker, entry("big", "x" * 90), entry("bigger", "x" * 95))

@@ -10,8 +10,8 @@ import pytest
 
 from components.contracts.settings import Settings
 from components.control import tokens as token_module
-from components.control.desk import RemoteDesk
 from components.control.intent import Intent, ModelRef
+from components.control.order_client import RemoteOrderClient
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.ledger.ledger import entries
@@ -119,8 +119,8 @@ def client(app, tokens):
 
 
 @pytest.fixture
-def desk(app, tokens):
-    return lambda role: RemoteDesk("http://127.0.0.1:8401", tokens[role], transport=SyncTransport(app))
+def order_client(app, tokens):
+    return lambda role: RemoteOrderClient("http://127.0.0.1:8401", tokens[role], transport=SyncTransport(app))
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Input, Prediction, SoftLabel, decode
 from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import Admission, Consent, load_spec
-from serving.gateway.app import Gateway, create_app, wire
+from serving.gateway import wire
+from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
-from serving.replica.slots import Loaded, Routing, Slots
+from serving.replica.loaded_versions import Loaded, LoadedVersions, Routing
 
 
 class Running:
@@ -23,9 +24,9 @@ class Running:
 
     def __init__(self, spec, store, broker, clock, ask=None):
         self.spec, self.broker, self.clock = spec, broker, clock
-        self.slots = Slots(spec, store, "r1", clock)
+        self.versions = LoadedVersions(spec, store, "r1", clock)
         self.telemetry = Telemetry(spec, lambda: broker)
-        self.gateway = Gateway(spec, self.slots, self.telemetry, {"teacher": ask} if ask else {}, clock)
+        self.gateway = Gateway(spec, self.versions, self.telemetry, {"teacher": ask} if ask else {}, clock)
         self.app = create_app(self.gateway)
 
     def serve(self, champion, candidate=None, pairs=1.0, **intent):
@@ -33,7 +34,7 @@ class Running:
         intent = {"lease_until": self.clock.now + 10, **intent}
         routing = Routing(workload="signs", revision=1, champion=load(champion), candidate=load(candidate))
         full = msgspec.structs.replace(routing.intent, champion=champion, candidate=candidate, **intent)
-        self.slots.routing = Routing(
+        self.versions.routing = Routing(
             workload="signs", revision=1, intent=full, champion=routing.champion, candidate=routing.candidate,
             pairs=pairs,
         )  # fmt: skip
@@ -134,7 +135,7 @@ def test_where_the_spec_says_so_it_is_answered_and_nothing_of_it_leaves_the_repl
         assert answer["arm"] == "champion" and answer["defer"] and answer["degraded"] and answer["label"] == "pos"
         assert "terms of consent" in answer["defer_reason"]
     assert running.published(Input) == [] and running.published() == [] and asked == []
-    assert running.slots.sample is None
+    assert running.versions.sample is None
     text = running.call("GET", "/metrics").text
     assert 'cohobate_withheld_total{reason="consent_missing",workload="signs"} 2.0' in text
 
@@ -312,8 +313,8 @@ def test_a_batch_that_takes_too_long_is_answered_in_part(spec, store, broker, cl
 
     running = Running(limited(spec, request_seconds=0.1), store, broker, clock)
     running.serve(model("1"))
-    routing = running.slots.routing
-    running.slots.routing = Routing(
+    routing = running.versions.routing
+    running.versions.routing = Routing(
         workload="signs", revision=1, intent=routing.intent, champion=Loaded(routing.champion.ref, Slow())
     )
     answers = running.predict(1.0, 2.0, 3.0, 4.0).json()["predictions"]
@@ -430,8 +431,8 @@ def test_a_champion_that_finds_the_candidates_input_unusable_is_a_failure_of_its
             raise RecordError("bad_feature", "no number")
 
     running.serve(model("1"), model("2"), weight=1.0)
-    routing = running.slots.routing
-    running.slots.routing = dataclasses.replace(routing, champion=Loaded(routing.champion.ref, Refusing()))
+    routing = running.versions.routing
+    running.versions.routing = dataclasses.replace(routing, champion=Loaded(routing.champion.ref, Refusing()))
     assert asked_by_keys(running, 1) == {"i0": "candidate"}
     (prediction,) = running.published()
     assert not prediction.shadow.ok and "bad_feature" in prediction.shadow.error
@@ -444,9 +445,9 @@ def test_a_slow_shadow_does_not_slow_the_answer(running, model):
             return [SoftLabel(task="classification", space="s", distribution={"neg": 1.0})]
 
     running.serve(model("1"), model("2"), shadow=True)
-    routing = running.slots.routing
+    routing = running.versions.routing
     candidate = Loaded(routing.candidate.ref, Slow())
-    running.slots.routing = Routing(
+    running.versions.routing = Routing(
         workload="signs", revision=1, intent=routing.intent, champion=routing.champion, candidate=candidate
     )
     running.predict(1.0)
@@ -502,11 +503,11 @@ def test_health_model_and_metrics(running, model):
     running.serve(model("1"), model("2"), weight=0.25)
     assert running.call("GET", "/healthz").status_code == 503
     running.telemetry.start()
-    running.slots.start()
+    running.versions.start()
     assert running.call("GET", "/healthz").json() == {"status": "ok"}
     running.serve(model("1"), model("2"), weight=0.25)
     assert running.call("GET", "/readyz").json() == {"status": "ready"}
-    running.slots.stop()
+    running.versions.stop()
     running.telemetry.stop()
     running.serve(model("1"), model("2"), weight=0.25)
     running.predict(1.0)

@@ -111,7 +111,7 @@ def reviewed(spec, store, broker, clock, model):
     spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, deferral=to))
     running = Running(spec, store, broker, clock, failing)
     running.gateway.cascade = Cascade(
-        to, {"teacher": failing, "review": people(store, running.slots)}, running.gateway.metrics.asked
+        to, {"teacher": failing, "review": people(store, running.versions)}, running.gateway.metrics.asked
     )
     return running
 

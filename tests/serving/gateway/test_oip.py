@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from components.contracts.records import Input
-from serving.gateway.app import oip
+from serving.gateway import oip
 from serving.gateway.wire import RequestError
 from tests.servers import answering
 from tests.serving.gateway.test_app import Running
@@ -78,7 +78,7 @@ def test_a_version_that_is_asked_for_answers_and_is_no_evidence(client, running)
     payloads = tensor("payload", [b'{"x": 3}'] * 4, True)
     answer = client.infer("signs", [payloads, tensor("key", keys, True)], model_version="2")
     assert set(answer.as_numpy("version")) == {b"2"} and answer.get_response()["model_version"] == "2"
-    chosen = [running.slots.routing.choose(k.decode(), running.clock()).arm for k in keys]
+    chosen = [running.versions.routing.choose(k.decode(), running.clock()).arm for k in keys]
     assert set(chosen) == {"champion", "candidate"}
     assert [p.answer.arm for p in running.published()] == ["candidate"] * chosen.count("candidate")
 

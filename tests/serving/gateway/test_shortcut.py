@@ -1,6 +1,6 @@
 import asyncio
 
-from serving.gateway.app import shortcut
+from serving.gateway import shortcut
 
 PATH = "/bench/v1/predict"
 

@@ -16,7 +16,7 @@ from components.student.runtime import Student
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.admission import ADMITTED, Admission, Trial, admit
-from serving.replica.slots import Slots
+from serving.replica.loaded_versions import LoadedVersions
 from tests.serving.gateway.test_app import Running
 
 CRASHING = """
@@ -217,11 +217,11 @@ def test_threads_are_set_on_purpose(signs):
 def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, bad, model):
     """Candidates of every kind are routed to one after the other while requests are answered: no answer fails."""
     spec = msgspec.structs.replace(spec, source=source)
-    slots = Slots(spec, store, "r1", trial=Admission(spec, store))
+    versions = LoadedVersions(spec, store, "r1", trial=Admission(spec, store))
     telemetry = Telemetry(spec, lambda: broker)
     running = Running.__new__(Running)
-    running.app, running.spec = create_app(Gateway(spec, slots, telemetry)), spec
-    slots.start()
+    running.app, running.spec = create_app(Gateway(spec, versions, telemetry)), spec
+    versions.start()
     stop, statuses, slowest = threading.Event(), [], 0.0
 
     def ask():
@@ -244,7 +244,7 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
 
     try:
         route(champion=model("1"))
-        until(lambda: slots.routing.champion is not None)
+        until(lambda: versions.routing.champion is not None)
         asking = threading.Thread(target=ask)
         asking.start()
         for kind in (
@@ -258,15 +258,15 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
             spoil, _ = BAD[kind]
             ref = bad(spoil)
             revision = route(candidate=ref, weight=0.5)
-            until(lambda: ref.digest in slots.failed)  # noqa: B023
-            assert slots.routing.revision == revision and slots.routing.candidate is None
+            until(lambda: ref.digest in versions.failed)  # noqa: B023
+            assert versions.routing.revision == revision and versions.routing.candidate is None
         good = model("3")
         route(candidate=good, weight=0.5)
-        until(lambda: slots.routing.candidate is not None)
+        until(lambda: versions.routing.candidate is not None)
     finally:
         stop.set()
         asking.join()
-        slots.stop()
+        versions.stop()
     assert set(statuses) == {200} and len(statuses) > 100
     print(f"{len(statuses)} answers, the slowest took {slowest * 1000:.0f} ms")
 

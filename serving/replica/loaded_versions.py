@@ -113,7 +113,7 @@ class Routing:
         return Choice(served=champion, arm="champion", other=candidate, pairs=self.pairs)
 
 
-class Slots:
+class LoadedVersions:
     """The students of one workload in one replica. ``replica`` names it in the control database.
 
     ``trial``: what an artifact must pass, in a process of its own, before it is loaded here.
@@ -149,7 +149,7 @@ class Slots:
 
     def start(self) -> None:
         """Start to follow the intent."""
-        self._thread = threading.Thread(target=self._run, name=f"slots-{self.spec.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"versions-{self.spec.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

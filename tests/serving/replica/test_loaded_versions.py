@@ -7,20 +7,20 @@ from sqlalchemy.exc import OperationalError
 
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import Intent
-from serving.replica.slots import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, Routing, Slots
+from serving.replica.loaded_versions import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, LoadedVersions, Routing
 
 
 @pytest.fixture
-def slots(spec, store, clock):
-    return Slots(spec, store, "r1", clock)
+def versions(spec, store, clock):
+    return LoadedVersions(spec, store, "r1", clock)
 
 
-def settle(slots, until, seconds=5.0):
+def settle(versions, until, seconds=5.0):
     """Follow until a condition holds; loading is on another thread."""
     deadline = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < deadline, "not in time"
-        slots.follow()
+        versions.follow()
         time.sleep(0.005)
 
 
@@ -29,108 +29,108 @@ def put(store, **fields):
     return store.put_intent("signs", revision, msgspec.structs.replace(intent, **fields))
 
 
-def test_nothing_serves_before_the_first_intent(slots):
-    slots.follow()
-    assert slots.routing.choose("k", 0.0) is None
+def test_nothing_serves_before_the_first_intent(versions):
+    versions.follow()
+    assert versions.routing.choose("k", 0.0) is None
 
 
-def test_a_champion_is_loaded_in_the_background_and_acknowledged(slots, store, model):
+def test_a_champion_is_loaded_in_the_background_and_acknowledged(versions, store, model):
     revision = put(store, champion=model("1"))
-    slots.follow()
-    settle(slots, lambda: slots.routing.champion is not None)
+    versions.follow()
+    settle(versions, lambda: versions.routing.champion is not None)
     (ack,) = store.acknowledgements("signs", 1e12)
     assert (ack.replica, ack.revision, ack.detail["champion"], ack.detail["failed"]) == ("r1", revision, "1", {})
 
 
-def test_the_candidate_gets_its_share_while_its_lease_lives(slots, store, model, clock):
+def test_the_candidate_gets_its_share_while_its_lease_lives(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    arms = [slots.routing.choose(f"k{i}", clock.now).arm for i in range(400)]
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    arms = [versions.routing.choose(f"k{i}", clock.now).arm for i in range(400)]
     assert 140 < arms.count("candidate") < 260
-    assert all(slots.routing.choose(f"k{i}", clock.now + 10).arm == "champion" for i in range(400))
+    assert all(versions.routing.choose(f"k{i}", clock.now + 10).arm == "champion" for i in range(400))
 
 
-def test_a_renewed_lease_is_seen_without_a_new_revision(slots, store, model, clock):
+def test_a_renewed_lease_is_seen_without_a_new_revision(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 1)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
     store.renew_lease("signs", 0, clock.now + 50)
-    slots.follow()
-    assert slots.routing.choose("k", clock.now + 40).arm == "candidate"
+    versions.follow()
+    assert versions.routing.choose("k", clock.now + 40).arm == "candidate"
 
 
-def test_in_shadow_the_champion_serves_and_the_candidate_answers_besides(slots, store, model, clock):
+def test_in_shadow_the_champion_serves_and_the_candidate_answers_besides(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), shadow=True, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    choice = slots.routing.choose("k", clock.now)
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    choice = versions.routing.choose("k", clock.now)
     assert (choice.arm, choice.other.ref.version, choice.pairs) == ("champion", "2", 1.0)
-    assert slots.routing.choose("k", clock.now + 11).other is None
+    assert versions.routing.choose("k", clock.now + 11).other is None
 
 
-def test_in_a_canary_the_other_student_answers_the_policys_share_besides(slots, store, model, clock):
+def test_in_a_canary_the_other_student_answers_the_policys_share_besides(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    routing = dataclasses.replace(slots.routing, pairs=0.3)
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    routing = dataclasses.replace(versions.routing, pairs=0.3)
     choices = [routing.choose(f"k{i}", clock.now) for i in range(50)]
     found = {(c.arm, c.served.ref.version, c.other.ref.version, c.pairs) for c in choices}
     assert found == {("champion", "1", "2", 0.3), ("candidate", "2", "1", 0.3)}
-    assert slots.routing.pairs == slots.spec.rollout.pairs == 1.0
+    assert versions.routing.pairs == versions.spec.rollout.pairs == 1.0
     put(store, champion=model("1"), candidate=model("2"), weight=0.0, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.intent.weight == 0.0)
-    assert slots.routing.choose("k", clock.now).other is None
+    settle(versions, lambda: versions.routing.intent.weight == 0.0)
+    assert versions.routing.choose("k", clock.now).other is None
 
 
-def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(slots, store, model, clock):
+def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(versions, store, model, clock):
     old, new = model("1"), model("2")
     put(store, champion=old, candidate=new, weight=0.5, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    held = slots.routing
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    held = versions.routing
     put(store, champion=new, candidate=None, previous=old, weight=0.0)
-    slots.follow()
-    assert slots.routing.champion.ref.version == "2" and slots.routing.candidate is None
+    versions.follow()
+    assert versions.routing.champion.ref.version == "2" and versions.routing.candidate is None
     assert held.champion.ref.version == "1" and held.candidate.ref.version == "2"
     put(store, champion=old, candidate=None, previous=new)
-    slots.follow()
-    assert slots.routing.champion.ref.version == "1"
+    versions.follow()
+    assert versions.routing.champion.ref.version == "1"
 
 
-def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(slots, store, model, clock, tmp_path):
+def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(versions, store, model, clock, tmp_path):
     put(store, champion=model("1"))
-    settle(slots, lambda: slots.routing.champion is not None)
+    settle(versions, lambda: versions.routing.champion is not None)
     broken = model("2")
     good = get_bytes(broken.uri)
     put_bytes(broken.uri, b"not what was registered")
     revision = put(store, champion=broken)
-    settle(slots, lambda: slots.failed)
-    slots.follow()
-    assert slots.routing.champion.ref.version == "1"
+    settle(versions, lambda: versions.failed)
+    versions.follow()
+    assert versions.routing.champion.ref.version == "1"
     (ack,) = store.acknowledgements("signs", 1e12)
     assert ack.revision == revision and "digest" in ack.detail["failed"][broken.digest]
     put_bytes(broken.uri, good)
     clock.now += RETRY_SECONDS
-    settle(slots, lambda: slots.routing.champion.ref.version == "2")
-    assert slots.failed == {}
+    settle(versions, lambda: versions.routing.champion.ref.version == "2")
+    assert versions.failed == {}
 
 
-def test_a_candidate_that_is_gone_is_forgotten(slots, store, model, clock):
+def test_a_candidate_that_is_gone_is_forgotten(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
     put(store, candidate=None)
-    slots.follow()
+    versions.follow()
     (ack,) = store.acknowledgements("signs", 1e12)
     assert len(ack.detail["loaded"]) == 1
 
 
-def test_the_heartbeat_is_written_once_a_second_not_at_every_look(slots, store, model, monkeypatch):
+def test_the_heartbeat_is_written_once_a_second_not_at_every_look(versions, store, model, monkeypatch):
     put(store, champion=model("1"))
-    settle(slots, lambda: slots.routing.champion is not None)
-    slots.follow()
+    settle(versions, lambda: versions.routing.champion is not None)
+    versions.follow()
     written = []
     monkeypatch.setattr(store, "acknowledge", lambda *a: written.append(a))
     for _ in range(20):
-        slots.follow()
+        versions.follow()
     assert written == []
-    slots._said_at -= HEARTBEAT_SECONDS
-    slots.follow()
+    versions._said_at -= HEARTBEAT_SECONDS
+    versions.follow()
     assert len(written) == 1
 
 
@@ -141,25 +141,25 @@ class Away:
         raise OperationalError("select", {}, Exception("away"))
 
 
-def test_an_outage_of_the_database_keeps_the_routing_and_the_lease_runs_out(slots, store, model, clock):
+def test_an_outage_of_the_database_keeps_the_routing_and_the_lease_runs_out(versions, store, model, clock):
     put(store, champion=model("1"), candidate=model("2"), weight=1.0, lease_until=clock.now + 10)
-    settle(slots, lambda: slots.routing.champion and slots.routing.candidate)
-    slots.store = Away()
-    slots.follow()
-    assert slots.routing.choose("k", clock.now + 9).arm == "candidate"
-    assert slots.routing.choose("k", clock.now + 11).arm == "champion"
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    versions.store = Away()
+    versions.follow()
+    assert versions.routing.choose("k", clock.now + 9).arm == "candidate"
+    assert versions.routing.choose("k", clock.now + 11).arm == "champion"
 
 
 def test_following_in_the_background_and_signing_off(spec, store, model):
-    slots = Slots(spec, store)
+    versions = LoadedVersions(spec, store)
     put(store, champion=model("1"))
-    slots.start()
+    versions.start()
     deadline = time.monotonic() + 5
-    while slots.routing.champion is None and time.monotonic() < deadline:
+    while versions.routing.champion is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert slots.alive and slots.routing.champion is not None
-    slots.stop()
-    assert not slots.alive and store.acknowledgements("signs") == []
+    assert versions.alive and versions.routing.champion is not None
+    versions.stop()
+    assert not versions.alive and store.acknowledgements("signs") == []
 
 
 def test_a_key_keeps_its_arm_when_the_weight_rises(model):
@@ -173,7 +173,7 @@ def test_a_key_keeps_its_arm_when_the_weight_rises(model):
         assert arms == sorted(arms, reverse=True)
 
 
-def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(slots, store, model, monkeypatch):
+def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(versions, store, model, monkeypatch):
     """Nobody writes after the intent: it is the loading's end that makes it look again."""
     looked, intent = [], store.intent
 
@@ -183,10 +183,10 @@ def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(slots
 
     put(store, champion=model("1"))
     monkeypatch.setattr(store, "intent", counted)
-    slots.start()
+    versions.start()
     try:
         deadline = time.monotonic() + 10
-        while slots.routing.champion is None:
+        while versions.routing.champion is None:
             assert time.monotonic() < deadline, "not in time"
             time.sleep(0.005)
         time.sleep(0.3)
@@ -194,8 +194,8 @@ def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(slots
         time.sleep(1.2)
         assert len(looked) <= 4, "a heartbeat's few looks, not one each poll"
         put(store, champion=model("2"))
-        while slots.routing.champion.ref.version != "2":
+        while versions.routing.champion.ref.version != "2":
             assert time.monotonic() < deadline + 10, "not in time"
             time.sleep(0.005)
     finally:
-        slots.stop()
+        versions.stop()

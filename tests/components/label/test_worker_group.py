@@ -12,7 +12,7 @@ from components.contracts.records import DeadLetter, Input, Label, SoftLabel, de
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.control.leases import Leases
-from components.label import crew as crews
+from components.label import worker_group as groups
 from components.label.asking import Asking
 from components.label.intake import Intake
 from components.label.labeler import Labeler
@@ -61,9 +61,9 @@ def broker(spec):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(crews, "RETRY_SECONDS", (0.01, 0.05))
-    monkeypatch.setattr(crews, "REOPEN_SECONDS", (0.01, 0.05))
-    monkeypatch.setattr(crews, "BLAME_SECONDS", 0.2)
+    monkeypatch.setattr(groups, "RETRY_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(groups, "REOPEN_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(groups, "BLAME_SECONDS", 0.2)
     monkeypatch.setattr("components.label.labeler.TEND_SECONDS", 0.01)
 
 
@@ -157,8 +157,10 @@ def test_no_more_is_held_than_a_few_batches(broker, at_work):
     labeler = at_work(teacher)
     wait_for(lambda: "teacher" in labeler.reasons)
     time.sleep(0.3)
-    fetched = sum(sum(p.values()) for p in [labeler._crew._shifts[n].lane._bulk.positions() for n in range(PARTITIONS)])
-    assert fetched <= PARTITIONS * 8 * (crews.IN_FLIGHT + 1)
+    fetched = sum(
+        sum(p.values()) for p in [labeler._group._shifts[n].worker._bulk.positions() for n in range(PARTITIONS)]
+    )
+    assert fetched <= PARTITIONS * 8 * (groups.IN_FLIGHT + 1)
     gate.set()
     wait_for(lambda: len(labels(broker)) == 2000)
     exactly(broker, 2000)
@@ -295,7 +297,7 @@ def test_an_input_that_comes_alone_is_blamed_where_it_has(broker, at_work):
 
 
 def test_a_teacher_that_fails_on_some_inputs_for_a_moment_blames_none(broker, at_work, monkeypatch):
-    monkeypatch.setattr(crews, "BLAME_SECONDS", 3.0)
+    monkeypatch.setattr(groups, "BLAME_SECONDS", 3.0)
     teacher, until = Choking("text 3", "text 7"), time.monotonic() + 1.5
     label = teacher.label
     teacher.label = lambda payloads: label(payloads) if time.monotonic() < until else Teacher.label(teacher, payloads)
@@ -342,7 +344,7 @@ def test_lost_positions_end_a_labeler_that_was_told_so_and_it_says_why(broker, a
     wait_for(lambda: labeler.gauge()["ready"])
     with broker.grown:
         broker.groups["w.labeler"] = {TopicPartition("w.inputs", 0): 9}
-    shift = labeler._crew._shifts[0]
+    shift = labeler._group._shifts[0]
     shift.end()
     wait_for(lambda: labeler.error is not None)
     assert isinstance(labeler.error, LostPositionsError) and labeler.reasons[-1] == "lost_positions"

@@ -1,4 +1,4 @@
-"""The remote desk against the real application: what the CLI and the pipelines see of the admin API."""
+"""The remote order client against the real application: what the CLI and the pipelines see of the admin API."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from components.contracts.errors import AccessError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.control.database import StaleRevisionError
-from components.control.desk import Order
+from components.control.order_client import Order
 from components.registry import step
 from serving.admin.app import create_app
 from serving.admin.server import served
@@ -22,22 +22,22 @@ def order(**changes):
     return Order(**{"workload": W, "verb": "abort", "reason": "why", **changes})
 
 
-def test_both_desks_do_the_same(desk, control, answering, ledger):
-    done = desk("operator").place(order(key="K"))
+def test_both_order_clients_do_the_same(order_client, control, answering, ledger):
+    done = order_client("operator").place(order(key="K"))
     assert (done.order, done.ok, done.outcome) == ("K", True, "done")
     answering.ok, answering.outcome = False, "cannot abort"
-    refused = desk("operator").place(order(verb="resume"))
+    refused = order_client("operator").place(order(verb="resume"))
     assert (refused.ok, refused.outcome) == (False, "cannot abort")
-    assert [o["verb"] for o in desk("viewer").orders(W)] == ["abort", "resume"]
-    assert desk("viewer").rollouts(W) == []
+    assert [o["verb"] for o in order_client("viewer").orders(W)] == ["abort", "resume"]
+    assert order_client("viewer").rollouts(W) == []
     with pytest.raises(StaleRevisionError, match="at revision 0, not 7"):
-        desk("operator").place(order(revision=7))
+        order_client("operator").place(order(revision=7))
     with pytest.raises(AccessError, match="this needs operator"):
-        desk("viewer").place(order())
+        order_client("viewer").place(order())
     with pytest.raises(NotFoundError):
-        desk("operator").place(order(workload="none"))
+        order_client("operator").place(order(workload="none"))
     with pytest.raises(OrderError):
-        desk("operator").place(order(verb="explode"))
+        order_client("operator").place(order(verb="explode"))
 
 
 @pytest.fixture

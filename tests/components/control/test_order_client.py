@@ -5,9 +5,9 @@ import pytest
 
 from components.contracts.errors import ConfigError, UnavailableError
 from components.contracts.settings import Settings
-from components.control import desk as module
+from components.control import order_client as module
 from components.control.database import StaleRevisionError
-from components.control.desk import LocalDesk, Order, RemoteDesk, open_desk
+from components.control.order_client import LocalOrderClient, Order, RemoteOrderClient, open_order_client
 from components.ledger.ledger import entries, verify
 
 W = "signs"
@@ -24,15 +24,15 @@ def test_an_order_says_why_and_has_a_key(wrong):
 
 
 def test_the_settings_say_where_orders_go(tmp_path):
-    assert isinstance(open_desk(Settings(home=tmp_path)), LocalDesk)
-    assert isinstance(open_desk(Settings(home=tmp_path, admin_url="http://127.0.0.1:1")), RemoteDesk)
+    assert isinstance(open_order_client(Settings(home=tmp_path)), LocalOrderClient)
+    assert isinstance(open_order_client(Settings(home=tmp_path, admin_url="http://127.0.0.1:1")), RemoteOrderClient)
     with pytest.raises(ConfigError, match="COHOBATE_ADMIN_URL"):
-        open_desk(Settings(home=tmp_path, admin_url="admin:8401"))
+        open_order_client(Settings(home=tmp_path, admin_url="admin:8401"))
 
 
 def test_an_order_and_its_entry_are_written_together_and_once(store):
-    desk = LocalDesk(store, "eve")
-    made = [threading.Thread(target=desk.put, args=(order(),)) for _ in range(6)]
+    order_client = LocalOrderClient(store, "eve")
+    made = [threading.Thread(target=order_client.put, args=(order(),)) for _ in range(6)]
     for thread in made:
         thread.start()
     for thread in made:
@@ -41,23 +41,23 @@ def test_an_order_and_its_entry_are_written_together_and_once(store):
     assert [(e.actor, e.action, e.detail["via"]) for e in entries(store)] == [("eve", "ordered abort", "database")]
     assert verify(store) == 1
     with pytest.raises(ConfigError, match="taken by another order"):
-        desk.put(order(verb="pause"))
+        order_client.put(order(verb="pause"))
 
 
 def test_the_revision_is_compared_with_the_rollout_under_way_else_the_last(store):
-    desk = LocalDesk(store, "eve")
+    order_client = LocalOrderClient(store, "eve")
     with pytest.raises(StaleRevisionError) as stale:
-        desk.put(order(revision=3))
+        order_client.put(order(revision=3))
     assert stale.value.found == 0
     store.put_rollout("old", W, 0, False, {"actions": 9})
     store.put_rollout("now", W, 0, True, {"actions": 4})
     with pytest.raises(StaleRevisionError):
-        desk.put(order(revision=9))
+        order_client.put(order(revision=9))
     with pytest.raises(StaleRevisionError):
-        desk.put(order(revision=4, rollout="old"))
-    assert desk.put(order(revision=4, rollout="now"))
+        order_client.put(order(revision=4, rollout="old"))
+    assert order_client.put(order(revision=4, rollout="now"))
     assert store.open_orders(W)[0].args == {"revision": 4}
-    assert not desk.put(order(revision=4))  # the same again
+    assert not order_client.put(order(revision=4))  # the same again
 
 
 class Flaky(httpx.BaseTransport):
@@ -78,7 +78,7 @@ class Flaky(httpx.BaseTransport):
 
 def test_a_request_that_failed_is_sent_again_with_the_same_key():
     flaky = Flaky(httpx.ConnectError("no"), 503, httpx.ReadTimeout("no"))
-    done = RemoteDesk("http://127.0.0.1:1", "t", transport=flaky).place(order(key="K"))
+    done = RemoteOrderClient("http://127.0.0.1:1", "t", transport=flaky).place(order(key="K"))
     assert (done.ok, done.outcome, flaky.keys) == (True, "done", ["K"] * 4)
 
 
@@ -86,5 +86,5 @@ def test_an_api_that_stays_away_is_named(monkeypatch):
     monkeypatch.setattr(module, "ATTEMPTS", 2)
     flaky = Flaky(*[httpx.ConnectError("no")] * 9)
     with pytest.raises(UnavailableError, match="COHOBATE_ADMIN_URL"):
-        RemoteDesk("http://127.0.0.1:1", "t", transport=flaky).place(order())
+        RemoteOrderClient("http://127.0.0.1:1", "t", transport=flaky).place(order())
     assert len(flaky.keys) == 2

@@ -1,8 +1,8 @@
-"""The desk at which people, pipelines and the command line order verbs on rollouts, and look at what came of them.
+"""How people, pipelines and the command line order verbs on rollouts, and look at what came of them.
 
-There are two, with one contract: :class:`LocalDesk` writes into the control database, :class:`RemoteDesk` asks an admin
-API, which authenticates the caller and then uses a local desk itself. :func:`open_desk` takes the one that the
-settings name.
+There are two, with one contract: :class:`LocalOrderClient` writes into the control database, :class:`RemoteOrderClient`
+asks an admin API, which authenticates the caller and then uses a local client itself. :func:`open_order_client` takes
+the one that the settings name.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None
 
 
-class Desk(Protocol):
+class OrderClient(Protocol):
     """Where orders are placed, in the name of one caller."""
 
     def place(self, order: Order, seconds: float = 30.0) -> Outcome:
@@ -101,11 +101,11 @@ class Desk(Protocol):
         """All orders, oldest first."""
 
 
-def open_desk(settings: Settings) -> Desk:
-    """The admin API's desk where the settings name one, else the control database's."""
+def open_order_client(settings: Settings) -> OrderClient:
+    """The admin API's client where the settings name one, else the control database's."""
     if settings.admin_url:
-        return RemoteDesk(settings.admin_url, settings.secret("admin_token"))
-    return LocalDesk(ControlStore(settings.control_url), settings.actor)
+        return RemoteOrderClient(settings.admin_url, settings.secret("admin_token"))
+    return LocalOrderClient(ControlStore(settings.control_url), settings.actor)
 
 
 def revision_of(state: Mapping[str, Any]) -> int:
@@ -113,15 +113,15 @@ def revision_of(state: Mapping[str, Any]) -> int:
     return int(state["actions"])
 
 
-class LocalDesk:
-    """The desk of a control database."""
+class LocalOrderClient:
+    """The order client of a control database."""
 
     def __init__(self, store: ControlStore, actor: str, caller: Mapping[str, Any] | None = None) -> None:
         self.store, self.actor = store, actor
         self._caller = dict(caller or {"via": "database"})
 
     def place(self, order: Order, seconds: float = 30.0) -> Outcome:
-        """See :meth:`Desk.place`."""
+        """See :meth:`OrderClient.place`."""
         self.put(order)
         return outcome_of(self.store.await_order(order.key, seconds))
 
@@ -131,7 +131,7 @@ class LocalDesk:
         The same content under the same key is not, whatever the revision has become since.
 
         Raises:
-            StaleRevisionError, ConfigError: see :meth:`Desk.place`.
+            StaleRevisionError, ConfigError: see :meth:`OrderClient.place`.
 
         """
         return in_turn(self.store, lambda s: self._put(s, order))
@@ -169,11 +169,11 @@ class LocalDesk:
         )  # fmt: skip
 
     def rollouts(self, workload: str) -> list[dict[str, Any]]:
-        """See :meth:`Desk.rollouts`."""
+        """See :meth:`OrderClient.rollouts`."""
         return [{**r.state, "revision": revision_of(r.state)} for r in self.store.rollouts(workload)]
 
     def orders(self, workload: str) -> list[dict[str, Any]]:
-        """See :meth:`Desk.orders`."""
+        """See :meth:`OrderClient.orders`."""
         with self.store.session() as s:
             rows = s.scalars(select(OrderRow).where(OrderRow.workload == workload).order_by(OrderRow.seq)).all()
         return [order_dict(row) for row in rows]
@@ -198,8 +198,8 @@ def order_dict(row: OrderRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 
-class RemoteDesk:
-    """The desk of the admin API at ``url``. The token says who the caller is."""
+class RemoteOrderClient:
+    """The order client of the admin API at ``url``. The token says who the caller is."""
 
     def __init__(self, url: str, token: str | None, transport: httpx.BaseTransport | None = None) -> None:
         address = urlsplit(url)
@@ -216,7 +216,7 @@ class RemoteDesk:
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=limits, transport=self._transport)
 
     def place(self, order: Order, seconds: float = 30.0) -> Outcome:
-        """See :meth:`Desk.place`. Waits in requests of :data:`LONG_POLL_SECONDS`, all with the order's key."""
+        """See :meth:`OrderClient.place`. Waits in requests of :data:`LONG_POLL_SECONDS`, all with the order's key."""
         path = f"/v1/workloads/{quote(order.workload, safe='')}/rollout/{quote(order.verb, safe='')}"
         deadline = time.monotonic() + seconds
         while True:
@@ -230,13 +230,13 @@ class RemoteDesk:
                 return done
 
     def rollouts(self, workload: str) -> list[dict[str, Any]]:
-        """See :meth:`Desk.rollouts`."""
+        """See :meth:`OrderClient.rollouts`."""
         path = f"/v1/workloads/{quote(workload, safe='')}/rollouts"
         found: list[dict[str, Any]] = self._ask("GET", path, "list", workload)["rollouts"]
         return found
 
     def orders(self, workload: str) -> list[dict[str, Any]]:
-        """See :meth:`Desk.orders`."""
+        """See :meth:`OrderClient.orders`."""
         path = f"/v1/workloads/{quote(workload, safe='')}/orders"
         found: list[dict[str, Any]] = self._ask("GET", path, "list", workload)["orders"]
         return found

@@ -8,7 +8,7 @@ import time
 
 from fastapi import Request
 
-from components.control.desk import LocalDesk, Order, Outcome, outcome_of
+from components.control.order_client import LocalOrderClient, Order, Outcome, outcome_of
 from components.control.store import ControlStore
 from components.control.tokens import Role, allows
 from components.registry.registry import Registry
@@ -23,7 +23,7 @@ ETAG = re.compile(r'(?:W/)?"(?:(?P<rollout>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.)?(?
 """A revision in ``If-Match``, with or without the rollout's id: ``"rollout-3f2a.5"``."""
 
 
-class Office:
+class Dependencies:
     """What the routes work with: the control database and the registry, in the name of a request's caller."""
 
     def __init__(self, store: ControlStore, registry: Registry) -> None:
@@ -39,12 +39,12 @@ class Office:
         if workload not in self.store.workloads():
             raise Refused(404, "not_found", f"no workload {workload!r}: GET /v1/workloads lists them")
 
-    def desk(self, request: Request) -> LocalDesk:
-        """The desk at which the request's caller orders."""
+    def order_client(self, request: Request) -> LocalOrderClient:
+        """The order client with which the request's caller orders."""
         who = caller(request)
         client = request.client.host if request.client else ""
         detail = {"via": who.via, "role": who.role, "credential": who.credential, "client": client}
-        return LocalDesk(self.store, who.actor, detail)
+        return LocalOrderClient(self.store, who.actor, detail)
 
     async def outcome(self, key: str, seconds: float) -> Outcome:
         """What came of an order, waited for without holding a thread."""

@@ -18,7 +18,7 @@ from components.control.teachers import TeacherState, clean_rounds, put_clean
 from components.stream.contract import Broker, Consumer, named, read_to_end
 
 
-class Trail:
+class LabelTrace:
     """What one labeler knows of it; ``began`` is when the present round began (Unix seconds)."""
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The threads of a labeler that runs: two for each lane, and one for the teacher.
+"""The threads of a labeler that runs: two for each worker, and one for the teacher.
 
-A lane's *fetcher* opens it and fetches batches; the one *asker* takes them to the teacher, urgent ones first; the
-lane's *committer* makes them durable. So the teacher answers one batch while the next is fetched and the last is
-committed. Each lane has at most :data:`IN_FLIGHT` batches between fetch and commit: that is all that a labeler holds.
+A worker's *fetcher* opens it and fetches batches; the one *asker* takes them to the teacher, urgent ones first; the
+worker's *committer* makes them durable. So the teacher answers one batch while the next is fetched and the last is
+committed. Each worker has at most :data:`IN_FLIGHT` batches between fetch and commit: that is all that a labeler holds.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import tenacity
 
 from components.contracts.errors import TeacherError, UnavailableError
 from components.label.intake import Work
-from components.label.lane import Batch, Labelled, Lane
+from components.label.partition_worker import Batch, Labelled, PartitionWorker
 from components.telemetry.metrics import LabelerMetrics
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 3
-"""Batches of a lane: one that waits for the teacher, one that it answers, one that is committed."""
+"""Batches of a worker: one that waits for the teacher, one that it answers, one that is committed."""
 
 OVERDUE_SECONDS = 1.0
 """A batch that has waited so long for the teacher goes before urgent ones."""
@@ -48,7 +48,7 @@ BLAMED_SECONDS = 60.0
 """How long after such an input was found the next ones are sought without that wait: they come in numbers."""
 
 REOPEN_SECONDS = (0.3, 10.0)
-"""First and longest wait before a lane that failed is opened again; likewise."""
+"""First and longest wait before a worker that failed is opened again; likewise."""
 
 
 class Counts:
@@ -85,10 +85,10 @@ class Counts:
 
 
 class Shift:
-    """One lane at work, from its opening to its end. ``failure`` is what ended it, None where it was asked to."""
+    """One worker at work, from its opening to its end. ``failure`` is what ended it, None where it was asked to."""
 
-    def __init__(self, lane: Lane, tally: Counts, changed: threading.Condition) -> None:
-        self.lane, self.tally = lane, tally
+    def __init__(self, worker: PartitionWorker, tally: Counts, changed: threading.Condition) -> None:
+        self.worker, self.tally = worker, tally
         self.failure: BaseException | None = None
         self.waiting: deque[tuple[int, Batch]] = deque()
         self._changed = changed
@@ -96,12 +96,12 @@ class Shift:
         self._done: queue.SimpleQueue[Labelled | None] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._asked = 0
-        name = f"lane-{lane.spec.name}-{lane.share}"
+        name = f"worker-{worker.spec.name}-{worker.share}"
         self._fetcher = threading.Thread(target=self._fetch, name=f"{name}-fetch", daemon=True)
         self._committer = threading.Thread(target=self._commit, name=f"{name}-commit", daemon=True)
 
     def start(self) -> None:
-        """Open the lane and work."""
+        """Open the worker and work."""
         self._fetcher.start()
         self._committer.start()
 
@@ -124,7 +124,7 @@ class Shift:
         return not (self._fetcher.is_alive() or self._committer.is_alive())
 
     def asked(self) -> None:
-        """The teacher is being asked for a batch of this lane; the caller holds the condition."""
+        """The teacher is being asked for a batch of this worker; the caller holds the condition."""
         self._asked += 1
 
     def answered(self, labelled: Labelled | None) -> None:
@@ -144,15 +144,15 @@ class Shift:
 
     def _fetch(self) -> None:
         try:
-            self.lane.open()
+            self.worker.open()
             while not self.ending:
-                batch = self.lane.fetch(SLICE_SECONDS)
+                batch = self.worker.fetch(SLICE_SECONDS)
                 if batch is not None:
                     self._hand_over(batch)
         except BaseException as error:
             self.fail(error)
         finally:
-            self.lane.close_readers()
+            self.worker.close_readers()
 
     def _hand_over(self, batch: Batch) -> None:
         while not self._room.acquire(timeout=SLICE_SECONDS):
@@ -167,27 +167,27 @@ class Shift:
         try:
             while (labelled := self._done.get()) is not None:
                 with self.tally.metrics.commit_seconds.time():
-                    topic = self.lane.commit(labelled)
+                    topic = self.worker.commit(labelled)
                 self.tally.add(labelled, topic)
                 self._room.release()
         except BaseException as error:
             self.fail(error)
         finally:
             self._fetcher.join()
-            self.lane.close()
+            self.worker.close()
 
 
 _numbers = itertools.count()
 
 
-class Crew:
-    """The lanes at work and the asker.
+class WorkerGroup:
+    """The workers at work and the asker.
 
-    ``make`` gives a lane for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails, ``broker``
-    while no lane is open; empty otherwise. ``lost``: positions that lanes which have ended found lost.
+    ``make`` gives a worker for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails, ``broker``
+    while no worker is open; empty otherwise. ``lost``: positions that workers which have ended found lost.
     """
 
-    def __init__(self, make: Callable[[int], Lane], tally: Counts) -> None:
+    def __init__(self, make: Callable[[int], PartitionWorker], tally: Counts) -> None:
         self.tally = tally
         self.lost = 0
         self._make = make
@@ -208,15 +208,15 @@ class Crew:
         return set(self._shifts)
 
     @property
-    def lanes(self) -> dict[int, Lane]:
-        """The lanes at work."""
-        return {share: shift.lane for share, shift in self._shifts.items()}
+    def workers(self) -> dict[int, PartitionWorker]:
+        """The workers at work."""
+        return {share: shift.worker for share, shift in self._shifts.items()}
 
     @property
     def ready(self) -> bool:
         """Whether every share that is ours is open."""
         return self._mine is not None and all(
-            share in self._shifts and self._shifts[share].lane.opened for share in self._mine
+            share in self._shifts and self._shifts[share].worker.opened for share in self._mine
         )
 
     @property
@@ -228,20 +228,20 @@ class Crew:
 
     def lag(self) -> int:
         """Inputs that wait to be fetched, as of about a second ago."""
-        return sum(lane.lag for lane in self.lanes.values())
+        return sum(worker.lag for worker in self.workers.values())
 
     def tend(self, mine: set[int]) -> list[BaseException]:
-        """Work on the shares ``mine`` and end work on others; returns what ended a lane since the last call."""
+        """Work on the shares ``mine`` and end work on others; returns what ended a worker since the last call."""
         self._mine = set(mine)
         errors: list[BaseException] = []
         for share, shift in list(self._shifts.items()):
             if shift.over:
                 del self._shifts[share]
-                self.lost += shift.lane.resets
+                self.lost += shift.worker.resets
                 if shift.failure is not None:
                     errors.append(shift.failure)
                     self._put_off(share, shift.failure)
-            elif shift.lane.opened and not shift.ending:
+            elif shift.worker.opened and not shift.ending:
                 self._failures.pop(share, None)
             if share not in mine and not shift.ending:
                 shift.end()
@@ -286,7 +286,7 @@ class Crew:
                 shift.answered(labelled)
 
     def _next(self) -> tuple[Shift, Batch] | None:
-        """The batch to ask for: of the lanes' first ones the urgent before others, unless one is overdue."""
+        """The batch to ask for: of the workers' first ones the urgent before others, unless one is overdue."""
         with self._changed:
             while not self._over.is_set():
                 overdue = time.monotonic() - OVERDUE_SECONDS
@@ -308,7 +308,7 @@ class Crew:
         return [work for batch in batches for work in batch.work]
 
     def _patiently(self, shift: Shift, batch: Batch) -> Labelled | None:
-        """Ask until there is an answer; None when the lane ends before."""
+        """Ask until there is an answer; None when the worker ends before."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((TeacherError, UnavailableError)),
             wait=tenacity.wait_random_exponential(multiplier=RETRY_SECONDS[0], max=RETRY_SECONDS[1]),
@@ -323,7 +323,7 @@ class Crew:
                     now = time.monotonic()
                     long = now - began >= BLAME_SECONDS or now - self._blamed_at < BLAMED_SECONDS
                     apart = long and attempt.retry_state.attempt_number > TOGETHER
-                    labelled = shift.lane.answer(batch, apart=apart, witnesses=self._waiting)
+                    labelled = shift.worker.answer(batch, apart=apart, witnesses=self._waiting)
                     if apart and len(labelled.letters) > len(batch.letters):
                         self._blamed_at = time.monotonic()
                     return labelled

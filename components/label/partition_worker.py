@@ -1,7 +1,7 @@
-"""A lane: one share of a workload's partitions on its way from inputs to labels, exactly once.
+"""A worker: one share of a workload's partitions on its way from inputs to labels, exactly once.
 
 A share is a fixed set of partitions with a transactional id of its own. Whoever works on it is the only one who can:
-opening the lane fences everybody who had it before, whatever became of them.
+opening the worker fences everybody who had it before, whatever became of them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ URGENT_SHARE = 0.75
 """How much of a batch urgent inputs may take while others wait: these are slowed down, never starved."""
 
 LOOK_SECONDS = 0.05
-"""How often the urgent inputs are looked at while a lane waits for others."""
+"""How often the urgent inputs are looked at while a worker waits for others."""
 
 LAG_SECONDS = 1.0
 """How old the number of waiting inputs may be."""
 
 LETTER_BATCHES = 8
-"""How many batches of dead letters are read back: one transaction at most was open when the lane changed hands."""
+"""How many batches of dead letters are read back: one transaction at most was open when the worker changed hands."""
 
 RECORD_OVERHEAD = 1_024
 """Bytes of a record beside its value, generously."""
@@ -89,7 +89,7 @@ def shares_of(broker: Broker, spec: Spec) -> dict[int, list[TopicPartition]]:
     return dict(sorted(shares.items()))
 
 
-class Lane:
+class PartitionWorker:
     """One share's inputs, labels and transactions.
 
     Opening it:
@@ -112,7 +112,7 @@ class Lane:
     leaves all of it. The keys of step 2 are for inputs that their *producer* delivers twice, and for the embedded
     broker, which drops the positions of an aborted transaction but shows its records: what is visible counts, and is
     not produced again. After an error in steps
-    7 to 10 nobody here knows whether the transaction counts: :meth:`close` the lane and open it anew, which finds
+    7 to 10 nobody here knows whether the transaction counts: :meth:`close` the worker and open it anew, which finds
     out. After an error of the teacher the same batch may be asked for again.
 
     Threads: :meth:`fetch` and what it uses belong to one thread, :meth:`commit` may be called by another.
@@ -318,7 +318,7 @@ class Lane:
         """
         producer = self._producer
         if producer is None:
-            raise ValueError("the lane is not open")
+            raise ValueError("the worker is not open")
         labels = self.asking.topic([label for _, label, _ in labelled.labels])
         # Step 7
         producer.begin()
