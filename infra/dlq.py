@@ -189,7 +189,7 @@ def show(
         "key": None if dead.key is None else base64.b64encode(dead.key).decode(),
         "headers": {name: base64.b64encode(value).decode() for name, value in dead.headers.items()},
         "digest": dead.digest,
-        "value": base64.b64encode(dead.value).decode(),
+        "value": None if dead.tombstone else base64.b64encode(dead.value).decode(),
     }
     if as_json:
         typer.echo(json.dumps(report, indent=2))
@@ -211,7 +211,8 @@ def _print_letter(letter: Letter, report: dict[str, Any], console: Console) -> N
     table.add_row("key", escape(repr(letter.dead.key)))
     for header, value in letter.dead.headers.items():
         table.add_row(f"header {escape(header)}", escape(repr(value)))
-    table.add_row("value", escape(repr(letter.dead.value[:PREVIEW_BYTES])))
+    preview = "none: a tombstone" if letter.dead.tombstone else repr(letter.dead.value[:PREVIEW_BYTES])
+    table.add_row("value", escape(preview))
     console.print(table)
 
 

@@ -123,14 +123,14 @@ class Trigger:
     def new_labels(self) -> int:
         """Labels on the stream after the last window; all of them where the broker began to count anew.
 
-        They are read and counted: offsets count the marks of transactions too.
+        They are read and counted: offsets count the marks of transactions too. A tombstone is no label.
         """
         windows = self.store.windows(self.spec.name)
         since = windows[-1].digest if windows else ""
         if self._counting is None or self._counting[0] != since:
             self._end_counting()
             self._counting = since, self._behind(windows[-1].manifest["positions"] if windows else {})
-        self._counted += sum(1 for _ in read_to_end(self._counting[1]))
+        self._counted += sum(r.value is not None for r in read_to_end(self._counting[1]))
         return self._counted
 
     def _behind(self, read: Mapping[str, int]) -> Consumer:

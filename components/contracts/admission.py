@@ -3,7 +3,7 @@
 Reasons, in the order of the checks:
 
 ==================== ==============================================================================================
-``empty``            the record, or later the payload, has no bytes
+``empty``            the record is a tombstone, or it, or later the payload, has no bytes
 ``undecodable``      the record is not MessagePack, or the payload is not what ``payload.decoder`` decodes
 ``unknown_schema``   the record has a major version that this reader does not know
 ``not_finite``       the event time, or a number in the payload, is NaN or infinite (``admission.finite``)
@@ -35,7 +35,7 @@ from components.contracts.errors import RecordError
 from components.contracts.payload import decoder
 from components.contracts.records import DeadLetter, Input, decode
 from components.contracts.spec import Admission, Consent, Spec
-from components.contracts.stream_record import Record
+from components.contracts.stream_record import Headers, Record
 
 LETTER_BYTES = 768 * 1024
 """How much of a record's value goes into its dead letter: with it a letter is below every broker's usual limit of one
@@ -71,7 +71,7 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
 
 
 def _input(value: bytes | None) -> Input:
-    if not value:
+    if value is not None and not value:
         raise RecordError("empty", "the record has no bytes")
     try:
         entry = decode(Input, value)
@@ -152,10 +152,11 @@ def dead_letter(record: Record, error: RecordError, workload: str, now: float, r
         attempts=attempts(record.headers),
         digest=hashlib.sha256(value).hexdigest(),
         cut=cut,
+        tombstone=record.value is None,
     )
 
 
-def _fitting(headers: Mapping[str, bytes | None]) -> dict[str, bytes]:
+def _fitting(headers: Headers) -> dict[str, bytes]:
     """The headers from the first on, as long as they fit into :data:`SIDE_BYTES`."""
     kept: dict[str, bytes] = {}
     room = SIDE_BYTES
@@ -172,7 +173,7 @@ def _text(text: str, length: int) -> str:
     return text[:length].encode(errors="backslashreplace").decode()
 
 
-def attempts(headers: Mapping[str, bytes | None]) -> int:
+def attempts(headers: Headers) -> int:
     """How often a record was delivered, by its header; 1 where that is absent or is no count.
 
     >>> attempts({"cohobate-attempts": b"3"}), attempts({"cohobate-attempts": b"?"}), attempts({})

@@ -226,7 +226,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     ``partition`` and ``offset`` say where the record lies, ``at`` (Unix seconds) when it was refused, and ``attempts``
     how often it was delivered until then, replays included. ``value``, ``key`` and ``headers`` are the record's own;
     with ``cut`` some of their bytes were left out, and ``digest`` (SHA-256 of the whole value, hex; None in letters
-    of version 1.0) tells whether what lies at the record's place is still the same.
+    of version 1.0) tells whether what lies at the record's place is still the same. ``tombstone``: the record had no
+    value at all, which ``value`` without bytes does not tell (letters before version 1.2 do not say).
     """
 
     schema: int = SCHEMA_VERSION
@@ -244,6 +245,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     digest: str | None = None
     cut: bool = False
+    tombstone: bool = False
 
 
 R = TypeVar("R", Input, Label, Truth, Prediction, DeadLetter)
@@ -267,13 +269,15 @@ def encode(record: Input | Label | Truth | Prediction | DeadLetter) -> bytes:
     return _encoder.encode(record)
 
 
-def decode(kind: type[R], data: bytes) -> R:
-    """Decode and validate a record.
+def decode(kind: type[R], data: bytes | None) -> R:
+    """Decode and validate a record; ``data`` is the value of one on a topic (None: a tombstone).
 
     Raises:
-        RecordError: ``undecodable``, ``unknown_schema``, ``not_finite`` or ``invalid`` as its reason.
+        RecordError: ``empty``, ``undecodable``, ``unknown_schema``, ``not_finite`` or ``invalid`` as its reason.
 
     """
+    if data is None:
+        raise RecordError("empty", "the record is a tombstone")
     try:
         version = _version.decode(data).schema
     except _MALFORMED as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 
 from components.contracts.errors import ConfigError
+from components.contracts.stream_record import Headers
 
 HEADER = "signature"
 CONTEXT = b"cohobate label v1\0"
@@ -71,12 +71,12 @@ class Verifier:
 
         self._key = Ed25519PublicKey.from_public_bytes(_raw("label.signed_by", public))
 
-    def accepts(self, value: bytes, headers: Mapping[str, bytes]) -> bool:
+    def accepts(self, value: bytes, headers: Headers) -> bool:
         """Whether the holder of the private key signed this value."""
         from cryptography.exceptions import InvalidSignature
 
         try:
-            self._key.verify(headers.get(HEADER, b""), CONTEXT + value)
+            self._key.verify(headers.get(HEADER) or b"", CONTEXT + value)
         except InvalidSignature:
             return False
         return True

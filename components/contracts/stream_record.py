@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+Headers = Mapping[str, bytes | None]
+"""A record's headers; of one name's several the last."""
 
 
 class TopicPartition(NamedTuple):
@@ -18,14 +22,19 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record as read. ``timestamp`` is Unix seconds."""
+    """One record as read. ``timestamp`` is Unix seconds.
+
+    ``value`` is None for a *tombstone*: a record by which a producer takes its key back, and by which Kafka's
+    compaction drops what the key had before. That is another fact than a value without bytes. A header may have no
+    value, too. (Kafka's protocol, "Record": the value's and a header value's length may be -1.)
+    """
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
-    value: bytes
-    headers: dict[str, bytes]
+    value: bytes | None
+    headers: Headers
     timestamp: float
 
     @property

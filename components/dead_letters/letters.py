@@ -140,7 +140,8 @@ def original(letter: Letter, broker: Broker) -> Record:
     """
     dead = letter.dead
     if not letter.cut:
-        return Record(dead.topic, dead.partition, dead.offset, dead.key, dead.value, dead.headers, dead.at)
+        value = None if dead.tombstone else dead.value
+        return Record(dead.topic, dead.partition, dead.offset, dead.key, value, dead.headers, dead.at)
     found = record_at(broker, TopicPartition(dead.topic, dead.partition), dead.offset)
     if found is None or not _is(found, dead):
         raise NotFoundError(

@@ -178,7 +178,7 @@ def read_history(uri: str, workload: str) -> list[Historic]:
     return entries
 
 
-def _answered(topic: str, value: bytes, spec: Spec) -> tuple[Identity | None, bool]:
+def _answered(topic: str, value: bytes | None, spec: Spec) -> tuple[Identity | None, bool]:
     """The input that a label or dead letter is about (None: none that is known), and whether it is dead."""
     try:
         if topic != spec.topic("labels"):

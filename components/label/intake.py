@@ -85,8 +85,8 @@ Place = tuple[str, int, int, str]
 new record for an old one where a topic was made anew."""
 
 
-def _place(topic: str, partition: int, offset: int, value: bytes) -> Place:
-    return topic, partition, offset, content_hash(value[:LETTER_BYTES])
+def _place(topic: str, partition: int, offset: int, value: bytes | None) -> Place:
+    return topic, partition, offset, content_hash((value or b"")[:LETTER_BYTES])
 
 
 def places_of(letters: Iterable[bytes]) -> Iterator[Place]:

@@ -198,7 +198,7 @@ class PartitionWorker:
             if recent != firsts:
                 consumer.close()
                 consumer = self._broker.consumer([topic], start=recent, partitions=mine)
-            yield from (r.value for r in read_to_end(consumer))
+            yield from (r.value for r in read_to_end(consumer) if r.value is not None)
         finally:
             consumer.close()
 
@@ -238,7 +238,7 @@ class PartitionWorker:
             if not self._rest:
                 self._rest.extend(self._poll(most - len(taken), max(0.0, min(left, LOOK_SECONDS))))
             while self._rest and len(taken) < most:
-                weight = len(self._rest[0].value) + RECORD_OVERHEAD
+                weight = len(self._rest[0].value or b"") + RECORD_OVERHEAD
                 if taken and size + weight > room:
                     return taken
                 if not taken:

@@ -192,7 +192,8 @@ def _keys_since(broker: Broker, topic: str, rows: list[ReviewRow]) -> set[str]:
             place = TopicPartition(topic, int(partition))
             start[place] = min(int(offset), start.get(place, int(offset)))
     with contextlib.closing(broker.consumer([topic], start=start)) as consumer:
-        return {(record.key or b"").decode(errors="replace") for record in read_to_end(consumer)}
+        made = (record for record in read_to_end(consumer) if record.value is not None)
+        return {(record.key or b"").decode(errors="replace") for record in made}
 
 
 def _label(row: ReviewRow) -> Label:

@@ -67,9 +67,10 @@ class Declared:
                 ``consent_missing``, ``consent_refused``.
 
         """
-        if self.verifier is not None and not self.verifier.accepts(record.value, record.headers):
+        value = record.value
+        if value is not None and self.verifier is not None and not self.verifier.accepts(value, record.headers):
             raise RecordError("unsigned", "no signature of the labeler's key fits the record")
-        label = decode(Label, record.value)
+        label = decode(Label, value)
         if label.input.workload != self.spec.name:
             raise RecordError("other_workload", label.input.workload)
         if label.soft.task != self.spec.task:

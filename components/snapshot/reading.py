@@ -52,13 +52,13 @@ def read_new(broker: Broker, topics: Iterable[str], anchors: Anchors) -> Reading
     reachable = {p: offset for p, (offset, _) in known.items() if offset < ends[p]}
     records = _drain(broker, topics, reachable, {p: ends[p] for p in reachable})
     replaced = {p for p in known if p not in reachable} | {
-        r.place for r in records if _at_anchor(r, known) and digest_of(r.value) != known[r.place][1]
+        r.place for r in records if _at_anchor(r, known) and digest_of(r.value or b"") != known[r.place][1]
     }
     records = [r for r in records if r.place not in replaced and r.offset > known[r.place][0]]
     fresh = [p for p in ends if p not in known or p in replaced]
     records += _drain(broker, topics, "earliest", {p: ends[p] for p in fresh if ends[p] > 0})
     after = {p.name: anchor for p, anchor in known.items() if p not in replaced}
-    after |= {r.place.name: (r.offset, digest_of(r.value)) for r in sorted(records)}
+    after |= {r.place.name: (r.offset, digest_of(r.value or b"")) for r in sorted(records)}
     return Reading(
         records=tuple(sorted(records, key=lambda r: (r.topic, r.partition, r.offset))),
         positions=named(ends),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, Protocol
 
+from components.contracts.stream_record import Headers as Headers
 from components.contracts.stream_record import Record as Record
 from components.contracts.stream_record import TopicPartition as TopicPartition
 
@@ -42,10 +43,8 @@ class Producer(Protocol):
 
     """
 
-    def send(
-        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
-    ) -> None:
-        """Queue a record. Records with the same key keep their order."""
+    def send(self, topic: str, key: str | bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
+        """Queue a record; None for its value makes it a tombstone. Records with the same key keep their order."""
 
     def flush(self, timeout: float = 30.0) -> None:
         """Wait until everything sent is acknowledged by all in-sync replicas."""

@@ -19,7 +19,7 @@ from components.contracts.errors import AccessError, NotFoundError, RecordError,
 from components.contracts.settings import Settings
 from components.stream.access import refuse
 from components.stream.answering import CREATE
-from components.stream.contract import MAX_RECORD_BYTES
+from components.stream.contract import MAX_RECORD_BYTES, Headers
 from components.stream.tokens import DEFAULT_LIFE
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,7 @@ class KafkaProducer:
         except KafkaException as error:
             self._refuse(error.args[0], error)
 
-    def send(
-        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
-    ) -> None:
+    def send(self, topic: str, key: str | bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Queue a record; a failure to deliver it is raised by the next :meth:`flush`.
 
         Raises:
@@ -105,15 +103,16 @@ class KafkaProducer:
         if topic not in self._known:
             self._require(topic)
         name = key.encode() if isinstance(key, str) else key
-        size = len(value) + ENVELOPE_BYTES + (len(name) if name else 0)
-        if size + sum(len(n) + len(v) for n, v in (headers or {}).items()) > MAX_RECORD_BYTES:
-            raise RecordError("oversize", f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
+        length = len(value or b"")
+        size = length + ENVELOPE_BYTES + (len(name) if name else 0)
+        if size + sum(len(n) + len(v or b"") for n, v in (headers or {}).items()) > MAX_RECORD_BYTES:
+            raise RecordError("oversize", f"{length} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
         try:
             self._produce(topic, name, value, headers)
         except BufferError:
             self._wait_for_room(topic, name, value, headers)
 
-    def _produce(self, topic: str, key: bytes | None, value: bytes, headers: Mapping[str, bytes] | None) -> None:
+    def _produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None) -> None:
         from confluent_kafka import KafkaError, KafkaException
 
         if self._fatal is not None:
@@ -127,7 +126,7 @@ class KafkaProducer:
                 self._served(0)  # raises what it was
             self._refuse(error.args[0], error)
 
-    def _wait_for_room(self, topic: str, key: bytes | None, value: bytes, headers: Mapping[str, bytes] | None) -> None:
+    def _wait_for_room(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None) -> None:
         deadline = time.monotonic() + self._seconds
         while time.monotonic() < deadline:
             self._served(0.05)

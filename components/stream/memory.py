@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from components.contracts.errors import FencedError, LostPositionsError, NotFoundError, RecordError
-from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
+from components.stream.contract import MAX_RECORD_BYTES, Headers, OnLost, Positions, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class MemoryBroker:
         """A new transactional producer, which fences every earlier one of this id."""
         return MemoryTransactions(self, transactional_id)
 
-    def append(self, to: TopicPartition, key: bytes | None, value: bytes, headers: Mapping[str, bytes]) -> None:
+    def append(self, to: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Append a record to a partition; the caller holds :attr:`grown`."""
         entries = self.logs[to]
         entries.append(Record(to.topic, to.partition, len(entries), key, value, dict(headers), time.time()))
@@ -96,9 +96,7 @@ class MemoryProducer:
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
 
-    def send(
-        self, topic: str, key: str | bytes | None, value: bytes, headers: Mapping[str, bytes] | None = None
-    ) -> None:
+    def send(self, topic: str, key: str | bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Append a record to the partition that its key hashes to.
 
         Raises:
@@ -116,8 +114,8 @@ class MemoryProducer:
         """Release nothing."""
 
 
-def _checked(topic: str, key: str | bytes | None, value: bytes) -> bytes | None:
-    if len(value) > MAX_RECORD_BYTES:
+def _checked(topic: str, key: str | bytes | None, value: bytes | None) -> bytes | None:
+    if value is not None and len(value) > MAX_RECORD_BYTES:
         raise RecordError("oversize", f"{len(value)} bytes for {topic}; a record may have {MAX_RECORD_BYTES}")
     return key.encode() if isinstance(key, str) else key
 

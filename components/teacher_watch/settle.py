@@ -103,7 +103,7 @@ def settle(
     update_incident(store, row.id, detail={"settle_ends": ends})
     failpoint("settle.2")
     # Step 3
-    there = {(r.topic, r.key) for r in _since(broker, written, ends)}
+    there = {(r.topic, r.key) for r in _since(broker, written, ends) if r.value is not None}
     sources = (spec.topic("labels.quarantine"), spec.topic("labels"))
     positions = row.detail.get("positions", {})
     with closing(broker.producer()) as producer, closing(_suspects(broker, spec, row, sources, positions)) as consumer:

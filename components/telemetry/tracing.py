@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from components.stream.contract import Record
+from components.contracts.stream_record import Headers, Record
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ FLUSH_SECONDS = 5.0
 """How long a process that ends may still export."""
 
 _W3C = TraceContextTextMapPropagator()
-
-Headers = Mapping[str, bytes]
 
 
 def configure(environ: Mapping[str, str], service: str) -> bool:
@@ -67,7 +65,7 @@ def shutdown() -> None:
         flush(int(FLUSH_SECONDS * 1000))
 
 
-def inject(headers: Headers | None = None) -> dict[str, bytes]:
+def inject(headers: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """``headers`` with the present span's context; the same headers where there is none.
 
     >>> inject({"h": b"1"})
@@ -76,7 +74,7 @@ def inject(headers: Headers | None = None) -> dict[str, bytes]:
     return _injected(headers, None)
 
 
-def _injected(headers: Headers | None, context: Context | None) -> dict[str, bytes]:
+def _injected(headers: Mapping[str, bytes] | None, context: Context | None) -> dict[str, bytes]:
     carried = dict(headers or {})
     if trace.get_current_span(context).get_span_context().is_valid:
         text: dict[str, str] = {}
@@ -87,9 +85,10 @@ def _injected(headers: Headers | None, context: Context | None) -> dict[str, byt
 
 def context_of(headers: Headers) -> Context | None:
     """The trace context in a record's headers; None where there is none or it is not well formed."""
-    if TRACEPARENT not in headers:
+    carried = {name: value for name in (TRACEPARENT, "tracestate") if (value := headers.get(name)) is not None}
+    if TRACEPARENT not in carried:
         return None
-    text = {name: headers[name].decode("latin-1") for name in (TRACEPARENT, "tracestate") if name in headers}
+    text = {name: value.decode("latin-1") for name, value in carried.items()}
     context = _W3C.extract(text, context=Context())
     return context if trace.get_current_span(context).get_span_context().is_valid else None
 

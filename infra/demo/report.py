@@ -30,6 +30,8 @@ def teacher_labels(spec: Spec, broker: Broker) -> dict[str, str]:
     labels: dict[str, str] = {}
     while consumer.lag() > 0:
         for record in consumer.poll(timeout=1.0):
+            if record.value is None:
+                continue
             label = decode(Label, record.value)
             labels[content_hash(label.input.payload)] = label.soft.label
     consumer.close()

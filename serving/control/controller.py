@@ -43,6 +43,9 @@ TICK_SECONDS = 0.05
 WATCH_SECONDS = 0.005
 """How often it is asked meanwhile whether an order came, where the database tells of writes for next to nothing."""
 
+PASSED_OVER = "passed_over"
+"""The gauge of the records that said nothing to this controller since its start, by their topic's kind."""
+
 
 class Controller:
     """Drives the rollouts of one workload, one at a time.
@@ -66,6 +69,7 @@ class Controller:
         self.spec, self.store, self.registry, self.clock = spec, store, registry, clock
         self.replicas = Replicas(store, spec.name, clock)
         self.reader = EvidenceReader(spec, broker)
+        self._passed_over = 0
         self.state: RolloutState | None = None
         self._folder = journals
         self._journal: Journal | None = None
@@ -133,9 +137,17 @@ class Controller:
             self._look(self.state)
         # Step 6
         self.settle()
+        self._report()
         # Step 7
         if self.state is not None:
             self.replicas.hold(self.state.policy.lease_seconds)
+
+    def _report(self) -> None:
+        """Say how many records were passed over, where that has changed."""
+        passed = self.reader.passed_over
+        if passed.total() != self._passed_over:
+            self._passed_over = passed.total()
+            self.store.put_gauge(self.spec.name, PASSED_OVER, dict(passed))
 
     def begin(self, begun: Begun) -> RolloutState:
         """Begin a rollout: its evidence starts at the present end of the predictions."""

@@ -16,12 +16,13 @@ Nothing is durable in between that would not be true if it stopped there.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from components.contracts.errors import CohobateError, RecordError
 from components.contracts.records import Label, Prediction, decode
-from components.contracts.spec import Spec
+from components.contracts.spec import Kind, Spec
 from components.snapshot.provenance import usable_truth
 from components.stream.contract import Broker, Consumer, Record, named, unnamed
 from serving.rollout.evidence import Answered, Audited, Observation, Pending, Teachings, join, observe
@@ -77,11 +78,16 @@ class _Floor:
 
 
 class EvidenceReader:
-    """The streams of one workload's rollouts."""
+    """The streams of one workload's rollouts.
+
+    ``passed_over``: records since the start that say nothing, by their topic's kind (``labels``, ``predictions``); what
+    becomes of truths is in :class:`~serving.rollout.truths.TruthCounts`.
+    """
 
     def __init__(self, spec: Spec, broker: Broker) -> None:
         self.spec, self.broker = spec, broker
         self.teachings, self.held = Teachings(TEACHINGS), Held()
+        self.passed_over: Counter[str] = Counter()
         self._labels = broker.consumer([spec.topic("labels")])
         self._truths = broker.consumer([spec.topic("truth")])
         self._predictions: Consumer | None = None
@@ -95,7 +101,7 @@ class EvidenceReader:
             try:
                 self.teachings.learn(decode(Label, record.value))
             except RecordError as error:
-                log.warning("%s: a label teaches nothing: %s", self.spec.name, error)
+                self._pass_over("labels", record, error)
         if self._predictions is not None and not self._read.reached(self._predictions):
             return
         self._learnt.reached(self._truths)
@@ -110,6 +116,10 @@ class EvidenceReader:
             log.debug("%s: a truth is unusable: %s", self.spec.name, error)  # the next snapshot counts and keeps it
             if not before:
                 self.held.counted = self.held.counted.plus("refused")
+
+    def _pass_over(self, kind: Kind, record: Record, error: RecordError) -> None:
+        self.passed_over[kind] += 1
+        log.warning("%s-%d@%d says nothing: %s", record.topic, record.partition, record.offset, error)
 
     def begin(self, at: float) -> Reading:
         """Stand at the end of the predictions, for a rollout that begins ``at`` (Unix seconds)."""
@@ -181,7 +191,7 @@ class EvidenceReader:
             try:
                 prediction = decode(Prediction, record.value)
             except RecordError as error:
-                log.warning("%s: a prediction is no evidence: %s", self.spec.name, error)
+                self._pass_over("predictions", record, error)
                 continue
             before, weight = self._read.before(record), state.weight_of(prediction.time)
             repeat = bool(weight) and self._repeats(prediction.key)

@@ -195,10 +195,12 @@ def test_a_broker_that_lost_its_records_is_read_from_the_start(spec, store, brok
 def test_a_record_that_is_no_label_is_passed_over(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     broker.producer().send(spec.topic("labels"), "k", b"\x00nonsense")
+    broker.producer().send(spec.topic("labels"), "k", None)
+    broker.producer().send(spec.topic("truth"), "k", None)
     monitor = Monitor(spec, store, broker)
     put(tickets(1, seed=3))
     drain(monitor)
-    assert monitor.index == 5
+    assert monitor.index == 6
 
 
 def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, tickets):

@@ -104,6 +104,12 @@ def test_labels_are_counted_after_the_last_window(trigger, store, put, clock):
     assert trigger.new_labels() == 2
 
 
+def test_a_tombstone_is_no_new_label(trigger, broker, spec, put):
+    put(5)
+    broker.producer().send(spec.topic("labels"), "k", None)
+    assert trigger.new_labels() == 5
+
+
 def test_all_labels_of_a_broker_that_lost_its_records_are_new(spec, store, put, clock):
     store.add_window(window(1, {"tickets.labels:0": 500}, clock.now))
     fresh = MemoryBroker()

@@ -58,7 +58,7 @@ def test_fields_that_came_later_say_what_their_absence_meant():
     assert label.input.consent is None
     assert decode(Prediction, (FOLDER / "prediction-1.0.msgpack").read_bytes()).turn is None
     letter = decode(DeadLetter, (FOLDER / "deadletter-1.0.msgpack").read_bytes())
-    assert (letter.attempts, letter.digest, letter.cut) == (1, None, False)
+    assert (letter.attempts, letter.digest, letter.cut, letter.tombstone) == (1, None, False, False)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -76,6 +76,13 @@ def test_poison_is_refused_with_a_stable_reason(data, reason):
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("kind", [Input, Label, Truth, Prediction, DeadLetter])
+def test_a_tombstone_is_refused_as_empty_by_every_reader(kind):
+    with pytest.raises(RecordError, match="tombstone") as caught:
+        decode(kind, None)
+    assert caught.value.reason == "empty"
+
+
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=20).filter(lambda x: sum(x) > 0.01))
 def test_soft_labels_keep_the_argmax_and_sum_to_one(weights):
     total = math.fsum(weights)

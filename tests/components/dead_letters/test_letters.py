@@ -46,6 +46,7 @@ def test_letters_are_read_in_order_and_named_after_their_records(broker):
 def test_what_is_no_letter_is_passed_over(broker, caplog):
     broker.producer().send("w.inputs.dlq", None, b"graffiti")
     refuse(broker, b"bad")
+    broker.producer().send("w.inputs.dlq", None, None)
     assert [x.name for x in read_letters(broker, "w")] == ["w.inputs-0@0"]
     assert "w.inputs.dlq-0@0 is no dead letter" in caplog.text
 
@@ -96,6 +97,12 @@ def test_a_whole_letter_is_the_record(broker):
     broker.logs[INPUTS].clear()
     found = original(the_letter(broker), broker)
     assert (found.topic, found.key, found.value, found.headers) == ("w.inputs", b"k", b"bad", {"h": b"1"})
+
+
+@pytest.mark.parametrize("value", [None, b""])
+def test_the_letter_of_a_tombstone_is_a_tombstone_again(broker, value):
+    refuse(broker, value, reason="empty")
+    assert original(the_letter(broker), broker).value == value
 
 
 HUGE = b"\xc1" * (LETTER_BYTES + 5)

@@ -82,6 +82,13 @@ def test_a_replay_publishes_the_original_once_more(store, broker):
     assert verify(store) == 2
 
 
+def test_a_tombstone_is_replayed_as_one(store, broker):
+    refuse(broker, None, headers={"why": b"retracted"})
+    assert results(run(store, broker)) == ["replayed"]
+    (record,) = repeated(broker)
+    assert (record.key, record.value, record.headers["why"]) == (b"k", None, b"retracted")
+
+
 def test_a_letter_is_replayed_once_unless_again(store, broker):
     refuse(broker, b"bad")
     run(store, broker)

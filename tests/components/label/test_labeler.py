@@ -198,6 +198,32 @@ def test_poison_becomes_a_dead_letter_and_stops_nothing(start, broker, reason):
     )
 
 
+def test_a_tombstone_becomes_a_dead_letter_that_says_so_and_stops_nothing(start, broker):
+    put(broker, entry("before", "good"))
+    for topic in ("w.inputs", "w.inputs.urgent", "w.labels", "w.labels.quarantine", "w.inputs.dlq"):
+        broker.producer().send(topic, "k", None, {"traceparent": None})
+    put(broker, entry("after", "also good"))
+    labeler = start()
+    while labeler.step(0.0):
+        pass
+    made = [decode(Label, r.value).input.id for r in broker.logs[TopicPartition("w.labels", 0)] if r.value is not None]
+    assert made == ["before", "after"]
+    found = [decode(DeadLetter, r.value) for r in broker.logs[TopicPartition("w.inputs.dlq", 0)] if r.value is not None]
+    assert {(x.topic, x.reason, x.tombstone, x.value) for x in found} == {
+        ("w.inputs", "empty", True, b""), ("w.inputs.urgent", "empty", True, b""),
+    }  # fmt: skip
+    broker.groups.clear()
+    again = start()
+    while again.step(0.0):
+        pass
+    assert again.counts["dead"] == again.counts["labelled"] == 0, "what is visible already gets no second letter"
+
+
+def test_an_input_whose_headers_have_no_values_is_labelled(start, broker):
+    put(broker, entry("a", "good"), headers={"traceparent": None, "tracestate": None, "cohobate-attempts": None})
+    assert start().step(0.0) == 1 and [x.input.id for x in labels(broker)] == ["a"]
+
+
 def test_a_time_zone_ahead_is_no_poison(start, broker):
     put(broker, entry("a", "text", time=NOW + 86_400.0))
     assert start().step(0.0) == 1 and len(labels(broker)) == 1

@@ -179,8 +179,10 @@ def test_a_label_that_the_labeler_did_not_sign_is_refused(make_label, tape, spec
     tape.put("files.labels", values[2], headers=stranger.headers(values[2]))
     tape.put("files.labels", values[3], headers=signer.headers(values[0]))
     tape.put("files.labels", values[4], headers={HEADER: b""})
+    tape.put("files.labels", encode(make_label(5)), headers={HEADER: None})
+    tape.put("files.labels", None)
     window = freeze(signed, tape, store, artifacts, now=NOW)
-    assert ids(window) == ["i0000"] and window.manifest["rejected_reasons"] == {"unsigned": 4}
+    assert ids(window) == ["i0000"] and window.manifest["rejected_reasons"] == {"unsigned": 5, "empty": 1}
     assert [x.headers for x in refused(tape)][1] == stranger.headers(values[2])
 
 

@@ -199,6 +199,18 @@ def test_truth_of_another_kind_or_workload_is_counted(freeze_now, put, make_labe
     assert truth_labels(window) == {"i0000": None}
 
 
+def test_tombstones_are_refused_labels_and_truths(freeze_now, put, make_label, make_truth, tape):
+    put(make_label(0))
+    tape.put("files.labels", None)
+    put(make_label(1), make_truth(0, BASE + 1))
+    tape.put("files.truth", None)
+    window = freeze_now()
+    assert window.rows == 2 and window.manifest["rejected_reasons"] == {"empty": 1}
+    assert window.manifest["truth_rejected_reasons"] == {"empty": 1}
+    put(make_label(2))
+    assert freeze_now().rows == 1, "a place behind a tombstone is one to go on from"
+
+
 def test_regression_has_values_for_truth(put, make_label, make_truth, spec, tape, store, artifacts):
     spec = msgspec.structs.replace(spec, task="regression", teacher_space="kWh")
     soft = SoftLabel(task="regression", space="kWh", value=2.5, scale=0.5)

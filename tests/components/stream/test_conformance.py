@@ -55,6 +55,18 @@ def test_a_record_comes_back_as_it_was_sent(broker, topic):
     assert (second.key, second.value, second.headers, second.offset) == (None, b"no key", {}, 1)
 
 
+def test_a_tombstone_is_no_empty_value(broker, topic):
+    producer = broker.producer()
+    producer.send(topic, "taken back", None, {"why": None, "who": b""})
+    producer.send(topic, "no bytes", b"")
+    producer.send(topic, None, None)
+    producer.flush()
+    records = take(broker.consumer([topic]), 3)
+    assert values(records) == [None, b"", None]
+    assert [r.key for r in records] == [b"taken back", b"no bytes", None]
+    assert records[0].headers == {"why": None, "who": b""}
+
+
 def test_equal_keys_keep_their_order_over_partitions(broker):
     topic = f"t-{uuid.uuid4().hex[:8]}"
     broker.ensure_topics([topic], partitions=3)

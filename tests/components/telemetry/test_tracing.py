@@ -73,6 +73,11 @@ def test_a_context_of_others_passes_through_where_nothing_is_exported():
     batch.end()
 
 
+def test_headers_without_a_value_are_no_context():
+    assert tracing.context_of({"traceparent": None, "tracestate": b"vendor=1"}) is None
+    assert tracing.context_of({"traceparent": THEIRS.encode(), "tracestate": None}) is not None
+
+
 def test_a_request_goes_on_in_the_trace_of_its_caller(spans):
     with tracing.request("predict", {"traceparent": THEIRS}, workload="w"):
         headers = tracing.inject()

@@ -651,9 +651,13 @@ def test_poison_on_the_topics_does_not_stop_it(platform):
     begun(platform)
     platform.producer.send(f"{W}.predictions", "k", b"poison")
     platform.producer.send(f"{W}.labels", "k", b"poison")
+    for kind in ("predictions", "labels", "truth"):
+        platform.producer.send(f"{W}.{kind}", "k", None)
     platform.send(10)
     platform.tick()
     assert platform.state["requests"] == 10
+    assert platform.store.gauges(W)["passed_over"].value == {"labels": 2, "predictions": 2}
+    assert platform.state["reading"]["truth"]["refused"] == 1
 
 
 def test_rollback_takes_less_than_a_second(platform):

@@ -58,11 +58,12 @@ NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] =
         ),
     ),
     "DeadLetter": (
-        "1.1",
+        "1.2",
         DeadLetter(
             workload="files", reason="oversize", detail="too long", error="RecordError", topic="files.inputs",
             partition=2, offset=7, key=b"k", value=b"\x00\x01", headers={"h": b"v"}, at=1_700_000_002.0, attempts=2,
             digest=hashlib.sha256(b"\x00\x01\x02").hexdigest(), cut=True,
+            tombstone=True,
         ),
     ),
 }  # fmt: skip
