@@ -88,7 +88,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     declared = _declared(spec, store, last)
     harvest = _sort_out(reading.of(topics[0]), declared, _known_keys(earlier))
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
-    truths, strange_truths = _truths(declared, reading.of(topics[1]))
+    written = dict(last.get("truth_written", {}))
+    truths, strange_truths = _truths(declared, reading.of(topics[1]), written)
     quarantine(spec, broker, store, [*harvest.refusals, *strange_truths], now)
     if harvest.refusals:
         log.warning("%s: labels refused: %s", spec.name, reasons_of(harvest.refusals))
@@ -120,6 +121,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         "teacher": declared.reference,
         "truth_rejected": len(strange_truths),
         "truth_rejected_reasons": reasons_of(strange_truths),
+        "truth_written": written,
         "leaks": dict(moved),
         "started_at_index": sum(w.rows for w in earlier),
         "cut": now,
@@ -202,13 +204,22 @@ def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) ->
     return harvest
 
 
-def _truths(declared: Declared, records: Sequence[Record]) -> tuple[list[tuple[Truth, int]], list[Refusal]]:
-    """Usable truths with the time that each was written (microseconds, one more for each offset), and the others."""
+def _truths(
+    declared: Declared, records: Sequence[Record], written: dict[str, int]
+) -> tuple[list[tuple[Truth, int]], list[Refusal]]:
+    """Usable truths with the time that each was written to its partition (microseconds), and the others.
+
+    Kafka tells milliseconds, and of a producer's clock: a record is at least one microsecond later than the one before
+    it, so that of truths about one input the last one is the latest. ``written``: the last time by partition, which is
+    brought up to date, over windows too.
+    """
     found: list[tuple[Truth, int]] = []
     refused: list[Refusal] = []
     for record in records:
+        place = record.place.name
+        written[place] = max(round(record.timestamp * 1000) * 1000, written.get(place, 0) + 1)
         try:
-            found.append((declared.truth(record), int(record.timestamp * 1000) * 1000 + record.offset % 1000))
+            found.append((declared.truth(record), written[place]))
         except RecordError as error:
             refused.append((record, error))
     return found, refused

@@ -182,6 +182,32 @@ def test_truth_comes_before_with_or_after_its_label(freeze_now, put, make_label,
     assert corrected["truth_label"].to_pylist() == ["corrected"]
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["one window", "two windows"])
+@pytest.mark.parametrize("before", [0, 998, 999, 1999])
+def test_of_truths_written_in_one_millisecond_the_last_counts(
+    freeze_now, put, make_label, make_truth, artifacts, before, apart
+):
+    put(*(make_truth(7, BASE + 1, "another input's") for _ in range(before)))
+    put(make_label(0), make_truth(0, BASE + 5, "older"))
+    first = freeze_now() if apart else None
+    put(make_truth(0, BASE + 5, "newer"), make_label(1))
+    second = freeze_now()
+    if not apart:
+        assert truth_labels(second) == {"i0000": "newer", "i0001": None}
+    window = first or second
+    rejoined = with_truth(read(window.uri, window.digest), known_truths("files", artifacts), NOW)
+    assert rejoined["truth_label"].to_pylist()[0] == "newer"
+
+
+def test_of_truths_in_one_partition_the_last_counts_whatever_their_producers_clocks_say(
+    freeze_now, make_label, make_truth, tape, put
+):
+    put(make_label(0))
+    tape.put("files.truth", encode(make_truth(0, BASE + 5, "by a clock ahead")), timestamp=BASE + 60)
+    tape.put("files.truth", encode(make_truth(0, BASE + 5, "corrected")), timestamp=BASE)
+    assert truth_labels(freeze_now()) == {"i0000": "corrected"}
+
+
 def test_truth_known_after_the_cut_waits(freeze_now, put, make_label, make_truth):
     put(make_label(0), make_truth(0, NOW + 1))
     window = freeze_now()
