@@ -17,12 +17,19 @@ import msgspec
 from components.contracts.errors import ConfigError
 from components.contracts.records import MASS_TOLERANCE
 
+ROUNDING = 1e-5
+"""How far two log probabilities of one token may be apart in one answer: servers print some digits of them."""
+
 
 class Token(msgspec.Struct, frozen=True):
-    """A candidate at one position. ``utf8`` (``bytes`` on the wire): its bytes, as it may be a part of a character."""
+    """A candidate at one position.
+
+    ``logprob``: None where the server prints JSON's null, as some do for a probability of zero, whose logarithm JSON
+    cannot write. ``utf8`` (``bytes`` on the wire): its bytes, as it may be a part of a character.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
     utf8: list[int] | None = msgspec.field(default=None, name="bytes")
 
     @property
@@ -30,14 +37,20 @@ class Token(msgspec.Struct, frozen=True):
         """The token's bytes."""
         return bytes(self.utf8) if self.utf8 is not None else self.token.encode()
 
+    def same(self, other: Token) -> bool:
+        """Whether this is the other token once more: the same text with the same probability."""
+        if self.logprob is None or other.logprob is None:
+            return False
+        return self.raw == other.raw and math.isclose(self.logprob, other.logprob, rel_tol=0.0, abs_tol=ROUNDING)
+
 
 class Position(msgspec.Struct, frozen=True):
     """One position of the answer: the token that was taken, and the candidates in its place."""
 
     token: str
-    logprob: float
+    logprob: float | None
     utf8: list[int] | None = msgspec.field(default=None, name="bytes")
-    top_logprobs: list[Token] = []
+    top_logprobs: list[Token] | None = None
 
     @property
     def taken(self) -> Token:
@@ -45,17 +58,24 @@ class Position(msgspec.Struct, frozen=True):
         return Token(self.token, self.logprob, self.utf8)
 
     def candidates(self) -> dict[bytes, float]:
-        """Probability by token; the taken one is among them even where the server leaves it out.
+        """Probability by text; the taken token is among them even where the server leaves it out.
+
+        Tokens of one text (a vocabulary may have several) have the sum of their probabilities. The taken token counts
+        once, though servers may list it both in its rank and for having been taken.
 
         Raises:
             ValueError: a probability is not in [0, 1], or they sum to more than one.
 
         """
+        taken = self.taken
+        others = [one for one in self.top_logprobs or () if not one.same(taken)]
         found: dict[bytes, float] = {}
-        for one in (*self.top_logprobs, self.taken):
+        for one in (*others, taken):
+            if one.logprob is None:
+                continue
             if math.isnan(one.logprob) or one.logprob > MASS_TOLERANCE:
                 raise ValueError(f"token {one.token!r} has the log probability {one.logprob!r}, which is none")
-            found[one.raw] = math.exp(one.logprob)
+            found[one.raw] = found.get(one.raw, 0.0) + math.exp(one.logprob)
         if (mass := math.fsum(found.values())) > 1 + MASS_TOLERANCE:
             raise ValueError(f"the probabilities of one position sum to {mass:.6g}, more than one")
         return found

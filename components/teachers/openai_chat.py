@@ -34,6 +34,10 @@ CHARACTERS_PER_TOKEN = 3
 OVERHEAD_TOKENS = 16
 """Roles and separators around a system and a user message: three or four tokens each, and some for the answer's."""
 
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+"""What servers call the limit of an answer's length. OpenAI's newer models refuse the first with 400 and an error that
+names the second; many other servers know the first alone."""
+
 INPUT_STATUS = (400, 413, 422)
 """Codes by which a server refuses the input (too long, filtered), not the caller."""
 
@@ -48,15 +52,15 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(msgspec.Struct):
     model: str
     choices: list[_Choice]
     system_fingerprint: str | None = None
-    usage: _Usage = _Usage()
+    usage: _Usage | None = None
 
 
 class ChatTeacher:
@@ -67,7 +71,9 @@ class ChatTeacher:
     model shall write for them where that is not the name: short words that begin with different tokens are best.
     ``max_outside``: probability outside the classes from which an answer is an error, or, with ``on_outside: letter``,
     a dead letter for that one input. ``max_tokens``: how far an answer is followed where first tokens are shared.
-    ``max_characters``: where a text is cut. ``body``: more fields of the request (``seed``, ``chat_template_kwargs``).
+    The latter is sent under this name, or as ``max_completion_tokens`` where ``body`` has that or the server asks for
+    it. ``max_characters``: where a text is cut. ``body``: more fields of the request (``seed``,
+    ``chat_template_kwargs``).
     ``pin_fingerprint``: whether ``system_fingerprint`` is part of the digest; servers behind a balancer may report
     several. ``on_change``: ``error`` labels nothing once the server reports another model or fingerprint;
     ``report`` goes on and shows it in :attr:`changed`, so that the caller can quarantine. Prices per million tokens, in
@@ -122,6 +128,10 @@ class ChatTeacher:
             "model": model, "temperature": 0, "max_tokens": max_tokens, "n": 1, "stream": False, "logprobs": True,
             "top_logprobs": top_logprobs, **(body or {}),
         }  # fmt: skip
+        if LIMIT_FIELDS[1] in self._fields:
+            del self._fields[LIMIT_FIELDS[0]]
+        self._limit_field = next(name for name in LIMIT_FIELDS if name in self._fields)
+        self._max_tokens = int(self._fields[self._limit_field])
         self._endpoint = Endpoint(self.name, url, Http.of(http))
         self._lock = threading.Lock()
         self._used = {"prompt_tokens": 0, "answer_tokens": 0, "outside": 0}
@@ -175,7 +185,7 @@ class ChatTeacher:
         """The most that labelling these can cost: a token has at least one byte."""
         prompt_price, answer_price = self._prices
         most = sum(len(json.dumps(self._messages(p), ensure_ascii=False).encode()) + OVERHEAD_TOKENS for p in payloads)
-        longest = len(payloads) * int(self._fields["max_tokens"])
+        longest = len(payloads) * self._max_tokens
         return (most * prompt_price + longest * answer_price) / 1e6
 
     def metered(self, permit: Permit) -> None:
@@ -247,18 +257,40 @@ class ChatTeacher:
     def _complete(self, text: str) -> _Completion:
         messages = self._messages(text)
         characters = sum(len(m["content"]) for m in messages)
-        estimate = characters // CHARACTERS_PER_TOKEN + OVERHEAD_TOKENS + int(self._fields["max_tokens"])
-        answer = self._endpoint.post("chat/completions", {**self._fields, "messages": messages}, tokens=estimate)
+        asked = characters // CHARACTERS_PER_TOKEN + OVERHEAD_TOKENS
+        estimate = asked + self._max_tokens
+        answer = self._post(messages, estimate)
         try:
             completion = msgspec.convert(answer, _Completion)
         except msgspec.ValidationError as error:
             raise TeacherError(self.name, f"answered no chat completion: {error}; does url end in /v1?") from error
-        usage = completion.usage
-        self._endpoint.settle(estimate, usage.prompt_tokens + usage.completion_tokens)
+        usage = completion.usage or _Usage()  # what the server does not report was used as estimated
+        prompt_tokens = asked if usage.prompt_tokens is None else usage.prompt_tokens
+        answer_tokens = self._max_tokens if usage.completion_tokens is None else usage.completion_tokens
+        self._endpoint.settle(estimate, prompt_tokens + answer_tokens)
         with self._lock:
-            self._used["prompt_tokens"] += usage.prompt_tokens
-            self._used["answer_tokens"] += usage.completion_tokens
+            self._used["prompt_tokens"] += prompt_tokens
+            self._used["answer_tokens"] += answer_tokens
         return completion
+
+    def _post(self, messages: list[dict[str, str]], estimate: int) -> Any:
+        """The answer's JSON; once more where the server wants another name for the limit of its length.
+
+        The digest knows the fields by the names that they were declared with: the server's word for it decides nothing.
+        """
+        old, new = LIMIT_FIELDS
+        request = self._request(messages)
+        try:
+            return self._endpoint.post("chat/completions", request, tokens=estimate)
+        except RefusedError as error:
+            if error.status != 400 or new not in error.detail or old not in request:
+                raise
+            self._limit_field = new
+        return self._endpoint.post("chat/completions", self._request(messages), tokens=estimate)
+
+    def _request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        fields = {self._limit_field if name in LIMIT_FIELDS else name: value for name, value in self._fields.items()}
+        return fields | {"messages": messages}
 
     def _positions(self, completion: _Completion) -> list[Position]:
         if len(completion.choices) != 1:

@@ -61,6 +61,8 @@ class Served:
             if isinstance(fault, float):
                 await asyncio.sleep(fault)
             answer = right(body)
+            if isinstance(answer, Response):
+                return answer
             return JSONResponse(fault(answer) if callable(fault) else answer)
         finally:
             self.under_way -= 1

@@ -56,6 +56,30 @@ def test_one_answer_that_begins_another():
     ] == pytest.approx(0.9)
 
 
+def listed(taken, *top):
+    """A position by (text, probability or None) in the server's order; ``taken`` is one of them."""
+    tokens = [Token(t, None if q is None else math.log(q)) for t, q in (taken, *top)]
+    return Position(tokens[0].token, tokens[0].logprob, None, tokens[1:])
+
+
+def test_tokens_of_one_text_have_the_sum_of_their_probabilities():
+    found = mass([listed(("spam", 0.4), ("spam", 0.4), ("ham", 0.2), ("spam", 0.3))], "ham", "spam")
+    assert found == pytest.approx({"ham": 0.2, "spam": 0.7})
+    path = [listed(("s", 0.5), ("s", 0.5), ("s", 0.3), ("ham", 0.2)), listed(("pam", 1.0))]
+    assert mass(path, "ham", "safe", "spam") == pytest.approx({"ham": 0.2, "safe": 0.0, "spam": 0.8})
+
+
+def test_the_taken_token_counts_once_though_it_is_listed_twice():
+    found = mass([listed(("spam", 0.7), ("spam", 0.7), ("spam", 0.7), ("ham", 0.2))], "ham", "spam")
+    assert found == pytest.approx({"ham": 0.2, "spam": 0.7})
+
+
+def test_a_candidate_without_a_log_probability_has_none():
+    found = mass([listed(("spam", 0.7), ("spam", 0.7), ("ham", None), ("ham", 0.2))], "ham", "spam")
+    assert found == pytest.approx({"ham": 0.2, "spam": 0.7})
+    assert mass([listed(("spam", None), ("spam", 0.7), ("ham", 0.3))], "ham", "spam")["spam"] == pytest.approx(0.7)
+
+
 def test_white_space_first_is_passed():
     path = [position("\n", **{"\n": 0.9, "ham": 0.1}), position("spam", spam=1.0)]
     assert mass(path, "ham", "spam") == pytest.approx({"ham": 0.1, "spam": 0.9})

@@ -1,10 +1,10 @@
 import math
 
 import pytest
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from components.contracts.errors import ConfigError, TeacherError, UnavailableError
-from components.contracts.records import RecordError
+from components.contracts.records import RecordError, SoftLabel
 from components.teachers.contract import TeacherChangedError
 from tests.components.teachers.conftest import spamminess
 
@@ -132,7 +132,7 @@ def first_logprob(value):
         (choice(logprobs=None), "no top_logprobs"),
         (choice(logprobs={"content": []}), "no top_logprobs"),
         (first_logprob(0.7), "log probabilities that are none"),
-        (first_logprob(None), "no chat completion"),
+        (first_logprob(None), "outside the classes"),
         (Response(b'{"model": "m", "choices": [', media_type="application/json"), "not JSON"),
         (Response(b'{"model": "m", "choices": NaN}', media_type="application/json"), "not JSON"),
     ],
@@ -166,6 +166,60 @@ def test_tokens_and_money_are_counted_and_the_estimate_is_an_upper_bound(chat):
     assert 0 < state["spent_total"] - before <= most
     assert state["prompt_tokens_total"] > 60 and state["tokens_total"] > state["prompt_tokens_total"]
     assert chat().cost(TEXTS) == 0.0
+
+
+def silent(answer):
+    answer["usage"] = None
+    return answer
+
+
+def null_candidate(answer):
+    """As servers print a probability of zero, or leave out what they have none of."""
+    (first, *_) = answer["choices"][0]["logprobs"]["content"]
+    first["top_logprobs"].append({"token": "never", "logprob": None, "bytes": None})
+    return answer | {"usage": {"prompt_tokens": None}}
+
+
+def test_what_a_server_does_not_report_is_no_fault(chat, chat_server):
+    teacher = chat(http={"attempts": 1})
+    asked = teacher.state()
+    for fault in (silent, null_candidate):
+        chat_server.faults = [fault]
+        (found,) = teacher.label(TEXTS[:1])
+        assert found.distribution["spam"] == pytest.approx(spamminess(TEXTS[0]), abs=0.02)
+    used = teacher.state()
+    assert used["prompt_tokens_total"] > asked["prompt_tokens_total"] + 2 * 20, "estimated, not free"
+    assert used["answer_tokens_total"] == asked["answer_tokens_total"] + 2 * 4
+
+
+UNSUPPORTED = {
+    "error": {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+        "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter",
+    }
+}  # fmt: skip
+
+
+def test_the_limit_has_the_name_that_the_server_asks_for(chat, chat_server):
+    plain = chat().digest
+    right = chat_server.right
+    refuse = JSONResponse(UNSUPPORTED, 400)
+    chat_server.right = lambda body: refuse if "max_tokens" in body else right(body)
+    teacher = chat()
+    assert teacher.digest == plain, "what it is called decides no answer"
+    assert len(teacher.label(TEXTS)) == 3
+    assert [("max_tokens" in b, b.get("max_completion_tokens")) for b in chat_server.bodies] == [(False, 4)] * 3
+    named = chat(body={"max_completion_tokens": 7})
+    assert named.label(TEXTS[:1]) and chat_server.bodies[-1]["max_completion_tokens"] == 7
+
+
+def test_many_requests_at_once_may_learn_the_limits_name(chat, chat_server):
+    teacher = chat(http={"concurrency": 8})
+    right = chat_server.right
+    refuse = JSONResponse(UNSUPPORTED, 400)
+    chat_server.right = lambda body: refuse if "max_tokens" in body else right(body)
+    assert all(isinstance(x, SoftLabel) for x in teacher.outcomes([f"text {i}" for i in range(16)]))
 
 
 def test_only_texts(chat):
