@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
-from components.control.store import ControlStore
-from components.ledger.ledger import append
-from components.query.budget import PERIODS, Budget
 from infra.workloads import spec_path
 from serving.cli import show
+
+if TYPE_CHECKING:
+    from components.control.store import ControlStore
+    from components.query.budget import Budget
+
 
 app = typer.Typer(help="What labelling costs: the present hour and day of UTC.", no_args_is_help=True)
 
@@ -22,6 +23,10 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 
 
 def _budget(name_or_path: str) -> tuple[Budget, ControlStore]:
+    from components.contracts.spec import load_spec
+    from components.control.store import ControlStore
+    from components.query.budget import Budget
+
     spec, store = load_spec(spec_path(name_or_path)), ControlStore(Settings().control_url)
     store.migrate()
     limits = spec.label.budget
@@ -29,6 +34,8 @@ def _budget(name_or_path: str) -> tuple[Budget, ControlStore]:
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
+    from components.query.budget import PERIODS
+
     periods = [{"period": period, **found[period]} for period in PERIODS]
     show(found if as_json else [*periods, {"unsettled": found["unsettled"]}], as_json)
 
@@ -44,6 +51,8 @@ def status(spec: SpecFile = "files", as_json: Json = False) -> None:
 @app.command("trust-clock")
 def trust_clock(reason: Reason, spec: SpecFile = "files", as_json: Json = False) -> None:
     """Forget spending in hours that have not begun: for when a clock that ran ahead has been set right."""
+    from components.ledger.ledger import append
+
     budget, store = _budget(spec)
     budget.trust_clock()
     append(store, budget.workload, Settings().actor, "budget trust-clock", {"reason": reason})

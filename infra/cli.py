@@ -13,37 +13,31 @@ import typer
 from rich.console import Console
 
 from components.contracts.errors import CohobateError
-from components.contracts.settings import Settings
-from infra.budget import app as budget_app
-from infra.dlq import app as dlq_app
-from infra.gate import app as gate_app
-from infra.ledger import app as ledger_app
-from infra.notify import app as notify_app
-from infra.reviews import app as review_app
-from infra.teacher import app as teacher_app
-from infra.tokens import app as token_app
+from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
-from pipelines.cli import app as pipeline_app
-from serving.cli import app as rollout_app
-from serving.cli import place
+
+SUB_COMMANDS = (
+    SubCommand("pipeline", "pipelines.cli", "Compile, run, submit and schedule the Kubeflow pipelines."),
+    SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
+    SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
+    SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
+    SubCommand("notify", "infra.notify", "Webhooks that are told of rollouts, alarms and failures."),
+    SubCommand("dlq", "infra.dlq", "Inputs that could not be labelled: why, and what becomes of them."),
+    SubCommand("review", "infra.reviews", "Answer the questions that the teacher leaves to people."),
+    SubCommand("teacher", "infra.teacher", "Watch the teachers, and decide about one that changed."),
+    SubCommand("budget", "infra.budget", "What labelling costs: the present hour and day of UTC."),
+    SubCommand("gate", "infra.gate", "Judge files as the platform would."),
+)
+"""What is imported when it is asked for, and not before."""
 
 app = typer.Typer(
     name="cohobate",
+    cls=with_sub_commands(SUB_COMMANDS),
     help="Continual distillation: keep a small student as good as its teacher while the traffic changes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(pipeline_app, name="pipeline")
-app.add_typer(rollout_app, name="rollout")
-app.add_typer(ledger_app, name="ledger")
-app.add_typer(token_app, name="token")
-app.add_typer(notify_app, name="notify")
-app.add_typer(dlq_app, name="dlq")
-app.add_typer(review_app, name="review")
-app.add_typer(teacher_app, name="teacher")
-app.add_typer(budget_app, name="budget")
-app.add_typer(gate_app, name="gate")
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -79,6 +73,7 @@ def settings(
 @app.command()
 def up(spec: SpecList = None) -> None:
     """Start the platform on this machine, in the background: broker, gateway, and each workload's workers."""
+    from components.contracts.settings import Settings
     from infra.stack import up as start
 
     console = Console()
@@ -94,6 +89,7 @@ def up(spec: SpecList = None) -> None:
 @app.command()
 def down() -> None:
     """Stop the platform of this home and everything that it started."""
+    from components.contracts.settings import Settings
     from infra.stack import down as stop
 
     typer.echo("stopped" if stop(Settings()) else "nothing was running")
@@ -102,6 +98,7 @@ def down() -> None:
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show models, aliases, rollout step, lag, last drift and entropy, runs and alarms: one screen."""
+    from components.contracts.settings import Settings
     from infra.status import read, render
 
     report = read(Settings())
@@ -119,6 +116,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop on real input: drift, update, gate, canary, promotion, and two rollbacks."""
+    from components.contracts.settings import Settings
     from infra.demo.run import run
 
     done = run(Settings(), workload=workload, seed=seed, report_path=report, console=Console(stderr=as_json))
@@ -135,6 +133,7 @@ def rollback(
 ) -> None:
     """Make another version champion, now."""
     from components.contracts.spec import load_spec
+    from serving.cli import place
 
     place("rollback", load_spec(spec_path(spec)).name, reason, "", as_json, {"to": to})
 

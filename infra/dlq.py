@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -17,15 +17,18 @@ from rich.table import Table
 
 from components.contracts.errors import ConfigError, NotFoundError
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.dead_letters.letters import Filter, Letter, Status, read_letters
-from components.dead_letters.replay import Outcome, drop, replay, verdicts
-from components.dead_letters.verdicts import Verdicts
 from components.stream import open_broker
 
-app = typer.Typer(help="Inputs that could not be labelled: why, and what becomes of them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from components.control.store import ControlStore
+    from components.dead_letters.letters import Filter, Letter, Status
+    from components.dead_letters.replay import Outcome
+    from components.dead_letters.verdicts import Verdicts
 
-Chosen = tuple[int, Iterator[Letter]]
+    Chosen = tuple[int, Iterator[Letter]]
+
+
+app = typer.Typer(help="Inputs that could not be labelled: why, and what becomes of them.", no_args_is_help=True)
 
 PREVIEW_BYTES = 400
 """How much of a value ``show`` prints as text; ``--json`` has all of it."""
@@ -93,6 +96,8 @@ def _filter(
     until: str | None,
     input_id: str | None,
 ) -> Filter:
+    from components.dead_letters.letters import Filter
+
     first, last = offsets(offset_range)
     return Filter(
         names=frozenset(name if "-" in name else f"{workload}.inputs-{name}" for name in names or ()),
@@ -109,6 +114,8 @@ def _filter(
 
 
 def _store() -> ControlStore:
+    from components.control.store import ControlStore
+
     return ControlStore(Settings().control_url)
 
 
@@ -149,6 +156,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List dead letters, oldest first of each partition, and what was decided about them."""
+    from components.dead_letters.letters import Status, read_letters
+    from components.dead_letters.replay import verdicts
+
     wanted = _filter(workload, None, reason, error, topic, partition, offset_range, since, until, input_id)
     if status not in (None, *get_args(Status)):
         raise ConfigError("status", status, "must be open, replaying, replayed or dropped")
@@ -180,6 +190,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one letter with its bytes, headers and the decision about it."""
+    from components.dead_letters.letters import read_letters
+    from components.dead_letters.replay import verdicts
+
     wanted = _filter(workload, [letter], None, None, None, None, None, None, None, None)
     found = next(read_letters(open_broker(Settings()), workload, wanted), None)
     if found is None:
@@ -224,6 +237,9 @@ def _chosen(workload: str, wanted: Filter, statuses: Sequence[Status], everythin
         NotFoundError: a letter that was named does not exist.
 
     """
+    from components.dead_letters.letters import Filter, read_letters
+    from components.dead_letters.replay import verdicts
+
     if wanted == Filter() and not everything:
         raise ConfigError("letters", None, "name letters, give a filter, or --all")
     known = verdicts(_store(), workload)
@@ -258,6 +274,9 @@ def replay_(
     as_json: Json = False,
 ) -> None:
     """Publish the original records once more; a letter is replayed once, unless --again says otherwise."""
+    from components.dead_letters.letters import Status
+    from components.dead_letters.replay import replay
+
     wanted = _filter(workload, letters, reason, error, topic, partition, offset_range, since, until, input_id)
     settings = Settings()
     total, chosen = _chosen(workload, wanted, get_args(Status) if again else ("open", "replaying"), everything)
@@ -284,6 +303,8 @@ def drop_(
     as_json: Json = False,
 ) -> None:
     """Decide that letters are not replayed; they stay readable until the topic's retention passes them."""
+    from components.dead_letters.replay import drop
+
     wanted = _filter(workload, letters, reason, error, topic, partition, offset_range, since, until, input_id)
     total, chosen = _chosen(workload, wanted, ("open",), everything)
     _report(drop(_store(), workload, chosen, actor=Settings().actor, why=why), total, as_json)

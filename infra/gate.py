@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,11 +12,13 @@ from rich.table import Table
 
 from components.contracts.errors import CohobateError, ConfigError
 from components.contracts.settings import Settings
-from components.contracts.spec import Monitor, load_spec
-from components.evaluate.check import fitted, read_columns
-from drift.monitor import LEAST_ROWS, DriftVerdict, Reference
 from infra.gate_page import page
 from infra.gate_replay import replay
+
+if TYPE_CHECKING:
+    from components.contracts.spec import Monitor
+    from drift.monitor import DriftVerdict, Reference
+
 
 app = typer.Typer(help="Judge files as the platform would.", no_args_is_help=True)
 
@@ -43,6 +45,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Has the window drifted from the reference? Exit code 0: no, 1: yes, 2: too few rows to say, 3: an error."""
+    from components.contracts.spec import Monitor, load_spec
+
     try:
         judge, window = judged(reference, current, spec)
         verdict = judge.assess(window)
@@ -84,6 +88,10 @@ def judged(reference: Path, current: Path, spec: Path | None) -> tuple[Reference
         ConfigError: a file or the spec cannot be used, or the window lacks a column of the reference.
 
     """
+    from components.contracts.spec import Monitor, load_spec
+    from components.evaluate.check import fitted, read_columns
+    from drift.monitor import LEAST_ROWS
+
     monitor, seed, rows = Monitor(), 0, LEAST_ROWS
     if spec is not None:
         loaded = load_spec(spec)

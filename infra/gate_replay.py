@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drift.gate import Verdict
+if TYPE_CHECKING:
+    from drift.gate import Verdict
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

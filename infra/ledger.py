@@ -9,9 +9,6 @@ import msgspec
 import typer
 
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.ledger.anchor import head_of, read_anchor, sign, verify_against
-from components.ledger.ledger import entries, verify
 from serving.cli import show
 
 app = typer.Typer(help="The append-only record of who did what to which model.", no_args_is_help=True)
@@ -31,6 +28,10 @@ def verify_(
     as_json: Json = False,
 ) -> None:
     """Check the ledger's hash chain; fails naming the first entry that was changed, removed, put in, moved or cut."""
+    from components.control.store import ControlStore
+    from components.ledger.anchor import read_anchor, verify_against
+    from components.ledger.ledger import verify
+
     store = ControlStore(Settings().control_url)
     found = verify_against(store, read_anchor(anchor, public_key)) if anchor is not None else verify(store)
     show({"ok": True, "entries": found}, as_json)
@@ -47,6 +48,9 @@ def anchor_(
     as_json: Json = False,
 ) -> None:
     """Print the ledger's head, after checking the chain up to it."""
+    from components.control.store import ControlStore
+    from components.ledger.anchor import head_of, sign, verify_against
+
     store = ControlStore(Settings().control_url)
     head = head_of(store)
     verify_against(store, head)
@@ -61,6 +65,9 @@ def show_(
     workload: Annotated[str | None, typer.Option(help="Only this workload's entries.")] = None, as_json: Json = False
 ) -> None:
     """List the ledger's entries, oldest first."""
+    from components.control.store import ControlStore
+    from components.ledger.ledger import entries
+
     rows = [
         {"seq": r.seq, "at": r.at, "workload": r.workload, "actor": r.actor, "action": r.action, "detail": r.detail}
         for r in entries(ControlStore(Settings().control_url), workload)

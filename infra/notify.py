@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.control.tables import NoticeRow
-from components.notify import outbox
-from components.notify.events import Event
-from components.notify.notifier import send
-from components.notify.webhooks import SETTING, webhooks_of
 from serving.cli import show
+
+if TYPE_CHECKING:
+    from components.control.tables import NoticeRow
+
 
 app = typer.Typer(help="Webhooks that are told of rollouts, alarms and failures.", no_args_is_help=True)
 
@@ -26,6 +24,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 @app.command()
 def test(as_json: Json = False) -> None:
     """Send a test notice to every webhook, now; fails if one does not take it."""
+    from components.notify.events import Event
+    from components.notify.notifier import send
+    from components.notify.webhooks import SETTING, webhooks_of
+
     settings = Settings()
     hooks = webhooks_of(settings)
     if not hooks:
@@ -54,6 +56,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the newest notices, oldest first, and what became of them."""
+    from components.control.store import ControlStore
+    from components.notify import outbox
+
     store = ControlStore(Settings().control_url)
     show([_row(row) for row in outbox.notices(store, waiting=waiting, limit=limit)], as_json)
 
@@ -61,4 +66,7 @@ def list_(
 @app.command()
 def retry(as_json: Json = False) -> None:
     """Send again, now, what was given up or waits for its next try: after a webhook was repaired."""
+    from components.control.store import ControlStore
+    from components.notify import outbox
+
     show({"due": outbox.retry(ControlStore(Settings().control_url))}, as_json)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.control.tables import ReviewRow
-from components.review import reviews
 from components.stream import open_broker
 from serving.cli import show
+
+if TYPE_CHECKING:
+    from components.control.tables import ReviewRow
+
 
 app = typer.Typer(help="Answer the questions that the teacher leaves to people.", no_args_is_help=True)
 
@@ -26,6 +26,8 @@ QuestionKey = Annotated[str, typer.Argument(help="The question's key, or its fir
 
 
 def _row(row: ReviewRow, characters: int | None = PREVIEW_CHARACTERS) -> dict[str, Any]:
+    from components.contracts.records import Input, decode
+
     entry = decode(Input, row.input)
     try:
         text = entry.payload.decode()
@@ -53,12 +55,18 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the questions that wait, oldest first."""
+    from components.control.store import ControlStore
+    from components.review import reviews
+
     show([_row(r) for r in reviews.waiting(ControlStore(Settings().control_url), workload, limit)], as_json)
 
 
 @app.command("show")
 def show_(key: QuestionKey, workload: Workload = "files", as_json: Json = False) -> None:
     """Show one question whole."""
+    from components.control.store import ControlStore
+    from components.review import reviews
+
     show(_row(reviews.get(ControlStore(Settings().control_url), workload, key), None), as_json)
 
 
@@ -72,6 +80,9 @@ def answer(
     as_json: Json = False,
 ) -> None:
     """Answer a question; its label is published at once, with the person's name."""
+    from components.control.store import ControlStore
+    from components.review import reviews
+
     settings = Settings()
     store, broker = ControlStore(settings.control_url), open_broker(settings)
     row = reviews.answer(store, broker, workload, key, label, annotator or settings.actor, confidence)
@@ -81,6 +92,9 @@ def answer(
 @app.command()
 def publish(workload: Workload = "files", as_json: Json = False) -> None:
     """Publish answers that are kept and could not be sent, as when the broker was away."""
+    from components.control.store import ControlStore
+    from components.review import reviews
+
     settings = Settings()
     sent = reviews.publish(ControlStore(settings.control_url), open_broker(settings), workload)
     show({"workload": workload, "published": sent}, as_json)

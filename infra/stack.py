@@ -28,6 +28,8 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
 from infra.processes import Child, die_with_parent, stop_all
+from infra.state import PlatformState as PlatformState
+from infra.state import read_state as read_state
 from infra.worker import WORKLOAD_ROLES
 
 log = logging.getLogger("cohobate")
@@ -36,38 +38,6 @@ READY_SECONDS = 120.0
 """How long the gateway may take to answer: Ray and Serve need 12 to 20 s on two cores, more on a busy machine."""
 
 Progress = Callable[[str], None]
-
-
-class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``platform.json`` says of a running platform."""
-
-    pid: int
-    started_at: float
-    gateway: str
-    kafka: str
-    specs: tuple[str, ...]
-    ready: bool
-    stream: bool = False
-    """Whether the workloads' topics are there, so that records may be sent."""
-    children: dict[str, int | None] = {}
-    embedded_broker: bool = True
-    error: str | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the supervisor's process still runs."""
-        try:
-            return psutil.Process(self.pid).create_time() <= self.started_at + 5.0
-        except psutil.NoSuchProcess:
-            return False
-
-
-def read_state(settings: Settings) -> PlatformState | None:
-    """The state of the platform of this home; None where none was ever started."""
-    try:
-        return msgspec.json.decode((settings.home / "platform.json").read_bytes(), type=PlatformState)
-    except FileNotFoundError:
-        return None
 
 
 class Stack:

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
-from components.telemetry.endpoint import announced
-from infra.stack import read_state
+from components.registry import glance
+from components.telemetry.announced import announced
+from infra.state import read_state
 
 LAST = 5
 """How many runs and alarms are shown."""
@@ -19,12 +20,9 @@ LAST = 5
 
 def read(settings: Settings) -> dict[str, Any]:
     """Everything that ``status`` shows, as plain data. Times are Unix seconds, ages seconds."""
-    from components.registry.registry import Registry
-
     state = read_state(settings)
     store = ControlStore(settings.control_url)
     store.migrate()
-    registry = Registry(settings)
     try:
         return {
             "home": str(settings.home.resolve()),
@@ -33,21 +31,20 @@ def read(settings: Settings) -> dict[str, Any]:
             "kafka": settings.kafka,
             "processes": state.children if state and state.alive else {},
             "metrics": announced(settings.home),
-            "workloads": {w: _workload(store, registry, w) for w in store.workloads()},
+            "workloads": {w: _workload(store, settings, w) for w in store.workloads()},
         }
     finally:
         store.close()
 
 
-def _workload(store: ControlStore, registry: Any, workload: str) -> dict[str, Any]:
+def _workload(store: ControlStore, settings: Settings, workload: str) -> dict[str, Any]:
     now = time.time()
     revision, intent = store.intent(workload)
     rollouts, windows = store.rollouts(workload), store.windows(workload)
     return {
         "models": [
-            {"version": v.version, "aliases": list(v.aliases), "teacher": v.ref.teacher[:40],
-             "defer_below": v.ref.defer_below}
-            for v in registry.versions(workload)
+            {"version": v.version, "aliases": list(v.aliases), "teacher": v.teacher[:40], "defer_below": v.defer_below}
+            for v in glance.versions(settings, workload)
         ],
         "intent": {
             "revision": revision,

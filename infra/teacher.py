@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.contracts.settings import Settings
-from components.contracts.signing import Signer, new_key
-from components.contracts.spec import Spec, load_spec
-from components.control.store import ControlStore
-from components.control.teachers import Verdict, decide, teachers
-from components.teacher_watch.settle import settle
-from components.teacher_watch.settle import status as incident_status
 from infra.workloads import spec_path
 from serving.cli import show
+
+if TYPE_CHECKING:
+    from components.contracts.spec import Spec
+    from components.control.teachers import Verdict
+
 
 app = typer.Typer(help="Watch the teachers, and decide about one that changed.", no_args_is_help=True)
 
@@ -24,12 +23,18 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 
 
 def _spec(name_or_path: str) -> Spec:
+    from components.contracts.spec import load_spec
+
     return load_spec(spec_path(name_or_path))
 
 
 @app.command()
 def status(spec: SpecFile = "files", as_json: Json = False) -> None:
     """Show the workload's teachers and every change that was found, with the first suspicious label."""
+    from components.control.store import ControlStore
+    from components.control.teachers import teachers
+    from components.teacher_watch.settle import status as incident_status
+
     store, name = ControlStore(Settings().control_url), _spec(spec).name
     known = [
         {"teacher": row.teacher, "probes": len(row.state["probes"])}
@@ -55,12 +60,18 @@ def reject(reason: Reason, spec: SpecFile = "files", as_json: Json = False) -> N
 @app.command()
 def keygen(as_json: Json = False) -> None:
     """Make a pair of keys: the labeler's COHOBATE_LABEL_SIGNING_KEY, and label.signed_by for the spec."""
+    from components.contracts.signing import new_key
+
     private, public = new_key()
     show({"label_signing_key": private, "signed_by": public}, as_json)
 
 
 def _decide(verdict: Verdict, spec: Spec, reason: str, as_json: bool) -> None:
+    from components.contracts.signing import Signer
+    from components.control.store import ControlStore
+    from components.control.teachers import decide
     from components.stream import open_broker
+    from components.teacher_watch.settle import settle
 
     settings = Settings()
     store = ControlStore(settings.control_url)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
-from components.control.tables import TokenRow
-from components.control.tokens import Role, Tokens
-from components.ledger.ledger import append
 from serving.cli import show
 
+if TYPE_CHECKING:
+    from components.control.tables import TokenRow
+
+
 app = typer.Typer(help="Bearer tokens of the admin API.", no_args_is_help=True)
+
+Role = Literal["viewer", "operator", "admin"]
+"""The roles of :mod:`components.control.tokens`, here for the help of the command, which imports no database."""
 
 EVERYTHING = "*"
 """The ledger's workload for what is not about one."""
@@ -34,6 +37,10 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a token and print it; it is shown this once."""
+    from components.control.store import ControlStore
+    from components.control.tokens import Tokens
+    from components.ledger.ledger import append
+
     settings = Settings()
     store = ControlStore(settings.control_url)
     store.migrate()
@@ -45,6 +52,9 @@ def create(
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List all tokens, oldest first; never what opens the door."""
+    from components.control.store import ControlStore
+    from components.control.tokens import Tokens
+
     show([_row(row) for row in Tokens(ControlStore(Settings().control_url)).list()], as_json)
 
 
@@ -55,6 +65,10 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Take a token back, at once."""
+    from components.control.store import ControlStore
+    from components.control.tokens import Tokens
+    from components.ledger.ledger import append
+
     settings = Settings()
     store = ControlStore(settings.control_url)
     row = Tokens(store).revoke(token)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
-from pipelines.local import RunResult
+
+if TYPE_CHECKING:
+    from pipelines.local import RunResult
+
 
 app = typer.Typer(help="Compile, run, submit and schedule the Kubeflow pipelines.", no_args_is_help=True)
 
@@ -78,6 +80,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Start a run on the Kubeflow host that COHOBATE_KFP_HOST names (token: COHOBATE_KFP_TOKEN)."""
+    from components.contracts.spec import load_spec
     from pipelines.local import arguments
     from pipelines.remote import submit as start
 
@@ -98,6 +101,7 @@ def schedule(
     as_json: Json = False,
 ) -> None:
     """Start a recurring run on the Kubeflow host, one at a time."""
+    from components.contracts.spec import load_spec
     from pipelines.local import arguments
     from pipelines.remote import schedule as start
 

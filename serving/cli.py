@@ -11,7 +11,6 @@ import msgspec
 import typer
 
 from components.contracts.settings import Settings
-from components.control.order_client import Order, open_order_client
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
@@ -41,12 +40,16 @@ def _summary(state: dict[str, Any]) -> dict[str, Any]:
 @app.command("list")
 def list_(workload: Workload = "files", as_json: Json = False) -> None:
     """List all rollouts, oldest first."""
+    from components.control.order_client import open_order_client
+
     show([_summary(state) for state in open_order_client(Settings()).rollouts(workload)], as_json)
 
 
 @app.command()
 def status(workload: Workload = "files", as_json: Json = False) -> None:
     """Show the rollout that is under way, or the last one: on one screen, or with ``--json`` in full."""
+    from components.control.order_client import open_order_client
+
     states = open_order_client(Settings()).rollouts(workload)
     if as_json:
         show(states[-1] if states else {"rollouts": 0}, True)
@@ -83,6 +86,8 @@ def _screen(told: dict[str, Any]) -> list[str]:
 @app.command()
 def orders(workload: Workload = "files", as_json: Json = False) -> None:
     """List all orders and what came of them, oldest first; ``ok`` is null while one waits."""
+    from components.control.order_client import open_order_client
+
     show(open_order_client(Settings()).orders(workload), as_json)
 
 
@@ -91,6 +96,8 @@ def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: 
 
     ``args`` may hold the ``revision`` that the order was decided on.
     """
+    from components.control.order_client import Order, open_order_client
+
     others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
     wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
     done = open_order_client(Settings()).place(wanted)

@@ -21,6 +21,7 @@ from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.registry import runs
+from components.registry.names import model_name as model_name
 from components.student.card import StudentCard
 
 if TYPE_CHECKING:
@@ -48,11 +49,6 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
     def version(self) -> str:
         """The version's number as text."""
         return self.ref.version
-
-
-def model_name(workload: str) -> str:
-    """Name of a workload's registered model and experiment in MLflow."""
-    return f"cohobate-{workload}"
 
 
 class Registry:

@@ -21,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServe
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from components.telemetry.announced import announced as announced
 
 STALL_SECONDS = 300.0
 """A loop that made no turn for so long counts as dead: more than a slow teacher's call with all its retries takes."""
@@ -132,26 +133,3 @@ def _announce(path: Path, address: str, labels: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps([{"targets": [address], "labels": labels}]))
     path.with_suffix(".tmp").replace(path)
-
-
-def announced(home: Path) -> dict[str, str]:
-    """The addresses of the workers of a home by ``<workload>-<role>-<pid>``; files of killed workers are removed."""
-    found = {}
-    for path in sorted((home / "metrics").glob("*.json")):
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, IndexError):
-            entry = json.loads(path.read_text())[0]
-            if _runs(int(entry["labels"]["pid"])):
-                found[path.stem] = entry["targets"][0]
-            else:
-                path.unlink(missing_ok=True)
-    return found
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

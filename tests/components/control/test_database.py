@@ -1,9 +1,11 @@
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
+from components.control import database
 from components.control.database import Watch
 from components.control.intent import Intent
 from components.control.store import ControlStore
@@ -90,3 +92,22 @@ def test_a_watch_tells_of_others_writes_once_and_of_nothing_else(tmp_path):
     watch.close()
     ours.close()
     theirs.close()
+
+
+def test_a_schema_that_is_new_is_not_migrated_and_an_old_one_is(tmp_path, monkeypatch):
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    store, upgrade, done = ControlStore(f"sqlite:///{tmp_path}/control.db"), command.upgrade, []
+    store.migrate()
+    monkeypatch.setattr(command, "upgrade", lambda config, to: (done.append(to), upgrade(config, to)))
+    store.migrate()
+    assert done == []
+    folder = ScriptDirectory(str(Path(database.__file__).with_name("migrations")))
+    with store.transaction() as s:
+        assert s.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == folder.get_current_head()
+        s.execute(text("DROP TABLE alembic_version"))
+        Base.metadata.drop_all(s.connection())
+    store.migrate()
+    assert done == ["head"] and inspect(store.engine).has_table("routing")
+    store.close()
