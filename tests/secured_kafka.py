@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from components.contracts.settings import Settings
+from tests.ports import free_ports
 
 PASSWORD = "correct-horse-battery"  # noqa: S105
 LOGIN = "org.apache.kafka.common.security"
@@ -129,14 +129,6 @@ def write_certificates(folder: Path) -> None:
 def _key(leaf: trustme.LeafCert, encryption: serialization.KeySerializationEncryption) -> bytes:
     key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-
-
-def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(n)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @contextlib.contextmanager

@@ -259,6 +259,8 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
             ref = bad(spoil)
             revision = route(candidate=ref, weight=0.5)
             until(lambda: ref.digest in versions.failed)  # noqa: B023
+            answered = len(statuses)
+            until(lambda: len(statuses) >= answered + 20)  # noqa: B023
             assert versions.routing.revision == revision and versions.routing.candidate is None
         good = model("3")
         route(candidate=good, weight=0.5)
@@ -267,7 +269,7 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
         stop.set()
         asking.join()
         versions.stop()
-    assert set(statuses) == {200} and len(statuses) > 100
+    assert set(statuses) == {200}
     print(f"{len(statuses)} answers, the slowest took {slowest * 1000:.0f} ms")
 
 
