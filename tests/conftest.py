@@ -1,3 +1,4 @@
+import itertools
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from infra.broker import EmbeddedBroker
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
 
-FILES_A_WORKER = 12
+FILES_A_WORKER = 5
 """Files of tests that make up for the seconds in which a worker starts and imports what they need."""
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
@@ -29,6 +30,23 @@ def pytest_xdist_auto_num_workers(config):
     files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
     wanted = files // FILES_A_WORKER
     return min(wanted, len(os.sched_getaffinity(0))) if wanted > 1 else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Each worker's part begins with tests that start processes: those that are left to share out at the end are short.
+
+    The parts are dealt out by the file, so that what a file's tests share is made once, and stay in random order.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
+    if workers == 1:
+        return
+    files.sort(key=lambda tests: all(item.get_closest_marker("integration") is None for item in tests))
+    parts = [[] for _ in range(workers)]
+    for tests in files:
+        min(parts, key=len).extend(tests)
+    items[:] = itertools.chain(*parts)
 
 
 class SelfClosing(socket.socket):
@@ -69,7 +87,7 @@ def kafka_address(tmp_path_factory):
         pytest.skip("COHOBATE_TEST_KAFKA names a folder, but there is no java to run Kafka with")
     folder, port = str(tmp_path_factory.mktemp("kafka")), free_ports(2)[0]  # the controller listens on the next one
     env = {"KAFKA_HEAP": "256m", **os.environ}
-    subprocess.run([script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run([script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
     try:
         yield f"127.0.0.1:{port}"
     finally:

@@ -157,11 +157,11 @@ def running(folder: Path):
     subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf),
          *(part for user in users for part in ("--add-scram", user))],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=150,
     )  # fmt: skip
     env = {"KAFKA_HEAP": "256m", **os.environ}
-    subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
     try:
         yield SecuredKafka(folder, secured, mtls, internal)
     finally:
-        subprocess.run([script, "stop", str(folder)], check=True, timeout=60)
+        subprocess.run([script, "stop", str(folder)], check=True, timeout=150)

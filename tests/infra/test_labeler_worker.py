@@ -17,7 +17,7 @@ from components.stream import open_broker
 from components.stream.contract import read_to_end
 from infra.processes import Child, stop_all
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
+pytestmark = pytest.mark.integration
 
 TEACHER = """
 from components.contracts.records import SoftLabel

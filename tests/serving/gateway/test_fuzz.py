@@ -21,7 +21,7 @@ from tests.serving.gateway.test_app import Running
 
 @pytest.fixture
 def running(spec, store, broker, clock, model):
-    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=1.0))
+    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=4.0))
     made = Running(spec, store, broker, clock)
     made.serve(model("1"), model("2"), weight=0.5)
     return made
