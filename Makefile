@@ -22,8 +22,8 @@ help: ## show this help
 demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
 
-test: .venv/.dev ## run all tests
-	.venv/bin/pytest $(TESTS)
+test: .venv/.dev ## run all tests, in random order on all cores
+	.venv/bin/pytest -n auto --dist worksteal $(TESTS)
 
 check: .venv/.dev ## lint, types and import rules
 	.venv/bin/ruff format --check .

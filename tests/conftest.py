@@ -1,10 +1,52 @@
+import itertools
+import os
+import shutil
 import socket
+import subprocess
+from pathlib import Path
 
+import hypothesis
 import pytest
 from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
+from infra.broker import EmbeddedBroker
+from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
+
+FILES_A_WORKER = 5
+"""Files of tests that make up for the seconds in which a worker starts and imports what they need."""
+
+# The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
+# `explore` draws new ones, and more of them; an example that it finds becomes a test.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2_000, deadline=None)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """As many workers as cores, or fewer where there is little to share out."""
+    paths = [Path(arg.partition("::")[0]) for arg in config.args]
+    files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
+    wanted = files // FILES_A_WORKER
+    return min(wanted, len(os.sched_getaffinity(0))) if wanted > 1 else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Each worker's part begins with tests that start processes: those that are left to share out at the end are short.
+
+    The parts are dealt out by the file, so that what a file's tests share is made once, and stay in random order.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
+    if workers == 1:
+        return
+    files.sort(key=lambda tests: all(item.get_closest_marker("integration") is None for item in tests))
+    parts = [[] for _ in range(workers)]
+    for tests in files:
+        min(parts, key=len).extend(tests)
+    items[:] = itertools.chain(*parts)
 
 
 class SelfClosing(socket.socket):
@@ -23,6 +65,33 @@ def sockets_given_up_close_themselves():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KafkaNetSocket, "socket", lambda _, *kind: SelfClosing(*kind))
         yield
+
+
+@pytest.fixture(scope="session")
+def embedded_address(tmp_path_factory):
+    with EmbeddedBroker(free_port(), tmp_path_factory.mktemp("broker") / "broker.log") as broker:
+        yield broker.address
+
+
+@pytest.fixture(scope="session")
+def kafka_address(tmp_path_factory):
+    """A real Kafka's address: the variable holds one, or the folder of a script ``kafka`` that starts one."""
+    where = os.environ.get("COHOBATE_TEST_KAFKA", "")
+    if not where:
+        pytest.skip("COHOBATE_TEST_KAFKA names no Kafka (an address, or a folder with the script 'kafka')")
+    script = Path(where) / "kafka"
+    if not script.is_file():
+        yield where
+        return
+    if shutil.which("java") is None:
+        pytest.skip("COHOBATE_TEST_KAFKA names a folder, but there is no java to run Kafka with")
+    folder, port = str(tmp_path_factory.mktemp("kafka")), free_ports(2)[0]  # the controller listens on the next one
+    env = {"KAFKA_HEAP": "256m", **os.environ}
+    subprocess.run([script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([script, "stop", folder], check=True, timeout=60)
 
 
 @pytest.fixture(scope="session")

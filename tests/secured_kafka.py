@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from components.contracts.settings import Settings
+from tests.ports import free_ports
 
 PASSWORD = "correct-horse-battery"  # noqa: S105
 LOGIN = "org.apache.kafka.common.security"
@@ -131,14 +131,6 @@ def _key(leaf: trustme.LeafCert, encryption: serialization.KeySerializationEncry
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(n)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @contextlib.contextmanager
 def running(folder: Path):
     """A running :class:`SecuredKafka`; skips where there is no Kafka to start, or no Java to run it with."""
@@ -165,11 +157,11 @@ def running(folder: Path):
     subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf),
          *(part for user in users for part in ("--add-scram", user))],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=150,
     )  # fmt: skip
     env = {"KAFKA_HEAP": "256m", **os.environ}
-    subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
     try:
         yield SecuredKafka(folder, secured, mtls, internal)
     finally:
-        subprocess.run([script, "stop", str(folder)], check=True, timeout=60)
+        subprocess.run([script, "stop", str(folder)], check=True, timeout=150)

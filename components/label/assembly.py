@@ -36,7 +36,7 @@ def assemble(
     broker.ensure_topics(spec.topics, spec.partitions)
     teacher: Teacher = build(spec.teacher, spec.source)
     limits = spec.label.budget
-    budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0)
+    budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
     if budget.limited:
         metered(teacher, lambda inputs: budget.spend(inputs, least=inputs) == inputs)
     watched = spec.label.probe.size > 0

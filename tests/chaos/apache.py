@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_ports
+
 VARIABLE = "COHOBATE_TEST_KAFKA"
 
 START_SECONDS = 150.0
@@ -33,7 +35,7 @@ class ApacheKafka:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, _two_free_ports()
+        self.folder, self.port = folder, free_ports(2)[0]  # the controller listens on the next one
         self.address = f"127.0.0.1:{self.port}"
         self.up = False
         self._script = Path(os.environ[VARIABLE]) / "kafka"
@@ -102,16 +104,3 @@ class ApacheKafka:
         path = self.folder / "pid"
         text = path.read_text().strip() if path.is_file() else ""
         return int(text) if text else None
-
-
-def _two_free_ports() -> int:
-    """A free port whose successor, the controller's, is free as well."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port

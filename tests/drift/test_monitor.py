@@ -66,7 +66,7 @@ def test_unchanged_windows_alarm_no_more_often_than_alpha(case: str, sizes: tupl
     chance, alpha, looks = np.random.default_rng(17), 0.1, 150
     alarms = 0
     for seed in range(looks):
-        reference = fit(CASES[case](chance, sizes[0]), sizes[1], alpha=alpha, min_effect=0.0, resamples=99, seed=seed)
+        reference = fit(CASES[case](chance, sizes[0]), sizes[1], alpha=alpha, min_effect=0.0, resamples=49, seed=seed)
         alarms += reference.assess(CASES[case](chance, sizes[1])).outcome == "drift"
     assert alarms <= binom.ppf(0.999, looks, alpha)
 

@@ -111,7 +111,7 @@ def test_closed_forms_keep_the_level_and_agree_with_permutation() -> None:
     by_sketch, agreed = 0, 0
     for _ in range(looks):
         before, now = columns(chance, 1_000), columns(chance, 600)
-        reference = fit(before)
+        reference = fit(before, resamples=99)
         large = reference.assess_sketch(Sketch(grid=reference.sketch.grid).add(now))
         by_sketch += large.outcome == "drift"
         shifted = now | {"x": now["x"] + 0.35}

@@ -2,7 +2,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -23,6 +22,7 @@ from components.stream.memory import MemoryBroker
 from infra.broker import EmbeddedBroker
 from infra.cli import app
 from infra.dlq import offsets, seconds
+from tests.ports import free_port
 
 NOW = 1_700_000_000.0
 VALUES = {
@@ -199,9 +199,7 @@ def test_a_letter_whose_record_is_gone_fails_with_the_remedy(broker):
 
 @pytest.fixture
 def stream(home, tmp_path, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("COHOBATE_BROKER_PORT", str(port))
     with EmbeddedBroker(port, tmp_path / "broker.log"):
         stream = open_broker(Settings())

@@ -1,5 +1,4 @@
 import json
-import socket
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +12,7 @@ from components.stream.contract import read_to_end
 from components.teachers.contract import Deferred, Question
 from infra.broker import EmbeddedBroker
 from infra.cli import app, run_guarded
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -31,10 +31,7 @@ def settings(tmp_path, monkeypatch, embedded):
 
 @pytest.fixture
 def embedded(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with EmbeddedBroker(port, tmp_path / "broker.log") as broker:
+    with EmbeddedBroker(free_port(), tmp_path / "broker.log") as broker:
         yield broker.address
 
 

@@ -15,7 +15,7 @@ from components.stream import open_broker
 from components.telemetry.endpoint import announced
 from infra.broker import EmbeddedBroker
 from infra.status import read
-from tests.secured_kafka import free_ports
+from tests.ports import free_port
 
 SPEC = str(Path("infra/workloads/files.yaml").resolve())
 
@@ -23,7 +23,7 @@ SPEC = str(Path("infra/workloads/files.yaml").resolve())
 @pytest.fixture
 def platform(tmp_path):
     """An embedded broker, the workload's topics and the control tables; without any worker."""
-    (port,) = free_ports(1)
+    port = free_port()
     settings = Settings(home=tmp_path / "home", broker_port=port)
     settings.home.mkdir()
     store = ControlStore(settings.control_url)
@@ -59,7 +59,7 @@ def test_a_worker_is_found_is_ready_and_leaves_nothing_behind(platform, role, sh
         assert shows in text and "process_cpu_seconds_total" in text
         assert read(settings)["metrics"] == {f"files-{role}-{worker.pid}": base.removeprefix("http://")}
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(90) == 0
     finally:
         worker.kill()
         worker.wait()

@@ -95,6 +95,7 @@ class Loop:
         self.versions.start()
         self.chance = random.Random(seed)
         self.sent = 0
+        self.answers: list[dict[str, Any]] = []
 
     def _next(self, kind: str) -> tuple[str, Any, Truth]:
         self.sent += 1
@@ -125,6 +126,7 @@ class Loop:
             producer.send(self.spec.topic("truth"), name, encode(truth))
         self.label()
         self.controller.tick()
+        self.answers += answers
         return answers
 
     async def _post(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -194,7 +196,7 @@ class Loop:
         self.labeler.close()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

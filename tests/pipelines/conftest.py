@@ -1,6 +1,5 @@
 import json
 import random
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from components.control.store import ControlStore
 from components.label.history import Historic
 from components.stream.memory import MemoryBroker
 from tests.clock import Clock
+from tests.ports import free_port
 
 TICKETS = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
 NOW = 1_800_000_000.0
@@ -21,12 +21,6 @@ WORDS = {
     "shipping": "parcel courier address delivery late",
     "returns": "broken exchange return size damaged",
 }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

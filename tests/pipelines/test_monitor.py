@@ -298,7 +298,7 @@ def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
     thread = threading.Thread(target=Monitor(spec, store, broker).run, args=(stop,))
     thread.start()
     put(tickets(2))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while not store.gauges("tickets") and time.monotonic() < deadline:
         time.sleep(0.02)
     stop.set()

@@ -187,16 +187,16 @@ def test_stopping_ends_the_update_that_is_under_way(spec, store, broker, put, tm
     store.put_intent("tickets", 0, Intent(champion=CHAMPION))
     put(300)
     interpreter = tmp_path / "python"  # stands for one whose pipeline runs on and on
-    interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
+    interpreter.write_text("#!/bin/sh\nexec sleep 600\n")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     trigger, stop = Trigger(spec, store, broker), threading.Event()
     thread = threading.Thread(target=trigger.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while trigger._child is None and time.monotonic() < deadline:
         time.sleep(0.02)
     stop.set()
-    thread.join(10)
+    thread.join(90)
     assert not thread.is_alive()
     assert trigger._child.returncode == -15

@@ -46,9 +46,7 @@ def test_a_reader_does_not_wait_for_a_writer(store):
     store.put_intent("files", 0, Intent(weight=0.5))
     with store.transaction() as s:
         s.connection()
-        started = time.monotonic()
-        assert store.intent("files")[1].weight == 0.5
-        assert time.monotonic() - started < 1.0
+        assert store.intent("files")[1].weight == 0.5  # the writer goes on after this: who waited for it would fail
 
 
 def test_a_transaction_that_raises_leaves_nothing(store):

@@ -58,11 +58,10 @@ def test_the_seed_decides(work, whole, tmp_path):
     assert not np.array_equal(other["head.weight"], whole[0]["head.weight"])
 
 
-def test_a_finished_run_is_not_trained_again(work, whole, tmp_path):
-    begin = time.monotonic()
+def test_a_finished_run_is_not_trained_again(work, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("components.distill.loop._epoch", lambda *_: pytest.fail("an epoch was trained"))
     again, history = fit(work, "run", f"file://{tmp_path}")
     assert history == whole[1] and all(np.array_equal(again[k], v) for k, v in whole[0].items())
-    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.integration

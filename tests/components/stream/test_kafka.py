@@ -69,7 +69,7 @@ with EmbeddedBroker(port, logs / "first.log"):
     consumer.commit()
 with EmbeddedBroker(port, logs / "second.log"), closing(consumer):
     put([b"new"])
-    seen, deadline = [], time.monotonic() + 15
+    seen, deadline = [], time.monotonic() + 45
     while not seen and time.monotonic() < deadline:
         seen = consumer.poll(timeout=0.2)
     print([r.value for r in seen], list(consumer.positions().values()), consumer.resets)

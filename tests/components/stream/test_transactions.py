@@ -243,7 +243,7 @@ def test_a_labeler_of_inputs_that_were_written_in_transactions_has_no_lag_when_a
         assert labeler.counts["labelled"] == 0
 
 
-def until(holds, labeler, seconds=20.0):
+def until(holds, labeler, seconds=90.0):
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, (labeler.counts, labeler.lag())

@@ -6,13 +6,15 @@ import math
 import socket
 import struct
 import threading
-import time
+from time import monotonic, sleep
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.clock import Time
 
 CLASSES = ("ham", "spam")
 SPACE = "mail@1"
@@ -42,7 +44,7 @@ class Served:
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
         while not self.server.started:
-            time.sleep(0.005)
+            sleep(0.005)
 
     async def answer(self, request, right):
         """``right(body)``, or what the next fault makes of it."""
@@ -52,7 +54,7 @@ class Served:
             body = await request.json() if request.method == "POST" else None
             self.bodies.append(body)
             self.headers.append(dict(request.headers))
-            self.times.append(time.monotonic())
+            self.times.append(monotonic())
             fault = self.faults.pop(0) if self.faults else None
             if isinstance(fault, Response):
                 return fault
@@ -166,6 +168,18 @@ class Resetting:
     def close(self):
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """The time of rate limits, retries, pauses and breakers: what waits has waited at once."""
+    made = Time()
+    for module in (
+        "components.teachers.http", "components.teachers.rate", "limits.storage.memory", "limits.strategies",
+        "purgatory.domain.model", "tenacity.nap",
+    ):  # fmt: skip
+        monkeypatch.setattr(f"{module}.time", made)
+    return made
 
 
 @pytest.fixture

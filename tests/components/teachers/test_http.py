@@ -2,7 +2,7 @@ import datetime
 import email.utils
 import logging
 import threading
-import time
+from time import sleep
 
 import pytest
 from starlette.responses import Response
@@ -49,50 +49,47 @@ def test_an_outage_that_stays_is_unavailable_and_names_the_remedy(oip_server, en
     assert len(oip_server.bodies) == 3
 
 
-def test_retry_after_is_obeyed_and_is_no_failure(oip_server, endpoint):
+def test_retry_after_is_obeyed_and_is_no_failure(oip_server, endpoint, time):
     one = endpoint()
     oip_server.faults += [Response(status_code=429, headers={"retry-after": "1"})]
     assert ask(one) == [1, 2]
-    first, second = oip_server.times
-    assert 1.0 <= second - first < 3.0
+    assert len(oip_server.times) == 2 and time.slept == 1.0
     assert (one.state()["busy_total"], one.state()["failures_total"]) == (1, 0)
 
 
-def test_retry_after_of_one_request_holds_all(oip_server, endpoint):
+def test_retry_after_of_one_request_holds_all(oip_server, endpoint, time):
     one = endpoint(attempts=1)
     oip_server.faults += [Response(status_code=503, headers={"retry-after": "1"})]
     with pytest.raises(UnavailableError):
         ask(one)
-    assert 0.5 < one.state()["retry_after_seconds"] <= 1.0
+    assert one.state()["retry_after_seconds"] == 1.0 and time.slept == 0.0
     assert ask(one) == [1, 2]
-    assert oip_server.times[1] - oip_server.times[0] >= 1.0
+    assert time.slept == 1.0
 
 
-def test_a_long_retry_after_ends_the_attempts_and_asks_nothing_more(oip_server, endpoint):
+def test_a_long_retry_after_ends_the_attempts_and_asks_nothing_more(oip_server, endpoint, time):
     one = endpoint(max_retry_after_seconds=5)
     oip_server.faults += [Response(status_code=429, headers={"retry-after": "600"})]
-    started = time.monotonic()
     with pytest.raises(UnavailableError, match="429"):
         ask(one)
-    with pytest.raises(UnavailableError, match=r"pause of another [56]\d\d s"):
+    with pytest.raises(UnavailableError, match=r"pause of another 600 s"):
         ask(one)
-    assert time.monotonic() - started < 2 and len(oip_server.bodies) == 1
+    assert time.slept == 0.0 and len(oip_server.bodies) == 1
 
 
 def test_retry_after_as_number_date_and_nonsense():
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
-    assert 28 < _retry_after(email.utils.format_datetime(later, usegmt=True)) <= 30
+    assert 0 < _retry_after(email.utils.format_datetime(later, usegmt=True)) <= 30
     assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert (_retry_after("7"), _retry_after(None), _retry_after("soon")) == (7.0, None, None)
 
 
 def test_slow_answers_end_at_the_time_out(oip_server, endpoint):
     one = endpoint(timeout_seconds=0.2, attempts=2)
-    oip_server.faults += [1.0, 1.0]
-    started = time.monotonic()
+    oip_server.faults += [600.0, 600.0]
     with pytest.raises(UnavailableError, match="ReadTimeout"):
         ask(one)
-    assert time.monotonic() - started < 2
+    assert len(oip_server.bodies) == 2
 
 
 def test_an_answer_that_drips_ends_at_the_time_out(endpoint, dripping):
@@ -115,7 +112,7 @@ def dripping():
             try:
                 while True:
                     connection.sendall(b" ")
-                    time.sleep(0.05)
+                    sleep(0.05)
             except OSError:
                 return
 
@@ -162,14 +159,14 @@ def test_refusals_are_not_retried(oip_server, endpoint):
         ask(one)
 
 
-def test_the_breaker_opens_and_closes_again(oip_server, endpoint, caplog):
+def test_the_breaker_opens_and_closes_again(oip_server, endpoint, caplog, time):
     one = endpoint(attempts=1, breaker_failures=2, breaker_seconds=0.3)
     oip_server.faults += [500, 500, 500]
     for _ in range(2):
         with pytest.raises(UnavailableError, match="HTTP 500"):
             ask(one)
-    assert one.state()["breaker"] == "opened" and one.state()["breaker_opened_at"] == pytest.approx(time.time(), abs=5)
-    with pytest.raises(UnavailableError, match=r"circuit breaker is open for another 0\.\d s after 2 failures"):
+    assert one.state()["breaker"] == "opened" and one.state()["breaker_opened_at"] == time.now
+    with pytest.raises(UnavailableError, match=r"circuit breaker is open for another 0\.3 s after 2 failures"):
         ask(one)
     assert len(oip_server.bodies) == 2, "an open breaker sends nothing"
     time.sleep(0.31)
@@ -195,19 +192,17 @@ def test_no_more_requests_at_once_than_allowed(oip_server, endpoint):
     assert oip_server.most_under_way == 3 and one.state()["in_flight"] == 0
 
 
-def test_request_and_token_limits_hold_on_the_wire(oip_server, endpoint):
-    one, started = endpoint(requests_per_minute=5, window_seconds=1, concurrency=8), time.monotonic()
+def test_request_and_token_limits_hold_on_the_wire(oip_server, endpoint, time):
+    one = endpoint(requests_per_minute=5, window_seconds=1, concurrency=8)
     one.each(lambda item: one.post(PATH, BODY), [str(i) for i in range(11)])
-    arrived = [t - started for t in sorted(oip_server.times)]
-    assert arrived[5] >= 1.0 and arrived[10] >= 2.0
-    assert one.state()["rate_wait_seconds_total"] > 1.0
-    oip_server.times.clear()
-    two, started = endpoint(tokens_per_minute=100, window_seconds=1), time.monotonic()
+    assert len(oip_server.times) == 11 and 2.0 <= time.slept < 2.1
+    assert one.state()["rate_wait_seconds_total"] == time.slept
+    two, before = endpoint(tokens_per_minute=100, window_seconds=1), time.slept
     for _ in range(2):
         two.post(PATH, BODY, tokens=40)
-    assert two.state()["rate_wait_seconds_total"] < 0.5
+    assert two.state()["rate_wait_seconds_total"] == 0.0
     two.post(PATH, BODY, tokens=40)
-    assert oip_server.times[2] - started >= 1.0
+    assert time.slept - before >= 1.0 and len(oip_server.times) == 14
 
 
 def test_what_was_answered_before_a_failure_is_not_asked_again(oip_server, endpoint):

@@ -15,6 +15,7 @@ from components.review.human import HumanTeacher
 from components.stream.memory import MemoryBroker
 from components.teachers.contract import metered
 from components.teachers.oip import OipTeacher
+from tests.clock import Clock
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def test_first_attempts_probes_and_retries_together_never_exceed_the_budget(
     )
     broker = MemoryBroker()
     settings = Settings(home=tmp_path)
+    store.clock = Clock(1_700_000_000.0, step=0.01)  # far from the turn of an hour, with which the budget is new
     labeler = assemble(spec, settings, store, broker)
     with contextlib.closing(labeler.asking.teacher), contextlib.closing(labeler):
         producer = broker.producer()

@@ -5,7 +5,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 
@@ -15,6 +14,7 @@ import pytest
 from components.contracts.errors import TeacherError
 from components.teachers.oip import OipTeacher
 from tests.components.teachers.conftest import spamminess
+from tests.ports import free_ports
 
 PYTHON = os.environ.get("COHOBATE_TEST_MLSERVER", "")
 
@@ -49,10 +49,7 @@ class Mailer(MLModel):
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlserver")
-    with socket.socket() as a, socket.socket() as b, socket.socket() as c:
-        for s in (a, b, c):
-            s.bind(("127.0.0.1", 0))
-        http, grpc, metrics = (s.getsockname()[1] for s in (a, b, c))
+    http, grpc, metrics = free_ports(3)
     (folder / "mailer.py").write_text(RUNTIME)
     (folder / "settings.json").write_text(json.dumps({
         "host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics, "parallel_workers": 0,

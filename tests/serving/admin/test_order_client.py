@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import httpx
 import pytest
@@ -79,14 +80,16 @@ def test_many_who_wait_leave_room_for_others(settings, control, tokens):
         headers = {"Authorization": f"Bearer {tokens['operator']}"}
 
         def wait():
-            body = {"reason": "r", "wait_seconds": 5}
-            httpx.post(f"{url}/v1/workloads/{W}/rollout/abort", json=body, headers=headers, timeout=60)
+            body = {"reason": "r", "wait_seconds": 25}
+            httpx.post(f"{url}/v1/workloads/{W}/rollout/abort", json=body, headers=headers, timeout=90)
 
         waiting = [threading.Thread(target=wait) for _ in range(60)]
         for thread in waiting:
             thread.start()
-        while len(control.open_orders(W)) < 50:
-            pass
-        assert httpx.get(f"{url}/v1/me", headers=headers, timeout=30).status_code == 200
+        while len(control.open_orders(W)) < 60:
+            time.sleep(0.02)
+        assert httpx.get(f"{url}/v1/me", headers=headers, timeout=90).status_code == 200
+        for order in control.open_orders(W):
+            control.finish_order(order.id, True, "done")
         for thread in waiting:
             thread.join()

@@ -55,7 +55,7 @@ def test_waiting_ends_when_every_live_replica_has_applied_it(store, clock, repli
     store.acknowledge("w", "slow", revision - 1, {})
     late = threading.Thread(target=lambda: (time.sleep(0.15), store.acknowledge("w", "slow", revision, {})))
     late.start()
-    reached = replicas.await_applied(revision, seconds=5)
+    reached = replicas.await_applied(revision, seconds=90)
     late.join()
     assert (reached.ok, reached.waiting, reached.replicas) == (True, (), 2)
 

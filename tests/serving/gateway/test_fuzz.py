@@ -21,7 +21,7 @@ from tests.serving.gateway.test_app import Running
 
 @pytest.fixture
 def running(spec, store, broker, clock, model):
-    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=1.0))
+    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=4.0))
     made = Running(spec, store, broker, clock)
     made.serve(model("1"), model("2"), weight=0.5)
     return made
@@ -96,7 +96,7 @@ def test_no_body_makes_the_gateway_fail(running, path):
 
 def rude(address, data):
     """Send bytes over a socket and read what comes."""
-    with socket.create_connection(address, timeout=5) as s:
+    with socket.create_connection(address, timeout=90) as s:
         s.sendall(data)
         got = b""
         while chunk := s.recv(4096):
@@ -112,7 +112,7 @@ def test_slow_and_rude_clients_cost_themselves_only(running, address):
     for s in slow:
         s.sendall(head + b'{"json": ')
     url = f"http://{address[0]}:{address[1]}/v1/predict"
-    with httpx.Client(timeout=5) as client:
+    with httpx.Client(timeout=90) as client:
         assert [client.post(url, json={"json": {"x": 3}}).status_code for _ in range(30)] == [200] * 30
         assert b" 408 " in rude(address, head + b"{")
         for s in slow[:10]:
@@ -123,7 +123,7 @@ def test_slow_and_rude_clients_cost_themselves_only(running, address):
         assert client.post(url, json={"json": {"x": 3}}).status_code == 200
     for s in slow[10:]:
         s.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 90
     while running.gateway.pressure.under_way and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running.gateway.pressure.under_way == 0

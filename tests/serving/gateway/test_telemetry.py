@@ -76,10 +76,8 @@ def test_pairs_are_given_up_before_records_are_lost(spec, broker):
 def test_a_full_buffer_drops_and_counts_and_never_waits(spec, broker):
     small = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, buffer_records=5))
     telemetry = Telemetry(small, lambda: broker)
-    started = time.monotonic()
     for n in range(12):
-        telemetry.put(served(n))
-    assert time.monotonic() - started < 0.5
+        telemetry.put(served(n))  # nobody takes anything out: who waited for room would wait for ever
     assert (telemetry.dropped, telemetry.waiting) == (7, 5)
 
 
@@ -112,7 +110,7 @@ def test_the_thread_outlives_a_broker_that_is_away(spec, broker, monkeypatch):
     telemetry = Telemetry(spec, connect)
     telemetry.start()
     telemetry.put(served(0))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 90
     while telemetry.published < 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert telemetry.alive and telemetry.published == 1

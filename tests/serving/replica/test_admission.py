@@ -167,9 +167,11 @@ def test_what_was_changed_or_swapped_after_registration_is_refused(source, model
 
 
 @pytest.mark.parametrize(
-    ("kind", "why"), [("Hanging", r"within (3 s of processor time|15 s)"), ("Sleeping", "did not load within 15 s")]
+    ("kind", "patience", "why"),
+    [("Hanging", 60.0, "within 3 s of processor time"), ("Sleeping", 1.0, "did not load within 3 s")],
 )
-def test_one_that_hangs_is_given_up(source, bad, kind, why):
+def test_one_that_hangs_is_given_up(source, bad, monkeypatch, kind, patience, why):
+    monkeypatch.setattr("serving.replica.admission.PATIENCE", patience)
     with pytest.raises(ArtifactError, match=why):
         admit(bad(with_features(kind)), source, seconds=3)
 
@@ -259,6 +261,8 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
             ref = bad(spoil)
             revision = route(candidate=ref, weight=0.5)
             until(lambda: ref.digest in versions.failed)  # noqa: B023
+            answered = len(statuses)
+            until(lambda: len(statuses) >= answered + 20)  # noqa: B023
             assert versions.routing.revision == revision and versions.routing.candidate is None
         good = model("3")
         route(candidate=good, weight=0.5)
@@ -267,7 +271,7 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
         stop.set()
         asking.join()
         versions.stop()
-    assert set(statuses) == {200} and len(statuses) > 100
+    assert set(statuses) == {200}
     print(f"{len(statuses)} answers, the slowest took {slowest * 1000:.0f} ms")
 
 

@@ -15,7 +15,7 @@ def versions(spec, store, clock):
     return LoadedVersions(spec, store, "r1", clock)
 
 
-def settle(versions, until, seconds=5.0):
+def settle(versions, until, seconds=90.0):
     """Follow until a condition holds; loading is on another thread."""
     deadline = time.monotonic() + seconds
     while not until():
@@ -154,7 +154,7 @@ def test_following_in_the_background_and_signing_off(spec, store, model):
     versions = LoadedVersions(spec, store)
     put(store, champion=model("1"))
     versions.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 90
     while versions.routing.champion is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert versions.alive and versions.routing.champion is not None
@@ -185,14 +185,16 @@ def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(versi
     monkeypatch.setattr(store, "intent", counted)
     versions.start()
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 90
         while versions.routing.champion is None:
             assert time.monotonic() < deadline, "not in time"
             time.sleep(0.005)
         time.sleep(0.3)
         looked.clear()
+        began = time.monotonic()
         time.sleep(1.2)
-        assert len(looked) <= 4, "a heartbeat's few looks, not one each poll"
+        beats = (time.monotonic() - began) / HEARTBEAT_SECONDS
+        assert len(looked) <= 2 * (1 + beats), "a heartbeat's few looks, not one each poll"
         put(store, champion=model("2"))
         while versions.routing.champion.ref.version != "2":
             assert time.monotonic() < deadline + 10, "not in time"
