@@ -18,9 +18,11 @@ FILES_A_WORKER = 5
 """Files of tests that make up for the seconds in which a worker starts and imports what they need."""
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
-# `explore` draws new ones, and more of them; an example that it finds becomes a test.
-hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("explore", max_examples=2_000, deadline=None)
+# `explore` draws new ones, and more of them; an example that it finds becomes a test. How fast they are drawn is for
+# the machine to say and not for a test.
+UNHURRIED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("suite", derandomize=True, **UNHURRIED)
+hypothesis.settings.register_profile("explore", max_examples=2_000, **UNHURRIED)
 hypothesis.settings.load_profile("suite")
 
 

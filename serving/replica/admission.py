@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,9 +30,11 @@ from components.contracts.errors import ArtifactError, CohobateError, RecordErro
 from components.contracts.spec import Spec, load_spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
 from components.student.runtime import Student
 from serving.replica.warmup import warm_up
+
+if TYPE_CHECKING:
+    from components.control.store import ControlStore  # half a second of imports that a trial has no use for
 
 ADMISSION_SECONDS = 60.0
 """Processor time that loading and exercising may take; a student needs about two seconds, most of them imports."""

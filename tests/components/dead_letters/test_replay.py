@@ -182,7 +182,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ACTIONS, max_size=8))
 def test_whatever_happens_every_letter_is_published_once_or_dropped(tmp_path_factory, clock, killed, actions):
     broker, store = MemoryBroker(), ControlStore(f"sqlite:///{tmp_path_factory.mktemp('any')}/control.db", clock=clock)

@@ -77,6 +77,7 @@ def test_what_is_not_confirmed_in_time_is_told(tmp_path, port):
     producer.send("t", "k", b"after")
     with pytest.raises(UnavailableError, match="1 records were not confirmed within"):
         producer.flush(0.3)
+    producer._seconds = 1.0
     ended = threading.Thread(target=producer.close, daemon=True)
     ended.start()
     ended.join(90)
