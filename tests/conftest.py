@@ -14,9 +14,6 @@ from infra.broker import EmbeddedBroker
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
 
-FILES_A_WORKER = 5
-"""Files of tests that make up for the seconds in which a worker starts and imports what they need."""
-
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
 # `explore` draws new ones, and more of them; an example that it finds becomes a test. How fast they are drawn is for
 # the machine to say and not for a test.
@@ -27,11 +24,10 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """As many workers as cores, or fewer where there is little to share out."""
+    """As many workers as cores, and for one file none: to start them takes seconds."""
     paths = [Path(arg.partition("::")[0]) for arg in config.args]
     files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
-    wanted = files // FILES_A_WORKER
-    return min(wanted, len(os.sched_getaffinity(0))) if wanted > 1 else 0
+    return min(files, len(os.sched_getaffinity(0))) if files > 1 else 0
 
 
 @pytest.hookimpl(trylast=True)

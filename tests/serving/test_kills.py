@@ -19,7 +19,7 @@ from tests.serving.led import FileRegistry, control
 
 W = "signs"
 LEASE = 2.0
-PATIENCE = 60.0
+PATIENCE = 90.0
 """Seconds for what takes one or two on a machine that has nothing else to do."""
 
 SLACK = 0.3

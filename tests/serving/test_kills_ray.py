@@ -78,9 +78,11 @@ def served(spec, tmp_path, store):
     argv = [sys.executable, "-c", SERVER, spec.source]
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-    assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
-    yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
-    process.communicate(timeout=120)
+    try:
+        assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
+        yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
+    finally:
+        process.communicate(timeout=120)
 
 
 def replicas(home):
@@ -112,6 +114,9 @@ def test_replica_and_proxy_are_killed_under_load(served, store, model, tmp_path)
         until(lambda: len(load.answers) > 100)
         before, asked = replicas(tmp_path), len(load.answers)
         assert len(before) == 2
+        assert {psutil.Process(pid).nice() for pid in before} == {psutil.Process().nice()}, (
+            "no replica yields to others"
+        )
         victim = min(before)
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in replicas(tmp_path))

@@ -27,6 +27,8 @@ from serving.ray_app import deploy, environment, shutdown
 settings = Settings()
 os.environ.update(environment(settings))
 import ray
+from ray.serve._private import api, client
+api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
          configure_logging=False, _node_ip_address="127.0.0.1")
 deploy([load_spec(sys.argv[1])], settings, teacher=True)
@@ -91,11 +93,13 @@ def served(spec, tmp_path, store):
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    started = time.monotonic()
-    assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
-    print(f"up in {time.monotonic() - started:.1f} s")
-    yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
-    process.communicate(timeout=120)
+    try:
+        started = time.monotonic()
+        assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
+        print(f"up in {time.monotonic() - started:.1f} s")
+        yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
+    finally:
+        process.communicate(timeout=120)
 
 
 def until(condition, seconds=90.0):
