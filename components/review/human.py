@@ -8,6 +8,7 @@ answer is given (``cohobate review answer``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,7 @@ from components.teachers.contract import (
     Teacher,
     identity_digest,
     metered,
+    past_breaker,
     reference,
     soft_labels,
 )
@@ -130,6 +132,10 @@ class HumanTeacher:
         """Have the primary ask ``permit`` before inputs are sent once more."""
         if self._primary is not None:
             metered(self._primary, permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """Within it the primary is asked whatever its breaker says."""
+        return past_breaker(self._primary, once=once) if self._primary is not None else nullcontext()
 
     def state(self) -> dict[str, Any]:
         """The primary's state."""

@@ -1,15 +1,17 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Five abilities are optional and have a function here that a caller uses for every
+Every teacher answers ``label``. Six abilities are optional and have a function here that a caller uses for every
 teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
 that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), to ask before it sends inputs once
-more (:func:`metered`), and to report its state for metrics (:func:`state`).
+more (:func:`metered`), to be asked in spite of an open circuit breaker (:func:`past_breaker`), and to report its state
+for metrics (:func:`state`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast
 
 from components.contracts.errors import CohobateError, RecordError, TeacherError
@@ -102,7 +104,7 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
         TeacherError: the teacher failed, raised something that is none of this project's errors, gave more or fewer
             outcomes than there are payloads, or one that no student may learn from (another task, label space or class
             than it declared): the teacher's fault, and not the input's.
-        UnavailableError: a remote teacher does not answer.
+        UnavailableError: a remote teacher does not answer; UnansweredError where it does not answer these payloads.
 
     """
     own = getattr(teacher, "outcomes", None)
@@ -173,6 +175,16 @@ def metered(teacher: Teacher, permit: Permit) -> None:
     own = getattr(teacher, "metered", None)
     if own is not None:
         own(permit)
+
+
+def past_breaker(teacher: Teacher, *, once: bool = False) -> AbstractContextManager[None]:
+    """Within it requests are sent whatever a circuit breaker says, and their failures do not count for it.
+
+    For one who seeks the input that a server gives no answer to, and proves between any two failures that it answers
+    others: an answer closes the breaker. ``once``: each request is sent once, and not again after a failure.
+    """
+    own = getattr(teacher, "past_breaker", None)
+    return own(once) if own is not None else nullcontext()
 
 
 def state(teacher: Teacher) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Source: Open Inference Protocol, ``inference_rest.yaml`` (kserve/open-inference-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -130,7 +131,7 @@ class OipTeacher:
         chunks = [list(payloads[i : i + self._max_batch]) for i in range(0, len(payloads), self._max_batch)]
         for chunk in chunks:
             self._check_payloads(chunk)
-        return [soft for answered in self._endpoint.each(self._infer, chunks) for soft in answered]
+        return [soft for answered in self._endpoint.each(self._infer, chunks, payloads=tuple) for soft in answered]
 
     def verify(self) -> None:
         """Read the model's metadata again.
@@ -150,6 +151,10 @@ class OipTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        return self._endpoint.past_breaker(once)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state, with the identity that the server reported at start."""

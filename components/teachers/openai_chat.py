@@ -8,6 +8,7 @@ import json
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import msgspec
@@ -191,6 +192,10 @@ class ChatTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        return self._endpoint.past_breaker(once)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state with tokens, money spent, the largest mass outside the classes, and the identity."""
