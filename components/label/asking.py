@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError, UnansweredError
 from components.contracts.records import Label, SoftLabel, label_key
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, class_names
 from components.label.intake import Work
 from components.query.policies import Decision, Scores
 from components.query.scores import StudentScores
@@ -64,7 +64,7 @@ class Asking:
     """Turns work into labels. One thread asks at a time: teachers need not be thread-safe.
 
     Raises:
-        ConfigError: the teacher is not the one that the spec declares, or its task is another.
+        ConfigError: the teacher is not the one that the spec declares, its task is another, or a class's name no text.
 
     """
 
@@ -75,6 +75,7 @@ class Asking:
         self._declared = reference(teacher)
         if spec.teacher_digest not in (None, self._declared):
             raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self._declared}")
+        class_names(teacher.classes, "teacher.classes")
         if teacher.task != spec.task:
             raise ConfigError("task", spec.task, f"the teacher's task is {teacher.task}")
         self.company = company or Company(metrics=LabelerMetrics(spec.name))

@@ -17,7 +17,7 @@ import msgspec
 from components.contracts.errors import ConfigError, RecordError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.settings import Settings
-from components.contracts.spec import Factory, build
+from components.contracts.spec import Factory, build, class_names
 from components.control.store import ControlStore
 from components.review import reviews
 from components.teachers.contract import (
@@ -64,10 +64,11 @@ class HumanTeacher:
         price_per_question: float = 0.0,
         database_url: str = "",
     ) -> None:
+        declared = class_names(classes)
         self._primary = _built(primary) if primary is not None else None
         self._below, self._price, self._url = below, price_per_question, database_url
         self.space = space
-        self.classes = tuple(classes) or (self._primary.classes if self._primary else ())
+        self.classes = declared or (self._primary.classes if self._primary else ())
         self.size_bytes = self._primary.size_bytes if self._primary else 0
         try:
             self._check()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast
 
+import msgspec
+
 from components.contracts.errors import CohobateError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
 from components.contracts.storage import digest_of
@@ -103,7 +105,7 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     Raises:
         TeacherError: the teacher failed, raised something that is none of this project's errors, gave more or fewer
             outcomes than there are payloads, or one that no student may learn from (another task, label space or class
-            than it declared): the teacher's fault, and not the input's.
+            than it declared, or something that cannot be read back): the teacher's fault, and not the input's.
         UnavailableError: a remote teacher does not answer; UnansweredError where it does not answer these payloads.
 
     """
@@ -122,6 +124,9 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     return found
 
 
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SoftLabel)
+
+
 def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
     if isinstance(outcome, Deferred | RecordError):
         return
@@ -130,7 +135,12 @@ def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
     if outcome.space != teacher.space:
         raise TeacherError(reference(teacher), f"answered in space {outcome.space!r}, not {teacher.space!r}")
     if unknown := outcome.distribution.keys() - known:
-        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown)}")
+        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown, key=repr)}")
+    try:
+        _decoder.decode(_encoder.encode(outcome))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        detail = f"answered {outcome!r:.200}, which no reader of labels could read: {error}"
+        raise TeacherError(reference(teacher), detail) from error
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
+from components.contracts.spec import class_names
 from components.teachers.answers import Kind, distributions
 from components.teachers.contract import Permit, TeacherChangedError, identity_digest
 from components.teachers.http import Endpoint, Http
@@ -91,7 +92,7 @@ class OipTeacher:
         price_per_input: float = 0.0,
         http: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.space, self.classes, self.size_bytes = name or model, space, tuple(classes), size_bytes
+        self.name, self.space, self.classes, self.size_bytes = name or model, space, class_names(classes), size_bytes
         if len(set(self.classes)) != len(self.classes) or not self.classes:
             raise ConfigError("classes", self.classes, "must be different names, at least one")
         if output_kind not in ("probabilities", "logits"):
