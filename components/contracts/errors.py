@@ -17,6 +17,7 @@
     ├── PipelineError        a pipeline run failed, or may not start beside another
     ├── AccessError          an outside service answers, but does not let us in: credentials, certificate, permission
     ├── UnavailableError     an outside service does not answer
+    │   └── UnansweredError      a teacher's server was reached, and gave no answer to this very request
     ├── FencedError          another process took over what this one was doing: it must let go
     └── LostPositionsError   the broker no longer has the records that a group stands at
 """
@@ -140,6 +141,19 @@ class UnavailableError(CohobateError):
     def __init__(self, service: str, address: str, remedy: str) -> None:
         super().__init__(f"{service} at {address} does not answer: {remedy}")
         self.service, self.address, self.remedy = service, address, remedy
+
+
+class UnansweredError(UnavailableError):
+    """A teacher's server was reached and gave no answer to a request: it failed, broke off or hung.
+
+    It may be away, or die of one input: what it answers to others tells. ``payloads``: the payloads of the requests
+    without an answer, as they were given; empty where that is not known. Whoever raises this has what it sends again
+    paid for (:func:`components.teachers.contract.metered`).
+    """
+
+    def __init__(self, service: str, address: str, remedy: str, payloads: tuple[object, ...] = ()) -> None:
+        super().__init__(service, address, remedy)
+        self.payloads = payloads
 
 
 class AccessError(CohobateError):

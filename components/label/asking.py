@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from components.contracts.errors import ConfigError, RecordError, TeacherError
+from components.contracts.errors import ConfigError, RecordError, TeacherError, UnansweredError
 from components.contracts.records import Label, SoftLabel, label_key
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, class_names
 from components.label.intake import Work
 from components.query.policies import Decision, Scores
 from components.query.scores import StudentScores
@@ -64,7 +64,7 @@ class Asking:
     """Turns work into labels. One thread asks at a time: teachers need not be thread-safe.
 
     Raises:
-        ConfigError: the teacher is not the one that the spec declares, or its task is another.
+        ConfigError: the teacher is not the one that the spec declares, its task is another, or a class's name no text.
 
     """
 
@@ -75,12 +75,14 @@ class Asking:
         self._declared = reference(teacher)
         if spec.teacher_digest not in (None, self._declared):
             raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self._declared}")
+        class_names(teacher.classes, "teacher.classes")
         if teacher.task != spec.task:
             raise ConfigError("task", spec.task, f"the teacher's task is {teacher.task}")
         self.company = company or Company(metrics=LabelerMetrics(spec.name))
         self.selector = self.company.selector or Selector(spec)
         self._answers: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
         self._open: tuple[Sequence[Work], Choice] | None = None
+        self._resent = False
         self._answered: Work | None = None
 
     @property
@@ -98,7 +100,8 @@ class Asking:
 
         Raises:
             TeacherError: the teacher failed, or answered something that no student may learn from.
-            UnavailableError: the teacher or the control database does not answer.
+            UnavailableError: the teacher or the control database does not answer (UnansweredError: the former does not
+                answer this batch).
 
         """
         # Step 1
@@ -109,6 +112,9 @@ class Asking:
             found, calls = self._outcomes([w for w, _ in wanted])
         except TeacherError:
             self._close(choice)  # it may have been paid for: asking again is another choice
+            raise
+        except UnansweredError:
+            self._resent = True
             raise
         # Step 3
         self.selector.settle(choice, calls)
@@ -150,7 +156,7 @@ class Asking:
         choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
         try:
             return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)
-        except TeacherError:
+        except (TeacherError, UnansweredError):
             return False
         finally:
             self.selector.settle(choice, choice.reservation.calls)
@@ -174,15 +180,18 @@ class Asking:
         waiting = {w.input.id for w in work if w.urgent}
         choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
         self.company.metrics.decided(d.reason for d in choice.decisions)
-        self._open = (work, choice)
+        self._open, self._resent = (work, choice), False
         return choice
 
     def _scores(self, work: Sequence[Work]) -> Scores | None:
         return self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
 
     def _close(self, choice: Choice) -> None:
-        """A choice whose calls may have been made, though nothing came of them: they count."""
-        self.selector.settle(choice, choice.reservation.calls)
+        """A choice whose calls may have been made, though nothing came of them: they count.
+
+        Not those that a server gave no answer to: the teacher has them paid for when it sends something again.
+        """
+        self.selector.settle(choice, 0 if self._resent else choice.reservation.calls)
         self._open = None
 
     def _outcomes(self, work: Sequence[Work]) -> tuple[list[Outcome], int]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import tenacity
 
-from components.contracts.errors import TeacherError, UnavailableError
+from components.contracts.errors import TeacherError, UnansweredError, UnavailableError
 from components.label.intake import Work
 from components.label.partition_worker import Batch, Labelled, PartitionWorker
 from components.telemetry.metrics import LabelerMetrics
@@ -39,7 +39,8 @@ RETRY_SECONDS = (0.2, 15.0)
 """First and longest wait before a teacher that failed is asked again; drawn at random below, doubling."""
 
 TOGETHER = 3
-"""How often a batch is asked for as a whole before the inputs are sought that its teacher fails on."""
+"""How often a batch is asked for as a whole before the inputs are sought that its teacher fails on. Once where a remote
+teacher's server gave no answer: the teacher sent it several times."""
 
 BLAME_SECONDS = 5.0
 """How long, too: a teacher may be out of order for a moment, and then fail on some inputs only."""
@@ -180,6 +181,32 @@ class Shift:
 _numbers = itertools.count()
 
 
+class Failures:
+    """How a batch failed so far: whether one of its inputs may be the cause."""
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._unanswered = False
+
+    @property
+    def by_an_input(self) -> bool:
+        """Whether the inputs are to be sought that the teacher fails on."""
+        return self._unanswered or self._failed >= TOGETHER
+
+    def add(self, error: TeacherError | UnavailableError, apart: bool) -> None:
+        """Count a failure; ``apart``: of the search itself.
+
+        A search that ends in an outage has found the server away for all: the batch is asked for as a whole again,
+        which is the circuit breaker's to allow, until its inputs are under suspicion once more.
+        """
+        if apart and isinstance(error, UnavailableError):
+            self._failed, self._unanswered = 0, False
+        elif isinstance(error, UnansweredError):
+            self._unanswered = True
+        elif isinstance(error, TeacherError):
+            self._failed += 1
+
+
 class WorkerGroup:
     """The workers at work and the asker.
 
@@ -316,14 +343,18 @@ class WorkerGroup:
             stop=lambda _: shift.ending,
             before_sleep=self._outage,
         )
-        began = time.monotonic()
+        began, failures = time.monotonic(), Failures()
         try:
             for attempt in retrying:
                 with attempt:
                     now = time.monotonic()
                     long = now - began >= BLAME_SECONDS or now - self._blamed_at < BLAMED_SECONDS
-                    apart = long and attempt.retry_state.attempt_number > TOGETHER
-                    labelled = shift.worker.answer(batch, apart=apart, witnesses=self._waiting)
+                    apart = long and failures.by_an_input
+                    try:
+                        labelled = shift.worker.answer(batch, apart=apart, witnesses=self._waiting)
+                    except (TeacherError, UnavailableError) as error:
+                        failures.add(error, apart)
+                        raise
                     if apart and len(labelled.letters) > len(batch.letters):
                         self._blamed_at = time.monotonic()
                     return labelled

@@ -8,6 +8,7 @@ answer is given (``cohobate review answer``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from components.contracts.errors import ConfigError, RecordError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.settings import Settings
-from components.contracts.spec import Factory, build
+from components.contracts.spec import Factory, build, class_names
 from components.control.store import ControlStore
 from components.review import reviews
 from components.teachers.contract import (
@@ -27,6 +28,7 @@ from components.teachers.contract import (
     Teacher,
     identity_digest,
     metered,
+    past_breaker,
     reference,
     soft_labels,
 )
@@ -62,10 +64,11 @@ class HumanTeacher:
         price_per_question: float = 0.0,
         database_url: str = "",
     ) -> None:
+        declared = class_names(classes)
         self._primary = _built(primary) if primary is not None else None
         self._below, self._price, self._url = below, price_per_question, database_url
         self.space = space
-        self.classes = tuple(classes) or (self._primary.classes if self._primary else ())
+        self.classes = declared or (self._primary.classes if self._primary else ())
         self.size_bytes = self._primary.size_bytes if self._primary else 0
         try:
             self._check()
@@ -130,6 +133,10 @@ class HumanTeacher:
         """Have the primary ask ``permit`` before inputs are sent once more."""
         if self._primary is not None:
             metered(self._primary, permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """Within it the primary is asked whatever its breaker says."""
+        return past_breaker(self._primary, once=once) if self._primary is not None else nullcontext()
 
     def state(self) -> dict[str, Any]:
         """The primary's state."""

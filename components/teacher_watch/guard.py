@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
+from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError, UnansweredError
 from components.contracts.payload import decoder
 from components.contracts.records import Input, Label, SoftLabel, content_hash
 from components.contracts.spec import Spec
@@ -192,7 +192,7 @@ class Guard:
             return None
         try:
             return bool(self._prober.ask(probe))
-        except TeacherError:
+        except (TeacherError, UnansweredError):
             return False
 
     def route(self, labels: Sequence[Label]) -> str:

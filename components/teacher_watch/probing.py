@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.contracts.errors import TeacherError, UnavailableError
+from components.contracts.errors import TeacherError, UnansweredError, UnavailableError
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Probe as Watch
 from components.query.budget import Budget
@@ -89,10 +89,12 @@ class Prober:
     def mixed(self, payloads: Sequence[Any], probes: Sequence[Any]) -> tuple[list[Outcome], list[SoftLabel]]:
         """The outcomes of inputs, and the answers to probes (paid for) that were mixed into their batch.
 
-        Where that fails, the inputs are asked for without, and there are no answers; a second call is paid for too.
+        Where that fails, the inputs are asked for without, and there are no answers; a second call is paid for too, by
+        the teacher itself where its server gave no answer.
 
         Raises:
             TeacherError: the teacher failed, or the budget does not reach for asking once more.
+            UnansweredError: a remote teacher's server gives the inputs no answer.
 
         """
         if not probes:
@@ -104,11 +106,23 @@ class Prober:
             if self._budget is not None and not self._budget.spend(len(payloads), least=len(payloads)):
                 raise
             log.warning("a batch with %d probes failed, asking without: %s", len(probes), error)
-            outcome = self._outcomes(payloads)
-            self.counts["probe_failures"] += 1  # the inputs went through, so it was perhaps the probes
-            return outcome, []
+            return self._without_probes(payloads), []
+        except UnansweredError as error:
+            about = {id(payload) for payload in error.payloads}
+            if about and not any(id(probe) in about for probe in probes):
+                raise
+            log.warning("a batch with %d probes got no answer, asking without: %s", len(probes), error)
+            try:
+                return self._without_probes(payloads), []
+            except UnavailableError as again:
+                raise error from again  # it tells more than a breaker that this very error has opened
         self.counts["probed"] += len(probes)
         return found[: len(payloads)], answers
+
+    def _without_probes(self, payloads: Sequence[Any]) -> list[Outcome]:
+        outcome = self._outcomes(payloads)
+        self.counts["probe_failures"] += 1  # the inputs went through, so it was perhaps the probes
+        return outcome
 
     def ask(self, probes: Sequence[Any]) -> list[SoftLabel]:
         """Answers to the first of these probes: a batch, or as many as the budget allows.

@@ -1,16 +1,20 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Five abilities are optional and have a function here that a caller uses for every
+Every teacher answers ``label``. Six abilities are optional and have a function here that a caller uses for every
 teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
 that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), to ask before it sends inputs once
-more (:func:`metered`), and to report its state for metrics (:func:`state`).
+more (:func:`metered`), to be asked in spite of an open circuit breaker (:func:`past_breaker`), and to report its state
+for metrics (:func:`state`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast
+
+import msgspec
 
 from components.contracts.errors import CohobateError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
@@ -101,8 +105,8 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     Raises:
         TeacherError: the teacher failed, raised something that is none of this project's errors, gave more or fewer
             outcomes than there are payloads, or one that no student may learn from (another task, label space or class
-            than it declared): the teacher's fault, and not the input's.
-        UnavailableError: a remote teacher does not answer.
+            than it declared, or something that cannot be read back): the teacher's fault, and not the input's.
+        UnavailableError: a remote teacher does not answer; UnansweredError where it does not answer these payloads.
 
     """
     own = getattr(teacher, "outcomes", None)
@@ -120,6 +124,9 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
     return found
 
 
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SoftLabel)
+
+
 def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
     if isinstance(outcome, Deferred | RecordError):
         return
@@ -128,7 +135,12 @@ def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
     if outcome.space != teacher.space:
         raise TeacherError(reference(teacher), f"answered in space {outcome.space!r}, not {teacher.space!r}")
     if unknown := outcome.distribution.keys() - known:
-        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown)}")
+        raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown, key=repr)}")
+    try:
+        _decoder.decode(_encoder.encode(outcome))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        detail = f"answered {outcome!r:.200}, which no reader of labels could read: {error}"
+        raise TeacherError(reference(teacher), detail) from error
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:
@@ -173,6 +185,16 @@ def metered(teacher: Teacher, permit: Permit) -> None:
     own = getattr(teacher, "metered", None)
     if own is not None:
         own(permit)
+
+
+def past_breaker(teacher: Teacher, *, once: bool = False) -> AbstractContextManager[None]:
+    """Within it requests are sent whatever a circuit breaker says, and their failures do not count for it.
+
+    For one who seeks the input that a server gives no answer to, and proves between any two failures that it answers
+    others: an answer closes the breaker. ``once``: each request is sent once, and not again after a failure.
+    """
+    own = getattr(teacher, "past_breaker", None)
+    return own(once) if own is not None else nullcontext()
 
 
 def state(teacher: Teacher) -> dict[str, Any]:

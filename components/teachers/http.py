@@ -9,6 +9,9 @@ One request goes this way:
 5. An outage (no connection, time-out, reset, 408, 429, 5xx) goes back to step 1 after a growing, jittered pause, up to
    ``attempts`` times; anything else is final.
 
+Requests that a server was reached with and that got no answer in all attempts are an UnansweredError: one input may be
+what it dies of. To find that out requests can be sent past the breaker (:meth:`Endpoint.past_breaker`).
+
 Inputs that a server may have worked on, though it gave no answer, are not sent again without a permit, now or later:
 whoever reserved a call for each of them has paid once (:mod:`components.query.budget`).
 
@@ -34,10 +37,10 @@ import httpx
 import msgspec
 import stamina
 from purgatory import SyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
+from purgatory.domain.model import HalfOpenedState, OpenedState
 from pydantic import SecretStr
 
-from components.contracts.errors import ConfigError, TeacherError, UnavailableError
+from components.contracts.errors import ConfigError, TeacherError, UnansweredError, UnavailableError
 from components.contracts.spec import Count, Positive, Section
 from components.contracts.storage import digest_of
 from components.teachers.contract import Permit
@@ -138,6 +141,11 @@ class _Outage(Exception):
         super().__init__(detail)
         self.retry_after, self.busy, self.spent = retry_after, busy, spent
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether the request itself may be what the server fails on: it says nothing of its own state."""
+        return self.spent and not self.busy and self.retry_after is None
+
 
 class Endpoint:
     """A teacher's server at ``url``. Safe to share between threads. ``window_seconds``: the length of the rate limits'
@@ -168,6 +176,7 @@ class Endpoint:
         self._not_before = 0.0
         self._permit: Permit = lambda _: True
         self._unpaid = 0
+        self._past = self._once = False
         self._kept: dict[str, Any] = {}
         self._counts = dict.fromkeys(("requests", "retries", "failures", "busy", "tokens", "in_flight"), 0)
 
@@ -185,8 +194,9 @@ class Endpoint:
         Raises:
             TeacherError: the answer is no JSON, a redirect, or too large.
             RefusedError: 4xx.
-            UnavailableError: an outage that outlasted the attempts, an open breaker, refused credentials, or no permit
-                for another attempt.
+            UnansweredError: the server was reached, and gave no answer in all attempts.
+            UnavailableError: it was not reached or is busy, an open breaker, refused credentials, or no permit for
+                another attempt.
 
         """
         return self._request("POST", path, msgspec.json.encode(body), tokens, inputs)
@@ -196,24 +206,48 @@ class Endpoint:
         self._add("tokens", used)
         self._tokens.owe(used - estimated)
 
-    def each(self, ask: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """``ask`` of every item, up to ``concurrency`` at once, in the items' order.
+    @contextmanager
+    def past_breaker(self, once: bool) -> Iterator[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        self._past, self._once = True, once
+        try:
+            yield
+        finally:
+            self._past = self._once = False
+
+    def each(
+        self, ask: Callable[[T], R], items: Sequence[T], payloads: Callable[[T], Sequence[Any]] = lambda item: (item,)
+    ) -> list[R]:
+        """``ask`` of every item, up to ``concurrency`` at once, in the items' order; ``payloads`` are an item's.
 
         When some fail, the first failure is raised after all have ended, and what the others answered is kept for the
-        next call: an outage in the middle of a batch does not pay for its other half twice.
+        next call: an outage in the middle of a batch does not pay for its other half twice. Past the breaker it is kept
+        until it is asked for in one of several items; an item that is asked for alone is sent in any case.
         """
         keys = [digest_of(msgspec.json.encode(item)) for item in items]
         kept, self._kept = self._kept, {}
+        if self._past:
+            self._kept = kept
+            kept = kept if len(items) > 1 else {}
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in kept}
         with ThreadPoolExecutor(min(len(missing), self.options.concurrency) or 1) as pool:
             futures = {key: pool.submit(ask, item) for key, item in missing.items()}
         found = {key: kept[key] for key in keys if key in kept}
         found |= {key: f.result() for key, f in futures.items() if f.exception() is None}
-        for future in futures.values():
-            if (error := future.exception()) is not None:
-                self._kept = found
-                raise error
+        failures = {key: error for key, f in futures.items() if (error := f.exception()) is not None}
+        if failures:
+            self._kept = self._kept | found
+            raise self._first(failures, {key: payloads(missing[key]) for key in failures})
+        self._kept = {key: answer for key, answer in self._kept.items() if key not in found}
         return [found[key] for key in keys]
+
+    def _first(self, failures: dict[str, BaseException], payloads: dict[str, Sequence[Any]]) -> BaseException:
+        """The first failure, which says of all of its kind what they were about."""
+        first = next(iter(failures.values()))
+        if isinstance(first, UnansweredError):
+            alike = [key for key, error in failures.items() if isinstance(error, UnansweredError)]
+            first.payloads = tuple(payload for key in alike for payload in payloads[key])
+        return first
 
     def state(self) -> dict[str, Any]:
         """Counters since the start, and what holds now.
@@ -246,10 +280,12 @@ class Endpoint:
 
     def _request(self, method: str, path: str, content: bytes | None, tokens: int, inputs: int) -> Any:
         options = self.options
+        attempts = 1 if self._once else options.attempts
+        unanswered = False
         try:
             for attempt in stamina.retry_context(
                 on=self._again,
-                attempts=options.attempts,
+                attempts=attempts,
                 timeout=None,
                 wait_initial=options.backoff_seconds,
                 wait_max=options.max_backoff_seconds,
@@ -258,15 +294,20 @@ class Endpoint:
                 with attempt:
                     self._pay(inputs)
                     self._add("retries", int(attempt.num > 1))
-                    return self._attempt(method, path, content, tokens, inputs)
+                    try:
+                        return self._attempt(method, path, content, tokens, inputs)
+                    except _Outage as error:
+                        unanswered = error.unanswered
+                        raise
         except _Outage as error:
-            remedy = f"{error}, after {options.attempts} attempts at most; it is asked again when it is back"
-            raise self._unavailable(remedy) from error
+            remedy = f"{error}, after {attempts} attempts at most; it is asked again when it is back"
+            raise self._unavailable(remedy, unanswered) from error
         except OpenedState as error:
             left = max(0.0, error.opened_at + options.breaker_seconds - time.time())
             raise self._unavailable(
                 f"the circuit breaker is open for another {left:.1f} s after {options.breaker_failures} failures in a "
-                "row; look at the server"
+                "row; look at the server",
+                unanswered,
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -302,8 +343,10 @@ class Endpoint:
     @contextmanager
     def _guarded(self, inputs: int) -> Iterator[None]:
         """The breaker around one request; its own state is not made for threads, so the lock guards it."""
+        past = self._past
         with self._lock:
-            self._breaker.__enter__()
+            if not past:
+                self._breaker.__enter__()
             self._counts["requests"] += 1
             self._counts["in_flight"] += 1
         failure: _Outage | None = None
@@ -319,7 +362,10 @@ class Endpoint:
             with self._lock:
                 self._counts["in_flight"] -= 1
                 before = self._breaker.context.state
-                self._breaker.__exit__(type(failure) if failure else None, failure, None)
+                if past and failure is None and before == OpenedState.name:
+                    self._breaker.context.set_state(HalfOpenedState())  # from where an answer closes it
+                if not (past and failure):
+                    self._breaker.__exit__(type(failure) if failure else None, failure, None)
                 after = self._breaker.context.state
             if before != after:
                 log.warning("teacher %s: circuit breaker %s", self.teacher, after)
@@ -381,8 +427,9 @@ class Endpoint:
             text = text.replace(key.get_secret_value(), "***")
         return text[:EXCERPT_CHARACTERS]
 
-    def _unavailable(self, remedy: str) -> UnavailableError:
-        return UnavailableError(f"teacher {self.teacher}", self.url, remedy)
+    def _unavailable(self, remedy: str, unanswered: bool = False) -> UnavailableError:
+        kind = UnansweredError if unanswered else UnavailableError
+        return kind(f"teacher {self.teacher}", self.url, remedy)
 
     def _add(self, name: str, number: int) -> None:
         with self._lock:

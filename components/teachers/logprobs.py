@@ -16,6 +16,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import MASS_TOLERANCE
+from components.contracts.spec import class_names
 
 ROUNDING = 1e-5
 """How far two log probabilities of one token may be apart in one answer: servers print some digits of them."""
@@ -85,9 +86,11 @@ def answers(classes: Sequence[str], written: Mapping[str, str], case_sensitive: 
     """The answer of each class, as it is compared.
 
     Raises:
-        ConfigError: ``written`` has an unknown class, or two classes have the same answer, or one is empty.
+        ConfigError: ``written`` has an unknown class, or two classes have the same answer, or one is empty or no text.
 
     """
+    class_names(list(written), "answers")
+    class_names(list(written.values()), "answers")
     if unknown := sorted(set(written) - set(classes)):
         raise ConfigError("answers", unknown, f"must be among the classes {', '.join(classes)}")
     made = {c: _plain(written.get(c, c), case_sensitive) for c in classes}

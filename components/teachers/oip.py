@@ -6,6 +6,7 @@ Source: Open Inference Protocol, ``inference_rest.yaml`` (kserve/open-inference-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
+from components.contracts.spec import class_names
 from components.teachers.answers import Kind, distributions
 from components.teachers.contract import Permit, TeacherChangedError, identity_digest
 from components.teachers.http import Endpoint, Http
@@ -90,7 +92,7 @@ class OipTeacher:
         price_per_input: float = 0.0,
         http: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.space, self.classes, self.size_bytes = name or model, space, tuple(classes), size_bytes
+        self.name, self.space, self.classes, self.size_bytes = name or model, space, class_names(classes), size_bytes
         if len(set(self.classes)) != len(self.classes) or not self.classes:
             raise ConfigError("classes", self.classes, "must be different names, at least one")
         if output_kind not in ("probabilities", "logits"):
@@ -130,7 +132,7 @@ class OipTeacher:
         chunks = [list(payloads[i : i + self._max_batch]) for i in range(0, len(payloads), self._max_batch)]
         for chunk in chunks:
             self._check_payloads(chunk)
-        return [soft for answered in self._endpoint.each(self._infer, chunks) for soft in answered]
+        return [soft for answered in self._endpoint.each(self._infer, chunks, payloads=tuple) for soft in answered]
 
     def verify(self) -> None:
         """Read the model's metadata again.
@@ -150,6 +152,10 @@ class OipTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        return self._endpoint.past_breaker(once)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state, with the identity that the server reported at start."""

@@ -8,12 +8,14 @@ import json
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import msgspec
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import SoftLabel, Task
+from components.contracts.spec import class_names
 from components.teachers import logprobs
 from components.teachers.contract import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
 from components.teachers.http import Endpoint, Http, RefusedError
@@ -116,14 +118,14 @@ class ChatTeacher:
         price_per_million_answer_tokens: float = 0.0,
         http: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.space, self.classes, self.size_bytes = name or model, space, tuple(classes), size_bytes
+        self.name, self.space, self.classes, self.size_bytes = name or model, space, class_names(classes), size_bytes
         self.max_outside, self.on_outside, self.on_change = max_outside, on_outside, on_change
         self._case_sensitive, self._max_characters, self._pinned = case_sensitive, max_characters, pin_fingerprint
         self._prices = price_per_million_prompt_tokens, price_per_million_answer_tokens
         self._prompt = prompt
-        self._system = system.replace("{classes}", ", ".join((answers or {}).get(c, c) for c in self.classes))
         self._check_options()
         self._answers = logprobs.answers(self.classes, answers or {}, case_sensitive)
+        self._system = system.replace("{classes}", ", ".join((answers or {}).get(c, c) for c in self.classes))
         self._fields = {
             "model": model, "temperature": 0, "max_tokens": max_tokens, "n": 1, "stream": False, "logprobs": True,
             "top_logprobs": top_logprobs, **(body or {}),
@@ -191,6 +193,10 @@ class ChatTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        return self._endpoint.past_breaker(once)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state with tokens, money spent, the largest mass outside the classes, and the identity."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
+from components.contracts.spec import class_names
 from components.contracts.storage import digest_of
 from components.teachers.answers import distributions
 from components.teachers.contract import identity_digest
@@ -51,12 +52,13 @@ class TransformersTeacher:
     ) -> None:
         if max_tokens < 2 or batch < 1 or threads < 1:
             raise ConfigError("max_tokens, batch, threads", (max_tokens, batch, threads), "at least 2, 1 and 1")
+        declared = class_names(classes)
         self.folder = Path(folder).resolve()
         files = self._files()
         self.size_bytes = sum(p.stat().st_size for p in files.values() if p.suffix == ".safetensors")
         self._max_tokens, self._batch, self._device = max_tokens, batch, device
         self._torch, self._tokenizer, self._model = self._load(threads)
-        self.classes = self._classes(tuple(classes))
+        self.classes = self._classes(declared)
         self.name, self.space = name or self.folder.name, space
         self.digest = identity_digest(
             {

@@ -4,7 +4,7 @@ Every section is a frozen struct; unknown fields and values out of range are ref
 A reference ``module:name`` or ``file.py:name`` (relative to the spec file) names a Python object of the user's.
 """
 
-from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share
+from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
 from components.contracts.spec.limits import Disturbance, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
@@ -47,6 +47,7 @@ __all__ = [
     "build",
     "check_export",
     "check_steps",
+    "class_names",
     "load_spec",
     "resolve",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+
+from components.contracts.errors import ConfigError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -22,6 +25,26 @@ class Factory(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     factory: str
     options: dict[str, Any] = {}
+
+
+QUOTE = "quote class names in YAML, which reads a plain yes or no as a boolean and 0 or 1 as a number"
+
+
+def class_names(found: object, field: str = "classes") -> tuple[str, ...]:
+    """Class names from options, which nothing else checks.
+
+    Raises:
+        ConfigError: it is no list, or has one that is no text or empty.
+
+    >>> class_names(["yes", "no"])
+    ('yes', 'no')
+    """
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise ConfigError(field, found, "must be a list of names")
+    for name in found:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(field, list(found), f"a class has the name {name!r}, which is no text: {QUOTE}")
+    return tuple(found)
 
 
 class Payload(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
-from components.contracts.spec.fields import Count, Factory, Name, Payload, Section
+from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
 from components.contracts.spec.monitor import Monitor, Trigger
@@ -79,6 +81,19 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, source=""))).hexdigest()
 
 
+OWN = "components."
+"""Factories of the platform's own: what their ``classes`` are is known before anything is built."""
+
+
+def _check_classes(field: str, options: Mapping[str, Any]) -> None:
+    """Refuse class names that are no text in the options of a teacher, and of the one that it asks itself."""
+    if "classes" in options:
+        class_names(options["classes"], f"{field}.classes")
+    primary = options.get("primary")
+    if isinstance(primary, Mapping) and isinstance(primary.get("options"), Mapping):
+        _check_classes(f"{field}.primary.options", primary["options"])
+
+
 def load_spec(path: str | Path) -> Spec:
     """Read and validate a spec file.
 
@@ -92,7 +107,11 @@ def load_spec(path: str | Path) -> Spec:
     try:
         spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise ConfigError("spec", str(path), str(error)) from error
+        plain = re.search(r"Expected `str.*got `(bool|int|float)`", str(error))
+        raise ConfigError("spec", str(path), f"{error}; quote it" if plain else str(error)) from error
+    for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
+        if factory is not None and factory.factory.startswith(OWN):
+            _check_classes(f"{field}.options", factory.options)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     try:

@@ -74,6 +74,34 @@ def test_a_wrong_field_is_named_by_its_path(tmp_path, changes, path):
     assert str(tmp_path) in str(caught.value)
 
 
+CHAT = "components.teachers.openai_chat:ChatTeacher"
+
+
+@pytest.mark.parametrize("classes", ["[yes, no]", "[0, 1]", "[ham, 1.0]", "[on, off]", "[ham, null]", "yes", "[a, '']"])
+@pytest.mark.parametrize("depth", ["teacher", "primary", "expert"])
+def test_class_names_that_yaml_does_not_read_as_text_are_refused_at_load(tmp_path, classes, depth):
+    inner = f"{{factory: '{CHAT}', options: {{url: u, classes: {classes}}}}}"
+    nested = f"{{factory: 'components.review.human:HumanTeacher', options: {{below: 0.5, primary: {inner}}}}}"
+    teacher = {"teacher": inner, "primary": nested, "expert": "{factory: 't:T'}"}[depth]
+    path = tmp_path / "files.yaml"
+    path.write_text(f"name: files\nteacher: {teacher}\nfeatures: {{factory: 'f:F'}}\n")
+    if depth == "expert":
+        path.write_text(path.read_text() + f"serve: {{deferral: {{to: [expert], expert: {inner}}}}}\n")
+    with pytest.raises(ConfigError, match=r"options\.classes is .*(quote class names|must be a list)"):
+        load_spec(path)
+    path.write_text(path.read_text().replace(f"classes: {classes}", 'classes: ["yes", "no", "0", "1"]'))
+    assert load_spec(path).name == "files"
+
+
+def test_what_a_teacher_of_the_users_own_calls_classes_is_its_own_affair(tmp_path):
+    load_spec(write(tmp_path, teacher={"factory": "own.py:Teacher", "options": {"classes": 5}}))
+
+
+def test_other_text_that_yaml_does_not_read_as_text_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(ConfigError, match=r"\$\.truth_sources\[0\]`; quote it"):
+        load_spec(write(tmp_path, truth_sources=[True]))
+
+
 @pytest.mark.parametrize("weights", [[0.1, 0.05], [0.0, 0.0], [0.5, 1.0]])
 def test_rollout_weights_rise_and_end_below_one(tmp_path, weights):
     with pytest.raises(ConfigError, match=r"rollout\.steps"):

@@ -1,10 +1,12 @@
 """Which input is to blame, by a teacher that fails as a script says. ``asked`` are the batches in order."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.errors import TeacherError
+from components.contracts.errors import TeacherError, UnansweredError, UnavailableError
 from components.contracts.records import Input, SoftLabel
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.spec import Label as LabelSection
@@ -55,6 +57,47 @@ def test_every_input_is_labelled_or_blamed_and_only_the_bad_ones_are(case):
     assert sorted(ids(found.refused)) == sorted(bad)
     assert sorted(ids(found.labels)) == sorted(set(range(n)) - bad)
     assert {e.reason for _, e in found.refused} <= {"teacher_failed"}
+
+
+class Unanswered(Teacher):
+    """A remote teacher, whose server gives a batch with a bad input no answer; it says which input that was."""
+
+    def __init__(self, bad):
+        super().__init__(bad)
+        self.entered = []
+
+    @contextlib.contextmanager
+    def past_breaker(self, once):
+        self.entered.append(once)
+        yield
+
+    def label(self, payloads):
+        self.asked.append(list(payloads))
+        if found := tuple(p for p in payloads if p in self.bad):
+            raise UnansweredError("teacher t", "url", "HTTP 500", found)
+        return [SoftLabel.of(self.space, self.classes, [0.9, 0.1]) for _ in payloads]
+
+
+def test_inputs_that_a_server_does_not_answer_are_blamed_and_asked_for_apart_at_once():
+    teacher = Unanswered({13, 40})
+    found = sought(teacher, 64)
+    assert sorted(ids(found.refused)) == [13, 40] and len(found.labels) == 62
+    rest = [n for n in range(64) if n not in (13, 40)]
+    assert teacher.asked[1:7] == [list(range(64)), [-1], rest, [13, 40], [0], [13]]
+    assert teacher.entered == [True, False], "sought by single requests, and blamed after all attempts"
+
+
+def test_an_outage_that_says_nothing_of_an_input_ends_the_search():
+    teacher = Unanswered(set())
+    asking = Asking(SPEC, teacher)
+    asking.label([work(-1)])
+
+    def away(payloads):
+        raise UnavailableError("teacher t", "url", "nobody listens")
+
+    teacher.label = away
+    with pytest.raises(UnavailableError, match="nobody listens"):
+        isolate(asking, [work(0), work(1)])
 
 
 def test_one_bad_input_costs_a_few_calls():

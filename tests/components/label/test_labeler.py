@@ -1,4 +1,5 @@
 import msgspec
+import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -400,6 +401,39 @@ def test_an_answer_that_is_no_soft_label_stops_the_labeler(start, broker, answer
     with pytest.raises(TeacherError, match=says):
         start(Teacher(answer)).step(0.0)
     assert labels(broker) == letters(broker) == [] and committed(broker) == 0
+
+
+@pytest.mark.parametrize("classes", [(True, False), (0, 1), "ab", (None, "b"), ("a", "")])
+def test_a_teacher_whose_classes_are_no_names_is_refused_at_the_start(start, classes):
+    teacher = Teacher()
+    teacher.classes = classes
+    with pytest.raises(ConfigError, match=r"teacher\.classes"):
+        start(teacher)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "says"),
+    [
+        ({"lo\ud800ng": 0.5, "short": 0.5}, "surrogates"),
+        ({"long": np.float32(0.5), "short": np.float32(0.5)}, "float32"),
+        ({"long": "0.5"}, ""),
+    ],
+)
+def test_no_label_leaves_that_no_reader_could_read(start, broker, distribution, says):
+    teacher = Teacher(lambda p: forged(distribution))
+    teacher.classes = (*Teacher.classes, "lo\ud800ng")
+    put(broker, entry("a", "text"))
+    with pytest.raises(TeacherError, match=f"no reader of labels could read.*{says}"):
+        start(teacher).step(0.0)
+    assert labels(broker) == []
+
+
+def forged(distribution):
+    """A soft label past its own checks."""
+    soft = SoftLabel.of("length@1", Teacher.classes, [0.5, 0.5])
+    soft.distribution.clear()
+    soft.distribution.update(distribution)
+    return soft
 
 
 def test_a_missing_answer_stops_the_labeler(start, broker):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import socket
 import struct
@@ -30,10 +31,14 @@ def p(x):
 
 
 class Served:
-    """An ASGI app on a free port. ``faults`` are met by the next POSTs, one each, in order."""
+    """An ASGI app on a free port. ``faults`` are met by the next POSTs, one each, in order.
+
+    ``fatal``: texts and the fault that every request with one of them meets, for good.
+    """
 
     def __init__(self, routes):
         self.faults, self.bodies, self.headers, self.times = [], [], [], []
+        self.fatal = {}
         self.under_way = self.most_under_way = 0
         self.app = Starlette(routes=routes(self))
         self.socket = socket.socket()
@@ -55,7 +60,9 @@ class Served:
             self.bodies.append(body)
             self.headers.append(dict(request.headers))
             self.times.append(monotonic())
-            fault = self.faults.pop(0) if self.faults else None
+            sent = "" if body is None else json.dumps(body, ensure_ascii=False)
+            fault = next((f for text, f in self.fatal.items() if text in sent), None)
+            fault = self.faults.pop(0) if self.faults else fault
             if isinstance(fault, Response):
                 return fault
             if isinstance(fault, int):
@@ -73,6 +80,13 @@ class Served:
         self.server.should_exit = True
         self.thread.join(10)
         self.socket.close()
+
+
+class BreaksOff(Response):
+    """Promises more than it sends: the server closes the connection in the middle of the answer."""
+
+    def init_headers(self, headers=None):
+        super().init_headers({"content-length": "100"})
 
 
 class OipServer(Served):

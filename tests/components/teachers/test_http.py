@@ -7,7 +7,7 @@ from time import sleep
 import pytest
 from starlette.responses import Response
 
-from components.contracts.errors import ConfigError, TeacherError, UnavailableError
+from components.contracts.errors import ConfigError, TeacherError, UnansweredError, UnavailableError
 from components.teachers.http import Endpoint, Http, RefusedError, _retry_after
 
 PATH = "v2/models/mailer/infer"
@@ -181,6 +181,46 @@ def test_the_breaker_opens_and_closes_again(oip_server, endpoint, caplog, time):
     ]  # fmt: skip
 
 
+def test_past_an_open_breaker_requests_are_sent_and_an_answer_closes_it(oip_server, endpoint):
+    one = endpoint(attempts=3, breaker_failures=2, breaker_seconds=60.0)
+    oip_server.faults += [500] * 2
+    with pytest.raises(UnansweredError, match="circuit breaker is open"):
+        ask(one)
+    assert one.state()["breaker"] == "opened" and len(oip_server.bodies) == 2
+    oip_server.faults += [500] * 4
+    with pytest.raises(UnansweredError, match="HTTP 500"), one.past_breaker(once=False):
+        ask(one)
+    with pytest.raises(UnansweredError, match="HTTP 500"), one.past_breaker(once=True):
+        ask(one)
+    assert len(oip_server.bodies) == 2 + 3 + 1 and one.state()["breaker"] == "opened"
+    with pytest.raises(UnavailableError, match="circuit breaker is open") as caught:
+        ask(one)
+    assert not isinstance(caught.value, UnansweredError), "it was not sent"
+    with one.past_breaker(once=True):
+        assert ask(one) == [1, 2]
+    assert one.state()["breaker"] == "closed" and ask(one) == [1, 2]
+
+
+def test_failures_past_the_breaker_do_not_open_it(oip_server, endpoint):
+    one = endpoint(attempts=1, breaker_failures=2, breaker_seconds=60.0)
+    oip_server.faults += [500] * 4
+    for _ in range(4):
+        with pytest.raises(UnansweredError), one.past_breaker(once=True):
+            ask(one)
+    assert one.state()["breaker"] == "closed" and ask(one) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "fault", [429, Response(status_code=503, headers={"retry-after": "0"}), 401], ids=["busy", "retry later", "key"]
+)
+def test_what_a_server_says_of_itself_is_no_fault_of_the_request(oip_server, endpoint, fault):
+    one = endpoint(attempts=1)
+    oip_server.faults += [fault]
+    with pytest.raises(UnavailableError) as caught:
+        ask(one)
+    assert not isinstance(caught.value, UnansweredError)
+
+
 def test_no_more_requests_at_once_than_allowed(oip_server, endpoint):
     one = endpoint(concurrency=3)
     oip_server.faults += [0.05] * 12
@@ -221,6 +261,25 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(oip_server, endpo
     assert len(asked) == 4
     assert one.each(send, ["a"]) == ["A"] and len(asked) == 5, "and nothing is kept for longer"
     assert one.each(send, []) == []
+
+
+def test_past_the_breaker_answers_are_kept_until_they_are_asked_for(oip_server, endpoint):
+    one, asked = endpoint(attempts=1, concurrency=1), []
+
+    def send(item):
+        asked.append(item)
+        one.post(PATH, BODY | {"parameters": {"item": item}})
+        return item.upper()
+
+    oip_server.fatal['"item": "c"'] = 500
+    with one.past_breaker(once=True):
+        with pytest.raises(UnansweredError) as caught:
+            one.each(send, list("abcd"))
+        assert caught.value.payloads == ("c",)
+        assert one.each(send, ["a"]) == ["A"], "alone it is sent: it is to prove something"
+        asked.clear()
+        assert one.each(send, ["b", "d"]) == ["B", "D"] and asked == []
+        assert one.each(send, ["b", "d"]) == ["B", "D"] and asked == ["b", "d"]
 
 
 def test_the_key_comes_from_environment_or_file_and_is_seen_nowhere_else(

@@ -222,6 +222,15 @@ def test_many_requests_at_once_may_learn_the_limits_name(chat, chat_server):
     assert all(isinstance(x, SoftLabel) for x in teacher.outcomes([f"text {i}" for i in range(16)]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"classes": [True, False]}, {"classes": [0, 1]}, {"answers": {True: "Y"}}, {"answers": {"ham": 1, "spam": 2}}],
+)
+def test_names_and_answers_that_are_no_text_are_refused(chat, options):
+    with pytest.raises(ConfigError, match="quote class names"):
+        chat(**options)
+
+
 def test_only_texts(chat):
     with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
         chat().label([b"bytes"])
