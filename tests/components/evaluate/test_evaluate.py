@@ -1,3 +1,5 @@
+import copy
+
 import msgspec
 import pytest
 
@@ -6,6 +8,7 @@ from components.contracts.spec import Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
+from components.control.tables import WindowRow
 from components.distill.train import distill
 from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
 from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate, evidence_folder
@@ -34,6 +37,21 @@ class World:
         self.store = ControlStore(f"sqlite:///{folder}/control.db")
         self.store.migrate()
 
+    def apart(self, folder, store):
+        """The same with a store of its own, and windows beside which no evaluation lies yet."""
+        made = copy.copy(self)
+        made.artifacts, made.store = f"file://{folder}", store
+        made.windows = [self._copied(w, f"{made.artifacts}/{w.uri.removeprefix(self.artifacts)}") for w in self.windows]
+        return made
+
+    @staticmethod
+    def _copied(window, uri):
+        put_bytes(uri, get_bytes(window.uri, window.digest))
+        return WindowRow(
+            digest=window.digest, workload=window.workload, number=window.number, uri=uri, rows=window.rows,
+            created_at=window.created_at, manifest=window.manifest,
+        )  # fmt: skip
+
     def distil(self, windows, parent):
         return distill(self.spec, windows, variant=TINY, parent=parent, artifacts=self.artifacts, seed=0)
 
@@ -46,19 +64,21 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(letter_spec, letters, freeze_rows, tmp_path_factory):
+def trained(letter_spec, letters, freeze_rows, tmp_path_factory):
     made = World(letter_spec, letters, freeze_rows, tmp_path_factory.mktemp("world"))
     yield made
     made.store.close()
 
 
+@pytest.fixture
+def world(trained, tmp_path, store):
+    """A test's own: each evaluation on one holdout spends of its level, and the last one is what is kept."""
+    return trained.apart(tmp_path, store)
+
+
 @pytest.fixture(scope="module")
-def update(world):
-    """Other evaluations of the same student write over what this one left: it is read at once."""
-    done = world.evaluate(world.second, champion=world.first)
-    world.evidence_of_update = get_bytes(done.evidence_uri)
-    world.estimate_of_update = world.store.gauges("letters")[LABEL_FREE].value
-    return done
+def update(trained):
+    return trained.evaluate(trained.second, champion=trained.first)
 
 
 def test_a_good_update_is_promoted(update):
@@ -84,17 +104,17 @@ def test_names_every_measurement(update):
     }  # fmt: skip
 
 
-def test_the_verdict_can_be_had_again_from_what_is_kept(world, update):
+def test_the_verdict_can_be_had_again_from_what_is_kept(update):
     assert judge(update.evidence) == update.verdict
-    data = world.evidence_of_update
+    data = get_bytes(update.evidence_uri)
     evidence, recorded = decode(data.splitlines())
     assert evidence == update.evidence and recorded == verdict_line(update.verdict)
     assert encode(evidence, judge(evidence)) == data
 
 
-def test_evidence_lies_with_that_of_its_window(world, update):
-    assert update.evidence_uri == f"{evidence_folder(world.windows[-1])}/{world.second.digest}.jsonl"
-    assert update.evidence_uri.startswith(world.artifacts)
+def test_evidence_lies_with_that_of_its_window(trained, update):
+    assert update.evidence_uri == f"{evidence_folder(trained.windows[-1])}/{trained.second.digest}.jsonl"
+    assert update.evidence_uri.startswith(trained.artifacts)
 
 
 def test_each_further_student_on_one_holdout_spends_less_of_the_level(world, update):
@@ -133,8 +153,8 @@ def test_what_costs_a_process_is_measured_where_it_is_demanded(world):
     assert 0 < found["cost_per_1000"] < 0.001 and 0 <= found["attack_loss"] <= 1
 
 
-def test_the_estimate_without_labels_is_held_against_the_truth(world, update):
-    gauge = world.estimate_of_update
+def test_the_estimate_without_labels_is_held_against_the_truth(trained, update):
+    gauge = trained.store.gauges("letters")[LABEL_FREE].value
     assert gauge["accuracy"] == 0.0  # the champion knows none of the new letters
     assert gauge["disagreement"] < 0.2 and gauge["disagreement_error"] == gauge["disagreement"]
     assert gauge["disagreement_error"] < gauge["mean_confidence"]

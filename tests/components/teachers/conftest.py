@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import math
 import socket
@@ -69,6 +70,9 @@ class Served:
                 return JSONResponse({"error": f"fault {fault}"}, fault)
             if isinstance(fault, float):
                 await asyncio.sleep(fault)
+            if inspect.iscoroutinefunction(fault):
+                await fault()
+                fault = None
             answer = right(body)
             if isinstance(answer, Response):
                 return answer
@@ -227,7 +231,7 @@ def resetting():
 def quick():
     """Options under which no test waits longer than it must."""
     return {
-        "timeout_seconds": 5.0, "connect_seconds": 2.0, "attempts": 3, "backoff_seconds": 0.01,
+        "timeout_seconds": 60.0, "connect_seconds": 60.0, "attempts": 3, "backoff_seconds": 0.01,
         "max_backoff_seconds": 0.05, "breaker_failures": 50, "breaker_seconds": 0.2,
     }  # fmt: skip
 

@@ -1,3 +1,4 @@
+import asyncio
 import datetime
 import email.utils
 import logging
@@ -223,7 +224,13 @@ def test_what_a_server_says_of_itself_is_no_fault_of_the_request(oip_server, end
 
 def test_no_more_requests_at_once_than_allowed(oip_server, endpoint):
     one = endpoint(concurrency=3)
-    oip_server.faults += [0.05] * 12
+
+    async def until_three_are_under_way():
+        while oip_server.under_way < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # a fourth one would come now
+
+    oip_server.faults += [until_three_are_under_way] * 3
     threads = [threading.Thread(target=ask, args=(one,)) for _ in range(12)]
     for thread in threads:
         thread.start()
