@@ -89,7 +89,7 @@ def kafka_address(tmp_path_factory):
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        subprocess.run([script, "stop", folder], check=True, timeout=60)
+        subprocess.run([script, "stop", folder], check=True, timeout=240)
 
 
 @pytest.fixture(scope="session")

@@ -219,7 +219,7 @@ def on(stream):
 def killed_at(step, *letters):
     command = [sys.executable, "-m", "infra.cli", "dlq", "replay", *letters, "--why", "killed"]
     env = {**os.environ, "PYTHONPATH": os.getcwd(), "COHOBATE_FAILPOINT": step}
-    return subprocess.run(command, env=env, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    return subprocess.run(command, env=env, capture_output=True, timeout=300).returncode == -signal.SIGKILL
 
 
 @pytest.mark.integration

@@ -28,7 +28,7 @@ def run(argv, env):
     process = subprocess.Popen(
         [sys.executable, *argv], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    seen, watched, deadline = set(), psutil.Process(process.pid), time.monotonic() + 150
+    seen, watched, deadline = set(), psutil.Process(process.pid), time.monotonic() + 330
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(psutil.Error):
             seen |= {" ".join(p.cmdline()) for p in (watched, *watched.children(recursive=True))}

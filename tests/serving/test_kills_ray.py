@@ -82,7 +82,7 @@ def served(spec, tmp_path, store):
         assert process.stdout.readline() == b"ready\n", (tmp_path / "server.log").read_text()[-3000:]
         yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
     finally:
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
 
 
 def replicas(home):

@@ -99,7 +99,7 @@ def served(spec, tmp_path, store):
         print(f"up in {time.monotonic() - started:.1f} s")
         yield f"http://127.0.0.1:{env['COHOBATE_GATEWAY_PORT']}/signs"
     finally:
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
 
 
 def until(condition, seconds=90.0):

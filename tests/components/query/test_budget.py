@@ -252,7 +252,7 @@ def start(store, calls, turns, failpoint=""):
 def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, tmp_path, place):
     calls = tmp_path / "calls"
     running = [start(store, calls, 8, f"{place}:{n}") for n in (2, 5)] + [start(store, calls, 8)]
-    endings = [(p.communicate(timeout=120), p.returncode)[1] for p in running]
+    endings = [(p.communicate(timeout=300), p.returncode)[1] for p in running]
     assert endings == [-9, -9, 0]
     billed = calls.stat().st_size
     one = Budget(Limits(per_hour=120, reserve=0.1), "files", store, clock=lambda: DAY)
@@ -262,5 +262,5 @@ def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, t
     assert spent - billed == 2 * lost
     assert one.unsettled() == {"budget.1": 0, "budget.2": 2, "budget.3": 2, "budget.4": 0}[place]
     last = start(store, calls, 40)
-    last.communicate(timeout=120)
+    last.communicate(timeout=300)
     assert calls.stat().st_size <= 120 == one.spending()["hour"].calls

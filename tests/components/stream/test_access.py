@@ -177,7 +177,7 @@ def test_what_an_acl_denies_is_named(secured_kafka):
         with pytest.raises(NotFoundError, match="ACL to describe"):
             producer.send(unseen, "k", b"v")
     with contextlib.closing(broker.consumer([seen])) as consumer, pytest.raises(AccessError, match="permission"):
-        for _ in range(20):
+        for _ in range(200):
             consumer.poll(timeout=0.2)
     with pytest.raises(AccessError, match="permission"):
         broker.consumer([seen], group="not-mine")

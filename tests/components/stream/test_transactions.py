@@ -109,7 +109,7 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(broker, topics, moment, sh
             begin()
         if moment != "late":
             zombie.send_offsets(group, {place: 4})
-        zombie.commit(timeout=3.0)
+        zombie.commit(timeout=3.0 if moment == "late" else 90.0)
     with contextlib.suppress(CohobateError):
         zombie.abort(timeout=1.0)
     left = [v for v in seen(broker, out) if shows_leftovers and moment != "idle"]
