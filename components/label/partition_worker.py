@@ -50,7 +50,7 @@ LAG_SECONDS = 1.0
 IDLE_AFTER_SECONDS = 2.0
 """After so long without an input, inputs are looked for less often: every look costs both sides a request."""
 
-IDLE_LOOK_SECONDS = 0.25
+IDLE_LOOK_SECONDS = 0.5
 """How often, then: the most that the first input after a pause waits for more."""
 
 IDLE_POLL_SECONDS = 0.02

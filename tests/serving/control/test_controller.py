@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-=======
 import threading
-import time
 
->>>>>>> 3dfa336 (What has nothing to do waits: bells instead of a look every 5 ms)
 import msgspec
 import pytest
 
