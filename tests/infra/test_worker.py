@@ -88,7 +88,10 @@ def test_workloads_share_a_process(platform, tmp_path):
         pids = {role: {int(name.rsplit("-", 1)[1]) for name in announced(settings.home) if role in name}
                 for role in ("controller", "monitor", "trigger")}  # fmt: skip
         assert pids == {"controller": {workers[0].pid}, "monitor": {workers[1].pid}, "trigger": {workers[1].pid}}
-        assert (settings.home / "admin.json").exists()
+        deadline = time.monotonic() + 120.0
+        while not (settings.home / "admin.json").exists():
+            assert time.monotonic() < deadline, "no admin API"
+            time.sleep(0.05)
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         assert [worker.wait(30) for worker in workers] == [0, 0]
