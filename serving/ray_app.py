@@ -62,7 +62,7 @@ SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
 WORKER_NICENESS = "0"
-"""Ray's own is 15, with which replicas and proxies get a thirtieth of a core that anything else on the machine wants."""
+"""Ray's own is 15, with which replicas and proxies get a thirtieth of a core that another process wants."""
 
 PROXY_CHECK_SECONDS = 1.0
 """How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
