@@ -8,8 +8,9 @@ BENCH ?=
 KILLS ?= 200
 BROKER_KILLS ?= 10
 TESTS ?= tests
-# Bytecode is written when a module is first imported: compiling all 25,000 takes longer than downloading them.
-PIP := .venv/bin/pip --disable-pip-version-check install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt
+# uv installs all but PyTorch; with PIP_FLAGS, or where uv does not work, pip does it alone.
+INSTALL := .venv/bin/python infra/install.py
+export PIP_FLAGS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -51,13 +52,13 @@ clean: ## remove the environment and everything that the embedded platform wrote
 
 .venv/.base: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing the pinned dependencies into .venv (about 200 packages)"
-	$(PIP) -e .
+	$(INSTALL) .
 	@touch $@
 
 .venv/.base-mail: .venv/.base
-	$(PIP) -e '.[mail]'
+	$(INSTALL) '.[mail]'
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(PIP) -e '.[mail,dev]'
+	$(INSTALL) '.[mail,dev]'
 	@touch $@

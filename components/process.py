@@ -1,12 +1,17 @@
-"""When Python looks for garbage: in a process that runs one step and ends, and in one that answers for weeks."""
+"""What a process costs: when Python looks for garbage, and what is not imported where it serves nobody.
+
+A process that runs one step and ends wants the first otherwise than one that answers for weeks.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,3 +46,29 @@ def long_lived() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+class _Hidden:
+    """Finds no module of these names (:pep:`302`'s meta path)."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Say that a hidden module is not there; of others nothing is said."""
+        if name in self.names:
+            raise ModuleNotFoundError(f"{name} is hidden from who imports it now", name=name)
+
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Import other libraries as if these were not installed, where they do without and nobody needs what they add.
+
+    Whoever imports them after the block gets them. One that was imported before stays.
+    """
+    hidden = _Hidden(names)
+    sys.meta_path.insert(0, hidden)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hidden)

@@ -1,4 +1,6 @@
-"""The whole platform on one machine: broker, gateway, admin API, and each workload's four workers.
+"""The whole platform on one machine: broker, gateway, controllers with the admin API, monitors, and labelers.
+
+Gateway, controllers and monitors are one process each, however many workloads there are; each labeler is one.
 
 The supervisor (``python -m infra.stack``) starts them in the order of :meth:`Stack.start`, restarts what dies, and
 takes everything down on SIGTERM. ``cohobate up`` runs it in the background; its state is ``<home>/platform.json``.
@@ -30,7 +32,7 @@ from components.control.store import ControlStore
 from infra.processes import Child, die_with_parent, stop_all
 from infra.state import PlatformState as PlatformState
 from infra.state import read_state as read_state
-from infra.worker import WORKLOAD_ROLES
+from infra.worker import TOGETHER
 
 log = logging.getLogger("cohobate")
 
@@ -97,13 +99,12 @@ class Stack:
         worker = [sys.executable, "-m", "infra.worker"]
         self.children.append(Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs))
         one_thread = {**env, "OMP_NUM_THREADS": "1"}
-        if settings.admin_host:
-            admin = [*worker, "admin", *(s.source for s in self.specs)]
-            self.children.append(Child("admin", admin, one_thread, logs))
+        for role in TOGETHER:
+            self.children.append(Child(role, [*worker, role, *(s.source for s in self.specs)], one_thread, logs))
         for spec in self.specs:
-            for role, name in _workers(spec):
+            for name in _labelers(spec):
                 own = {**one_thread, "COHOBATE_WORKER": name}
-                self.children.append(Child(f"{spec.name}-{name}", [*worker, role, spec.source], own, logs))
+                self.children.append(Child(f"{spec.name}-{name}", [*worker, "labeler", spec.source], own, logs))
         for child in self.children:
             child.start()
         # Step 6
@@ -171,12 +172,11 @@ class Stack:
         self.stop()
 
 
-def _workers(spec: Spec) -> Iterator[tuple[str, str]]:
-    """The roles of a workload's workers and their names, which are the same after a restart."""
-    for role in WORKLOAD_ROLES:
-        yield role, role
+def _labelers(spec: Spec) -> Iterator[str]:
+    """The names of a workload's labelers, which are the same after a restart."""
+    yield "labeler"
     for number in range(2, spec.label.workers + 1):
-        yield "labeler", f"labeler-{number}"
+        yield f"labeler-{number}"
 
 
 def _require_free(port: int, what: str, setting: str) -> None:

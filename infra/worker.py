@@ -1,13 +1,17 @@
 """One worker of the local stack: ``python -m infra.worker ROLE SPEC [SPEC...]``.
 
-Roles: ``labeler``, ``controller``, ``monitor`` and ``trigger`` serve one workload; ``gateway`` and ``admin`` (the
-admin API and the notices) serve all of them.
+Roles: ``labeler``, ``controller``, ``monitor`` and ``trigger`` serve one workload. ``gateway`` and ``admin`` (the
+admin API and the notices) serve all of them, and so do ``controllers`` (the controllers and what ``admin`` does) and
+``monitors`` (monitors and triggers): one process instead of several for each workload, as a machine of its own runs
+them. The controllers are apart from the monitors, whose decoders are the users' and whose statistics take long: a
+rollback waits for neither. A labeler has a process of its own, since a teacher may do anything.
 Every role ends cleanly on SIGTERM, and by itself when the supervisor that started it dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -24,17 +28,25 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
-from components.process import long_lived
+from components.process import long_lived, without
 from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
 from components.telemetry.metrics import GaugesOfStore
 from infra.processes import die_with_parent
+from infra.together import Task, run_together
 
 log = logging.getLogger("cohobate")
 
 
+SWITCH_SECONDS = 0.0005
+"""How long a task waits for another one's thread that computes: a tenth of Python's default."""
+
 REPORT_SECONDS = 1.0
-"""How often a labeler reports its counts; a change of its state at once."""
+"""How often a labeler reports its counts where they change; a change of its state at once, or so much later where
+nothing changed before."""
+
+SAME_SECONDS = 10.0
+"""How old its report may be where nothing changed."""
 
 
 class Watch(NamedTuple):
@@ -46,16 +58,14 @@ class Watch(NamedTuple):
 
 @contextlib.contextmanager
 def watched(role: str, spec: Spec, settings: Settings) -> Iterator[Watch]:
-    """Answer Prometheus and health checks while the block runs, and export traces where the environment asks for it."""
+    """Answer Prometheus and health checks while the block runs."""
     watch = Watch(CollectorRegistry(), Health())
-    tracing.configure(os.environ, f"cohobate-{role}")
     with exposed(settings, role, spec.name, watch.registry, watch.health) as address:
         log.info("%s of %s: metrics at %s", role, spec.name, address or "nowhere")
         try:
             yield watch
         finally:
             watch.health.not_ready("stopping")
-            tracing.shutdown()
 
 
 def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
@@ -68,36 +78,39 @@ def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -
     from components.stream import open_broker
     from components.telemetry.metrics import LabelerMetrics
 
-    store, name = ControlStore(settings.control_url), settings.worker or "labeler"
+    store, name = _control(settings.control_url), settings.worker or "labeler"
     leases = Leases(store, spec.name, settings.worker)
     metrics = LabelerMetrics(spec.name, watch.registry)
     labeler = assemble(spec, settings, store, open_broker(settings), leases=leases, metrics=metrics)
     long_lived()
     reported: dict[str, Any] = {}
-    at, lost = 0.0, 0
+    said: dict[str, Any] = {}
+    seen: dict[str, Any] = {}
+    at, looked, still, lost = 0.0, 0.0, False, 0
 
     def report() -> None:
-        nonlocal reported, at, lost
-        value = labeler.gauge()
+        nonlocal reported, said, seen, at, looked, still, lost
         watch.health.beat()
+        if still and time.monotonic() - looked < REPORT_SECONDS:
+            return
+        value = labeler.gauge()
+        seen, still, looked = value, value == seen, time.monotonic()
         if value["ready"]:
             watch.health.ready()
         else:
             watch.health.not_ready(str(value["paused"]) or "joining")
         state = {name: value[name] for name in ("paused", "ready", "shares")}
-        if time.monotonic() - at < REPORT_SECONDS and state == reported:
+        old = time.monotonic() - at
+        if state == reported and (old < REPORT_SECONDS or (value == said and old < SAME_SECONDS)):
             return
-        reported, at = state, time.monotonic()
+        reported, said, at = state, value, time.monotonic()
         with contextlib.suppress(SQLAlchemyError):  # a gauge that is late stops no labelling
             store.put_gauge(spec.name, name, value)
             if int(value["lost_positions"]) > lost:
                 store.raise_alarm(spec.name, "lost_positions", 0, {"worker": name, **value})
                 lost = int(value["lost_positions"])
 
-    try:
-        labeler.run(stop, on_batch=report)
-    finally:
-        store.close()
+    labeler.run(stop, on_batch=report)
 
 
 def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
@@ -108,7 +121,7 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from serving.control.leader import lead
     from serving.replica.admission import Admission
 
-    store, registry = ControlStore(settings.control_url), Registry(settings)
+    store, registry = _control(settings.control_url), Registry(settings)
     trial, journals = Admission(spec, store), settings.home / "rollouts"
     registry.open(spec.name)
     long_lived()
@@ -122,7 +135,6 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
         on_tick=watch.health.beat,
         stalled=lambda: watch.health.stalled is not None,
     )
-    store.close()
 
 
 def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
@@ -130,12 +142,11 @@ def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from components.stream import open_broker
     from pipelines.monitor import Monitor
 
-    store = ControlStore(settings.control_url)
+    store = _control(settings.control_url)
     watch.registry.register(GaugesOfStore(spec.name, lambda: {n: g.value for n, g in store.gauges(spec.name).items()}))
     worker = Monitor(spec, store, open_broker(settings))
     watch.health.ready()
     worker.run(stop)
-    store.close()
 
 
 def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
@@ -143,18 +154,21 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from components.stream import open_broker
     from pipelines.trigger import Trigger
 
-    store = ControlStore(settings.control_url)
+    store = _control(settings.control_url)
     worker = Trigger(spec, store, open_broker(settings))
     watch.health.ready()
     worker.run(stop)
-    store.close()
 
 
 def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> None:
     """Start Ray (or join the cluster that the settings name) and serve every workload's gateway until stopped."""
-    from serving.ray_app import environment
+    from serving.ray_app import QUIET, environment
+    from serving.ray_light import SETUP, import_serve
 
     os.environ.update(environment())
+    if not settings.ray_address:
+        os.environ.update(QUIET)
+    import_serve()
     import ray
 
     from serving.ray_app import deploy, shutdown
@@ -169,7 +183,9 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
             log_to_driver=False,
             configure_logging=False,
             _node_ip_address="127.0.0.1",
+            runtime_env={"worker_process_setup_hook": SETUP},
         )
+        _end_surplus()
     try:
         deploy(specs, settings, teacher=True)
         end_on_signals(stop)  # Ray has put handlers of its own in place
@@ -179,6 +195,24 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         ray.shutdown()
 
 
+SURPLUS = ("dashboard", "monitor", "log_monitor")
+"""Processes of a Ray's head that serve nobody here: the API server, which is started without a dashboard too, the
+autoscaler of a cluster that has one machine, and the one that sends logs to a driver that does not want them."""
+
+
+def _end_surplus() -> None:
+    """End what Ray starts beside itself and has no setting for: 240 MB. What is not found there stays."""
+    from ray._private import worker
+
+    node = worker._global_node
+    for name in SURPLUS:
+        end = getattr(node, f"kill_{name}", None)
+        if end is None:
+            log.warning("this version of Ray has no way to end its %s: it goes on", name)
+        else:
+            end(check_alive=False)
+
+
 def administer(settings: Settings, stop: threading.Event) -> None:
     """Serve the admin API, and send notices, until stopped."""
     from components.notify.notifier import Notifier
@@ -186,12 +220,17 @@ def administer(settings: Settings, stop: threading.Event) -> None:
     from serving.admin.app import create_app
     from serving.admin.server import served
 
-    store = ControlStore(settings.control_url)
+    store = _control(settings.control_url)
     notifier = Notifier(store, webhooks_of(settings))
     with served(create_app(settings, store=store), settings) as url:
         log.info("admin API at %s", url)
         notifier.run(stop)
-    store.close()
+
+
+@functools.cache
+def _control(url: str) -> ControlStore:
+    """The control database, which all tasks of a process share."""
+    return ControlStore(url)
 
 
 WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {
@@ -200,10 +239,37 @@ WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], Non
     "monitor": monitor,
     "trigger": trigger,
 }
-"""The roles that every workload has one process of."""
+"""The roles that every workload has: each in a process of its own, or together with others."""
 
-PLATFORM_ROLES = ("gateway", "admin")
+TOGETHER = {"controllers": ("controller",), "monitors": ("monitor", "trigger")}
+"""Roles of a platform that stand for roles of all its workloads."""
+
+PLATFORM_ROLES = ("gateway", "admin", *TOGETHER)
 """The roles that a platform has one process of."""
+
+
+def work(role: str, spec: Spec, settings: Settings, stop: threading.Event) -> None:
+    """One role of one workload, until stopped."""
+    with watched(role, spec, settings) as watch:
+        WORKLOAD_ROLES[role](spec, settings, stop, watch)
+
+
+def work_together(role: str, specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> None:
+    """The roles that ``role`` stands for, of all workloads, in this process, until stopped."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    tasks: dict[str, Task] = {
+        f"{spec.name}-{part}": functools.partial(work, part, spec, settings)
+        for part in TOGETHER[role]
+        for spec in specs
+    }
+    if role == "controllers":
+        from components.registry.registry import Registry
+
+        with without("pandas", "scipy"):  # MLflow takes them where they are there, for models and data sets
+            Registry(settings).open(specs[0].name)
+        if settings.admin_host:
+            tasks["admin"] = functools.partial(administer, settings)
+    run_together(tasks, stop)
 
 
 def end_on_signals(stop: threading.Event) -> None:
@@ -225,17 +291,22 @@ def main(argv: Sequence[str]) -> int:
     stop = threading.Event()
     end_on_signals(stop)
     role, specs, settings = argv[0], [load_spec(p) for p in argv[1:]], Settings()
+    tracing.configure(os.environ, f"cohobate-{role}")
     try:
         if role == "gateway":
             serve(specs, settings, stop)
         elif role == "admin":
             administer(settings, stop)
+        elif role in TOGETHER:
+            work_together(role, specs, settings, stop)
         else:
-            with watched(role, specs[0], settings) as watch:
-                WORKLOAD_ROLES[role](specs[0], settings, stop, watch)
+            work(role, specs[0], settings, stop)
     except CohobateError:
         log.exception("%s stopped", role)
         return 1
+    finally:
+        tracing.shutdown()
+        _control(settings.control_url).close()
     return 0
 
 

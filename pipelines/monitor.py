@@ -38,6 +38,12 @@ log = logging.getLogger(__name__)
 PLACE = "monitor"
 """The gauge that keeps the place in the stream, from which a restarted monitor goes on, and the detector's evidence."""
 
+POLL_SECONDS = 0.02
+"""How long a look waits for records: a broker that has some answers sooner."""
+
+IDLE_SECONDS = 1.0
+"""Wait between two looks while no records come."""
+
 ACCURACY = "foretold_accuracy"
 """The gauge of the champion's accuracy as foretold without labels (:meth:`.Foretelling.gauge`)."""
 
@@ -94,9 +100,10 @@ class Monitor:
         return len(records)
 
     def run(self, stop: threading.Event) -> None:
-        """Step until ``stop`` is set."""
+        """Step until ``stop`` is set: at once while records come, else every :data:`IDLE_SECONDS`."""
         while not stop.is_set():
-            self.step()
+            if not self.step(POLL_SECONDS):
+                stop.wait(IDLE_SECONDS)
         self._consumer.close()
 
     def _follow_champion(self) -> None:

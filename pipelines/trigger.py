@@ -20,7 +20,14 @@ from pipelines.runs import alive
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
+"""How often it is asked whether an update pays; one takes half a minute."""
+
+COUNT_SECONDS = 0.02
+"""How long labels that may have come are waited for: a broker that has some answers sooner."""
+
+REPORT_SECONDS = 10.0
+"""How old the gauge may be while its text stays the same."""
 
 Launch = Callable[[str], int]
 """Starts one run for a reason, waits for it, and returns its exit code."""
@@ -94,6 +101,7 @@ class Trigger:
         self._broker = broker
         self._counting: tuple[str, Consumer] | None = None
         self._counted = 0
+        self._reported: tuple[str, float] = "", 0.0
         self._child: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
 
@@ -123,14 +131,17 @@ class Trigger:
     def new_labels(self) -> int:
         """Labels on the stream after the last window; all of them where the broker began to count anew.
 
-        They are read and counted: offsets count the marks of transactions too. A tombstone is no label.
+        They are read and counted: offsets count the marks of transactions too. A tombstone is no label. The first
+        time all that are there; after that what has come, which asks the broker less, and may be counted a look later.
         """
         windows = self.store.windows(self.spec.name)
         since = windows[-1].digest if windows else ""
         if self._counting is None or self._counting[0] != since:
             self._end_counting()
             self._counting = since, self._behind(windows[-1].manifest["positions"] if windows else {})
-        self._counted += sum(r.value is not None for r in read_to_end(self._counting[1]))
+            self._counted = sum(r.value is not None for r in read_to_end(self._counting[1]))
+        while records := self._counting[1].poll(timeout=COUNT_SECONDS):
+            self._counted += sum(r.value is not None for r in records)
         return self._counted
 
     def _behind(self, read: Mapping[str, int]) -> Consumer:
@@ -147,15 +158,21 @@ class Trigger:
     def look(self) -> Decision:
         """Decide once, and run the update if it pays."""
         decision = decide(self.state(), self._clock(), self.spec.trigger)
-        self.store.put_gauge(self.spec.name, "trigger", {"last": decision.reason})
+        self._report(decision.reason)
         if decision.start:
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
             log.log(logging.WARNING if code else logging.INFO, "%s: the update ended with %d", self.spec.name, code)
         return decision
 
+    def _report(self, reason: str) -> None:
+        now = self._clock()
+        if reason != self._reported[0] or not 0 <= now - self._reported[1] < REPORT_SECONDS:
+            self.store.put_gauge(self.spec.name, "trigger", {"last": reason})
+            self._reported = reason, now
+
     def run(self, stop: threading.Event) -> None:
-        """Look every half second until ``stop`` is set; an update that is under way then is ended."""
+        """Look every second until ``stop`` is set; an update that is under way then is ended."""
         self._stop = stop
         while not stop.is_set():
             self.look()

@@ -1,4 +1,8 @@
-"""Ray Serve: the one module that touches it. Each workload is an application, its routes below ``/<workload>``."""
+"""Ray Serve: the one module that touches it.
+
+One application holds the gateways of all workloads, the routes of each below ``/<workload>``: a replica with Ray's own
+libraries takes 130 MB, and what a workload adds to it a few.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.contracts.records import Input, SoftLabel
 from components.contracts.settings import Settings
@@ -18,9 +22,24 @@ from components.contracts.spec import DeferTo, Spec, load_spec
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from components.control.store import ControlStore
+    from serving.gateway.app import Front
     from serving.gateway.cascade import Ask
 
 log = logging.getLogger(__name__)
+
+APPLICATION = "gateway"
+"""The application's name in Ray Serve."""
+
+ON_DEMAND = {
+    "min_replicas": 0,
+    "initial_replicas": 0,
+    "max_replicas": 1,
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 600.0,
+}
+"""Of a teacher or expert behind the gateway: it has a process from the first question on, until none came for so long.
+Most are never asked."""
 
 REPLICA_CPUS = 0.1
 """What a replica reserves: a student's answer takes well under a millisecond, and small machines run many replicas."""
@@ -43,7 +62,7 @@ SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
 
 WORKER_NICENESS = "0"
-"""Ray's own is 15, with which replicas and proxies get a thirtieth of a core that anything else wants."""
+"""Ray's own is 15, with which replicas and proxies get a thirtieth of a core that another process wants."""
 
 PROXY_CHECK_SECONDS = 1.0
 """How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
@@ -58,6 +77,25 @@ hit is a reload, during which the socket that is asked may be away for an instan
 PROXY_START_SECONDS = 20.0
 """How long Ray waits for a new proxy before a check counts as failed: after three it starts yet another, and with its
 5 s it did so on a machine so busy that a start takes a quarter of a minute. One that is ready sooner is used sooner."""
+
+CONTROL_SECONDS = 1.0
+"""How often Serve's controller compares what runs with what shall run: a dead replica is noticed so much later than
+with its 0.1 s, while the other one answers, and the loop is most of what an idle controller costs."""
+
+QUIET = {
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_SECONDS),
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_memory_monitor_refresh_ms": "1000",
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "RAY_debug_dump_period_milliseconds": "0",
+    "RAY_event_stats": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""Of a Ray of our own: less of what its processes tell each other all the time for a dashboard that is not there, and
+no process kept for a task that nobody gives it. Our own metrics do not come from Ray."""
 
 RETRY_ON = "\n    ".join(
     (
@@ -116,7 +154,7 @@ def _haproxy() -> bool:
 
 
 def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
-    """Deploy the gateways of ``specs`` on the Ray that is initialised.
+    """Deploy the gateways of ``specs`` on the Ray that is initialised: one application, whose replicas hold all.
 
     With ``teacher`` also the teachers and experts, of those workloads whose students defer to one.
     """
@@ -125,60 +163,83 @@ def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
     serve.start(http_options=options, logging_config=LOGGING)
-    for spec in specs:
-        application = _application(spec, settings, teacher and spec.serve.defers)
-        serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
+    serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
 
 
 def shutdown() -> None:
-    """Take all applications down."""
+    """Take everything down."""
     from ray import serve
 
     serve.shutdown()
 
 
-def _application(spec: Spec, settings: Settings, teacher: bool) -> Any:
+class Service(NamedTuple):
+    """Somebody who is asked behind the gateway of a workload."""
+
+    workload: str
+    to: DeferTo
+
+
+def _application(specs: Sequence[Spec], settings: Settings, teacher: bool) -> Any:
+    """Replicas as many as the workload asks for that wants most, which take as many requests as all of them do."""
     from ray import serve
 
     from serving.teacher import TeacherService
 
     actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
     replica = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": REPLICA_ENVIRONMENT}}
-    services: list[DeferTo] = [to for to in spec.serve.deferral.to if teacher and to != "review"]
+    services = [
+        Service(spec.name, to)
+        for spec in specs if teacher and spec.serve.defers
+        for to in spec.serve.deferral.to if to != "review"
+    ]  # fmt: skip
 
     @serve.deployment(
-        num_replicas=spec.serve.replicas,
+        num_replicas=max(spec.serve.replicas for spec in specs),
         ray_actor_options=replica,
-        max_ongoing_requests=spec.serve.max_under_way + SPARE,
+        max_ongoing_requests=sum(spec.serve.max_under_way for spec in specs) + SPARE,
         logging_config=LOGGING,
     )
-    @serve.ingress(_builder(spec.source, spec.name, settings, services))
+    @serve.ingress(_builder({spec.name: spec.source for spec in specs}, settings, services))
     class GatewayReplica:
         """One replica of the gateway."""
 
         def __init__(self, *handles: Any) -> None:
-            keep_handles(spec.name, dict(zip(services, handles, strict=True)))
+            keep_handles(dict(zip(services, handles, strict=True)))
 
     gateway: Any = GatewayReplica
+    sources = {spec.name: spec.source for spec in specs}
     asked: Any = [
-        serve.deployment(TeacherService, name=f"{to}-of-{spec.name}", num_replicas=1, ray_actor_options=actor)
-        for to in services
+        serve.deployment(
+            TeacherService, name=f"{s.to}-of-{s.workload}", autoscaling_config=ON_DEMAND, ray_actor_options=actor
+        ).bind(sources[s.workload], s.to == "expert")
+        for s in services
     ]
-    return gateway.bind(*(d.bind(spec.source, to == "expert") for d, to in zip(asked, services, strict=True)))
+    return gateway.bind(*asked)
 
 
-def _builder(source: str, name: str, settings: Settings, services: Sequence[DeferTo]) -> Callable[[], ASGIApp]:
+def _builder(sources: Mapping[str, str], settings: Settings, services: Sequence[Service]) -> Callable[[], ASGIApp]:
     """A function that builds the application in the replica's own process; it carries the settings there."""
 
     def replica_app() -> ASGIApp:
-        return _replica_app(load_spec(source), settings, {to: _asker(name, to) for to in services})
+        from components.control.store import ControlStore
+        from components.process import long_lived
+        from components.telemetry import tracing
+        from serving.gateway.app import side_by_side
+
+        sys.setswitchinterval(SWITCH_SECONDS)
+        tracing.configure(os.environ, "cohobate-gateway")
+        store = ControlStore(settings.control_url)
+        asks = {name: {s.to: _asker(s) for s in services if s.workload == name} for name in sources}
+        fronts = {name: _workload_app(load_spec(path), settings, store, asks[name]) for name, path in sources.items()}
+        long_lived()
+        return side_by_side(fronts)
 
     return replica_app
 
 
-def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) -> ASGIApp:
-    from components.control.store import ControlStore
-    from components.process import long_lived
+def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask]) -> Front:
+    """One workload's part of a replica."""
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
@@ -189,8 +250,6 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     from serving.replica.admission import Admission
     from serving.replica.loaded_versions import LoadedVersions
 
-    sys.setswitchinterval(SWITCH_SECONDS)
-    store = ControlStore(settings.control_url)
     versions = LoadedVersions(spec, store, trial=Admission(spec, store))
     telemetry = Telemetry(spec, lambda: open_broker(settings))
     if "review" in spec.serve.deferral.to:
@@ -207,29 +266,27 @@ def _replica_app(spec: Spec, settings: Settings, asks: Mapping[DeferTo, Ask]) ->
     versions.follow()
     versions.start()
     telemetry.start()
-    tracing.configure(os.environ, "cohobate-gateway")
     health = Health()
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
     app = create_app(gateway, on_stop=stop)
     shortcut.answer(f"/{spec.name}{PREDICT}", app.predict)
-    long_lived()
     return app
 
 
-_HANDLES: dict[str, dict[DeferTo, Any]] = {}
-"""Handles of those that are asked, by workload, in the replica's process: known only once the application was built."""
+_HANDLES: dict[Service, Any] = {}
+"""Handles of those that are asked, in the replica's process: known only once the application was built."""
 
 
-def keep_handles(workload: str, handles: dict[DeferTo, Any]) -> None:
+def keep_handles(handles: Mapping[Service, Any]) -> None:
     """Keep handles in this process: a class that Ray pickles has a copy of its module's dictionaries."""
-    _HANDLES[workload] = handles
+    _HANDLES.update(handles)
 
 
-def _asker(workload: str, to: DeferTo) -> Ask:
+def _asker(service: Service) -> Ask:
     async def ask(entry: Input, _: SoftLabel) -> SoftLabel | None:
-        answer: SoftLabel = await _HANDLES[workload][to].label.remote(entry.payload)
+        answer: SoftLabel = await _HANDLES[service].label.remote(entry.payload)
         return answer
 
     return ask

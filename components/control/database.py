@@ -8,7 +8,6 @@ of one key the second fails. Reads take no lock.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from components.contracts.errors import CohobateError
+from components.control.bells import Bells
 
 
 class StaleRevisionError(CohobateError):
@@ -37,6 +37,8 @@ class Database:
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self.url = url
+        self.bells = Bells(url)
+        """Who waits for a change listens here; who writes one rings."""
         self.engine: Engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         if url.startswith("sqlite"):
             event.listen(self.engine, "connect", _tune_sqlite)
@@ -95,46 +97,9 @@ class Database:
         return list(found) == [head]
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and listen to no bell any more."""
+        self.bells.close()
         self.engine.dispose()
-
-
-class Watch:
-    """Tells in a few microseconds whether anybody has written to a database since it was last asked. For one thread.
-
-    On SQLite by ``PRAGMA data_version`` (https://www.sqlite.org/pragma.html#pragma_data_version) on a connection of its
-    own. Elsewhere nothing is as cheap: there nothing ever seems to have changed, and who waits looks in its own time.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._engine = database.engine
-        self._connection: Any = None
-        self._version: int | None = None
-
-    @property
-    def tells(self) -> bool:
-        """Whether writes are told of at all."""
-        return bool(self._engine.dialect.name == "sqlite")
-
-    def changed(self) -> bool:
-        """Whether there was a write; True as well where that cannot be told, so that the caller looks and finds why."""
-        if not self.tells:
-            return False
-        try:
-            if self._connection is None:
-                self._connection = self._engine.raw_connection()
-            (version,) = self._connection.cursor().execute("PRAGMA data_version").fetchone()
-        except (SQLAlchemyError, sqlite3.Error):
-            self.close()
-            return True
-        before, self._version = self._version, version
-        return bool(version != before)
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

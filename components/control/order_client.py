@@ -25,7 +25,7 @@ from components.contracts.errors import AccessError, ConfigError, NotFoundError,
 from components.contracts.settings import Settings
 from components.control.chain import chain, in_turn
 from components.control.database import StaleRevisionError
-from components.control.store import ControlStore
+from components.control.store import ControlStore, orders_bell
 from components.control.tables import OrderRow, RolloutRow
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,9 @@ class LocalOrderClient:
             StaleRevisionError, ConfigError: see :meth:`OrderClient.place`.
 
         """
-        return in_turn(self.store, lambda s: self._put(s, order))
+        new = in_turn(self.store, lambda s: self._put(s, order))
+        self.store.bells.ring(orders_bell(order.workload))
+        return new
 
     def _put(self, s: Session, order: Order) -> bool:
         known = s.get(OrderRow, order.key)

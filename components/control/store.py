@@ -35,6 +35,16 @@ __all__ = ["Clock", "ControlStore", "StaleRevisionError"]
 Clock = Callable[[], float]
 
 
+def routing_bell(workload: str) -> str:
+    """The bell that rings when a workload's intent or its lease has changed."""
+    return f"routing.{workload}"
+
+
+def orders_bell(workload: str) -> str:
+    """The bell that rings when an order was placed for a workload."""
+    return f"orders.{workload}"
+
+
 class ControlStore(Database):
     """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process."""
 
@@ -65,9 +75,10 @@ class ControlStore(Database):
                 raise StaleRevisionError(f"routing of {workload}", expected, found)
             if row is None:
                 s.add(RoutingRow(workload=workload, revision=1, intent=msgspec.to_builtins(intent)))
-                return 1
-            row.revision, row.intent = expected + 1, msgspec.to_builtins(intent)
-            return expected + 1
+            else:
+                row.revision, row.intent = expected + 1, msgspec.to_builtins(intent)
+        self.bells.ring(routing_bell(workload))
+        return expected + 1
 
     def renew_lease(self, workload: str, epoch: int, until: float) -> None:
         """Move the lease's end without a new revision (replicas re-read the intent on every poll)."""
@@ -75,6 +86,7 @@ class ControlStore(Database):
             row = s.get(RoutingRow, workload, with_for_update=True)
             if row is not None and row.intent.get("epoch", 0) == epoch:
                 row.intent = {**row.intent, "lease_until": until}
+        self.bells.ring(routing_bell(workload))
 
     def acknowledge(self, workload: str, replica: str, revision: int, detail: dict[str, Any]) -> None:
         """Say that a replica has applied a revision (also its heartbeat)."""
@@ -117,6 +129,7 @@ class ControlStore(Database):
                     )  # fmt: skip
         except IntegrityError:
             self.get_order(key)  # another process placed it between our look and our insert
+        self.bells.ring(orders_bell(workload))
         return key
 
     def open_orders(self, workload: str) -> list[OrderRow]:

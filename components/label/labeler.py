@@ -31,7 +31,7 @@ from components.telemetry.metrics import BreakerState
 
 log = logging.getLogger(__name__)
 
-TEND_SECONDS = 0.25
+TEND_SECONDS = 0.5
 """How often a running labeler looks after its workers and its leases."""
 
 DRAIN_SECONDS = 12.0

@@ -47,6 +47,18 @@ LOOK_SECONDS = 0.05
 LAG_SECONDS = 1.0
 """How old the number of waiting inputs may be."""
 
+IDLE_AFTER_SECONDS = 2.0
+"""After so long without an input, inputs are looked for less often: every look costs both sides a request."""
+
+IDLE_LOOK_SECONDS = 0.5
+"""How often, then: the most that the first input after a pause waits for more."""
+
+IDLE_POLL_SECONDS = 0.02
+"""How long such a look waits: a broker that has a record answers sooner."""
+
+IDLE_LAG_SECONDS = 10.0
+"""How old the number of waiting inputs may be while there are none."""
+
 LETTER_BATCHES = 8
 """How many batches of dead letters are read back: one transaction at most was open when the worker changed hands."""
 
@@ -143,6 +155,7 @@ class PartitionWorker:
         self._producer: TransactionalProducer | None = None
         self._rest: deque[Record] = deque()
         self._counted = -math.inf
+        self._came = -math.inf
         self._partitions: dict[str, int] = {}
 
     def open(self) -> None:
@@ -215,6 +228,7 @@ class PartitionWorker:
         self._look()
         if not records:
             return None
+        self._came = time.monotonic()
         failpoint("labeler.4")
         # Step 5
         found = self.intake.sort(records, self._keys, self._lettered)
@@ -236,7 +250,7 @@ class PartitionWorker:
         while len(taken) < most:
             left = deadline - time.monotonic()
             if not self._rest:
-                self._rest.extend(self._poll(most - len(taken), max(0.0, min(left, LOOK_SECONDS))))
+                self._rest.extend(self._look_for(most - len(taken), max(0.0, left)))
             while self._rest and len(taken) < most:
                 weight = len(self._rest[0].value or b"") + RECORD_OVERHEAD
                 if taken and size + weight > room:
@@ -248,6 +262,15 @@ class PartitionWorker:
             if time.monotonic() >= deadline:
                 break
         return taken
+
+    def _look_for(self, room: int, left: float) -> list[Record]:
+        """What there is, waiting a little; after a pause seldom, since then nothing is likely to be there."""
+        if time.monotonic() - self._came < IDLE_AFTER_SECONDS:
+            return self._poll(room, min(left, LOOK_SECONDS))
+        found = self._poll(room, min(left, IDLE_POLL_SECONDS))
+        if not found:
+            time.sleep(min(left, IDLE_LOOK_SECONDS))
+        return found
 
     def _poll(self, room: int, wait: float) -> list[Record]:
         """Urgent records first, but not the whole room while others wait; ``wait`` is for those others."""
@@ -268,7 +291,8 @@ class PartitionWorker:
             self.resets = resets
             self._keys = Keys(self.spec.label.remember)
             self._recall()
-        if time.monotonic() - self._counted > LAG_SECONDS:
+        idle = not self.lag and self._came < self._counted
+        if time.monotonic() - self._counted > (IDLE_LAG_SECONDS if idle else LAG_SECONDS):
             self.count()
 
     def count(self) -> int:

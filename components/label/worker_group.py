@@ -35,6 +35,9 @@ OVERDUE_SECONDS = 1.0
 SLICE_SECONDS = 0.2
 """How long a thread waits before it looks whether it shall end."""
 
+IDLE_SECONDS = 5.0
+"""How long the asker waits for a batch before it looks again: whoever brings one, or ends the work, wakes it."""
+
 RETRY_SECONDS = (0.2, 15.0)
 """First and longest wait before a teacher that failed is asked again; drawn at random below, doubling."""
 
@@ -325,7 +328,7 @@ class WorkerGroup:
                     shift = min(heads, key=lambda head: head[:2])[2]
                     shift.asked()
                     return shift, shift.waiting.popleft()[1]
-                self._changed.wait(SLICE_SECONDS)
+                self._changed.wait(IDLE_SECONDS)
         return None
 
     def _waiting(self) -> list[Work]:

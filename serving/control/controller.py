@@ -18,9 +18,8 @@ import msgspec
 from components.contracts.errors import CohobateError, NotFoundError
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
-from components.control.database import Watch
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
+from components.control.store import ControlStore, orders_bell
 from components.control.tables import RolloutRow
 from components.ledger.ledger import append, entries
 from components.registry.registry import Registry
@@ -38,10 +37,10 @@ from serving.rollout.step import applied, settled, step
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
-"""Wait between two cycles: with the replicas' poll, the most of a rollback's time."""
+"""Wait between two cycles while there is something to do; an order ends it where bells are heard."""
 
-WATCH_SECONDS = 0.005
-"""How often it is asked meanwhile whether an order came, where the database tells of writes for next to nothing."""
+IDLE_SECONDS = 1.0
+"""The same while no rollout is under way and nothing new came on the streams."""
 
 PASSED_OVER = "passed_over"
 """The gauge of the records that said nothing to this controller since its start, by their topic's kind."""
@@ -74,7 +73,8 @@ class Controller:
         self._folder = journals
         self._journal: Journal | None = None
         self._revision = 0
-        self._orders, self._watch = Orders(self), Watch(store)
+        self._orders, self._idle = Orders(self), False
+        self._rung = store.bells.listen(orders_bell(spec.name))
         self.replicas.take_over()
         failpoint("lead.1")
         self._resume()
@@ -100,15 +100,14 @@ class Controller:
         self.close()
 
     def pause(self, stop: threading.Event) -> None:
-        """Wait for the next cycle: :data:`TICK_SECONDS`, or until there is an order or ``stop`` is set."""
-        until = time.monotonic() + TICK_SECONDS
-        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, WATCH_SECONDS)):
-            if self._watch.changed() and self.store.open_orders(self.spec.name):
-                return
+        """Wait for the next cycle: :data:`TICK_SECONDS`, idle longer, or until an order was placed."""
+        wait = IDLE_SECONDS if self._idle and self.store.bells.heard else TICK_SECONDS
+        if not stop.is_set() and self._rung.wait(wait):
+            self._rung.clear()
 
     def close(self) -> None:
         """Let go of the streams; the rollout stays as it is, for the next controller."""
-        self._watch.close()
+        self.store.bells.leave(self._rung)
         self.reader.close()
 
     def tick(self) -> None:
@@ -128,7 +127,7 @@ class Controller:
         for order in self.store.open_orders(self.spec.name):
             self._orders.carry_out(order)
         # Step 3
-        self.reader.learn()
+        learnt = self.reader.learn()
         # Step 4
         if self.state is None:
             self._orders.take_candidate()
@@ -141,6 +140,7 @@ class Controller:
         # Step 7
         if self.state is not None:
             self.replicas.hold(self.state.policy.lease_seconds)
+        self._idle = self.state is None and not learnt
 
     def _report(self) -> None:
         """Say how many records were passed over, where that has changed."""

@@ -84,7 +84,7 @@ class Orders:
 
     def __init__(self, controller: Carrier) -> None:
         self._controller = controller
-        self._asked_registry = float("-inf")
+        self._asked_registry, self._unsure = float("-inf"), True
 
     def carry_out(self, order: OrderRow) -> None:
         """Carry out an order and note its outcome; a refusal goes into the ledger too.
@@ -273,8 +273,12 @@ class Orders:
         if now - self._asked_registry < REGISTRY_SECONDS:
             return
         self._asked_registry = now
+        if not (c.registry.changed() or self._unsure):
+            return
+        self._unsure = True
         self._adopt()
         model = c.registry.get(c.spec.name, "candidate")
+        self._unsure = model is not None
         if model is None:
             return
         try:

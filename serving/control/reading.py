@@ -95,18 +95,24 @@ class EvidenceReader:
         self._matches: list[Match] = []
         self._read, self._learnt = _Floor({}), _Floor({})
 
-    def learn(self) -> None:
-        """Take in the labels and the truths that are new; truths only once the answers are held that they are of."""
-        for record in self._labels.poll(LABELS, timeout=0.0):
+    def learn(self) -> int:
+        """Take in the labels and the truths that are new; truths only once the answers are held that they are of.
+
+        Returns how many came.
+        """
+        labels = self._labels.poll(LABELS, timeout=0.0)
+        for record in labels:
             try:
                 self.teachings.learn(decode(Label, record.value))
             except RecordError as error:
                 self._pass_over("labels", record, error)
         if self._predictions is not None and not self._read.reached(self._predictions):
-            return
+            return len(labels)
         self._learnt.reached(self._truths)
-        for record in self._truths.poll(TRUTHS, timeout=0.0):
+        truths = self._truths.poll(TRUTHS, timeout=0.0)
+        for record in truths:
             self._learn_truth(record)
+        return len(labels) + len(truths)
 
     def _learn_truth(self, record: Record) -> None:
         before = self._learnt.before(record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from components.telemetry import tracing
@@ -119,7 +119,7 @@ class Front:
     """The application: what most requests ask for goes its way directly, everything else through the routes."""
 
     def __init__(self, predict: Post, routes: Starlette) -> None:
-        self.predict, self._routes = predict, routes
+        self.predict, self.routes = predict, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's life."""
@@ -128,7 +128,21 @@ class Front:
             if path.removeprefix(root) == PREDICT:
                 await self.predict(scope, receive, send)
                 return
-        await self._routes(scope, receive, send)
+        await self.routes(scope, receive, send)
+
+
+def side_by_side(fronts: Mapping[str, Front]) -> Starlette:
+    """The applications of several workloads as one, each below ``/<workload>``; they start and end together."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            for front in fronts.values():
+                await running.enter_async_context(front.routes.router.lifespan_context(front.routes))
+            yield
+
+    mounts = [Mount(f"/{name}", app=front) for name, front in fronts.items()]
+    return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 
 def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, path: str = "") -> Response:

@@ -37,6 +37,12 @@ GATHER_SECONDS = 0.01
 much as many records. With 50 ms a busy replica works on ten milliseconds' worth of records at a time, which answers
 meanwhile wait for: their p99 was 1.2 times a bare ingress's instead of 0.9 times, for 5 % less processor time."""
 
+QUIET_SECONDS = 1.0
+"""After so long without an answer the thread sleeps until the next one, which wakes it."""
+
+SLEEP_SECONDS = 5.0
+"""How long it sleeps at most."""
+
 PAIRS_WITHIN = 0.5
 """Part of the buffer that may be full before inputs are no longer answered twice."""
 
@@ -72,6 +78,7 @@ class Telemetry:
         self._buffer: deque[Served] = deque()
         self._room = spec.serve.buffer_records
         self._stop = threading.Event()
+        self._asleep, self._called = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{spec.name}", daemon=True)
 
     def start(self) -> None:
@@ -81,6 +88,7 @@ class Telemetry:
     def stop(self) -> None:
         """Publish what is buffered, for at most :data:`STOP_SECONDS`, and end."""
         self._stop.set()
+        self._called.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
         self.drops["stopped"] += self.waiting
@@ -101,14 +109,18 @@ class Telemetry:
         return len(self._buffer)
 
     def put(self, served: Served) -> None:
-        """Take an answer to publish; returns at once, and wakes nobody: that would cost more than the answer's record.
+        """Take an answer to publish; returns at once.
 
+        It wakes the publishing thread only from its sleep: a wake for each answer would cost more than its record.
         Called on one thread, the event loop's.
         """
         if len(self._buffer) < self._room:
             self._buffer.append(served)
         else:
             self.drops["buffer_full"] += 1
+        if self._asleep:
+            self._asleep = False
+            self._called.set()
 
     def drain(self, producer: Producer, timeout: float = 0.2) -> int:
         """Publish up to :data:`BATCH` answers and wait until they are confirmed; returns how many.
@@ -158,13 +170,27 @@ class Telemetry:
             return
         producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction), served.headers)
 
+    def _sleep(self) -> None:
+        """Wait for an answer that is put after this; one that was put just before is not waited for."""
+        self._called.clear()
+        self._asleep = True
+        if not (self._buffer or self._stop.is_set()):
+            self._called.wait(SLEEP_SECONDS)
+        self._asleep = False
+
     def _run(self) -> None:
         producer: Producer | None = None
+        quiet_since = time.monotonic()
         while self._buffer or not self._stop.is_set():
             try:
                 producer = producer or self._broker().producer()
-                if 0 < self.drain(producer) < BATCH:
+                drained = self.drain(producer)
+                if drained:
+                    quiet_since = time.monotonic()
+                if 0 < drained < BATCH:
                     self._stop.wait(GATHER_SECONDS)
+                if time.monotonic() - quiet_since >= QUIET_SECONDS:
+                    self._sleep()
             except CohobateError as error:
                 log.warning("%s: telemetry waits (%d dropped so far): %s", self.spec.name, self.dropped, error)
                 if self._stop.wait(RETRY_SECONDS):

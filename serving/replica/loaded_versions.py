@@ -1,6 +1,7 @@
 """What a replica holds: champion, candidate and previous as loaded students, and who answers at this moment.
 
-A thread looks at the durable intent every :data:`POLL_SECONDS`; where the database tells of writes, when there was one.
+A thread looks at the durable intent when its bell rings (:mod:`components.control.bells`) or a heartbeat is due; where
+no bell is heard, every :data:`POLL_SECONDS`.
 Artifacts that the intent names are loaded by a second thread; requests read one immutable :class:`Routing`, which is
 replaced by one assignment when everything is ready.
 Until then: a champion that is not loaded leaves the one before it in place, and a candidate that is not loaded is not
@@ -27,9 +28,8 @@ from components.contracts.errors import CohobateError
 from components.contracts.records import Arm
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
-from components.control.database import Watch
 from components.control.intent import Intent, ModelRef
-from components.control.store import ControlStore
+from components.control.store import ControlStore, routing_bell
 from components.student.runtime import Student
 from serving.replica.coldstart import ColdStart
 from serving.replica.split import to_candidate
@@ -38,12 +38,9 @@ from serving.replica.warmup import warm_up
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
-"""How often the intent is looked at where nothing tells of writes: the most that a rollback waits for a replica."""
+"""How often the intent is looked at where no bell is heard: the most that a rollback waits for a replica."""
 
-WATCH_SECONDS = 0.005
-"""How often it is asked whether anybody wrote to the database, where that costs next to nothing."""
-
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 2.0
 """How often a replica says that it lives, when nothing changes; the controller calls it dead after five."""
 
 RETRY_SECONDS = 2.0
@@ -141,7 +138,7 @@ class LoadedVersions:
         self._loading: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._news = threading.Event()
+        self._news = store.bells.listen(routing_bell(spec.name))
         self._said: tuple[Any, ...] = ()
         self._said_at = -HEARTBEAT_SECONDS
         self._outage = False
@@ -155,8 +152,10 @@ class LoadedVersions:
     def stop(self) -> None:
         """Stop following, and tell the controller that this replica is gone."""
         self._stop.set()
+        self._news.set()
         if self._thread is not None:
             self._thread.join(timeout=2.0)
+        self.store.bells.leave(self._news)
         try:
             self.store.forget_replica(self.spec.name, self.replica)
         except SQLAlchemyError as error:  # the heartbeat runs out by itself
@@ -174,15 +173,11 @@ class LoadedVersions:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
-        watch, looked = Watch(self.store), time.monotonic()
-        rest = HEARTBEAT_SECONDS / 2 if watch.tells else POLL_SECONDS
-        while not self._stop.wait(WATCH_SECONDS):
-            now = time.monotonic()
-            if watch.changed() or self._news.is_set() or now - looked >= (POLL_SECONDS if self._outage else rest):
-                looked = now
-                self._news.clear()
-                self.follow()
-        watch.close()
+        while not self._stop.is_set():
+            self.follow()
+            heard = self.store.bells.heard and not self._outage
+            self._news.wait(HEARTBEAT_SECONDS / 2 if heard else POLL_SECONDS)
+            self._news.clear()
 
     def follow(self) -> None:
         """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due."""

@@ -64,3 +64,39 @@ def test_a_worker_is_found_is_ready_and_leaves_nothing_behind(platform, role, sh
         worker.kill()
         worker.wait()
     assert announced(settings.home) == {}
+
+
+@pytest.mark.integration
+def test_workloads_share_a_process(platform, tmp_path):
+    settings, env = platform
+    tickets = str(Path("tests/workloads/tickets/tickets.yaml").resolve())
+    open_broker(settings).ensure_topics(load_spec(tickets).topics)
+    command = [sys.executable, "-m", "infra.worker"]
+    env |= {"COHOBATE_ADMIN_PORT": "0", "COHOBATE_ADMIN_AUTH": "off"}
+    workers = [
+        subprocess.Popen([*command, role, SPEC, tickets], env=env, stderr=subprocess.DEVNULL)
+        for role in ("controllers", "monitors")
+    ]
+    try:
+        for role in ("monitor", "trigger", "controller"):
+            await_ready(settings, role)
+        store = ControlStore(settings.control_url)
+        for workload in ("files", "tickets"):
+            done = store.await_order(store.order(workload, "pause", "eve", "is anybody there"), timeout=60)
+            assert done.ok is False and "no rollout" in done.outcome
+        store.close()
+        pids = {role: {int(name.rsplit("-", 1)[1]) for name in announced(settings.home) if role in name}
+                for role in ("controller", "monitor", "trigger")}  # fmt: skip
+        assert pids == {"controller": {workers[0].pid}, "monitor": {workers[1].pid}, "trigger": {workers[1].pid}}
+        deadline = time.monotonic() + 120.0
+        while not (settings.home / "admin.json").exists():
+            assert time.monotonic() < deadline, "no admin API"
+            time.sleep(0.05)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(30) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert announced(settings.home) == {} and not (settings.home / "admin.json").exists()

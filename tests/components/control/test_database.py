@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import inspect, text
 
 from components.control import database
-from components.control.database import Watch
 from components.control.intent import Intent
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, Base
@@ -72,24 +71,6 @@ def test_writers_wait_for_each_other(store):
         order.append("first")
     thread.join()
     assert order == ["first", "other"]
-
-
-def test_a_watch_tells_of_others_writes_once_and_of_nothing_else(tmp_path):
-    url = f"sqlite:///{tmp_path}/control.db"
-    ours, theirs = ControlStore(url), ControlStore(url)
-    ours.migrate()
-    watch = Watch(ours)
-    watch.changed()
-    ours.gauges("w")
-    assert not watch.changed()
-    for store in (theirs, ours):
-        store.put_gauge("w", "g", {"x": 1})
-        assert watch.changed() and not watch.changed()
-    watch.close()
-    assert watch.changed() in (True, False)  # asked again it opens another connection
-    watch.close()
-    ours.close()
-    theirs.close()
 
 
 def test_a_schema_that_is_new_is_not_migrated_and_an_old_one_is(tmp_path, monkeypatch):

@@ -209,3 +209,21 @@ def test_a_new_database_is_made_quietly(tmp_path, caplog):
         assert Registry(Settings(home=tmp_path / "new")).versions("files") == []
     assert [r for r in caplog.records if r.levelno < logging.WARNING and r.name.startswith(runs.CHATTY)] == []
     assert (tmp_path / "new" / "mlflow.db").is_file()
+
+
+def test_a_change_is_told_once_to_each_who_asks(desk, settings):
+    other = Registry(settings)
+    desk.register()
+    assert other.changed() and not other.changed()
+    desk.registry.set_alias(desk.workload, "champion", "1")
+    assert other.changed() and not other.changed()
+    other.set_alias(desk.workload, "candidate", "1")  # its own writes too, by another connection
+    assert other.changed() and not other.changed()
+    other.close()
+    assert other.changed()
+    other.close()
+
+
+def test_where_a_change_cannot_be_told_it_is_always_supposed(tmp_path):
+    server, nothing = Registry(Settings(tracking_uri="http://127.0.0.1:9")), Registry(Settings(home=tmp_path))
+    assert [r.changed() for r in (server, server, nothing, nothing)] == [True] * 4

@@ -1,3 +1,5 @@
+import threading
+
 import msgspec
 import pytest
 
@@ -6,6 +8,7 @@ from components.contracts.records import Answer, Prediction, Truth, content_hash
 from components.control.intent import Intent
 from components.ledger.ledger import entries, verify
 from components.stream.memory import MemoryBroker
+from serving.control import controller as module
 from serving.control.controller import Controller
 from serving.control.orders import PLAN
 from serving.control.replicas import ReplacedError
@@ -669,3 +672,48 @@ def test_rollback_takes_less_than_a_second(platform, monkeypatch):
     platform.controller.tick()
     assert platform.store.get_order(key).ok and time.slept < 1.0
     assert 0 <= platform.state["rollback_seconds"] < 1.0
+
+
+def test_an_idle_controller_waits_for_an_order_and_takes_it_at_once(platform, monkeypatch):
+    monkeypatch.setattr(module, "IDLE_SECONDS", 3_600.0)
+    platform.tick()
+    assert platform.controller._idle
+    stop = threading.Event()
+    running = threading.Thread(target=platform.controller.run, args=(stop,))
+    running.start()
+    keys = [platform.store.order(W, "pause", "eve", f"order {n}") for n in range(2)]
+    done = [platform.store.await_order(key, timeout=60.0) for key in keys]
+    stop.set()
+    platform.controller._rung.set()
+    running.join(60)
+    assert [row.ok for row in done] == [False, False] and not running.is_alive()
+
+
+def test_a_controller_is_not_idle_while_records_come_or_a_rollout_is_under_way(platform):
+    platform.tick()
+    assert platform.controller._idle
+    platform.producer.send("signs.labels", "k", b"unreadable")
+    platform.tick()
+    assert not platform.controller._idle
+    platform.tick()
+    assert platform.controller._idle
+    platform.crown("1")
+    platform.registry.set_alias(W, "candidate", platform.model("2").version)
+    platform.tick()
+    platform.tick()
+    assert platform.active() is not None and not platform.controller._idle
+
+
+def test_a_registry_that_did_not_change_is_not_asked(platform, monkeypatch):
+    asked, changed = [], [False]
+    get = platform.registry.get
+    monkeypatch.setattr(platform.registry, "get", lambda workload, name: (asked.append(name), get(workload, name))[1])
+    monkeypatch.setattr(platform.registry, "changed", lambda: changed[0], raising=False)
+    platform.tick()
+    assert "candidate" in asked  # a controller that starts asks
+    asked.clear()
+    platform.tick()
+    assert asked == []
+    changed[0] = True
+    platform.tick()
+    assert "candidate" in asked

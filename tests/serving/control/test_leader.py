@@ -33,6 +33,7 @@ from serving.control.leader import lead
 from pathlib import Path
 
 class NoRegistry:
+    def changed(self): return True
     def get(self, workload, name): return None
 
 spec, store = load_spec(sys.argv[1]), ControlStore(sys.argv[2])

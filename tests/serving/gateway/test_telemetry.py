@@ -5,6 +5,7 @@ import pytest
 
 from components.contracts.errors import NotFoundError, UnavailableError
 from components.contracts.records import Answer, Input, Prediction, decode
+from serving.gateway import telemetry as module
 from serving.gateway.telemetry import BATCH, Served, Telemetry
 
 
@@ -116,3 +117,29 @@ def test_the_thread_outlives_a_broker_that_is_away(spec, broker, monkeypatch):
     assert telemetry.alive and telemetry.published == 1
     telemetry.stop()
     assert not telemetry.alive
+
+
+def test_the_first_answer_after_a_pause_wakes_the_thread(spec, broker, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(module, "SLEEP_SECONDS", 3_600.0)
+    telemetry = Telemetry(spec, lambda: broker)
+    telemetry.start()
+    deadline = time.monotonic() + 30
+    for n in range(3):
+        while not telemetry._asleep:
+            assert time.monotonic() < deadline, "it never sleeps"
+            time.sleep(0.001)
+        telemetry.put(served(n))
+        while telemetry.published <= n:
+            assert time.monotonic() < deadline, "nobody woke it"
+            time.sleep(0.001)
+    telemetry.stop()
+    assert telemetry.dropped == 0
+
+
+def test_nobody_sleeps_over_an_answer_that_is_there(spec, broker, monkeypatch):
+    monkeypatch.setattr(module, "SLEEP_SECONDS", 3_600.0)
+    telemetry = Telemetry(spec, lambda: broker)
+    telemetry.put(served(0))
+    telemetry._sleep()  # returns, or the test's time limit ends it
+    assert telemetry.waiting == 1

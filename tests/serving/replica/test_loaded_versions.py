@@ -7,6 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import Intent
+from serving.replica import loaded_versions as module
 from serving.replica.loaded_versions import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, LoadedVersions, Routing
 
 
@@ -201,3 +202,20 @@ def test_a_replica_flips_as_soon_as_its_students_are_loaded_and_then_rests(versi
             time.sleep(0.005)
     finally:
         versions.stop()
+
+
+def test_a_change_of_the_intent_is_followed_when_it_is_written(versions, store, model, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 7_200.0)
+    first = put(store, champion=model("1"))
+    versions.start()
+    deadline = time.monotonic() + 60
+    while [a.revision for a in store.acknowledgements("signs", 1e12)] != [first]:
+        assert time.monotonic() < deadline, "the champion is not loaded"
+        time.sleep(0.001)
+    for weight in (0.5, 0.0, 0.25):
+        put(store, weight=weight)
+        while versions.routing.intent.weight != weight:
+            assert time.monotonic() < deadline, "nobody told"
+            time.sleep(0.001)
+    versions.stop()
+    assert not versions.alive
