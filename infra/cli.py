@@ -27,6 +27,7 @@ SUB_COMMANDS = (
     SubCommand("teacher", "infra.teacher", "Watch the teachers, and decide about one that changed."),
     SubCommand("budget", "infra.budget", "What labelling costs: the present hour and day of UTC."),
     SubCommand("gate", "infra.gate", "Judge files as the platform would."),
+    SubCommand("history", "infra.history", "Look at a history before it is labelled."),
 )
 """What is imported when it is asked for, and not before."""
 
