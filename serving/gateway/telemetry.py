@@ -68,7 +68,7 @@ class Telemetry:
         self.published = 0
         self.unpaired = 0
         """Inputs that were to be answered by both students, and were not for want of time."""
-        self._broker = broker
+        self.broker = broker
         self._buffer: deque[Served] = deque()
         self._room = spec.serve.buffer_records
         self._stop = threading.Event()
@@ -162,7 +162,7 @@ class Telemetry:
         producer: Producer | None = None
         while self._buffer or not self._stop.is_set():
             try:
-                producer = producer or self._broker().producer()
+                producer = producer or self.broker().producer()
                 if 0 < self.drain(producer) < BATCH:
                     self._stop.wait(GATHER_SECONDS)
             except CohobateError as error:
