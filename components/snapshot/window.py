@@ -87,7 +87,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     if not reading.of(topics[0]):
         return None
     declared = _declared(spec, store, last)
-    harvest = _sort_out(reading.of(topics[0]), declared, _known_keys(earlier))
+    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier))
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
     written = dict(last.get("truth_written", {}))
     truths, strange_truths = _truths(declared, reading.of(topics[1]), written)
@@ -234,7 +234,7 @@ def _report_duplicates(spec: Spec, store: ControlStore, duplicates: int) -> None
                   spec.name, duplicates)  # fmt: skip
 
 
-def _known_keys(windows: Sequence[WindowRow]) -> set[str]:
+def known_keys(windows: Sequence[WindowRow]) -> set[str]:
     """Label keys of all frozen rows, by reading that one column."""
     import pyarrow.parquet as pq
 
