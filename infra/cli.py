@@ -72,6 +72,18 @@ def settings(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The workload's name: small letters, digits and hyphens.")],
+    modality: Annotated[str, typer.Option(help="What a payload is: text, table, bytes or regression.")] = "text",
+    into: Annotated[Path | None, typer.Option(help="Folder to write into. [./NAME]")] = None,
+) -> None:
+    """Write a workload to start from: its spec, a teacher to put your model into, and a sample history."""
+    from infra.init import next_steps, write_workload
+
+    typer.echo(next_steps(write_workload(name, modality, into or Path(name))))
+
+
+@app.command()
 def up(spec: SpecList = None) -> None:
     """Start the platform on this machine, in the background: broker, gateway, and each workload's workers."""
     from components.contracts.settings import Settings

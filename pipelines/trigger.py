@@ -156,7 +156,7 @@ class Trigger:
             return set()
 
     def _new(self, record: Record) -> bool:
-        """Whether no window holds this label yet; a tombstone is none, what cannot be read the next snapshot refuses."""
+        """Whether no window holds this label yet (a tombstone is none; what is unreadable a snapshot refuses)."""
         if record.value is None or not self._frozen:
             return record.value is not None
         try:
