@@ -14,11 +14,14 @@ export PIP_FLAGS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench chaos clean
+.PHONY: help install demo test check format bench chaos clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=python3.11 WORKLOAD=files|mail SEED=0 BENCH=name TESTS=path PIP_FLAGS=..."
+
+install: .venv/.base ## the pinned dependencies, into .venv
+	@echo "ready: .venv/bin/cohobate --help"
 
 demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)

@@ -27,6 +27,7 @@ SUB_COMMANDS = (
     SubCommand("teacher", "infra.teacher", "Watch the teachers, and decide about one that changed."),
     SubCommand("budget", "infra.budget", "What labelling costs: the present hour and day of UTC."),
     SubCommand("gate", "infra.gate", "Judge files as the platform would."),
+    SubCommand("history", "infra.history", "Look at a history before it is labelled."),
 )
 """What is imported when it is asked for, and not before."""
 
@@ -68,6 +69,18 @@ def settings(
         "RAY_ADDRESS": ray_address,
     }
     os.environ.update({f"COHOBATE_{name}": str(value) for name, value in given.items() if value is not None})
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The workload's name: small letters, digits and hyphens.")],
+    modality: Annotated[str, typer.Option(help="What a payload is: text, table, bytes or regression.")] = "text",
+    into: Annotated[Path | None, typer.Option(help="Folder to write into. [./NAME]")] = None,
+) -> None:
+    """Write a workload to start from: its spec, a teacher to put your model into, and a sample history."""
+    from infra.init import next_steps, write_workload
+
+    typer.echo(next_steps(write_workload(name, modality, into or Path(name))))
 
 
 @app.command()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Compile, run, submit and schedule the Kubeflow pipelines.", no_args_is_help=True)
 
+NO_STUDENT = 4
+"""Exit code of an update that ended without a student: held, rejected, or nothing was new."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
 SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file.")]
@@ -57,16 +60,19 @@ def compile_(output: Work = Path("build/pipelines"), image: Image = None, as_jso
 def run(
     name: Name, spec: SpecFile, param: Params = None, reason: Reason = "run by hand", as_json: Json = False
 ) -> None:
-    """Run a pipeline on this machine and wait for it."""
+    """Run a pipeline on this machine and wait for it; exit code 4: it ended well, and there is no student."""
     from pipelines.local import run_local
 
     done = run_local(name, spec, parameters(param), reason=reason, settings=Settings())
     typer.echo(msgspec.json.encode(done).decode() if as_json else _line(done))
+    if done.outcome is not None and done.outcome.version is None:
+        raise typer.Exit(NO_STUDENT)
 
 
 def _line(done: RunResult) -> str:
     said = ", ".join(f"{step}: {value}" for step, value in done.outputs.items())
-    return f"{done.run} {done.status} in {done.seconds:.1f} s ({said})"
+    line = f"{done.run} {done.status} in {done.seconds:.1f} s ({said})"
+    return line if done.outcome is None else f"{line}\n{done.outcome.text}"
 
 
 @app.command()

@@ -29,7 +29,7 @@ def bootstrap(spec: str, history_uri: str, first_variant: str = "", second_varia
         second_variant: Name of the variant to compare it with. Empty is the spec's first.
     """
     labelled = label_history(spec=spec, history_uri=history_uri).set_caching_options(False)
-    window = snapshot(spec=spec).after(labelled).set_caching_options(False)
+    window = snapshot(spec=spec, start="fresh").after(labelled).set_caching_options(False)
     judged = []
     for variant in (first_variant, second_variant):
         made = distill(spec=spec, variant=variant, start="fresh", digest=window.outputs["Output"]).set_caching_options(
@@ -51,7 +51,7 @@ def continual(spec: str, force: bool = False):
         spec: Path of the workload's spec file, as the components see it.
         force: Register the student even if the gate holds or rejects it. It is marked as forced and does not start.
     """
-    window = snapshot(spec=spec).set_caching_options(False)
+    window = snapshot(spec=spec, start="champion").set_caching_options(False)
     made = distill(spec=spec, variant="", start="champion", digest=window.outputs["Output"]).set_caching_options(False)
     judged = evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False)
     done = register(spec=spec, student=judged.outputs["judged"], force=force).set_caching_options(False)

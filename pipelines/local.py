@@ -17,6 +17,7 @@ from components.contracts.errors import ConfigError, NotFoundError, PipelineErro
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
+from pipelines.outcome import Outcome, outcome
 from pipelines.runs import beating, begin
 
 PARAMETERS = {
@@ -40,7 +41,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """One finished run.
 
     ``outputs``: what each step returned, by its name (``snapshot``, ``evaluate``, ``register``, …); ``log``: the file
-    with its components' output.
+    with its components' output; ``outcome``: of an update, the student or why there is none.
     """
 
     run: str
@@ -50,6 +51,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     outputs: dict[str, Any] = {}
     detail: dict[str, Any] = {}
+    outcome: Outcome | None = None
 
 
 def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) -> dict[str, Any]:
@@ -71,6 +73,8 @@ def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) 
     if name == "bootstrap":
         variants = [v.name for v in spec.student.variants]
         made = {"first_variant": variants[0], "second_variant": variants[-1], **made}
+        if "://" not in made["history_uri"]:  # the components run in folders of their own
+            made["history_uri"] = Path(made["history_uri"]).resolve().as_uri()
     if "reason" in PARAMETERS[name]:
         made.setdefault("reason", reason)
     if "force" in made:
@@ -119,8 +123,9 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
     if status != "succeeded":
         raise PipelineError(name, spec.name, f"{failure}; see {log}")
     return RunResult(
-        run=run, pipeline=name, status=status, seconds=seconds, log=str(log), outputs=outputs, detail=detail
-    )
+        run=run, pipeline=name, status=status, seconds=seconds, log=str(log), outputs=outputs, detail=detail,
+        outcome=outcome(home / "pipelines" / run, outputs, spec.student.holdout_share),
+    )  # fmt: skip
 
 
 def last_error(log: Path) -> str:

@@ -17,10 +17,12 @@ def main(argv: Sequence[str]) -> int:
     name, spec, reason = argv
     signal.signal(signal.SIGTERM, _end)
     try:
-        run_local(name, spec, {}, reason=reason, settings=Settings())
+        done = run_local(name, spec, {}, reason=reason, settings=Settings())
     except CohobateError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if done.outcome is not None:
+        sys.stderr.write(f"{done.run}: {done.outcome.text}\n")
     return 0
 
 

@@ -8,14 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.records import Label, decode
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec import Trigger as Policy
 from components.control.store import ControlStore
-from components.stream.contract import Broker, Consumer, read_to_end
+from components.control.tables import WindowRow
+from components.snapshot.reading import places_after
+from components.snapshot.window import known_keys
+from components.stream.contract import Broker, Consumer, Record, read_to_end
 from pipelines.runs import alive
 
 log = logging.getLogger(__name__)
@@ -102,6 +107,7 @@ class Trigger:
         self._counting: tuple[str, Consumer] | None = None
         self._counted = 0
         self._reported: tuple[str, float] = "", 0.0
+        self._frozen: set[str] = set()
         self._child: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
 
@@ -129,26 +135,45 @@ class Trigger:
         return int(gauge.value["index"]) if gauge else 0
 
     def new_labels(self) -> int:
-        """Labels on the stream after the last window; all of them where the broker began to count anew.
+        """Labels on the stream that the next window would freeze.
 
-        They are read and counted: offsets count the marks of transactions too. A tombstone is no label. The first
-        time all that are there; after that what has come, which asks the broker less, and may be counted a look later.
+        They are read and counted: offsets count the marks of transactions too. Where the broker began anew, what it
+        has is read from the beginning, as a snapshot does, and a label that a window holds already (a history that was
+        labelled again, say) is not new. The first time all that are there are counted; after that what has come, which
+        asks the broker less, and may be counted a look later.
         """
         windows = self.store.windows(self.spec.name)
         since = windows[-1].digest if windows else ""
         if self._counting is None or self._counting[0] != since:
             self._end_counting()
-            self._counting = since, self._behind(windows[-1].manifest["positions"] if windows else {})
-            self._counted = sum(r.value is not None for r in read_to_end(self._counting[1]))
+            self._counting = since, self._behind(windows)
+            self._counted = sum(self._new(record) for record in read_to_end(self._counting[1]))
         while records := self._counting[1].poll(timeout=COUNT_SECONDS):
-            self._counted += sum(r.value is not None for r in records)
+            self._counted += sum(self._new(record) for record in records)
         return self._counted
 
-    def _behind(self, read: Mapping[str, int]) -> Consumer:
-        topic = self.spec.topic("labels")
-        places = self._broker.partitions(topic)
-        start = {p: read[p.name] for p in places if p.name in read}
-        return self._broker.consumer([topic], start=start, partitions=places)
+    def _behind(self, windows: Sequence[WindowRow]) -> Consumer:
+        topic, manifest = self.spec.topic("labels"), windows[-1].manifest if windows else {}
+        self._broker.ensure_topics([topic], self.spec.partitions)
+        start, anew = places_after(self._broker, topic, manifest.get("anchors", {}))
+        self._frozen = self._frozen_keys(windows) if anew and windows else set()
+        return self._broker.consumer([topic], start=start, partitions=list(start))
+
+    def _frozen_keys(self, windows: Sequence[WindowRow]) -> set[str]:
+        try:
+            return known_keys(windows)
+        except ArtifactError as error:
+            log.warning("%s: all labels count as new: %s", self.spec.name, error)
+            return set()
+
+    def _new(self, record: Record) -> bool:
+        """Whether no window holds this label yet (a tombstone is none; what is unreadable a snapshot refuses)."""
+        if record.value is None or not self._frozen:
+            return record.value is not None
+        try:
+            return decode(Label, record.value).key not in self._frozen
+        except RecordError:
+            return True
 
     def _end_counting(self) -> None:
         if self._counting is not None:

@@ -36,6 +36,7 @@ from components.evaluate.measure import (
     slice_accuracies,
 )
 from components.evaluate.robustness import attack_rows, noise_rows
+from components.snapshot.students import evidence_folder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
@@ -95,8 +96,9 @@ def evaluate(
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
 
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
-    2. Ask them about the newest window's holdout, and about those of older regimes; where the spec bounds the
-       disagreement of what is not deferred, certify a limit for it.
+    2. Ask them about the newest window's holdout, and about those of older regimes (where no champion serves that
+       could forget them, they are judged as new: labels that come later add to those that were there); where the spec
+       bounds the disagreement of what is not deferred, certify a limit for it.
     3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
@@ -118,6 +120,8 @@ def evaluate(
     teacher = declared_teacher(spec, windows)
     new = window_rows(windows[-1], "holdout", spec.task, teacher)
     older = [(f"window {w.number}", window_rows(w, "holdout", spec.task, teacher)) for w in replayable(spec, windows)]
+    if champion is None:
+        new, older = sum((part for _, part in older), new), []
     rows = _rows(NEW, line, new)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
@@ -168,12 +172,6 @@ def evaluate(
         evidence_uri=uri,
         slices=slice_accuracies(fresh) if classes else {},
     )
-
-
-def evidence_folder(window: WindowRow) -> str:
-    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
-    root = window.uri.rsplit("/", 2)[0]
-    return f"{root}/evidence/{window.digest}"
 
 
 def _enough(limits: Limits) -> int:

@@ -1,19 +1,16 @@
-"""Labelling a history: inputs from before the platform, from a file, for the first student."""
+"""Labelling a history: inputs from before the platform, for the first student."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-import msgspec
-
-from components.contracts.errors import ConfigError, FencedError, RecordError, UnavailableError
-from components.contracts.records import DeadLetter, Input, Label, Truth, content_hash, decode, encode
+from components.contracts.errors import FencedError, RecordError, UnavailableError
+from components.contracts.records import DeadLetter, Input, Label, content_hash, decode, encode
 from components.contracts.spec import Spec, build
-from components.contracts.storage import get_bytes
+from components.label.history_file import Historic
 from components.label.labeler import Labeler
 from components.stream.contract import Broker, Consumer, read_to_end
 from components.teachers.contract import declared_of
@@ -24,52 +21,6 @@ PATIENCE_SECONDS = 15.0
 """How long nothing may be labelled before this step labels by itself: a labeler that is up answers in one or two."""
 
 POLL_SECONDS = 0.2
-
-
-class Historic(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a history: an input, and its truth where it is known."""
-
-    input: Input
-    truth: Truth | None = None
-
-
-def history(data: bytes, uri: str) -> Iterator[Historic]:
-    """The entries of a history file.
-
-    JSON lines of :class:`Historic` (payloads in base64); or, where ``uri`` ends in ``.parquet``, a table with the
-    columns ``workload``, ``id``, ``key``, ``time``, ``payload`` and, if there is truth, ``label`` or ``value`` (null
-    where it is not known): known from the input's time on, source ``history``.
-
-    Raises:
-        ConfigError: a line or row is not a historic input; the message names it.
-
-    """
-    rows: Iterable[bytes | dict[str, object]] = _parquet(data, uri) if uri.endswith(".parquet") else data.splitlines()
-    for number, row in enumerate(rows, start=1):
-        try:
-            yield msgspec.json.decode(row, type=Historic) if isinstance(row, bytes) else _of_row(row)
-        except msgspec.MsgspecError as error:
-            raise ConfigError("history", f"entry {number} of {uri}", f"must be a historic input: {error}") from error
-
-
-def _parquet(data: bytes, uri: str) -> list[dict[str, object]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: list[dict[str, object]] = pq.read_table(io.BytesIO(data)).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise ConfigError("history", uri, f"must be a Parquet file: {error}") from error
-    return rows
-
-
-def _of_row(row: dict[str, object]) -> Historic:
-    known = {name: row[name] for name in ("label", "value") if row.get(name) is not None}
-    entry = msgspec.convert({n: v for n, v in row.items() if n not in ("label", "value")}, type=Input)
-    if not known:
-        return Historic(input=entry)
-    about = {"workload": entry.workload, "input_id": entry.id, "time": entry.time, "known_at": entry.time}
-    return Historic(input=entry, truth=msgspec.convert({**about, "source": "history", **known}, type=Truth))
 
 
 def label_history(
@@ -160,22 +111,6 @@ def _identity(entry: Input) -> Identity:
 def _answers(consumer: Consumer, spec: Spec) -> Iterator[tuple[Identity | None, bool]]:
     for record in read_to_end(consumer):
         yield _answered(record.topic, record.value, spec)
-
-
-def read_history(uri: str, workload: str) -> list[Historic]:
-    """The entries of the history at ``uri``.
-
-    Raises:
-        ConfigError: it is empty, has an entry that is not one, or one of another workload.
-        ArtifactError: it does not exist.
-
-    """
-    entries = list(history(get_bytes(uri), uri))
-    if not entries:
-        raise ConfigError("history", uri, "must have at least one entry")
-    if strange := {e.input.workload for e in entries} - {workload}:
-        raise ConfigError("history", uri, f"has inputs of {', '.join(sorted(strange))}, not only of {workload}")
-    return entries
 
 
 def _answered(topic: str, value: bytes | None, spec: Spec) -> tuple[Identity | None, bool]:

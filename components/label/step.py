@@ -17,7 +17,7 @@ def label_history(spec_path: str, history_uri: str) -> int:
     """Put a history on the workload's topics and label it; returns how many inputs it holds."""
     from components.label.assembly import assemble
     from components.label.history import label_history as label
-    from components.label.history import read_history
+    from components.label.history_file import read_history
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
@@ -26,7 +26,7 @@ def label_history(spec_path: str, history_uri: str) -> int:
         counts = label(
             spec,
             broker,
-            read_history(history_uri, spec.name),
+            read_history(history_uri, spec),
             make=lambda: assemble(spec, settings, store, broker),
         )
     return counts["inputs"]

@@ -6,11 +6,14 @@ from components.contracts.settings import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def snapshot(spec: str, dataset: dsl.Output[dsl.Dataset]) -> str:
-    """Freeze the new labels to a snapshot; returns its digest, or ``nothing`` where there are no new labels."""
+def snapshot(spec: str, start: str, dataset: dsl.Output[dsl.Dataset]) -> str:
+    """Freeze the new labels, or take the window that no student was made of; returns its digest or ``nothing``.
+
+    ``start``: of the student that is to be made, ``champion`` or ``fresh``.
+    """
     from components.snapshot.step import take_snapshot
 
-    rows, digest = take_snapshot(spec)
+    rows, digest = take_snapshot(spec, start == "fresh")
     dataset.metadata.update({"rows": rows, "digest": digest})
     with open(dataset.path, "w") as file:
         file.write(digest)

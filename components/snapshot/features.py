@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.errors import ConfigError
 from components.contracts.storage import digest_of, local_path, put_bytes
-from components.snapshot.table import INPUT_KEYS, parquet_bytes
+from components.snapshot.table import DESCRIPTOR, INPUT_KEYS, parquet_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,7 +83,7 @@ class FeatureRepo:
         described = [f for f in inputs if f.name not in INPUT_KEYS]
 
         def source(name: Source, schema: pa.Schema) -> Any:
-            created = "created" if "created" in schema.names else ""
+            created = "created" if name == "truth" else ""
             return feast.FileSource(
                 name=f"{name}_source", path=self._glob(name, schema), timestamp_field="event_time",
                 created_timestamp_column=created, file_format=_parquet(),
@@ -119,11 +119,11 @@ class FeatureRepo:
             return {}
         when = pd.Timestamp(int(at * 1_000_000), unit="us", tz="UTC")
         asked = pd.DataFrame({"input_id": unique, "event_timestamp": pd.Series([when] * len(unique))})
+        names, columns = [f.split(":", 1)[1] for f in features], [self._column(f) for f in features]
         with _joins, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # Ibis's call
-            found = self._store.get_historical_features(entity_df=asked, features=list(features)).to_df()
-        names = [f.split(":", 1)[1] for f in features]
-        rows = found[["input_id", *names]].astype(object)
+            found = self._store.get_historical_features(entity_df=asked, features=columns).to_df()
+        rows = found[["input_id", *(c.split(":", 1)[1] for c in columns)]].astype(object)
         return {
             str(row[0]): {n: None if pd.isna(v) else v for n, v in zip(names, row[1:], strict=True)}
             for row in rows.itertuples(index=False)
@@ -160,10 +160,21 @@ class FeatureRepo:
 
         (Feast's online store gives rows past their ttl too.)
         """
-        names = [f.name for f in self._store.get_feature_view("latest").features]
+        columns = self._columns("latest")
         ttl = self.ttl.total_seconds()
-        rows = self._stored(list(keys), names)
-        return {key: row for key, row in rows.items() if not ttl or now - row["seen_at"] <= ttl}
+        rows = self._stored(list(keys), list(columns.values()))
+        fresh = {key: row for key, row in rows.items() if not ttl or now - row["seen_at"] <= ttl}
+        return {key: {name: row[column] for name, column in columns.items()} for key, row in fresh.items()}
+
+    def _columns(self, view: str) -> dict[str, str]:
+        """The columns of a view by the descriptors' own names; what a source's keys are called is theirs."""
+        features = self._store.get_feature_view(view).features
+        named = {f.name: f.tags.get("descriptor", f.name) for f in features}
+        return {column if name in INPUT_KEYS else name: column for column, name in named.items()}
+
+    def _column(self, feature: str) -> str:
+        view, _, name = feature.partition(":")
+        return f"{view}:{self._columns(view).get(name, name)}"
 
     def _stored(self, keys: Iterable[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
         asked = [{"key": key} for key in keys]
@@ -239,7 +250,14 @@ def _fields(columns: Iterable[pa.Field]) -> list[Any]:
     from feast import Field
     from feast.types import Float64, String
 
-    return [Field(name=c.name, dtype=String if c.type == pa.string() else Float64) for c in columns]
+    return [
+        Field(
+            name=c.name,
+            dtype=String if c.type == pa.string() else Float64,
+            tags={"descriptor": c.metadata[DESCRIPTOR].decode()} if c.metadata else {},
+        )
+        for c in columns
+    ]
 
 
 def _shape(schema: pa.Schema) -> str:

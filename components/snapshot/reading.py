@@ -67,6 +67,23 @@ def read_new(broker: Broker, topics: Iterable[str], anchors: Anchors) -> Reading
     )
 
 
+def places_after(broker: Broker, topic: str, anchors: Anchors) -> tuple[dict[TopicPartition, int], bool]:
+    """Where to read on after ``anchors`` in each partition, and whether any is read from the beginning.
+
+    That is one which was replaced, or of which the anchored record is gone or was never kept.
+
+    Raises:
+        UnavailableError: the stream stopped giving records that it holds.
+
+    """
+    ends = _ends(broker, (topic,))
+    known = {p: anchors[p.name] for p in ends if p.name in anchors}
+    reachable = {p: offset for p, (offset, _) in known.items() if offset < ends[p]}
+    anchored = _drain(broker, (topic,), reachable, {p: offset + 1 for p, offset in reachable.items()})
+    same = {r.place for r in anchored if _at_anchor(r, known) and digest_of(r.value or b"") == known[r.place][1]}
+    return {p: known[p][0] + 1 if p in same else 0 for p in ends}, any(ends[p] for p in ends if p not in same)
+
+
 def _at_anchor(record: Record, known: Mapping[TopicPartition, tuple[int, str]]) -> bool:
     return record.offset == known[record.place][0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from components.contracts.settings import Settings
@@ -12,15 +13,28 @@ from components.steps import NOTHING
 
 __all__ = ["take_snapshot"]
 
+log = logging.getLogger(__name__)
+
 
 @short_lived
-def take_snapshot(spec_path: str) -> tuple[int, str]:
-    """Freeze what is new; returns the window's rows and digest, 0 and :data:`NOTHING` when nothing is new."""
+def take_snapshot(spec_path: str, fresh: bool = False) -> tuple[int, str]:
+    """The window that a student is to be made of; returns its rows and digest, 0 and :data:`NOTHING` without one.
+
+    That is the newest one where an earlier update failed after it had frozen it: what has come since waits for the
+    next window. Else what is new is frozen. A ``fresh`` student learns from all windows anyway, so for one what is new
+    goes first.
+    """
+    from components.snapshot.students import take_again, without_student
     from components.snapshot.window import freeze
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore(settings.control_url)
-    window = freeze(spec, open_broker(settings), store, settings.artifacts, now=time.time())
+    left = without_student(spec, store)
+    window = left if left is not None and not fresh and take_again(spec, store, left) else None
+    if window is None:
+        window = freeze(spec, open_broker(settings), store, settings.artifacts, now=time.time()) or left
+    if window is not None and left is not None and window.digest == left.digest:
+        log.info("%s: window %d has no student yet: it is taken again", spec.name, window.number)
     store.close()
     return (window.rows, window.digest) if window else (0, NOTHING)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from components.contracts.errors import ConfigError
 from components.contracts.records import Label, SoftLabel, Truth, content_hash
 from components.contracts.spec import Spec
+from components.contracts.storage import digest_of
 from components.query.policies import least_chance, representative
 
 if TYPE_CHECKING:
@@ -20,6 +22,13 @@ MICROSECONDS = 1_000_000
 
 INPUT_KEYS = ("input_id", "key", "seen_at", "event_time")
 """Columns of the input source that are not descriptors."""
+
+FEAST_KEEPS = frozenset({*INPUT_KEYS, "created", "event_timestamp", "entity_row_id", "rn", "__dummy_id"})
+"""Columns, in lower case, that Feast's joins and stores make or look for beside those of a source; with one of these
+names a descriptor is taken for it, or hides it."""
+
+DESCRIPTOR = b"descriptor"
+"""Metadata of a column: the descriptor's own name, where the column has another."""
 
 Descriptors = Mapping[str, float | str]
 
@@ -144,29 +153,49 @@ def label_table(labels: Sequence[Label]) -> pa.Table:
 def input_table(labels: Sequence[Label], descriptors: Sequence[Descriptors]) -> pa.Table:
     """The input source's rows: descriptors by input and entity key. ``seen_at`` is the input's event time.
 
-    A descriptor that is a number in every row is a number; one that is text anywhere is text.
-
-    Raises:
-        ConfigError: the featuriser gives a descriptor the name of one of :data:`INPUT_KEYS`.
-
+    A descriptor that is a number in every row is a number; one that is text anywhere is text. Columns are named by
+    :func:`column_names`.
     """
     import pyarrow as pa
 
     stamp, text, number = pa.timestamp("us", tz="UTC"), pa.string(), pa.float64()
-    names = sorted({name for row in descriptors for name in row})
-    if clash := set(names) & set(INPUT_KEYS):
-        raise ConfigError("features", sorted(clash), f"descriptors must not be named {', '.join(INPUT_KEYS)}")
+    columns = column_names({name for row in descriptors for name in row})
+    names = sorted(columns)
     textual = {n for n in names if any(isinstance(row.get(n), str) for row in descriptors)}
     schema = pa.schema([
         ("input_id", text), ("key", text), ("seen_at", number), ("event_time", stamp),
-        *((n, text if n in textual else number) for n in names),
+        *(_column(columns[n], text if n in textual else number, n) for n in names),
     ])  # fmt: skip
     rows = []
     for label, row in zip(labels, descriptors, strict=True):
         when = {"seen_at": label.input.time, "event_time": int(label.input.time * MICROSECONDS)}
-        values = {n: str(v) if n in textual else float(v) for n, v in row.items()}
+        values = {columns[n]: str(v) if n in textual else float(v) for n, v in row.items()}
         rows.append({"input_id": label.input.id, "key": label.input.key, **when, **values})
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def column_names(descriptors: Collection[str]) -> dict[str, str]:
+    """A column's name for each descriptor: its own, unless Feast or DuckDB would confuse it with another.
+
+    Feast keeps some names for itself and parts a reference at its colon; DuckDB tells no capitals from small letters.
+    Such a descriptor gets a name with a part of its digest, which is the same in every window.
+
+    >>> column_names(["age", "rn"])
+    {'age': 'age', 'rn': 'rn_584b5edc'}
+    """
+    small = Counter(name.lower() for name in descriptors)
+    return {
+        name: name
+        if name and ":" not in name and name.lower() not in FEAST_KEEPS and small[name.lower()] == 1
+        else f"{re.sub(r'[^a-z0-9]', '_', name.lower())}_{digest_of(name.encode())[:8]}"
+        for name in descriptors
+    }
+
+
+def _column(name: str, kind: pa.DataType, descriptor: str) -> pa.Field:
+    import pyarrow as pa
+
+    return pa.field(name, kind, metadata=None if name == descriptor else {DESCRIPTOR: descriptor.encode()})
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

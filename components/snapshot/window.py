@@ -65,9 +65,10 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
     4. Join the truth known at ``now`` (Unix seconds), point in time; refuse rows that are like held-out ones.
     5. Write the snapshot under its content hash.
-    6. Record the window, the new place in its manifest: from here on, and not before, it is frozen. A crash earlier
-       leaves files that no join sees differently and no row refers to; the next freeze reads the same records again.
-    7. Send the newest inputs to the online store, which takes only what is newer: a crash here costs freshness alone.
+    6. Send the newest inputs to the online store, which takes only what is newer.
+    7. Record the window, the new place in its manifest: from here on, and not before, it is frozen. Whatever fails
+       earlier leaves files that no join sees differently and no row refers to, and online features that are true; the
+       next freeze reads the same records again.
 
     Raises:
         ProvenanceError: there are new labels, and all of them were made by another teacher.
@@ -86,7 +87,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     if not reading.of(topics[0]):
         return None
     declared = _declared(spec, store, last)
-    harvest = _sort_out(reading.of(topics[0]), declared, _known_keys(earlier))
+    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier))
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
     written = dict(last.get("truth_written", {}))
     truths, strange_truths = _truths(declared, reading.of(topics[1]), written)
@@ -117,6 +118,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     uri = f"{artifacts}/{spec.name}/snapshots/{digest}.parquet"
     put_bytes(uri, data)
     # Step 6
+    repo.push(inputs)
+    # Step 7
     manifest = _manifest(table, reading, harvest) | {
         "teacher": declared.reference,
         "truth_rejected": len(strange_truths),
@@ -131,8 +134,6 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         manifest=manifest,
     )  # fmt: skip
     store.add_window(row)
-    # Step 7
-    repo.push(inputs)
     return row
 
 
@@ -233,7 +234,7 @@ def _report_duplicates(spec: Spec, store: ControlStore, duplicates: int) -> None
                   spec.name, duplicates)  # fmt: skip
 
 
-def _known_keys(windows: Sequence[WindowRow]) -> set[str]:
+def known_keys(windows: Sequence[WindowRow]) -> set[str]:
     """Label keys of all frozen rows, by reading that one column."""
     import pyarrow.parquet as pq
 

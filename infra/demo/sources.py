@@ -11,7 +11,7 @@ from components.contracts.errors import NotFoundError
 from components.contracts.records import Input, Truth
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.label.history import Historic
+from components.label.history_file import Historic
 from infra.workloads.source import Item, Source
 
 

@@ -23,6 +23,7 @@ from serving.gateway.cascade import Ask, Cascade
 from serving.gateway.metrics import Metrics
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import Served, Telemetry
+from serving.gateway.truths import Truths, request_id
 from serving.gateway.wire import Answered, Item, Problem
 from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
 
@@ -64,6 +65,7 @@ class Gateway:
         self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), versions.cold_start
         self.metrics = Metrics(versions, telemetry, self.pressure, self.cold_start)
         self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
+        self.truths = Truths(spec, telemetry.broker, clock)
         self._decode: Decode = decoder(spec.payload, spec.source)
         self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
 
@@ -92,8 +94,8 @@ class Gateway:
         return [d.answer for d in done]
 
     def _one(self, item: Item, version: str | None, until: float) -> Done:
-        request_id, now = os.urandom(16).hex(), self.clock()
-        answer = Answered(id=item.id or request_id, request_id=request_id)
+        made, now = os.urandom(16).hex(), self.clock()
+        answer = Answered(id=item.id or made, request_id=request_id(made, item.id))
         try:
             if time.monotonic() > until:
                 raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
@@ -129,7 +131,7 @@ class Gateway:
             self.metrics.withheld(error.reason)
             champion = choice.fallback if version is None else None
             return Choice(served=champion or choice.served, arm="champion" if champion else choice.arm), "nothing"
-        return choice, "all" if choice is natural else "input"
+        return choice, "all" if version is None else "input"
 
     def _pinned(self, version: str, natural: Choice) -> Choice:
         if natural.served.ref.version == version:

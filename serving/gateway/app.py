@@ -25,9 +25,11 @@ from serving.gateway import oip
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.openapi import document
-from serving.gateway.pressure import urgency_of
+from serving.gateway.pressure import Pressure, urgency_of
+from serving.gateway.truths import UNDER_WAY
 from serving.gateway.wire import (
     PROBLEM,
+    AllAccepted,
     Answered,
     Answers,
     Ask,
@@ -39,6 +41,7 @@ from serving.gateway.wire import (
     Version,
     encode,
     read,
+    read_truths,
 )
 from serving.replica.loaded_versions import Loaded
 
@@ -54,6 +57,9 @@ OVERHEAD_BYTES = 1_024
 
 ESCAPED = 4 / 3
 """How much longer than its payload base64 is; JSON text with many escapes may be longer, and is refused earlier."""
+
+TRUTH_BYTES = 2 * OVERHEAD_BYTES
+"""One truth: its names are the longest part, and are bounded."""
 
 PREDICT = "/v1/predict"
 """Where predictions are asked for, below the workload's prefix."""
@@ -80,8 +86,11 @@ class Post:
     Written against ASGI itself: a tenth of a millisecond is what a request takes in all.
     """
 
-    def __init__(self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer) -> None:
-        self._pressure, self._bodies, self._name, self._answer = gateway.pressure, bodies, name, answer
+    def __init__(
+        self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer, pressure: Pressure | None = None
+    ) -> None:
+        self._pressure = gateway.pressure if pressure is None else pressure
+        self._bodies, self._name, self._answer = bodies, name, answer
         self._labels = {"cohobate.workload": gateway.spec.name}
         self._traces = tracing.recording()
 
@@ -168,6 +177,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        gateway.truths.close()
         if on_stop is not None:
             on_stop()
 
@@ -176,9 +186,12 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     asks, v2, bodies = _Asks(gateway), _V2(gateway), Bodies(most, serve.request_seconds)
     model = "/v2/models/{name}"
     predict, infer = Post(gateway, "predict", bodies, asks.predict), Post(gateway, "infer", bodies, v2.infer)
+    told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
+    truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
     routes = Starlette(
         routes=[
             Route(PREDICT, predict, methods=["POST"]),
+            Route("/v1/truth", truth, methods=["POST"]),
             Route("/healthz", asks.healthz),
             Route("/readyz", asks.readyz),
             Route("/v1/model", asks.model),
@@ -256,6 +269,20 @@ class _Asks:
         if error is not None:
             raise RequestError(error.status, error.title, error.detail)
         return encode(answers[0]), JSON
+
+    async def truth(self, body: bytes, _: Call) -> tuple[bytes, Pairs]:
+        """Take one truth or a batch. In a batch each truth is taken or refused on its own."""
+        items, alone = read_truths(body)
+        most = self._gateway.spec.serve.max_batch
+        if len(items) > most:
+            raise RequestError(413, "too_many_truths", f"a batch has at most {most} truths")
+        taken = await self._gateway.truths.take(items)
+        if not alone:
+            return encode(AllAccepted(truths=taken)), JSON
+        error = taken[0].error
+        if error is not None:
+            raise RequestError(error.status, error.title, error.detail)
+        return encode(taken[0]), JSON
 
     async def healthz(self, _: Request) -> Response:
         """Whether the replica lives: its threads follow the intent and publish what it does."""

@@ -17,12 +17,13 @@ REFUSALS = {
     "415": "The body is compressed",
     "422": "The request, or its one input, is not valid",
     "429": "Shed: only what is more urgent is taken now (Retry-After)",
-    "500": "The student failed",
-    "503": "No champion, or overloaded (Retry-After)",
+    "500": "The student, or the gateway, failed",
+    "503": "No champion, overloaded, or not confirmed by the stream (Retry-After)",
 }
 
 TYPES = (
-    wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.Model, wire.Health, wire.Problem,
+    wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.TruthItem, wire.TruthBatch, wire.Accepted,
+    wire.AllAccepted, wire.Model, wire.Health, wire.Problem,
     oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
 )  # fmt: skip
 
@@ -32,6 +33,9 @@ def document(spec: Spec) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
     for name in ("Single", "Item"):
         schemas[name]["oneOf"] = [{"required": [form]} for form in ("payload", "text", "json")]
+    schemas["TruthItem"]["allOf"] = [
+        {"oneOf": [{"required": [name]} for name in names]} for names in (("id", "request_id"), ("label", "value"))
+    ]
     schemas["Error"] = {
         "allOf": [
             _ref("Problem"),
@@ -55,8 +59,18 @@ def _native() -> dict[str, Any]:
         "Problem",
         ("400", "408", "413", "415", "422", "429", "500", "503"),
     )
+    truth = _post(
+        "truth",
+        "Take what is true of one input or of several; in a batch each truth is taken or refused on its own. It is "
+        "answered once the stream has them. The same again changes nothing.",
+        {"oneOf": [_ref("TruthItem"), _ref("TruthBatch")]},
+        {"oneOf": [_ref("Accepted"), _ref("AllAccepted")]},
+        "Problem",
+        ("400", "408", "413", "415", "422", "429", "500", "503"),
+    )
     return {
         "/v1/predict": {"post": predict},
+        "/v1/truth": {"post": truth},
         "/v1/model": {"get": _get("model", "Which versions this replica serves.", _ref("Model"))},
         "/healthz": {"get": _get("healthz", "Whether the replica lives.", _ref("Health"), "Problem", ("503",))},
         "/readyz": {"get": _get("readyz", "Whether a champion is loaded.", _ref("Health"), "Problem", ("503",))},

@@ -74,7 +74,7 @@ class Telemetry:
         self.published = 0
         self.unpaired = 0
         """Inputs that were to be answered by both students, and were not for want of time."""
-        self._broker = broker
+        self.broker = broker
         self._buffer: deque[Served] = deque()
         self._room = spec.serve.buffer_records
         self._stop = threading.Event()
@@ -183,7 +183,7 @@ class Telemetry:
         quiet_since = time.monotonic()
         while self._buffer or not self._stop.is_set():
             try:
-                producer = producer or self._broker().producer()
+                producer = producer or self.broker().producer()
                 drained = self.drain(producer)
                 if drained:
                     quiet_since = time.monotonic()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.errors import RecordError
+from components.contracts.payload import json_bytes
+from components.contracts.records import LATEST_TIME
 
 PROBLEM = "application/problem+json"
 """Media type of an error's body."""
@@ -28,9 +29,6 @@ PRIORITY = 3
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Urgency = Annotated[int, Meta(ge=0, le=7)]
-
-
-_dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Problem(msgspec.Struct, kw_only=True):
@@ -66,7 +64,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
         if self.text is not UNSET:
             return self.text.encode()
         if self.payload is UNSET:
-            return _dumps(self.json).encode()
+            return json_bytes(self.json)
         try:
             return base64.b64decode(self.payload, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -141,6 +139,43 @@ class Answers(msgspec.Struct):
     predictions: list[Answered]
 
 
+class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
+    """What is true of one input, named by its ``id`` or by the ``request_id`` of an answer to it.
+
+    ``label`` for classification, ``value`` for regression; ``source``: who says so; ``known_at``: when it became known,
+    by default now; ``time``: event time of the input, by default ``known_at`` (both Unix seconds). Of several truths of
+    one input the one that was known last counts.
+    """
+
+    source: Name
+    id: Name | None = None
+    request_id: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    label: Name | None = None
+    value: float | None = None
+    time: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
+    known_at: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
+
+
+class TruthBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """Several truths, each taken or refused on its own."""
+
+    truths: Annotated[list[TruthItem], Meta(min_length=1)]
+
+
+class Accepted(msgspec.Struct):
+    """Whether a truth was taken, and of which input; ``error``: why not."""
+
+    id: str | None
+    accepted: bool
+    error: Problem | None = None
+
+
+class AllAccepted(msgspec.Struct):
+    """What became of truths, in their order."""
+
+    truths: list[Accepted]
+
+
 class Version(msgspec.Struct, kw_only=True):
     """A version that a replica has loaded. ``defer_below``: its limit in force; above 1 it defers every answer."""
 
@@ -190,7 +225,10 @@ class RequestError(Exception):
 
 
 encode = msgspec.json.Encoder().encode
+packed = msgspec.msgpack.Encoder().encode
 _body = msgspec.json.Decoder(Body)
+_any = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_truth, _truths = msgspec.json.Decoder(TruthItem), msgspec.json.Decoder(TruthBatch)
 _PAYLOAD = "give exactly one of payload (base64), text and json"
 
 
@@ -201,14 +239,7 @@ def read(raw: bytes) -> Ask:
         RequestError: 400 for what is no JSON text, 422 for what is no request.
 
     """
-    try:
-        body = _body.decode(raw)
-    except msgspec.ValidationError as error:
-        raise RequestError(422, "invalid_request", str(error)) from error
-    except RecursionError as error:
-        raise _too_deep() from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(400, "not_json", f"the body is not JSON in UTF-8: {error}") from error
+    body = _decoded(_body.decode, raw)
     items: Sequence[Item] = _batch(body) if body.inputs is not UNSET else (body,)
     for item in items:
         if item.forms() != 1:
@@ -216,6 +247,32 @@ def read(raw: bytes) -> Ask:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(_deep(item.json) for item in items):
         raise _too_deep()
     return Ask(items, body.allow_defer, body.priority, body.inputs is UNSET)
+
+
+def read_truths(raw: bytes) -> tuple[Sequence[TruthItem], bool]:
+    """The truths in a request's body, and whether it is one alone.
+
+    Raises:
+        RequestError: as for :func:`read`.
+
+    """
+    if "truths" in _decoded(_any.decode, raw):
+        return _decoded(_truths.decode, raw).truths, False
+    return [_decoded(_truth.decode, raw)], True
+
+
+T = TypeVar("T")
+
+
+def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, "invalid_request", str(error)) from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, "not_json", f"the body is not JSON in UTF-8: {error}") from error
 
 
 def _batch(body: Body) -> list[Item]:

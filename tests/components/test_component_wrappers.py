@@ -94,9 +94,9 @@ def candidate(settings):
 
 
 def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, artifact, monkeypatch):
-    monkeypatch.setattr(freezing, "take_snapshot", lambda _: (0, steps.NOTHING))
+    monkeypatch.setattr(freezing, "take_snapshot", lambda *_: (0, steps.NOTHING))
     dataset = artifact(dsl.Dataset, "dataset")
-    assert snapshot.python_func(spec, dataset) == "nothing"
+    assert snapshot.python_func(spec, "champion", dataset) == "nothing"
     assert dataset.metadata == {"rows": 0, "digest": "nothing"}
     student, metrics = artifact(dsl.Model, "student"), artifact(dsl.Metrics, "metrics")
     distill.python_func(spec, "", "champion", "nothing", student, metrics)
@@ -112,9 +112,12 @@ def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, 
 
 
 def test_a_new_window_is_shown_with_its_rows(spec, artifact, monkeypatch):
-    monkeypatch.setattr(freezing, "take_snapshot", lambda _: (12, "abc"))
+    asked = []
+    monkeypatch.setattr(freezing, "take_snapshot", lambda *given: asked.append(given) or (12, "abc"))
     dataset = artifact(dsl.Dataset, "dataset")
-    assert snapshot.python_func(spec, dataset) == "abc"
+    assert snapshot.python_func(spec, "champion", dataset) == "abc"
+    assert snapshot.python_func(spec, "fresh", dataset) == "abc"
+    assert asked == [(spec, False), (spec, True)]
     assert dataset.metadata == {"rows": 12, "digest": "abc"}
     with open(dataset.path) as file:
         assert file.read() == "abc"

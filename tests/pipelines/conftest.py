@@ -8,7 +8,7 @@ from components.contracts.records import Input, Label, SoftLabel, Truth, label_k
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
-from components.label.history import Historic
+from components.label.history_file import Historic
 from components.stream.memory import MemoryBroker
 from tests.clock import Clock
 from tests.ports import free_port

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from components.contracts.errors import PipelineError
 from components.contracts.spec import build
 from components.control.intent import Intent
 from components.control.store import ControlStore
@@ -16,6 +18,7 @@ from components.registry.registry import Registry
 from components.stream import open_broker
 from infra.broker import EmbeddedBroker
 from pipelines.local import run_local
+from pipelines.outcome import Outcome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -55,6 +58,7 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     assert first.outputs["label-history"] == 240
     assert first.outputs["choose"] == "promote"
     assert first.outputs["register"] == "1"
+    assert first.outcome is not None and first.outcome.version == "1"
     candidate = Registry(settings).get(spec.name, "candidate")
     assert candidate is not None
     assert candidate.snapshot == first.outputs["snapshot"]
@@ -72,9 +76,46 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     # Nothing came since: every step passes that on, and no version is made.
     third = run_local("continual", path, {}, reason="by hand", settings=settings)
     assert {third.outputs[s] for s in ("snapshot", "evaluate", "register")} == {"nothing"}
+    assert third.outcome == Outcome(decision="nothing", version=None)
     assert len(Registry(settings).versions(spec.name)) == 2
 
     assert [r.status for r in store.runs(spec.name)] == ["succeeded"] * 3
     assert verify(store) == len(entries(store)) == 5
     html = list((tmp_path / "home" / "pipelines").rglob("html"))
     assert any(h.stat().st_size > 100_000 for h in html)
+
+
+BROKEN = """
+from pathlib import Path
+
+from components.student.text import TextNgrams
+
+
+class Ngrams(TextNgrams):
+    def encode(self, payloads):
+        if Path(__file__).with_name("full").exists():
+            raise OSError(28, "No space left on device")
+        return super().encode(payloads)
+"""
+
+
+def test_an_update_that_failed_after_its_snapshot_is_made_by_the_next_run(platform, labeler, spec, tickets, tmp_path):
+    settings, store = platform
+    folder = Path(spec.source).parent
+    (tmp_path / "tickets.py").write_text((folder / "tickets.py").read_text())
+    (tmp_path / "ngrams.py").write_text(BROKEN)
+    text = Path(spec.source).read_text().replace("components.student.text:TextNgrams", "ngrams.py:Ngrams")
+    (tmp_path / "tickets.yaml").write_text(text)
+    path, full = str(tmp_path / "tickets.yaml"), tmp_path / "full"
+    label_history(spec, open_broker(settings), tickets(60, start=time.time() - 9000))
+
+    full.touch()
+    with pytest.raises(PipelineError, match="No space left on device"):
+        run_local("continual", path, {}, reason="240 new labels", settings=settings)
+    (window,) = store.windows(spec.name)
+    full.unlink()
+    done = run_local("continual", path, {}, reason="the disk is empty again", settings=settings)
+    assert done.outputs["snapshot"] == window.digest
+    assert done.outputs["register"] == "1"
+    assert Registry(settings).versions(spec.name)[-1].snapshots == (window.digest,)
+    assert [w.digest for w in store.windows(spec.name)] == [window.digest]

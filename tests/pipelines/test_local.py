@@ -24,6 +24,13 @@ def test_arguments_take_the_variants_from_the_spec(path):
     assert arguments("bootstrap", path, {"history_uri": "u", "second_variant": "x"}, "")["second_variant"] == "x"
 
 
+def test_a_history_s_path_becomes_a_uri_that_every_component_finds(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = arguments("bootstrap", path, {"history_uri": "data/h.jsonl"}, "")
+    assert made["history_uri"] == (tmp_path / "data" / "h.jsonl").as_uri()
+    assert arguments("bootstrap", path, {"history_uri": "s3://b/h"}, "")["history_uri"] == "s3://b/h"
+
+
 def test_arguments_take_the_reason_where_there_is_one_and_the_path_in_the_image(path):
     assert arguments("rollback", path, {"to": "3"}, "it is bad") == {"spec": path, "to": "3", "reason": "it is bad"}
     assert arguments("rollback", path, {"reason": "mine"}, "other")["reason"] == "mine"

@@ -3,14 +3,18 @@ import sys
 import threading
 import time
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.records import encode
+from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
+from components.contracts.storage import local_path, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
+from components.snapshot.reading import read_new
+from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
 from pipelines import runs
 from pipelines.trigger import Decision, Trigger, TriggerState, decide
@@ -69,10 +73,10 @@ def test_more_labels_never_stop_a_start_and_nothing_starts_beside_another(state,
 
 @pytest.fixture
 def put(broker, spec, tickets, label_of):
-    def put(n, seed=0, to=broker):
+    def put(n, seed=0, to=broker, **label):
         producer = to.producer()
         for entry in tickets(n, classes=("login",), seed=seed):
-            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry)))
+            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry, **label)))
 
     return put
 
@@ -90,17 +94,34 @@ def trigger(spec, store, broker, clock):
     return made
 
 
-def window(number, positions, at):
-    return WindowRow(
-        digest=f"w{number}", workload="tickets", number=number, uri="", rows=1, created_at=at,
-        manifest={"positions": positions},
-    )  # fmt: skip
+@pytest.fixture
+def frozen(spec, store, broker, clock, tmp_path):
+    """Freeze what is on the stream, as far as the trigger looks at a window."""
+
+    def freeze(anchors=None):
+        read = read_new(broker, [spec.topic("labels")], {})
+        number = len(store.windows("tickets")) + 1
+        uri = f"file://{tmp_path}/w{number}.parquet"
+        keys = [decode(Label, r.value).key for r in read.records]
+        put_bytes(uri, parquet_bytes(pa.table({"label_key": keys})))
+        anchors = {p: list(a) for p, a in read.anchors.items()} if anchors is None else anchors
+        store.add_window(
+            WindowRow(
+                digest=f"w{number}", workload="tickets", number=number, uri=uri, rows=len(keys), created_at=clock.now,
+                manifest={"positions": read.positions, "anchors": anchors},
+            )
+        )  # fmt: skip
+        return uri
+
+    return freeze
 
 
-def test_labels_are_counted_after_the_last_window(trigger, store, put, clock):
+def test_labels_are_counted_after_the_last_window(trigger, put, frozen):
     put(5)
     assert trigger.new_labels() == 5
-    store.add_window(window(1, {"tickets.labels:0": 3, "tickets.truth:0": 99}, clock.now))
+    frozen()
+    assert trigger.new_labels() == 0
+    put(2, seed=1)
     assert trigger.new_labels() == 2
 
 
@@ -110,8 +131,33 @@ def test_a_tombstone_is_no_new_label(trigger, broker, spec, put):
     assert trigger.new_labels() == 5
 
 
-def test_all_labels_of_a_broker_that_lost_its_records_are_new(spec, store, put, clock):
-    store.add_window(window(1, {"tickets.labels:0": 500}, clock.now))
+@pytest.mark.parametrize("again", [3, 500, 501, 600])
+def test_a_history_that_was_labelled_again_after_a_restart_is_not_new(spec, store, put, clock, frozen, again):
+    """Whether the new broker has as many records as the old one had, or fewer, or more."""
+    put(500)
+    frozen()
+    fresh = MemoryBroker()
+    fresh.ensure_topics(spec.topics)
+    trigger = Trigger(spec, store, fresh, launch=lambda _: 0, clock=clock)
+    put(min(again, 500), to=fresh, at=clock.now + 60)
+    put(max(0, again - 500), to=fresh, at=clock.now + 60)
+    assert trigger.new_labels() == 0
+    put(101, seed=1, to=fresh)
+    assert trigger.new_labels() == 101
+    fresh.producer().send(spec.topic("labels"), "x", b"no label")
+    assert trigger.new_labels() == 102
+
+
+def test_a_window_from_before_there_were_anchors_is_known_by_its_labels(trigger, put, frozen):
+    put(5)
+    frozen(anchors={})
+    put(2, seed=1)
+    assert trigger.new_labels() == 2
+
+
+def test_without_the_window_s_file_all_labels_of_a_new_broker_count(spec, store, put, clock, frozen):
+    put(5)
+    local_path(frozen()).unlink()
     fresh = MemoryBroker()
     fresh.ensure_topics(spec.topics)
     trigger = Trigger(spec, store, fresh, launch=lambda _: 0, clock=clock)

@@ -179,6 +179,13 @@ def test_a_first_student_is_not_compared(world):
     assert done.measurements["loss"] is None and done.measurements["forgetting"] is None
 
 
+def test_a_first_student_is_judged_on_what_was_held_out_in_all_windows(world, letters, freeze_rows):
+    windows = [freeze_rows(world.spec, letters("ab", 40, seed=n), world.artifacts, n) for n in (11, 12)]
+    rows = world.evaluate(world.first, windows=windows).measurements["rows"]
+    alone = [world.evaluate(world.first, windows=[w]).measurements["rows"] for w in windows]
+    assert rows == sum(alone) and min(alone) > 0
+
+
 def test_with_one_window_nothing_can_have_been_forgotten(world):
     done = world.evaluate(world.first, windows=world.windows[:1], champion=world.first)
     assert done.measurements["loss"] == 0.0 and done.notes == (NO_OLDER_WINDOW, NO_CONFIDENCE)
@@ -273,5 +280,5 @@ def test_the_deferral_limit_comes_from_the_holdout_where_the_spec_bounds_the_dis
     bounded = msgspec.structs.replace(world.spec, serve=Serve(max_disagreement=0.5))
     good = world.evaluate(world.second, spec=bounded).measurements
     assert 0.0 <= good["defer_below"] < 1.0 and good["defer_kept"] > 0.5
-    stale = world.evaluate(world.first, spec=bounded).measurements
+    stale = world.evaluate(world.first, windows=world.windows[1:], spec=bounded).measurements
     assert stale["defer_below"] is None and stale["defer_kept"] is None

@@ -1,15 +1,13 @@
-import io
 import threading
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import UnavailableError
 from components.contracts.records import Input, Label, Truth, decode
 from components.contracts.spec import Factory, Payload, Spec, build
-from components.label.history import Historic, history, label_history, read_history
+from components.label.history import label_history
+from components.label.history_file import Historic
 from components.label.labeler import Labeler
 from components.stream.contract import read_to_end
 from components.stream.memory import MemoryBroker
@@ -115,33 +113,3 @@ def test_what_is_consumed_and_gets_no_label_is_an_error_that_says_so(spec, broke
 
     with pytest.raises(UnavailableError, match="1 inputs of the history got no label"):
         label_history(spec, Forgetful(), [lost], patience=0.1)
-
-
-def test_json_lines_and_parquet_hold_the_same_history(tmp_path):
-    entries = [entry(0, b"\x00a"), entry(1, b"b", None)]
-    lines = b"\n".join(msgspec.json.encode(e) for e in entries)
-    rows = [
-        {
-            "workload": "letters", "id": e.input.id, "key": "k", "time": e.input.time, "payload": e.input.payload,
-            "label": e.truth.label if e.truth else None,
-        }
-        for e in entries
-    ]  # fmt: skip
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    assert list(history(lines, "h.jsonl")) == list(history(buffer.getvalue(), "h.parquet")) == entries
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "said"),
-    [
-        ("h.jsonl", b"", "at least one entry"),
-        ("h.jsonl", b'{"input": 3}', "entry 1 of"),
-        ("h.parquet", b"no table", "must be a Parquet file"),
-        ("h.jsonl", msgspec.json.encode(entry(0, b"a")), "has inputs of letters, not only of mail"),
-    ],
-)
-def test_what_is_no_history_is_named(tmp_path, name, data, said):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError, match=said):
-        read_history((tmp_path / name).as_uri(), "mail")

@@ -7,7 +7,15 @@ import pytest
 
 from components.contracts.errors import ConfigError
 from components.snapshot.features import FeatureRepo
-from components.snapshot.table import input_table, label_table, snapshot_table, truth_table
+from components.snapshot.table import (
+    FEAST_KEEPS,
+    INPUT_KEYS,
+    column_names,
+    input_table,
+    label_table,
+    snapshot_table,
+    truth_table,
+)
 from components.snapshot.truth import with_truth
 
 BASE = 1_700_000_000.0
@@ -144,8 +152,33 @@ def test_workloads_do_not_see_each_other(artifacts, make_label, make_truth):
 def test_names_that_would_clash_are_refused(repo, artifacts, make_label):
     with pytest.raises(ConfigError, match="must not be 'input'"):
         FeatureRepo(artifacts, "files", entity="input")
-    with pytest.raises(ConfigError, match="must not be named"):
-        add(repo, 1, [make_label(0)], describe=lambda _: {"key": 1.0})
+
+
+ODD = (
+    "created", "event_timestamp", "rn", "entity_row_id", "__dummy_id", "event_time", "Event_Time", "seen_at", "key",
+    "Key", "input_id", "", " ", "a:b", "a b", "Ä", "Age", "age", "__log_date",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [3.0, "three"])
+def test_descriptors_may_have_the_names_that_feast_keeps_for_itself(repo, make_label, value):
+    def describe(label):
+        return dict.fromkeys(ODD, value) if label.input.id != "i0001" else {}
+
+    assert repo.push(add(repo, 1, [make_label(i, entity=f"k{i}") for i in range(3)], describe=describe)) == 3
+    columns = column_names(ODD)
+    asked = [columns[n] if n in INPUT_KEYS else n for n in ODD]
+    found = repo.history(["i0000", "i0001"], BASE + 9, [f"inputs:{name}" for name in asked])
+    assert found == {"i0000": dict.fromkeys(asked, value), "i0001": dict.fromkeys(asked)}
+    assert repo.truth(["i0000"], BASE + 9) == {}
+    assert repo.latest(["k0"], BASE + 9)["k0"] == {"seen_at": BASE, **dict.fromkeys(asked, value)}
+
+
+def test_other_descriptors_keep_their_names():
+    assert column_names(["age", "log_chars", "Size", "a b"]) == {n: n for n in ("age", "log_chars", "Size", "a b")}
+    names = column_names(ODD)
+    assert len({n.lower() for n in names.values()}) == len(ODD)
+    assert not {n.lower() for n in names.values()} & FEAST_KEEPS
 
 
 def test_a_remote_root_needs_an_online_store(make_label):

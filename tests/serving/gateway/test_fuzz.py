@@ -71,7 +71,13 @@ TENSOR = st.fixed_dictionaries(
         "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": JSON}),
     },
 )  # fmt: skip
+TRUTH = st.fixed_dictionaries(
+    {"source": st.text(max_size=5)},
+    optional={"id": JSON, "request_id": JSON, "label": JSON, "value": JSON, "time": JSON, "known_at": JSON},
+)
 BODIES = st.one_of(
+    TRUTH.map(json.dumps).map(str.encode),
+    st.fixed_dictionaries({"truths": st.lists(TRUTH, max_size=3)}).map(json.dumps).map(str.encode),
     st.binary(max_size=300),
     JSON.map(json.dumps).map(str.encode),
     ITEM.map(json.dumps).map(str.encode),
@@ -80,7 +86,7 @@ BODIES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/signs/infer"])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/signs/infer", "/v1/truth"])
 def test_no_body_makes_the_gateway_fail(running, path):
     @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
     @given(body=BODIES, length=st.none() | st.integers(-2, 400).map(str))

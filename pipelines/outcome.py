@@ -1,0 +1,87 @@
+"""What came of an update: a registered student, or none, and why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from components.kubeflow import NOTHING, read_candidate
+from components.steps import Candidate
+from drift.gate import WORST_FIRST
+
+DECISIONS = {"hold": "held", "reject": "rejected"}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an update ended.
+
+    ``decision``: the gate's, or ``nothing`` where there were no new labels; ``version``: of the registered student,
+    None where there is none; ``reasons``: what decided, first things first; ``more_labels``: about how many more
+    labelled inputs would decide, None where it is decided, or where no number of them is sure to.
+    """
+
+    decision: str
+    version: str | None
+    reasons: tuple[str, ...] = ()
+    more_labels: int | None = None
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        if self.version is not None:
+            forced = "" if self.decision == "promote" else f", forced: the gate says {self.decision}"
+            return f"student: version {self.version} is registered{forced}"
+        if self.decision == NOTHING:
+            return "no student: there are no new labels"
+        line = f"no student: {DECISIONS.get(self.decision, self.decision)}: {'; '.join(self.reasons)}"
+        if self.more_labels is not None:
+            line += f". About {self.more_labels} more labelled inputs would decide (a part of them is held out)"
+        elif self.decision == "hold":
+            line += ". No number of labels is sure to decide"
+        return line
+
+
+def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float) -> Outcome | None:
+    """The outcome of the run whose artifacts lie under ``root``; None of a pipeline that makes no student.
+
+    ``outputs``: what its steps returned; ``holdout_share``: of a window's inputs, which the verdict rests on.
+    """
+    if "register" not in outputs:
+        return None
+    candidate, registered = _judged(root), str(outputs["register"])
+    if candidate is None:
+        return Outcome(decision=NOTHING, version=None)
+    version = None if registered in (NOTHING, candidate.decision) else registered
+    open_ = sorted(
+        (f for f in candidate.verdict.get("findings", ()) if f["outcome"] != "pass"),
+        key=lambda f: WORST_FIRST.index(f["outcome"]),
+    )
+    reasons = tuple(f["reason"] for f in open_) or tuple(candidate.verdict.get("reasons", ()))
+    more = _more_labels(open_, holdout_share) if candidate.decision == "hold" else None
+    return Outcome(decision=candidate.decision, version=version, reasons=reasons, more_labels=more)
+
+
+def _judged(root: Path) -> Candidate | None:
+    """The judged student of a run: the better of two where there were two."""
+    for place in ("*/choose/chosen", "*/evaluate/judged"):
+        for path in root.glob(place):
+            return read_candidate(str(path))
+    return None
+
+
+def _more_labels(missing: Sequence[Mapping[str, Any]], holdout_share: float) -> int | None:
+    """Inputs from which each finding would get the held-out labels that it lacks; None where one names no number."""
+    needed = [_lacking(f) for f in missing]
+    if not needed or None in needed:
+        return None
+    return math.ceil(max(n for n in needed if n is not None) / holdout_share)
+
+
+def _lacking(finding: Mapping[str, Any]) -> int | None:
+    if finding["measure"] == "rows" and finding["value"] is not None:
+        return max(1, math.ceil(float(finding["limit"].removeprefix(">= ")) - float(finding["value"])))
+    return None if finding["more"] is None else int(finding["more"])

@@ -1,0 +1,126 @@
+"""Truths that come over HTTP: to the truth topic, and confirmed only when Kafka has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Callable, Sequence
+
+from components.contracts.admission import check_time
+from components.contracts.errors import CohobateError, RecordError
+from components.contracts.records import SCHEMA_VERSION, Truth
+from components.contracts.spec import Spec
+from components.contracts.stream_record import Record
+from components.snapshot.provenance import usable_truth
+from components.stream.contract import Broker, Producer
+from serving.gateway.wire import Accepted, Problem, RequestError, TruthItem, packed
+
+log = logging.getLogger(__name__)
+
+UNDER_WAY = 16
+"""Requests with truths that one replica takes at once, beside its predictions: each waits for the broker, a broker that
+does not answer must not keep answers from being given, and the next request waits for those before it."""
+
+RETRY_AFTER = {"Retry-After": "5"}
+
+REQUEST = re.compile(r"([0-9a-f]{32})(?:-(.+))?", re.DOTALL)
+
+
+def request_id(made: str, given: str | None) -> str:
+    """The id of a request about one input: ``made`` is its own part, and the input's id where the client gave one.
+
+    So what a request was about is known from its id alone, for as long as anybody keeps that.
+    """
+    return made if given is None else f"{made}-{given}"
+
+
+def input_of(request: str) -> str:
+    """The id of the input that a request was about.
+
+    Raises:
+        RecordError: ``unknown_request``, no gateway made such an id.
+
+    """
+    matched = REQUEST.fullmatch(request)
+    if matched is None:
+        raise RecordError("unknown_request", f"{request!r:.80} is no request_id of an answer")
+    return str(matched[2] or matched[1])
+
+
+class Truths:
+    """Takes truths of one workload in one replica. ``broker`` is asked for a connection when the first one comes."""
+
+    def __init__(self, spec: Spec, broker: Callable[[], Broker], clock: Callable[[], float]) -> None:
+        self.spec, self._broker, self._clock = spec, broker, clock
+        self._producer: Producer | None = None
+        self._publishing = threading.Lock()
+
+    async def take(self, items: Sequence[TruthItem]) -> list[Accepted]:
+        """Put truths on the stream; returns when it has them all, with what was refused among them.
+
+        Raises:
+            RequestError: 503, the broker did not confirm them. Some may be there: sent again they change nothing.
+
+        """
+        taken, records = [], []
+        for item in items:
+            try:
+                truth, value = self._made(item)
+            except RecordError as error:
+                refusal = Problem(title=error.reason, status=422, detail=error.detail)
+                taken.append(Accepted(id=item.id, accepted=False, error=refusal))
+            else:
+                taken.append(Accepted(id=truth.input_id, accepted=True))
+                records.append((truth.input_id, value))
+        if records:
+            await asyncio.to_thread(self._publish, records)
+        return taken
+
+    def _made(self, item: TruthItem) -> tuple[Truth, bytes]:
+        """A truth and its record, as every reader of the topic would take it.
+
+        Raises:
+            RecordError: they would not take it; or ``future_time``: it is not known yet.
+
+        """
+        now = self._clock()
+        known_at = now if item.known_at is None else item.known_at
+        if (item.id is None) == (item.request_id is None):
+            raise RecordError("invalid", "give the id of the input, or the request_id of an answer")
+        value = packed(
+            {
+                "schema": SCHEMA_VERSION, "workload": self.spec.name,
+                "input_id": item.id if item.id is not None else input_of(item.request_id or ""),
+                "time": known_at if item.time is None else item.time, "known_at": known_at, "source": item.source,
+                "label": item.label, "value": item.value,
+            }
+        )  # fmt: skip
+        truth = usable_truth(self.spec, Record(self.spec.topic("truth"), 0, 0, None, value, {}, now))
+        if known_at > now:
+            check_time(known_at, now, self.spec.admission)
+        return truth, value
+
+    def _publish(self, records: Sequence[tuple[str, bytes]]) -> None:
+        topic, seconds = self.spec.topic("truth"), self.spec.serve.request_seconds
+        with self._publishing:
+            try:
+                if self._producer is None:
+                    broker = self._broker()
+                    broker.ensure_topics([topic], self.spec.partitions)
+                    self._producer = broker.producer()
+                for key, value in records:
+                    self._producer.send(topic, key, value)
+                self._producer.flush(seconds)
+            except CohobateError as error:
+                log.warning("%s: truths were not confirmed: %s", self.spec.name, error)
+                detail = f"the stream did not confirm them, so that none counts as taken: send them again ({error})"
+                raise RequestError(503, "not_confirmed", detail, RETRY_AFTER) from error
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._publishing:
+            if self._producer is not None:
+                self._producer.close()
+                self._producer = None
