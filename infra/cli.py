@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, UnavailableError
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
 
@@ -85,18 +85,57 @@ def init(
 
 @app.command()
 def up(spec: SpecList = None) -> None:
-    """Start the platform on this machine, in the background: broker, gateway, and each workload's workers."""
+    """Start the platform on this machine, in the background: broker, gateway, and each workload's workers.
+
+    On one that runs already, take up changed spec files: see 'cohobate apply'.
+    """
     from components.contracts.settings import Settings
     from infra.stack import up as start
+    from infra.state import read_state
 
     console = Console()
+    running = read_state(Settings())
+    if spec and running is not None and running.alive and running.ready:
+        for one in spec:
+            take_up(one, as_json=False)
+        return
     with console.status("starting") as status:
         state = start(
             Settings(), [spec_path(s) for s in spec or ["files"]], lambda s: status.update(f"waiting for {s}")
         )
     console.print(f"[green]up[/]: gateway {state.gateway}, Kafka {state.kafka}, pid {state.pid}")
     if state.embedded_broker:
-        console.print("the embedded broker keeps its records in memory: they end with the platform")
+        console.print("the embedded broker's records are kept on disk: 'cohobate down' and 'up' go on with them")
+
+
+def take_up(spec: str, *, as_json: bool) -> None:
+    """Take up a changed spec on the platform that runs, and say what that did."""
+    import msgspec
+
+    from components.contracts.settings import Settings
+    from infra.changes import apply as take
+    from infra.state import read_state
+
+    settings = Settings()
+    state = read_state(settings)
+    if state is None or not state.alive or not state.ready:
+        raise UnavailableError("platform", str(settings.home), "it does not run: 'cohobate up' starts it")
+    changes = take(settings, spec_path(spec), state.pid)
+    if as_json:
+        typer.echo(msgspec.json.encode(changes).decode())
+    elif not changes.taken:
+        typer.echo(f"{changes.workload}: nothing differs from the spec in force")
+    for section, roles in () if as_json else sorted(changes.taken.items()):
+        how = f"started anew: {', '.join(roles)}" if roles else "from the next pipeline run on"
+        typer.echo(f"{changes.workload}: {section} taken up ({how})")
+
+
+@app.command()
+def apply(
+    spec: Annotated[str, typer.Argument(help="The changed spec file of a workload that runs.")], as_json: Json = False
+) -> None:
+    """Take up a changed spec while the platform runs; what cannot be is refused, and then nothing of it is taken up."""
+    take_up(spec, as_json=as_json)
 
 
 @app.command()

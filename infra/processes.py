@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0
@@ -43,16 +45,28 @@ class Child:
         self._failures = 0
         self._started = 0.0
         self._restart_at: float | None = None
+        self._log_since = 0
+
+    @property
+    def said(self) -> str:
+        """The last line that the process wrote to its log; empty where it wrote none."""
+        return last_line(self.log, since=self._log_since)
 
     @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
+    @property
+    def ended(self) -> int | None:
+        """With what the process ended, where it was started and runs no more."""
+        return self.process.poll() if self.process is not None else None
+
     def start(self) -> None:
         """Start the process; its output is appended to the log file."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
+            self._log_since = out.tell()
             self.process = subprocess.Popen(
                 self.argv,
                 env={**os.environ, **self.env},
@@ -92,6 +106,32 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def last_line(log_file: Path, most: int = 300, *, since: int = 0) -> str:
+    """The last line with something in it that a log has from byte ``since`` on, cut to ``most`` characters.
+
+    Empty where there is none.
+    """
+    try:
+        with log_file.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(since, file.tell() - 64 * 1024))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line.strip()[-most:] for line in reversed(lines) if line.strip()), "")
+
+
+def progress_marks(children: Sequence[Child]) -> tuple[object, ...]:
+    """What changes when something moves: the sizes of the logs, and which processes there are, with all descendants."""
+    sizes = tuple(child.log.stat().st_size if child.log.exists() else 0 for child in children)
+    found: set[int] = set()
+    for child in children:
+        if child.pid is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {child.pid, *(p.pid for p in psutil.Process(child.pid).children(recursive=True))}
+    return (sizes, frozenset(found))
 
 
 def stop_all(children: Sequence[Child]) -> None:

@@ -29,15 +29,27 @@ from components.contracts.errors import CohobateError, ConfigError, UnavailableE
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
-from infra.processes import Child, die_with_parent, stop_all
+from infra import changes
+from infra.processes import Child, die_with_parent, last_line, progress_marks, stop_all
+from infra.specs import put_in_force
 from infra.state import PlatformState as PlatformState
 from infra.state import read_state as read_state
-from infra.worker import TOGETHER
+from infra.worker import TOGETHER, TRY_AGAIN
 
 log = logging.getLogger("cohobate")
 
-READY_SECONDS = 120.0
-"""How long the gateway may take to answer: Ray and Serve need 12 to 20 s on two cores, more on a busy machine."""
+QUIET_SECONDS = 180.0
+"""How long nothing may move while the gateway is on its way up before that is given up. Ray and Serve need 12 to 20 s
+on two cores; on a busy machine one step of it, such as an import, can take a minute without a sign."""
+
+TRIES = 5
+"""How often a worker is started anew that says that it may help: on a busy machine Ray does not start in its 30 s."""
+
+LOOK_SECONDS = 0.5
+"""How often it is looked for progress."""
+
+STOP_SECONDS = 180.0
+"""How long a supervisor may take to end before it is killed: its workers' time, and then that of the broker's copy."""
 
 Progress = Callable[[str], None]
 
@@ -59,13 +71,13 @@ class Stack:
 
         1. Check that the ports are free.
         2. Bring the control database to its newest schema.
-        3. Start the embedded broker, unless the settings name a Kafka.
+        3. Start the embedded broker, with the records that it had, unless the settings name a Kafka.
         4. Create the workloads' topics.
         5. Start the gateway and the workers.
-        6. Wait until every workload's gateway is alive.
+        6. Wait until every workload's gateway is alive, for as long as something moves.
 
         Raises:
-            UnavailableError: a port is taken, or something did not come up.
+            UnavailableError: a port is taken, a process died, or something did not come up.
         """
         from components.stream import open_broker
 
@@ -85,8 +97,8 @@ class Stack:
         if not settings.bootstrap_servers:
             from infra.broker import EmbeddedBroker
 
-            self.progress("embedded broker (Kafka protocol, memory only: its records end with it)")
-            self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log")
+            self.progress("embedded broker (Kafka protocol) and its records of before")
+            self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log", settings.home / "broker")
             self._broker.start()
         # Step 4
         self.progress(f"topics on {settings.kafka}")
@@ -113,17 +125,44 @@ class Stack:
         self.write_state(ready=True, stream=True)
 
     def _await_gateway(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
+        """Wait while there is progress: a line in a log, a process that begins or ends, a workload that answers.
+
+        Raises:
+            UnavailableError: a process died (its reason is its log's last line), or nothing moved for too long.
+        """
         waiting = [f"{self.gateway}/{s.name}/healthz" for s in self.specs]
-        while waiting:
-            self.tend()
-            if time.monotonic() > deadline:
-                raise UnavailableError("gateway", waiting[0], f"see {self.children[0].log}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(waiting[0], timeout=2.0).status_code == httpx.codes.OK:
-                    waiting.pop(0)
+        seen, moved, said = progress_marks(self.children), time.monotonic(), ""
+        looked = moved
+        with httpx.Client(timeout=2.0, trust_env=False) as client:
+            while waiting:
+                self._require_alive()
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(waiting[0]).status_code == httpx.codes.OK:
+                        waiting.pop(0)
+                        moved = time.monotonic()
+                        continue
+                time.sleep(0.2)
+                if time.monotonic() - looked < LOOK_SECONDS:
                     continue
-            time.sleep(0.2)
+                looked = time.monotonic()
+                if (now := progress_marks(self.children)) != seen:
+                    seen, moved = now, looked
+                log_file = self.children[0].log
+                if (doing := self.children[0].said) != said:
+                    said = doing
+                    self.progress(f"Ray Serve gateway: {doing}")
+                if looked - moved > QUIET_SECONDS:
+                    remedy = f"nothing moved for {QUIET_SECONDS:.0f} s; last it said: {doing} (its log: {log_file})"
+                    raise UnavailableError("gateway", waiting[0], remedy)
+
+    def _require_alive(self) -> None:
+        for child in self.children:
+            ended = child.ended
+            if ended == TRY_AGAIN and child.restarts < TRIES:
+                child.tend()
+            elif ended is not None:
+                remedy = f"it ended with {ended}: {child.said or 'it said nothing'} (its log: {child.log})"
+                raise UnavailableError(child.name, "this machine", remedy)
 
     @property
     def gateway(self) -> str:
@@ -132,8 +171,22 @@ class Stack:
 
     def tend(self) -> None:
         """Restart what died."""
+        if self._broker is not None:
+            self._broker.tend()
         for child in self.children:
             child.tend()
+
+    def restart(self, workload: str, roles: Sequence[str]) -> None:
+        """End the processes that do a workload's work of these roles cleanly, and start them with the spec in force.
+
+        One that does the work of all workloads is started anew for all of them.
+        """
+        for child in self.children:
+            parts = TOGETHER.get(child.name) or (child.name.removeprefix(f"{workload}-").rstrip("-0123456789"),)
+            if not set(parts).isdisjoint(roles):
+                log.info("%s: starting it anew with the changed spec", child.name)
+                child.stop()
+                child.start()
 
     def write_state(self, ready: bool, *, stream: bool = False, error: str | None = None) -> None:
         """Write ``platform.json``."""
@@ -155,7 +208,7 @@ class Stack:
         path.with_suffix(".tmp").replace(path)
 
     def stop(self) -> None:
-        """Stop the workers, then the broker."""
+        """Stop the workers, then the broker, which keeps its records."""
         stop_all(self.children)
         if self._broker is not None:
             self._broker.stop()
@@ -205,8 +258,7 @@ def up(
     if state is not None and state.alive:
         raise UnavailableError("platform", str(settings.home), "it runs already: 'cohobate down' stops it")
     (settings.home / "platform.json").unlink(missing_ok=True)
-    for spec in specs:
-        load_spec(spec)
+    specs = [put_in_force(settings, spec).source for spec in specs]
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / "supervisor.log").open("ab") as out:
@@ -232,8 +284,8 @@ def _await_ready(
     log_file: Path,
     on_stream: Callable[[], None],
 ) -> PlatformState:
-    deadline, said, streaming = time.monotonic() + READY_SECONDS + 30.0, "", False
-    while time.monotonic() < deadline:
+    said, streaming = "", False
+    while True:  # the supervisor knows when to give up
         state = read_state(settings)
         if state is not None and state.pid == process.pid:
             if state.stream and not streaming:
@@ -244,12 +296,12 @@ def _await_ready(
             if state.error:
                 raise UnavailableError("platform", str(settings.home), state.error)
         if process.poll() is not None:
-            raise UnavailableError("platform", str(settings.home), f"its supervisor ended; see {log_file}")
+            remedy = f"its supervisor ended: {last_line(log_file)} (its log: {log_file})"
+            raise UnavailableError("platform", str(settings.home), remedy)
         stage = _last_stage(log_file)
         if stage and stage != said:
             progress(said := stage)
         time.sleep(0.1)
-    raise UnavailableError("platform", str(settings.home), f"not ready in time; see {log_file}")
 
 
 STAGE = "starting: "
@@ -274,7 +326,7 @@ def _end(pid: int) -> None:
         process = psutil.Process(pid)
         process.terminate()
         try:
-            process.wait(60)
+            process.wait(STOP_SECONDS)
         except psutil.TimeoutExpired:
             process.kill()
 
@@ -306,12 +358,16 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(number, _raise_interrupt)
     stack = Stack(Settings(), [load_spec(s) for s in specs], lambda stage: log.info("%s%s", STAGE, stage))
     stack.write_state(ready=False)
+    changes.done(stack.settings)  # asked of a platform that ended before it could
     try:
         with stack:
             log.info("ready: %s", stack.gateway)
             while True:
                 time.sleep(0.5)
                 before = [c.pid for c in stack.children]
+                if asked := changes.requested(stack.settings):
+                    stack.restart(*asked)
+                    changes.done(stack.settings)
                 stack.tend()
                 if before != [c.pid for c in stack.children]:
                     stack.write_state(ready=True, stream=True)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
@@ -160,12 +160,24 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     worker.run(stop)
 
 
+NODE_IS_LATE = "timed out during startup"
+"""What Ray says when its node took longer than the 30 s that it gives it, which cannot be set."""
+
+TRY_AGAIN = 75
+"""Exit code of a worker that another try may help (EX_TEMPFAIL of sysexits.h): so far, of a Ray that was late."""
+
+
+class RayIsLateError(UnavailableError):
+    """The machine is too busy for Ray to start in the time that it has for that."""
+
+
 def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> None:
     """Start Ray (or join the cluster that the settings name) and serve every workload's gateway until stopped."""
     from serving.ray_app import QUIET, environment
     from serving.ray_light import SETUP, import_serve
 
     os.environ.update(environment())
+    log.info("importing Ray")
     if not settings.ray_address:
         os.environ.update(QUIET)
     import_serve()
@@ -173,18 +185,25 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
     from serving.ray_app import deploy, shutdown
 
-    if settings.ray_address:
-        ray.init(address=settings.ray_address, log_to_driver=False)
-    else:
-        ray.init(
-            num_cpus=max(2, os.cpu_count() or 2),
-            object_store_memory=128 * 1024 * 1024,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-            runtime_env={"worker_process_setup_hook": SETUP},
-        )
+    log.info("joining or starting a Ray cluster")
+    try:
+        if settings.ray_address:
+            ray.init(address=settings.ray_address, log_to_driver=False)
+        else:
+            ray.init(
+                num_cpus=max(2, os.cpu_count() or 2),
+                object_store_memory=128 * 1024 * 1024,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+                runtime_env={"worker_process_setup_hook": SETUP},
+            )
+    except Exception as error:  # Ray raises no class of its own for it
+        if NODE_IS_LATE not in str(error):
+            raise
+        raise RayIsLateError("Ray", "this machine", f"{NODE_IS_LATE}; Ray gives it 30 s and no more") from error
+    if not settings.ray_address:
         _end_surplus()
     try:
         deploy(specs, settings, teacher=True)
@@ -301,6 +320,9 @@ def main(argv: Sequence[str]) -> int:
             work_together(role, specs, settings, stop)
         else:
             work(role, specs[0], settings, stop)
+    except RayIsLateError as error:
+        log.warning("%s", error)
+        return TRY_AGAIN
     except CohobateError:
         log.exception("%s stopped", role)
         return 1

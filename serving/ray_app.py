@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +64,9 @@ SPARE = 64
 
 WORKER_NICENESS = "0"
 """Ray's own is 15, with which replicas and proxies get a thirtieth of a core that another process wants."""
+
+STATUS_SECONDS = 1.0
+"""How often Serve is asked for its replicas' states while it deploys."""
 
 PROXY_CHECK_SECONDS = 1.0
 """How often Ray asks whether HAProxy lives. It starts another after three failures in a row, a number that cannot be
@@ -162,8 +166,39 @@ def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     from ray.serve.config import HTTPOptions
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
-    serve.start(http_options=options, logging_config=LOGGING)
-    serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
+    with _told():
+        serve.start(http_options=options, logging_config=LOGGING)
+        serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Log each change of the replicas' states while the block deploys: whoever waits for it sees that it goes on."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    over = threading.Event()
+
+    def look() -> None:
+        said = ""
+        while not over.wait(STATUS_SECONDS):
+            with contextlib.suppress(RayError, RayServeException):  # its controller is not there yet: asked again
+                states = {
+                    name: {d: dict(one.replica_states) for d, one in application.deployments.items()}
+                    for name, application in serve.status().applications.items()
+                }
+                if states and str(states) != said:
+                    said = str(states)
+                    log.info("replicas: %s", said)
+
+    thread = threading.Thread(target=look, name="status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def shutdown() -> None:

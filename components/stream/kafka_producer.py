@@ -193,17 +193,16 @@ class KafkaProducer:
             UnavailableError: a fatal error: the client can no longer be used.
 
         """
-        from confluent_kafka import KafkaException
+        from confluent_kafka import KafkaError, KafkaException
 
         try:
             return int(self._client.flush(seconds) if flush else self._client.poll(seconds))
         except KafkaException as error:
             met: BaseException = error
-        except SystemError as error:
-            if not isinstance(error.__cause__, KafkaException):
-                raise
-            met = error.__cause__
-        self._fatal = met.args[0]
+        except SystemError as error:  # what a callback of the C code met; sometimes without saying what
+            met = error.__cause__ if isinstance(error.__cause__, KafkaException) else error
+        told = met.args[0]
+        self._fatal = told if isinstance(told, KafkaError) else self._fatal or KafkaError(KafkaError._FATAL, str(told))
         self._refuse(self._fatal, met)
 
     def _delivered(self, error: Any, _: Any) -> None:

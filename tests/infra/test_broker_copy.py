@@ -1,0 +1,230 @@
+"""A broker that keeps its records: what is there after it was stopped, or killed, and started again."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import msgspec
+import pytest
+
+from components.contracts.errors import UnavailableError
+from components.contracts.records import Input, Label, SoftLabel, decode, encode
+from components.contracts.settings import Settings
+from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec import Label as LabelSection
+from components.label.labeler import Labeler
+from components.snapshot.reading import read_new
+from components.stream import open_broker
+from components.stream.contract import TopicPartition, read_to_end
+from infra.broker import EmbeddedBroker
+from infra.broker_copy import BrokerCopy
+from infra.broker_log import LOST_ROOM, BrokerLog
+from tests.components.stream.conftest import free_port
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
+
+TOPICS = {"t": 2, "l": 1}
+
+
+class Home:
+    """A folder for the records, and the settings of a broker that keeps them there."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.settings = Settings(home=folder, broker_port=self.port)
+        self.stream = open_broker(self.settings)
+
+    def broker(self):
+        return EmbeddedBroker(self.port, self.folder / "broker.log", self.folder / "broker")
+
+    def read(self, *topics):
+        """All that readers of committed records get, and the ends."""
+        with contextlib.closing(self.stream.consumer(topics or list(TOPICS))) as consumer:
+            return sorted(read_to_end(consumer)), consumer.ends()
+
+    def send(self, topic, *values):
+        with contextlib.closing(self.stream.producer()) as producer:
+            for value in values:
+                producer.send(topic, f"k{value}", str(value).encode(), {"h": b"x"})
+            producer.flush()
+
+    def await_copied(self):
+        """Wait until the copy has what the broker has now, and has noted it."""
+        ends = self.read()[1]
+        deadline = time.monotonic() + 60
+        while True:
+            copied = BrokerLog(self.folder / "broker")
+            if copied.groups and all(copied.end(place) >= end for place, end in ends.items()):
+                return
+            assert time.monotonic() < deadline, "the copy does not come"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def filled(home):
+    """Records of all kinds: plain ones, transactions committed and aborted, positions of groups."""
+    for topic, partitions in TOPICS.items():
+        home.stream.ensure_topics([topic], partitions=partitions)
+    home.send("t", *range(300))
+    with contextlib.closing(home.stream.transactional_producer("worker")) as transactions:
+        for number in range(3):
+            transactions.begin()
+            transactions.send("l", "a", f"label {number}".encode())
+            transactions.send_offsets("labeler", {TopicPartition("t", 0): number + 1})
+            transactions.commit() if number != 1 else transactions.abort()
+    with contextlib.closing(home.stream.consumer(["t"], group="reader")) as consumer:
+        consumer.commit({TopicPartition("t", 1): 11})
+    records, ends = home.read()
+    return [r for r in records if r.value != b"label 1"], ends  # this broker shows what was aborted, until a restart
+
+
+def positions(home, group):
+    with contextlib.closing(home.stream.consumer(["t"], group=group)) as consumer:
+        assert consumer.resets == 0
+        return {p.partition: offset for p, offset in consumer.positions().items()}
+
+
+def test_a_stop_and_a_start_lose_no_record_no_offset_and_no_position(home):
+    with home.broker():
+        before = filled(home)
+        assert len(before[0]) == 302
+    for _ in range(2):
+        with home.broker():
+            assert home.read() == before
+            assert positions(home, "labeler") == {0: 3, 1: 0}
+            assert positions(home, "reader") == {0: 0, 1: 11}
+    with home.broker():
+        home.send("l", "new")
+        records, ends = home.read("l")
+        assert records[-1].value == b"new" and records[-1].offset == before[1][TopicPartition("l", 0)]
+        assert ends[TopicPartition("l", 0)] == records[-1].offset + 1
+
+
+def test_a_killed_broker_comes_back_with_its_records_and_nobody_reads_a_new_one_as_old(home):
+    with home.broker() as broker:
+        before = filled(home)
+        old = home.stream.producer()
+        old.send("t", "k", b"by one that stays")
+        old.flush()
+        with contextlib.closing(home.stream.consumer(["l"], group="follower")) as follower:
+            assert list(read_to_end(follower))[-1].value == b"label 2"
+            home.await_copied()
+            killed = broker.pid
+            os.kill(killed, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while broker.pid in (killed, None):  # its threads end one after another
+                assert time.monotonic() < deadline
+                broker.tend()
+            records, ends = home.read()
+            assert [r for r in records if r.value != b"by one that stays"] == before[0] and len(records) == 303
+            assert ends[TopicPartition("l", 0)] == before[1][TopicPartition("l", 0)] + LOST_ROOM
+            assert positions(home, "labeler") == {0: 3, 1: 0}
+
+            # A producer that was there learns it at once, and goes on when it is asked again.
+            old.send("t", "k", b"refused")
+            with pytest.raises(UnavailableError, match=r"OUT_OF_ORDER_SEQUENCE_NUMBER|_FATAL"):
+                old.flush()
+            old.send("l", "k", b"taken")
+            old.flush()
+            old.close()
+            found = []
+            while not found:
+                found = follower.poll()
+            assert [r.value for r in found] == [b"taken"] and follower.resets == 0
+
+
+def test_what_someone_wrote_before_the_records_were_back_is_refused(home):
+    with home.broker():
+        filled(home)
+    with EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
+        home.stream.ensure_topics(["t"], partitions=2)
+        home.send("t", "too early")
+        with pytest.raises(UnavailableError, match="embedded broker's records"):
+            BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
+    with EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
+        home.stream.ensure_topics(["t"], partitions=5)
+        with pytest.raises(UnavailableError, match=r"someone else made topics of \{'t': 2\}"):
+            BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
+
+
+class Teacher:
+    """Says what a text's first letter is; counts what it was asked."""
+
+    name, digest, task, space = "first", "d" * 64, "classification", "first@1"
+    classes, size_bytes = ("a", "b"), 1
+
+    def __init__(self):
+        self.asked = 0
+
+    def label(self, payloads):
+        self.asked += len(payloads)
+        return [SoftLabel.of(self.space, self.classes, [0.9, 0.1]) for _ in payloads]
+
+
+@contextlib.contextmanager
+def labelling(home, spec, teacher):
+    stop = threading.Event()
+    labeler = Labeler(spec, teacher, home.stream)
+    thread = threading.Thread(target=labeler.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def labels(home, spec):
+    return [decode(Label, r.value) for r in home.read(spec.topic("labels"))[0]]
+
+
+def await_labels(home, spec, count):
+    deadline = time.monotonic() + 120
+    while len(labels(home, spec)) < count:
+        assert time.monotonic() < deadline, f"{len(labels(home, spec))} labels of {count}"
+        time.sleep(0.1)
+
+
+def test_labels_that_no_window_has_yet_and_inputs_without_one_outlast_a_restart(home):
+    spec = Spec(
+        name="w",
+        teacher=Factory(factory="t:T"),
+        features=Factory(factory="f:F"),
+        payload=Payload(decoder="text", max_bytes=100),
+        label=LabelSection(batch=64, linger_seconds=0.0),
+    )
+
+    def send(numbers):
+        with contextlib.closing(home.stream.producer()) as producer:
+            for n in numbers:
+                entry = Input(workload="w", id=f"i{n}", key="k", time=1_700_000_000.0 + n, payload=f"text {n}".encode())
+                producer.send(spec.topic("inputs"), entry.id, encode(entry))
+            producer.flush()
+
+    first, second = Teacher(), Teacher()
+    with home.broker():
+        home.stream.ensure_topics(spec.topics)
+        send(range(500))
+        with labelling(home, spec, first):
+            await_labels(home, spec, 500)
+        send(range(500, 520))
+        window = read_new(home.stream, [spec.topic("labels")], {})
+    with home.broker():
+        again = read_new(home.stream, [spec.topic("labels")], {})
+        assert again == window and len(again.records) == 500
+        with labelling(home, spec, second):
+            await_labels(home, spec, 520)
+        made = labels(home, spec)
+        later = read_new(home.stream, [spec.topic("labels")], window.anchors)
+        assert len(later.records) == 20 and not later.replaced
+    assert first.asked == 500 and second.asked == 20
+    assert len({label.key for label in made}) == len(made) == 520
+    assert msgspec.json.encode(sorted(label.input.id for label in made)) == msgspec.json.encode(
+        sorted(f"i{n}" for n in range(520))
+    )

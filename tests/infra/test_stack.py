@@ -1,0 +1,162 @@
+"""How long the supervisor waits for a gateway that is on its way up, and what it says when it does not come."""
+
+import sys
+
+import pytest
+
+from components.contracts.errors import UnavailableError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from infra import processes, stack
+from infra.processes import Child, last_line, progress_marks, stop_all
+from infra.stack import Stack
+from infra.workloads import spec_path
+from tests.components.stream.conftest import free_port
+
+DIES = "import sys; print('starting'); print('ConfigError: teacher is wrong', flush=True); sys.exit(3)"
+SILENT = "import time; print('importing', flush=True); time.sleep(600)"
+ANSWERS = """
+import http.server, sys, time
+for step in range(6):  # each well within what may be quiet, all together longer
+    print(f'step {step} of 6', flush=True)
+    time.sleep(0.5)
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Healthy).serve_forever()
+"""
+CHILDREN = """
+import subprocess, sys, time
+time.sleep(0.2)
+for _ in range(6):
+    subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.4)'])
+exec(sys.argv[2])
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """A stack of which only the gateway is there: a program, and perhaps another worker."""
+    started = []
+
+    def make(*programs):
+        said = []
+        made = Stack(Settings(home=tmp_path, gateway_port=free_port()), [load_spec(spec_path("files"))], said.append)
+        for index, program in enumerate(programs):
+            command = [sys.executable, "-c", program, str(made.settings.gateway_port), ANSWERS.replace("0.5", "0")]
+            child = Child(("gateway", "files-labeler")[index], command, {}, tmp_path)
+            child.start()
+            started.append(child)
+        made.children = started
+        return made, said
+
+    yield make
+    stop_all(started)
+
+
+def test_it_waits_as_long_as_lines_come_and_says_what_for(waiting, monkeypatch):
+    monkeypatch.setattr(stack, "QUIET_SECONDS", 2.5)
+    made, said = waiting(ANSWERS)
+    made._await_gateway()
+    assert said[-1] == "Ray Serve gateway: step 5 of 6" and len(said) > 2
+
+
+def test_processes_that_begin_and_end_are_progress_too(waiting, monkeypatch):
+    monkeypatch.setattr(stack, "QUIET_SECONDS", 2.0)
+    made, _ = waiting(CHILDREN)
+    made._await_gateway()
+
+
+def test_it_gives_up_when_nothing_moved_and_says_what_was_last(waiting, monkeypatch, tmp_path):
+    monkeypatch.setattr(stack, "QUIET_SECONDS", 1.5)
+    (tmp_path / "gateway.log").write_text("of the run before\n")
+    made, _ = waiting(SILENT)
+    with pytest.raises(
+        UnavailableError, match=r"nothing moved for 2 s; last it said: importing \(its log: .*gateway\.log"
+    ):
+        made._await_gateway()
+
+
+def test_a_worker_that_dies_ends_the_wait_at_once_with_its_reason(waiting):
+    made, _ = waiting(SILENT, DIES)
+    with pytest.raises(UnavailableError, match=r"files-labeler.*ended with 3: ConfigError: teacher is wrong"):
+        made._await_gateway()
+
+
+LATE = """
+import pathlib, sys
+if len(sys.argv) < 5:
+    sys.exit(0)
+tries = pathlib.Path(sys.argv[3])
+tries.write_text(tries.read_text() + 'x' if tries.exists() else 'x')
+if len(tries.read_text()) < int(sys.argv[4]):
+    print('Ray is late', flush=True)
+    sys.exit(75)
+exec(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("needs", "comes"), [(2, True), (9, False)])
+def test_a_worker_that_asks_for_another_try_gets_some(waiting, monkeypatch, tmp_path, needs, comes):
+    monkeypatch.setattr(processes, "RESTART_SECONDS", (0.1,))
+    made, _ = waiting(LATE)
+    made.children[0].stop()
+    made.children[0].argv += [str(tmp_path / "tries"), str(needs)]
+    made.children[0].start()
+    if comes:
+        made._await_gateway()
+    else:
+        with pytest.raises(UnavailableError, match="ended with 75: Ray is late"):
+            made._await_gateway()
+    assert len((tmp_path / "tries").read_text()) == (needs if comes else 1 + stack.TRIES)
+
+
+def test_the_last_line_of_a_log(tmp_path):
+    log = tmp_path / "a.log"
+    assert last_line(log) == ""
+    log.write_text("one\ntwo \n\n  \n")
+    assert last_line(log) == "two"
+    assert last_line(log, since=4) == "two" and last_line(log, since=9) == ""
+    log.write_text("x" * 100_000 + "end")
+    assert last_line(log, most=10) == "x" * 7 + "end"
+
+
+def test_what_moves_changes_the_marks_and_nothing_else_does(tmp_path):
+    child = Child("c", [sys.executable, "-c", "input()"], {}, tmp_path)
+    before = progress_marks([child])
+    assert before == progress_marks([child])
+    child.log.write_text("a line\n")
+    assert progress_marks([child]) != before
+
+
+@pytest.mark.parametrize(
+    ("workload", "roles", "hit"),
+    [
+        ("files", ("labeler",), ["files-labeler", "files-labeler-2"]),
+        ("files", ("trigger",), ["monitors"]),
+        ("files", ("controller", "labeler"), ["controllers", "files-labeler", "files-labeler-2"]),
+        ("files-labeler", ("labeler",), ["files-labeler-labeler"]),
+        ("other", ("labeler",), []),
+    ],
+)
+def test_a_restart_is_of_one_workloads_roles_alone(waiting, workload, roles, hit, tmp_path):
+    made, _ = waiting()
+    names = [
+        "gateway", "controllers", "monitors", "files-labeler", "files-labeler-2", "mail-labeler",
+        "files-labeler-labeler",
+    ]  # fmt: skip
+    restarted = []
+
+    class Noted(Child):
+        def stop(self, seconds=0.0):
+            restarted.append(self.name)
+
+        def start(self):
+            assert restarted[-1] == self.name
+
+    made.children = [Noted(name, [], {}, tmp_path) for name in names]
+    made.restart(workload, roles)
+    assert restarted == hit
