@@ -37,6 +37,9 @@ DRAIN_MS = 5
 
 FETCH_BYTES = 16 * 1024 * 1024
 
+ANSWER_BYTES = 512 * 1024 * 1024
+"""The largest answer that is taken: the broker may go past what was asked for; the client alone would take 1 MB."""
+
 SPARE_PRODUCERS = 100
 """Producers that had an id and had sent nothing yet, at most."""
 
@@ -57,7 +60,7 @@ class BrokerCopy:
     def _client(self) -> Iterator[Any]:
         from kafka.net.compat import KafkaNetClient
 
-        with closing(KafkaNetClient(**client_config(self._settings))) as client:
+        with closing(KafkaNetClient(**client_config(self._settings), receive_message_max_bytes=ANSWER_BYTES)) as client:
             client.check_version()
             yield client
 

@@ -228,3 +228,12 @@ def test_labels_that_no_window_has_yet_and_inputs_without_one_outlast_a_restart(
     assert msgspec.json.encode(sorted(label.input.id for label in made)) == msgspec.json.encode(
         sorted(f"i{n}" for n in range(520))
     )
+
+
+def test_more_than_a_megabyte_at_once_is_copied(home):
+    with home.broker():
+        home.stream.ensure_topics(["t"])
+        home.send("t", *(f"{n:06}" + "x" * 1000 for n in range(8000)))
+        before = home.read("t")
+    with home.broker():
+        assert home.read("t") == before and len(before[0]) == 8000
