@@ -200,9 +200,12 @@ class KafkaProducer:
         except KafkaException as error:
             met: BaseException = error
         except SystemError as error:
-            if not isinstance(error.__cause__, KafkaException):
+            if isinstance(error.__cause__, KafkaException):
+                met = error.__cause__
+            elif self._fatal is not None:  # the callback told of it, and the client lost it afterwards
+                self._refuse(self._fatal, error)
+            else:
                 raise
-            met = error.__cause__
         self._fatal = met.args[0]
         self._refuse(self._fatal, met)
 
