@@ -199,10 +199,14 @@ class KafkaProducer:
             return int(self._client.flush(seconds) if flush else self._client.poll(seconds))
         except KafkaException as error:
             met: BaseException = error
-        except SystemError as error:  # what a callback of the C code met; sometimes without saying what
-            met = error.__cause__ if isinstance(error.__cause__, KafkaException) else error
-        told = met.args[0]
-        self._fatal = told if isinstance(told, KafkaError) else self._fatal or KafkaError(KafkaError._FATAL, str(told))
+        except SystemError as error:
+            if isinstance(error.__cause__, KafkaException):
+                met = error.__cause__
+            elif self._fatal is not None:  # the callback told of it, and the client lost it afterwards
+                self._refuse(self._fatal, error)
+            else:
+                raise
+        self._fatal = met.args[0]
         self._refuse(self._fatal, met)
 
     def _delivered(self, error: Any, _: Any) -> None:

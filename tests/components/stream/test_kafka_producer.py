@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from components.contracts.errors import RecordError, UnavailableError
+from components.contracts.errors import AccessError, RecordError, UnavailableError
 from components.contracts.settings import Settings
 from components.stream.contract import MAX_RECORD_BYTES
 from components.stream.kafka import client_config
@@ -88,3 +88,23 @@ def test_what_is_not_confirmed_in_time_is_told(tmp_path, port):
 def test_a_broker_that_is_away_is_named_at_once(port):
     with pytest.raises(UnavailableError, match="COHOBATE_BOOTSTRAP_SERVERS"):
         KafkaProducer({"bootstrap.servers": f"127.0.0.1:{port}"}, f"127.0.0.1:{port}", 0.3)
+
+
+def test_a_fatal_error_that_the_client_told_of_and_then_lost_is_raised():
+    """As confluent-kafka does where a delivery report comes right behind the error."""
+    from confluent_kafka import KafkaError
+
+    class Client:
+        def flush(self, seconds):
+            if told:
+                producer._noticed(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "no PID", fatal=True))
+            raise SystemError("<method 'flush'> returned NULL without setting an exception")
+
+    producer = KafkaProducer.__new__(KafkaProducer)
+    producer._address, producer._failures, producer._fatal, producer._client = "here", [], None, Client()
+    told = False
+    with pytest.raises(SystemError):
+        producer.flush()
+    told = True
+    with pytest.raises(AccessError, match="CLUSTER_AUTHORIZATION_FAILED"):
+        producer.flush()
