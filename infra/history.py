@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.contracts.spec import Spec, load_spec
-from infra.history_check import FIRST, HistoryReport, check_history
 from infra.workloads import spec_path
+
+if TYPE_CHECKING:
+    from components.contracts.spec import Spec
+    from infra.history_check import HistoryReport
+
 
 app = typer.Typer(help="Look at a history before it is labelled.", no_args_is_help=True)
 
@@ -27,6 +30,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Tell rows, classes and the first faults with their lines, without asking a teacher. Exit code 1: a fault."""
+    from components.contracts.spec import load_spec
+    from infra.history_check import check_history
+
     workload = load_spec(spec_path(spec))
     report = check_history(file, workload)
     if as_json:
@@ -38,6 +44,8 @@ def check(
 
 
 def _lines(report: HistoryReport, spec: Spec) -> list[str]:
+    from infra.history_check import FIRST
+
     share = spec.student.holdout_share
     lines = [
         f"rows      {report.rows}, {report.contents} different payloads of at most {report.bytes} bytes",

@@ -38,11 +38,12 @@ CARRIED = {
 """Settings of pip that say where packages come from, each with uv's option for one of its values."""
 
 HARMLESS = {
-    "break-system-packages", "cache-dir", "cert", "default-timeout", "disable-pip-version-check", "no-cache-dir",
-    "no-color", "no-input", "no-python-version-warning", "no-warn-script-location", "progress-bar", "quiet", "retries",
-    "root-user-action", "timeout", "verbose",
+    "break-system-packages", "cache-dir", "cert", "default-timeout", "disable-pip-version-check", "flags",
+    "no-cache-dir", "no-color", "no-input", "no-python-version-warning", "no-warn-script-location",
+    "progress-bar", "quiet", "retries", "root-user-action", "timeout", "verbose",
 }  # fmt: skip
-"""Settings of pip that change nothing about which packages are installed."""
+"""Settings of pip that change nothing about which packages are installed. ``flags`` is what pip makes of the variable
+``PIP_FLAGS``, which it does not know: where it is not empty, uv is not asked."""
 
 
 class CannotError(Exception):

@@ -9,6 +9,7 @@ import pytest
 from infra import install
 
 LISTED = """:env:.cert='/etc/ssl/ca.crt'
+:env:.flags=''
 :env:.default-timeout='180'
 global.cert='/etc/ssl/ca.crt'
 global.constraint='/etc/more.txt'

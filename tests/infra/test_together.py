@@ -34,9 +34,10 @@ def test_all_run_at_once_and_end_when_they_are_told_to():
 
 
 def test_one_that_fails_is_started_again_and_the_others_do_not_notice(caplog):
-    stop, begun = threading.Event(), {"weak": 0, "strong": 0}
+    stop, other, begun = threading.Event(), threading.Event(), {"weak": 0, "strong": 0}
 
     def weak(stop):
+        assert other.wait(PATIENCE)
         begun["weak"] += 1
         if begun["weak"] < 3:
             raise RuntimeError("of a sudden")
@@ -44,6 +45,7 @@ def test_one_that_fails_is_started_again_and_the_others_do_not_notice(caplog):
 
     def strong(stop):
         begun["strong"] += 1
+        other.set()
         assert stop.wait(PATIENCE)
 
     run_together({"weak": weak, "strong": strong}, stop)
