@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,7 +115,9 @@ class Registry:
 
         1. find the version with this digest, else
         2. find or start the run tagged with this digest, and log everything to it;
-        3. create the version with all its tags at once.
+        3. create the version with all its tags at once;
+        4. of versions that are double all the same, keep the first: MLflow's client sends a request again whose answer
+           was lost, and another process may register the same artifact.
 
         Raises:
             ArtifactError: ``uri`` does not exist or has another digest.
@@ -123,7 +125,7 @@ class Registry:
         """
         data = get_bytes(uri, digest)
         # Step 1
-        known = self._find(spec.name, digest)
+        known = self._one(spec.name, digest)
         if known is not None:
             tag = json.dumps(verdict, sort_keys=True)
             self._client.set_model_version_tag(model_name(spec.name), str(known.version), "verdict", tag)
@@ -142,7 +144,8 @@ class Registry:
             description=f"{card.variant} student of {card.teacher}, {card.form}",
             tags=_tags(spec, uri, digest, card, verdict, metrics),
         )
-        return _ref(created)
+        # Step 4
+        return _ref(self._one(spec.name, digest) or created)
 
     def get(self, workload: str, alias_or_version: str) -> ModelRef | None:
         """The version that an alias or a version number names; None where there is none."""
@@ -202,8 +205,18 @@ class Registry:
             if not token:
                 return found
 
-    def _find(self, workload: str, digest: str) -> ModelVersion | None:
-        return next(iter(self._search(workload, f" and tags.digest = '{digest}'")), None)
+    def _one(self, workload: str, digest: str) -> ModelVersion | None:
+        """The version with a digest: the first that an alias names, else the first; later ones are deleted."""
+        found = sorted(self._search(workload, f" and tags.digest = '{digest}'"), key=lambda v: int(v.version))
+        if len(found) < 2:
+            return found[0] if found else None
+        named = set(self._aliases(workload).values())
+        kept = next((v for v in found if str(v.version) in named), found[0])
+        delete, name = self._client.delete_model_version, model_name(workload)
+        for double in (str(v.version) for v in found[found.index(kept) + 1 :]):
+            if double not in named:
+                runs.unless_absent(partial(delete, name, double))
+        return kept
 
     def _ensure_model(self, spec: Spec) -> None:
         name, tags = model_name(spec.name), {"workload": spec.name, "task": spec.task}

@@ -225,6 +225,15 @@ def test_an_input_whose_headers_have_no_values_is_labelled(start, broker):
     assert start().step(0.0) == 1 and [x.input.id for x in labels(broker)] == ["a"]
 
 
+def test_a_null_byte_in_a_key_is_a_byte_like_others(start, broker):
+    value = encode(Input(workload="w", id="i\0d", key="a\0b", time=NOW, payload=b"a\0text"))
+    broker.producer().send("w.inputs", b"a\0b", value)
+    broker.producer().send("w.inputs", b"\0", b"poison")
+    assert start().step(0.0) == 2
+    (label,), (letter,) = labels(broker), letters(broker)
+    assert (label.input.id, label.input.key, letter.key) == ("i\0d", "a\0b", b"\0")
+
+
 def test_a_time_zone_ahead_is_no_poison(start, broker):
     put(broker, entry("a", "text", time=NOW + 86_400.0))
     assert start().step(0.0) == 1 and len(labels(broker)) == 1

@@ -377,6 +377,15 @@ def test_the_newest_inputs_are_online_after_a_freeze(freeze_now, put, make_label
     assert latest == {"ada": {"seen_at": BASE + 5, "size": 5.0, "first": "n"}}
 
 
+@pytest.mark.parametrize("entity", ["a\0b", "\0", "\ud7ff\U0010ffff", "a\nb"])
+def test_any_text_is_an_entity(freeze_now, put, make_label, spec, artifacts, entity):
+    put(make_label(0, entity=entity), make_label(1, entity="a"))
+    window = freeze_now()
+    assert read(window.uri, window.digest)["key"].to_pylist() == [entity, "a"]
+    found = feature_repo(spec, artifacts).latest([entity, "a"], NOW)
+    assert {name: row["seen_at"] for name, row in found.items()} == {entity: BASE, "a": BASE + 1}
+
+
 def test_workloads_freeze_side_by_side(freeze_now, put, make_label, spec, tape, store, artifacts):
     put(make_label(0))
     mail = msgspec.structs.replace(spec, name="mail")
