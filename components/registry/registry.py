@@ -9,14 +9,15 @@ Nothing is pickled: an ONNX file is logged as a file, which also spares MLflow's
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from components.contracts.errors import NotFoundError
-from components.contracts.settings import Settings
+from components.contracts.errors import ForeignVersionError, NotFoundError, UnavailableError
+from components.contracts.settings import Settings, mask
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 Alias = Literal["candidate", "champion", "previous"]
+
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+"""A version's number, as MLflow's databases hold it; what is none is an alias."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +58,37 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.ref.version
 
 
+class ForeignVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is not ours. ``why``: what it lacks of what our registration writes."""
+
+    version: str
+    aliases: tuple[str, ...]
+    why: str
+
+
+def _asked(method: Callable[Concatenate[Registry, P], T]) -> Callable[Concatenate[Registry, P], T]:
+    """MLflow that does not answer is an UnavailableError; what else it raises stays what it is."""
+
+    @wraps(method)
+    def asked(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            if isinstance(error, UnavailableError) or not runs.is_away(error):
+                raise
+            detail = f"is it up, and COHOBATE_TRACKING_URI right? ({type(error).__name__})"
+            raise UnavailableError("MLflow", mask(self._settings.mlflow_uri), detail) from error
+
+    return asked
+
+
 class Registry:
-    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (2 to 6 s, with the import)."""
+    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (2 to 6 s, with the import).
+
+    Every method raises UnavailableError where MLflow does not answer. A version that somebody made by hand is in the
+    registry too, but not ours: it can be seen (:meth:`named`, :meth:`foreign`), and whoever wants to serve it gets a
+    ForeignVersionError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -68,8 +104,9 @@ class Registry:
         """
         _ = self._client
         if self._settings.mlflow_uri.startswith("sqlite"):
-            self.get(workload, "champion")
+            self.named(workload, "champion")
 
+    @_asked
     def register(
         self,
         spec: Spec,
@@ -117,16 +154,29 @@ class Registry:
         )
         return _ref(created)
 
+    @_asked
     def get(self, workload: str, alias_or_version: str) -> ModelRef | None:
-        """The version that an alias or a version number names; None where there is none."""
+        """The version that an alias or a version number names; None where there is none.
+
+        Raises:
+            ForeignVersionError: there is one, and it is not ours.
+
+        """
         found = self._version(workload, alias_or_version)
         return _ref(found) if found else None
 
+    @_asked
+    def named(self, workload: str, alias: Alias) -> str | None:
+        """The number of the version that has an alias, ours or not; None where none has."""
+        return self._aliases(workload).get(alias)
+
+    @_asked
     def info(self, workload: str, alias_or_version: str) -> VersionInfo:
         """All that is known of a version.
 
         Raises:
             NotFoundError: there is none.
+            ForeignVersionError: it is not ours.
 
         """
         found = self._version(workload, alias_or_version)
@@ -135,10 +185,23 @@ class Registry:
         return _info(found, self._aliases(workload))
 
     def versions(self, workload: str) -> list[VersionInfo]:
-        """All versions of a workload, oldest first."""
-        aliases = self._aliases(workload)
-        return sorted((_info(v, aliases) for v in self._search(workload)), key=lambda info: int(info.version))
+        """All versions of a workload that are ours, oldest first."""
+        return self.sorted_out(workload)[0]
 
+    @_asked
+    def sorted_out(self, workload: str) -> tuple[list[VersionInfo], list[ForeignVersion]]:
+        """All versions of a workload, oldest first: those that are ours, and those that are not."""
+        aliases = self._aliases(workload)
+        ours, foreign = [], []
+        for version in sorted(self._search(workload), key=lambda v: int(v.version)):
+            try:
+                ours.append(_info(version, aliases))
+            except ForeignVersionError as error:
+                number = str(version.version)
+                foreign.append(ForeignVersion(version=number, aliases=_aliases_of(number, aliases), why=error.why))
+        return ours, foreign
+
+    @_asked
     def set_alias(self, workload: str, alias: Alias, version: str) -> None:
         """Point an alias at a version; setting it again changes nothing.
 
@@ -150,13 +213,15 @@ class Registry:
             raise _no_version(workload, version)
         self._client.set_registered_model_alias(model_name(workload), alias, version)
 
+    @_asked
     def drop_alias(self, workload: str, alias: Alias) -> None:
         """Remove an alias; removing one that is not there changes nothing."""
         if alias in self._aliases(workload):
             self._client.delete_registered_model_alias(model_name(workload), alias)
 
     def _version(self, workload: str, alias_or_version: str) -> ModelVersion | None:
-        number = alias_or_version if alias_or_version.isdigit() else self._aliases(workload).get(alias_or_version)
+        is_number = NUMBER.fullmatch(alias_or_version) is not None
+        number = alias_or_version if is_number else self._aliases(workload).get(alias_or_version)
         if number is None:
             return None
         return runs.unless_absent(lambda: self._client.get_model_version(model_name(workload), number))
@@ -204,29 +269,61 @@ def _tags(
 
 
 def _ref(version: ModelVersion) -> ModelRef:
-    tags = version.tags
     return ModelRef(
         version=str(version.version),
-        uri=tags["uri"],
-        digest=tags["digest"],
-        snapshot=tags["snapshots"].split(",")[0],
-        teacher=tags["teacher"],
-        defer_below=json.loads(tags["metrics"]).get("defer_below"),
+        uri=_tag(version, "uri"),
+        digest=_tag(version, "digest"),
+        snapshot=_tag(version, "snapshots").split(",")[0],
+        teacher=_tag(version, "teacher"),
+        defer_below=_values(version, "metrics").get("defer_below"),
     )
 
 
+def _tag(version: ModelVersion, name: str) -> str:
+    """A tag that every registration of ours writes.
+
+    Raises:
+        ForeignVersionError: it is not there.
+
+    """
+    found = version.tags.get(name)
+    if found is None:
+        raise ForeignVersionError(version.name, str(version.version), f"it has no tag {name!r}")
+    return str(found)
+
+
+def _values(version: ModelVersion, name: str) -> dict[str, Any]:
+    """A tag that holds a JSON object.
+
+    Raises:
+        ForeignVersionError: it is not there, or holds something else.
+
+    """
+    try:
+        found = json.loads(_tag(version, name))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ForeignVersionError(version.name, str(version.version), f"its tag {name!r} is no JSON object")
+    return found
+
+
+def _aliases_of(number: str, aliases: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(alias for alias, named in aliases.items() if named == number))
+
+
 def _info(version: ModelVersion, aliases: Mapping[str, str]) -> VersionInfo:
-    tags, ref = version.tags, _ref(version)
+    ref = _ref(version)
     return VersionInfo(
         ref=ref,
-        aliases=tuple(sorted(a for a, number in aliases.items() if number == ref.version)),
+        aliases=_aliases_of(ref.version, aliases),
         created_at=version.creation_timestamp / 1000,
-        snapshots=tuple(filter(None, tags["snapshots"].split(","))),
-        parent=tags["parent"] or None,
-        code=tags["code"],
-        variant=tags["variant"],
-        verdict=json.loads(tags["verdict"]),
-        metrics=json.loads(tags["metrics"]),
+        snapshots=tuple(filter(None, _tag(version, "snapshots").split(","))),
+        parent=_tag(version, "parent") or None,
+        code=_tag(version, "code"),
+        variant=_tag(version, "variant"),
+        verdict=_values(version, "verdict"),
+        metrics=_values(version, "metrics"),
         run_id=version.run_id,
     )
 

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TRANSIENT = (
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "CANCELLED",
+    "ABORTED",
+)
+"""Codes of MLflow's errors that say nothing about what was asked: asked again later, it may be answered."""
+
 DATASET_DIGEST = 36
 """Characters of a dataset's digest that MLflow stores."""
 
@@ -44,6 +54,21 @@ def connect(settings: Settings) -> MlflowClient:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own models
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether MLflow did not answer, rather than refuse: a server that is away or overloaded, a database's outage."""
+    from mlflow.exceptions import MlflowException, RestException
+    from sqlalchemy.exc import OperationalError
+
+    if not isinstance(error, MlflowException):
+        return isinstance(error, OperationalError | ConnectionError | TimeoutError)
+    if error.error_code in TRANSIENT:
+        return True
+    # A client that reached no server, or a proxy before it, says INTERNAL_ERROR; so does a server of its own faults,
+    # but in a document of its own. A database in this process has no such excuse.
+    unreached = "API request to" in str(error) and not isinstance(error, RestException)
+    return error.error_code == "INTERNAL_ERROR" and unreached
 
 
 def unless_absent(call: Callable[[], T]) -> T | None:

@@ -3,11 +3,12 @@ from types import MappingProxyType
 
 import pytest
 
-from components.contracts.errors import ArtifactError, NotFoundError
+from components.contracts.errors import ArtifactError, ForeignVersionError, NotFoundError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.registry import Registry, runs
+from components.registry.registry import model_name
 from components.student.card import StudentCard
 
 
@@ -72,7 +73,7 @@ def test_a_registered_student_is_found_by_version_and_alias(desk):
 
 def test_a_database_is_asked_when_the_registry_is_opened_and_a_server_is_not(settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(Registry, "get", lambda self, workload, alias: asked.append((workload, alias)))
+    monkeypatch.setattr(Registry, "named", lambda self, workload, alias: asked.append((workload, alias)))
     for uri in (settings.mlflow_uri, "http://127.0.0.1:9"):
         Registry(settings.model_copy(update={"tracking_uri": uri})).open("signs")
     assert settings.mlflow_uri.startswith("sqlite") and asked == [("signs", "champion")]
@@ -209,3 +210,76 @@ def test_a_new_database_is_made_quietly(tmp_path, caplog):
         assert Registry(Settings(home=tmp_path / "new")).versions("files") == []
     assert [r for r in caplog.records if r.levelno < logging.WARNING and r.name.startswith(runs.CHATTY)] == []
     assert (tmp_path / "new" / "mlflow.db").is_file()
+
+
+def by_hand(desk, tags=None, alias=None):
+    """A version as somebody makes one in MLflow's UI; its number."""
+    client = runs.connect(desk.settings)
+    name = model_name(desk.workload)
+    runs.unless_there(lambda: client.create_registered_model(name))
+    made = client.create_model_version(name, source="file:///somewhere/model", tags=tags)
+    if alias:
+        client.set_registered_model_alias(name, alias, made.version)
+    return str(made.version)
+
+
+def test_a_version_made_by_hand_is_not_ours(desk):
+    ours = desk.register()
+    number = by_hand(desk, alias="champion")
+    for name in (number, "champion"):
+        with pytest.raises(ForeignVersionError, match=rf"version {number} is not ours \(it has no tag 'uri'\): name a"):
+            desk.registry.get(desk.workload, name)
+        with pytest.raises(ForeignVersionError):
+            desk.registry.info(desk.workload, name)
+    assert desk.registry.named(desk.workload, "champion") == number
+    found, foreign = desk.registry.sorted_out(desk.workload)
+    assert [v.ref for v in found] == [ours] == [v.ref for v in desk.registry.versions(desk.workload)]
+    assert [(f.version, f.aliases, f.why) for f in foreign] == [(number, ("champion",), "it has no tag 'uri'")]
+    desk.registry.open(desk.workload)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "why"),
+    [("verdict", "yes", "no JSON object"), ("metrics", "[]", "no JSON object"), ("teacher", None, "no tag 'teacher'")],
+)
+def test_a_version_whose_tags_were_changed_is_not_ours(desk, tag, value, why):
+    number, client = desk.register(tag.encode()).version, runs.connect(desk.settings)
+    if value is None:
+        client.delete_model_version_tag(model_name(desk.workload), number, tag)
+    else:
+        client.set_model_version_tag(model_name(desk.workload), number, tag, value)
+    with pytest.raises(ForeignVersionError, match=why):
+        desk.registry.info(desk.workload, number)
+
+
+@pytest.mark.parametrize("name", ["0", "-1", "\u0663", "99999999999999999999", "latest", "a b", "", "\0"])
+def test_what_is_no_version_is_not_there(desk, name):
+    desk.register()
+    assert desk.registry.get(desk.workload, name) is None
+
+
+def test_a_server_that_is_away_does_not_answer(settings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Registry(settings.model_copy(update={"tracking_uri": "http://user:secret@127.0.0.1:9"}))
+    for ask in (away.versions, lambda w: away.get(w, "champion"), lambda w: away.set_alias(w, "champion", "1")):
+        with pytest.raises(UnavailableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
+            ask("signs")
+
+
+def test_what_mlflow_says_of_its_state():
+    from mlflow.exceptions import MlflowException, RestException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+
+    away = [
+        MlflowException("API request to endpoint /x failed with error code 502 != 200"),
+        MlflowException("locked", TEMPORARILY_UNAVAILABLE),
+        RestException({"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "slowly"}),
+        ConnectionResetError(),
+    ]
+    there = [
+        RestException({"error_code": "INTERNAL_ERROR", "message": "API request to the store failed"}),
+        MlflowException("a fault of its own"),
+        MlflowException("no", BAD_REQUEST),
+        KeyError("uri"),
+    ]
+    assert [runs.is_away(e) for e in away + there] == [True] * len(away) + [False] * len(there)
