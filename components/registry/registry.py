@@ -23,6 +23,7 @@ from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.registry import runs
 from components.registry.names import model_name as model_name
+from components.registry.tags import VERDICT_FILE, WHOLE, tags_of, verdict_tag
 from components.student.card import StudentCard
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ T = TypeVar("T")
 
 
 class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered version. ``created_at``: Unix seconds; ``verdict``: the gate's, as it was registered."""
+    """A registered version.
+
+    ``created_at``: Unix seconds; ``verdict``: the gate's, as it was registered, or of a long one what fits into a tag
+    (with the key ``whole``; :meth:`Registry.verdict` reads it whole).
+    """
 
     ref: ModelRef
     aliases: tuple[str, ...]
@@ -135,7 +140,9 @@ class Registry:
         # Step 1
         known = self._find(spec.name, digest)
         if known is not None:
-            tag = json.dumps(verdict, sort_keys=True)
+            if known.run_id:
+                self._client.log_dict(known.run_id, verdict, VERDICT_FILE)
+            tag = verdict_tag(verdict)
             self._client.set_model_version_tag(model_name(spec.name), str(known.version), "verdict", tag)
             return _ref(known)
         # Step 2
@@ -150,7 +157,7 @@ class Registry:
             source=f"{run.info.artifact_uri}/student",
             run_id=run.info.run_id,
             description=f"{card.variant} student of {card.teacher}, {card.form}",
-            tags=_tags(spec, uri, digest, card, verdict, metrics),
+            tags=tags_of(spec, uri, digest, card, verdict, metrics),
         )
         return _ref(created)
 
@@ -183,6 +190,21 @@ class Registry:
         if found is None:
             raise _no_version(workload, alias_or_version)
         return _info(found, self._aliases(workload))
+
+    @_asked
+    def verdict(self, workload: str, alias_or_version: str) -> dict[str, Any]:
+        """The whole verdict of a version, from its tag or, where that does not hold it, from its run.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ForeignVersionError: it is not ours.
+            ArtifactError: its run holds no verdict (any more).
+
+        """
+        info = self.info(workload, alias_or_version)
+        if WHOLE not in info.verdict:
+            return info.verdict
+        return runs.read_json(self._client, info.run_id, str(info.verdict[WHOLE]))
 
     def versions(self, workload: str) -> list[VersionInfo]:
         """All versions of a workload that are ours, oldest first."""
@@ -247,25 +269,6 @@ class Registry:
         name, tags = model_name(spec.name), {"workload": spec.name, "task": spec.task}
         if runs.unless_absent(lambda: self._client.get_registered_model(name)) is None:
             runs.unless_there(lambda: self._client.create_registered_model(name, tags, spec.description))
-
-
-def _tags(
-    spec: Spec, uri: str, digest: str, card: StudentCard, verdict: dict[str, Any], metrics: Mapping[str, float]
-) -> dict[str, str]:
-    return {
-        "workload": spec.name,
-        "uri": uri,
-        "digest": digest,
-        "snapshots": ",".join(card.snapshots),
-        "teacher": card.teacher,
-        "parent": card.parent or "",
-        "code": card.code,
-        "variant": card.variant,
-        "precision": card.precision,
-        "export": card.form,
-        "verdict": json.dumps(verdict, sort_keys=True),
-        "metrics": json.dumps(dict(metrics), sort_keys=True),
-    }
 
 
 def _ref(version: ModelVersion) -> ModelRef:

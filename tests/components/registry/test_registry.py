@@ -1,4 +1,6 @@
+import json
 import logging
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -283,3 +285,53 @@ def test_what_mlflow_says_of_its_state():
         KeyError("uri"),
     ]
     assert [runs.is_away(e) for e in away + there] == [True] * len(away) + [False] * len(there)
+
+
+def long_verdict(classes, decision="promote"):
+    """A verdict as one of many classes is: a finding and a reason for each."""
+    findings = [
+        {"measure": f"slice_loss[class number {i}]", "value": 0.01, "limit": "<= 0.05", "outcome": "pass",
+         "reason": f"slice_loss[class number {i}] is 0.01, at most 0.04 with 95 % confidence from 200 labels",
+         "bound": 0.04, "confidence": 0.95, "n": 200, "more": None}
+        for i in range(classes)
+    ]  # fmt: skip
+    return {"decision": decision, "findings": findings, "reasons": [f["reason"] for f in findings], "forced": False}
+
+
+@pytest.mark.parametrize("classes", [1, 30, 300, 3_000])
+def test_a_verdict_on_any_number_of_classes_is_registered_and_read_whole(desk, classes):
+    ref = desk.register(b"%d" % classes, verdict=long_verdict(classes))
+    tag = runs.connect(desk.settings).get_model_version(model_name(desk.workload), ref.version).tags["verdict"]
+    assert len(tag) <= 5_000, "what the oldest of MLflow's databases hold"
+    info = desk.registry.info(desk.workload, ref.version)
+    assert info.verdict["decision"] == "promote" and info.verdict["reasons"]
+    assert desk.registry.verdict(desk.workload, ref.version) == long_verdict(classes)
+    desk.register(b"%d" % classes, verdict=long_verdict(classes, "reject"))
+    assert desk.registry.verdict(desk.workload, ref.version)["decision"] == "reject"
+
+
+def test_an_old_version_with_a_long_verdict_in_its_tag_is_read(desk):
+    ref = desk.register()
+    client, whole = runs.connect(desk.settings), long_verdict(200)
+    client.set_model_version_tag(model_name(desk.workload), ref.version, "verdict", json.dumps(whole))
+    assert desk.registry.info(desk.workload, ref.version).verdict == whole
+    assert desk.registry.verdict(desk.workload, ref.version) == whole
+
+
+def test_a_verdict_whose_file_is_gone_is_an_error(desk):
+    ref = desk.register(verdict=long_verdict(300))
+    client = runs.connect(desk.settings)
+    run = client.get_run(desk.registry.info(desk.workload, ref.version).run_id)
+    Path(run.info.artifact_uri.removeprefix("file://"), "verdict.json").unlink()
+    with pytest.raises(ArtifactError, match=r"verdict\.json: cannot be read"):
+        desk.registry.verdict(desk.workload, ref.version)
+
+
+def test_no_tag_is_longer_than_a_database_holds(desk):
+    snapshots = tuple(f"{i:064d}" for i in range(100))
+    metrics = {f"a measure with a rather long name {i}": i / 7 for i in range(300)} | {"defer_below": 0.25}
+    ref = desk.register(snapshots=snapshots, metrics=metrics)
+    tags = runs.connect(desk.settings).get_model_version(model_name(desk.workload), ref.version).tags
+    assert max(map(len, tags.values())) <= 5_000
+    info = desk.registry.info(desk.workload, ref.version)
+    assert info.snapshots == snapshots[:76] and ref.snapshot == snapshots[0] and ref.defer_below == 0.25
