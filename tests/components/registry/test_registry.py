@@ -10,7 +10,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.registry import Registry, runs
-from components.registry.registry import model_name
+from components.registry.names import TAGS, model_name
 from components.student.card import StudentCard
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_is_away_does_not_answer(settings, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = Registry(settings.model_copy(update={"tracking_uri": "http://user:secret@127.0.0.1:9"}))
     for ask in (away.versions, lambda w: away.get(w, "champion"), lambda w: away.set_alias(w, "champion", "1")):
-        with pytest.raises(UnavailableError, match=r"MLflow at http://127.0.0.1:9 does not answer"):
+        with pytest.raises(UnavailableError, match=r"MLflow at http://user:\*\*\*@127.0.0.1:9 does not answer"):
             ask("signs")
 
 
@@ -335,3 +335,9 @@ def test_no_tag_is_longer_than_a_database_holds(desk):
     assert max(map(len, tags.values())) <= 5_000
     info = desk.registry.info(desk.workload, ref.version)
     assert info.snapshots == snapshots[:76] and ref.snapshot == snapshots[0] and ref.defer_below == 0.25
+
+
+def test_every_version_of_ours_has_the_tags_that_tell_it_from_others(desk):
+    desk.register()
+    tags = runs.connect(desk.settings).get_model_version(model_name(desk.workload), "1").tags
+    assert set(TAGS) <= set(tags)
