@@ -3,7 +3,7 @@
 A numeric column is tested twice: the Kolmogorov-Smirnov distance at the edges of the bins against the limiting law
 (conservative, since the bins can hide a part of it), and Pearson's chi-squared over :data:`CELLS` cells of about equal
 weight, which sees spread and tails. A categorical column is tested by chi-squared over its categories, those that are
-expected too rarely counted as one. A column's p-value is the smallest of its tests times their number.
+expected too rarely counted in groups. A column's p-value is the smallest of its tests times their number.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import numpy.typing as npt
 
 from drift.detectors import chi_squared, kolmogorov_smirnov
 from drift.detectors.contract import Counts
-from drift.sketch import Sketch
+from drift.sketch import LEAST_EXPECTED, Sketch
 
 CELLS = 32
-LEAST_EXPECTED = 5.0
-"""Expected occurrences on the smaller side below which chi-squared's limit does not hold: W. G. Cochran (1954)."""
 
 
 def p_value(reference: Sketch, window: Sketch, name: str) -> float:
     """The p-value of one column, in [0, 1]."""
-    if name in reference.grid.names:
+    if name in reference.grid.texts:
         return _chi_squared(reference.mix(name, window))
     before, now = reference.counts[name], window.counts[name]
     tests = [

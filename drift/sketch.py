@@ -3,11 +3,16 @@
 A sketch takes rows in batches and in one pass, its memory depends on the columns alone, and sketches of partitions
 merge by addition: the result is the same in whatever order. Distances of distribution functions are exact at the edges
 of the bins and off by the share of one bin at most (1/256) in between.
+
+Categories are counted in cells that their text's hash names, whatever the reference holds: cells that were chosen
+because the reference had many rows in them (or some) have fewer of the next draw, from the same source, by that choice
+alone. Cells too rare to be compared one by one are put together by rules that see both sides' rows together only.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +25,15 @@ from drift.columns import Column
 from drift.detectors.contract import Counts, Gaps
 
 BINS = 256
-MOST_CATEGORIES = 1_000
-"""Categories that are counted by name, the most frequent of the reference; the others and unseen ones count as one."""
+CELLS = 1 << 16
+"""Cells of a column of text. Of a hundred categories two share one in a column of thirteen, and are then one."""
+
+LEAST_EXPECTED = 5.0
+"""Expected occurrences on the smaller side below which chi-squared's limit does not hold: W. G. Cochran (1954)."""
+
+GROUP_EXPECTED = 10.0
+"""Mean expected occurrences on the smaller side of a group of rare cells: nearly all then have the least, and few
+categories share a group, in which changes of theirs would cancel out."""
 
 FITTED_ROWS = 100 * BINS
 """Rows of a larger reference, drawn at random, that the edges of the bins are taken from: a bin then holds its share
@@ -32,39 +44,36 @@ SEED = 19_470_101
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The bins of every column: rising upper edges of a numeric one, or the named categories."""
+    """The bins of every column: rising upper edges of a numeric one, the cells of the hash for one of text."""
 
     edges: Mapping[str, npt.NDArray[np.float64]]
     scales: Mapping[str, float]
-    names: Mapping[str, Mapping[str | None, int]]
+    texts: tuple[str, ...]
     digest: str
 
     @classmethod
     def fit(cls, reference: Mapping[str, Column]) -> Grid:
-        """Take quantiles of numbers, all distinct values where they are few, and the frequent categories.
+        """Take quantiles of numbers, or all distinct values where they are few; cells of text are always the same.
 
         Raises:
             ValueError: a column holds vectors, which have no histogram.
 
         """
-        edges, scales, names = {}, {}, {}
+        edges, scales, texts = {}, {}, []
         for name, column in reference.items():
             values = _one_dimensional(name, column)
             if column_types.is_numeric(values):
                 edges[name], scales[name] = _edges(_some(column_types.floats(values)))
             else:
-                counts = _counted(values)
-                frequent = sorted(counts, key=lambda c: (-counts[c], str(c)))[:MOST_CATEGORIES]
-                names[name] = {c: i for i, c in enumerate(frequent)}
-        content = repr(
-            [(n, e.tobytes()) for n, e in edges.items()] + [(n, sorted(map(str, k))) for n, k in names.items()]
-        )
-        return cls(edges=edges, scales=scales, names=names, digest=hashlib.sha256(content.encode()).hexdigest())
+                texts.append(name)
+        content = repr([(n, e.tobytes()) for n, e in edges.items()] + [(n, CELLS) for n in texts])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return cls(edges=edges, scales=scales, texts=tuple(texts), digest=digest)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
-        return (*self.edges, *self.names)
+        return (*self.edges, *self.texts)
 
 
 def _one_dimensional(name: str, column: Column) -> Any:
@@ -108,13 +117,13 @@ class Sketch:
     grid: Grid
     rows: int = 0
     counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    """Numeric: ``len(edges) + 1`` bins and the missing values; categorical: the named ones and all others."""
+    """Numeric: ``len(edges) + 1`` bins and the missing values; of text: :data:`CELLS`."""
 
     def __post_init__(self) -> None:
         for name, edges in self.grid.edges.items():
             self.counts.setdefault(name, np.zeros(len(edges) + 2, dtype=np.int64))
-        for name, named in self.grid.names.items():
-            self.counts.setdefault(name, np.zeros(len(named) + 1, dtype=np.int64))
+        for name in self.grid.texts:
+            self.counts.setdefault(name, np.zeros(CELLS, dtype=np.int64))
 
     def add(self, batch: Any) -> Sketch:
         """Count a batch: a mapping of columns, a pandas frame, or an arrow record batch or table. Returns itself.
@@ -133,14 +142,13 @@ class Sketch:
         return self
 
     def _count(self, name: str, values: Any) -> npt.NDArray[np.int64]:
-        size = len(self.counts[name])
         if name in self.grid.edges:
             if not column_types.is_numeric(values):
                 raise ValueError(f"column {name!r} was numeric in the reference and has text now")
             return _histogram(column_types.floats(values), self.grid.edges[name])
-        counts, named = np.zeros(size, dtype=np.int64), self.grid.names[name]
+        counts = np.zeros(CELLS, dtype=np.int64)
         for category, count in _counted(values).items():
-            counts[named.get(category, size - 1)] += count
+            counts[cell(category)] += count
         return counts
 
     def merge(self, other: Sketch) -> Sketch:
@@ -171,12 +179,30 @@ class Sketch:
         )
 
     def mix(self, name: str, window: Sketch) -> Counts:
-        """Both sides' counts of a categorical column, without categories that neither has."""
+        """Both sides' counts of a column of text, of cells that are expected often enough, and of groups of the others.
+
+        Which cells these are depends on both sides' rows together, so that any dealing out of them has the same ones.
+        """
         before, now = self.counts[name], window.counts[name]
-        there = before + now > 0
-        return Counts(
-            reference=before[there].astype(np.float64)[np.newaxis], window=now[there].astype(np.float64)[np.newaxis]
+        place = _grouped(before + now, min(self.rows, window.rows) / max(1, self.rows + window.rows))
+        reference, current = (
+            np.bincount(place, weights=counts).astype(np.float64, copy=False) for counts in (before, now)
         )
+        there = reference + current > 0
+        return Counts(reference=reference[there][np.newaxis], window=current[there][np.newaxis])
+
+
+def cell(category: str | None) -> int:
+    """The cell of a category; the same one in every process."""
+    return 0 if category is None else zlib.crc32(category.encode("utf-8", "surrogatepass")) % CELLS
+
+
+def _grouped(pooled: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.int64]:
+    """The place of every cell: its own, or that of a group of rare ones; ``share``: of the smaller side."""
+    expected = pooled * share
+    rare = expected < LEAST_EXPECTED
+    groups = max(1, int(expected[rare].sum() / GROUP_EXPECTED))
+    return np.where(rare, np.arange(len(pooled)) % groups, groups + np.cumsum(~rare))
 
 
 def _of(batch: Any, name: str) -> Column:

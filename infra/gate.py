@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components.contracts.errors import CohobateError, ConfigError
+from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from infra.gate_command import EXIT_ERROR, JudgingCommand
 from infra.gate_page import page
 from infra.gate_replay import replay
 
@@ -23,38 +26,39 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Judge files as the platform would.", no_args_is_help=True)
 
 EXIT = {"none": 0, "drift": 1, "not_enough_data": 2}
-EXIT_ERROR = 3
-"""A file or spec that cannot be used: neither a verdict nor the 1 of other commands, which means drift here."""
 
 
 @app.callback()
-def gate() -> None:
+def gate(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")] = False,
+) -> None:
     """Judge files as the platform would."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
 
 
-app.command()(replay)
-app.command()(page)
+app.command(cls=JudgingCommand)(replay)
+app.command(cls=JudgingCommand)(page)
 
 
-@app.command()
+@app.command(cls=JudgingCommand)
 def check(
     reference: Annotated[Path, typer.Option(help="Parquet file of what is normal.")],
     current: Annotated[Path, typer.Option(help="Parquet file of the window to be judged.")],
     spec: Annotated[Path | None, typer.Option(help="Spec whose monitor section is used. [its defaults]")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder that Evidently's report is written into.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A column that is not judged; may be repeated.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Has the window drifted from the reference? Exit code 0: no, 1: yes, 2: too few rows to say, 3: an error."""
     from components.contracts.spec import Monitor, load_spec
 
-    try:
-        judge, window = judged(reference, current, spec)
-        verdict = judge.assess(window)
-        if report is not None:
-            _write(judge, window, report, verdict, load_spec(spec).monitor if spec else Monitor())
-    except CohobateError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
-        raise typer.Exit(EXIT_ERROR) from error
+    judge, window = judged(reference, current, spec, exclude or ())
+    verdict = judge.assess(window)
+    if report is not None:
+        _write(judge, window, report, verdict, load_spec(spec).monitor if spec else Monitor())
     if as_json:
         typer.echo(json.dumps(verdict.as_dict() | {"reference_digest": judge.digest}, indent=2))
     else:
@@ -79,24 +83,31 @@ def ui(
     serve(folder, host, port)
 
 
-def judged(reference: Path, current: Path, spec: Path | None) -> tuple[Reference, dict[str, Any]]:
-    """The reference as the spec judges it, and the window's columns that it looks at.
+def judged(
+    reference: Path, current: Path, spec: Path | None, exclude: Sequence[str] = ()
+) -> tuple[Reference, dict[str, Any]]:
+    """The reference as the spec judges it, and the window's columns that it looks at, all but those in ``exclude``.
 
     Without a spec, a window needs the rows that any needs.
 
     Raises:
-        ConfigError: a file or the spec cannot be used, or the window lacks a column of the reference.
+        ConfigError: a file or the spec cannot be used, the window lacks a column of the reference, or the reference one
+            that is to be left out.
 
     """
     from components.contracts.spec import Monitor, load_spec
-    from components.evaluate.check import fitted, read_columns
+    from components.evaluate.check import column_names, fitted, read_columns
     from drift.monitor import LEAST_ROWS
 
     monitor, seed, rows = Monitor(), 0, LEAST_ROWS
     if spec is not None:
         loaded = load_spec(spec)
         monitor, seed, rows = loaded.monitor, loaded.seed, loaded.monitor.window
-    before, now = read_columns(reference), read_columns(current)
+    before, now = read_columns(reference, exclude), read_columns(current, exclude)
+    if unknown := sorted(set(exclude) - set(column_names(reference))):
+        raise ConfigError("--exclude", ", ".join(unknown), f"must name columns of {reference}")
+    if not before:
+        raise ConfigError("--exclude", ", ".join(exclude), "must leave a column to be judged")
     if lacking := sorted(set(before) - set(now)):
         raise ConfigError("current", str(current), f"must have the reference's columns; it lacks {', '.join(lacking)}")
     window = {name: now[name] for name in before}

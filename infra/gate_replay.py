@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.contracts.errors import ConfigError
+from infra.gate_command import EXIT_ERROR
+
 if TYPE_CHECKING:
     from drift.gate import Verdict
-
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 EXITS = {"promote": 0, "reject": 1, "hold": 2}
 """Exit codes: pass, fail, not enough data."""
 
-EXIT_ERROR = 3
-"""Exit code where the evidence cannot be used, or holds another verdict than the one that it leads to."""
-
 
 def replay(
-    evidence: Annotated[Path, typer.Argument(help="An evaluation's evidence (JSON lines).", exists=True)],
+    evidence: Annotated[Path, typer.Argument(help="An evaluation's evidence (JSON lines).")],
     spec: Annotated[str | None, typer.Option(help="Spec whose limits are tried on this evidence.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -30,20 +29,26 @@ def replay(
 
     Exits 3 where the file is not evidence, or the recorded verdict is not, byte for byte, the one that it leads to.
     """
-    from rich.console import Console
-
-    from components.contracts.errors import CohobateError
     from components.contracts.spec import load_spec
     from components.evaluate.judge import replay as recompute
 
-    try:
-        done = recompute(evidence.read_bytes().splitlines(), load_spec(spec).limits if spec else None)
-    except CohobateError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
-        raise typer.Exit(EXIT_ERROR) from error
+    done = recompute(read_lines(evidence), load_spec(spec).limits if spec else None)
     said: dict[str, Any] = done.verdict.as_dict() | {"recorded": done.recorded, "same": done.same}
     typer.echo(json.dumps(said, indent=2) if as_json else _text(done.verdict, done.same))
     raise typer.Exit(EXIT_ERROR if done.same is False else EXITS[done.verdict.decision])
+
+
+def read_lines(evidence: Path) -> list[bytes]:
+    """The lines of a file of evidence.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    """
+    try:
+        return evidence.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError("evidence", str(evidence), f"must be a file that can be read: {error.strerror}") from error
 
 
 def _text(verdict: Verdict, same: bool | None) -> str:

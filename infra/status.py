@@ -39,13 +39,16 @@ def read(settings: Settings) -> dict[str, Any]:
 
 def _workload(store: ControlStore, settings: Settings, workload: str) -> dict[str, Any]:
     now = time.time()
+    seen = glance.versions(settings, workload)
     revision, intent = store.intent(workload)
     rollouts, windows = store.rollouts(workload), store.windows(workload)
     return {
         "models": [
             {"version": v.version, "aliases": list(v.aliases), "teacher": v.teacher[:40], "defer_below": v.defer_below}
-            for v in glance.versions(settings, workload)
+            for v in seen
+            if v.ours
         ],
+        "not_ours": [{"version": v.version, "aliases": list(v.aliases)} for v in seen if not v.ours],
         "intent": {
             "revision": revision,
             "champion": intent.champion.version if intent.champion else None,
@@ -55,22 +58,27 @@ def _workload(store: ControlStore, settings: Settings, workload: str) -> dict[st
             "shadow": intent.shadow,
         },
         "replicas": [
-            {"replica": a.replica, "revision": a.revision, "age_seconds": round(now - a.at, 1)}
+            {"replica": a.replica, "revision": a.revision, "age_seconds": _age(now, a.at)}
             for a in store.acknowledgements(workload)
         ],
         "rollout": rollouts[-1].state if rollouts else None,
         "windows": {"count": len(windows), "labels": sum(w.rows for w in windows)},
-        "gauges": {n: {"age_seconds": round(now - g.at, 1), **g.value} for n, g in store.gauges(workload).items()},
+        "gauges": {n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items()},
         "runs": [
             {"id": r.id, "pipeline": r.pipeline, "status": r.status, "reason": r.reason,
-             "seconds": round((r.finished_at or now) - r.started_at, 1)}
+             "seconds": _age(r.finished_at or now, r.started_at)}
             for r in store.runs(workload)[-LAST:]
         ],
         "alarms": [
-            {"kind": a.kind, "input_index": a.input_index, "age_seconds": round(now - a.at, 1)}
+            {"kind": a.kind, "input_index": a.input_index, "age_seconds": _age(now, a.at)}
             for a in store.alarms(workload)[-LAST:]
         ],
     }  # fmt: skip
+
+
+def _age(now: float, at: float) -> float:
+    """Seconds since ``at``; what was written while this was read, or by a clock that is ahead, is new."""
+    return round(max(0.0, now - at), 1)
 
 
 def render(report: dict[str, Any], console: Console) -> None:
@@ -90,6 +98,7 @@ def render(report: dict[str, Any], console: Console) -> None:
 
 def _rows(workload: dict[str, Any]) -> list[tuple[str, str]]:
     models = [f"v{m['version']} {' '.join(m['aliases'])}".strip() for m in workload["models"]]
+    models += [f"v{m['version']} {' '.join([*m['aliases'], '(not ours)'])}" for m in workload.get("not_ours", ())]
     intent, rollout = workload["intent"], workload["rollout"]
     serving = f"champion v{intent['champion']}" if intent["champion"] else "no champion yet"
     if intent["candidate"]:

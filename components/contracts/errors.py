@@ -11,6 +11,7 @@
     ├── ProvenanceError      a label was not made by the declared teacher or a truth source
     ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
+    ├── ForeignVersionError  a version in the model registry was not registered by Cohobate
     ├── LedgerError          the ledger was changed, cut or reordered: names the first bad entry
     ├── TransitionError      a rollout verb is not legal in the present state
     ├── OrderError           the rollout controller refused an order, or did not take it in time
@@ -98,6 +99,17 @@ class NotFoundError(CohobateError):
     def __init__(self, kind: str, name: str, remedy: str) -> None:
         super().__init__(f"no {kind} {name!r}: {remedy}")
         self.kind, self.name, self.remedy = kind, name, remedy
+
+
+class ForeignVersionError(CohobateError):
+    """A model version that was made by hand or by another program: it names no artifact that could serve."""
+
+    def __init__(self, model: str, version: str, why: str) -> None:
+        super().__init__(
+            f"{model} version {version} is not ours ({why}): name a version that a pipeline registered "
+            "('cohobate status' lists them), or take the alias from this one in MLflow"
+        )
+        self.model, self.version, self.why = model, version, why
 
 
 class LedgerError(CohobateError):

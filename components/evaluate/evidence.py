@@ -14,14 +14,16 @@ The format, one object a line, told apart by ``kind``:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, Task
 from drift.gate import Criterion, Verdict
+from drift.quality import ROUNDING
 
 NEW = "new"
 """The set of the newest window's holdout."""
@@ -31,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
 
     ``coverage``: whether the 90 % interval of a regression holds the truth is seen from ``value`` and ``scale``.
+    A value that is not there (a student's NaN is written as null) is missing evidence, and never a number.
     """
 
     label: str | None = None
@@ -62,7 +65,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     window: str = ""
     champion: str | None = None
     min_rows: int = 1
-    confidence: float = 0.95
+    confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1.0)] = 0.95
     look: int = 1
     repeated: bool = False
     criteria: tuple[Criterion, ...] = ()
@@ -73,13 +76,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ro
     """One held-out input.
 
     ``set``: ``new`` (the newest window), ``regime NAME`` (an older one), ``noise NAME`` or ``attack`` (a disturbed
-    input: ``champion`` is then the answer to the undisturbed one). ``weight``: how much it says of the traffic.
+    input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs of the traffic it stands
+    for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a number there is the class of that
+    name.
     ``mutual_information``: of the ensemble of candidate, champion and previous, in nats.
     """
 
     set: str
     id: str = ""
-    weight: float = 1.0
+    weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] = 1.0
     audit: bool = False
     truth: str | float | None = None
     teacher: Answer | None = None
@@ -149,8 +154,8 @@ def decode(lines: Iterable[bytes]) -> tuple[Evidence, bytes | None]:
             raise ConfigError("evidence", f"line {number}", "the first line, and no other, must be the evaluation's")
         if isinstance(line, Judgement):
             judgement = line
-        elif isinstance(line, Row):
-            rows.append(line)
+        elif isinstance(line, Row) and judgement is not None:
+            rows.append(_checked(line, judgement.task, number))
         elif isinstance(line, Value):
             values.append(line)
         else:
@@ -166,6 +171,50 @@ def _decode(text: bytes, number: int) -> Judgement | Row | Value | _Said:
         return line
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError("evidence", f"line {number}", f"must be a line of evidence: {error}") from error
+
+
+def _checked(row: Row, task: Task, number: int) -> Row:
+    """A row whose truth and answers are what the task needs.
+
+    Raises:
+        ConfigError: they are not.
+
+    """
+    given = {"teacher": row.teacher, "candidate": row.candidate, "champion": row.champion}
+    said = {name: answer for name, answer in given.items() if answer is not None}
+    if task == "regression":
+        return msgspec.structs.replace(row, truth=_number(row.truth, number))
+    for name, answer in said.items():
+        if answer.label is None:
+            raise ConfigError("evidence", f"line {number}", f"the {name}'s answer must have a label")
+        if answer.confidence is not None and not -ROUNDING <= answer.confidence <= 1.0 + ROUNDING:
+            allowed = f"the {name}'s confidence is {answer.confidence:g}: it must be in [0, 1]"
+            raise ConfigError("evidence", f"line {number}", allowed)
+    return msgspec.structs.replace(row, truth=_class(row.truth, [a.label for a in said.values()]))
+
+
+def _class(truth: str | float | None, labels: Sequence[str | None]) -> str | None:
+    """The class that a truth names; of a number the label that is the same number, else its shortest text."""
+    if truth is None or isinstance(truth, str):
+        return truth
+    for label in labels:
+        try:
+            if label is not None and float(label) == truth:
+                return label
+        except ValueError:
+            continue
+    return str(int(truth)) if truth.is_integer() else repr(truth)
+
+
+def _number(truth: str | float | None, number: int) -> float | None:
+    """The number that a truth is, also where it was written as text."""
+    try:
+        found = None if truth is None else float(truth)
+    except ValueError:
+        found = math.nan
+    if found is not None and not math.isfinite(found):
+        raise ConfigError("evidence", f"line {number}", f"the truth of a regression must be a number, not {truth!r}")
+    return found
 
 
 def answers(soft: Sequence[SoftLabel] | None, n: int) -> list[Answer | None]:

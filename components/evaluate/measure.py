@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from drift.deferral import deferral_limit
@@ -40,6 +42,7 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``entropy_gap`` and ``mutual_information`` in nats; then whatever values the evidence holds.
     """
     judgement = evidence.judgement
+    evidence = msgspec.structs.replace(evidence, rows=tuple(row for row in evidence.rows if row.weight > 0.0))
     new = [row for row in evidence.rows if row.set == NEW]
     found: dict[str, Measurement] = {
         "rows": float(len(new)),
@@ -90,14 +93,20 @@ def agrees(answer: Answer, teacher: Answer | None) -> bool:
         return False
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value) <= CLOSE * float(teacher.scale or 0.0)
-    return answer.label == teacher.label
+    return answer.label is not None and answer.label == teacher.label
+
+
+def _says(answer: Answer | None) -> bool:
+    """Whether there is an answer that another can be compared with."""
+    return answer is not None and (answer.label is not None or answer.value is not None)
 
 
 def _sample(evidence: Evidence, rows: Sequence[Row]) -> list[Row]:
-    """The rows that a measure rests on: where they are looked at repeatedly, those that all count alike."""
-    if evidence.judgement.repeated and len({row.weight for row in rows}) > 1:
-        return [row for row in rows if row.audit]
-    return list(rows)
+    """The rows that a measure rests on: where they are looked at repeatedly, those that all count alike, or none."""
+    if not evidence.judgement.repeated or len({row.weight for row in rows}) == 1:
+        return list(rows)
+    audits = [row for row in rows if row.audit]
+    return audits if len({row.weight for row in audits}) == 1 else []
 
 
 def _share(evidence: Evidence, rows: Sequence[Row], hit: Callable[[Row], bool]) -> Share | None:
@@ -110,7 +119,7 @@ def _share(evidence: Evidence, rows: Sequence[Row], hit: Callable[[Row], bool]) 
 
 def agreement(evidence: Evidence, rows: Sequence[Row]) -> Share | None:
     """How often the candidate says what the teacher says."""
-    return _share(evidence, [r for r in rows if r.teacher is not None], lambda r: agrees(r.candidate, r.teacher))
+    return _share(evidence, [r for r in rows if _says(r.teacher)], lambda r: agrees(r.candidate, r.teacher))
 
 
 def deferral(rows: Sequence[Row], most: float) -> Measurements:
@@ -162,7 +171,8 @@ def _rise(rows: Sequence[Row], power: int) -> ErrorRise:
 
 
 def _error(answer: Answer | None, truth: Any) -> float:
-    return abs(float((answer.value if answer else None) or 0.0) - float(truth))
+    """How far an answer is from the truth; NaN of none, which no measure of it survives."""
+    return math.nan if answer is None or answer.value is None else abs(answer.value - float(truth))
 
 
 def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
@@ -170,7 +180,7 @@ def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measure
     found: dict[str, Measurement] = {
         "accuracy": _share(evidence, rows, lambda r: right(r.candidate, r.truth)),
         "teacher_accuracy": _share(evidence, rows, lambda r: right(r.teacher, r.truth)),
-        "ece": debiased_ece(curve(rows)) if len(rows) >= least else None,
+        "ece": debiased_ece(curve(rows)) if len(rows) >= least and _are_sure(rows) else None,
         "worst_slice_accuracy": None,
         "loss": loss(evidence, rows),
     }
@@ -184,9 +194,12 @@ def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measure
     return found
 
 
-def _with_least(evidence: Evidence, least: int) -> Any:
-    import msgspec
+def _are_sure(rows: Sequence[Row]) -> bool:
+    """Whether every answer says how sure it is."""
+    return all(row.candidate.confidence is not None for row in rows)
 
+
+def _with_least(evidence: Evidence, least: int) -> Any:
     return msgspec.structs.replace(evidence.judgement, min_rows=least)
 
 
@@ -198,10 +211,15 @@ def _regression(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement
     return {
         "rmse": ErrorLevel(errors=errors, weights=weights) if enough else None,
         "mae": ErrorLevel(errors=errors, weights=weights, power=1) if enough else None,
-        "coverage": _share(evidence, rows, covers),
+        "coverage": _share(evidence, rows, covers) if all(_spans(r.candidate) for r in rows) else None,
         "loss": loss(evidence, rows),
         "mae_loss": _rise(compared, 1) if enough and compared else None,
     }
+
+
+def _spans(answer: Answer) -> bool:
+    """Whether an answer has an interval."""
+    return answer.value is not None and answer.scale is not None
 
 
 def covers(row: Row) -> bool:
@@ -219,7 +237,7 @@ def _disturbed(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | None:
 
 def _worst(losses: Sequence[PairedLoss | ErrorRise | None]) -> float | None:
     """The largest loss; None where there is none, or one is not known: what was not looked at may be forgotten."""
-    values = [x.value for x in losses if x is not None]
+    values = [x.value for x in losses if x is not None and math.isfinite(x.value)]
     return max(values) if values and len(values) == len(losses) else None
 
 

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from components.registry.registry import Alias, Registry, VersionInfo
+    from components.registry.registry import Alias, ForeignVersion, Registry, VersionInfo
 
-__all__ = ["Alias", "Registry", "VersionInfo"]
+__all__ = ["Alias", "ForeignVersion", "Registry", "VersionInfo"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import msgspec
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings, mask
-from components.registry.names import model_name
+from components.registry.names import TAGS, model_name
 
 REST_SECONDS = 5.0
 """How long the tracking server may take to answer one question."""
@@ -28,12 +28,13 @@ DELETED = "Deleted_Internal"
 
 
 class Glimpse(msgspec.Struct, frozen=True, kw_only=True):
-    """What is shown of a registered version. ``teacher`` is empty where it was not registered by this platform."""
+    """What is shown of a registered version. ``ours``: this platform registered it; else ``teacher`` may be empty."""
 
     version: str
     aliases: tuple[str, ...]
     teacher: str
     defer_below: float | None
+    ours: bool
 
 
 def versions(settings: Settings, workload: str) -> list[Glimpse]:
@@ -53,17 +54,28 @@ def versions(settings: Settings, workload: str) -> list[Glimpse]:
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _glimpse(version: str, aliases: Mapping[str, str], tags: Mapping[str, str]) -> Glimpse:
+def _glimpse(version: str, aliases: Mapping[str, str], tags: Mapping[str, str | None]) -> Glimpse:
+    metrics = _object(tags.get("metrics"))
     return Glimpse(
         version=version,
         aliases=tuple(sorted(alias for alias, number in aliases.items() if number == version)),
-        teacher=tags.get("teacher", ""),
-        defer_below=json.loads(tags.get("metrics", "{}")).get("defer_below"),
+        teacher=tags.get("teacher") or "",
+        defer_below=None if metrics is None else metrics.get("defer_below"),
+        ours=metrics is not None and tags.keys() >= set(TAGS),
     )
 
 
+def _object(tag: str | None) -> dict[str, Any] | None:
+    """The JSON object that a tag of ours holds; None of anything else."""
+    try:
+        found = json.loads(tag or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _from_database(uri: str, name: str) -> Iterator[Glimpse]:
-    from sqlalchemy import create_engine, inspect, text
+    from sqlalchemy import case, column, create_engine, inspect, select, table, text
 
     engine = create_engine(uri)
     try:
@@ -79,14 +91,10 @@ def _from_database(uri: str, name: str) -> Iterator[Glimpse]:
                 text("SELECT alias, version FROM registered_model_aliases WHERE name = :name"), {"name": name}
             )
             aliases = {row.alias: str(row.version) for row in rows}
-            rows = connection.execute(
-                text(
-                    "SELECT version, key, value FROM model_version_tags "
-                    "WHERE name = :name AND key IN ('teacher', 'metrics')"
-                ),
-                {"name": name},
-            )
-            tags: dict[str, dict[str, str]] = {}
+            known = table("model_version_tags", column("name"), column("version"), column("key"), column("value"))
+            shown = case((known.c.key.in_(("teacher", "metrics")), known.c.value)).label("value")
+            rows = connection.execute(select(known.c.version, known.c.key, shown).where(known.c.name == name))
+            tags: dict[str, dict[str, str | None]] = {}
             for row in rows:
                 tags.setdefault(str(row.version), {})[row.key] = row.value
     finally:
@@ -135,7 +143,10 @@ def _asked(client: Any, url: str, query: Mapping[str, str | int]) -> dict[str, A
 def _from_library(settings: Settings, workload: str) -> list[Glimpse]:
     from components.registry.registry import Registry
 
-    return [
-        Glimpse(version=v.version, aliases=v.aliases, teacher=v.ref.teacher, defer_below=v.ref.defer_below)
-        for v in Registry(settings).versions(workload)
+    ours, foreign = Registry(settings).sorted_out(workload)
+    seen = [
+        Glimpse(version=v.version, aliases=v.aliases, teacher=v.ref.teacher, defer_below=v.ref.defer_below, ours=True)
+        for v in ours
     ]
+    seen += [Glimpse(version=f.version, aliases=f.aliases, teacher="", defer_below=None, ours=False) for f in foreign]
+    return sorted(seen, key=lambda version: int(version.version))

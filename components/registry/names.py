@@ -1,4 +1,7 @@
-"""What a workload is called in MLflow."""
+"""What a workload and its versions' lineage are called in MLflow."""
+
+TAGS = ("uri", "digest", "snapshots", "teacher", "parent", "code", "variant", "verdict", "metrics")
+"""The tags that every version of ours has; one that lacks any was made by hand, or by another program."""
 
 
 def model_name(workload: str) -> str:

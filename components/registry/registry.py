@@ -9,21 +9,23 @@ Nothing is pickled: an ONNX file is logged as a file, which also spares MLflow's
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Mapping
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 
-from components.contracts.errors import NotFoundError
-from components.contracts.settings import Settings
+from components.contracts.errors import ForeignVersionError, NotFoundError, UnavailableError
+from components.contracts.settings import Settings, mask
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.registry import runs
 from components.registry.names import model_name as model_name
+from components.registry.tags import VERDICT_FILE, WHOLE, tags_of, verdict_tag
 from components.student.card import StudentCard
 
 if TYPE_CHECKING:
@@ -32,9 +34,19 @@ if TYPE_CHECKING:
 
 Alias = Literal["candidate", "champion", "previous"]
 
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+"""A version's number, as MLflow's databases hold it; what is none is an alias."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered version. ``created_at``: Unix seconds; ``verdict``: the gate's, as it was registered."""
+    """A registered version.
+
+    ``created_at``: Unix seconds; ``verdict``: the gate's, as it was registered, or of a long one what fits into a tag
+    (with the key ``whole``; :meth:`Registry.verdict` reads it whole).
+    """
 
     ref: ModelRef
     aliases: tuple[str, ...]
@@ -53,8 +65,37 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.ref.version
 
 
+class ForeignVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is not ours. ``why``: what it lacks of what our registration writes."""
+
+    version: str
+    aliases: tuple[str, ...]
+    why: str
+
+
+def _asked(method: Callable[Concatenate[Registry, P], T]) -> Callable[Concatenate[Registry, P], T]:
+    """MLflow that does not answer is an UnavailableError; what else it raises stays what it is."""
+
+    @wraps(method)
+    def asked(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            if isinstance(error, UnavailableError) or not runs.is_away(error):
+                raise
+            detail = f"is it up, and COHOBATE_TRACKING_URI right? ({type(error).__name__})"
+            raise UnavailableError("MLflow", mask(self._settings.mlflow_uri), detail) from error
+
+    return asked
+
+
 class Registry:
-    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (2 to 6 s, with the import)."""
+    """The registry at ``settings.mlflow_uri``. The connection opens at the first use (2 to 6 s, with the import).
+
+    Every method raises UnavailableError where MLflow does not answer. A version that somebody made by hand is in the
+    registry too, but not ours: it can be seen (:meth:`named`, :meth:`foreign`), and whoever wants to serve it gets a
+    ForeignVersionError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -71,7 +112,7 @@ class Registry:
         """
         _ = self._client
         if self._settings.mlflow_uri.startswith("sqlite"):
-            self.get(workload, "champion")
+            self.named(workload, "champion")
 
     def changed(self) -> bool:
         """Whether anybody may have written to the registry since this was last asked. For one thread.
@@ -97,6 +138,7 @@ class Registry:
             self._seen[0].close()
             self._seen = None
 
+    @_asked
     def register(
         self,
         spec: Spec,
@@ -127,7 +169,9 @@ class Registry:
         # Step 1
         known = self._one(spec.name, digest)
         if known is not None:
-            tag = json.dumps(verdict, sort_keys=True)
+            if known.run_id:
+                self._client.log_dict(known.run_id, verdict, VERDICT_FILE)
+            tag = verdict_tag(verdict)
             self._client.set_model_version_tag(model_name(spec.name), str(known.version), "verdict", tag)
             return _ref(known)
         # Step 2
@@ -142,21 +186,34 @@ class Registry:
             source=f"{run.info.artifact_uri}/student",
             run_id=run.info.run_id,
             description=f"{card.variant} student of {card.teacher}, {card.form}",
-            tags=_tags(spec, uri, digest, card, verdict, metrics),
+            tags=tags_of(spec, uri, digest, card, verdict, metrics),
         )
         # Step 4
         return _ref(self._one(spec.name, digest) or created)
 
+    @_asked
     def get(self, workload: str, alias_or_version: str) -> ModelRef | None:
-        """The version that an alias or a version number names; None where there is none."""
+        """The version that an alias or a version number names; None where there is none.
+
+        Raises:
+            ForeignVersionError: there is one, and it is not ours.
+
+        """
         found = self._version(workload, alias_or_version)
         return _ref(found) if found else None
 
+    @_asked
+    def named(self, workload: str, alias: Alias) -> str | None:
+        """The number of the version that has an alias, ours or not; None where none has."""
+        return self._aliases(workload).get(alias)
+
+    @_asked
     def info(self, workload: str, alias_or_version: str) -> VersionInfo:
         """All that is known of a version.
 
         Raises:
             NotFoundError: there is none.
+            ForeignVersionError: it is not ours.
 
         """
         found = self._version(workload, alias_or_version)
@@ -164,11 +221,39 @@ class Registry:
             raise _no_version(workload, alias_or_version)
         return _info(found, self._aliases(workload))
 
-    def versions(self, workload: str) -> list[VersionInfo]:
-        """All versions of a workload, oldest first."""
-        aliases = self._aliases(workload)
-        return sorted((_info(v, aliases) for v in self._search(workload)), key=lambda info: int(info.version))
+    @_asked
+    def verdict(self, workload: str, alias_or_version: str) -> dict[str, Any]:
+        """The whole verdict of a version, from its tag or, where that does not hold it, from its run.
 
+        Raises:
+            NotFoundError: there is no such version.
+            ForeignVersionError: it is not ours.
+            ArtifactError: its run holds no verdict (any more).
+
+        """
+        info = self.info(workload, alias_or_version)
+        if WHOLE not in info.verdict:
+            return info.verdict
+        return runs.read_json(self._client, info.run_id, str(info.verdict[WHOLE]))
+
+    def versions(self, workload: str) -> list[VersionInfo]:
+        """All versions of a workload that are ours, oldest first."""
+        return self.sorted_out(workload)[0]
+
+    @_asked
+    def sorted_out(self, workload: str) -> tuple[list[VersionInfo], list[ForeignVersion]]:
+        """All versions of a workload, oldest first: those that are ours, and those that are not."""
+        aliases = self._aliases(workload)
+        ours, foreign = [], []
+        for version in sorted(self._search(workload), key=lambda v: int(v.version)):
+            try:
+                ours.append(_info(version, aliases))
+            except ForeignVersionError as error:
+                number = str(version.version)
+                foreign.append(ForeignVersion(version=number, aliases=_aliases_of(number, aliases), why=error.why))
+        return ours, foreign
+
+    @_asked
     def set_alias(self, workload: str, alias: Alias, version: str) -> None:
         """Point an alias at a version; setting it again changes nothing.
 
@@ -180,13 +265,15 @@ class Registry:
             raise _no_version(workload, version)
         self._client.set_registered_model_alias(model_name(workload), alias, version)
 
+    @_asked
     def drop_alias(self, workload: str, alias: Alias) -> None:
         """Remove an alias; removing one that is not there changes nothing."""
         if alias in self._aliases(workload):
             self._client.delete_registered_model_alias(model_name(workload), alias)
 
     def _version(self, workload: str, alias_or_version: str) -> ModelVersion | None:
-        number = alias_or_version if alias_or_version.isdigit() else self._aliases(workload).get(alias_or_version)
+        is_number = NUMBER.fullmatch(alias_or_version) is not None
+        number = alias_or_version if is_number else self._aliases(workload).get(alias_or_version)
         if number is None:
             return None
         return runs.unless_absent(lambda: self._client.get_model_version(model_name(workload), number))
@@ -224,49 +311,62 @@ class Registry:
             runs.unless_there(lambda: self._client.create_registered_model(name, tags, spec.description))
 
 
-def _tags(
-    spec: Spec, uri: str, digest: str, card: StudentCard, verdict: dict[str, Any], metrics: Mapping[str, float]
-) -> dict[str, str]:
-    return {
-        "workload": spec.name,
-        "uri": uri,
-        "digest": digest,
-        "snapshots": ",".join(card.snapshots),
-        "teacher": card.teacher,
-        "parent": card.parent or "",
-        "code": card.code,
-        "variant": card.variant,
-        "precision": card.precision,
-        "export": card.form,
-        "verdict": json.dumps(verdict, sort_keys=True),
-        "metrics": json.dumps(dict(metrics), sort_keys=True),
-    }
-
-
 def _ref(version: ModelVersion) -> ModelRef:
-    tags = version.tags
     return ModelRef(
         version=str(version.version),
-        uri=tags["uri"],
-        digest=tags["digest"],
-        snapshot=tags["snapshots"].split(",")[0],
-        teacher=tags["teacher"],
-        defer_below=json.loads(tags["metrics"]).get("defer_below"),
+        uri=_tag(version, "uri"),
+        digest=_tag(version, "digest"),
+        snapshot=_tag(version, "snapshots").split(",")[0],
+        teacher=_tag(version, "teacher"),
+        defer_below=_values(version, "metrics").get("defer_below"),
     )
 
 
+def _tag(version: ModelVersion, name: str) -> str:
+    """A tag that every registration of ours writes.
+
+    Raises:
+        ForeignVersionError: it is not there.
+
+    """
+    found = version.tags.get(name)
+    if found is None:
+        raise ForeignVersionError(version.name, str(version.version), f"it has no tag {name!r}")
+    return str(found)
+
+
+def _values(version: ModelVersion, name: str) -> dict[str, Any]:
+    """A tag that holds a JSON object.
+
+    Raises:
+        ForeignVersionError: it is not there, or holds something else.
+
+    """
+    try:
+        found = json.loads(_tag(version, name))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ForeignVersionError(version.name, str(version.version), f"its tag {name!r} is no JSON object")
+    return found
+
+
+def _aliases_of(number: str, aliases: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(sorted(alias for alias, named in aliases.items() if named == number))
+
+
 def _info(version: ModelVersion, aliases: Mapping[str, str]) -> VersionInfo:
-    tags, ref = version.tags, _ref(version)
+    ref = _ref(version)
     return VersionInfo(
         ref=ref,
-        aliases=tuple(sorted(a for a, number in aliases.items() if number == ref.version)),
+        aliases=_aliases_of(ref.version, aliases),
         created_at=version.creation_timestamp / 1000,
-        snapshots=tuple(filter(None, tags["snapshots"].split(","))),
-        parent=tags["parent"] or None,
-        code=tags["code"],
-        variant=tags["variant"],
-        verdict=json.loads(tags["verdict"]),
-        metrics=json.loads(tags["metrics"]),
+        snapshots=tuple(filter(None, _tag(version, "snapshots").split(","))),
+        parent=_tag(version, "parent") or None,
+        code=_tag(version, "code"),
+        variant=_tag(version, "variant"),
+        verdict=_values(version, "verdict"),
+        metrics=_values(version, "metrics"),
         run_id=version.run_id,
     )
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from components.contracts.errors import ArtifactError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
+from components.registry.tags import VERDICT_FILE
 from components.student.card import StudentCard
 
 if TYPE_CHECKING:
@@ -23,6 +25,16 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 T = TypeVar("T")
+
+TRANSIENT = (
+    "TEMPORARILY_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "CANCELLED",
+    "ABORTED",
+)
+"""Codes of MLflow's errors that say nothing about what was asked: asked again later, it may be answered."""
 
 DATASET_DIGEST = 36
 """Characters of a dataset's digest that MLflow stores."""
@@ -44,6 +56,21 @@ def connect(settings: Settings) -> MlflowClient:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own models
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether MLflow did not answer, rather than refuse: a server that is away or overloaded, a database's outage."""
+    from mlflow.exceptions import MlflowException, RestException
+    from sqlalchemy.exc import OperationalError
+
+    if not isinstance(error, MlflowException):
+        return isinstance(error, OperationalError | ConnectionError | TimeoutError)
+    if error.error_code in TRANSIENT:
+        return True
+    # A client that reached no server, or a proxy before it, says INTERNAL_ERROR; so does a server of its own faults,
+    # but in a document of its own. A database in this process has no such excuse.
+    unreached = "API request to" in str(error) and not isinstance(error, RestException)
+    return error.error_code == "INTERNAL_ERROR" and unreached
 
 
 def unless_absent(call: Callable[[], T]) -> T | None:
@@ -83,13 +110,14 @@ def record(
 ) -> Run:
     """The finished run of the artifact ``data`` with this digest: an earlier one, or a new one with everything in it.
 
-    A run that a crash left unfinished stays as it is, and a new one is made.
+    An earlier one gets the new verdict. A run that a crash left unfinished stays as it is, and a new one is made.
     """
     experiment = _experiment(client, f"cohobate-{spec.name}", f"{artifacts}/{spec.name}/mlflow")
     finished = client.search_runs(
         [experiment], f"tags.`cohobate.digest` = '{digest}' and attributes.status = 'FINISHED'", max_results=1
     )
     if finished:
+        client.log_dict(finished[0].info.run_id, verdict, VERDICT_FILE)
         return finished[0]
     tags = {"cohobate.digest": digest, "cohobate.workload": spec.name, "cohobate.teacher": card.teacher}
     run = client.create_run(experiment, tags=tags, run_name=f"{card.variant}-{digest[:8]}")
@@ -97,13 +125,34 @@ def record(
     _log_values(client, run_id, metrics, params)
     _log_snapshots(client, run_id, card, artifacts)
     client.log_dict(run_id, msgspec.to_builtins(card), "card.json")
-    client.log_dict(run_id, verdict, "verdict.json")
+    client.log_dict(run_id, verdict, VERDICT_FILE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(data)
         client.log_artifact(run_id, str(path), "student")
     client.set_terminated(run_id)
     return run
+
+
+def read_json(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
+    """A JSON object among a run's artifacts.
+
+    Raises:
+        ArtifactError: it is not there, or is something else.
+
+    """
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_bytes())
+        except (OSError, ValueError, MlflowException) as error:
+            if is_away(error):
+                raise
+            raise ArtifactError(f"runs:/{run_id}/{name}", f"cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"runs:/{run_id}/{name}", "is no JSON object")
+    return found
 
 
 def _experiment(client: MlflowClient, name: str, artifact_location: str) -> str:

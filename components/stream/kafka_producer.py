@@ -193,7 +193,7 @@ class KafkaProducer:
             UnavailableError: a fatal error: the client can no longer be used.
 
         """
-        from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka import KafkaException
 
         try:
             return int(self._client.flush(seconds) if flush else self._client.poll(seconds))

@@ -16,8 +16,8 @@ def effects(sides: Counts) -> Floats:
     Chi-squared spreads its power over all categories; this has all of it here. Dealing out the pooled rows says how
     often a split leaves the reference without a category that occurs so often: of *k* rows that are all in a window of
     *m* among *n* reference rows, about ``(m / (n + m))^k`` of the splits. So one row of a new category is no drift in
-    a window that is a tenth of its reference, and two are; the handicap keeps splits that have the one from hiding what
-    chi-squared sees beside it.
+    a window that is a tenth of its reference, and three are; the handicap keeps splits that have the one from hiding
+    what chi-squared sees beside it.
     """
     return np.asarray((sides.window * (sides.reference == 0.0)).sum(axis=1) / sides.window.sum(axis=1))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import CohobateError, NotFoundError
+from components.contracts.errors import CohobateError, NotFoundError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
 from components.control.intent import ModelRef
@@ -25,9 +25,9 @@ from components.ledger.ledger import append, entries
 from components.registry.registry import Registry
 from components.stream.contract import Broker
 from serving.control.journal import Journal
-from serving.control.orders import Orders
+from serving.control.orders import DATABASE_AWAY, REGISTRY_SECONDS, Orders
 from serving.control.reading import EvidenceReader
-from serving.control.replicas import Replicas
+from serving.control.replicas import ReplacedError, Replicas
 from serving.replica.admission import admit
 from serving.rollout.evidence import failures
 from serving.rollout.replay import Begun, Line, Looked
@@ -75,6 +75,8 @@ class Controller:
         self._revision = 0
         self._orders, self._idle = Orders(self), False
         self._rung = store.bells.listen(orders_bell(spec.name))
+        self._noted: tuple[str, int] | None = None
+        self._settle_after = float("-inf")
         self.replicas.take_over()
         failpoint("lead.1")
         self._resume()
@@ -120,9 +122,11 @@ class Controller:
         5. Look at the evidence and decide; make the decision durable.
         6. Carry out what was decided.
         7. Hold the candidate's lease.
+
+        Where the registry does not answer, what is routed goes on being watched; its aliases follow when it is back.
         """
         # Step 1
-        self.settle()
+        self._catch_up()
         # Step 2
         for order in self.store.open_orders(self.spec.name):
             self._orders.carry_out(order)
@@ -132,13 +136,13 @@ class Controller:
         if self.state is None:
             self._orders.take_candidate()
         # Step 5
-        if self.state is not None:
+        if self.state is not None and not self.state.ended:
             self._look(self.state)
         # Step 6
-        self.settle()
+        self._catch_up()
         self._report()
         # Step 7
-        if self.state is not None:
+        if self.state is not None and not self.state.ended:
             self.replicas.hold(self.state.policy.lease_seconds)
         self._idle = self.state is None and not learnt
 
@@ -148,6 +152,16 @@ class Controller:
         if passed.total() != self._passed_over:
             self._passed_over = passed.total()
             self.store.put_gauge(self.spec.name, PASSED_OVER, dict(passed))
+
+    def _catch_up(self) -> None:
+        """Carry out what was decided; what the registry does not answer to waits, the routing being written."""
+        if self.clock() < self._settle_after:
+            return
+        try:
+            self.settle()
+        except UnavailableError as error:
+            log.warning("%s: what was decided is not in the registry yet: %s", self.spec.name, error)
+            self._settle_after = self.clock() + REGISTRY_SECONDS
 
     def begin(self, begun: Begun) -> RolloutState:
         """Begin a rollout: its evidence starts at the present end of the predictions."""
@@ -213,13 +227,15 @@ class Controller:
                 log.warning("%s: %s did not confirm revision %d", self.spec.name, ", ".join(reached.waiting), revision)
             failpoint("action.2")
             # Step 3
-            self._persist(state := applied(state, action, reached.at))
+            if self._noted != (state.id, action.number):  # the first time, where a later step has to be tried again
+                self._persist(state := applied(state, action, reached.at))
+                self._noted = (state.id, action.number)
             failpoint("action.3")
             # Step 4
-            self._alias(state, action)
+            refused = self._try_alias(state, action)
             failpoint("action.4")
             # Step 5
-            self._record_action(state, action, reached.waiting)
+            self._record_action(state, action, reached.waiting, refused)
             failpoint("action.5")
             # Step 6
             self._persist(settled(state, action))
@@ -238,11 +254,22 @@ class Controller:
             detail = {"rollout": state.id, "reason": action.reason, "key": key}
             self.store.raise_alarm(self.spec.name, "sample_ratio", action.request, detail)
 
+    def _try_alias(self, state: RolloutState, action: Action) -> str | None:
+        """Set the aliases; returns why the registry refused (a version was deleted in it, say): the routing stands."""
+        try:
+            self._alias(state, action)
+        except (ReplacedError, UnavailableError, *DATABASE_AWAY):
+            raise
+        except Exception as error:
+            log.exception("%s: the registry's aliases do not follow rollout %s", self.spec.name, state.id)
+            return f"{type(error).__name__}: {error}"
+        return None
+
     def _alias(self, state: RolloutState, action: Action) -> None:
         if action.kind == "alarm":
             return
         if action.kind == "route":
-            if action.verb in ("retry", "undo") and self.registry.get(self.spec.name, "candidate") is None:
+            if action.verb in ("retry", "undo") and self.registry.named(self.spec.name, "candidate") is None:
                 self.registry.set_alias(self.spec.name, "candidate", state.candidate.version)
             return
         if action.kind == "restore":
@@ -258,11 +285,12 @@ class Controller:
 
     def drop_candidate(self, version: str) -> None:
         """Take the alias ``candidate`` from ``version``; another version keeps it."""
-        waiting = self.registry.get(self.spec.name, "candidate")
-        if waiting is not None and waiting.version == version:
+        if self.registry.named(self.spec.name, "candidate") == version:
             self.registry.drop_alias(self.spec.name, "candidate")
 
-    def _record_action(self, state: RolloutState, action: Action, waiting: tuple[str, ...]) -> None:
+    def _record_action(
+        self, state: RolloutState, action: Action, waiting: tuple[str, ...], refused: str | None
+    ) -> None:
         detail: dict[str, Any] = {
             "rollout": state.id,
             "version": state.candidate.version,
@@ -276,6 +304,8 @@ class Controller:
         }
         if action.kind not in ("route", "alarm") and self._journal is not None and self._journal.path.exists():
             detail |= {"journal": str(self._journal.path), "journal_sha256": self._journal.digest()}
+        if refused is not None:
+            detail["registry"] = refused
         if action.kind in ("take_back", "restore"):
             detail["rollback_seconds"] = state.rollback_seconds
         self.record(action.actor, f"rollout {action.verb}", detail, key=f"{state.id}/{action.number}")
@@ -303,6 +333,7 @@ class Controller:
 
         Raises:
             NotFoundError: there is none.
+            ForeignVersionError: it is not ours.
 
         """
         found = self.registry.get(self.spec.name, alias_or_version)

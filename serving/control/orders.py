@@ -3,6 +3,9 @@
 An order may be delivered twice (a controller died before it could note the outcome); the second time changes nothing.
 It may name the ``revision`` of the rollout that whoever gave it had seen (:attr:`RolloutState.revision`, the number of
 decisions so far): when another decision came between, it is refused, so that nobody unknowingly undoes another's.
+
+Whatever an order holds, it gets an outcome and the controller goes on. It stays open only while it cannot be decided:
+another controller has taken over, the control database is away, or a service that it needs does not answer.
 """
 
 from __future__ import annotations
@@ -14,16 +17,25 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast, get_args
 
 import msgspec
+from sqlalchemy.exc import InterfaceError, OperationalError
 
-from components.contracts.errors import ArtifactError, CohobateError, NotFoundError, TransitionError, UnavailableError
+from components.contracts.errors import (
+    ArtifactError,
+    CohobateError,
+    ConfigError,
+    ForeignVersionError,
+    NotFoundError,
+    TransitionError,
+    UnavailableError,
+)
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from components.control.tables import OrderRow, RolloutRow
-from components.registry.registry import Registry
-from serving.control.replicas import Applied, ReplacedError, Replicas
+from components.registry.registry import Alias, Registry
+from serving.control.replicas import Applied, ReplacedError, Replicas, UnconfirmedError
 from serving.rollout.replay import Begun, Line, Ordered
 from serving.rollout.state import RolloutState, Verb, from_dict
 from serving.rollout.step import CONTROLLER, command
@@ -31,10 +43,39 @@ from serving.rollout.step import CONTROLLER, command
 log = logging.getLogger(__name__)
 
 REGISTRY_SECONDS = 0.5
-"""How often the registry is asked for a new candidate."""
+"""How often the registry is asked for a new candidate, and a service that was away is asked again for an order."""
+
+DATABASE_AWAY = (OperationalError, InterfaceError)
+"""The control database's outages; what else it raises is about what it was given."""
 
 PLAN = "rollback_plan"
 """The gauge that keeps what an unfinished rollback goes back to: afterwards ``previous`` means another version."""
+
+
+class Arguments(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of all verbs. An order's row is another process's: nothing is taken for what it should be.
+
+    ``version``: of a start; None: the candidate. ``to``: what a rollback makes champion. ``revision``: see above.
+    """
+
+    version: str | None = None
+    forced: bool | None = None
+    skip_shadow: bool | None = None
+    to: str | None = None
+    revision: int | None = None
+
+
+def _arguments(order: OrderRow) -> Arguments:
+    """An order's arguments.
+
+    Raises:
+        ConfigError: one is of another type.
+
+    """
+    try:
+        return msgspec.convert(order.args or {}, Arguments)
+    except msgspec.ValidationError as error:
+        raise ConfigError("args", order.args, f"{error}; text are version and to, a whole number is revision") from None
 
 
 class Carrier(Protocol):
@@ -85,35 +126,68 @@ class Orders:
     def __init__(self, controller: Carrier) -> None:
         self._controller = controller
         self._asked_registry, self._unsure = float("-inf"), True
+        self._waiting: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def carry_out(self, order: OrderRow) -> None:
         """Carry out an order and note its outcome; a refusal goes into the ledger too.
+
+        An exception that is none of ours is a fault, of this program or of a library: it is logged with its traceback
+        and is the order's outcome, since the next controller would only meet it again.
+
+        Raises:
+            ReplacedError: another controller has taken over; the order stays for it.
+            SQLAlchemyError: the control database is away; the order stays.
+
+        """
+        c = self._controller
+        if c.clock() < self._waiting.get(order.id, float("-inf")):
+            return
+        try:
+            outcome = self._do(order)
+        except (ReplacedError, *DATABASE_AWAY):
+            raise
+        except UnavailableError as error:
+            if order.id not in self._waiting:
+                log.warning("%s: the order to %s waits: %s", c.spec.name, order.verb, error)
+            self._waiting[order.id] = c.clock() + REGISTRY_SECONDS
+            return
+        except CohobateError as error:
+            self._refuse(order, str(error))
+            return
+        except Exception as error:
+            log.exception("%s: the order to %s failed", c.spec.name, order.verb)
+            self._refuse(order, f"failed by {type(error).__name__}: {error}")
+            return
+        failpoint("order.1")
+        c.store.finish_order(order.id, True, outcome)
+        self._waiting.pop(order.id, None)
+        failpoint("order.2")
+
+    def _refuse(self, order: OrderRow, why: str) -> None:
+        """Note that an order was not carried out, if it is still ours to say: a replaced controller fails in many ways.
 
         Raises:
             ReplacedError: another controller has taken over; the order stays for it.
 
         """
-        c = self._controller
-        try:
-            outcome = self._do(order)
-        except ReplacedError:
-            raise
-        except CohobateError as error:
-            detail = {"order": order.id, "why": str(error), "reason": order.reason}
-            c.record(order.actor, f"refused {order.verb}", detail, key=f"order/{order.id}")
-            c.store.finish_order(order.id, False, str(error))
-            return
-        failpoint("order.1")
-        c.store.finish_order(order.id, True, outcome)
-        failpoint("order.2")
+        c, why = self._controller, why.replace("\0", "\\0")  # PostgreSQL holds no null byte
+        c.replicas.intent()
+        detail = {"order": order.id, "why": why, "reason": order.reason}
+        c.record(order.actor, f"refused {order.verb}", detail, key=f"order/{order.id}")
+        c.store.finish_order(order.id, False, why)
+        self._waiting.pop(order.id, None)
 
     def _do(self, order: OrderRow) -> str:
+        _arguments(order)
         if order.verb == "start":
             return self._start_by_order(order)
         steered = self._applied_before(order.id)
         if steered is not None:
             self._controller.settle()
             return self._after(_phase(steered), order)
+        if self._controller.state is not None and self._controller.state.ended:
+            self._controller.settle()  # of a rollout that has ended nothing is left, or the order waits for that
         if order.verb == "rollback" and (self._controller.state is None or self._plan(order.id) is not None):
             return self._roll_back(order)
         if self._controller.state is None:
@@ -138,9 +212,9 @@ class Orders:
         if order.verb not in get_args(Verb):
             raise TransitionError(order.verb, _phase({"id": state.id, "phase": state.phase}), state.legal)
         verb = cast(Verb, order.verb)
-        seen = order.args.get("revision")
-        if seen is not None and int(seen) != state.revision:
-            raise StaleRevisionError(f"rollout {state.id}", int(seen), state.revision)
+        seen = _arguments(order).revision
+        if seen is not None and seen != state.revision:
+            raise StaleRevisionError(f"rollout {state.id}", seen, state.revision)
         decided, _ = command(state, verb, now, order=order.id, actor=order.actor, reason=order.reason)
         c.keep(decided, Ordered(at=now, order=order.id, verb=verb, actor=order.actor, reason=order.reason))
         c.settle()
@@ -172,7 +246,7 @@ class Orders:
 
     def _after(self, outcome: str, order: OrderRow) -> str:
         """A ``rollback`` of a rollout that names a version goes on to make that one champion."""
-        to = str(order.args.get("to", "previous"))
+        to = _arguments(order).to or "previous"
         champion = self._controller.replicas.intent().champion
         named = order.verb == "rollback" and to not in ("previous", "champion")
         if not named or (champion is not None and champion.version == to and self._plan(order.id) is None):
@@ -197,7 +271,7 @@ class Orders:
         Raises:
             NotFoundError: there is nothing to go back to.
             TransitionError: it is champion already.
-            UnavailableError: all was written, but a replica did not confirm in time.
+            UnconfirmedError: all was written, but a replica did not confirm in time.
 
         """
         c, began = self._controller, self._controller.clock()
@@ -231,7 +305,7 @@ class Orders:
         c, plan = self._controller, self._plan(order.id)
         if plan is not None:
             return c.model(plan["to"]), c.model(plan["from"])
-        intent, to = c.replicas.intent(), str(order.args.get("to", "previous"))
+        intent, to = c.replicas.intent(), _arguments(order).to or "previous"
         target = intent.previous if to == "previous" else c.model(to)
         if target is None or intent.champion is None:
             raise NotFoundError("model version", to, "there is no previous champion to go back to")
@@ -257,18 +331,21 @@ class Orders:
         rollout_id = f"rollout-{hashlib.sha256(order.id.encode()).hexdigest()[:12]}"
         if c.started(rollout_id):
             return f"rollout {rollout_id} started"
-        model = c.model(str(order.args.get("version") or "candidate"))
+        args = _arguments(order)
         return self._start(
-            model,
+            c.model(args.version or "candidate"),
             rollout_id,
             order.reason,
             order.actor,
-            forced=bool(order.args.get("forced", False)),
-            skip_shadow=bool(order.args.get("skip_shadow", False)),
+            forced=bool(args.forced),
+            skip_shadow=bool(args.skip_shadow),
         )
 
     def take_candidate(self) -> None:
-        """Start the rollout of a version that was registered as candidate; one that cannot start loses the alias."""
+        """Start the rollout of a version that was registered as candidate; one that cannot start loses the alias.
+
+        While the registry cannot be read there is none.
+        """
         c, now = self._controller, self._controller.clock()
         if now - self._asked_registry < REGISTRY_SECONDS:
             return
@@ -276,33 +353,63 @@ class Orders:
         if not (c.registry.changed() or self._unsure):
             return
         self._unsure = True
-        self._adopt()
-        model = c.registry.get(c.spec.name, "candidate")
-        self._unsure = model is not None
-        if model is None:
-            return
         try:
-            if c.tried(model.version):
-                raise TransitionError("start", f"version {model.version} had its rollout", ("rollout start",))
-            self._start(model, f"rollout-{uuid.uuid4().hex[:12]}", "registered as candidate", CONTROLLER)
-        except ReplacedError:
+            self._adopt()
+            version = c.registry.named(c.spec.name, "candidate")
+            if version is not None:
+                self._take(version)
+            self._unsure = version is not None
+        except (ReplacedError, StaleRevisionError, *DATABASE_AWAY):
+            raise
+        except Exception as error:
+            self._tell_once("the registry gave no candidate: %s", error)
+
+    def _take(self, version: str) -> None:
+        c = self._controller
+        try:
+            if c.tried(version):
+                raise TransitionError("start", f"version {version} had its rollout", ("rollout start",))
+            self._start(c.model(version), f"rollout-{uuid.uuid4().hex[:12]}", "registered as candidate", CONTROLLER)
+            return
+        except (ReplacedError, UnavailableError, *DATABASE_AWAY):
             raise
         except CohobateError as error:
-            log.warning("%s: version %s does not start: %s", c.spec.name, model.version, error)
-            detail = {"version": model.version, "why": str(error)}
-            c.record(CONTROLLER, "refused start", detail, key=f"start/{model.version}/{uuid.uuid4().hex[:8]}")
-            c.drop_candidate(model.version)
+            why = str(error)
+            log.warning("%s: version %s does not start: %s", c.spec.name, version, why)
+        except Exception as error:
+            why = f"failed by {type(error).__name__}: {error}"
+            log.exception("%s: version %s does not start", c.spec.name, version)
+        c.replicas.intent()  # a replaced controller refuses nothing
+        detail = {"version": version, "why": why}
+        c.record(CONTROLLER, "refused start", detail, key=f"start/{version}/{uuid.uuid4().hex[:8]}")
+        c.drop_candidate(version)
+
+    def _tell_once(self, message: str, error: Exception) -> None:
+        """Log what would else be logged at every look; with its traceback where it is none of our own errors."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            foreign = None if isinstance(error, CohobateError) else error
+            log.warning("%s: " + message, self._controller.spec.name, error, exc_info=foreign)
 
     def _adopt(self) -> None:
         """With no champion in the intent (a new control database) serve the registry's."""
         c = self._controller
         if c.replicas.intent().champion is not None:
             return
-        champion = c.registry.get(c.spec.name, "champion")
+        champion = self._ours("champion")
         if champion is not None:
-            self._crown(champion, c.registry.get(c.spec.name, "previous"))
+            self._crown(champion, self._ours("previous"))
             detail = {"version": champion.version, "reason": "the registry's champion, not known to the intent"}
             c.record(CONTROLLER, "adopted champion", detail, key=f"adopt/{c.replicas.epoch}")
+
+    def _ours(self, alias: Alias) -> ModelRef | None:
+        """The version that has an alias; one that is not ours cannot serve, and counts as none."""
+        c = self._controller
+        try:
+            return c.registry.get(c.spec.name, alias)
+        except ForeignVersionError as error:
+            self._tell_once(f"the alias {alias} is of no use: %s", error)
+            return None
 
     def _start(
         self, model: ModelRef, rollout_id: str, reason: str, actor: str, *, forced: bool = False,
@@ -316,12 +423,12 @@ class Orders:
             raise ArtifactError(model.uri, f"the gate's verdict on it is {verdict!r}; start it with force to override")
         champion = c.replicas.intent().champion
         crowned = champion is not None and champion.version == model.version
-        if crowned and c.registry.get(c.spec.name, "champion") is not None:
+        if crowned and c.registry.named(c.spec.name, "champion") is not None:
             raise TransitionError("start", f"version {model.version} is champion already", ())
         c.trial(model, c.spec.source)
         if champion is None or crowned:
             return self._first(model, reason, actor)
-        if c.registry.get(c.spec.name, "candidate") is None:
+        if c.registry.named(c.spec.name, "candidate") is None:
             c.registry.set_alias(c.spec.name, "candidate", model.version)
         begun = Begun(
             at=c.clock(),
@@ -361,6 +468,4 @@ def _phase(state: dict[str, Any]) -> str:
 
 def _require(reached: Applied) -> None:
     if not reached.ok:
-        raise UnavailableError(
-            "replica", ", ".join(reached.waiting), "the new routing is durable, and it follows when it can; see its log"
-        )
+        raise UnconfirmedError(reached.waiting)

@@ -35,6 +35,17 @@ class ReplacedError(CohobateError):
         self.workload, self.own, self.found = workload, own, found
 
 
+class UnconfirmedError(CohobateError):
+    """Live replicas did not confirm a change of the routing in time; it is durable all the same."""
+
+    def __init__(self, waiting: tuple[str, ...]) -> None:
+        super().__init__(
+            f"replica {', '.join(waiting)} does not answer: the new routing is durable, and it follows when it can; "
+            "see its log"
+        )
+        self.waiting = waiting
+
+
 class Applied(NamedTuple):
     """How a change reached the replicas: whether all that live applied it, who did not, and when the last one did."""
 

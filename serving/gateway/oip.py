@@ -12,7 +12,7 @@ tensor                  type     shape     meaning
 ``consent`` (in)        BYTES    [N]       optional: the terms under which it may be labelled and trained on
 ``label``               BYTES    [N]       the answer; empty where there is an error
 ``confidence``          FP64     [N]
-``probabilities``       FP64     [N, C]    classification: in the order of the metadata's parameter ``classes``
+``probabilities``       FP64     [N, C]    classification: in the order of the metadata's ``classes_json``
 ``value``, ``scale``    FP64     [N]       regression
 ``version``, ``arm``    BYTES    [N]       who answered
 ``defer``               BOOL     [N]       the student is not sure enough
@@ -102,7 +102,11 @@ class TensorMetadata(msgspec.Struct, kw_only=True):
 
 
 class ModelMetadata(msgspec.Struct, kw_only=True):
-    """What a model takes and gives. ``parameters``: ``classes`` by name (comma separated), ``task``, ``space``."""
+    """What a model takes and gives.
+
+    ``parameters``: ``classes_json`` are the classes' names as a JSON list; ``classes`` are the same with commas between
+    them, which a name may hold too; ``task``, ``space``.
+    """
 
     name: str
     versions: list[str]
@@ -330,5 +334,10 @@ def metadata(spec: Spec, routing: Routing) -> ModelMetadata:
             TensorMetadata(name=name, datatype=datatype, shape=[-1, *shape])
             for name, (datatype, shape, _) in outputs(spec, classes).items()
         ],
-        parameters={"task": spec.task, "space": space, "classes": ",".join(classes)},
+        parameters={
+            "task": spec.task,
+            "space": space,
+            "classes": ",".join(classes),
+            "classes_json": _encode(list(classes)).decode(),
+        },
     )

@@ -39,7 +39,7 @@ request of the canary that was not audited::
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -112,13 +112,14 @@ class Request(Reply, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     teacher: str | None = None
     truth: str | None = None
     slice: str | None = None
-    weight: float | None = None
+    weight: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] | None = None
     repeat: bool = False
     id: str = ""
 
     def observations(self, weight: float) -> tuple[Observation, ...]:
         """What a rollout sees of it; ``weight`` where it names none itself."""
-        share = weight if self.weight is None else self.weight
+        given = weight if self.weight is None else self.weight
+        share = given if given < 1.0 else None  # at the last step there is no split to compare the arms by
         own = Reply(
             ok=self.ok,
             latency_ms=self.latency_ms,
@@ -137,7 +138,7 @@ class Request(Reply, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
         return (answered, *(_audit(self, share, champion, candidate, label, by) for label, by in told if label))
 
 
-def _audit(line: Request, weight: float, champion: Any, candidate: Any, label: str, by: Any) -> Audited:
+def _audit(line: Request, weight: float | None, champion: Any, candidate: Any, label: str, by: Any) -> Audited:
     wrong = [None if r is None or not r.ok else r.label != label for r in (champion, candidate)]
     return Audited(
         id=line.id, champion=wrong[0], candidate=wrong[1], weight=weight, slice=line.slice or label, by=by

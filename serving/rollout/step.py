@@ -18,11 +18,15 @@ from components.contracts.errors import TransitionError
 from components.contracts.spec import RolloutPolicy, Step
 from components.control.intent import ModelRef
 from serving.rollout import guards as g
+from serving.rollout.comparison import Tally
 from serving.rollout.evidence import Answered, Audited, Failed, Observation
 from serving.rollout.state import Action, Phase, RolloutState, StepRecord, Verb
 
 CONTROLLER = "controller"
 """The actor of decisions that no person ordered."""
+
+LEAST_RATE = 1e-6
+"""Stands for a limit of zero where a share is held against it."""
 
 Decided = tuple[RolloutState, tuple[Action, ...]]
 
@@ -93,13 +97,39 @@ def _proceed(state: RolloutState, now: float) -> Decided:
     patience, does = state.policy.patience_seconds, state.policy.on_inconclusive
     if now - state.entered_at <= patience:
         return state, ()
-    reason = f"inconclusive: no decision after {patience:g} s: {', '.join(missing)}"
+    reason = f"inconclusive: no decision after {patience:g} s: {', '.join(missing)}{_champion_fails(state)}"
     if does == "abort":
         return _end(state, "aborted", now, reason, CONTROLLER)
     if does == "wait":
         return _change(state, reason=f"{reason}; waits on"), ()
     reason = f"{reason}; resume, promote or abort"
     return _act(_change(state, phase="paused", reason=reason), "route", "pause", now, reason, CONTROLLER)
+
+
+def _champion_fails(state: RolloutState) -> str:
+    """In words that the champion is what keeps the rollout, where it is shown to; else nothing.
+
+    A pair of which one failed is not audited, so that a champion that fails starves its candidate of audits.
+    """
+    errors, most = state.guards.tests["errors"], state.policy.max_error_rate
+    if not _exceeds(errors.champion, most) or _exceeds(errors.candidate, most):
+        return ""
+    return (
+        f"; the champion, version {state.champion.version}, fails: {errors.champion} requests failed with it and "
+        f"{errors.candidate} with the candidate: make the candidate champion by 'cohobate rollout promote --full', "
+        "or another version by 'cohobate rollout rollback --to'"
+    )
+
+
+def _exceeds(tally: Tally, most: float) -> bool:
+    """Whether a share is shown to be more than ``most`` at 5 %: H. Chernoff's bound of a binomial's tail (1952)."""
+    if not tally.n or tally.bad <= most * tally.n:
+        return False
+    share, allowed = tally.bad / tally.n, max(most, LEAST_RATE)
+    apart = share * math.log(share / allowed)
+    if share < 1.0:
+        apart += (1.0 - share) * math.log((1.0 - share) / (1.0 - allowed))
+    return tally.n * apart >= -math.log(0.05)
 
 
 def _alarm(state: RolloutState, now: float) -> Decided:

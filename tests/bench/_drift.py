@@ -59,6 +59,8 @@ NULL: dict[str, Sample] = {
     "20 categories": one(mix(20)),
     "100 categories": one(mix(100)),
     "200 uneven categories": one(mix(200, 1.1)),
+    "5,000 categories": one(mix(5_000)),
+    "20,000 uneven categories": one(mix(20_000, 1.1)),
     "20 % missing": one(with_missing),
     "30 columns jointly": thirty,
 }

@@ -118,6 +118,15 @@ def test_two_percent_of_a_new_category_among_a_hundred_are_found_and_a_single_ro
     assert reference.assess(alone).findings[0].p_value > 0.05
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_three_rows_of_a_new_category_in_a_window_a_tenth_of_the_reference_are_found(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    before, now = categories(2)(chance, 300), categories(2)(chance, 30)
+    reference = fit(before, 30, alpha=0.01, min_effect=0.1, resamples=400)
+    found = [reference.assess({"x": ["new"] * new + list(now["x"][new:])}).outcome for new in (1, 3)]
+    assert found == ["none", "drift"]
+
+
 def test_the_index_of_the_first_alarm_on_a_seeded_stream() -> None:
     chance = np.random.default_rng(42)
     stream = {"x": np.append(chance.normal(size=600), chance.normal(0.8, 1.0, size=300)), "y": chance.normal(size=900)}

@@ -11,7 +11,7 @@ from scipy.stats import binom, ks_2samp
 import drift.monitor
 from drift.detectors import DETECTORS
 from drift.monitor import Reference
-from drift.sketch import BINS, Grid, Sketch
+from drift.sketch import BINS, Grid, Sketch, cell
 
 
 def columns(chance: np.random.Generator, n: int, shift: float = 0.0) -> dict[str, np.ndarray]:
@@ -83,10 +83,50 @@ def test_bins_of_a_large_reference_are_even_also_where_its_rows_have_a_period() 
 
 def test_unseen_categories_and_missing_ones_are_counted() -> None:
     grid = Grid.fit({"c": ["a", "b", None, "a"]})
-    sketch = Sketch(grid=grid).add({"c": ["z", "y", None, "a"]})
-    assert dict(zip([*grid.names["c"], "others"], sketch.counts["c"], strict=True)) == {
-        "a": 1, "b": 0, None: 1, "others": 2,
-    }  # fmt: skip
+    counts = Sketch(grid=grid).add({"c": ["z", "y", None, "a"]}).counts["c"]
+    assert {c: int(counts[cell(c)]) for c in ("a", "b", None, "y", "z")} == {"a": 1, "b": 0, None: 1, "y": 1, "z": 1}
+    assert counts.sum() == 4
+
+
+def test_cells_are_the_same_whatever_the_reference_holds() -> None:
+    one, other = (Sketch(grid=Grid.fit({"c": c})).add({"c": ["a", "b"]}) for c in (["a", "b"], ["x"] * 9))
+    assert one.merge(other).counts["c"][cell("a")] == 2
+
+
+CATEGORIES = {
+    "20": (20, 0.0),
+    "400 of long tail": (400, 1.3),
+    "1,500": (1_500, 0.0),
+    "5,000": (5_000, 0.0),
+    "20,000 of long tail": (20_000, 1.1),
+    "a hundred thousand": (100_000, 0.0),
+}
+
+
+@pytest.mark.parametrize("sides", [(16_000, 5_000), (5_000, 16_000)], ids=["larger reference", "larger window"])
+@pytest.mark.parametrize("kind", CATEGORIES)
+def test_unchanged_draws_of_many_categories_alarm_at_most_at_the_level(kind: str, sides: tuple[int, int]) -> None:
+    chance, looks, (k, uneven) = np.random.default_rng([3, *sides]), 40, CATEGORIES[kind]
+    names, weights = np.char.mod("c%d", np.arange(k)), np.arange(1, k + 1) ** -uneven
+    weights /= weights.sum()
+    alarms = 0
+    for _ in range(looks):
+        before, now = (names[chance.choice(k, n, p=weights)] for n in sides)
+        verdict = fit({"c": before}, min_effect=0.0).assess({"c": now})
+        assert verdict.method == "asymptotic"
+        alarms += verdict.outcome == "drift"
+    assert alarms <= binom.ppf(0.9999, looks, 0.05)
+
+
+@pytest.mark.parametrize("k", [20, 1_500, 5_000])
+def test_a_change_of_many_categories_is_seen(k: int) -> None:
+    chance, weights = np.random.default_rng(4), np.ones(k)
+    before = np.char.mod("c%d", chance.choice(k, 16_000))
+    weights[: k // 2] *= 2.0
+    grown = np.char.mod("c%d", chance.choice(k, 8_000, p=weights / weights.sum()))
+    new = np.where(chance.random(8_000) < 0.02, "new", np.char.mod("c%d", chance.choice(k, 8_000)))
+    reference = fit({"c": before}, min_effect=0.0)
+    assert [reference.assess({"c": window}).outcome for window in (grown, new)] == ["drift", "drift"]
 
 
 def test_misuse_is_refused_and_counts_nothing() -> None:

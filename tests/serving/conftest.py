@@ -103,6 +103,9 @@ class MemoryRegistry:
         info = self.infos.get(self.aliases.get(name, name))
         return info.ref if info else None
 
+    def named(self, workload, alias):
+        return self.aliases.get(alias)
+
     def info(self, workload, name):
         if name not in self.infos:
             raise NotFoundError("model version", name, "")

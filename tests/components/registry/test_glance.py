@@ -52,7 +52,9 @@ def server(settings):
 
 def expected(settings, workload):
     return [
-        glance.Glimpse(version=v.version, aliases=v.aliases, teacher=v.ref.teacher, defer_below=v.ref.defer_below)
+        glance.Glimpse(
+            version=v.version, aliases=v.aliases, teacher=v.ref.teacher, defer_below=v.ref.defer_below, ours=True
+        )
         for v in Registry(settings).versions(workload)
     ]
 
@@ -89,4 +91,4 @@ def test_a_version_made_by_hand_has_no_teacher(settings):
     made = Registry(settings)._client
     made.create_registered_model(model_name("hand"))
     made.create_model_version(model_name("hand"), source="file:///nothing")
-    assert [(v.version, v.teacher) for v in glance.versions(settings, "hand")] == [("1", "")]
+    assert [(v.version, v.teacher, v.ours) for v in glance.versions(settings, "hand")] == [("1", "", False)]

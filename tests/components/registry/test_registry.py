@@ -1,13 +1,16 @@
+import json
 import logging
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from components.contracts.errors import ArtifactError, NotFoundError
+from components.contracts.errors import ArtifactError, ForeignVersionError, NotFoundError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Factory, Payload, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.registry import Registry, runs
+from components.registry.names import TAGS, model_name
 from components.student.card import StudentCard
 
 
@@ -72,7 +75,7 @@ def test_a_registered_student_is_found_by_version_and_alias(desk):
 
 def test_a_database_is_asked_when_the_registry_is_opened_and_a_server_is_not(settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(Registry, "get", lambda self, workload, alias: asked.append((workload, alias)))
+    monkeypatch.setattr(Registry, "named", lambda self, workload, alias: asked.append((workload, alias)))
     for uri in (settings.mlflow_uri, "http://127.0.0.1:9"):
         Registry(settings.model_copy(update={"tracking_uri": uri})).open("signs")
     assert settings.mlflow_uri.startswith("sqlite") and asked == [("signs", "champion")]
@@ -227,3 +230,132 @@ def test_a_change_is_told_once_to_each_who_asks(desk, settings):
 def test_where_a_change_cannot_be_told_it_is_always_supposed(tmp_path):
     server, nothing = Registry(Settings(tracking_uri="http://127.0.0.1:9")), Registry(Settings(home=tmp_path))
     assert [r.changed() for r in (server, server, nothing, nothing)] == [True] * 4
+
+
+def by_hand(desk, tags=None, alias=None):
+    """A version as somebody makes one in MLflow's UI; its number."""
+    client = runs.connect(desk.settings)
+    name = model_name(desk.workload)
+    runs.unless_there(lambda: client.create_registered_model(name))
+    made = client.create_model_version(name, source="file:///somewhere/model", tags=tags)
+    if alias:
+        client.set_registered_model_alias(name, alias, made.version)
+    return str(made.version)
+
+
+def test_a_version_made_by_hand_is_not_ours(desk):
+    ours = desk.register()
+    number = by_hand(desk, alias="champion")
+    for name in (number, "champion"):
+        with pytest.raises(ForeignVersionError, match=rf"version {number} is not ours \(it has no tag 'uri'\): name a"):
+            desk.registry.get(desk.workload, name)
+        with pytest.raises(ForeignVersionError):
+            desk.registry.info(desk.workload, name)
+    assert desk.registry.named(desk.workload, "champion") == number
+    found, foreign = desk.registry.sorted_out(desk.workload)
+    assert [v.ref for v in found] == [ours] == [v.ref for v in desk.registry.versions(desk.workload)]
+    assert [(f.version, f.aliases, f.why) for f in foreign] == [(number, ("champion",), "it has no tag 'uri'")]
+    desk.registry.open(desk.workload)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "why"),
+    [("verdict", "yes", "no JSON object"), ("metrics", "[]", "no JSON object"), ("teacher", None, "no tag 'teacher'")],
+)
+def test_a_version_whose_tags_were_changed_is_not_ours(desk, tag, value, why):
+    number, client = desk.register(tag.encode()).version, runs.connect(desk.settings)
+    if value is None:
+        client.delete_model_version_tag(model_name(desk.workload), number, tag)
+    else:
+        client.set_model_version_tag(model_name(desk.workload), number, tag, value)
+    with pytest.raises(ForeignVersionError, match=why):
+        desk.registry.info(desk.workload, number)
+
+
+@pytest.mark.parametrize("name", ["0", "-1", "\u0663", "99999999999999999999", "latest", "a b", "", "\0"])
+def test_what_is_no_version_is_not_there(desk, name):
+    desk.register()
+    assert desk.registry.get(desk.workload, name) is None
+
+
+def test_a_server_that_is_away_does_not_answer(settings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Registry(settings.model_copy(update={"tracking_uri": "http://user:secret@127.0.0.1:9"}))
+    for ask in (away.versions, lambda w: away.get(w, "champion"), lambda w: away.set_alias(w, "champion", "1")):
+        with pytest.raises(UnavailableError, match=r"MLflow at http://user:\*\*\*@127.0.0.1:9 does not answer"):
+            ask("signs")
+
+
+def test_what_mlflow_says_of_its_state():
+    from mlflow.exceptions import MlflowException, RestException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+
+    away = [
+        MlflowException("API request to endpoint /x failed with error code 502 != 200"),
+        MlflowException("locked", TEMPORARILY_UNAVAILABLE),
+        RestException({"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "slowly"}),
+        ConnectionResetError(),
+    ]
+    there = [
+        RestException({"error_code": "INTERNAL_ERROR", "message": "API request to the store failed"}),
+        MlflowException("a fault of its own"),
+        MlflowException("no", BAD_REQUEST),
+        KeyError("uri"),
+    ]
+    assert [runs.is_away(e) for e in away + there] == [True] * len(away) + [False] * len(there)
+
+
+def long_verdict(classes, decision="promote"):
+    """A verdict as one of many classes is: a finding and a reason for each."""
+    findings = [
+        {"measure": f"slice_loss[class number {i}]", "value": 0.01, "limit": "<= 0.05", "outcome": "pass",
+         "reason": f"slice_loss[class number {i}] is 0.01, at most 0.04 with 95 % confidence from 200 labels",
+         "bound": 0.04, "confidence": 0.95, "n": 200, "more": None}
+        for i in range(classes)
+    ]  # fmt: skip
+    return {"decision": decision, "findings": findings, "reasons": [f["reason"] for f in findings], "forced": False}
+
+
+@pytest.mark.parametrize("classes", [1, 30, 300, 3_000])
+def test_a_verdict_on_any_number_of_classes_is_registered_and_read_whole(desk, classes):
+    ref = desk.register(b"%d" % classes, verdict=long_verdict(classes))
+    tag = runs.connect(desk.settings).get_model_version(model_name(desk.workload), ref.version).tags["verdict"]
+    assert len(tag) <= 5_000, "what the oldest of MLflow's databases hold"
+    info = desk.registry.info(desk.workload, ref.version)
+    assert info.verdict["decision"] == "promote" and info.verdict["reasons"]
+    assert desk.registry.verdict(desk.workload, ref.version) == long_verdict(classes)
+    desk.register(b"%d" % classes, verdict=long_verdict(classes, "reject"))
+    assert desk.registry.verdict(desk.workload, ref.version)["decision"] == "reject"
+
+
+def test_an_old_version_with_a_long_verdict_in_its_tag_is_read(desk):
+    ref = desk.register()
+    client, whole = runs.connect(desk.settings), long_verdict(200)
+    client.set_model_version_tag(model_name(desk.workload), ref.version, "verdict", json.dumps(whole))
+    assert desk.registry.info(desk.workload, ref.version).verdict == whole
+    assert desk.registry.verdict(desk.workload, ref.version) == whole
+
+
+def test_a_verdict_whose_file_is_gone_is_an_error(desk):
+    ref = desk.register(verdict=long_verdict(300))
+    client = runs.connect(desk.settings)
+    run = client.get_run(desk.registry.info(desk.workload, ref.version).run_id)
+    Path(run.info.artifact_uri.removeprefix("file://"), "verdict.json").unlink()
+    with pytest.raises(ArtifactError, match=r"verdict\.json: cannot be read"):
+        desk.registry.verdict(desk.workload, ref.version)
+
+
+def test_no_tag_is_longer_than_a_database_holds(desk):
+    snapshots = tuple(f"{i:064d}" for i in range(100))
+    metrics = {f"a measure with a rather long name {i}": i / 7 for i in range(300)} | {"defer_below": 0.25}
+    ref = desk.register(snapshots=snapshots, metrics=metrics)
+    tags = runs.connect(desk.settings).get_model_version(model_name(desk.workload), ref.version).tags
+    assert max(map(len, tags.values())) <= 5_000
+    info = desk.registry.info(desk.workload, ref.version)
+    assert info.snapshots == snapshots[:76] and ref.snapshot == snapshots[0] and ref.defer_below == 0.25
+
+
+def test_every_version_of_ours_has_the_tags_that_tell_it_from_others(desk):
+    desk.register()
+    tags = runs.connect(desk.settings).get_model_version(model_name(desk.workload), "1").tags
+    assert set(TAGS) <= set(tags)

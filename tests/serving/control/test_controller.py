@@ -375,7 +375,7 @@ def test_a_second_controller_takes_over_and_the_first_stops(platform):
     assert platform.intent.champion.version == "2"
 
 
-class PulledError(RuntimeError):
+class PulledError(BaseException):
     """The plug was pulled."""
 
 

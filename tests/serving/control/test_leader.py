@@ -35,6 +35,7 @@ from pathlib import Path
 class NoRegistry:
     def changed(self): return True
     def get(self, workload, name): return None
+    def named(self, workload, alias): return None
 
 spec, store = load_spec(sys.argv[1]), ControlStore(sys.argv[2])
 broker = MemoryBroker()

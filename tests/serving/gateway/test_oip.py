@@ -2,6 +2,7 @@
 
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_health_and_metadata(client, running):
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     told = client.get_model_metadata("signs")
     assert told["versions"] == ["1", "2"] and told["parameters"]["classes"] == "neg,pos"
+    assert json.loads(told["parameters"]["classes_json"]) == ["neg", "pos"]
     shapes = {o["name"]: o["shape"] for o in told["outputs"]}
     assert shapes["probabilities"] == [-1, 2] and shapes["label"] == [-1]
 
@@ -137,3 +139,12 @@ def test_what_is_malformed_is_a_400(inputs, tail, why):
 def test_a_wrong_length_of_the_json_is_a_400(length):
     with pytest.raises(RequestError, match="must be a number"):
         oip.read(b"{}", length)
+
+
+def test_a_class_with_a_comma_in_its_name_is_one_class(spec):
+    names = ("pay, overdue", 'say "no"', "plain")
+    loaded = SimpleNamespace(
+        student=SimpleNamespace(card=SimpleNamespace(classes=names, space="s@1")), ref=SimpleNamespace(version="1")
+    )
+    told = oip.metadata(spec, SimpleNamespace(champion=loaded, candidate=None)).parameters
+    assert tuple(json.loads(told["classes_json"])) == names and told["classes"] == 'pay, overdue,say "no",plain'

@@ -130,3 +130,21 @@ def test_a_policy_is_read_from_its_fields_or_from_a_spec():
     for text in (b"alpha: 2", b"colour: red", b"steps: [{weight: 0.5}, {weight: 0.1}]", b"[1, 2"):
         with pytest.raises(ConfigError):
             policy_of(text, "p")
+
+
+@pytest.mark.parametrize("weight", [10, 1.0001, -0.1, 5])
+def test_a_share_of_requests_out_of_range_is_refused(weight):
+    line = b'{"time": 1.0, "arm": "candidate", "ok": true, "latency_ms": 1.0, "weight": %s}' % str(weight).encode()
+    with pytest.raises(ConfigError, match=r"line 1.*\$\.weight"):
+        replay([line], POLICY)
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 1])
+def test_every_share_of_requests_is_taken(weight):
+    rows = (("candidate", "true"), ("champion", "true"), ("champion", "false"))
+    lines = [
+        b'{"time": %d, "arm": "%s", "ok": %s, "latency_ms": 1.0, "label": "a", "teacher": "a", "weight": %s}'
+        % (i, arm.encode(), ok.encode(), str(weight).encode())
+        for i, (arm, ok) in enumerate(rows * 3)
+    ]
+    assert replay(lines, POLICY).requests == 9

@@ -117,6 +117,32 @@ def test_what_is_inconclusive_waits_or_ends_by_policy(does, phase, acts):
     assert state.reason.startswith("inconclusive") and "19 of 20 requests" in state.reason
 
 
+@pytest.mark.parametrize("does", ["wait", "pause", "abort"])
+def test_a_champion_that_keeps_a_rollout_from_its_audits_is_named(does):
+    state, _ = fresh(msgspec.structs.replace(POLICY, on_inconclusive=does))
+    broken = [
+        Answered(id=str(i), arm="champion", weight=0.0, champion=Reply(ok=False), candidate=Reply(ok=True))
+        for i in range(30)
+    ]
+    state, _ = step(state, broken, 1_101.0)
+    assert "0 of 10 of them audited" in state.reason
+    assert "the champion, version 1, fails: 30 of 30 requests failed with it and 0 of 30 with" in state.reason
+    assert "cohobate rollout promote --full" in state.reason
+
+
+@pytest.mark.parametrize(("failing", "of", "candidate_ok"), [(0, 30, True), (1, 19, True), (30, 30, False)])
+def test_a_champion_is_blamed_only_for_what_it_is_shown_to_do_alone(failing, of, candidate_ok):
+    state, _ = fresh(msgspec.structs.replace(POLICY, max_extra_errors=0.5, max_error_rate=0.02))
+    seen = [
+        Answered(
+            id=str(i), arm="champion", weight=0.0, champion=Reply(ok=i >= failing), candidate=Reply(ok=candidate_ok)
+        )
+        for i in range(of)
+    ]
+    state, _ = step(state, seen, 1_101.0)
+    assert state.reason.startswith("inconclusive") and "champion" not in state.reason
+
+
 def test_a_step_ends_early_once_the_candidate_is_shown_to_be_within_its_limits():
     steps = (Step(weight=0.0, min_requests=100_000, min_candidate=10), Step(weight=0.5, min_requests=100_000))
     policy = RolloutPolicy(steps=steps, advance="early", max_error_rate=0.05, max_extra_disagreement=0.1)
