@@ -706,8 +706,8 @@ def test_a_controller_is_not_idle_while_records_come_or_a_rollout_is_under_way(p
 
 def test_a_registry_that_did_not_change_is_not_asked(platform, monkeypatch):
     asked, changed = [], [False]
-    get = platform.registry.get
-    monkeypatch.setattr(platform.registry, "get", lambda workload, name: (asked.append(name), get(workload, name))[1])
+    named = platform.registry.named
+    monkeypatch.setattr(platform.registry, "named", lambda w, name: (asked.append(name), named(w, name))[1])
     monkeypatch.setattr(platform.registry, "changed", lambda: changed[0], raising=False)
     platform.tick()
     assert "candidate" in asked  # a controller that starts asks
