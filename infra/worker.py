@@ -113,6 +113,11 @@ def label(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -
     labeler.run(stop, on_batch=report)
 
 
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Of MLflow's client in a controller, unless the environment says otherwise. It would ask a server that is away for
+minutes (7 times, 120 s each), and a rollback would wait behind it; the controller asks again by itself."""
+
+
 def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
     """Run a rollout controller: it leads the workload, or stands by while another one does."""
     from components.registry.registry import Registry
@@ -121,6 +126,7 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from serving.control.leader import lead
     from serving.replica.admission import Admission
 
+    os.environ.update({name: os.environ.get(name, value) for name, value in IMPATIENT.items()})
     store, registry = _control(settings.control_url), Registry(settings)
     trial, journals = Admission(spec, store), settings.home / "rollouts"
     registry.open(spec.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import stamina
 
 from components.contracts.errors import ArtifactError
 from components.contracts.settings import Settings
@@ -35,6 +36,9 @@ TRANSIENT = (
     "ABORTED",
 )
 """Codes of MLflow's errors that say nothing about what was asked: asked again later, it may be answered."""
+
+RACES = 10
+"""Tries of writing down which snapshots a run had, against runs that write the same ones at the same moment."""
 
 DATASET_DIGEST = 36
 """Characters of a dataset's digest that MLflow stores."""
@@ -178,11 +182,19 @@ def _log_values(client: MlflowClient, run_id: str, metrics: Mapping[str, float],
 def _log_snapshots(client: MlflowClient, run_id: str, card: StudentCard, artifacts: str) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    if not card.snapshots:
+        return
     datasets = []
     for age, snapshot in enumerate(card.snapshots):
         source = json.dumps({"uri": f"{artifacts}/{card.workload}/snapshots/{snapshot}.parquet"})
         dataset = Dataset(f"{card.workload}-{snapshot[:12]}", snapshot[:DATASET_DIGEST], "local", source)
         role = "training" if age == 0 else "replay"
         datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", role)]))
-    if datasets:
-        client.log_inputs(run_id, datasets=datasets)
+    for attempt in stamina.retry_context(on=_raced, attempts=RACES, wait_initial=0.05, wait_max=0.5):
+        with attempt:
+            client.log_inputs(run_id, datasets=datasets)
+
+
+def _raced(error: Exception) -> bool:
+    """Whether another run wrote the same dataset at the same moment: MLflow 3.17 looks first, then inserts."""
+    return "IntegrityError" in str(error)

@@ -15,6 +15,7 @@ import pytest
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.registry import Registry
+from infra.worker import IMPATIENT
 from tests.components.registry.test_registry import Desk
 
 CREATE = b"POST /api/2.0/mlflow/model-versions/create"
@@ -156,6 +157,15 @@ def test_what_an_outage_cut_short_is_carried_on_by_the_same_again(desk, line, mo
     ref = desk.register()
     assert versions(desk) == [ref.version]
     assert desk.register() == ref
+
+
+def test_a_controller_asks_a_server_that_is_away_twice_and_then_goes_on(desk, line, monkeypatch):
+    for name, value in IMPATIENT.items():
+        monkeypatch.setenv(name, value)
+    line.away.set()
+    with pytest.raises(UnavailableError, match="does not answer"):
+        desk.registry.named(desk.workload, "champion")
+    assert len(line.seen) == 2
 
 
 def wait_for(condition, seconds=60.0):

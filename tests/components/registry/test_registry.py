@@ -359,3 +359,20 @@ def test_every_version_of_ours_has_the_tags_that_tell_it_from_others(desk):
     desk.register()
     tags = runs.connect(desk.settings).get_model_version(model_name(desk.workload), "1").tags
     assert set(TAGS) <= set(tags)
+
+
+def test_a_snapshot_that_another_run_wrote_at_the_same_moment_is_written_down_again(desk, monkeypatch):
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    log_inputs, lost = MlflowClient.log_inputs, [2]
+
+    def races(self, *args, **named):
+        if lost[0]:
+            lost[0] -= 1
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.digest", 1000)
+        return log_inputs(self, *args, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", races)
+    run = runs.connect(desk.settings).get_run(desk.registry.info(desk.workload, desk.register().version).run_id)
+    assert lost == [0] and len(run.inputs.dataset_inputs) == 2
