@@ -186,7 +186,8 @@ class KafkaProducer:
         """Take in what the client has to report for up to ``seconds``; with ``flush`` until nothing waits any more.
 
         Returns how many records then wait (without ``flush`` how many reports came). A fatal error is raised by
-        whatever call meets it, and by a callback in its course as a SystemError.
+        whatever call meets it, and by a callback in its course as a SystemError. The client's own ``flush`` goes on
+        with other callbacks after that, which may lose the error: so it is polled for, which ends there.
 
         Raises:
             AccessError: the broker does not permit it.
@@ -196,7 +197,12 @@ class KafkaProducer:
         from confluent_kafka import KafkaException
 
         try:
-            return int(self._client.flush(seconds) if flush else self._client.poll(seconds))
+            if not flush:
+                return int(self._client.poll(seconds))
+            until = time.monotonic() + seconds
+            while (waiting := len(self._client)) and (left := until - time.monotonic()) > 0:
+                self._client.poll(left)
+            return waiting
         except KafkaException as error:
             met: BaseException = error
         except SystemError as error:

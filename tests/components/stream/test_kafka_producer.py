@@ -95,10 +95,13 @@ def test_a_fatal_error_that_the_client_told_of_and_then_lost_is_raised():
     from confluent_kafka import KafkaError
 
     class Client:
-        def flush(self, seconds):
+        def __len__(self):
+            return 1
+
+        def poll(self, seconds):
             if told:
                 producer._noticed(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "no PID", fatal=True))
-            raise SystemError("<method 'flush'> returned NULL without setting an exception")
+            raise SystemError("<method 'poll'> returned NULL without setting an exception")
 
     producer = KafkaProducer.__new__(KafkaProducer)
     producer._address, producer._failures, producer._fatal, producer._client = "here", [], None, Client()
