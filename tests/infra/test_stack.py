@@ -11,7 +11,7 @@ from infra import processes, stack
 from infra.processes import Child, last_line, progress_marks, stop_all
 from infra.stack import Stack
 from infra.workloads import spec_path
-from tests.components.stream.conftest import free_port
+from tests.ports import free_port
 
 DIES = "import sys; print('starting'); print('ConfigError: teacher is wrong', flush=True); sys.exit(3)"
 SILENT = "import time; print('importing', flush=True); time.sleep(600)"

@@ -21,7 +21,7 @@ from components.stream.contract import TopicPartition, read_to_end
 from infra.broker import EmbeddedBroker
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import LOST_ROOM, BrokerLog
-from tests.components.stream.conftest import free_port
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
 
