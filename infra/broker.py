@@ -102,8 +102,8 @@ class EmbeddedBroker:
 
     def tend(self) -> None:
         """Start the broker again if it died."""
-        if self._child is not None and self._child.pid is None and self._child.process is not None:
-            log.warning("the embedded broker ended with %s: starting it again", self._child.process.returncode)
+        if self._child is not None and (ended := self._child.ended) is not None:
+            log.warning("the embedded broker ended with %s: starting it again", ended)
             if self._copy is not None:
                 self._copy.halt()
             self._child.restarts += 1

@@ -254,4 +254,4 @@ def read_evidence(uri: str) -> Evidence:
     return decode(get_bytes(uri).splitlines())[0]
 
 
-__all__ = ["GAUGE", "LABEL_FREE", "Evaluation", "evaluate", "evidence_folder", "read_evidence"]
+__all__ = ["GAUGE", "LABEL_FREE", "Evaluation", "evaluate", "read_evidence"]

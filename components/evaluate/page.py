@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.evaluate.evaluate import evidence_folder, read_evidence
+from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, confusion, curve, known, loss, right
 from components.evaluate.report import columns
+from components.snapshot.students import evidence_folder
 from components.snapshot.window import read
 from drift.columns import Column
 from drift.gate import Finding, Verdict

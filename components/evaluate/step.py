@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import msgspec
 
 from components.contracts.settings import Settings
@@ -48,9 +50,7 @@ def report(spec_path: str, candidate: Candidate) -> bytes:
     from components.evaluate.report import drift_report
 
     spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
-    windows = windows_until(store, spec, candidate.card.snapshots[0])
-    store.close()
+    windows = _windows(spec, settings, candidate)
     uri, _, _ = drift_report(spec, windows, _reports(spec, settings, candidate, windows), settings.evidently)
     return get_bytes(uri) if uri else b""
 
@@ -61,12 +61,16 @@ def quality_page(spec_path: str, candidate: Candidate) -> bytes:
     from components.evaluate.page import quality_page as render
 
     spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
-    windows = windows_until(store, spec, candidate.card.snapshots[0])
-    store.close()
+    windows = _windows(spec, settings, candidate)
     page = render(spec, windows, candidate.digest)
     put_bytes(f"{_reports(spec, settings, candidate, windows)}/quality.html", page)
     return page
+
+
+def _windows(spec: Spec, settings: Settings, candidate: Candidate) -> list[WindowRow]:
+    """Those that a candidate was made from."""
+    with closing(ControlStore(settings.control_url)) as store:
+        return windows_until(store, spec, candidate.card.snapshots[0])
 
 
 def _reports(spec: Spec, settings: Settings, candidate: Candidate, windows: list[WindowRow]) -> str:

@@ -6,7 +6,6 @@ server is asked by its REST API, a database by its tables; of any other kind of 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import msgspec
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings, mask
-from components.registry.names import TAGS, model_name
+from components.registry.names import TAGS, aliases_of, json_object, model_name
 
 REST_SECONDS = 5.0
 """How long the tracking server may take to answer one question."""
@@ -55,23 +54,14 @@ def versions(settings: Settings, workload: str) -> list[Glimpse]:
 
 
 def _glimpse(version: str, aliases: Mapping[str, str], tags: Mapping[str, str | None]) -> Glimpse:
-    metrics = _object(tags.get("metrics"))
+    metrics = json_object(tags.get("metrics"))
     return Glimpse(
         version=version,
-        aliases=tuple(sorted(alias for alias, number in aliases.items() if number == version)),
+        aliases=aliases_of(version, aliases),
         teacher=tags.get("teacher") or "",
         defer_below=None if metrics is None else metrics.get("defer_below"),
         ours=metrics is not None and tags.keys() >= set(TAGS),
     )
-
-
-def _object(tag: str | None) -> dict[str, Any] | None:
-    """The JSON object that a tag of ours holds; None of anything else."""
-    try:
-        found = json.loads(tag or "")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _from_database(uri: str, name: str) -> Iterator[Glimpse]:

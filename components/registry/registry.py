@@ -8,7 +8,6 @@ Nothing is pickled: an ONNX file is logged as a file, which also spares MLflow's
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.registry import runs
+from components.registry.names import aliases_of, json_object
 from components.registry.names import model_name as model_name
 from components.registry.tags import VERDICT_FILE, WHOLE, tags_of, verdict_tag
 from components.student.card import StudentCard
@@ -250,7 +250,7 @@ class Registry:
                 ours.append(_info(version, aliases))
             except ForeignVersionError as error:
                 number = str(version.version)
-                foreign.append(ForeignVersion(version=number, aliases=_aliases_of(number, aliases), why=error.why))
+                foreign.append(ForeignVersion(version=number, aliases=aliases_of(number, aliases), why=error.why))
         return ours, foreign
 
     @_asked
@@ -342,24 +342,17 @@ def _values(version: ModelVersion, name: str) -> dict[str, Any]:
         ForeignVersionError: it is not there, or holds something else.
 
     """
-    try:
-        found = json.loads(_tag(version, name))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = json_object(_tag(version, name))
+    if found is None:
         raise ForeignVersionError(version.name, str(version.version), f"its tag {name!r} is no JSON object")
     return found
-
-
-def _aliases_of(number: str, aliases: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(sorted(alias for alias, named in aliases.items() if named == number))
 
 
 def _info(version: ModelVersion, aliases: Mapping[str, str]) -> VersionInfo:
     ref = _ref(version)
     return VersionInfo(
         ref=ref,
-        aliases=_aliases_of(ref.version, aliases),
+        aliases=aliases_of(ref.version, aliases),
         created_at=version.creation_timestamp / 1000,
         snapshots=tuple(filter(None, _tag(version, "snapshots").split(","))),
         parent=_tag(version, "parent") or None,

@@ -11,9 +11,10 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.train import distill
 from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
-from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate, evidence_folder
+from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate
 from components.evaluate.evidence import decode, encode, verdict_line
 from components.evaluate.judge import judge
+from components.snapshot.students import evidence_folder
 from components.student.card import CARD_KEY
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
