@@ -53,6 +53,8 @@ def connect(settings: Settings) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     uri = settings.mlflow_uri
+    if uri.startswith(("http://", "https://")):
+        _leave_feast_out()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     for name in CHATTY:
@@ -60,6 +62,22 @@ def connect(settings: Settings) -> MlflowClient:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own models
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _leave_feast_out() -> None:
+    """Keep MLflow's REST client from importing Feast, which registers itself there as a source of request headers.
+
+    MLflow 3.17 loads every such source at its first request. Feast 0.67's takes seconds and puts Prometheus' client
+    into multi-process mode, for this process and its children.
+    """
+    from mlflow.utils import plugins
+
+    find = plugins.get_entry_points
+    plugins.get_entry_points = lambda group: [p for p in find(group) if not p.value.startswith("feast.")]
+    try:
+        import mlflow.tracking.request_header.registry  # noqa: F401
+    finally:
+        plugins.get_entry_points = find
 
 
 def is_away(error: Exception) -> bool:

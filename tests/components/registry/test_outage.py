@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from tests.components.registry.test_registry import Desk
 
 CREATE = b"POST /api/2.0/mlflow/model-versions/create"
 START_SECONDS = 120.0
+ROOT = Path(__file__).parents[3]
 
 
 def free_port():
@@ -173,3 +175,17 @@ def wait_for(condition, seconds=60.0):
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
+
+
+def test_a_rest_client_leaves_feast_out_of_the_process(line):
+    """MLflow would import it at its first request, and it changes the environment and Prometheus' client."""
+    code = (
+        "import os, sys; before = dict(os.environ)\n"
+        "from components.contracts.settings import Settings\n"
+        "from components.registry.runs import connect\n"
+        "client = connect(Settings(tracking_uri=sys.argv[1])); client.search_registered_models()\n"
+        "new = {n for n in set(os.environ) - set(before) if not n.startswith('MLFLOW_')}\n"
+        "assert 'feast' not in sys.modules and not new, new\n"
+    )
+    subprocess.run([sys.executable, "-c", code, line.url], check=True, cwd=ROOT)
+    assert line.seen
