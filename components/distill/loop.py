@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import math
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from components.contracts.errors import ArtifactError
+from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.distill.data import TrainingSet
@@ -30,7 +32,11 @@ busy one the two wait for each other (measured: 17 times slower)."""
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """All that a worker needs. ``start``: weights of a warm start; ``checkpoint``: URI of this run's checkpoint."""
+    """All that a worker needs.
+
+    ``start``: weights of a warm start; ``shape``: a pickled network of another shape than the card's (a pruned one);
+    ``checkpoint``: URI of this run's checkpoint.
+    """
 
     spec: Spec
     card: StudentCard
@@ -38,6 +44,7 @@ class Work:
     start: Arrays | None
     checkpoint: str
     seed: int
+    shape: bytes | None = None
 
 
 @dataclass(kw_only=True)
@@ -52,7 +59,7 @@ class Progress:
 def train_loop(work: Work) -> None:
     """Train for ``spec.student.epochs`` epochs; equal work gives equal weights, interrupted or not.
 
-    1. Make the network, from ``start`` where there is one.
+    1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training.
     2. Take up the run's checkpoint, if there is one.
     3. For every epoch: train; write the checkpoint (rank 0); report the loss to Ray Train.
     """
@@ -65,14 +72,17 @@ def train_loop(work: Work) -> None:
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
     # Step 1
-    net = _network(work)
+    device = device_of(work.spec)
+    net = fresh(work)
+    data = narrow(net, work.data)
+    net.to(device).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=work.spec.student.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(work.seed)
     # Step 2
     progress = _resume(work.checkpoint, net, optimiser, generator)
     # Step 3
     parallel = prepare_model(net) if world > 1 else net
-    loader = _loader(work, world, rank, generator)
+    loader = _loader(work, data, world, rank, generator, _batch_size(work, net))
     while progress.epoch < work.spec.student.epochs:
         if world > 1:
             loader.sampler.set_epoch(progress.epoch)
@@ -83,42 +93,114 @@ def train_loop(work: Work) -> None:
         ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
 
 
-def _network(work: Work) -> torch.nn.Module:
+def device_of(spec: Spec) -> str:
+    """Where a spec's network is trained.
+
+    Raises:
+        ConfigError: it wants CUDA, and there is no device.
+
+    """
     import torch
 
-    from components.distill.model import StudentNet
+    there = torch.cuda.is_available()
+    if spec.student.device == "cuda" and not there:
+        raise ConfigError("student.device", "cuda", "PyTorch sees no CUDA device here: use auto, or cpu")
+    return "cuda" if there and spec.student.device != "cpu" else "cpu"
+
+
+def fresh(work: Work) -> torch.nn.Module:
+    """The network that a run begins with: equal for equal work."""
+    import torch
+
+    from components.distill.networks.contract import load, network
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(work.seed)
-        net = StudentNet.of(work.card)
-    if work.start is not None:
-        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in work.start.items()})
-    return net
+        net = network(work.card, work.spec.source)
+        if work.shape is None and work.start is None and hasattr(net, "begin"):
+            net.begin()
+    if work.shape is not None:
+        # A network of the user's own file is known by its module once the line above has read that file.
+        net = pickle.loads(work.shape)  # noqa: S301  (made by this update)
+    return net if work.start is None else load(net, work.start)
 
 
-def _loader(work: Work, world: int, rank: int, generator: torch.Generator) -> Any:
+def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
+    """Leave the rows of an embedding that no input names out of a network, which then learns the same sooner.
+
+    A row without a gradient is not moved by Adam, but takes as long as one that is. Returns the rows by new numbers.
+    """
+    used = used_rows(net, data)
+    if used is None:
+        return data
+    import torch
+    from torch import nn
+
+    name, array = net.TABLE
+    whole = net.get_submodule(name).weight.detach()
+    net.set_submodule(name, nn.Embedding.from_pretrained(whole[torch.from_numpy(used)].clone(), freeze=False))
+    return replace(data, features={**data.features, array: np.searchsorted(used, data.features[array])})
+
+
+def widen(net: torch.nn.Module, state: dict[str, Any], data: TrainingSet) -> dict[str, Any]:
+    """The weights of a whole network from those of one that was narrowed; ``net`` is as it was before."""
+    used = used_rows(net, data)
+    if used is None:
+        return state
+    key = f"{net.TABLE[0]}.weight"
+    whole = net.state_dict()[key].numpy().copy()
+    whole[used] = state[key]
+    return {**state, key: whole}
+
+
+def used_rows(net: torch.nn.Module, data: TrainingSet) -> npt.NDArray[np.int64] | None:
+    """The rows of a network's table that inputs name, in order; None for a network that has no such table.
+
+    Row 0 is among them: padding names it.
+    """
+    table = getattr(net, "TABLE", None)
+    return None if table is None else np.union1d([0], data.features[table[1]]).astype(np.int64)
+
+
+def _loader(work: Work, data: TrainingSet, world: int, rank: int, generator: torch.Generator, size: int) -> Any:
     """Batches in an order that the generator decides, or, with several workers, the seed and the epoch."""
     import torch
     from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
-    data = work.data
-    arrays = (data.ids, data.weights, data.soft, data.truth)
+    arrays = (*data.features.values(), data.soft, data.truth)
     rows = TensorDataset(*(torch.tensor(a) for a in arrays))  # copies: what Ray hands to a worker is read-only
-    size = work.spec.student.batch_size
     if world > 1:
         return DataLoader(rows, batch_size=size, sampler=DistributedSampler(rows, world, rank, seed=work.seed))
     batches = BatchSampler(RandomSampler(rows, generator=generator), size, drop_last=False)
     return DataLoader(rows, sampler=batches, batch_size=None)  # whole batches at once: no collation row by row
 
 
+def _batch_size(work: Work, net: torch.nn.Module) -> int:
+    """Rows of a batch: one more where a single row would be left over and the network normalises over the batch."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    size = work.spec.student.batch_size
+    lone = len(work.data) % size == 1 and any(isinstance(m, _BatchNorm) for m in net.modules())
+    return size + 1 if lone else size
+
+
 def _epoch(work: Work, net: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> float:
-    student = work.spec.student
+    import torch
+
+    from components.distill.networks.contract import logits
+
+    torch.manual_seed(work.seed * 1_000_003 + progress.epoch)  # of dropout: a run that was interrupted drops the same
+    student, names, device = work.spec.student, list(work.data.features), device_of(work.spec)
+    mixed = device == "cuda" and torch.cuda.is_bf16_supported()
     steps, losses = student.epochs * len(loader), []
-    for ids_BL, weights_BL, soft, truth in loader:
+    for batch in loader:
+        *arrays, soft, truth = (array.to(device) for array in batch)
         fall = (1 + math.cos(math.pi * progress.step / steps)) / 2
         for group in optimiser.param_groups:
             group["lr"] = student.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fall)
-        loss = _loss(work.spec, net(ids_BL, weights_BL), soft, truth)
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            said = logits(net(**dict(zip(names, arrays, strict=True))))
+        loss = _loss(work.spec, said.float(), soft, truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -128,8 +210,7 @@ def _epoch(work: Work, net: Any, optimiser: torch.optim.Optimizer, loader: Any, 
 
 
 def _loss(spec: Spec, output: torch.Tensor, soft: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    from components.distill.losses import classification_loss, regression_loss
-    from components.distill.model import value_and_scale
+    from components.distill.losses import classification_loss, regression_loss, value_and_scale
 
     student = spec.student
     if spec.task == "regression":
@@ -163,7 +244,7 @@ def read_checkpoint(uri: str) -> dict[str, Any] | None:
         data = get_bytes(uri)
     except ArtifactError:
         return None
-    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return content
 
 

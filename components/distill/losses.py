@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.distill.data import NO_TRUTH
+from components.distill.data import MIN_SCALE, NO_TRUTH
 
 PROBABILITY_FLOOR = 1e-6
 """Stands for the classes that a soft label leaves out, so that a temperature can be applied to them."""
@@ -53,3 +53,8 @@ def regression_loss(
     hard_B = torch.log(scale_B) + error_B**2 / (2 * scale_B**2)
     share_B = truth_weight * known_B
     return ((1 - share_B) * distilled_B + share_B * hard_B).mean()
+
+
+def value_and_scale(output_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """A regression student's value and its scale (> 0), both (B,), in the unit that it learns in."""
+    return output_B2[:, 0], functional.softplus(output_B2[:, 1]) + MIN_SCALE

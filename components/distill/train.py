@@ -6,16 +6,16 @@ import contextlib
 import hashlib
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import msgspec
-import numpy as np
+from torch import nn
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Spec, Variant, build
+from components.contracts.spec import Spec, Variant
 from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -31,8 +31,10 @@ from components.distill.data import (
     update_rows,
 )
 from components.distill.grow import Arrays, classes_of, grow_head
-from components.distill.loop import Work, read_checkpoint, train_loop
+from components.distill.loop import Work, device_of, fresh, read_checkpoint, train_loop, widen
+from components.distill.networks.contract import head_of, load, network, state_of
 from components.student.card import StudentCard
+from components.student.features import featuriser
 from components.student.runtime import Student
 
 log = logging.getLogger(__name__)
@@ -43,10 +45,15 @@ FAILURES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A parent's card and weights, to start from."""
+    """A parent to start from. ``state``: its weights, of a network of the same shape; None where that has changed."""
 
-    card: StudentCard
-    state: Arrays
+    student: Student
+    state: Arrays | None
+
+    @property
+    def card(self) -> StudentCard:
+        """The parent's card."""
+        return self.student.card
 
 
 def distill(
@@ -54,19 +61,20 @@ def distill(
 ) -> Distilled:
     """Train a student on the newest of ``windows`` with replay from the older ones, starting from ``parent``.
 
-    A warm start has the parent's shape, whatever ``variant`` says; a parent whose features or task are no longer the
-    spec's is no start, and a fresh student of ``variant`` is trained. An update that was killed goes on from its last
-    epoch when it is asked for again.
+    A warm start has the shape of the variant that the parent was made of, as the spec has it now; of ``variant`` where
+    the spec has it no longer. Where that shape, or the features, are not the parent's, the new network first learns the
+    parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
+    from its last epoch when it is asked for again.
 
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
-    3. Train.
+    3. Train; a network of another shape first by the parent's answers.
     4. Where the spec declares a pruned export: prune, and train what is left to answer as before.
     5. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
     6. Forget the checkpoints.
 
     Raises:
-        ConfigError: there is nothing to train on.
+        ConfigError: there is nothing to train on, or the network is none that can be trained and exported.
         ProvenanceError: a label was not made by the declared teacher.
         ArtifactError: a snapshot, the parent or its weights are missing or were changed.
 
@@ -74,7 +82,7 @@ def distill(
     if not windows:
         raise ConfigError("windows", [], "an update needs at least one snapshot")
     # Step 1
-    start = _start(parent, spec) if parent else None
+    start = _start(parent, spec, variant) if parent else None
     learnt = update_rows(spec, windows, seed)
     rows = learnt.new + learnt.replay
     if not len(rows):
@@ -82,7 +90,8 @@ def distill(
     # Step 2
     classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
     card = _card(spec, windows, classes, variant, start, parent)
-    state, unit = _grown(start, card, rows, seed)
+    net = network(card, spec.source)
+    state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed)
     run = _run_name(spec, card, parent, seed)
     folder = f"{artifacts}/{spec.name}/training/{run}"
     work = Work(
@@ -94,12 +103,11 @@ def distill(
         seed=seed,
     )
     # Step 3
+    if start is not None and start.state is None:
+        work = replace(work, start=_taught(work, start, rows, unit or classes, run, folder))
     trained, history = fit(work, run, f"{folder}/ray")
     # Step 4
     smaller = _pruned(work, trained, run, folder) if spec.student.export.pruning else None
-    for state in (trained, smaller):
-        if unit and state is not None:
-            state["unit"] = np.array([unit.mean, unit.scale])
     # Step 5
     holdout = holdout_payloads(spec, windows)
     counts = {
@@ -108,28 +116,38 @@ def distill(
         "refused_rows": float(learnt.refused),
         "loss": history[-1],
     }
-    networks = Trained(state=trained, pruned=smaller)
+    networks = Trained(net=trained, unit=unit, pruned=smaller)
     distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, history)
     # Step 6
     remove(folder)
     return distilled
 
 
-def _start(parent: ModelRef, spec: Spec) -> Start | None:
+def _start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    card = Student.load(get_bytes(parent.uri, parent.digest), source=spec.source).card
-    if card.features != spec.features or card.task != spec.task:
-        log.warning("%s: version %s has other features or another task: starting afresh", spec.name, parent.version)
+    student = Student.load(get_bytes(parent.uri, parent.digest), source=spec.source)
+    card = student.card
+    if card.task != spec.task:
+        log.warning("%s: version %s has another task: starting afresh", spec.name, parent.version)
         return None
+    wanted = spec.student.network_of(_variant(spec, card, variant))
+    if (wanted, spec.features) != (card.network, card.features):
+        log.info("%s: a network of another shape first learns what version %s answers", spec.name, parent.version)
+        return Start(student=student, state=None)
     uri = weights_uri(parent.uri)
     if card.weights is None:
         raise ArtifactError(parent.uri, "names no trainable weights: it cannot be updated; train without a parent")
     try:
-        return Start(card=card, state=load(get_bytes(uri, card.weights)))
+        return Start(student=student, state=load(get_bytes(uri, card.weights)))
     except SafetensorError as error:
         raise ArtifactError(uri, f"is not a file of weights: {error}") from error
+
+
+def _variant(spec: Spec, card: StudentCard, otherwise: Variant) -> Variant:
+    """The variant that a student was made of, as the spec has it now."""
+    return next((v for v in spec.student.variants if v.name == card.variant), otherwise)
 
 
 def _card(
@@ -141,7 +159,7 @@ def _card(
     parent: ModelRef | None,
 ) -> StudentCard:
     if start:
-        variant = Variant(name=start.card.variant, dim=start.card.dim, hidden=start.card.hidden)
+        variant = _variant(spec, start.card, variant)
     return StudentCard(
         workload=spec.name,
         task=spec.task,
@@ -149,9 +167,8 @@ def _card(
         classes=classes,
         features=spec.features,
         payload=spec.payload,
-        buckets=build(spec.features, spec.source).buckets,
-        dim=variant.dim,
-        hidden=variant.hidden,
+        inputs=dict(featuriser(spec.features, spec.source).signature),
+        network=spec.student.network_of(variant),
         variant=variant.name,
         snapshots=tuple(w.digest for w in (windows[-1], *reversed(replayable(spec, windows)))),
         teacher=declared_teacher(spec, windows),
@@ -160,14 +177,27 @@ def _card(
     )
 
 
-def _grown(start: Start | None, card: StudentCard, rows: Rows, seed: int) -> tuple[Arrays | None, Unit | None]:
+def _grown(
+    start: Start | None, card: StudentCard, head: str, rows: Rows, seed: int
+) -> tuple[Arrays | None, Unit | None]:
     """The weights to start from, and the unit of a regression."""
-    if start is None:
+    if start is None or start.state is None:
         return None, unit_of(rows) if card.task == "regression" else None
     if card.task == "classification":
-        return grow_head(start.state, start.card.classes, card.classes, seed), None
+        return grow_head(start.state, head, start.card.classes, card.classes, seed), None
     mean, scale = start.state["unit"].tolist()
     return {k: v for k, v in start.state.items() if k != "unit"}, Unit(mean=mean, scale=scale)
+
+
+def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, run: str, folder: str) -> Arrays:
+    """The weights of a fresh network that has learnt what the parent answers to the rows, whatever the truth is."""
+    answers = start.student.predict(rows.payloads)
+    lesson = replace(
+        work,
+        data=arrays(work.spec, replace(rows, soft=answers, truth=[None] * len(rows)), head),
+        checkpoint=f"{folder}/parent.pt",
+    )
+    return state_of(fit(lesson, f"{run}-parent", f"{folder}/ray")[0])
 
 
 def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
@@ -176,7 +206,7 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _pruned(work: Work, trained: Arrays, run: str, folder: str) -> dict[str, Any]:
+def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
     """The network without the units that the spec removes, trained to answer as it did with them."""
     from components.distill.prune import pruned
 
@@ -185,35 +215,38 @@ def _pruned(work: Work, trained: Arrays, run: str, folder: str) -> dict[str, Any
         raise ConfigError("student.export.pruning", None, "must be given where a pruned export is")
     cut = pruned(trained, work.card, work.data, pruning.share)
     if not pruning.epochs:
-        return dict(cut.state)
+        return cut.net
     student = msgspec.structs.replace(work.spec.student, epochs=pruning.epochs)
     lesson = replace(
         work,
         spec=msgspec.structs.replace(work.spec, student=student),
-        card=cut.card,
         data=cut.lesson,
-        start=cut.state,
+        start=None,
+        shape=pickle.dumps(cut.net),
         checkpoint=f"{folder}/pruned.pt",
     )
     return fit(lesson, f"{run}-pruned", f"{folder}/ray")[0]
 
 
-def fit(work: Work, run: str, storage: str) -> tuple[dict[str, Any], tuple[float, ...]]:
-    """Train by Ray Train; the weights and the mean loss of each epoch."""
+def fit(work: Work, run: str, storage: str) -> tuple[nn.Module, tuple[float, ...]]:
+    """Train by Ray Train; the network and the mean loss of each epoch."""
     with _quiet_ray():
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        workers, cuda = work.spec.student.workers, device_of(work.spec) == "cuda"
         TorchTrainer(
             lambda config: train_loop(config["work"]),
             train_loop_config={"work": work},
-            scaling_config=ScalingConfig(num_workers=work.spec.student.workers, use_gpu=False),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda and workers > 0),
             run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
         ).fit()
     done = read_checkpoint(work.checkpoint)
     if done is None:
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
-    return {k: v.numpy() for k, v in done["model"].items()}, tuple(done["history"])
+    net = fresh(work)
+    state = {k: v.numpy() for k, v in done["model"].items()}
+    return load(net, widen(net, state, work.data)).eval(), tuple(done["history"])
 
 
 @contextlib.contextmanager

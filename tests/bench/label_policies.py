@@ -21,9 +21,10 @@ from components.contracts.sampling import bucket
 from components.contracts.spec import Factory, Label, Policy, Serve, Spec
 from components.distill.data import NO_TRUTH
 from components.distill.losses import classification_loss
-from components.distill.model import StudentNet
+from components.distill.networks.bag import BagOfFeatures
 from components.query.policies import UNCERTAINTY, decide
 from components.query.selector import Selector
+from components.student.features import bag_signature
 from components.student.text import TextNgrams
 from drift.quality import weighted_proportion
 from drift.reweight import hajek
@@ -95,7 +96,7 @@ def traffic(pool, intents, n, chance):
 
 def train(pool, classes, seed, epochs=12, rate=0.005):
     torch.manual_seed(seed)
-    net = StudentNet(buckets=8_192, dim=32, hidden=96, outputs=len(classes), normalise=True)
+    net = BagOfFeatures(task="classification", inputs=bag_signature(8_192), outputs=len(classes), dim=32, hidden=96)
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
     ids, weights = torch.from_numpy(pool.ids), torch.from_numpy(pool.weights)
     soft = torch.from_numpy(pool.soft.astype(np.float32))

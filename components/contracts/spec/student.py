@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec.fields import Count, Name, Positive, Section, Share
+from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
+
+BAG = "components.distill.networks.bag:BagOfFeatures"
+"""The network of a spec that names none."""
 
 
 class Variant(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One shape of student. ``dim``: width of the embedding; ``hidden``: width of the one hidden layer.
+    """One shape of student. ``options``: of the network, beside those that the spec gives it and before them.
 
-    A few classes need no more than the defaults; tens of them need 64 and 128 or more: with 150 and 1,200 rows, 16 and
-    32 reach 40 % where 64 and 128 reach 72 % (``tests/bench/example_student.py``).
+    ``dim`` and ``hidden`` are short for the options of the bag of features, which a spec has that names no network: the
+    width of the embedding, and that of the one hidden layer. A few classes need no more than the defaults, 32 and 64;
+    tens of them need 64 and 128 or more: with 150 and 1,200 rows, 16 and 32 reach 40 % where 64 and 128 reach 72 %
+    (``tests/bench/example_student.py``).
     """
 
     name: Name
-    dim: Count = 32
-    hidden: Count = 64
+    dim: Count | None = None
+    hidden: Count | None = None
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 Form = Literal["float32", "int8", "pruned", "pruned_int8"]
@@ -73,6 +80,8 @@ def check_export(export: Export) -> None:
 class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
+    ``network``: what is trained, a class of :mod:`components.distill.networks` or ``file.py:Net`` beside the spec; left
+    out: a bag of features, for which the featuriser gives weighted ids in buckets.
     ``temperature``: softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531).
     ``truth_weight``: share of the loss that comes from truth, for rows that have it.
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
@@ -81,6 +90,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learnt from beside one that is held out; None looks for equal content only.
     """
 
+    network: Factory | None = None
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)] = (Variant(name="base"),)
     epochs: Count = 12
     batch_size: Count = 64
@@ -93,4 +103,30 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network is trained: ``auto`` is CUDA where there is a device, in bfloat16 where that device has it."""
     export: Export = Export()
+
+    def network_of(self, variant: Variant) -> Factory:
+        """The network of a variant with all its options."""
+        if self.network is not None:
+            return Factory(factory=self.network.factory, options={**self.network.options, **variant.options})
+        return Factory(
+            factory=BAG, options={"dim": variant.dim or 32, "hidden": variant.hidden or 64, **variant.options}
+        )
+
+
+def check_network(student: Student) -> None:
+    """Refuse the bag's short options beside a network that the spec names.
+
+    Raises:
+        ConfigError: a variant has ``dim`` or ``hidden``, and the student a network of its own.
+
+    """
+    for variant in student.variants:
+        if student.network is not None and (variant.dim, variant.hidden) != (None, None):
+            raise ConfigError(
+                "student.variants",
+                variant.name,
+                "dim and hidden are the bag of features'; write options of the network",
+            )

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from components.distill.data import NO_TRUTH
-from components.distill.losses import classification_loss, regression_loss, soften
+from components.distill.data import MIN_SCALE, NO_TRUTH
+from components.distill.losses import classification_loss, regression_loss, soften, value_and_scale
 
 SOFT = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
 UNKNOWN = torch.tensor([NO_TRUTH, NO_TRUTH])
@@ -81,3 +81,9 @@ def test_unknown_truth_leaves_no_nan_in_the_gradients():
     soft, truth = torch.tensor([[1.0, 1.0], [2.0, 1.0]]), torch.tensor([math.nan, 3.0])
     regression_loss(value, scale, soft, truth, truth_weight=0.5).backward()
     assert torch.isfinite(value.grad).all() and torch.isfinite(scale.grad).all()
+
+
+def test_a_scale_is_never_below_the_least():
+    value, scale = value_and_scale(torch.tensor([[1.5, -100.0], [2.0, 0.0]]))
+    assert value.tolist() == [1.5, 2.0]
+    assert scale[0] >= MIN_SCALE and scale[1] > 0.6
