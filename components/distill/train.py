@@ -103,8 +103,9 @@ def distill(
         seed=seed,
     )
     # Step 3
-    if start is not None and start.state is None:
-        work = replace(work, start=_taught(work, start, rows, unit or classes, run, folder))
+    taught = rows if start is not None and start.state is None else None
+    if start is not None and taught is not None:
+        work = replace(work, start=_taught(work, start, taught, unit or classes, run, folder))
     trained, history = fit(work, run, f"{folder}/ray")
     # Step 4
     smaller = _pruned(work, trained, run, folder) if spec.student.export.pruning else None
@@ -115,6 +116,7 @@ def distill(
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
         "loss": history[-1],
+        **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
     networks = Trained(net=trained, unit=unit, pruned=smaller)
     distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, history)

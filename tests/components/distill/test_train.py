@@ -1,13 +1,19 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError, ProvenanceError
+from components.contracts.records import SoftLabel
 from components.contracts.spec import Variant
 from components.contracts.storage import digest_of, get_bytes, local_path
 from components.control.intent import ModelRef
 from components.distill.artifact import weights_uri
-from components.distill.data import window_rows
-from components.distill.train import distill
+from components.distill.data import arrays, encoded, window_rows
+from components.distill.loop import Work
+from components.distill.networks.contract import load, network
+from components.distill.prune import answers
+from components.distill.train import Start, _taught, distill
 from components.student.runtime import Student
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -154,3 +160,18 @@ def test_a_regression_is_learnt_in_its_own_unit_and_goes_on_in_it(line_spec, lin
         assert answers[0].value == pytest.approx(1000, abs=most) and answers[1].value == pytest.approx(2000, abs=most)
         assert all(0 < a.scale < 60 for a in answers)
     assert more.card.parent == "1" and more.card.classes == ()
+
+
+def test_the_first_lesson_is_what_the_parent_answers_and_not_the_labels(letter_spec, windows, first, tmp_path):
+    wider = Variant(name="tiny", dim=16, hidden=32)
+    spec = changed(letter_spec, "student", variants=(wider,))
+    rows = window_rows(windows[0], "train", "classification", "t@1")
+    start = Start(student=Student.load(get_bytes(first.uri)), state=None)
+    card = msgspec.structs.replace(first.card, network=spec.student.network_of(wider))
+    other = {c: SoftLabel.of("letters@1", ("a", "b"), [float(c == "b"), float(c == "a")]) for c in "ab"}
+    wrong = replace(rows, soft=[other[s.label] for s in rows.soft])
+    work = Work(spec=spec, card=card, data=arrays(spec, wrong, ("a", "b")), start=None, checkpoint="", seed=0)
+    state = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}")
+    said = answers(load(network(card), state), encoded(spec, rows.payloads)).argmax(dim=1).tolist()
+    wanted = ["ab".index(a.label) for a in start.student.predict(rows.payloads)]
+    assert sum(a == b for a, b in zip(said, wanted, strict=True)) > 0.95 * len(rows)
