@@ -44,15 +44,14 @@ def pooled(state: Tensor, mask_BL: Tensor | None) -> Tensor:
 def positions(said: Said, taught: Taught, length: int, other: int) -> Tensor | None:
     """The mask that both sides share, over the positions that both have: (B, min(L, L')); None: all are real.
 
-    ``length`` and ``other`` are the positions of the student's and of the teacher's state. A side without a mask has
-    that of the other, where it is as long; else all its positions are real.
+    ``length`` and ``other`` are the positions of the student's and of the teacher's state.
 
     Raises:
         ConfigError: the two have other real positions, so that they cannot be compared one by one.
 
     """
-    if length == other and (said.mask is None or taught.mask is None or said.mask is taught.mask):
-        return said.mask if said.mask is not None else taught.mask
+    if length == other and said.mask is taught.mask:
+        return said.mask
     shorter = min(length, other)
     masks = [
         torch.ones(len(taught.sample), size, dtype=torch.bool, device=taught.sample.device) if m is None else m

@@ -135,7 +135,8 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is not followed by th
                 _built(term, task, shapes or Shapes(), f"{field}[{i}]") for i, term in enumerate(terms)
             )
         self.register_buffer("weights_K", torch.tensor([float(t.weight) for t in terms]), persistent=False)
-        self.register_buffer("outputs_K", torch.tensor([t.outputs for t in terms]), persistent=False)
+        self.register_buffer("outputs_K1", torch.tensor([[t.outputs] for t in terms]), persistent=False)
+        self.constant = all(t.schedule == "constant" for t in terms)
 
     @property
     def per_row(self) -> bool:
@@ -145,15 +146,15 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is not followed by th
     def weights(self, taught: Taught, at: float) -> Tensor:
         """What each term's loss of each row is multiplied by: (K, B), K terms."""
         applies_KB = torch.stack([term.applies(taught) for term in self.terms])
-        now_K = self.weights_K * self.weights_K.new_tensor([scheduled(t.schedule, at) for t in self.sections])
-        own_KB = now_K.unsqueeze(1) * applies_KB
-        left_B = (now_K.unsqueeze(1) * ~applies_KB).sum(dim=0)
-        takers_KB = own_KB * self.outputs_K.unsqueeze(1)
-        # Where the weights of all that could take it are 0 at this moment, those that they are declared with part it.
-        declared_KB = self.weights_K.unsqueeze(1) * applies_KB * self.outputs_K.unsqueeze(1)
-        takers_KB = torch.where(takers_KB.sum(dim=0) > 0, takers_KB, declared_KB)
+        now_K1 = self.weights_K.new_tensor([t.weight * scheduled(t.schedule, at) for t in self.sections]).unsqueeze(1)
+        own_KB = now_K1 * applies_KB
+        left_B = (now_K1 - own_KB).sum(dim=0)
+        takers_KB = own_KB * self.outputs_K1
+        if not self.constant:  # where all that could take it have the weight 0 now, their declared weights part it
+            declared_KB = self.weights_K.unsqueeze(1) * applies_KB * self.outputs_K1
+            takers_KB = torch.where(takers_KB.sum(dim=0) > 0, takers_KB, declared_KB)
         total_B = takers_KB.sum(dim=0)
-        return own_KB + left_B * takers_KB / torch.where(total_B > 0, total_B, torch.ones_like(total_B))
+        return own_KB + takers_KB * (left_B / torch.where(total_B > 0, total_B, 1.0))
 
     def losses(self, said: Said, taught: Taught, at: float) -> Tensor:
         """Each term's part of each row's loss: (K, B); their sum over the terms is the row's loss."""

@@ -53,6 +53,15 @@ def alike(case):
     return tuple(rows_of(side, [0] * 4) for side in case.batch())
 
 
+def opposite(case):
+    """Rows whose states, those of attention maps apart, are each the negative of the next."""
+    said, taught = alike(case)
+    if said.logits is not None or case.name.startswith("attention"):
+        return said, taught
+    signs = torch.tensor([1.0, -1.0] * 2)
+    return tuple(each(side, lambda s: s * signs.view(-1, *[1] * (s.dim() - 1))) for side in (said, taught))
+
+
 def alone(case):
     return case.batch(rows=1)
 
@@ -66,7 +75,9 @@ def all_padded(case):
 
 
 @every
-@pytest.mark.parametrize("extreme", [huge, blank, alike, alone, all_padded], ids=lambda extreme: extreme.__name__)
+@pytest.mark.parametrize(
+    "extreme", [huge, blank, alike, opposite, alone, all_padded], ids=lambda extreme: extreme.__name__
+)
 def test_loss_and_gradients_are_finite(case, extreme):
     said, taught = extreme(case)
     said, term = learning(said), case.term()

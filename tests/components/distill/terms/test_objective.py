@@ -65,7 +65,7 @@ def test_a_weight_that_cannot_be_used_goes_to_the_outputs_in_proportion():
 
 def test_a_weight_that_nobody_can_take_is_lost():
     said, taught = drawn(classification)
-    objective = Objective([spec.Truth()], "classification")
+    objective = Objective([spec.Truth(weight=100)], "classification")
     unknown = Taught(soft=taught.soft, truth=torch.full((40,), NO_TRUTH))
     total, parts = objective(said, unknown, 0.0)
     assert total == parts["truth"] == 0
@@ -201,6 +201,8 @@ def test_sequences_that_are_cut_otherwise_are_not_compared_position_by_position(
     with pytest.raises(ConfigError, match="real at other places"):
         term(said, moved)
     with pytest.raises(ConfigError, match="real at other places"):
+        term(Said(logits=None, states=said.states), taught)  # no mask: all are real
+    with pytest.raises(ConfigError, match="real at other places"):
         term(Said(logits=None, states={"s": said.states["s"][:, :3]}, mask=said.mask[:, :3]), taught)
 
 
@@ -208,6 +210,7 @@ def test_sequences_that_are_cut_otherwise_are_not_compared_position_by_position(
     ("section", "student", "message"),
     [
         (spec.Attention(**INSIDE), (4, 5, 8), "no attention map"),
+        (spec.Attention(**INSIDE), (4, 2, 5, 8), "no attention map"),
         (spec.Hidden(**INSIDE), (4, 2, 5, 8), "must be"),
         (spec.Relation(of=("query",), heads=4, **INSIDE), (4, 8), "has no positions"),
     ],
