@@ -93,15 +93,18 @@ class TrainingSet:
     """Arrays of an update: features by name, (N, ...) each, soft (N, C), truth (N,).
 
     Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Regression: ``soft`` are
-    value and scale, ``truth`` values or NaN, all in the student's unit.
+    value and scale, ``truth`` values or NaN, all in the student's unit. Both are None of rows without labels.
+    ``states``: the teacher's inner states by name, and where they are of positions its ``mask``.
     """
 
     features: Features
-    soft: npt.NDArray[np.float32]
-    truth: npt.NDArray[Any]
+    soft: npt.NDArray[np.float32] | None
+    truth: npt.NDArray[Any] | None
+    states: Features = field(default_factory=dict)
+    mask: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
-        return len(self.soft)
+        return len(next(iter(self.features.values())))
 
 
 @dataclass(frozen=True, kw_only=True)

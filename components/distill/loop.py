@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Spec
+from components.contracts.spec.objective import Term
 from components.contracts.storage import get_bytes, put_bytes
 from components.distill.data import TrainingSet
 from components.distill.grow import Arrays
@@ -34,13 +36,15 @@ busy one the two wait for each other (measured: 17 times slower)."""
 class Work:
     """All that a worker needs.
 
-    ``start``: weights of a warm start; ``shape``: a pickled network of another shape than the card's (a pruned one);
-    ``checkpoint``: URI of this run's checkpoint.
+    ``objective``: what is minimised over ``epochs`` passes over the data; ``start``: weights to start from; ``shape``:
+    a pickled network of another shape than the card's (a pruned one); ``checkpoint``: URI of this run's checkpoint.
     """
 
     spec: Spec
     card: StudentCard
     data: TrainingSet
+    objective: tuple[Term, ...]
+    epochs: int
     start: Arrays | None
     checkpoint: str
     seed: int
@@ -49,15 +53,16 @@ class Work:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands: the next epoch, the steps done, and the mean loss of each epoch."""
+    """Where a run stands: next epoch, steps done, mean loss of each epoch, and each term's part of the last one's."""
 
     epoch: int
     step: int
     history: list[float]
+    parts: dict[str, float]
 
 
 def train_loop(work: Work) -> None:
-    """Train for ``spec.student.epochs`` epochs; equal work gives equal weights, interrupted or not.
+    """Train for ``work.epochs`` epochs; equal work gives equal weights, interrupted or not.
 
     1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training.
     2. Take up the run's checkpoint, if there is one.
@@ -75,21 +80,22 @@ def train_loop(work: Work) -> None:
     device = device_of(work.spec)
     net = fresh(work)
     data = narrow(net, work.data)
-    net.to(device).train()
-    optimiser = torch.optim.Adam(net.parameters(), lr=work.spec.student.learning_rate, fused=True)
+    lesson = lesson_of(work, net, data).to(device).train()
+    optimiser = torch.optim.Adam(lesson.parameters(), lr=work.spec.student.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(work.seed)
     # Step 2
-    progress = _resume(work.checkpoint, net, optimiser, generator)
+    progress = _resume(work.checkpoint, lesson, optimiser, generator)
     # Step 3
-    parallel = prepare_model(net) if world > 1 else net
+    unused = {"find_unused_parameters": True}  # a stage without labels leaves the head alone
+    parallel = prepare_model(lesson, parallel_strategy_kwargs=unused) if world > 1 else lesson
     loader = _loader(work, data, world, rank, generator, _batch_size(work, net))
-    while progress.epoch < work.spec.student.epochs:
+    while progress.epoch < work.epochs:
         if world > 1:
-            loader.sampler.set_epoch(progress.epoch)
-        progress.history.append(_epoch(work, parallel, optimiser, loader, progress))
+            loader.sampler.sampler.set_epoch(progress.epoch)
+        _epoch(work, parallel, optimiser, loader, progress)
         progress.epoch += 1
         if rank == 0:
-            _save(work.checkpoint, net, optimiser, generator, progress)
+            _save(work.checkpoint, lesson, optimiser, generator, progress)
         ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
 
 
@@ -123,6 +129,14 @@ def fresh(work: Work) -> torch.nn.Module:
         # A network of the user's own file is known by its module once the line above has read that file.
         net = pickle.loads(work.shape)  # noqa: S301  (made by this update)
     return net if work.start is None else load(net, work.start)
+
+
+def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> torch.nn.Module:
+    """The network with what it learns by, as one module."""
+    from components.distill.lesson import Lesson
+
+    sample = _Rows(data)[range(min(2, len(data)))]
+    return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed)
 
 
 def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
@@ -164,15 +178,38 @@ def used_rows(net: torch.nn.Module, data: TrainingSet) -> npt.NDArray[np.int64] 
 
 def _loader(work: Work, data: TrainingSet, world: int, rank: int, generator: torch.Generator, size: int) -> Any:
     """Batches in an order that the generator decides, or, with several workers, the seed and the epoch."""
-    import torch
-    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
+    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
-    arrays = (*data.features.values(), data.soft, data.truth)
-    rows = TensorDataset(*(torch.tensor(a) for a in arrays))  # copies: what Ray hands to a worker is read-only
+    rows = _Rows(data)
     if world > 1:
-        return DataLoader(rows, batch_size=size, sampler=DistributedSampler(rows, world, rank, seed=work.seed))
-    batches = BatchSampler(RandomSampler(rows, generator=generator), size, drop_last=False)
-    return DataLoader(rows, sampler=batches, batch_size=None)  # whole batches at once: no collation row by row
+        order: Any = DistributedSampler(range(len(data)), world, rank, seed=work.seed)
+    else:
+        order = RandomSampler(range(len(data)), generator=generator)
+    return DataLoader(rows, sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
+
+
+class _Rows:
+    """The arrays of a training set as tensors by name, whole batches at a time."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        import torch
+
+        from components.distill.lesson import FEATURE, STATE
+
+        arrays = {f"{FEATURE}{name}": a for name, a in data.features.items()}
+        arrays |= {f"{STATE}{name}": a for name, a in data.states.items()}
+        arrays |= {name: a for name in ("soft", "truth", "mask") if (a := getattr(data, name)) is not None}
+        self._tensors = {name: torch.tensor(a) for name, a in arrays.items()}  # copies: Ray's are read-only
+        self._length = len(data)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        import torch
+
+        some = torch.as_tensor(rows)
+        return {name: tensor[some] for name, tensor in self._tensors.items()}
 
 
 def _batch_size(work: Work, net: torch.nn.Module) -> int:
@@ -184,53 +221,46 @@ def _batch_size(work: Work, net: torch.nn.Module) -> int:
     return size + 1 if lone else size
 
 
-def _epoch(work: Work, net: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> float:
+def _epoch(work: Work, lesson: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> None:
     import torch
 
-    from components.distill.networks.contract import logits
-
     torch.manual_seed(work.seed * 1_000_003 + progress.epoch)  # of dropout: a run that was interrupted drops the same
-    student, names, device = work.spec.student, list(work.data.features), device_of(work.spec)
+    student, device = work.spec.student, device_of(work.spec)
     mixed = device == "cuda" and torch.cuda.is_bf16_supported()
-    steps, losses = student.epochs * len(loader), []
+    steps, losses = work.epochs * len(loader), []
+    parts: dict[str, float] = {}
     for batch in loader:
-        *arrays, soft, truth = (array.to(device) for array in batch)
+        given = {name: tensor.to(device) for name, tensor in batch.items()}
         fall = (1 + math.cos(math.pi * progress.step / steps)) / 2
         for group in optimiser.param_groups:
             group["lr"] = student.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fall)
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            said = logits(net(**dict(zip(names, arrays, strict=True))))
-        loss = _loss(work.spec, said.float(), soft, truth)
+            loss, found = lesson(given, progress.step / steps)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
+        for name, part in found.items():
+            parts[name] = parts.get(name, 0.0) + float(part) / len(loader)
         progress.step += 1
-    return float(np.mean(losses))
+    progress.history.append(float(np.mean(losses)))
+    progress.parts = parts
 
 
-def _loss(spec: Spec, output: torch.Tensor, soft: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    from components.distill.losses import classification_loss, regression_loss, value_and_scale
-
-    student = spec.student
-    if spec.task == "regression":
-        value_B, scale_B = value_and_scale(output)
-        return regression_loss(value_B, scale_B, soft, truth, truth_weight=student.truth_weight)
-    return classification_loss(output, soft, truth, temperature=student.temperature, truth_weight=student.truth_weight)
-
-
-def _save(uri: str, net: Any, optimiser: Any, generator: torch.Generator, progress: Progress) -> None:
+def _save(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator, progress: Progress) -> None:
     """Write all that is needed to go on from the end of an epoch."""
     import torch
 
     buffer = io.BytesIO()
     content = {
-        "model": net.state_dict(),
+        "model": lesson.net.state_dict(),
+        "objective": lesson.objective.state_dict(),
         "optimiser": optimiser.state_dict(),
         "generator": generator.get_state(),
         "epoch": progress.epoch,
         "step": progress.step,
         "history": progress.history,
+        "parts": progress.parts,
     }
     torch.save(content, buffer)
     put_bytes(uri, buffer.getvalue())
@@ -248,11 +278,12 @@ def read_checkpoint(uri: str) -> dict[str, Any] | None:
     return content
 
 
-def _resume(uri: str, net: Any, optimiser: Any, generator: torch.Generator) -> Progress:
+def _resume(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator) -> Progress:
     saved = read_checkpoint(uri)
     if saved is None:
-        return Progress(epoch=0, step=0, history=[])
-    net.load_state_dict(saved["model"])
+        return Progress(epoch=0, step=0, history=[], parts={})
+    lesson.net.load_state_dict(saved["model"])
+    lesson.objective.load_state_dict(saved["objective"])
     optimiser.load_state_dict(saved["optimiser"])
     generator.set_state(saved["generator"])
-    return Progress(epoch=saved["epoch"], step=saved["step"], history=saved["history"])
+    return Progress(epoch=saved["epoch"], step=saved["step"], history=saved["history"], parts=saved["parts"])

@@ -16,6 +16,7 @@ from torch import nn
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Spec, Variant
+from components.contracts.spec.objective import Kl, Normal, Term
 from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -89,7 +90,8 @@ def distill(
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
     classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
-    card = _card(spec, windows, classes, variant, start, parent)
+    chosen = _variant(spec, start.card, variant) if start else variant
+    card = _card(spec, windows, classes, chosen, start, parent)
     net = network(card, spec.source)
     state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed)
     run = _run_name(spec, card, parent, seed)
@@ -98,6 +100,8 @@ def distill(
         spec=spec,
         card=card,
         data=arrays(spec, rows, unit or classes),
+        objective=spec.student.objective_of(chosen, spec.task),
+        epochs=spec.student.epochs,
         start=state,
         checkpoint=f"{folder}/checkpoint.pt",
         seed=seed,
@@ -160,8 +164,6 @@ def _card(
     start: Start | None,
     parent: ModelRef | None,
 ) -> StudentCard:
-    if start:
-        variant = _variant(spec, start.card, variant)
     return StudentCard(
         workload=spec.name,
         task=spec.task,
@@ -197,6 +199,7 @@ def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, ru
     lesson = replace(
         work,
         data=arrays(work.spec, replace(rows, soft=answers, truth=[None] * len(rows)), head),
+        objective=imitation(work.spec),
         checkpoint=f"{folder}/parent.pt",
     )
     return state_of(fit(lesson, f"{run}-parent", f"{folder}/ray")[0])
@@ -206,6 +209,11 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
     """A name that equal updates share, and no others: what a checkpoint is found by."""
     parts = (spec.digest, msgspec.json.encode(card).decode(), parent.digest if parent else "", str(seed))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def imitation(spec: Spec) -> tuple[Term, ...]:
+    """What a network minimises that is to answer as another student does."""
+    return (Kl(temperature=spec.student.temperature),) if spec.task == "classification" else (Normal(),)
 
 
 def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
@@ -218,11 +226,11 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
     cut = pruned(trained, work.card, work.data, pruning.share)
     if not pruning.epochs:
         return cut.net
-    student = msgspec.structs.replace(work.spec.student, epochs=pruning.epochs)
     lesson = replace(
         work,
-        spec=msgspec.structs.replace(work.spec, student=student),
         data=cut.lesson,
+        objective=imitation(work.spec),
+        epochs=pruning.epochs,
         start=None,
         shape=pickle.dumps(cut.net),
         checkpoint=f"{folder}/pruned.pt",

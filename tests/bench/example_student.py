@@ -58,7 +58,16 @@ def student(spec, variant, train, test, seed):
         variant=variant.name, snapshots=(), teacher="t@1", parent=None, code="0",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(spec=spec, card=card, data=data, start=None, checkpoint=f"file://{folder}/c.pt", seed=seed)
+        work = Work(
+            spec=spec,
+            card=card,
+            data=data,
+            objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+            epochs=spec.student.epochs,
+            start=None,
+            checkpoint=f"file://{folder}/c.pt",
+            seed=seed,
+        )
         net, _ = fit(work, "run", f"file://{folder}/ray")
     found = answers(net, encoded(spec, [t.encode() for t, _ in test])).argmax(1).tolist()
     return float(np.mean([classes[i] == c for i, (_, c) in zip(found, test, strict=True)]))

@@ -1,4 +1,4 @@
-"""A student that was exported before networks could be chosen (commit 74f8679): it serves, and training goes on from it.
+"""A student of before networks could be chosen (commit 74f8679): it serves, and training goes on from it.
 
 Golden files: what reads them may change, they may not.
 """

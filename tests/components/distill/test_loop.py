@@ -44,7 +44,16 @@ def work(letter_spec, letters, freeze_rows, tmp_path_factory):
         parent=None, code="0",
     )  # fmt: skip
     data = arrays(spec, rows, card.classes)
-    return Work(spec=spec, card=card, data=data, start=None, checkpoint=f"{artifacts}/whole/checkpoint.pt", seed=3)
+    return Work(
+        spec=spec,
+        card=card,
+        data=data,
+        objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+        epochs=spec.student.epochs,
+        start=None,
+        checkpoint=f"{artifacts}/whole/checkpoint.pt",
+        seed=3,
+    )
 
 
 def same(net, other):

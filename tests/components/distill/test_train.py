@@ -170,7 +170,16 @@ def test_the_first_lesson_is_what_the_parent_answers_and_not_the_labels(letter_s
     card = msgspec.structs.replace(first.card, network=spec.student.network_of(wider))
     other = {c: SoftLabel.of("letters@1", ("a", "b"), [float(c == "b"), float(c == "a")]) for c in "ab"}
     wrong = replace(rows, soft=[other[s.label] for s in rows.soft])
-    work = Work(spec=spec, card=card, data=arrays(spec, wrong, ("a", "b")), start=None, checkpoint="", seed=0)
+    work = Work(
+        spec=spec,
+        card=card,
+        data=arrays(spec, wrong, ("a", "b")),
+        objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+        epochs=spec.student.epochs,
+        start=None,
+        checkpoint="",
+        seed=0,
+    )
     state = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}")
     said = answers(load(network(card), state), encoded(spec, rows.payloads)).argmax(dim=1).tolist()
     wanted = ["ab".index(a.label) for a in start.student.predict(rows.payloads)]
