@@ -1,4 +1,4 @@
-"""A teacher's distribution at a temperature."""
+"""A teacher's distribution as logits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,3 @@ PROBABILITY_FLOOR = 1e-6
 def logits_of(probabilities_BC: Tensor) -> Tensor:
     """Logits of a distribution, up to a constant of each row that no softmax sees."""
     return torch.log(probabilities_BC.clamp_min(PROBABILITY_FLOOR))
-
-
-def soften(probabilities_BC: Tensor, temperature: float) -> Tensor:
-    """A distribution at a temperature: proportional to ``p ** (1 / temperature)``."""
-    return torch.softmax(logits_of(probabilities_BC) / temperature, dim=1)

@@ -229,3 +229,30 @@ def test_one_side_s_gradient_is_not_the_other_s():
     objective = Objective([spec.Rkd(**INSIDE)], "classification", Shapes.of(said, taught))
     objective(student, taught, 0.0)[0].backward()
     assert student.states["s"].grad.abs().sum() > 0 and taught.states["t"].grad is None
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_mixture_is_that_of_the_formula(weight):
+    """``(1 - w) T² KL + w CE`` where the truth is known, ``T² KL`` where it is not, from the definitions."""
+    soft, truth = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]), torch.tensor([2, NO_TRUTH])
+    logits = torch.tensor([[0.5, -0.2, 0.1], [0.0, 0.3, 0.4]])
+    kl = []
+    for p, q in zip(soft.clamp_min(1e-6).sqrt(), torch.softmax(logits / 2, dim=1), strict=True):
+        p = p / p.sum()
+        kl.append(4 * float((p * (p / q).log()).sum()))
+    hard = -float(torch.log_softmax(logits, dim=1)[0, 2])
+    terms = [spec.Kl(weight=1 - weight), *([spec.Truth(weight=weight)] if weight else [])]
+    total, parts = Objective(terms, "classification")(Said(logits=logits), Taught(soft=soft, truth=truth), 0.0)
+    assert float(total) == pytest.approx(((1 - weight) * kl[0] + weight * hard + kl[1]) / 2, rel=1e-5)
+    assert float(parts["kl"]) == pytest.approx(((1 - weight) * kl[0] + kl[1]) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jensen-shannon"])
+def test_gradients_keep_their_size_at_any_temperature(direction):
+    sizes = []
+    for temperature in (1.0, 20.0):
+        said = learning(Said(logits=torch.tensor([[0.4, 0.2, 0.0], [0.0, 0.4, 0.2]])))
+        soft = torch.softmax(torch.tensor([[0.2, 0.4, 0.0], [0.0, 0.0, 0.4]]), dim=1)
+        KlTerm(spec.Kl(temperature=temperature, direction=direction))(said, Taught(soft=soft)).sum().backward()
+        sizes.append(float(said.logits.grad.norm()))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
