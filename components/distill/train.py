@@ -7,9 +7,10 @@ import hashlib
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import NamedTuple
 
 import msgspec
 from torch import nn
@@ -17,15 +18,18 @@ from torch import nn
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.objective import Kl, Normal, Term
+from components.contracts.spec.student import Stage
 from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
 from components.distill.artifact import Distilled, Trained, export, weights_uri
 from components.distill.data import (
     Rows,
+    TrainingSet,
     Unit,
     arrays,
     declared_teacher,
+    encoded,
     holdout_payloads,
     replayable,
     unit_of,
@@ -34,6 +38,8 @@ from components.distill.data import (
 from components.distill.grow import Arrays, classes_of, grow_head
 from components.distill.loop import Work, device_of, fresh, read_checkpoint, train_loop, widen
 from components.distill.networks.contract import head_of, load, network, state_of
+from components.distill.signals import teacher_states
+from components.distill.unlabelled import NONE, Unlabelled
 from components.student.card import StudentCard
 from components.student.features import featuriser
 from components.student.runtime import Student
@@ -58,18 +64,26 @@ class Start:
 
 
 def distill(
-    spec: Spec, windows: Sequence[WindowRow], *, variant: Variant, parent: ModelRef | None, artifacts: str, seed: int
+    spec: Spec,
+    windows: Sequence[WindowRow],
+    *,
+    variant: Variant,
+    parent: ModelRef | None,
+    artifacts: str,
+    seed: int,
+    inputs: Callable[[], Unlabelled] = lambda: NONE,
 ) -> Distilled:
     """Train a student on the newest of ``windows`` with replay from the older ones, starting from ``parent``.
 
     A warm start has the shape of the variant that the parent was made of, as the spec has it now; of ``variant`` where
     the spec has it no longer. Where that shape, or the features, are not the parent's, the new network first learns the
     parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
-    from its last epoch when it is asked for again.
+    from its last epoch when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a stage
+    wants them.
 
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
-    3. Train; a network of another shape first by the parent's answers.
+    3. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
     4. Where the spec declares a pruned export: prune, and train what is left to answer as before.
     5. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
     6. Forget the checkpoints.
@@ -91,7 +105,10 @@ def distill(
     # Step 2
     classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
     chosen = _variant(spec, start.card, variant) if start else variant
-    card = _card(spec, windows, classes, chosen, start, parent)
+    stages = [s for s in spec.student.stages if s.updates or start is None or start.state is None]
+    traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
+    card = _card(spec, windows, classes, chosen, start, parent, traffic)
+    objective = spec.student.objective_of(chosen, spec.task)
     net = network(card, spec.source)
     state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed)
     run = _run_name(spec, card, parent, seed)
@@ -99,34 +116,85 @@ def distill(
     work = Work(
         spec=spec,
         card=card,
-        data=arrays(spec, rows, unit or classes),
-        objective=spec.student.objective_of(chosen, spec.task),
+        data=_with_states(spec, arrays(spec, rows, unit or classes), objective, rows.payloads, card, artifacts),
+        objective=objective,
         epochs=spec.student.epochs,
         start=state,
         checkpoint=f"{folder}/checkpoint.pt",
         seed=seed,
     )
     # Step 3
+    work, losses = _staged(work, stages, traffic, rows.payloads, artifacts, run, folder)
     taught = rows if start is not None and start.state is None else None
     if start is not None and taught is not None:
         work = replace(work, start=_taught(work, start, taught, unit or classes, run, folder))
-    trained, history = fit(work, run, f"{folder}/ray")
+    done = fit(work, run, f"{folder}/ray")
     # Step 4
-    smaller = _pruned(work, trained, run, folder) if spec.student.export.pruning else None
+    smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
     # Step 5
     holdout = holdout_payloads(spec, windows)
     counts = {
         "new_rows": float(len(learnt.new)),
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
-        "loss": history[-1],
+        "loss": done.history[-1],
+        **{f"loss_{name}": part for name, part in done.parts.items()},
+        "unlabelled_rows": float(len(traffic.payloads)),
+        **losses,
         **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
-    networks = Trained(net=trained, unit=unit, pruned=smaller)
-    distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, history)
+    networks = Trained(net=done.net, unit=unit, pruned=smaller)
+    distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
     # Step 6
     remove(folder)
     return distilled
+
+
+def _staged(
+    work: Work,
+    stages: Sequence[Stage],
+    traffic: Unlabelled,
+    labelled: Sequence[bytes],
+    artifacts: str,
+    run: str,
+    folder: str,
+) -> tuple[Work, dict[str, float]]:
+    """The work with the weights that its stages leave behind, and the last loss of each of them."""
+    spec, losses = work.spec, {}
+    for stage in stages:
+        data, payloads = work.data, labelled
+        if stage.rows == "unlabelled":
+            if not traffic.payloads:
+                log.warning("%s: there are no unlabelled inputs: the stage %s is left out", spec.name, stage.name)
+                continue
+            payloads = traffic.payloads
+            data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
+        lesson = replace(
+            work,
+            data=_with_states(spec, data, stage.objective, payloads, work.card, artifacts),
+            objective=stage.objective,
+            epochs=stage.epochs,
+            checkpoint=f"{folder}/stage-{stage.name}.pt",
+        )
+        done = fit(lesson, f"{run}-{stage.name}", f"{folder}/ray")
+        work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
+    return work, losses
+
+
+def _with_states(
+    spec: Spec,
+    data: TrainingSet,
+    objective: Sequence[Term],
+    payloads: Sequence[bytes],
+    card: StudentCard,
+    artifacts: str,
+) -> TrainingSet:
+    """The rows with what the terms read of the teacher's inside."""
+    names = sorted({name for term in objective for name in term.teacher_states})
+    if not names:
+        return data
+    found = teacher_states(spec, payloads, names, card.teacher, artifacts)
+    return replace(data, states=found.arrays, mask=found.mask)
 
 
 def _start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
@@ -163,6 +231,7 @@ def _card(
     variant: Variant,
     start: Start | None,
     parent: ModelRef | None,
+    traffic: Unlabelled,
 ) -> StudentCard:
     return StudentCard(
         workload=spec.name,
@@ -178,6 +247,8 @@ def _card(
         teacher=declared_teacher(spec, windows),
         parent=parent.version if start and parent else None,
         code=version("cohobate"),
+        recipe=variant.recipe,
+        unlabelled=traffic.digest,
     )
 
 
@@ -202,7 +273,7 @@ def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, ru
         objective=imitation(work.spec),
         checkpoint=f"{folder}/parent.pt",
     )
-    return state_of(fit(lesson, f"{run}-parent", f"{folder}/ray")[0])
+    return state_of(fit(lesson, f"{run}-parent", f"{folder}/ray").net)
 
 
 def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
@@ -235,11 +306,25 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
         shape=pickle.dumps(cut.net),
         checkpoint=f"{folder}/pruned.pt",
     )
-    return fit(lesson, f"{run}-pruned", f"{folder}/ray")[0]
+    return fit(lesson, f"{run}-pruned", f"{folder}/ray").net
 
 
-def fit(work: Work, run: str, storage: str) -> tuple[nn.Module, tuple[float, ...]]:
-    """Train by Ray Train; the network and the mean loss of each epoch."""
+class Fitted(NamedTuple):
+    """A trained network, the mean loss of each epoch, and what each term had of the last one."""
+
+    net: nn.Module
+    history: tuple[float, ...]
+    parts: dict[str, float]
+
+
+def fit(work: Work, run: str, storage: str) -> Fitted:
+    """Train by Ray Train.
+
+    Raises:
+        ConfigError: the spec wants a device that is not there.
+        ArtifactError: the workers share no artifact root.
+
+    """
     with _quiet_ray():
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
@@ -256,7 +341,8 @@ def fit(work: Work, run: str, storage: str) -> tuple[nn.Module, tuple[float, ...
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
     net = fresh(work)
     state = {k: v.numpy() for k, v in done["model"].items()}
-    return load(net, widen(net, state, work.data)).eval(), tuple(done["history"])
+    whole = load(net, widen(net, state, work.data)).eval()
+    return Fitted(net=whole, history=tuple(done["history"]), parts=dict(done["parts"]))
 
 
 @contextlib.contextmanager

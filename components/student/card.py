@@ -33,7 +33,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was
     warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of
     the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
-    out.
+    out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
+    inputs that it learnt from without labels.
     """
 
     workload: str
@@ -52,6 +53,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     precision: str = "float32"
     weights: str | None = None
     pruned: bool = False
+    recipe: str = ""
+    unlabelled: str = ""
 
     @property
     def form(self) -> Form:

@@ -68,7 +68,7 @@ def student(spec, variant, train, test, seed):
             checkpoint=f"file://{folder}/c.pt",
             seed=seed,
         )
-        net, _ = fit(work, "run", f"file://{folder}/ray")
+        net = fit(work, "run", f"file://{folder}/ray").net
     found = answers(net, encoded(spec, [t.encode() for t, _ in test])).argmax(1).tolist()
     return float(np.mean([classes[i] == c for i, (_, c) in zip(found, test, strict=True)]))
 

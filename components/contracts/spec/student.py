@@ -106,7 +106,8 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``objective``: what it minimises on labelled rows, terms with weights; left out: ``temperature``, which softens
     teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
     of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants.
-    ``stages``: what comes before; ``unlabelled_rows``: inputs at most that an unlabelled stage learns from.
+    ``stages``: what comes before; an unlabelled stage learns from the newest ``unlabelled_rows`` inputs of
+    the workload, and of the histories that ``unlabelled`` names (paths are relative to the spec).
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
     ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
@@ -121,6 +122,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     objective: tuple[Term, ...] = ()
     recipes: dict[Name, tuple[Term, ...]] = msgspec.field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    unlabelled: tuple[str, ...] = ()
     unlabelled_rows: Count = 5_000
     temperature: Positive = 2.0
     truth_weight: Share = 0.3

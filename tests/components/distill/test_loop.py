@@ -66,22 +66,22 @@ def whole(work, tmp_path_factory):
 
 
 def test_the_loss_falls_and_every_epoch_is_told(whole):
-    _, history = whole
+    history = whole.history
     assert len(history) == EPOCHS
     assert history[-1] < 0.3 * history[0]
 
 
 def test_the_seed_decides(work, whole, tmp_path):
-    again, _ = fit(replace(work, checkpoint=f"file://{tmp_path}/a.pt"), "run", f"file://{tmp_path}/ray")
-    other, _ = fit(replace(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
-    assert same(again, whole[0])
-    assert not same(other, whole[0])
+    again = fit(replace(work, checkpoint=f"file://{tmp_path}/a.pt"), "run", f"file://{tmp_path}/ray")
+    other = fit(replace(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
+    assert same(again.net, whole.net)
+    assert not same(other.net, whole.net)
 
 
 def test_a_finished_run_is_not_trained_again(work, whole, tmp_path, monkeypatch):
     monkeypatch.setattr("components.distill.loop._epoch", lambda *_: pytest.fail("an epoch was trained"))
-    again, history = fit(work, "run", f"file://{tmp_path}")
-    assert history == whole[1] and same(again, whole[0])
+    again = fit(work, "run", f"file://{tmp_path}")
+    assert again.history == whole.history and same(again.net, whole.net)
 
 
 @pytest.mark.integration
@@ -93,9 +93,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch_and_ends_the_same(wor
     assert victim.returncode == -signal.SIGKILL
     stopped = read_checkpoint(cut.checkpoint)
     assert stopped["epoch"] == 7
-    weights, history = fit(cut, "run", f"file://{tmp_path}/ray")
-    assert history[: stopped["epoch"]] == tuple(stopped["history"]) and history == whole[1]
-    assert same(weights, whole[0])
+    done = fit(cut, "run", f"file://{tmp_path}/ray")
+    assert done.history[: stopped["epoch"]] == tuple(stopped["history"]) and done.history == whole.history
+    assert same(done.net, whole.net)
 
 
 def test_no_checkpoint_is_none(tmp_path):
