@@ -106,6 +106,16 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(next(iter(self.features.values())))
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> TrainingSet:
+        """The rows that are True."""
+        return TrainingSet(
+            features={name: array[rows] for name, array in self.features.items()},
+            soft=None if self.soft is None else self.soft[rows],
+            truth=None if self.truth is None else self.truth[rows],
+            states={name: array[rows] for name, array in self.states.items()},
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:

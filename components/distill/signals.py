@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.payload import decoder
-from components.contracts.spec import Spec, build
+from components.contracts.spec import Factory, Spec, build
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.teachers.contract import States, declared_of, reference, states
 
@@ -22,8 +23,15 @@ MASK = "\0mask"
 """The mask's name in a file of states; no state has it."""
 
 
-def teacher_states(spec: Spec, payloads: Sequence[bytes], names: Sequence[str], teacher: str, artifacts: str) -> States:
-    """States of inputs by name, of ``teacher`` (``name@digest``), in half precision.
+def teacher_states(
+    spec: Spec,
+    payloads: Sequence[bytes],
+    names: Sequence[str],
+    teacher: str,
+    artifacts: str,
+    encoder: Factory | None = None,
+) -> States:
+    """States of inputs by name, of ``teacher`` (``name@digest``) or of ``encoder``, in half precision.
 
     They are kept by the contents, the names and the teacher, so that the second variant, and a run that is made again,
     asks for nothing.
@@ -35,13 +43,14 @@ def teacher_states(spec: Spec, payloads: Sequence[bytes], names: Sequence[str], 
     """
     from safetensors.numpy import load, save
 
-    key = "\0".join([declared_of(teacher), *sorted(names), "", *(digest_of(p) for p in payloads)])
+    whose = msgspec.json.encode(encoder).decode() if encoder else declared_of(teacher)
+    key = "\0".join([whose, *sorted(names), "", *(digest_of(p) for p in payloads)])
     uri = f"{artifacts}/{spec.name}/states/{digest_of(key.encode())}.safetensors"
     try:
         found = load(get_bytes(uri))
     except ArtifactError:
-        made = build(spec.teacher, spec.source)
-        if reference(made) != declared_of(teacher):
+        made = build(encoder or spec.teacher, spec.source)
+        if encoder is None and reference(made) != declared_of(teacher):
             remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
             raise ConfigError("teacher", reference(made), remedy) from None
         decode = decoder(spec.payload, spec.source)

@@ -16,7 +16,8 @@ import msgspec
 from torch import nn
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Spec, Variant
+from components.contracts.records import content_hash
+from components.contracts.spec import Factory, Spec, Variant
 from components.contracts.spec.objective import Kl, Normal, Term
 from components.contracts.spec.student import Stage
 from components.contracts.storage import get_bytes, remove
@@ -38,6 +39,7 @@ from components.distill.data import (
 from components.distill.grow import Arrays, classes_of, grow_head
 from components.distill.loop import Work, device_of, fresh, read_checkpoint, train_loop, widen
 from components.distill.networks.contract import head_of, load, network, state_of
+from components.distill.search import search
 from components.distill.signals import teacher_states
 from components.distill.unlabelled import NONE, Unlabelled
 from components.student.card import StudentCard
@@ -128,6 +130,10 @@ def distill(
     taught = rows if start is not None and start.state is None else None
     if start is not None and taught is not None:
         work = replace(work, start=_taught(work, start, taught, unit or classes, run, folder))
+    chosen_by: dict[str, float] = {}
+    if spec.student.search and not chosen.recipe:
+        work, chosen_by = _searched(work, rows.payloads, artifacts, run, folder)
+        card = work.card
     done = fit(work, run, f"{folder}/ray")
     # Step 4
     smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
@@ -141,6 +147,7 @@ def distill(
         **{f"loss_{name}": part for name, part in done.parts.items()},
         "unlabelled_rows": float(len(traffic.payloads)),
         **losses,
+        **chosen_by,
         **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
     networks = Trained(net=done.net, unit=unit, pruned=smaller)
@@ -171,7 +178,7 @@ def _staged(
             data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
         lesson = replace(
             work,
-            data=_with_states(spec, data, stage.objective, payloads, work.card, artifacts),
+            data=_with_states(spec, data, stage.objective, payloads, work.card, artifacts, stage.encoder),
             objective=stage.objective,
             epochs=stage.epochs,
             checkpoint=f"{folder}/stage-{stage.name}.pt",
@@ -181,6 +188,27 @@ def _staged(
     return work, losses
 
 
+def _searched(
+    work: Work, payloads: Sequence[bytes], artifacts: str, run: str, folder: str
+) -> tuple[Work, dict[str, float]]:
+    """The work with the recipe that learns best, and what was seen of it."""
+    spec = work.spec
+    recipes = {name: spec.student.recipes[name] for name in spec.student.search}
+    every = [term for terms in recipes.values() for term in terms]
+    data = _with_states(spec, work.data, every, payloads, work.card, artifacts)
+
+    def train(arm: Work, name: str) -> nn.Module:
+        return fit(replace(arm, checkpoint=f"{folder}/{name}.pt"), f"{run}-{name}", f"{folder}/ray").net
+
+    found = search(replace(work, data=data), recipes, [content_hash(p) for p in payloads], train)
+    log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
+    seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
+    if found.margin is not None:
+        seen["search_margin"] = found.margin
+    card = msgspec.structs.replace(work.card, recipe=found.recipe)
+    return replace(work, data=data, card=card, objective=tuple(recipes[found.recipe])), seen
+
+
 def _with_states(
     spec: Spec,
     data: TrainingSet,
@@ -188,12 +216,13 @@ def _with_states(
     payloads: Sequence[bytes],
     card: StudentCard,
     artifacts: str,
+    encoder: Factory | None = None,
 ) -> TrainingSet:
     """The rows with what the terms read of the teacher's inside."""
     names = sorted({name for term in objective for name in term.teacher_states})
     if not names:
         return data
-    found = teacher_states(spec, payloads, names, card.teacher, artifacts)
+    found = teacher_states(spec, payloads, names, card.teacher, artifacts, encoder)
     return replace(data, states=found.arrays, mask=found.mask)
 
 

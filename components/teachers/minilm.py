@@ -65,6 +65,8 @@ class MiniLM:
     are the whole process's.
     """
 
+    name = "minilm-l6-encoder"
+
     def __init__(self, max_tokens: int = 64, threads: int = 1) -> None:
         if not 8 <= max_tokens <= 256:
             raise ConfigError("max_tokens", max_tokens, "must be between 8 and 256, what the encoder was trained on")

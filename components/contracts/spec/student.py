@@ -39,13 +39,16 @@ class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a student learns before it learns its labels.
 
     ``rows``: ``unlabelled`` are the newest inputs of the workload, labelled or not, but none that is held out: of them
-    the teacher is asked for its inner states alone. ``updates``: whether a student that is warm-started goes through
-    it too, and not a fresh one alone.
+    the teacher is asked for its inner states alone. ``encoder``: whose states they are where it is not the teacher's:
+    any model that has ``states`` as a teacher has, so that a student of a teacher behind a server can learn from inside
+    a model that is at hand. ``updates``: whether a student that is warm-started goes through the stage too, and not a
+    fresh one alone.
     """
 
     name: Name
     objective: tuple[Term, ...]
     rows: Rows = "unlabelled"
+    encoder: Factory | None = None
     epochs: Count = 4
     updates: bool = False
 
@@ -105,9 +108,10 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     out: a bag of features, for which the featuriser gives weighted ids in buckets.
     ``objective``: what it minimises on labelled rows, terms with weights; left out: ``temperature``, which softens
     teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
-    of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants.
-    ``stages``: what comes before; an unlabelled stage learns from the newest ``unlabelled_rows`` inputs of
-    the workload, and of the histories that ``unlabelled`` names (paths are relative to the spec).
+    of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants; ``search``:
+    those among which each update chooses, by rows that it keeps back meanwhile, where the variant names none.
+    ``stages``: what comes before; an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload,
+    and of the histories that ``unlabelled`` names (paths are relative to the spec).
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
     ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
@@ -121,6 +125,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learning_rate: Positive = 0.005
     objective: tuple[Term, ...] = ()
     recipes: dict[Name, tuple[Term, ...]] = msgspec.field(default_factory=dict)
+    search: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     unlabelled: tuple[str, ...] = ()
     unlabelled_rows: Count = 5_000
@@ -181,6 +186,12 @@ def check_learning(student: Student, task: Task) -> None:
         check_objective(terms, task, field=f"student.recipes.{name}")
     for variant in student.variants:
         student.objective_of(variant, task)
+    if strange := [name for name in student.search if name not in student.recipes]:
+        raise ConfigError(
+            "student.search", strange, f"are no recipes: there are {', '.join(student.recipes) or 'none'}"
+        )
+    if len(student.search) == 1 or len(set(student.search)) < len(student.search):
+        raise ConfigError("student.search", student.search, "names two recipes or more, each once")
     for i, stage in enumerate(student.stages):
         check_objective(stage.objective, task, rows=stage.rows, field=f"student.stages[{i}].objective")
         if stage.name in {s.name for s in student.stages[:i]}:

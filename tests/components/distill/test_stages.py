@@ -134,3 +134,11 @@ class Closed(Letters):
 
 def test_a_card_without_a_stage_is_as_it_was():
     assert StudentCard.__struct_defaults__[-2:] == ("", "")
+
+
+def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, letters, freeze_rows, tmp_path, traffic):
+    closed = Factory(factory="tests.components.distill.test_stages:Closed")
+    other = msgspec.structs.replace(GENERAL, encoder=Factory(factory="tests.components.distill.teachers:Letters"))
+    spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
+    window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
+    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
