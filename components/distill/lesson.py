@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.objective import Term, check_states
-from components.distill.losses import value_and_scale
-from components.distill.networks.contract import logits
+from components.distill.networks.contract import logits, value_and_scale
 from components.distill.terms import Objective, Said, Shapes, Taught
 
 FEATURE, STATE = "feature.", "state."

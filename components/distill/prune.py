@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from components.contracts.errors import ConfigError
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import TORCH_THREADS
-from components.distill.losses import value_and_scale
-from components.distill.networks.contract import head_of, logits, tensors
+from components.distill.networks.contract import head_of, logits, tensors, value_and_scale
 from components.student.card import StudentCard
 from components.student.features import Features, made_up
 

@@ -21,7 +21,7 @@ from components.contracts.sampling import bucket
 from components.contracts.spec.objective import Term
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import Work
-from components.distill.losses import value_and_scale
+from components.distill.networks.contract import value_and_scale
 from components.distill.prune import answers
 
 JUDGING = 0.25

@@ -19,9 +19,9 @@ from scipy import stats
 from components.contracts.records import Input, SoftLabel
 from components.contracts.sampling import bucket
 from components.contracts.spec import Factory, Label, Policy, Serve, Spec
-from components.distill.data import NO_TRUTH
-from components.distill.losses import classification_loss
+from components.contracts.spec.objective import Kl
 from components.distill.networks.bag import BagOfFeatures
+from components.distill.terms import Objective, Said, Taught
 from components.query.policies import UNCERTAINTY, decide
 from components.query.selector import Selector
 from components.student.features import bag_signature
@@ -100,12 +100,12 @@ def train(pool, classes, seed, epochs=12, rate=0.005):
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
     ids, weights = torch.from_numpy(pool.ids), torch.from_numpy(pool.weights)
     soft = torch.from_numpy(pool.soft.astype(np.float32))
-    truth = torch.full((64,), NO_TRUTH)
+    objective = Objective((Kl(),), "classification")
     steps = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(pool.texts) // 64), rate * 0.05)
     for _ in range(epochs):
         for rows in torch.randperm(len(pool.texts)).split(64):
             logits = net(ids[rows], weights[rows])
-            loss = classification_loss(logits, soft[rows], truth[: len(rows)], temperature=2.0, truth_weight=0.0)
+            loss, _ = objective(Said(logits=logits), Taught(soft=soft[rows]), 0.0)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec import Factory, build
+from components.distill.data import MIN_SCALE
 from components.distill.grow import Arrays
 from components.student.card import StudentCard
 from components.student.features import Features, Signature, made_up
@@ -82,6 +83,11 @@ def made(factory: Factory, task: Task, inputs: Signature, outputs: int, source: 
 def logits(said: Tensor | dict[str, Tensor]) -> Tensor:
     """The logits of what a network returned."""
     return said["logits"] if isinstance(said, dict) else said
+
+
+def value_and_scale(output_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """A regression student's value and its scale (> 0), both (B,), in the unit that it learns in."""
+    return output_B2[:, 0], nn.functional.softplus(output_B2[:, 1]) + MIN_SCALE
 
 
 def tensors(features: Features, device: str | torch.device = "cpu") -> dict[str, Tensor]:

@@ -5,9 +5,8 @@ import torch
 from components.contracts.storage import digest_of
 from components.distill.data import Unit
 from components.distill.export import body, to_int8, to_onnx
-from components.distill.losses import value_and_scale
 from components.distill.networks.contract import network as network_of
-from components.distill.networks.contract import tensors
+from components.distill.networks.contract import tensors, value_and_scale
 from components.student.parity import parity
 from components.student.runtime import Student
 from tests.students import bag
