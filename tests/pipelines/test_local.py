@@ -6,7 +6,8 @@ from components.contracts.errors import ConfigError, NotFoundError, PipelineErro
 from components.control.store import ControlStore
 from components.ledger.ledger import entries
 from pipelines import runs
-from pipelines.local import arguments, last_error, run_local, step_outputs
+from pipelines.local import last_error, run_local, step_outputs
+from pipelines.parameters import arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
