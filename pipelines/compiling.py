@@ -60,8 +60,10 @@ def write_manifests(packages: Iterable[Package], directory: Path, namespace: str
                 namespace=namespace,
                 include_pipeline_manifest=True,
             )
+            # The compiler reads a description from the third line of a file, and from nowhere else.
+            described = f"#\n#\n# Description: {package.description}\n{package.text}"
             compiler.Compiler().compile(
-                components.load_component_from_text(package.text),
+                components.load_component_from_text(described),
                 str(path),
                 kubernetes_manifest_options=options,
                 kubernetes_manifest_format=True,
