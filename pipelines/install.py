@@ -12,12 +12,12 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from components.contracts.errors import ConfigError, NotFoundError, PipelineError, UnavailableError
+from components.contracts.errors import NotFoundError, PipelineError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from pipelines.compiled import Package, compiled
 from pipelines.kubeflow_api import Kubeflow
-from pipelines.parameters import PARAMETERS
+from pipelines.parameters import PARAMETERS, place_in_image
 from pipelines.placing import (
     DESCRIPTION,
     SCHEDULED,
@@ -74,21 +74,6 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
         """For a person."""
         names = ", ".join(self.pipelines) or "no pipeline"
         return f"removed {names} with {self.versions} versions{', and the experiment' if self.experiment else ''}"
-
-
-def place_in_image(spec: Spec, settings: Settings, given: str = "") -> str:
-    """Where the steps' image has the workload's spec file.
-
-    Raises:
-        ConfigError: nothing tells.
-
-    """
-    place = given or settings.kfp_spec.replace("{workload}", spec.name)
-    if not place:
-        raise ConfigError(
-            "COHOBATE_KFP_SPEC", "", "set it to the place of the spec in the steps' image: /specs/{workload}.yaml"
-        )
-    return place
 
 
 def package_of(name: str, spec: Spec, place: str, settings: Settings, offered: str = "") -> Package:

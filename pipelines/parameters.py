@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import ConfigError, NotFoundError
-from components.contracts.spec import load_spec
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec, load_spec
 
 PARAMETERS = {
     "bootstrap": ("history_uri", "first_variant", "second_variant"),
@@ -65,3 +66,18 @@ def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) 
             raise ConfigError("param force", made["force"], "must be true or false")
         made["force"] = TRUTHS[str(made["force"]).lower()]
     return made
+
+
+def place_in_image(spec: Spec, settings: Settings, given: str = "") -> str:
+    """Where the steps' image has the workload's spec file.
+
+    Raises:
+        ConfigError: nothing tells.
+
+    """
+    place = given or settings.kfp_spec.replace("{workload}", spec.name)
+    if not place:
+        raise ConfigError(
+            "COHOBATE_KFP_SPEC", "", "set it to the place of the spec in the steps' image: /specs/{workload}.yaml"
+        )
+    return place

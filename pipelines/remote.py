@@ -13,9 +13,8 @@ from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from pipelines.compiled import Package
-from pipelines.install import place_in_image
 from pipelines.kubeflow_api import Kubeflow
-from pipelines.parameters import arguments
+from pipelines.parameters import arguments, place_in_image
 from pipelines.placing import experiment_of
 
 REASON_CHARACTERS = 60

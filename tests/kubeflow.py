@@ -135,6 +135,7 @@ class Caller:
 class Kubeflow:
     """What a server holds. ``requests``: method and path of each one; ``changes``: of those that are no GET.
 
+    ``answered``: when the newest request of each method and path was answered (monotonic seconds).
     ``before`` is called with the handler of each request, and may answer it instead (a proxy, a fault): then it
     returns true.
     """
@@ -151,6 +152,7 @@ class Kubeflow:
     runs: dict = field(default_factory=dict)
     jobs: dict = field(default_factory=dict)
     requests: list = field(default_factory=list)
+    answered: dict = field(default_factory=dict)
     url: str = ""
     lock: object = field(default_factory=threading.RLock)
 
@@ -292,6 +294,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+        self.world.answered[self.command, urlsplit(self.path).path] = time.monotonic()
 
     def log_message(self, *_):
         pass

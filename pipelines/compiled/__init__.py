@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,8 @@ class Package(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def version(self) -> str:
         """The package's version and a digest of the content: what differs in anything has another name."""
+        from importlib.metadata import version
+
         content = json.dumps(self.documents, sort_keys=True).encode()
         release = version("cohobate").replace("+", "-")
         return f"{release}-{hashlib.sha256(content).hexdigest()[:DIGITS]}"

@@ -10,9 +10,9 @@ import pytest
 from components.contracts.errors import AccessError, ConfigError, NotFoundError, PipelineError, RefusedError
 from components.control.links import rollback_link
 from pipelines.cron import timing
-from pipelines.install import install, link, newest_version, packages_of, place_in_image, uninstall
+from pipelines.install import install, link, newest_version, packages_of, uninstall
 from pipelines.kubeflow_api import connect
-from pipelines.parameters import PARAMETERS
+from pipelines.parameters import PARAMETERS, place_in_image
 from pipelines.schedules import put_schedule, unschedule
 from tests.kubeflow import Caller, kubeflow
 
