@@ -69,7 +69,7 @@ def experiment_of(server: Kubeflow, name: str, undo: Undo | None = None) -> str:
         try:
             body = {"display_name": name, "description": DESCRIPTION, **server.place}
             found = server.ask("POST", "experiments", body=body)
-            _remember(undo, f"experiment {name}", server, f"experiments/{found['experiment_id']}")
+            remember(undo, f"experiment {name}", server, f"experiments/{found['experiment_id']}")
         except ExistsError:  # another one made it at the same moment
             found = server.experiment(name)
             if found is None:
@@ -109,7 +109,7 @@ def _make_pipeline(server: Kubeflow, package: Package, undo: Undo | None) -> dic
         if found is None:
             raise
         return found
-    _remember(undo, f"pipeline {package.name}", server, f"pipelines/{made['pipeline_id']}")
+    remember(undo, f"pipeline {package.name}", server, f"pipelines/{made['pipeline_id']}")
     return made
 
 
@@ -126,11 +126,12 @@ def _make_version(server: Kubeflow, pipeline: str, package: Package, undo: Undo 
             raise
         return found
     which = f"pipelines/{pipeline}/versions/{made['pipeline_version_id']}"
-    _remember(undo, f"version {package.version} of {package.name}", server, which)
+    remember(undo, f"version {package.version} of {package.name}", server, which)
     return made
 
 
-def _remember(undo: Undo | None, what: str, server: Kubeflow, path: str) -> None:
+def remember(undo: Undo | None, what: str, server: Kubeflow, path: str) -> None:
+    """Note how what was made is taken away again, where that is asked for."""
     if undo is not None:
         undo.append((what, lambda: server.find("DELETE", path)))
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import PipelineError
+from components.contracts.errors import CohobateError, PipelineError
 from components.contracts.settings import Settings
 from pipelines.cron import Timing, read_by_server, told, upcoming, zone_of
 from pipelines.kubeflow_api import Kubeflow
 from pipelines.parameters import PARAMETERS
-from pipelines.placing import SCHEDULED, Placed, experiment_of
+from pipelines.placing import SCHEDULED, Placed, experiment_of, remember, undoing
 
 GENERATION = re.compile(r"\(generation (\d+), by cohobate\)")
 
@@ -70,7 +70,8 @@ def put_schedule(
        that were made before it, while those that come later see it.
 
     Raises:
-        PipelineError: another caller scheduled something else at the same moment, and that stays.
+        PipelineError: another caller scheduled something else at the same moment, and that stays; or an older one could
+            not be taken away.
         RefusedError, UnavailableError, AccessError: see :mod:`pipelines.kubeflow_api`.
 
     """
@@ -91,11 +92,13 @@ def put_schedule(
     }
     if settings.kfp_service_account:
         body["service_account"] = settings.kfp_service_account
-    made = server.ask("POST", "recurringruns", body=body)
-    # Step 3
-    *others, kept = sorted(_rows(server, experiment, placed.name), key=_rank) or [made]
+    with undoing("schedule", workload) as undo:
+        made = server.ask("POST", "recurringruns", body=body)
+        remember(undo, f"schedule {made['recurring_run_id']}", server, f"recurringruns/{made['recurring_run_id']}")
+        # Step 3
+        *others, kept = sorted(_rows(server, experiment, placed.name), key=_rank) or [made]
     for row in others:
-        server.find("DELETE", f"recurringruns/{row['recurring_run_id']}")
+        _remove(server, row, workload)
     if _does(kept) != _does(made):
         detail = f"another caller scheduled {placed.name} as {_cron(kept)} at the same moment, and that stays"
         raise PipelineError("schedule", workload, detail)
@@ -133,6 +136,14 @@ def outdated(server: Kubeflow, workload: str, experiment: str, placed: Mapping[s
 def _rows(server: Kubeflow, experiment: str, name: str) -> list[dict[str, Any]]:
     rows = server.each(*SCHEDULED, {"experiment_id": experiment})
     return [row for row in rows if row.get("display_name") == name]
+
+
+def _remove(server: Kubeflow, row: Mapping[str, Any], workload: str) -> None:
+    try:
+        server.find("DELETE", f"recurringruns/{row['recurring_run_id']}")
+    except CohobateError as error:
+        detail = f"{error}; the older one {row['recurring_run_id']} is still there, and runs too: schedule once more"
+        raise PipelineError("schedule", workload, detail) from error
 
 
 def _generation(row: Mapping[str, Any]) -> int:

@@ -5,6 +5,7 @@ Whoever shows something that may be wrong (notices, ``cohobate status``, the con
 
 from __future__ import annotations
 
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from components.control.store import ControlStore
@@ -15,7 +16,11 @@ GAUGE = "rollback_link"
 
 def note_rollback_link(store: ControlStore, workload: str, url: str) -> None:
     """Note the address; an empty one: there is none any more."""
-    store.put_gauge(workload, GAUGE, {"url": url})
+    if url:
+        store.put_gauge(workload, GAUGE, {"url": url})
+        return
+    with store.transaction() as s:
+        s.execute(delete(GaugeRow).where(GaugeRow.workload == workload, GaugeRow.name == GAUGE))
 
 
 def rollback_link(store: ControlStore, workload: str) -> str:

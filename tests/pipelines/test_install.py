@@ -264,7 +264,7 @@ def test_the_link_is_to_the_newest_version_that_was_installed(shared, remote, sp
         assert "pipelineId" in link(server, "promote", spec, remote)
     assert rollback_link(store, "tickets") == newer.link, "promote's is another"
     take_all(remote, spec)
-    assert rollback_link(store, "tickets") == ""
+    assert rollback_link(store, "tickets") == "" and store.gauges("tickets") == {}
 
 
 def test_no_control_database_is_made_to_note_a_link(shared, remote, spec):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.contracts.errors import PipelineError
+from components.contracts.errors import PipelineError, RefusedError
 from pipelines.cron import timing
 from pipelines.install import install, package_of
 from pipelines.kubeflow_api import connect
@@ -77,6 +77,40 @@ def test_a_new_one_that_is_refused_leaves_the_old_one(shared, plan):
     with pytest.raises(Exception, match="colour is not an input of the pipeline"):
         plan("@daily", colour="red")
     assert set(shared.jobs) == {first.id}
+
+
+def fail_from(shared, method, nth=1):
+    """The server is out of order from the n-th such request for schedules on."""
+    seen = []
+
+    def fail(handler):
+        if handler.command == method and "recurringruns" in handler.path:
+            seen.append(handler.path)
+            if len(seen) >= nth:
+                handler.answer(500, {"message": "database is locked"})
+                return True
+        return False
+
+    shared.before = fail
+
+
+def test_one_that_was_made_but_cannot_be_looked_for_is_taken_away_again(shared, plan):
+    first = plan()
+    fail_from(shared, "GET", nth=2)  # the look before it is made goes well
+    with pytest.raises(RefusedError, match="database is locked"):
+        plan("@daily")
+    assert set(shared.jobs) == {first.id}
+
+
+def test_an_older_one_that_cannot_be_taken_away_is_named_and_the_next_call_mends_it(shared, plan):
+    first = plan()
+    fail_from(shared, "DELETE")
+    with pytest.raises(PipelineError, match=f"the older one {first.id} is still there, and runs too: schedule once mo"):
+        plan("@daily")
+    assert len(shared.jobs) == 2
+    shared.before = None
+    last = plan("@daily")
+    assert set(shared.jobs) == {last.id}
 
 
 def test_twenty_callers_at_once_leave_one(shared, plan):
