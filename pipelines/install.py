@@ -15,7 +15,7 @@ import msgspec
 from components.contracts.errors import NotFoundError, PipelineError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
-from pipelines.compiled import Package, compiled
+from pipelines.compiled import NAMED_BY_CONTENT, Package, compiled
 from pipelines.kubeflow_api import Kubeflow
 from pipelines.parameters import PARAMETERS, place_in_image
 from pipelines.placing import (
@@ -181,22 +181,25 @@ def _drop_experiment(server: Kubeflow, name: str) -> bool:
 
 
 def link(server: Kubeflow, name: str, spec: Spec, settings: Settings) -> str:
-    """The UI's address that starts a pipeline of a workload by one click: its newest version that was installed.
+    """The UI's address that starts a pipeline of a workload by one click: the newest of its versions with a default.
+
+    They may have been installed, or applied as Kubernetes objects; the experiment, which is no such object, is made.
 
     Raises:
-        NotFoundError: it was not installed.
+        NotFoundError: there is none.
 
     """
     server.need_versions()
-    pipeline, experiment = pipeline_of(server, f"{spec.name}-{name}"), server.experiment(spec.name)
-    mine = [v for v in versions_of(server, pipeline["pipeline_id"]) if ours(v)] if pipeline else []
-    if pipeline is None or experiment is None or not mine:
+    pipeline = pipeline_of(server, f"{spec.name}-{name}")
+    known = versions_of(server, pipeline["pipeline_id"]) if pipeline else []
+    named = [version for version in known if NAMED_BY_CONTENT.fullmatch(str(version.get("display_name", "")))]
+    if pipeline is None or not named:
         raise NotFoundError("pipeline", f"{spec.name}-{name}", "'cohobate pipeline install' puts it on the server")
     newest = Placed(
-        name=pipeline["name"], pipeline_id=pipeline["pipeline_id"], version=mine[-1]["name"],
-        version_id=mine[-1]["pipeline_version_id"], new=False,
+        name=pipeline["name"], pipeline_id=pipeline["pipeline_id"], version=named[-1]["display_name"],
+        version_id=named[-1]["pipeline_version_id"], new=False,
     )  # fmt: skip
-    found = run_link(server, settings, newest, experiment["experiment_id"])
+    found = run_link(server, settings, newest, experiment_of(server, spec.name))
     if name == "rollback":
         note(settings, spec.name, found)
     return found

@@ -498,7 +498,7 @@ def kubeflow(*, prefix="", context=None, **options):
     """A server on the loopback for as long as the block runs."""
     world = Kubeflow(**options)
     server = Server(world, prefix, context)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield world

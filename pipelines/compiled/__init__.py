@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,9 @@ FOLDER = Path(__file__).parent
 
 DIGITS = 12
 """Hexadecimal digits of a content's digest in the name of a version: 48 bits."""
+
+NAMED_BY_CONTENT = re.compile(rf".+-[0-9a-f]{{{DIGITS}}}")
+"""What the name of a version looks like (:attr:`Package.version`)."""
 
 
 class Package(msgspec.Struct, frozen=True, dict=True):

@@ -267,6 +267,21 @@ def test_the_link_is_to_the_newest_version_that_was_installed(shared, remote, sp
     assert rollback_link(store, "tickets") == "" and store.gauges("tickets") == {}
 
 
+def test_the_link_is_also_to_what_was_applied_as_kubernetes_objects(shared, remote, spec):
+    """No tags, a name as objects have, and no experiment."""
+    package = packages_of(spec, remote)["rollback"]
+    row = {"name": package.name, "display_name": package.name, "namespace": "team"}
+    which = shared.keep(shared.pipelines, "pipeline_id", row)["pipeline_id"]
+    by_hand = {"name": "x", "display_name": "by hand", "pipeline_id": which, "pipeline_spec": {}}
+    named = {**by_hand, "name": f"{package.name}-{package.version}", "display_name": package.version}
+    version = shared.keep(shared.versions, "pipeline_version_id", named)["pipeline_version_id"]
+    shared.keep(shared.versions, "pipeline_version_id", by_hand)
+    with connect(remote) as server:
+        found = parse_qs(link(server, "rollback", spec, remote).partition("?")[2])
+    (experiment,) = shared.experiments
+    assert found == {"pipelineId": [which], "pipelineVersionId": [version], "experimentId": [experiment]}
+
+
 def test_no_control_database_is_made_to_note_a_link(shared, remote, spec):
     assert not put_all(remote, spec).noted
     assert not (remote.home / "control.db").exists()
