@@ -11,8 +11,12 @@ import typer
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from pipelines.parameters import check_name
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from pipelines.cron import Timing
     from pipelines.local import RunResult
 
 
@@ -145,9 +149,12 @@ def schedule(
     name: Name,
     spec: SpecFile,
     cron: Annotated[
-        str,
-        typer.Option(help="Five fields as in a crontab, six with the second first, @daily and the like, @every 6h."),
-    ],
+        str | None,
+        typer.Option(
+            help="Five fields as in a crontab, six with the second first, @daily and the like, @every 6h. "
+            "[as it is scheduled now]"
+        ),
+    ] = None,
     param: Params = None,
     reason: Reason = "scheduled",
     image: Image = None,
@@ -160,32 +167,46 @@ def schedule(
     from datetime import UTC, datetime
 
     from components.contracts.spec import load_spec
-    from pipelines.cron import timing, told, upcoming, zone_of
+    from pipelines.cron import timing, zone_of
     from pipelines.install import package_of
     from pipelines.kubeflow_api import connect
     from pipelines.placing import put, undoing
     from pipelines.remote import arguments_there
-    from pipelines.schedules import put_schedule
+    from pipelines.schedules import put_schedule, standing
 
-    settings, now = _settings(image, namespace, service_account), datetime.now(UTC)
+    settings, given = _settings(image, namespace, service_account), parameters(param)
     zone = zone_of(settings.kfp_timezone)
-    when = timing(cron, now, zone)
-    if dry_run:
-        times = upcoming(when, now, zone)
-        if as_json:
-            typer.echo(json.dumps({"cron": when.sent, "next": [time.isoformat() for time in times]}))
-        else:
-            typer.echo("\n".join([when.sent, *(f"  next {told(time)}" for time in times)]))
-        return
+    when = timing(cron, datetime.now(UTC), zone) if cron is not None else None
+    if dry_run and when is not None:
+        return _show_times(when, zone, as_json)
+    check_name(name)
     workload = load_spec(spec)
-    made = arguments_there(name, spec, parameters(param), reason, settings)
-    package = package_of(name, workload, made["spec"], settings)
+    if when is not None:  # what is wrong with the parameters shows before anything is asked for
+        arguments_there(name, spec, given, reason, settings)
     with connect(settings) as server:
         server.need_versions()
+        if when is None:
+            when, known = standing(server, workload.name, name)
+            given = {n: str(value) for n, value in known.items() if n != "spec"} | given
+        if dry_run:
+            return _show_times(when, zone, as_json)
+        made = arguments_there(name, spec, given, reason, settings)
         with undoing("schedule", workload.name) as undo:
-            placed = put(server, package, undo)
-            done = put_schedule(server, placed, when, made, workload=workload.name, reason=reason, settings=settings)
+            placed = put(server, package_of(name, workload, made["spec"], settings), undo)
+        done = put_schedule(server, placed, when, made, workload=workload.name, reason=reason, settings=settings)
     typer.echo(msgspec.json.encode(done).decode() if as_json else done.text)
+
+
+def _show_times(when: Timing, zone: tzinfo, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from pipelines.cron import told, upcoming
+
+    times = upcoming(when, datetime.now(UTC), zone)
+    if as_json:
+        typer.echo(json.dumps({"cron": when.sent, "next": [time.isoformat() for time in times]}))
+    else:
+        typer.echo("\n".join([when.sent, *(f"  next {told(time)}" for time in times)]))
 
 
 @app.command()
@@ -207,7 +228,6 @@ def unschedule(name: Name, spec: SpecFile, namespace: Namespace = None, as_json:
     """Take a pipeline's schedule away."""
     from components.contracts.spec import load_spec
     from pipelines.kubeflow_api import connect
-    from pipelines.parameters import check_name
     from pipelines.schedules import unschedule as remove
 
     check_name(name)
@@ -254,7 +274,6 @@ def link(name: Name, spec: SpecFile, namespace: Namespace = None, as_json: Json 
     from components.contracts.spec import load_spec
     from pipelines.install import link as found
     from pipelines.kubeflow_api import connect
-    from pipelines.parameters import check_name
 
     check_name(name)
     settings = _settings(namespace=namespace)

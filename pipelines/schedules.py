@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import CohobateError, PipelineError
+from components.contracts.errors import CohobateError, ConfigError, NotFoundError, PipelineError
 from components.contracts.settings import Settings
 from pipelines.cron import Timing, read_by_server, told, upcoming, zone_of
 from pipelines.kubeflow_api import Kubeflow
@@ -103,6 +103,25 @@ def put_schedule(
         detail = f"another caller scheduled {placed.name} as {_cron(kept)} at the same moment, and that stays"
         raise PipelineError("schedule", workload, detail)
     return _schedule(server, kept, settings, {placed.version_id: placed.version})
+
+
+def standing(server: Kubeflow, workload: str, name: str) -> tuple[Timing, dict[str, Any]]:
+    """When the schedule of a workload's pipeline runs, and with which parameters: to be made anew as it is.
+
+    Raises:
+        NotFoundError: there is none.
+        ConfigError: its expression is not understood here.
+
+    """
+    found = server.experiment(workload)
+    rows = _rows(server, found["experiment_id"], f"{workload}-{name}") if found else []
+    if not rows:
+        raise NotFoundError("schedule", f"{workload}-{name}", "--cron says when it is to run")
+    kept = max(rows, key=_rank)
+    when = read_by_server(_cron(kept))
+    if when is None:
+        raise ConfigError("cron", _cron(kept), "is not understood: say it anew with --cron")
+    return when, dict(kept.get("runtime_config", {}).get("parameters", {}))
 
 
 def schedules(server: Kubeflow, workload: str, settings: Settings) -> list[Schedule]:

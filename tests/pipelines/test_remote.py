@@ -161,6 +161,37 @@ def test_a_dry_run_says_when_and_sends_nothing(world, say):
     assert world.requests == []
 
 
+def test_without_an_expression_a_schedule_is_renewed_as_it_is(shared, remote, say):
+    first = say("schedule", "continual", "--cron", "0 3 * * *", "--param", "force=true")
+    newer = ("--image", "here/cohobate:2")
+    assert say("install", *newer)["outdated"] == ["continual"]
+    assert say("schedule", "continual", "--dry-run")["cron"] == "0 0 3 * * *"
+    second = say("schedule", "continual", *newer)
+    assert (second["cron"], second["parameters"]) == (first["cron"], first["parameters"])
+    assert second["parameters"] == {"spec": "/specs/tickets.yaml", "force": True}
+    assert second["version"] != first["version"] and say("install", *newer)["outdated"] == []
+    changed = say("schedule", "continual", *newer, "--param", "force=false")
+    assert changed["parameters"]["force"] is False and set(shared.jobs) == {changed["id"]}
+
+
+def test_there_is_nothing_to_renew_where_nothing_is_scheduled(shared, remote, spec):
+    done = CliRunner().invoke(app, ["schedule", "continual", "--spec", spec.source])
+    assert isinstance(done.exception, NotFoundError) and "no schedule 'tickets-continual': --cron" in str(
+        done.exception
+    )
+    assert shared.changes == []
+
+
+def test_what_cannot_be_understood_is_not_renewed(shared, remote, spec, say):
+    say("schedule", "continual", "--cron", "0 3 * * *")
+    (job,) = shared.jobs.values()
+    job["trigger"] = {"cron_schedule": {"cron": "when it suits"}}
+    done = CliRunner().invoke(app, ["schedule", "continual", "--spec", spec.source])
+    assert isinstance(done.exception, ConfigError)
+    assert "cron is 'when it suits': is not understood: say it anew" in str(done.exception)
+    assert list(shared.jobs.values()) == [job]
+
+
 @pytest.mark.parametrize(
     "argv",
     [
