@@ -29,7 +29,7 @@ from pipelines.placing import (
     undoing,
     versions_of,
 )
-from pipelines.schedules import outdated, schedules
+from pipelines.schedules import outdated, users_of
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,26 +140,23 @@ def uninstall(server: Kubeflow, spec: Spec, settings: Settings) -> Removed:
     """Take away what was installed, and nothing else: what others made there stays.
 
     Raises:
-        PipelineError: a schedule still runs one of the pipelines.
+        PipelineError: a schedule, whoever made it, still runs one of the pipelines.
 
     """
     server.need_versions()
-    if kept := sorted({row.pipeline for row in schedules(server, spec.name, settings)}):
-        detail = f"{', '.join(kept)} would lose its pipeline: 'cohobate pipeline unschedule' first"
+    found = [one for name in PARAMETERS if (one := pipeline_of(server, f"{spec.name}-{name}"))]
+    if kept := users_of(server, {str(one["pipeline_id"]) for one in found}):
+        detail = f"the schedules {', '.join(kept)} would lose what they run: 'cohobate pipeline unschedule' first"
         raise PipelineError("uninstall", spec.name, detail)
     gone, versions = [], 0
-    for name in PARAMETERS:
-        pipeline = pipeline_of(server, f"{spec.name}-{name}")
-        if pipeline is None:
-            continue
-        which, rest = pipeline["pipeline_id"], 0
-        for version in versions_of(server, which):
-            if ours(version):
-                server.find("DELETE", f"pipelines/{which}/versions/{version['pipeline_version_id']}")
-                versions += 1
-            else:
-                rest += 1
-        if ours(pipeline) and not rest:
+    for pipeline in found:
+        which = pipeline["pipeline_id"]
+        known = versions_of(server, which)
+        mine = [version for version in known if ours(version)]
+        for version in mine:
+            server.find("DELETE", f"pipelines/{which}/versions/{version['pipeline_version_id']}")
+        versions += len(mine)
+        if ours(pipeline) and len(mine) == len(known):
             server.find("DELETE", f"pipelines/{which}")
             gone.append(str(pipeline["name"]))
     note(settings, spec.name, "")

@@ -152,6 +152,16 @@ def outdated(server: Kubeflow, workload: str, experiment: str, placed: Mapping[s
     ]
 
 
+def users_of(server: Kubeflow, pipelines: set[str]) -> list[str]:
+    """Names of all schedules of the namespace that run one of the pipelines with these ids, whoever made them."""
+    rows = server.each(*SCHEDULED, server.place)
+    return sorted(
+        str(row.get("display_name"))
+        for row in rows
+        if (row.get("pipeline_version_reference") or {}).get("pipeline_id") in pipelines
+    )
+
+
 def _rows(server: Kubeflow, experiment: str, name: str) -> list[dict[str, Any]]:
     rows = server.each(*SCHEDULED, {"experiment_id": experiment})
     return [row for row in rows if row.get("display_name") == name]

@@ -205,11 +205,14 @@ def test_a_schedule_keeps_what_it_runs_from_being_taken_away(shared, remote, spe
         put_schedule(
             server, done["tickets-continual"], when, {}, workload="tickets", reason="r", settings=remote
         )  # fmt: skip
-    with pytest.raises(PipelineError, match="tickets-continual would lose its pipeline: 'cohobate pipeline unsched"):
+    (job,) = shared.jobs.values()
+    by_hand = shared.keep(shared.jobs, "recurring_run_id", {**job, "display_name": "by hand", "experiment_id": "other"})
+    with pytest.raises(PipelineError, match="schedules by hand, tickets-continual would lose what they run"):
         take_all(remote, spec)
     assert len(shared.pipelines) == 4
     with connect(remote) as server:
         unschedule(server, "tickets", "continual")
+    del shared.jobs[by_hand["recurring_run_id"]]
     assert len(take_all(remote, spec).pipelines) == 4
 
 
