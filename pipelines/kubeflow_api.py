@@ -99,21 +99,23 @@ class Kubeflow:
             UnavailableError, AccessError, RefusedError, ExistsError: see this module.
 
         """
-        found = self.find(method, path, query=query, body=body, upload=upload)
-        if found is None:
-            raise RefusedError(SERVICE, self.host, f"{path} is not there", "was it removed meanwhile? Run this again")
-        return found
+        answer = self._answer(method, path, query, body, upload)
+        return self._read(answer)
 
-    def find(
+    def find(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """Like :meth:`ask`, but None where the server says that what is named by the path is not there."""
+        answer = self._answer(method, path, query)
+        missing = answer.status_code == 404 and "json" in answer.headers.get("Content-Type", "")
+        return None if missing else self._read(answer)
+
+    def _answer(
         self,
         method: str,
         path: str,
-        *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None,
         body: Mapping[str, Any] | None = None,
         upload: bytes | None = None,
-    ) -> dict[str, Any] | None:
-        """Like :meth:`ask`, but None where what is asked for is not there."""
+    ) -> httpx.Response:
         more: dict[str, Any] = {"params": query}
         if upload is not None:
             more["files"] = {"uploadfile": ("pipeline.yaml", upload)}
@@ -123,12 +125,14 @@ class Kubeflow:
         answer = self._send(method, path, token, more)
         if answer.status_code == 401 and (renewed := self._settings.secret("kfp_token")) != token:
             answer = self._send(method, path, renewed, more)  # it was renewed between our look and the server's
-        return self._read(path, answer)
+        return answer
 
     def _send(self, method: str, path: str, token: str | None, more: Mapping[str, Any]) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             return self._client.request(method, f"{self.host}/apis/v2beta1/{path}", headers=headers, **more)
+        except httpx.InvalidURL as error:
+            raise ConfigError("COHOBATE_KFP_HOST", self.host, f"{CONFIGURE} ({error})") from error
         except httpx.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise AccessError(
@@ -138,8 +142,9 @@ class Kubeflow:
             remedy = f"is COHOBATE_KFP_HOST right, and the API up? ({error or type(error).__name__})"
             raise UnavailableError(SERVICE, self.host, remedy) from error
 
-    def _read(self, path: str, answer: httpx.Response) -> dict[str, Any] | None:
-        if answer.is_redirect or "html" in answer.headers.get("Content-Type", ""):
+    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+        page = answer.is_redirect or "html" in answer.headers.get("Content-Type", "")
+        if page and answer.status_code not in AWAY:
             raise AccessError(
                 SERVICE, self.host, "token", f"a web page answers (status {answer.status_code}), a login perhaps",
                 "set COHOBATE_KFP_HOST to the API's own address, within the cluster or behind a port-forward, or "
@@ -148,12 +153,16 @@ class Kubeflow:
         try:
             found = json.loads(answer.content or b"{}")
         except ValueError:
-            found = answer.text
+            found = None
         if answer.is_success and isinstance(found, dict):
             return found
-        if answer.status_code == 404 and path != "healthz":
-            return None
-        raise self._refusal(answer.status_code, _sentence(found) or answer.reason_phrase)
+        said = _sentence(found) if isinstance(found, dict) else "" if page else answer.text[:200].strip()
+        said = said or answer.reason_phrase
+        # A proxy whose server is away, or another server: its path is not known there, or its answer is none of ours.
+        if answer.status_code in AWAY or (found is None and answer.status_code in (200, 404)):
+            remedy = f"is COHOBATE_KFP_HOST right, and the API up? (status {answer.status_code}: {said})"
+            raise UnavailableError(SERVICE, self.host, remedy)
+        raise self._refusal(answer.status_code, said)
 
     def _refusal(self, status: int, said: str) -> CohobateError:
         if status == 401:
@@ -168,9 +177,6 @@ class Kubeflow:
             )  # fmt: skip
         if status == 409:
             return ExistsError(SERVICE, self.host, said, "take another name, or remove it first")
-        if status in AWAY or status == 404:
-            remedy = f"is COHOBATE_KFP_HOST right, and the API up? (status {status}: {said})"
-            return UnavailableError(SERVICE, self.host, remedy)
         return RefusedError(SERVICE, self.host, said, f"correct what was asked for (status {status})")
 
     def each(self, path: str, member: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
@@ -190,10 +196,8 @@ class Kubeflow:
         return next(self.each("experiments", "experiments", query), None)
 
 
-def _sentence(found: Any) -> str:
+def _sentence(found: Mapping[str, Any]) -> str:
     """The short sentence of an error's body; a long one repeats it, and an upload's has a stack beside it."""
-    if not isinstance(found, dict):
-        return str(found)[:200].strip()
     details = found.get("details") or [{}]
     first = details[0].get("message") if isinstance(details[0], dict) else None
     return str(first or found.get("error_message") or found.get("message") or found.get("error") or "").strip()

@@ -94,7 +94,7 @@ def put(server: Kubeflow, package: Package, undo: Undo | None = None) -> Placed:
 
 def pipeline_of(server: Kubeflow, name: str) -> dict[str, Any] | None:
     """The pipeline of this name; None where there is none."""
-    return server.find("GET", f"pipelines/names/{quote(name)}", query=server.place)
+    return server.find("GET", f"pipelines/names/{quote(name)}", server.place)
 
 
 def _make_pipeline(server: Kubeflow, package: Package, undo: Undo | None) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def test_a_host_that_is_not_there_is_named(host):
         make_experiment(Settings(kfp_host=host))
 
 
-@pytest.mark.parametrize("host", ["", "kubeflow.example"])
+@pytest.mark.parametrize("host", ["", "kubeflow.example", "http://[::1", "http://host:port"])
 def test_without_a_host_the_setting_is_named(host):
     with pytest.raises(ConfigError, match="set COHOBATE_KFP_HOST"):
         make_experiment(Settings(kfp_host=host))
@@ -165,15 +165,30 @@ def test_a_redirect_to_a_login_is_told(shared):
         make_experiment(settings_for(shared))
 
 
-@pytest.mark.parametrize(("status", "said"), [(503, "no healthy upstream"), (404, "404 page not found")])
-def test_a_proxy_whose_server_is_away_or_another_server_is_told(shared, status, said):
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "told"),
+    [
+        (503, "no healthy upstream", "text/plain", "no healthy upstream"),
+        (503, "<html>503</html>", "text/html", "Service Unavailable"),
+        (404, "404 page not found", "text/plain", "404 page not found"),
+        (200, "hello", "text/plain", "hello"),
+    ],
+)
+def test_a_proxy_whose_server_is_away_or_another_server_is_told(shared, status, said, kind, told):
     def away(handler):
-        handler.answer(status, said, kind="text/plain")
+        handler.answer(status, said, kind=kind)
         return True
 
     shared.before = away
-    with pytest.raises(UnavailableError, match=f"does not answer: .*status {status}: {said}"):
+    with pytest.raises(UnavailableError, match=rf"does not answer: .*\(status {status}: {told}\)"):
         make_experiment(settings_for(shared))
+
+
+def test_what_a_request_refers_to_and_is_not_there_is_named(shared):
+    with connect(settings_for(shared)) as server:
+        assert server.find("GET", "pipelines/names/nothing", server.place) is None
+        with pytest.raises(RefusedError, match="refused: p1 not found"):
+            server.ask("POST", "pipelines/upload_version", query={"name": "v", "pipelineid": "p1"}, upload=b"")
 
 
 def test_lists_are_read_to_their_end(shared):
