@@ -11,7 +11,6 @@ import typer
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from pipelines.parameters import check_name
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -170,6 +169,7 @@ def schedule(
     from pipelines.cron import timing, zone_of
     from pipelines.install import package_of
     from pipelines.kubeflow_api import connect
+    from pipelines.parameters import check_name
     from pipelines.placing import put, undoing
     from pipelines.remote import arguments_there
     from pipelines.schedules import put_schedule, standing
@@ -228,6 +228,7 @@ def unschedule(name: Name, spec: SpecFile, namespace: Namespace = None, as_json:
     """Take a pipeline's schedule away."""
     from components.contracts.spec import load_spec
     from pipelines.kubeflow_api import connect
+    from pipelines.parameters import check_name
     from pipelines.schedules import unschedule as remove
 
     check_name(name)
@@ -274,6 +275,7 @@ def link(name: Name, spec: SpecFile, namespace: Namespace = None, as_json: Json 
     from components.contracts.spec import load_spec
     from pipelines.install import link as found
     from pipelines.kubeflow_api import connect
+    from pipelines.parameters import check_name
 
     check_name(name)
     settings = _settings(namespace=namespace)
