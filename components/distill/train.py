@@ -134,6 +134,8 @@ def distill(
     if spec.student.search and not chosen.recipe:
         work, chosen_by = _searched(work, rows.payloads, artifacts, run, folder)
         card = work.card
+    if spec.student.cohort is not None and start is None:
+        work = replace(work, peers=tuple(v for v in spec.student.variants if v.name != chosen.name))
     done = fit(work, run, f"{folder}/ray")
     # Step 4
     smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
@@ -332,6 +334,7 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
         objective=imitation(work.spec),
         epochs=pruning.epochs,
         start=None,
+        peers=(),
         shape=pickle.dumps(cut.net),
         checkpoint=f"{folder}/pruned.pt",
     )
@@ -370,7 +373,7 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
     net = fresh(work)
     state = {k: v.numpy() for k, v in done["model"].items()}
-    whole = load(net, widen(net, state, work.data)).eval()
+    whole = load(net, state if work.peers else widen(net, state, work.data)).eval()
     return Fitted(net=whole, history=tuple(done["history"]), parts=dict(done["parts"]))
 
 
