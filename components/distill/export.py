@@ -103,9 +103,9 @@ def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
         with _quiet():
             done = torch.onnx.export(
                 _Logits(net),
-                (tensors(made_up(inputs, *EXAMPLE)),),
+                kwargs={"features": tensors(made_up(inputs, *EXAMPLE))},  # as its last argument it would be taken apart
                 dynamo=True,
-                dynamic_shapes=(shapes,),
+                dynamic_shapes={"features": shapes},
                 input_names=list(inputs),
                 output_names=["logits"],
                 opset_version=OPSET,
@@ -115,7 +115,7 @@ def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
         model = done.model_proto
         onnx.checker.check_model(model)
     except Exception as error:  # torch.onnx's and onnx's errors have no common base of their own
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
         why = lines[0] if lines else type(error).__name__
         raise ConfigError(FIELD, name, f"cannot be exported to ONNX: {why}") from error
     for graph in (model.graph, *model.functions):
