@@ -26,7 +26,7 @@ from components.distill.grow import grow_head
 from components.distill.loop import Work
 from components.distill.networks.contract import head_of, load, logits, made, network, state_of, tensors
 from components.distill.temperature import LEAST_ROWS
-from components.distill.train import distill, fit
+from components.distill.train import _start, distill, fit
 from components.student.card import export_uri
 from components.student.features import featuriser, files_of, made_up
 from components.student.runtime import Student
@@ -188,6 +188,17 @@ def test_admission_s_made_up_inputs_are_answered(lineage):
         for batch in BATCHES:
             for length in LENGTHS:
                 assert len(tried.exercise(made_up(tried.card.inputs, batch, length))) == batch
+
+
+@pytest.mark.parametrize("lineage", ["transformer"], indirect=True)
+def test_a_tokenizer_that_has_changed_makes_a_new_student_which_learns_from_the_old_one(lineage, tmp_path):
+    done, variant = lineage.first, lineage.spec.student.variants[0]
+    parent = ModelRef(version="1", uri=done.uri, digest=done.digest, snapshot="s", teacher="t@1")
+    assert _start(parent, lineage.spec, variant).state is not None
+    text = Path(lineage.spec.source).with_name("tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(text.replace('"refund"', '"rebate"'))
+    other = msgspec.structs.replace(lineage.spec, source=str(tmp_path / "spec.yaml"))
+    assert _start(parent, other, variant).state is None
 
 
 SERVING = """
