@@ -167,8 +167,11 @@ def test_the_same_training_and_export_give_the_same_bytes(lineage, tmp_path):
     spec, done = lineage.spec, lineage.first
     learnt = update_rows(spec, lineage.windows[:1], 0)
     data = arrays(spec, learnt.new, done.card.classes)
-    work = Work(spec=spec, card=done.card, data=data, start=None, checkpoint=f"file://{tmp_path}/c.pt", seed=0)
-    net, _ = fit(work, "again", f"file://{tmp_path}/ray")
+    work = Work(
+        spec=spec, card=done.card, data=data, objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+        epochs=spec.student.epochs, start=None, checkpoint=f"file://{tmp_path}/c.pt", seed=0,
+    )  # fmt: skip
+    net = fit(work, "again", f"file://{tmp_path}/ray").net
     assert save({k: np.ascontiguousarray(v) for k, v in state_of(net).items()}) == get_bytes(done.weights_uri)
     made = body(net, done.card.inputs, files_of(featuriser(spec.features, spec.source)))
     card = student(lineage, done.float_uri).card
