@@ -44,6 +44,9 @@ POLL_SECONDS = 0.02
 IDLE_SECONDS = 1.0
 """Wait between two looks while no records come."""
 
+REPORT_SECONDS = 10.0
+"""How old the place may be where no records come: whoever looks sees by its age that the monitor lives."""
+
 ACCURACY = "foretold_accuracy"
 """The gauge of the champion's accuracy as foretold without labels (:meth:`.Foretelling.gauge`)."""
 
@@ -62,7 +65,7 @@ class Monitor:
         self._armed = dict.fromkeys((*KINDS, CHANGE), True)
         self._foretelling: Foretelling | None = None
         self.index, self._consumer = self._resume(broker)
-        self._behind = False
+        self._behind, self._placed = False, store.clock()
 
     def _resume(self, broker: Broker) -> tuple[int, Consumer]:
         """How many labels were seen, and a consumer that stands behind them; from the earliest on a new broker."""
@@ -90,10 +93,11 @@ class Monitor:
                 self._learn(record)
             else:
                 self._take(record)
-        if records or self._behind:
+        if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
             lag = self._consumer.lag()
             value = {"index": self.index, "lag": lag, "positions": named(self._consumer.positions())}
             self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
+            self._placed = self.store.clock()
             self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
         if records:
             self._report()

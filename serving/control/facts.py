@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 from sqlalchemy import or_, select
 
 from components.control.intent import Intent
@@ -11,9 +13,7 @@ from components.control.leader import last_sign
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, LedgerRow, RolloutRow
 from components.control.teachers import teachers
-from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run
-from serving.rollout.guards import assess
-from serving.rollout.state import from_dict
+from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run, under_way
 
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
@@ -83,22 +83,30 @@ def _made_champion(entry: LedgerRow) -> str | None:
 
 
 def _rollout(row: RolloutRow, decided: Sequence[LedgerRow]) -> Rollout:
-    state = from_dict(row.state)
-    last = next((e for e in decided if e.detail.get("rollout") == state.id), None)
-    paused = last.at if last is not None and last.action in ("rollout pause", "rollout undo") else state.entered_at
-    at = state.ended_at if state.ended_at is not None else paused if state.phase == "paused" else state.entered_at
-    return Rollout(
-        id=state.id,
-        phase=state.phase,
-        candidate=state.candidate.version,
-        champion=state.champion.version,
-        at=at,
-        weight=state.weight,
-        reason=state.reason,
+    told = row.state
+    last = next((e for e in decided if e.detail.get("rollout") == told["id"]), None)
+    paused = last is not None and told["phase"] == "paused" and last.action in ("rollout pause", "rollout undo")
+    entered = last.at if paused and last is not None else told["entered_at"]
+    seen = Rollout(
+        id=told["id"],
+        phase=told["phase"],
+        candidate=told["candidate"]["version"],
+        champion=told["champion"]["version"],
+        at=entered if told.get("ended_at") is None else told["ended_at"],
+        reason=told.get("reason", ""),
         actor=last.actor if last is not None else "",
-        evidence=sum(g.share * g.e_value for g in assess(state.guards, state.policy)),
-        limit=1.0 / state.policy.alpha,
     )
+    return _evidence(told, seen) if under_way(seen) else seen
+
+
+def _evidence(told: dict[str, Any], seen: Rollout) -> Rollout:
+    """The rollout with its guards' evidence and its step's weight; of one that has ended nobody asks for them."""
+    from serving.rollout.guards import assess
+    from serving.rollout.state import from_dict
+
+    state = from_dict(told)
+    evidence = sum(g.share * g.e_value for g in assess(state.guards, state.policy))
+    return msgspec.structs.replace(seen, weight=state.weight, evidence=evidence, limit=1.0 / state.policy.alpha)
 
 
 def _alarm(row: AlarmRow) -> Alarm:

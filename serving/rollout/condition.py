@@ -180,7 +180,7 @@ def is_open(alarm: Alarm, facts: Facts) -> bool:
     if alarm.kind == "teacher":
         return facts.teacher in ("suspect", "held")
     if alarm.rollout is not None:
-        return facts.rollout is not None and facts.rollout.id == alarm.rollout and _under_way(facts.rollout)
+        return facts.rollout is not None and facts.rollout.id == alarm.rollout and under_way(facts.rollout)
     if alarm.kind == "lost_positions":
         return facts.now - alarm.at < LOST_SECONDS
     return alarm.champion == facts.champion
@@ -196,14 +196,15 @@ def response(alarm: Alarm, facts: Facts) -> str:
         return "the labeler read on from where the broker begins"
     if alarm.rollout is not None:
         return "the split is not what was ordered: a person decides"
-    if facts.rollout is not None and _under_way(facts.rollout):
+    if facts.rollout is not None and under_way(facts.rollout):
         return f"v{facts.rollout.candidate} is being rolled out"
     if facts.run is not None and facts.run.status == "running":
         return f"run {facts.run.id} is under way"
-    return f"an update is to come: {facts.trigger}" if facts.trigger else "an update is to come"
+    return f"an update is to come ({facts.trigger})" if facts.trigger else "an update is to come"
 
 
-def _under_way(rollout: Rollout) -> bool:
+def under_way(rollout: Rollout) -> bool:
+    """Whether a rollout has not ended."""
     return rollout.phase in ("shadow", "canary", "paused")
 
 
@@ -215,7 +216,7 @@ def _state(facts: Facts) -> tuple[State, str, float | None]:
     if facts.champion is None:
         return "no champion", "no student was promoted yet", None
     rollout = facts.rollout
-    if rollout is not None and _under_way(rollout):
+    if rollout is not None and under_way(rollout):
         return _rolling(facts, rollout)
     if rollout is not None and rollout.phase == "rolled_back" and facts.champion == rollout.champion:
         return "rolled back", _decided(rollout.reason, rollout.actor), rollout.at

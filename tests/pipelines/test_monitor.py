@@ -332,3 +332,13 @@ def test_the_lag_that_is_reported_comes_to_nothing_behind_the_mark_of_a_transact
     at = store.gauges("tickets")["monitor"].at
     monitor.step(0.0)
     assert store.gauges("tickets")["monitor"].at == at, "then the database is left alone"
+
+
+def test_a_monitor_without_records_still_says_that_it_lives(spec, store, broker, clock):
+    monitor = Monitor(spec, store, broker)
+    monitor.step(0.0)
+    assert "monitor" not in store.gauges("tickets")
+    for _ in range(2):
+        clock.now += 10.0
+        monitor.step(0.0)
+        assert store.gauges("tickets")["monitor"].at == clock.now

@@ -68,7 +68,7 @@ def test_the_worst_stands_first():
 @pytest.mark.parametrize(
     ("alarm", "changed", "says"),
     [
-        (Alarm(kind="drift", at=1.0, champion="7"), {}, "an update is to come: 12 new labels"),
+        (Alarm(kind="drift", at=1.0, champion="7"), {}, "an update is to come (12 new labels)"),
         (
             Alarm(kind="drift", at=1.0, champion="7"),
             {"run": Run(id="files-3", pipeline="continual", status="running")},
