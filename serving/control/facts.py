@@ -18,6 +18,9 @@ from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run, under
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
 
+ALARMS = 20
+"""Alarms that are looked at."""
+
 
 def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: float, spec: str = "SPEC") -> Facts:
     """What is known of a workload at ``now`` (Unix seconds). Asks a few small questions, however long its history.
@@ -26,7 +29,7 @@ def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: f
     """
     _, intent = store.intent(workload)
     decided = _decisions(store, workload)
-    row, runs, alarms = store.last_rollout(workload), store.last_runs(workload, 1), store.last_alarms(workload, 1)
+    row, runs, alarms = store.last_rollout(workload), store.last_runs(workload, 1), store.last_alarms(workload, ALARMS)
     gauges = store.gauges(workload)
     statuses = {t.state["status"] for t in teachers(store, workload)}
     sign = last_sign(store, f"controller/{workload}")
@@ -43,7 +46,7 @@ def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: f
         reports={name: max(0.0, now - gauge.at) for name, gauge in gauges.items()},
         crowned=_crowned(decided, intent),
         rollout=None if row is None else _rollout(row, decided),
-        alarm=_alarm(alarms[-1]) if alarms else None,
+        alarms=tuple(_alarm(row) for row in alarms),
         run=Run(id=runs[-1].id, pipeline=runs[-1].pipeline, status=runs[-1].status) if runs else None,
         teacher=next((s for s in ("suspect", "held", "trusted") if s in statuses), None),
         trigger=str(gauges["trigger"].value.get("last", "")) if "trigger" in gauges else "",

@@ -87,7 +87,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
     ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
-    ``suspect`` or ``held``, None where no teacher is watched. ``trigger``: why no update starts.
+    ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last, oldest first. ``trigger``: why no
+    update starts.
     """
 
     now: float
@@ -102,11 +103,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     previous: str | None = None
     crowned: Crowned | None = None
     rollout: Rollout | None = None
-    alarm: Alarm | None = None
+    alarms: tuple[Alarm, ...] = ()
     run: Run | None = None
     teacher: str | None = None
     trigger: str = ""
     spec: str = "SPEC"
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """The last alarm."""
+        return self.alarms[-1] if self.alarms else None
+
+    @property
+    def open_alarms(self) -> tuple[Alarm, ...]:
+        """Those of which something is still to be done."""
+        return tuple(alarm for alarm in self.alarms if is_open(alarm, self))
 
 
 class Press(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,14 +158,14 @@ def condition(facts: Facts) -> Condition:
     """
     state, why, since = _state(facts)
     word = f"{state} {100 * facts.weight:g} %" if state == "canary" else state
-    open_ = facts.alarm is not None and is_open(facts.alarm, facts)
+    last = facts.alarm
     return Condition(
         state=state,
         word=word,
         why=why,
         since=since,
         press=_press(facts, state),
-        alarm=response(facts.alarm, facts) if open_ and facts.alarm is not None else "",
+        alarm=response(last, facts) if last is not None and is_open(last, facts) else "",
     )
 
 
@@ -265,7 +276,7 @@ def _press(facts: Facts, state: State) -> Press:
             remark="the teacher changed: ask its owner whether that was meant, then accept or reject",
             command=f'cohobate teacher reject --spec {facts.spec} --reason "…"',
         )
-    if facts.alarm is not None and facts.alarm.rollout is not None and is_open(facts.alarm, facts):
+    if any(alarm.rollout is not None for alarm in facts.open_alarms):
         return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
     if state == "no champion":
         return _first(facts)
