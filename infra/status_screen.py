@@ -77,7 +77,8 @@ def short(value: str) -> str:
 
 
 def _platform(report: Report, width: int) -> list[Text]:
-    up = ("up", "green") if report.up else ("down (what follows is its last state)", "yellow")
+    begun = ("starting", "yellow") if report.processes else ("down (what follows is its last state)", "yellow")
+    up = ("up", "green") if report.up else begun
     first = Text.assemble("platform ", up, f"  gateway {report.gateway or 'none'}  Kafka {report.kafka}")
     second = Text(f"home {report.home}")
     for line in (first, second):
@@ -166,8 +167,8 @@ def _drift(gauges: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for kind in ("drift", "entropy"):
         if (gauge := gauges.get(kind)) is not None:
-            where = f" in {gauge['drifted']}" if gauge.get("drifted") else ""
-            parts.append(f"{kind} {gauge.get('outcome')}{where} at input {gauge.get('index')}")
+            found = f"in {gauge['drifted']}" if gauge.get("drifted") else gauge.get("outcome")
+            parts.append(f"{kind} {found} at input {gauge.get('index')}")
     return ", ".join(parts) or "no window was looked at yet"
 
 

@@ -104,6 +104,21 @@ def test_a_report_that_is_too_old_is_marked_and_the_last_alarm_says_what_is_done
     assert "drift at input 5, 7 s ago: nothing is left to do about it" in line(lines, "alarm")
 
 
+def test_the_platform_is_up_down_or_starts():
+    for up, processes, says in ((True, {"broker": 1}, "up"), (False, {"broker": 1}, "starting"), (False, {}, "down")):
+        made = Report(home="h", up=up, gateway="g", kafka="k", processes=processes, metrics={}, workloads={})
+        console = Console(file=io.StringIO(), width=80)
+        console.print(screen(made, NOW, 80), highlight=False)
+        assert console.file.getvalue().startswith(f"platform {says}")
+
+
+def test_what_drifted_is_named():
+    drifted = {"outcome": "drift", "index": 7, "drifted": "size, kind", "age_seconds": 1.0}
+    gauges = {"drift": drifted, "entropy": {"outcome": "none", "index": 7, "drifted": "", "age_seconds": 1.0}}
+    lines = drawn(files=workload(gauges=gauges))
+    assert line(lines, "drift").rstrip() == "drift     drift in size, kind at input 7, entropy none at input 7"
+
+
 def test_several_workloads_are_a_table_worst_first_with_what_to_press_below():
     lines = drawn(good=workload(), bad=workload(facts(workload="bad", leader_age=None)), held=workload(rolling()))
     rows = [one.split()[0] for one in lines if one.startswith(("good", "bad ", "held"))]
