@@ -148,10 +148,10 @@ def test_watching_draws_until_the_wait_is_interrupted():
     assert drawings == [0, 1, 2] and "drawing 3" in console.file.getvalue()
 
 
-@pytest.fixture
-def lived(tmp_path):
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory):
     """The settings of a home whose workload has a champion of somebody else's making, and a clock that is ahead."""
-    settings = Settings(home=tmp_path)
+    settings = Settings(home=tmp_path_factory.mktemp("home"))
     store = ControlStore(settings.control_url)
     store.migrate()
     store.put_intent("signs", 0, Intent(champion=ModelRef(version="1", uri="", digest="", snapshot="", teacher="")))
