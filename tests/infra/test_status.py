@@ -158,7 +158,7 @@ def test_watching_draws_until_the_wait_is_interrupted():
     assert drawings == [0, 1, 2] and "drawing 3" in console.file.getvalue()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lived(tmp_path_factory):
     """The settings of a home whose workload has a champion of somebody else's making, and a clock that is ahead."""
     settings = Settings(home=tmp_path_factory.mktemp("home"))
