@@ -26,7 +26,7 @@ WATCH_SECONDS = 2.0
 """How often ``status --watch`` draws again."""
 
 SUB_COMMANDS = (
-    SubCommand("pipeline", "pipelines.cli", "Compile, run, submit and schedule the Kubeflow pipelines."),
+    SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),

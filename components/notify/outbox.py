@@ -14,9 +14,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from components.control.chain import chain, in_turn
+from components.control.links import rollback_link_in
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, CursorRow, LedgerRow, NoticeRow
-from components.notify.events import Event, of_alarm, of_entry
+from components.notify.events import Event, of_alarm, of_entry, with_link
 from components.notify.webhooks import Webhook
 
 CURSOR = "ledger"
@@ -59,6 +60,8 @@ def collect(store: ControlStore, hooks: Sequence[Webhook]) -> int:
             cursor.seq = entries[-1].seq
         since = max(cursor.since, now - ALARM_SECONDS)
         events += [of_alarm(row) for row in s.scalars(select(AlarmRow).where(AlarmRow.at >= since))]
+        links = {name: rollback_link_in(s, name) for name in {event.workload for event in events}}
+        events = [with_link(event, links[event.workload]) for event in events]
         return sum(_put(s, event, hook, now) for event in events for hook in hooks)
 
 
