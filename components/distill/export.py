@@ -2,8 +2,8 @@
 
 A network's body, from its inputs to its ``logits``, is written by the network itself where it can, else by PyTorch's
 exporter; the head, which makes calibrated answers of logits, is the same for all. What PyTorch exports is proved on
-inputs of other sizes than the one that it was exported with: torch 2.13 freezes the length of some recurrent layers
-without a word.
+inputs of other sizes than the one that it was exported with: torch 2.13 freezes the length of recurrent layers without
+a word.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ CALIBRATION_BATCH = 32
 
 PREPARED = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
 """Tells ONNX Runtime's quantiser that the shapes are known, without which it logs a warning by the root logger."""
+
+RECURRENT = (torch.nn.RNNBase,)
+"""Layers that are refused as they stand: torch 2.13 exports one rightly in a process, and every further one wrongly."""
+
+FROZEN = "an axis is frozen in PyTorch's export; use convolutions or attention, or give the network a graph()"
 
 TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
@@ -99,13 +104,16 @@ def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
         for name, t in inputs.items()
     }
     name = type(net).__name__
+    for path, module in net.named_modules():
+        if isinstance(module, RECURRENT):
+            raise ConfigError(FIELD, name, f"{path} is recurrent, of which {FROZEN}")
     try:
         with _quiet():
             done = torch.onnx.export(
                 _Logits(net),
-                (tensors(made_up(inputs, *EXAMPLE)),),
+                kwargs={"features": tensors(made_up(inputs, *EXAMPLE))},  # as its last argument it would be taken apart
                 dynamo=True,
-                dynamic_shapes=(shapes,),
+                dynamic_shapes={"features": shapes},
                 input_names=list(inputs),
                 output_names=["logits"],
                 opset_version=OPSET,
@@ -115,9 +123,10 @@ def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
         model = done.model_proto
         onnx.checker.check_model(model)
     except Exception as error:  # torch.onnx's and onnx's errors have no common base of their own
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
         why = lines[0] if lines else type(error).__name__
-        raise ConfigError(FIELD, name, f"cannot be exported to ONNX: {why}") from error
+        remedy = "write its forward in tensor operations that do not branch on values"
+        raise ConfigError(FIELD, name, f"cannot be exported to ONNX: {remedy}, or give it a graph(): {why}") from error
     for graph in (model.graph, *model.functions):
         for node in graph.node:
             del node.metadata_props[:]
@@ -158,9 +167,10 @@ def _prove(net: torch.nn.Module, model: Any, inputs: Signature, name: str) -> No
         try:
             (found,) = session.run(["logits"], {n: given[n] for n in taken})
         except Exception as error:  # ONNX Runtime's classes have no common base of their own
-            raise ConfigError(FIELD, name, f"its export does not run on {at}: an axis is frozen in it") from error
+            raise ConfigError(FIELD, name, f"its export does not run on {at}: {FROZEN}") from error
         if found.shape != expected.shape or np.abs(found - expected).max() > CLOSE * max(1.0, np.abs(expected).max()):
-            raise ConfigError(FIELD, name, f"its export answers otherwise than the network on {at}")
+            remedy = "its answer may hang on its inputs alone, and on no number that is one of these sizes"
+            raise ConfigError(FIELD, name, f"its export answers otherwise than the network on {at}: {remedy}")
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, Variant
 from components.contracts.spec.objective import Term
 from components.contracts.storage import get_bytes, put_bytes
 from components.distill.data import TrainingSet
@@ -37,7 +38,8 @@ class Work:
     """All that a worker needs.
 
     ``objective``: what is minimised over ``epochs`` passes over the data; ``start``: weights to start from; ``shape``:
-    a pickled network of another shape than the card's (a pruned one); ``checkpoint``: URI of this run's checkpoint.
+    a pickled network of another shape than the card's (a pruned one); ``peers``: variants that learn beside it, each
+    afresh; ``checkpoint``: URI of this run's checkpoint.
     """
 
     spec: Spec
@@ -49,6 +51,7 @@ class Work:
     checkpoint: str
     seed: int
     shape: bytes | None = None
+    peers: tuple[Variant, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -79,7 +82,7 @@ def train_loop(work: Work) -> None:
     # Step 1
     device = device_of(work.spec)
     net = fresh(work)
-    data = narrow(net, work.data)
+    data = work.data if work.peers else narrow(net, work.data)
     lesson = lesson_of(work, net, data).to(device).train()
     optimiser = torch.optim.Adam(lesson.parameters(), lr=work.spec.student.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(work.seed)
@@ -132,11 +135,24 @@ def fresh(work: Work) -> torch.nn.Module:
 
 
 def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> torch.nn.Module:
-    """The network with what it learns by, as one module."""
-    from components.distill.lesson import Lesson
+    """The network, and its peers, with what they learn by, as one module."""
+    import torch
 
-    sample = _Rows(data)[range(min(2, len(data)))]
-    return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed)
+    from components.distill.lesson import Lesson
+    from components.distill.networks.contract import network
+
+    peers = []
+    for variant in work.peers:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(work.seed)
+            card = msgspec.structs.replace(work.card, network=work.spec.student.network_of(variant))
+            peer = network(card, work.spec.source)
+            if hasattr(peer, "begin"):
+                peer.begin()
+        peers.append((peer, work.spec.student.objective_of(variant, work.spec.task)))
+    sample, cohort = _Rows(data)[range(min(2, len(data)))], work.spec.student.cohort
+    weight = cohort.weight if cohort else 0.0
+    return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed, peers=peers, mutual=weight)
 
 
 def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
@@ -255,6 +271,7 @@ def _save(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator, pro
     content = {
         "model": lesson.net.state_dict(),
         "objective": lesson.objective.state_dict(),
+        "peers": lesson.peers.state_dict(),
         "optimiser": optimiser.state_dict(),
         "generator": generator.get_state(),
         "epoch": progress.epoch,
@@ -284,6 +301,7 @@ def _resume(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator) -
         return Progress(epoch=0, step=0, history=[], parts={})
     lesson.net.load_state_dict(saved["model"])
     lesson.objective.load_state_dict(saved["objective"])
+    lesson.peers.load_state_dict(saved["peers"])
     optimiser.load_state_dict(saved["optimiser"])
     generator.set_state(saved["generator"])
     return Progress(epoch=saved["epoch"], step=saved["step"], history=saved["history"], parts=saved["parts"])

@@ -36,14 +36,15 @@ from components.distill.data import (
     unit_of,
     update_rows,
 )
+from components.distill.export import body
 from components.distill.grow import Arrays, classes_of, grow_head
 from components.distill.loop import Work, device_of, fresh, read_checkpoint, train_loop, widen
-from components.distill.networks.contract import head_of, load, network, state_of
+from components.distill.networks.contract import check_growth, head_of, load, network, state_of
 from components.distill.search import search
 from components.distill.signals import teacher_states
 from components.distill.unlabelled import NONE, Unlabelled
 from components.student.card import StudentCard
-from components.student.features import featuriser
+from components.student.features import featuriser, files_of
 from components.student.runtime import Student
 
 log = logging.getLogger(__name__)
@@ -85,10 +86,12 @@ def distill(
 
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
-    3. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
-    4. Where the spec declares a pruned export: prune, and train what is left to answer as before.
-    5. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
-    6. Forget the checkpoints.
+    3. Grow and export the network that it begins with, so that one that cannot be is found out before it is trained; a
+       warm start's was.
+    4. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
+    5. Where the spec declares a pruned export: prune, and train what is left to answer as before.
+    6. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
+    7. Forget the checkpoints.
 
     Raises:
         ConfigError: there is nothing to train on, or the network is none that can be trained and exported.
@@ -126,6 +129,10 @@ def distill(
         seed=seed,
     )
     # Step 3
+    if state is None:
+        check_growth(card, spec.source)
+        body(fresh(work), card.inputs)
+    # Step 4
     work, losses = _staged(work, stages, traffic, rows.payloads, artifacts, run, folder)
     taught = rows if start is not None and start.state is None else None
     if start is not None and taught is not None:
@@ -134,10 +141,12 @@ def distill(
     if spec.student.search and not chosen.recipe:
         work, chosen_by = _searched(work, rows.payloads, artifacts, run, folder)
         card = work.card
+    if spec.student.cohort is not None and start is None:
+        work = replace(work, peers=tuple(v for v in spec.student.variants if v.name != chosen.name))
     done = fit(work, run, f"{folder}/ray")
-    # Step 4
-    smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
     # Step 5
+    smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
+    # Step 6
     holdout = holdout_payloads(spec, windows)
     counts = {
         "new_rows": float(len(learnt.new)),
@@ -152,7 +161,7 @@ def distill(
     }
     networks = Trained(net=done.net, unit=unit, pruned=smaller)
     distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
-    # Step 6
+    # Step 7
     remove(folder)
     return distilled
 
@@ -236,7 +245,8 @@ def _start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
         log.warning("%s: version %s has another task: starting afresh", spec.name, parent.version)
         return None
     wanted = spec.student.network_of(_variant(spec, card, variant))
-    if (wanted, spec.features) != (card.network, card.features):
+    files = files_of(featuriser(spec.features, spec.source))
+    if (wanted, spec.features, files) != (card.network, card.features, files_of(student.featuriser)):
         log.info("%s: a network of another shape first learns what version %s answers", spec.name, parent.version)
         return Start(student=student, state=None)
     uri = weights_uri(parent.uri)
@@ -332,6 +342,7 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
         objective=imitation(work.spec),
         epochs=pruning.epochs,
         start=None,
+        peers=(),
         shape=pickle.dumps(cut.net),
         checkpoint=f"{folder}/pruned.pt",
     )
@@ -370,7 +381,7 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
     net = fresh(work)
     state = {k: v.numpy() for k, v in done["model"].items()}
-    whole = load(net, widen(net, state, work.data)).eval()
+    whole = load(net, state if work.peers else widen(net, state, work.data)).eval()
     return Fitted(net=whole, history=tuple(done["history"]), parts=dict(done["parts"]))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec import Factory, build
+from components.contracts.spec import Factory, build, placed
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
@@ -84,14 +84,16 @@ class _Bag:
 def featuriser(factory: Factory, source: str = "", files: Mapping[str, bytes] | None = None) -> Featuriser:
     """The featuriser that a spec or a card names.
 
-    ``files``: what an artifact carries of the files that the featuriser was made from (:func:`files_of`); it then reads
-    none from the disk.
+    One whose constructor takes ``spec_folder`` is given the folder of ``source``, the spec file. ``files``: what an
+    artifact carries of the files that the featuriser was made from (:func:`files_of`), which its constructor then gets
+    as ``files`` and reads none from the disk.
 
     Raises:
         ConfigError: it does not exist, does not take its options, or has neither a signature nor buckets.
 
     """
-    options = {**factory.options, "files": files} if files else factory.options
+    wanted = placed(factory, source)
+    options = {**wanted.options, "files": files} if files else wanted.options
     made = build(Factory(factory=factory.factory, options=options), source)
     if hasattr(made, "signature"):
         checked: Featuriser = made

@@ -101,6 +101,16 @@ def check_export(export: Export) -> None:
         raise ConfigError("student.export.pruning", export.pruning, "goes with a pruned export, in serve or in also")
 
 
+class Cohort(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Variants that learn from each other while they learn from the teacher.
+
+    Deep mutual learning (Y. Zhang, T. Xiang, T. Hospedales & H. Lu, CVPR 2018, arXiv 1706.00384): to each one's
+    objective comes ``weight`` times the mean divergence of its answers from those of each other variant.
+    """
+
+    weight: Positive = 0.5
+
+
 class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
@@ -110,8 +120,9 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
     of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants; ``search``:
     those among which each update chooses, by rows that it keeps back meanwhile, where the variant names none.
-    ``stages``: what comes before; an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload,
-    and of the histories that ``unlabelled`` names (paths are relative to the spec).
+    ``cohort``: its variants, where a first student is made, learn from each other too. ``stages``: what comes before;
+    an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload, and of the histories that
+    ``unlabelled`` names (paths are relative to the spec).
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
     ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
@@ -127,6 +138,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     recipes: dict[Name, tuple[Term, ...]] = msgspec.field(default_factory=dict)
     search: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
+    cohort: Cohort | None = None
     unlabelled: tuple[str, ...] = ()
     unlabelled_rows: Count = 5_000
     temperature: Positive = 2.0
@@ -186,6 +198,12 @@ def check_learning(student: Student, task: Task) -> None:
         check_objective(terms, task, field=f"student.recipes.{name}")
     for variant in student.variants:
         student.objective_of(variant, task)
+    if student.cohort is not None and len(student.variants) < 2:
+        raise ConfigError(
+            "student.cohort", student.cohort.weight, "needs two variants or more, to learn from each other"
+        )
+    if student.cohort is not None and student.search:
+        raise ConfigError("student.search", student.search, "does not go with a cohort: give each variant its recipe")
     if strange := [name for name in student.search if name not in student.recipes]:
         raise ConfigError(
             "student.search", strange, f"are no recipes: there are {', '.join(student.recipes) or 'none'}"

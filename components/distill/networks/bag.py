@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from onnx import helper
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
 from components.contracts.errors import ConfigError
-from components.distill.graph import Body, linear
+from components.distill.graph import Body
+from components.distill.graph import linear as linear_nodes
+from components.distill.networks.units import kept, linear, watched
 from components.student.features import Features, Signature, bag_signature
 
 EMBEDDING_DEVIATION = 0.3
 """Deviation of a fresh embedding: a weighted sum over some hundred rows has to differ from input to input."""
-
-WATCHED = 256
-"""Rows that are looked at together before units are cut; more take memory and save no time."""
 
 
 class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
@@ -78,64 +76,26 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
             nodes.append(helper.make_node("LayerNormalization", inputs, ["normed"], axis=-1, epsilon=self.norm.eps))
             last = "normed"
         nodes += [
-            *linear("hidden", last, "before", self.hidden, constants),
+            *linear_nodes("hidden", last, "before", self.hidden, constants),
             helper.make_node("Relu", ["before"], ["after"]),
-            *linear("head", "after", "logits", self.head, constants),
+            *linear_nodes("head", "after", "logits", self.head, constants),
         ]
         return Body(nodes=nodes, constants=constants)
 
     def cut(self, features: Features, share: float) -> BagOfFeatures:
         """Remove ``share`` of the embedding's dimensions and as much of the hidden units, at most all but one of each.
 
-        What goes is what moves the next layer least over ``features``: a unit counts by its deviation times the norm of
-        the weights that it feeds, and its mean stays, in the next layer's bias. So a unit that never changes costs
-        nothing. Norms of whole units are what H. Li et al., "Pruning filters for efficient ConvNets" (ICLR 2017) prune
-        by; the deviation makes up for inputs of different scales.
+        What goes is what moves the next layer least over ``features`` (:func:`components.distill.networks.units.kept`).
         """
-        given = self._watch(features)
+        to_hidden, to_head = watched(self, [self.hidden, self.head], features)
         with torch.no_grad():
-            dims, units = _cut(self.hidden, given["hidden"], share), _cut(self.head, given["head"], share)
+            dims, units = kept(self.hidden, to_hidden, share), kept(self.head, to_head, share)
             self.embedding = nn.Embedding.from_pretrained(self.embedding.weight[:, dims].contiguous(), freeze=False)
             if self.norm is not None:
                 norm = nn.LayerNorm(len(dims))
                 norm.weight.copy_(self.norm.weight[dims])
                 norm.bias.copy_(self.norm.bias[dims])
                 self.norm = norm
-            self.hidden = _linear(self.hidden.weight[units][:, dims], self.hidden.bias[units])
-            self.head = _linear(self.head.weight[:, units], self.head.bias)
+            self.hidden = linear(self.hidden.weight[units][:, dims], self.hidden.bias[units])
+            self.head = linear(self.head.weight[:, units], self.head.bias)
         return self
-
-    def _watch(self, features: Features) -> dict[str, Tensor]:
-        """What goes into the hidden layer (N, D), and into the head (N, H)."""
-        caught: dict[str, list[Tensor]] = {"hidden": [], "head": []}
-        layers = {"hidden": self.hidden, "head": self.head}
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, given, name=name: caught[name].append(given[0]))
-            for name, layer in layers.items()
-        ]
-        with torch.no_grad():
-            for first in range(0, len(features["ids"]), WATCHED):
-                rows = slice(first, first + WATCHED)
-                self(torch.tensor(features["ids"][rows]), torch.tensor(features["weights"][rows]))
-        for hook in hooks:
-            hook.remove()
-        return {name: torch.cat(pieces) for name, pieces in caught.items()}
-
-
-def _cut(layer: nn.Linear, given: Tensor, share: float) -> Tensor:
-    """Places of a layer's inputs that stay; the mean of the others goes into its bias."""
-    count = min(round(share * layer.in_features), layer.in_features - 1)
-    weight = layer.weight.detach().clone()
-    moves = weight * given.std(dim=0, correction=0)
-    prune.ln_structured(layer, "weight", amount=count, n=2, dim=1, importance_scores=moves)
-    stays = layer.weight_mask[0] != 0
-    prune.remove(layer, "weight")
-    layer.bias += weight[:, ~stays] @ given[:, ~stays].mean(dim=0)
-    return stays.nonzero().flatten()
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0])
-    made.weight.copy_(weight)
-    made.bias.copy_(bias)
-    return made

@@ -2,10 +2,10 @@
 
 A spec names a class (``student.network``), and it is made as ``Net(task=, inputs=, outputs=, **options)``: ``inputs``
 is the featuriser's signature, ``outputs`` the numbers that it gives for an input, and the options are the spec's with
-those of the variant on top. It is called with the arrays of a batch by name and returns logits, (B, outputs): one for
-each class, or for a regression its value and a scale before softplus. Instead of the logits it may return a dictionary
-of them (``logits``) and of inner states by name, for terms that look inside; states may also be named by the path of
-the module that gives them.
+those of the variant on top; a class that takes ``spec_folder`` is given the folder of the spec too. It is called with
+the arrays of a batch by name and returns logits, (B, outputs): one for each class, or for a regression its value and a
+scale before softplus. Instead of the logits it may return a dictionary of them (``logits``) and of inner states by
+name, for terms that look inside; states may also be named by the path of the module that gives them.
 
 What else it may have:
 
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
-from components.contracts.spec import Factory, build
+from components.contracts.spec import Factory, build, placed
 from components.distill.data import MIN_SCALE
 from components.distill.grow import Arrays
 from components.student.card import StudentCard
@@ -59,7 +59,7 @@ def network(card: StudentCard, source: str = "") -> nn.Module:
 
 def made(factory: Factory, task: Task, inputs: Signature, outputs: int, source: str = "") -> nn.Module:
     """The same, from its parts."""
-    options = {**factory.options, "task": task, "inputs": inputs, "outputs": outputs}
+    options = {**placed(factory, source).options, "task": task, "inputs": inputs, "outputs": outputs}
     net = build(Factory(factory=factory.factory, options=options), source)
     if not isinstance(net, nn.Module):
         raise ConfigError(FIELD, factory.factory, f"must make a torch.nn.Module, not a {type(net).__name__}")
@@ -90,6 +90,23 @@ def value_and_scale(output_B2: Tensor) -> tuple[Tensor, Tensor]:
     return output_B2[:, 0], nn.functional.softplus(output_B2[:, 1]) + MIN_SCALE
 
 
+def needs(inputs: Signature, of_them: int = 0, **arrays: tuple[str, int]) -> Signature:
+    """The arrays of a signature that a network takes, each with its type and its number of axes.
+
+    ``of_them``: how many of them there must be at least, 0 for all. No other array may be there but a ``mask``.
+
+    Raises:
+        ConfigError: some are not there, are of another type or number of axes, or there are others.
+
+    """
+    fitting = {n: t for n, t in inputs.items() if (t.dtype, len(t.shape)) == arrays.get(n)}
+    integers = [n for n, t in fitting.items() if t.dtype == "int64" and n != "mask" and t.below is None]
+    if len(fitting) < (of_them or len(arrays)) or integers or inputs.keys() - {*fitting, "mask"}:
+        wanted = ", ".join(f"{name} ({kind}, {axes} axes)" for name, (kind, axes) in arrays.items())
+        raise ConfigError(FIELD, _told(inputs), f"takes {wanted}; name a featuriser that gives them in features")
+    return fitting
+
+
 def tensors(features: Features, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """A batch's arrays as tensors of their own: what Ray hands to a worker is read-only."""
     return {name: torch.tensor(array, device=device) for name, array in features.items()}
@@ -116,9 +133,45 @@ def head_of(net: nn.Module, outputs: int) -> str:
     return str(named)
 
 
+def check_growth(card: StudentCard, source: str = "") -> None:
+    """Refuse a network of which more than the head hangs on the number of outputs: its head would not grow.
+
+    Raises:
+        ConfigError: it is such a network.
+
+    """
+    if card.task != "classification":
+        return
+    net = network(card, source)
+    grown = made(card.network, card.task, card.inputs, card.outputs + 1, source)
+    head = head_of(net, card.outputs)
+    before, after = (_shapes(n) for n in (net, grown))
+    allowed = {f"{head}.weight", f"{head}.bias"}
+    if others := sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n) and n not in allowed):
+        raise ConfigError(
+            FIELD,
+            card.network.factory,
+            f"cannot grow by a class: with one more output {', '.join(others[:3])} change too, and only {head} may",
+        )
+
+
+def _shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
 def load(net: nn.Module, state: Arrays) -> nn.Module:
-    """Put weights into a network."""
-    net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+    """Put weights into a network.
+
+    Raises:
+        ConfigError: they are not those of such a network.
+
+    """
+    try:
+        net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+    except RuntimeError as error:
+        lines = " ".join(line.strip() for line in str(error).splitlines())
+        allowed = f"does not take the weights that it once gave; name a changed network otherwise: {lines}"
+        raise ConfigError(FIELD, type(net).__name__, allowed) from error
     return net
 
 

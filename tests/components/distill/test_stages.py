@@ -7,13 +7,16 @@ import pytest
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
-from components.contracts.spec.student import Stage
+from components.contracts.spec.student import Cohort, Stage
+from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.distill import signals
 from components.distill.signals import teacher_states
 from components.distill.train import distill
 from components.distill.unlabelled import Unlabelled
 from components.student.card import StudentCard
+from components.student.parity import parity
+from components.student.runtime import Student
 from tests.components.distill.teachers import DIGEST, Letters
 
 TEACHER = f"t@{DIGEST}"
@@ -142,3 +145,41 @@ def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, let
     spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
     window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
     assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+
+
+def cohort_of(spec, weight):
+    wide = Variant(name="wide", dim=16, hidden=32, recipe="cold")
+    return learning(spec, variants=(TINY, wide), recipes={"cold": (Kl(temperature=1.0),)}, cohort=Cohort(weight=weight))
+
+
+def test_a_cohort_s_variants_learn_from_each_other(spec, window, artifacts):
+    """Both steps of a bootstrap train the same members, so that each of them ends as it does in the other's run."""
+    alone, beside = run(spec, window, artifacts), run(cohort_of(spec, 1.0), window, artifacts)
+    unmoved = run(cohort_of(spec, 1e-30), window, artifacts)
+    assert beside.metrics["loss_mutual"] > 0 and "loss_mutual" not in alone.metrics
+    assert weights_of(unmoved) == weights_of(alone) != weights_of(beside)
+
+
+def weights_of(done):
+    return get_bytes(done.weights_uri)
+
+
+def test_a_warm_start_has_no_cohort(spec, window, artifacts):
+    first = run(cohort_of(spec, 1.0), window, artifacts)
+    parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
+    assert "loss_mutual" not in run(cohort_of(spec, 1.0), window, artifacts, parent=parent).metrics
+
+
+def test_members_agree_more_the_more_they_learn_from_each_other(spec, window, artifacts, letters):
+    payloads = [p for p, _, _ in letters("ab", 60, seed=9)]
+    gaps = []
+    for weight in (1e-30, 5.0):
+        members = cohort_of(spec, weight)
+        said = [
+            Student.load(
+                get_bytes(distill(members, [window], variant=v, parent=None, artifacts=artifacts, seed=0).float_uri)
+            )
+            for v in members.student.variants
+        ]
+        gaps.append(parity(said[0].predict(payloads), said[1].predict(payloads)).variation)
+    assert gaps[1] < gaps[0]
