@@ -26,8 +26,9 @@ install: .venv/.base ## the pinned dependencies, into .venv
 demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
 
+# One thread for OpenBLAS in each worker: there are as many workers as cores, and more threads wait for each other.
 test: .venv/.dev ## run all tests, in random order on all cores
-	.venv/bin/pytest -n auto --dist worksteal $(TESTS)
+	OPENBLAS_NUM_THREADS=1 .venv/bin/pytest -n auto --dist worksteal $(TESTS)
 
 check: .venv/.dev ## lint, types and import rules
 	.venv/bin/ruff format --check .
