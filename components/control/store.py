@@ -202,6 +202,12 @@ class ControlStore(Database):
             query = select(RolloutRow).where(RolloutRow.workload == workload)
             return list(s.scalars(query.order_by(RolloutRow.created_at, RolloutRow.id)))
 
+    def last_rollout(self, workload: str) -> RolloutRow | None:
+        """The rollout that began last, under way or not; the others are not decoded."""
+        with self.session() as s:
+            query = select(RolloutRow).where(RolloutRow.workload == workload)
+            return s.scalars(query.order_by(RolloutRow.created_at.desc(), RolloutRow.id.desc()).limit(1)).first()
+
     def rollouts_naming(self, workload: str, text: str) -> list[RolloutRow]:
         """The rollouts of a workload whose state has this text somewhere, oldest first; the others are not decoded."""
         with self.session() as s:
@@ -259,6 +265,12 @@ class ControlStore(Database):
         with self.session() as s:
             return list(s.scalars(select(RunRow).where(RunRow.workload == workload).order_by(RunRow.started_at)))
 
+    def last_runs(self, workload: str, most: int) -> list[RunRow]:
+        """The newest runs of a workload, at most so many, oldest first."""
+        with self.session() as s:
+            query = select(RunRow).where(RunRow.workload == workload).order_by(RunRow.started_at.desc()).limit(most)
+            return list(reversed(s.scalars(query).all()))
+
     # Alarms and gauges.
 
     def raise_alarm(self, workload: str, kind: str, input_index: int, detail: dict[str, Any]) -> None:
@@ -271,6 +283,12 @@ class ControlStore(Database):
         with self.session() as s:
             query = select(AlarmRow).where(AlarmRow.workload == workload, AlarmRow.at >= since)
             return list(s.scalars(query.order_by(AlarmRow.id)))
+
+    def last_alarms(self, workload: str, most: int) -> list[AlarmRow]:
+        """The newest alarms of a workload, at most so many, oldest first."""
+        with self.session() as s:
+            query = select(AlarmRow).where(AlarmRow.workload == workload).order_by(AlarmRow.id.desc()).limit(most)
+            return list(reversed(s.scalars(query).all()))
 
     def put_gauge(self, workload: str, name: str, value: dict[str, Any]) -> None:
         """Record the last value of a gauge."""

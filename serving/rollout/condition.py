@@ -1,0 +1,305 @@
+"""The condition of a workload, in one word, and what to press next. Pure: ``cohobate status`` and the console share it.
+
+The words, worst first (:data:`STATES`):
+
+- ``stale``: what is known is too old to say more. No replica, no leading controller, or a worker that fell silent.
+- ``no champion``: nothing serves yet.
+- ``rolled back``: the last decision took a student back, and nothing was promoted or begun since.
+- ``paused``: a rollout holds its weight and waits for a person.
+- ``guarded``: a rollout is under way and its guards have half of the evidence that takes a candidate back (half on the
+  logarithmic scale, on which evidence adds up).
+- ``canary``: a candidate has a share of the requests.
+- ``shadow``: a candidate answers beside the champion, and no user gets its answers.
+- ``serving``: the champion alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, get_args
+
+import msgspec
+
+State = Literal["stale", "no champion", "rolled back", "paused", "guarded", "canary", "shadow", "serving"]
+STATES: tuple[State, ...] = get_args(State)
+
+HEARTBEATS = {"labeler": 10.0, "monitor": 10.0, "trigger": 10.0}
+"""How often a worker renews its report where nothing changes (seconds), by the report's name; ``labeler-2`` is a
+labeler's too. The other reports are renewed when something happens, and are never stale."""
+
+MISSED = 3.0
+"""Heartbeats that may be missed before what is known counts as old."""
+
+UPDATES = ("drift", "entropy", "change")
+"""Alarms that are answered by an update of the student."""
+
+LOST_SECONDS = 3600.0
+"""How long an alarm about lost positions is open: nobody can mend what it tells of."""
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """The last rollout. ``at``: when it entered its phase (Unix seconds); ``evidence`` of its guards against ``limit``.
+
+    ``weight``: the candidate's share by the rollout's step, whatever is in force.
+    """
+
+    id: str
+    phase: str
+    candidate: str
+    champion: str
+    at: float
+    weight: float = 0.0
+    reason: str = ""
+    actor: str = ""
+    evidence: float = 0.0
+    limit: float = float("inf")
+
+
+class Crowned(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision by which the champion serves: ``how`` as the ledger calls it, ``at`` in Unix seconds."""
+
+    version: str
+    how: str
+    at: float
+    actor: str = ""
+    reason: str = ""
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm. ``champion``: the version that served when a monitor raised it; ``rollout``: of its own."""
+
+    kind: str
+    at: float
+    champion: str | None = None
+    rollout: str | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The last pipeline run. ``status``: ``running``, ``succeeded``, ``failed`` or ``abandoned``."""
+
+    id: str
+    pipeline: str
+    status: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a condition follows from. Times are Unix seconds, ages seconds.
+
+    ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
+    ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
+    ``suspect`` or ``held``, None where no teacher is watched. ``trigger``: why no update starts.
+    """
+
+    now: float
+    workload: str
+    champion: str | None
+    candidate: str | None
+    weight: float
+    replicas: int
+    leader_age: float | None
+    leader_term: float
+    reports: Mapping[str, float]
+    previous: str | None = None
+    crowned: Crowned | None = None
+    rollout: Rollout | None = None
+    alarm: Alarm | None = None
+    run: Run | None = None
+    teacher: str | None = None
+    trigger: str = ""
+    spec: str = "SPEC"
+
+
+class Press(msgspec.Struct, frozen=True, kw_only=True):
+    """The next thing to do. ``command`` is empty where nothing is to be done; ``verb``: the rollout's, where it is one.
+
+    ``remark`` says why, or what the platform does by itself.
+    """
+
+    remark: str
+    command: str = ""
+    verb: str = ""
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """The condition: ``word`` is the state as it is shown (``canary 5 %``), ``since`` in Unix seconds where known."""
+
+    state: State
+    word: str
+    why: str
+    press: Press
+    since: float | None = None
+    alarm: str = ""
+    """What is being done about the last alarm; empty without one that is open."""
+
+    @property
+    def rank(self) -> int:
+        """Where it stands among :data:`STATES`: 0 is the worst."""
+        return STATES.index(self.state)
+
+
+def condition(facts: Facts) -> Condition:
+    """What state a workload is in, and what to press.
+
+    >>> found = condition(Facts(now=9.0, workload="w", champion="7", candidate=None, weight=0.0, replicas=2,
+    ...                         leader_age=1.0, leader_term=5.0, reports={}))
+    >>> found.word, found.press.command
+    ('serving', '')
+    """
+    state, why, since = _state(facts)
+    word = f"{state} {100 * facts.weight:g} %" if state == "canary" else state
+    open_ = facts.alarm is not None and is_open(facts.alarm, facts)
+    return Condition(
+        state=state,
+        word=word,
+        why=why,
+        since=since,
+        press=_press(facts, state),
+        alarm=response(facts.alarm, facts) if open_ and facts.alarm is not None else "",
+    )
+
+
+def stale_reports(reports: Mapping[str, float]) -> Iterator[str]:
+    """The names of the reports that are older than they should be.
+
+    >>> list(stale_reports({"labeler": 12.0, "labeler-2": 31.0, "drift": 900.0}))
+    ['labeler-2']
+    """
+    for name, age in reports.items():
+        beat = HEARTBEATS.get(name.partition("-")[0])
+        if beat is not None and age > MISSED * beat:
+            yield name
+
+
+def leads(facts: Facts) -> bool:
+    """Whether a controller leads the workload: its last sign of life is no older than two terms of its lease."""
+    return facts.leader_age is not None and facts.leader_age <= 2.0 * facts.leader_term
+
+
+def is_open(alarm: Alarm, facts: Facts) -> bool:
+    """Whether something is still to be done about an alarm, by a person or by the platform."""
+    if alarm.kind == "teacher":
+        return facts.teacher in ("suspect", "held")
+    if alarm.rollout is not None:
+        return facts.rollout is not None and facts.rollout.id == alarm.rollout and _under_way(facts.rollout)
+    if alarm.kind == "lost_positions":
+        return facts.now - alarm.at < LOST_SECONDS
+    return alarm.champion == facts.champion
+
+
+def response(alarm: Alarm, facts: Facts) -> str:
+    """What is being done about an alarm that is open."""
+    if alarm.kind == "teacher":
+        if facts.teacher == "held":
+            return "rejected: nothing is labelled until it answers as before"
+        return "its labels are in quarantine until a person decides"
+    if alarm.kind == "lost_positions":
+        return "the labeler read on from where the broker begins"
+    if alarm.rollout is not None:
+        return "the split is not what was ordered: a person decides"
+    if facts.rollout is not None and _under_way(facts.rollout):
+        return f"v{facts.rollout.candidate} is being rolled out"
+    if facts.run is not None and facts.run.status == "running":
+        return f"run {facts.run.id} is under way"
+    return f"an update is to come: {facts.trigger}" if facts.trigger else "an update is to come"
+
+
+def _under_way(rollout: Rollout) -> bool:
+    return rollout.phase in ("shadow", "canary", "paused")
+
+
+def _state(facts: Facts) -> tuple[State, str, float | None]:
+    """The state, why, and since when."""
+    silent = _silent(facts)
+    if silent is not None:
+        return "stale", silent[0], facts.now - silent[1] if silent[1] is not None else None
+    if facts.champion is None:
+        return "no champion", "no student was promoted yet", None
+    rollout = facts.rollout
+    if rollout is not None and _under_way(rollout):
+        return _rolling(facts, rollout)
+    if rollout is not None and rollout.phase == "rolled_back" and facts.champion == rollout.champion:
+        return "rolled back", _decided(rollout.reason, rollout.actor), rollout.at
+    crowned = facts.crowned
+    if crowned is not None and crowned.version == facts.champion and crowned.how == "rollback":
+        return "rolled back", _decided(crowned.reason, crowned.actor), crowned.at
+    since = crowned.at if crowned is not None and crowned.version == facts.champion else None
+    return "serving", "the champion alone answers", since
+
+
+def _silent(facts: Facts) -> tuple[str, float | None] | None:
+    """What is silent, and for how long; None where all is heard."""
+    if facts.replicas == 0 and facts.champion is not None:
+        return "no gateway replica is heard", None
+    if not leads(facts):
+        return "no controller leads", facts.leader_age
+    old = list(stale_reports(facts.reports))
+    if old:
+        return f"not heard: {', '.join(old)}", min(facts.reports[name] for name in old)
+    return None
+
+
+def _rolling(facts: Facts, rollout: Rollout) -> tuple[State, str, float]:
+    who = f"v{rollout.candidate} against v{rollout.champion}"
+    if rollout.phase == "paused":
+        return "paused", _decided(rollout.reason, rollout.actor), rollout.at
+    if rollout.weight > 0.0 and facts.weight == 0.0:
+        return "guarded", f"{who}: its lease ended, the champion answers alone", rollout.at
+    if rollout.evidence**2 >= rollout.limit:
+        why = f"{who}: evidence {rollout.evidence:.3g} against it, limit {rollout.limit:.3g}"
+        return "guarded", why, rollout.at
+    return ("canary" if rollout.weight > 0.0 else "shadow"), f"{who}: {rollout.reason or 'all is well'}", rollout.at
+
+
+def _decided(reason: str, actor: str) -> str:
+    return f"{reason or 'no reason given'} (by {actor})" if actor else reason or "no reason given"
+
+
+def _press(facts: Facts, state: State) -> Press:
+    """The most urgent thing first."""
+    of = f'--workload {facts.workload} --reason "…"'
+    if state == "stale":
+        return Press(remark=_silent_remark(facts), command="cohobate up")
+    if facts.teacher == "suspect":
+        return Press(
+            remark="the teacher changed: ask its owner whether that was meant, then accept or reject",
+            command=f'cohobate teacher reject --spec {facts.spec} --reason "…"',
+        )
+    if facts.alarm is not None and facts.alarm.rollout is not None and is_open(facts.alarm, facts):
+        return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
+    if state == "no champion":
+        return _first(facts)
+    if state == "guarded":
+        return Press(
+            remark="it is taken back by itself if this goes on; now", command=f"cohobate rollout rollback {of}",
+            verb="rollback",
+        )  # fmt: skip
+    if state == "paused":
+        return Press(remark="go on (rollback takes it back)", command=f"cohobate rollout resume {of}", verb="resume")
+    if facts.run is not None and facts.run.status in ("failed", "abandoned"):
+        return Press(
+            remark=f"run {facts.run.id} {facts.run.status}: its log, then",
+            command=f'cohobate pipeline run {facts.run.pipeline} --spec {facts.spec} --reason "…"',
+        )
+    return Press(remark=_goes_on(state))
+
+
+def _silent_remark(facts: Facts) -> str:
+    silent = _silent(facts)
+    return f"{silent[0] if silent else 'silent'}: look at its log, and start the platform"
+
+
+def _first(facts: Facts) -> Press:
+    if facts.run is not None and facts.run.status == "running":
+        return Press(remark=f"nothing: run {facts.run.id} makes the first student")
+    if facts.rollout is not None or facts.candidate is not None:
+        return Press(remark="nothing: the first student is being admitted")
+    return Press(
+        remark="make the first student from a history",
+        command=f'cohobate pipeline run bootstrap --spec {facts.spec} --reason "…"',
+    )
+
+
+def _goes_on(state: State) -> str:
+    if state in ("canary", "shadow"):
+        return "nothing: it goes on, or is taken back, by itself"
+    return "nothing"

@@ -1,0 +1,78 @@
+"""The facts of a workload as its controller leaves them in the control database."""
+
+import pytest
+
+from serving.control.facts import read_facts
+from serving.rollout.condition import condition
+from tests.serving.control.test_controller import Platform, W, begun
+
+
+@pytest.fixture
+def platform(spec, store, broker, registry, clock, model, signs, tmp_path):
+    return Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
+
+
+def lead(platform):
+    """As a leading controller's heart does."""
+    from components.control.leader import Lease
+
+    assert Lease(platform.store, f"controller/{W}", "here", 5.0).acquire()
+
+
+def look(platform):
+    """The condition now, with a controller that leads."""
+    lead(platform)
+    return condition(read_facts(platform.store, W, platform.clock.now, leader_term=5.0))
+
+
+def test_the_condition_follows_a_student_from_first_champion_to_rollback(platform):
+    platform.crown()
+    first = look(platform)
+    assert (first.word, first.since) == ("serving", platform.clock.now)
+    platform.model("2")
+    assert platform.order("start", version="2").ok
+    assert look(platform).word == "shadow"
+    assert platform.order("promote").ok
+    found = look(platform)
+    assert found.state == "canary" and found.word == f"canary {100 * platform.intent.weight:g} %"
+    assert platform.order("pause").ok
+    paused = look(platform)
+    assert (paused.word, paused.why, paused.since) == ("paused", "a reason (by eve)", platform.clock.now)
+    assert platform.order("promote-full").ok
+    promoted = look(platform)
+    assert (promoted.word, promoted.since) == ("serving", platform.clock.now)
+    assert platform.order("rollback").ok
+    back = look(platform)
+    assert (back.word, back.why, back.since) == ("rolled back", "a reason (by eve)", platform.clock.now)
+    facts = read_facts(platform.store, W, platform.clock.now, leader_term=5.0)
+    assert (facts.champion, facts.previous, facts.crowned.how) == ("1", "2", "rollback")
+
+
+def test_a_rollout_that_was_taken_back_says_by_whom_and_undoing_a_promotion_too(platform):
+    begun(platform)
+    assert platform.order("rollback").ok
+    assert (look(platform).word, look(platform).why) == ("rolled back", "a reason (by eve)")
+    platform.model("3")
+    assert platform.order("start", version="3").ok and platform.order("promote-full").ok
+    assert look(platform).word == "serving"
+    assert platform.order("undo").ok
+    assert look(platform).word == "rolled back"
+
+
+def test_a_candidate_that_fails_is_guarded_before_it_goes(platform):
+    begun(platform)
+    words = []
+    while not words or words[-1] != "rolled back":
+        platform.send(1, ok=False)
+        platform.tick()
+        words.append(look(platform).word)
+    assert words[0] == "shadow" and "guarded" in words
+
+
+def test_without_a_leader_or_replicas_nothing_more_is_said(platform):
+    platform.crown()
+    assert condition(read_facts(platform.store, W, platform.clock.now, leader_term=5.0)).why == "no controller leads"
+    lead(platform)
+    later = platform.clock.now = platform.clock.now + 60.0
+    found = condition(read_facts(platform.store, W, later, leader_term=5.0))
+    assert (found.state, found.why) == ("stale", "no gateway replica is heard")
