@@ -49,6 +49,7 @@ class RolloutRow(Base):
     """A rollout's state, as JSON of the pure state machine."""
 
     __tablename__ = "rollouts"
+    __table_args__ = (Index("rollouts_last", "workload", "created_at", "id"),)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     workload: Mapped[str] = mapped_column(String(64), index=True)
     revision: Mapped[int] = mapped_column(Integer)
@@ -273,6 +274,22 @@ class TokenRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
     expires_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     revoked_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+
+
+class SessionRow(Base):
+    """A person signed in to the console. ``id``: SHA-256 (hex) of the cookie's secret, which itself is nowhere.
+
+    ``credential``: of what it was signed in with, a token's id or an issuer; a token that is revoked ends its sessions.
+    """
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(16))
+    via: Mapped[str] = mapped_column(String(16))
+    credential: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Float)
 
 
 class LeaderRow(Base):

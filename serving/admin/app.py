@@ -6,6 +6,7 @@ one transaction with its entry in the ledger, and the answer waits for what the 
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,11 +20,13 @@ from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
+from serving.admin.console.app import create_console
+from serving.admin.console.sessions import Sessions
 from serving.admin.dependencies import Dependencies
-from serving.admin.gate import Gate, record_refusal
+from serving.admin.gate import CONSOLE, Gate, record_refusal
 from serving.admin.identity import Door, is_loopback
 from serving.admin.oidc import Issuer
-from serving.admin.problems import Refused, refusal
+from serving.admin.problems import Refused, database_away, refusal
 from serving.admin.routes import router
 
 
@@ -55,13 +58,16 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.dependencies = Dependencies(store, registry or Registry(settings))
+    door = Door(Tokens(store), issuer, off=settings.admin_auth == "off")
+    needs = app.state.dependencies = Dependencies(store, registry or Registry(settings))
+    closing = app.state.closing = threading.Event()
     app.include_router(router)
     app.add_exception_handler(CohobateError, _of_ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    app.add_middleware(Gate, store=store, door=Door(Tokens(store), issuer, off=settings.admin_auth == "off"))
+    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing))
+    app.add_middleware(Gate, store=store, door=door)
     return app
 
 
@@ -91,5 +97,4 @@ def _of_http(request: Request, error: Exception) -> Response:
 
 
 def _of_database(request: Request, error: Exception) -> Response:
-    detail = f"the control database does not answer ({type(error).__name__}); try again with the same key"
-    return Refused(503, "unavailable", detail, headers={"Retry-After": "1"}).response()
+    return database_away(error).response()

@@ -1,0 +1,29 @@
+"""sessions of the console, and the index of a workload's last rollout"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007_console"
+down_revision = "0006_admin"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "sessions",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("actor", sa.String(length=128), nullable=False),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("via", sa.String(length=16), nullable=False),
+        sa.Column("credential", sa.String(length=255), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("rollouts_last", "rollouts", ["workload", "created_at", "id"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_index("rollouts_last", table_name="rollouts")
+    op.drop_table("sessions")

@@ -1,0 +1,76 @@
+"""All workloads in a table, worst first: what is wrong, since when, and why."""
+
+from __future__ import annotations
+
+import msgspec
+
+from components.contracts.settings import Settings
+from components.control.store import ControlStore
+from serving.admin.console.traffic import Rate, Traffic
+from serving.control.facts import read_facts
+from serving.rollout.condition import Alarm as RaisedAlarm
+from serving.rollout.condition import Condition, Facts, condition, is_open
+
+
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How often the champion agrees with its teacher: as its evaluation found it, with the lower bound where known."""
+
+    value: float
+    lower: float | None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A workload as the overview shows it. ``lag``: records that its labelers have not taken; None: none reports."""
+
+    workload: str
+    condition: Condition
+    facts: Facts
+    rate: Rate | None
+    agreement: Agreement | None
+    lag: int | None
+    alarms: int
+
+
+OPEN_ALARMS = 20
+"""The newest alarms of a workload that are looked at for those that are open."""
+
+
+def overview(store: ControlStore, settings: Settings, traffic: Traffic) -> list[Row]:
+    """All workloads, the worst first."""
+    traffic.look()
+    rows = [row_of(store, settings, traffic, workload) for workload in store.workloads()]
+    return sorted(rows, key=lambda row: (row.condition.rank, row.workload))
+
+
+def row_of(store: ControlStore, settings: Settings, traffic: Traffic, workload: str) -> Row:
+    """One workload."""
+    now = store.clock()
+    facts = read_facts(store, workload, now, leader_term=settings.leader_seconds, spec=workload)
+    gauges = {name: gauge.value for name, gauge in store.gauges(workload).items()}
+    lags = [g["lag"] for n, g in gauges.items() if n.partition("-")[0] == "labeler" and isinstance(g.get("lag"), int)]
+    return Row(
+        workload=workload,
+        condition=condition(facts),
+        facts=facts,
+        rate=traffic.rate(workload),
+        agreement=_agreement(store, workload, gauges.get("evaluation", {})),
+        lag=sum(lags) if lags else None,
+        alarms=len(open_alarms(store, facts)),
+    )
+
+
+def open_alarms(store: ControlStore, facts: Facts) -> list[RaisedAlarm]:
+    """The alarms about which something is still to be done, oldest first."""
+    found = [
+        RaisedAlarm(kind=a.kind, at=a.at, champion=a.detail.get("champion"), rollout=a.detail.get("rollout"))
+        for a in store.last_alarms(facts.workload, OPEN_ALARMS)
+    ]
+    return [alarm for alarm in found if is_open(alarm, facts)]
+
+
+def _agreement(store: ControlStore, workload: str, evaluation: dict[str, object]) -> Agreement | None:
+    champion = store.intent(workload)[1].champion
+    value, lower = evaluation.get("agreement"), evaluation.get("agreement_lower")
+    if champion is None or evaluation.get("digest") != champion.digest or not isinstance(value, int | float):
+        return None
+    return Agreement(value=float(value), lower=float(lower) if isinstance(lower, int | float) else None)
