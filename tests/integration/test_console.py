@@ -272,4 +272,5 @@ def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
 
 
 def pages(running):
-    return ["/", f"/w/{W}", f"/w/{W}/order/rollback", "/none"]
+    of_workload = ("", "/order/rollback", "/versions", "/versions/1", "/compare?a=1&b=2")
+    return ["/", "/none", *(f"/w/{W}{page}" for page in of_workload)]

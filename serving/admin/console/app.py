@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
-from serving.admin.console import pages
+from serving.admin.console import pages, version_pages
 from serving.admin.console.console import Console
 from serving.admin.console.rendering import STATIC
 from serving.admin.console.sessions import Sessions
@@ -28,7 +28,8 @@ def create_console(needs: Dependencies, settings: Settings, sessions: Sessions, 
     app = FastAPI(title="Cohobate console", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.console = console = Console(needs, settings, sessions, closing)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    pages.add(app, console)
+    for routes in (pages, version_pages):
+        routes.add(app, console)
 
     def refuse(request: Request, refused: Refused) -> Response:
         record_refusal(console.store, request.scope, refused)

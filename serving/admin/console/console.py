@@ -31,7 +31,7 @@ from serving.admin.problems import Refused
 PAGES = (("/", "Overview"),)
 """The pages that every page leads to."""
 
-SUB_PAGES = (("", "Now"),)
+SUB_PAGES = (("", "Now"), ("/versions", "Versions"))
 """The pages of a workload."""
 
 WORKLOAD_REGIONS = ("summary", "verbs", "order", "rollout", "charts", "watch", "replicas", "orders")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from components.contracts.settings import Settings
@@ -13,7 +15,7 @@ from serving.rollout.condition import Condition, Facts, condition, is_open
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the champion agrees with its teacher: as its evaluation found it, with the lower bound where known."""
+    """How often the champion agrees with its teacher, with the lower bound where known."""
 
     value: float
     lower: float | None
@@ -53,7 +55,7 @@ def row_of(store: ControlStore, settings: Settings, traffic: Traffic, workload: 
         condition=condition(facts),
         facts=facts,
         rate=traffic.rate(workload),
-        agreement=_agreement(store, workload, gauges.get("evaluation", {})),
+        agreement=_agreement(store, workload, gauges),
         lag=sum(lags) if lags else None,
         alarms=len(open_alarms(store, facts)),
     )
@@ -68,7 +70,11 @@ def open_alarms(store: ControlStore, facts: Facts) -> list[RaisedAlarm]:
     return [alarm for alarm in found if is_open(alarm, facts)]
 
 
-def _agreement(store: ControlStore, workload: str, evaluation: dict[str, object]) -> Agreement | None:
+def _agreement(store: ControlStore, workload: str, gauges: dict[str, dict[str, Any]]) -> Agreement | None:
+    """On the monitor's newest window; before there is one, as the champion's own evaluation found it."""
+    seen, evaluation = gauges.get("agreement"), gauges.get("evaluation", {})
+    if seen is not None:
+        return Agreement(value=float(seen["share"]), lower=float(seen["lower"]))
     champion = store.intent(workload)[1].champion
     value, lower = evaluation.get("agreement"), evaluation.get("agreement_lower")
     if champion is None or evaluation.get("digest") != champion.digest or not isinstance(value, int | float):

@@ -56,6 +56,15 @@ def num(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def measure(value: float | str | None) -> str:
+    """A measure: a number, a text as it is, or that it is unknown.
+
+    >>> measure(0.91234), measure(None), measure("int8")
+    ('0.912', 'unknown', 'int8')
+    """
+    return "unknown" if value is None else num(value) if isinstance(value, int | float) else value
+
+
 def seconds(value: float) -> str:
     """A duration.
 
@@ -89,7 +98,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True, auto_reload=False,
 )  # fmt: skip
 ENVIRONMENT.filters |= {
-    "ago": ago, "pct": pct, "num": num, "seconds": seconds, "towards": towards, "slug": slug,
+    "ago": ago, "measure": measure, "pct": pct, "num": num, "seconds": seconds, "towards": towards, "slug": slug,
 }  # fmt: skip
 ENVIRONMENT.globals |= {"static": static, "root": ROOT}
 
