@@ -21,6 +21,7 @@ from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
 from serving.admin.console.app import create_console
+from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Sessions
 from serving.admin.dependencies import Dependencies
 from serving.admin.gate import CONSOLE, Gate, record_refusal
@@ -36,8 +37,11 @@ def create_app(
     store: ControlStore | None = None,
     registry: Registry | None = None,
     issuer: Issuer | None = None,
+    pipelines: Pipelines | None = None,
 ) -> FastAPI:
     """The ASGI application; what is not given is made of the settings, which are those of the environment.
+
+    ``pipelines``: what starts runs for the console; None: it shows runs, and starts none.
 
     Raises:
         ConfigError: authentication is off and the API would answer others than this machine, or the issuer's settings
@@ -66,7 +70,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing))
+    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing, pipelines))
     app.add_middleware(Gate, store=store, door=door)
     return app
 

@@ -12,8 +12,9 @@ from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
 from components.contracts.settings import Settings
-from components.control.tables import LeaderRow, SessionRow
+from components.control.tables import LeaderRow, RunRow, SessionRow
 from components.control.tokens import Tokens
+from infra.console_pipelines import LocalPipelines
 from serving.admin.app import create_app
 from serving.admin.console import live
 from serving.admin.server import served
@@ -63,7 +64,9 @@ class Running:
 
     def serve(self):
         self.server = contextlib.ExitStack()
-        self.app = create_app(self.settings, store=self.store, registry=self.platform.registry)
+        self.app = create_app(
+            self.settings, store=self.store, registry=self.platform.registry, pipelines=LocalPipelines(self.settings)
+        )
         self.base = self.server.enter_context(served(self.app, self.settings))
 
     def _work(self):
@@ -244,6 +247,23 @@ def test_markup_in_names_and_reasons_is_shown_and_not_run(running):
     assert tab.locator("img").count() == 0
 
 
+def test_a_runs_log_grows_on_the_page_until_it_has_ended(running):
+    with running.store.transaction() as s:
+        s.add(RunRow(id=f"{W}-1", workload=W, pipeline="continual", reason="r", actor="eve", status="running",
+                     started_at=running.store.clock(), detail={}))  # fmt: skip
+    log = running.settings.home / "logs" / f"{W}-1-continual.log"
+    log.parent.mkdir()
+    log.write_text("snapshot\n")
+    tab = running.visit(page=f"/w/{W}/runs/{W}-1")
+    shown = tab.locator("pre.log")
+    expect(shown).to_contain_text("snapshot")
+    log.write_text("snapshot\ndistilling\n")
+    expect(shown).to_contain_text("distilling")
+    running.store.finish_run(f"{W}-1", "succeeded", {})
+    expect(tab.locator("#run")).to_contain_text("continual: succeeded")
+    assert tab.locator("[hx-trigger]").count() == 0
+
+
 LOOKS = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
@@ -272,5 +292,5 @@ def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
 
 
 def pages(running):
-    of_workload = ("", "/order/rollback", "/versions", "/versions/1", "/compare?a=1&b=2")
-    return ["/", "/none", *(f"/w/{W}{page}" for page in of_workload)]
+    of_workload = ("", "/order/rollback", "/versions", "/versions/1", "/compare?a=1&b=2", "/runs")
+    return ["/", "/none", "/runs", *(f"/w/{W}{page}" for page in of_workload)]

@@ -13,9 +13,10 @@ from starlette.staticfiles import StaticFiles
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
-from serving.admin.console import pages, version_pages
+from serving.admin.console import pages, run_pages, version_pages
 from serving.admin.console.console import Console
 from serving.admin.console.rendering import STATIC
+from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Sessions
 from serving.admin.console.web import ROOT, Guarded
 from serving.admin.dependencies import Dependencies
@@ -23,12 +24,21 @@ from serving.admin.gate import record_refusal
 from serving.admin.problems import Refused, database_away, refusal
 
 
-def create_console(needs: Dependencies, settings: Settings, sessions: Sessions, closing: threading.Event) -> FastAPI:
-    """The console's ASGI application. ``closing`` ends the streams, so that the server need not wait for them."""
+def create_console(
+    needs: Dependencies,
+    settings: Settings,
+    sessions: Sessions,
+    closing: threading.Event,
+    pipelines: Pipelines | None = None,
+) -> FastAPI:
+    """The console's ASGI application. ``closing`` ends the streams, so that the server need not wait for them.
+
+    ``pipelines`` starts runs; without it none is started from here.
+    """
     app = FastAPI(title="Cohobate console", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.console = console = Console(needs, settings, sessions, closing)
+    app.state.console = console = Console(needs, settings, sessions, closing, pipelines)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for routes in (pages, version_pages):
+    for routes in (pages, version_pages, run_pages):
         routes.add(app, console)
 
     def refuse(request: Request, refused: Refused) -> Response:

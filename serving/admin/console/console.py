@@ -20,6 +20,7 @@ from serving.admin.console.history import History
 from serving.admin.console.live import Hub, Topic
 from serving.admin.console.overview import overview
 from serving.admin.console.rendering import fill, fill_all
+from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Session, Sessions
 from serving.admin.console.traffic import Traffic
 from serving.admin.console.verbs import offered
@@ -28,10 +29,10 @@ from serving.admin.console.workload import WorkloadView, workload_view
 from serving.admin.dependencies import Dependencies
 from serving.admin.problems import Refused
 
-PAGES = (("/", "Overview"),)
+PAGES = (("/", "Overview"), ("/runs", "Runs"))
 """The pages that every page leads to."""
 
-SUB_PAGES = (("", "Now"), ("/versions", "Versions"))
+SUB_PAGES = (("", "Now"), ("/versions", "Versions"), ("/runs", "Runs"))
 """The pages of a workload."""
 
 WORKLOAD_REGIONS = ("summary", "verbs", "order", "rollout", "charts", "watch", "replicas", "orders")
@@ -46,8 +47,11 @@ STREAMS = 20
 class Console:
     """What the console's routes work with."""
 
-    def __init__(self, needs: Dependencies, settings: Settings, sessions: Sessions, closing: threading.Event) -> None:
-        self.needs, self.settings, self.sessions = needs, settings, sessions
+    def __init__(
+        self, needs: Dependencies, settings: Settings, sessions: Sessions, closing: threading.Event,
+        pipelines: Pipelines | None = None,
+    ) -> None:  # fmt: skip
+        self.needs, self.settings, self.sessions, self.pipelines = needs, settings, sessions, pipelines
         self.store: ControlStore = needs.store
         self.traffic, self.history = Traffic(settings.home), History(needs.store)
         self.hub = Hub(self.regions, self._bell, leave=self.store.bells.leave, closing=closing)

@@ -17,6 +17,7 @@
     within.querySelectorAll("time[data-ago]").forEach(ago);
   }
   agoAll(document);
+  document.querySelectorAll("pre.log").forEach((log) => { log.scrollTop = log.scrollHeight; });
   setInterval(() => agoAll(document), 1000);
 
   // Regions.
@@ -119,7 +120,8 @@
       const first = dialog.querySelector("[autofocus]");
       if (first) first.focus();
     } else {
-      agoAll(event.detail.target);
+      agoAll(document);
+      document.querySelectorAll("pre.log").forEach((log) => { log.scrollTop = log.scrollHeight; });
     }
   });
   document.body.addEventListener("htmx:responseError", (event) => {
