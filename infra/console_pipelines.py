@@ -10,6 +10,7 @@ from types import TracebackType
 
 from components.contracts.errors import PipelineError
 from components.contracts.settings import Settings
+from components.contracts.spec import Spec
 from infra.specs import in_force
 from pipelines.local import PARAMETERS, arguments
 
@@ -26,6 +27,15 @@ class LocalPipelines:
         self._settings = settings
         self._running: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
 
+    def spec(self, workload: str) -> Spec:
+        """The spec in force.
+
+        Raises:
+            NotFoundError: the platform was never started with such a workload.
+
+        """
+        return in_force(self._settings, workload)
+
     def start(self, workload: str, pipeline: str, given: Mapping[str, str], reason: str, actor: str) -> None:
         """Start a run, and do not wait for it; its output goes to ``<home>/logs/console-runs.log``.
 
@@ -34,7 +44,7 @@ class LocalPipelines:
             PipelineError: a run of this pipeline that was started here is under way.
 
         """
-        spec = in_force(self._settings, workload)
+        spec = self.spec(workload)
         arguments(pipeline, spec.source, given, reason)
         before = self._running.get((workload, pipeline))
         if before is not None and before.poll() is None:

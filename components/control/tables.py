@@ -116,6 +116,27 @@ class AlarmRow(Base):
     detail: Mapped[dict[str, Any]]
 
 
+class AcknowledgementRow(Base):
+    """A person who has seen an alarm, and what they noted; ``alarm`` is its id."""
+
+    __tablename__ = "alarm_acknowledgements"
+    alarm: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    actor: Mapped[str] = mapped_column(String(128))
+    at: Mapped[float] = mapped_column(Float)
+    note: Mapped[str] = mapped_column(Text)
+
+
+class SilenceRow(Base):
+    """Alarms of one kind that nobody wants to hear of ``until`` then (Unix seconds); they are raised all the same."""
+
+    __tablename__ = "alarm_silences"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    until: Mapped[float] = mapped_column(Float)
+    actor: Mapped[str] = mapped_column(String(128))
+    note: Mapped[str] = mapped_column(Text)
+
+
 class GaugeRow(Base):
     """The last value that a worker reported of itself (lag, drift, entropy, counts), for ``cohobate status``."""
 

@@ -7,6 +7,7 @@ one transaction with its entry in the ledger, and the answer waits for what the 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,6 +21,7 @@ from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
+from components.stream.contract import Broker
 from serving.admin.console.app import create_console
 from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Sessions
@@ -38,10 +40,12 @@ def create_app(
     registry: Registry | None = None,
     issuer: Issuer | None = None,
     pipelines: Pipelines | None = None,
+    broker: Callable[[], Broker] | None = None,
 ) -> FastAPI:
     """The ASGI application; what is not given is made of the settings, which are those of the environment.
 
-    ``pipelines``: what starts runs for the console; None: it shows runs, and starts none.
+    ``pipelines``: what starts runs for the console; None: it shows runs, and starts none. ``broker``: what opens the
+    stream for it.
 
     Raises:
         ConfigError: authentication is off and the API would answer others than this machine, or the issuer's settings
@@ -70,7 +74,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing, pipelines))
+    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing, pipelines, broker))
     app.add_middleware(Gate, store=store, door=door)
     return app
 

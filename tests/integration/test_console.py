@@ -8,12 +8,15 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 
+from components.contracts.records import Input, label_key
 from components.contracts.settings import Settings
-from components.control.tables import LeaderRow, RunRow, SessionRow
+from components.control.tables import LeaderRow, ReviewRow, RunRow, SessionRow
 from components.control.tokens import Tokens
+from components.review import reviews
+from components.teachers.contract import Deferred, Question
 from infra.console_pipelines import LocalPipelines
 from serving.admin.app import create_app
 from serving.admin.console import live
@@ -65,8 +68,9 @@ class Running:
     def serve(self):
         self.server = contextlib.ExitStack()
         self.app = create_app(
-            self.settings, store=self.store, registry=self.platform.registry, pipelines=LocalPipelines(self.settings)
-        )
+            self.settings, store=self.store, registry=self.platform.registry, pipelines=LocalPipelines(self.settings),
+            broker=lambda: self.platform.broker,
+        )  # fmt: skip
         self.base = self.server.enter_context(served(self.app, self.settings))
 
     def _work(self):
@@ -264,6 +268,29 @@ def test_a_runs_log_grows_on_the_page_until_it_has_ended(running):
     assert tab.locator("[hx-trigger]").count() == 0
 
 
+def ask(running, *texts):
+    for number, text in enumerate(texts):
+        entry = Input(workload=W, id=f"i{number}", key="k", time=1.0, payload=text.encode())
+        question = Question(label_key(entry, "sign@1", "signs@1"), entry, Deferred("unsure"))
+        running.platform.clock.now += 1
+        reviews.ask(running.store, W, "sign@1", "signs@1", ("neg", "pos"), [question])
+
+
+def test_questions_are_answered_with_the_keyboard_alone(running):
+    ask(running, "first", "second")
+    tab = running.visit(page="/inbox")
+    tab.get_by_role("region", name="Questions").get_by_role("link", name=W).focus()
+    tab.keyboard.press("Enter")
+    for text, key in (("first", "2"), ("second", "1")):
+        expect(tab.locator("pre")).to_have_text(text)
+        tab.keyboard.press(key)
+    expect(tab.locator("main")).to_contain_text("None waits")
+    with running.store.session() as s:
+        rows = s.scalars(select(ReviewRow).order_by(ReviewRow.asked_at)).all()
+    assert [max(row.answer["distribution"], key=row.answer["distribution"].get) for row in rows] == ["pos", "neg"]
+    assert {row.annotator for row in rows} == {"operator-eve"}
+
+
 LOOKS = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
@@ -275,6 +302,7 @@ LOOKS = {
 def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
     canary(running)
     running.store.raise_alarm(W, "drift", 1, {"drifted": ["size"], "champion": "1"})
+    ask(running, "what is it?")
     running.store.put_gauge(W, "drift", {"outcome": "drift", "column": "size", "statistic": 0.3, "threshold": 0.1})
     tab = running.visit(page="/", **LOOKS[look])
     for page in pages(running):
@@ -292,5 +320,14 @@ def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
 
 
 def pages(running):
-    of_workload = ("", "/order/rollback", "/versions", "/versions/1", "/compare?a=1&b=2", "/runs")
-    return ["/", "/none", "/runs", *(f"/w/{W}{page}" for page in of_workload)]
+    of_workload = (
+        "",
+        "/order/rollback",
+        "/versions",
+        "/versions/1",
+        "/compare?a=1&b=2",
+        "/runs",
+        "/questions",
+        "/letters",
+    )
+    return ["/", "/none", "/runs", "/inbox", *(f"/w/{W}{page}" for page in of_workload)]

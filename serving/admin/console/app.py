@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +14,8 @@ from starlette.staticfiles import StaticFiles
 
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
-from serving.admin.console import pages, run_pages, version_pages
+from components.stream.contract import Broker
+from serving.admin.console import inbox_pages, pages, run_pages, version_pages
 from serving.admin.console.console import Console
 from serving.admin.console.rendering import STATIC
 from serving.admin.console.runs import Pipelines
@@ -30,15 +32,17 @@ def create_console(
     sessions: Sessions,
     closing: threading.Event,
     pipelines: Pipelines | None = None,
+    broker: Callable[[], Broker] | None = None,
 ) -> FastAPI:
     """The console's ASGI application. ``closing`` ends the streams, so that the server need not wait for them.
 
-    ``pipelines`` starts runs; without it none is started from here.
+    ``pipelines`` starts runs and knows the specs; without it none is started from here. ``broker`` opens the stream;
+    None: as the settings say.
     """
     app = FastAPI(title="Cohobate console", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.console = console = Console(needs, settings, sessions, closing, pipelines)
+    app.state.console = console = Console(needs, settings, sessions, closing, pipelines, broker)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for routes in (pages, version_pages, run_pages):
+    for routes in (pages, version_pages, run_pages, inbox_pages):
         routes.add(app, console)
 
     def refuse(request: Request, refused: Refused) -> Response:

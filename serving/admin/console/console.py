@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -15,6 +16,8 @@ from starlette.responses import HTMLResponse
 from components.contracts.settings import Settings
 from components.control.store import ControlStore, routing_bell
 from components.control.tokens import Role, allows
+from components.stream import open_broker
+from components.stream.contract import Broker
 from serving.admin.console.drawn import arms_charts, tiles, watch_charts
 from serving.admin.console.history import History
 from serving.admin.console.live import Hub, Topic
@@ -29,10 +32,16 @@ from serving.admin.console.workload import WorkloadView, workload_view
 from serving.admin.dependencies import Dependencies
 from serving.admin.problems import Refused
 
-PAGES = (("/", "Overview"), ("/runs", "Runs"))
+PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"))
 """The pages that every page leads to."""
 
-SUB_PAGES = (("", "Now"), ("/versions", "Versions"), ("/runs", "Runs"))
+SUB_PAGES = (
+    ("", "Now"),
+    ("/versions", "Versions"),
+    ("/runs", "Runs"),
+    ("/questions", "Questions"),
+    ("/letters", "Dead letters"),
+)
 """The pages of a workload."""
 
 WORKLOAD_REGIONS = ("summary", "verbs", "order", "rollout", "charts", "watch", "replicas", "orders")
@@ -49,8 +58,9 @@ class Console:
 
     def __init__(
         self, needs: Dependencies, settings: Settings, sessions: Sessions, closing: threading.Event,
-        pipelines: Pipelines | None = None,
+        pipelines: Pipelines | None = None, broker: Callable[[], Broker] | None = None,
     ) -> None:  # fmt: skip
+        self.broker = broker or partial(open_broker, settings)
         self.needs, self.settings, self.sessions, self.pipelines = needs, settings, sessions, pipelines
         self.store: ControlStore = needs.store
         self.traffic, self.history = Traffic(settings.home), History(needs.store)

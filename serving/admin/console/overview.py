@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from components.contracts.settings import Settings
+from components.control.alarms import acknowledged, silenced
 from components.control.store import ControlStore
+from components.control.tables import AlarmRow
 from serving.admin.console.traffic import Rate, Traffic
 from serving.control.facts import read_facts
 from serving.rollout.condition import Alarm as RaisedAlarm
@@ -61,13 +63,23 @@ def row_of(store: ControlStore, settings: Settings, traffic: Traffic, workload: 
     )
 
 
-def open_alarms(store: ControlStore, facts: Facts) -> list[RaisedAlarm]:
-    """The alarms about which something is still to be done, oldest first."""
+def open_alarms(store: ControlStore, facts: Facts) -> list[AlarmRow]:
+    """The alarms about which something is still to be done, and that nobody has seen or silenced; oldest first."""
     found = [
-        RaisedAlarm(kind=a.kind, at=a.at, champion=a.detail.get("champion"), rollout=a.detail.get("rollout"))
-        for a in store.last_alarms(facts.workload, OPEN_ALARMS)
+        row
+        for row in store.last_alarms(facts.workload, OPEN_ALARMS)
+        if is_open(
+            RaisedAlarm(
+                kind=row.kind, at=row.at, champion=row.detail.get("champion"), rollout=row.detail.get("rollout")
+            ),
+            facts,
+        )
     ]
-    return [alarm for alarm in found if is_open(alarm, facts)]
+    if not found:
+        return []
+    with store.session() as s:
+        seen, silent = acknowledged(s, [row.id for row in found]), silenced(s, facts.now)
+    return [row for row in found if row.id not in seen and (row.workload, row.kind) not in silent]
 
 
 def _agreement(store: ControlStore, workload: str, gauges: dict[str, dict[str, Any]]) -> Agreement | None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy import select
 
+from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import RunRow
 
@@ -35,6 +36,14 @@ class Pipelines(Protocol):
     @property
     def parameters(self) -> Mapping[str, tuple[str, ...]]:
         """The pipelines' names, each with its parameters."""
+
+    def spec(self, workload: str) -> Spec:
+        """The spec that a workload works with.
+
+        Raises:
+            NotFoundError: there is none in force.
+
+        """
 
     def start(self, workload: str, pipeline: str, given: Mapping[str, str], reason: str, actor: str) -> None:
         """Start a run, and do not wait for it.

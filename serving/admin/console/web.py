@@ -123,8 +123,12 @@ def same_origin(request: Request) -> None:
         raise Refused(403, "forbidden", "the request came from another site's page")
 
 
-async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a form that was sent; of a field that comes twice the last one.
+FIELDS = 500
+"""The most fields that a form may have."""
+
+
+async def fields_of(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form that was sent, as often as they come.
 
     Raises:
         Refused: 422, it is no form, or no text.
@@ -133,24 +137,45 @@ async def form_of(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise Refused(422, "invalid", f"send a form as {FORM}")
     try:
-        fields = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=50, errors="strict")
+        fields = parse_qsl(
+            (await request.body()).decode(), keep_blank_values=True, max_num_fields=FIELDS, errors="strict"
+        )
     except ValueError as error:
         raise Refused(422, "invalid", f"the form cannot be read: {error}") from error
-    found = dict(fields)
-    if any("\0" in value for value in found.values()):
+    if any("\0" in value for _, value in fields):
         raise Refused(422, "invalid", "the form has a null byte in it")
-    return found
+    return fields
 
 
-async def checked_form(request: Request) -> dict[str, str]:
-    """The fields of a form of this very session.
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent; of a field that comes twice the last one.
 
     Raises:
-        Refused: 403, it was made elsewhere; 422, see :func:`form_of`.
+        Refused: see :func:`fields_of`.
+
+    """
+    return dict(await fields_of(request))
+
+
+async def checked_fields(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form of this very session, as often as they come.
+
+    Raises:
+        Refused: 403, it was made elsewhere; 422, see :func:`fields_of`.
 
     """
     same_origin(request)
-    form = await form_of(request)
-    if not hmac.compare_digest(form.pop("csrf", "").encode(), session_of(request).csrf.encode()):
+    fields = await fields_of(request)
+    if not hmac.compare_digest(dict(fields).get("csrf", "").encode(), session_of(request).csrf.encode()):
         raise Refused(403, "forbidden", "the form is not of this session: open the page again")
-    return form
+    return [(name, value) for name, value in fields if name != "csrf"]
+
+
+async def checked_form(request: Request) -> dict[str, str]:
+    """The fields of a form of this very session; of a field that comes twice the last one.
+
+    Raises:
+        Refused: see :func:`checked_fields`.
+
+    """
+    return dict(await checked_fields(request))

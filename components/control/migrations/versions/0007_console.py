@@ -1,4 +1,4 @@
-"""sessions of the console, and the index of a workload's last rollout"""
+"""sessions of the console, acknowledged and silenced alarms, and the index of a workload's last rollout"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,9 +21,28 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_table(
+        "alarm_acknowledgements",
+        sa.Column("alarm", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("actor", sa.String(length=128), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("alarm"),
+    )
+    op.create_table(
+        "alarm_silences",
+        sa.Column("workload", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("until", sa.Float(), nullable=False),
+        sa.Column("actor", sa.String(length=128), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("workload", "kind"),
+    )
     op.create_index("rollouts_last", "rollouts", ["workload", "created_at", "id"], unique=False)
 
 
 def downgrade() -> None:
     op.drop_index("rollouts_last", table_name="rollouts")
+    op.drop_table("alarm_silences")
+    op.drop_table("alarm_acknowledgements")
     op.drop_table("sessions")

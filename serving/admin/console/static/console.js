@@ -112,6 +112,17 @@
   window.addEventListener("pagehide", () => { if (source) source.close(); });
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
+  // Questions that are answered by a key.
+  const keyed = document.querySelector("form[data-keys]");
+  if (keyed) {
+    document.addEventListener("keydown", (event) => {
+      const typing = event.target.closest("input, textarea, select");
+      if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+      const button = Array.from(keyed.querySelectorAll("[data-key]")).find((one) => one.dataset.key === event.key);
+      if (button) button.click();
+    });
+  }
+
   // The dialog.
   const dialog = document.getElementById("dialog");
   document.body.addEventListener("htmx:afterSwap", (event) => {
