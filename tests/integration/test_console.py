@@ -330,4 +330,4 @@ def pages(running):
         "/questions",
         "/letters",
     )
-    return ["/", "/none", "/runs", "/inbox", *(f"/w/{W}{page}" for page in of_workload)]
+    return ["/", "/none", "/runs", "/inbox", "/ledger", "/ledger/verify", *(f"/w/{W}{page}" for page in of_workload)]

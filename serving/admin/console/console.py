@@ -32,7 +32,7 @@ from serving.admin.console.workload import WorkloadView, workload_view
 from serving.admin.dependencies import Dependencies
 from serving.admin.problems import Refused
 
-PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"))
+PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"), ("/ledger", "Ledger"))
 """The pages that every page leads to."""
 
 SUB_PAGES = (
