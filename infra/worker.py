@@ -248,12 +248,14 @@ def administer(settings: Settings, stop: threading.Event) -> None:
 
     store = _control(settings.control_url)
     notifier = Notifier(store, webhooks_of(settings))
-    with (
-        LocalPipelines(settings) as pipelines,
-        served(create_app(settings, store=store, pipelines=pipelines), settings) as url,
-    ):
-        log.info("admin API at %s, console at %s/console", url, url)
-        notifier.run(stop)
+    with LocalPipelines(settings) as pipelines:
+        app = create_app(settings, store=store, pipelines=pipelines)
+        counting = threading.Thread(target=app.state.traffic.run, args=(stop,), name="traffic", daemon=True)
+        counting.start()
+        with served(app, settings) as url:
+            log.info("admin API at %s, console at %s/console", url, url)
+            notifier.run(stop)
+        counting.join()
 
 
 @functools.cache

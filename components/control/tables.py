@@ -247,6 +247,25 @@ class SpendingRow(Base):
     skipped: Mapped[int] = mapped_column(BigInteger)
 
 
+class TrafficRow(Base):
+    """What a workload's workers counted in one hour (``hour``: Unix seconds, UTC), as far as the admin API asked them.
+
+    ``student_seconds`` over ``student_answers`` answers of students; ``teacher_seconds`` over ``teacher_calls`` calls,
+    each for a batch; ``labels`` were committed.
+    """
+
+    __tablename__ = "traffic"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    answers: Mapped[int] = mapped_column(BigInteger)
+    deferred: Mapped[int] = mapped_column(BigInteger)
+    student_answers: Mapped[int] = mapped_column(BigInteger)
+    student_seconds: Mapped[float] = mapped_column(Float)
+    labels: Mapped[int] = mapped_column(BigInteger)
+    teacher_calls: Mapped[int] = mapped_column(BigInteger)
+    teacher_seconds: Mapped[float] = mapped_column(Float)
+
+
 class ReservationRow(Base):
     """A reservation that is not settled yet: its labeler is at work, or died and leaves it spent."""
 

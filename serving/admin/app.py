@@ -74,7 +74,9 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    app.mount(f"/{CONSOLE}", create_console(needs, settings, Sessions(store, door), closing, pipelines, broker))
+    console = create_console(needs, settings, Sessions(store, door), closing, pipelines, broker)
+    app.state.traffic = console.state.console.traffic
+    app.mount(f"/{CONSOLE}", console)
     app.add_middleware(Gate, store=store, door=door)
     return app
 

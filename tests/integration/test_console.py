@@ -330,4 +330,13 @@ def pages(running):
         "/questions",
         "/letters",
     )
-    return ["/", "/none", "/runs", "/inbox", "/ledger", "/ledger/verify", *(f"/w/{W}{page}" for page in of_workload)]
+    return [
+        "/",
+        "/none",
+        "/runs",
+        "/inbox",
+        "/ledger",
+        "/ledger/verify",
+        "/savings",
+        *(f"/w/{W}{page}" for page in of_workload),
+    ]

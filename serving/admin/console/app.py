@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.stream.contract import Broker
-from serving.admin.console import inbox_pages, ledger_pages, pages, run_pages, version_pages
+from serving.admin.console import inbox_pages, ledger_pages, pages, run_pages, savings_pages, version_pages
 from serving.admin.console.console import Console
 from serving.admin.console.rendering import STATIC
 from serving.admin.console.runs import Pipelines
@@ -42,7 +42,7 @@ def create_console(
     app = FastAPI(title="Cohobate console", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.console = console = Console(needs, settings, sessions, closing, pipelines, broker)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for routes in (pages, version_pages, run_pages, inbox_pages, ledger_pages):
+    for routes in (pages, version_pages, run_pages, inbox_pages, ledger_pages, savings_pages):
         routes.add(app, console)
 
     def refuse(request: Request, refused: Refused) -> Response:

@@ -32,7 +32,7 @@ from serving.admin.console.workload import WorkloadView, workload_view
 from serving.admin.dependencies import Dependencies
 from serving.admin.problems import Refused
 
-PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"), ("/ledger", "Ledger"))
+PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"), ("/ledger", "Ledger"), ("/savings", "Savings"))
 """The pages that every page leads to."""
 
 SUB_PAGES = (
@@ -63,7 +63,7 @@ class Console:
         self.broker = broker or partial(open_broker, settings)
         self.needs, self.settings, self.sessions, self.pipelines = needs, settings, sessions, pipelines
         self.store: ControlStore = needs.store
-        self.traffic, self.history = Traffic(settings.home), History(needs.store)
+        self.traffic, self.history = Traffic(settings.home, needs.store), History(needs.store)
         self.hub = Hub(self.regions, self._bell, leave=self.store.bells.leave, closing=closing)
         self.watch = Watch(self.store, lambda workload: self.hub.poke("workload", workload))
         self.streams: dict[str, int] = {}

@@ -65,6 +65,26 @@ def measure(value: float | str | None) -> str:
     return "unknown" if value is None else num(value) if isinstance(value, int | float) else value
 
 
+def count(value: int | None) -> str:
+    """A count.
+
+    >>> count(1234567), count(None)
+    ('1,234,567', 'unknown')
+    """
+    return "unknown" if value is None else f"{value:,}"
+
+
+def money(value: float | None) -> str:
+    """An amount; small ones with as many digits as they need.
+
+    >>> money(1234.5), money(0.00123), money(None)
+    ('1,234.50', '0.00123', 'unknown')
+    """
+    if value is None:
+        return "unknown"
+    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+
+
 def seconds(value: float) -> str:
     """A duration.
 
@@ -98,7 +118,8 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True, auto_reload=False,
 )  # fmt: skip
 ENVIRONMENT.filters |= {
-    "ago": ago, "measure": measure, "pct": pct, "num": num, "seconds": seconds, "towards": towards, "slug": slug,
+    "ago": ago, "count": count, "money": money, "measure": measure, "pct": pct, "num": num, "seconds": seconds,
+    "towards": towards, "slug": slug,
 }  # fmt: skip
 ENVIRONMENT.globals |= {"static": static, "root": ROOT}
 

@@ -1,4 +1,4 @@
-"""sessions of the console, acknowledged and silenced alarms, and the index of a workload's last rollout"""
+"""the console: sessions, alarms that were seen or silenced, traffic by the hour, an index of rollouts"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,11 +38,25 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("workload", "kind"),
     )
+    op.create_table(
+        "traffic",
+        sa.Column("workload", sa.String(length=64), nullable=False),
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("answers", sa.BigInteger(), nullable=False),
+        sa.Column("deferred", sa.BigInteger(), nullable=False),
+        sa.Column("student_answers", sa.BigInteger(), nullable=False),
+        sa.Column("student_seconds", sa.Float(), nullable=False),
+        sa.Column("labels", sa.BigInteger(), nullable=False),
+        sa.Column("teacher_calls", sa.BigInteger(), nullable=False),
+        sa.Column("teacher_seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("workload", "hour"),
+    )
     op.create_index("rollouts_last", "rollouts", ["workload", "created_at", "id"], unique=False)
 
 
 def downgrade() -> None:
     op.drop_index("rollouts_last", table_name="rollouts")
+    op.drop_table("traffic")
     op.drop_table("alarm_silences")
     op.drop_table("alarm_acknowledgements")
     op.drop_table("sessions")

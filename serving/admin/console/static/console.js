@@ -123,6 +123,9 @@
     });
   }
 
+  const print = document.querySelector("[data-print]");
+  if (print) print.addEventListener("click", () => window.print());
+
   // The dialog.
   const dialog = document.getElementById("dialog");
   document.body.addEventListener("htmx:afterSwap", (event) => {

@@ -11,7 +11,6 @@ from components.ledger.ledger import append
 from serving.admin.console import series
 from serving.admin.console.charts import Line, chart
 from serving.admin.console.series import arms_of
-from serving.admin.console.traffic import Traffic
 from serving.control.journal import Journal
 from serving.rollout.evidence import Audited
 from serving.rollout.replay import Begun, Looked
@@ -216,45 +215,3 @@ def test_a_chart_says_its_numbers_to_those_who_cannot_see_it():
     assert '<title id="chart-t">Errors</title>' in drawn and "&lt;b&gt; now 25 %" in drawn
     assert drawn.count("<polyline") == 2 and "style=" not in drawn
     assert chart("Errors", [Line(name="a", style="champion", points=[(0.0, None)])]) == ""
-
-
-def test_rates_are_those_between_two_looks_at_the_replicas(tmp_path, monkeypatch):
-    (tmp_path / "metrics").mkdir()
-    now, answers, asked = [0.0], [{"a": 10.0, "b": 5.0}, {"a": 40.0, "b": 2.0}], []
-
-    def ask(self, addresses):
-        asked.append(now[0])
-        return original(self, addresses)
-
-    original = Traffic._ask
-    monkeypatch.setattr(Traffic, "_ask", ask)
-    monkeypatch.setattr("serving.admin.console.traffic.announced", lambda home: {
-        "w-gateway-1": "a", "w-gateway-2": "b", "w-labeler-3": "c"})  # fmt: skip
-
-    class Client:
-        def __init__(self, **_): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-        def get(self, url):
-            count = answers[0 if now[0] < 10 else 1][url.split("/")[2]]
-            named = f'{{workload="{W}"}}'
-            self.text = f"cohobate_answers_total{named} {count}\ncohobate_deferred_total{named} {count / 4}\n"
-            return self
-
-        def raise_for_status(self):
-            return self
-
-    monkeypatch.setattr("serving.admin.console.traffic.httpx.Client", Client)
-    traffic = Traffic(tmp_path, clock=lambda: now[0])
-    traffic.look()
-    assert traffic.rate(W) is None
-    now[0] = 5.0
-    traffic.look()
-    assert asked == [0.0] and traffic.rate(W) is None
-    now[0] = 10.0
-    traffic.look()
-    rate = traffic.rate(W)
-    assert rate.answers == pytest.approx((30 + 2) / 10)  # b began anew
-    assert rate.deferred == pytest.approx((7.5 + 0.5) / 10 / 3.2)
