@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +15,15 @@ from rich.console import Console
 from components.contracts.errors import CohobateError, UnavailableError
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from components.contracts.settings import Settings
+    from infra.status import Report
+
+WATCH_SECONDS = 2.0
+"""How often ``status --watch`` draws again."""
 
 SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, submit and schedule the Kubeflow pipelines."),
@@ -148,16 +157,56 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
-    """Show models, aliases, rollout step, lag, last drift and entropy, runs and alarms: one screen."""
-    from components.contracts.settings import Settings
-    from infra.status import read, render
+def status(
+    workload: Annotated[str | None, typer.Option("--workload", help="This workload alone.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that is known, however long.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every 2 s, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show each workload's state, who serves and since when, lag, the last alarm, and what to press: one screen."""
+    import time
 
-    report = read(Settings())
+    from components.contracts.settings import Settings
+
+    if as_json and watch:
+        raise typer.BadParameter("--json prints one document: leave --watch out")
+    settings, console = Settings(), Console()
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        import msgspec
+
+        typer.echo(json.dumps(msgspec.to_builtins(_status(settings, workload)), indent=2))
+        return
+    from infra.status_screen import screen
+    from infra.status_screen import watch as keep_drawing
+
+    def draw() -> RenderableType:
+        return screen(_status(settings, workload), time.time(), console.width, all_=everything)
+
+    if watch:
+        keep_drawing(draw, console, lambda: time.sleep(WATCH_SECONDS))
     else:
-        render(report, Console())
+        console.print(draw(), highlight=False)
+
+
+def _status(settings: Settings, workload: str | None) -> Report:
+    """The report, of one workload alone where one is named.
+
+    Raises:
+        NotFoundError: there is none of this name.
+
+    """
+    import msgspec
+
+    from components.contracts.errors import NotFoundError
+    from infra.status import read
+
+    report = read(settings)
+    if workload is None:
+        return report
+    if workload not in report.workloads:
+        known = ", ".join(report.workloads) or "there is none yet"
+        raise NotFoundError("workload", workload, f"known to {report.home}: {known}")
+    return msgspec.structs.replace(report, workloads={workload: report.workloads[workload]})
 
 
 @app.command()

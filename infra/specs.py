@@ -10,13 +10,15 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from components.contracts.errors import NotFoundError
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, load_spec
+
+if TYPE_CHECKING:
+    from components.contracts.spec import Spec
 
 FILE = re.compile(r"(?P<path>[^:]+\.py):\w+")
 """A reference to an object in a Python file."""
@@ -39,6 +41,8 @@ def in_force(settings: Settings, workload: str) -> Spec:
         NotFoundError: the platform was never started with such a workload.
         ConfigError: the copy was changed by hand, and is not valid.
     """
+    from components.contracts.spec import load_spec
+
     place = place_of(settings, workload)
     if not place.is_file():
         raise NotFoundError("workload", workload, f"no platform of {settings.home} was started with it")
@@ -51,6 +55,8 @@ def put_in_force(settings: Settings, path: str | Path) -> Spec:
     Raises:
         ConfigError: the file is not valid; what was in force stays so.
     """
+    from components.contracts.spec import load_spec
+
     given = load_spec(path)
     origin, place = Path(given.source), place_of(settings, given.name)
     if origin == place:

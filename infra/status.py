@@ -1,121 +1,195 @@
-"""What ``cohobate status`` shows, read from the control database and the registry; works with the platform down."""
+"""What ``cohobate status`` shows, read from the control database and the registry; works with the platform down.
+
+``cohobate status --json`` prints a :class:`Report`; ``docs/status.schema.json`` is its JSON Schema (:func:`schema`).
+Members are added, never renamed or taken away.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import msgspec
 
 from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.registry import glance
 from components.telemetry.announced import announced
+from infra.specs import place_of
 from infra.state import read_state
+from serving.control.facts import read_facts
+from serving.rollout.condition import Condition, Crowned, condition, stale_reports
 
 LAST = 5
 """How many runs and alarms are shown."""
 
 
-def read(settings: Settings) -> dict[str, Any]:
-    """Everything that ``status`` shows, as plain data. Times are Unix seconds, ages seconds."""
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered version. ``defer_below``: the confidence below which its answers defer."""
+
+    version: str
+    aliases: tuple[str, ...]
+    teacher: str
+    defer_below: float | None
+
+
+class NotOurs(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that no pipeline registered."""
+
+    version: str
+    aliases: tuple[str, ...]
+
+
+class Routing(msgspec.Struct, frozen=True, kw_only=True):
+    """The intent: which versions serve. ``weight``: the candidate's share in force, in [0, 1]."""
+
+    revision: int
+    champion: str | None
+    candidate: str | None
+    previous: str | None
+    weight: float
+    shadow: bool
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """A live replica, the revision of the routing that it has applied, and the age of its last sign of life."""
+
+    replica: str
+    revision: int
+    age_seconds: float
+
+
+class Windows(msgspec.Struct, frozen=True, kw_only=True):
+    """How many windows were frozen, and the labels in them."""
+
+    count: int
+    labels: int
+
+
+class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A pipeline run. ``seconds``: how long it took, or has taken so far."""
+
+    id: str
+    pipeline: str
+    status: str
+    reason: str
+    seconds: float
+
+
+class AlarmSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm, and the count of inputs when it was raised."""
+
+    kind: str
+    input_index: int
+    age_seconds: float
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """All of one workload.
+
+    ``rollout``: the state of the last one, as its state machine keeps it. ``gauges``: what the workers reported last,
+    by the report's name, each with its ``age_seconds``; ``stale``: the names of those that are older than they should
+    be. ``crowned``: the decision by which the champion serves. ``runs`` and ``alarms``: the last, oldest first.
+    """
+
+    condition: Condition
+    crowned: Crowned | None
+    models: tuple[Model, ...]
+    not_ours: tuple[NotOurs, ...]
+    intent: Routing
+    replicas: tuple[Replica, ...]
+    rollout: dict[str, Any] | None
+    windows: Windows
+    gauges: dict[str, dict[str, Any]]
+    stale: tuple[str, ...]
+    runs: tuple[RunSeen, ...]
+    alarms: tuple[AlarmSeen, ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The platform and its workloads. Times are Unix seconds, ages seconds.
+
+    ``processes``: process ids by name, null for one that does not run; ``metrics``: where workers answer Prometheus.
+    """
+
+    home: str
+    up: bool
+    gateway: str | None
+    kafka: str
+    processes: dict[str, int | None]
+    metrics: dict[str, str]
+    workloads: dict[str, Workload]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of ``cohobate status --json``."""
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cohobate status --json"}
+    return found | msgspec.json.schema(Report)
+
+
+def read(settings: Settings) -> Report:
+    """Everything that ``status`` shows."""
     state = read_state(settings)
     store = ControlStore(settings.control_url)
     store.migrate()
     try:
-        return {
-            "home": str(settings.home.resolve()),
-            "up": state is not None and state.alive and state.ready,
-            "gateway": state.gateway if state else None,
-            "kafka": settings.kafka,
-            "processes": state.children if state and state.alive else {},
-            "metrics": announced(settings.home),
-            "workloads": {w: _workload(store, settings, w) for w in store.workloads()},
-        }
+        return Report(
+            home=str(settings.home.resolve()),
+            up=state is not None and state.alive and state.ready,
+            gateway=state.gateway if state else None,
+            kafka=settings.kafka,
+            processes=state.children if state and state.alive else {},
+            metrics=announced(settings.home),
+            workloads={w: _workload(store, settings, w) for w in store.workloads()},
+        )
     finally:
         store.close()
 
 
-def _workload(store: ControlStore, settings: Settings, workload: str) -> dict[str, Any]:
-    now = time.time()
+def _workload(store: ControlStore, settings: Settings, workload: str) -> Workload:
+    now, place = time.time(), place_of(settings, workload)
     seen = glance.versions(settings, workload)
     revision, intent = store.intent(workload)
-    rollouts, windows = store.rollouts(workload), store.windows(workload)
-    return {
-        "models": [
-            {"version": v.version, "aliases": list(v.aliases), "teacher": v.teacher[:40], "defer_below": v.defer_below}
+    rollout, windows = store.last_rollout(workload), store.windows(workload)
+    spec = str(place) if place.is_file() else "SPEC"
+    facts = read_facts(store, workload, now, leader_term=settings.leader_seconds, spec=spec)
+    return Workload(
+        condition=condition(facts),
+        crowned=facts.crowned,
+        models=tuple(
+            Model(version=v.version, aliases=v.aliases, teacher=v.teacher[:40], defer_below=v.defer_below)
             for v in seen
             if v.ours
-        ],
-        "not_ours": [{"version": v.version, "aliases": list(v.aliases)} for v in seen if not v.ours],
-        "intent": {
-            "revision": revision,
-            "champion": intent.champion.version if intent.champion else None,
-            "candidate": intent.candidate.version if intent.candidate else None,
-            "previous": intent.previous.version if intent.previous else None,
-            "weight": intent.weight_at(now),
-            "shadow": intent.shadow,
-        },
-        "replicas": [
-            {"replica": a.replica, "revision": a.revision, "age_seconds": _age(now, a.at)}
+        ),
+        not_ours=tuple(NotOurs(version=v.version, aliases=v.aliases) for v in seen if not v.ours),
+        intent=Routing(
+            revision=revision,
+            champion=intent.champion.version if intent.champion else None,
+            candidate=intent.candidate.version if intent.candidate else None,
+            previous=intent.previous.version if intent.previous else None,
+            weight=intent.weight_at(now),
+            shadow=intent.shadow,
+        ),
+        replicas=tuple(
+            Replica(replica=a.replica, revision=a.revision, age_seconds=_age(now, a.at))
             for a in store.acknowledgements(workload)
-        ],
-        "rollout": rollouts[-1].state if rollouts else None,
-        "windows": {"count": len(windows), "labels": sum(w.rows for w in windows)},
-        "gauges": {n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items()},
-        "runs": [
-            {"id": r.id, "pipeline": r.pipeline, "status": r.status, "reason": r.reason,
-             "seconds": _age(r.finished_at or now, r.started_at)}
-            for r in store.runs(workload)[-LAST:]
-        ],
-        "alarms": [
-            {"kind": a.kind, "input_index": a.input_index, "age_seconds": _age(now, a.at)}
-            for a in store.alarms(workload)[-LAST:]
-        ],
-    }  # fmt: skip
+        ),
+        rollout=rollout.state if rollout else None,
+        windows=Windows(count=len(windows), labels=sum(w.rows for w in windows)),
+        gauges={n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items()},
+        stale=tuple(stale_reports(facts.reports)),
+        runs=tuple(
+            RunSeen(id=r.id, pipeline=r.pipeline, status=r.status, reason=r.reason,
+                    seconds=_age(r.finished_at or now, r.started_at))
+            for r in store.last_runs(workload, LAST)
+        ),
+        alarms=tuple(
+            AlarmSeen(kind=a.kind, input_index=a.input_index, age_seconds=_age(now, a.at))
+            for a in store.last_alarms(workload, LAST)
+        ),
+    )  # fmt: skip
 
 
 def _age(now: float, at: float) -> float:
     """Seconds since ``at``; what was written while this was read, or by a clock that is ahead, is new."""
     return round(max(0.0, now - at), 1)
-
-
-def render(report: dict[str, Any], console: Console) -> None:
-    """Draw the report as one screen."""
-    up = "[green]up[/]" if report["up"] else "[yellow]down[/] (what follows is its last state)"
-    console.print(f"platform {up}  home {report['home']}  gateway {report['gateway']}  Kafka {report['kafka']}")
-    if report["metrics"]:
-        console.print("metrics " + "  ".join(f"{name} http://{at}/metrics" for name, at in report["metrics"].items()))
-    if not report["workloads"]:
-        console.print("no workload yet: 'cohobate up --spec SPEC' starts one")
-    for name, workload in report["workloads"].items():
-        table = Table(title=f"workload {name}", show_header=False, title_justify="left", title_style="bold")
-        for key, value in _rows(workload):
-            table.add_row(key, value)
-        console.print(table)
-
-
-def _rows(workload: dict[str, Any]) -> list[tuple[str, str]]:
-    models = [f"v{m['version']} {' '.join(m['aliases'])}".strip() for m in workload["models"]]
-    models += [f"v{m['version']} {' '.join([*m['aliases'], '(not ours)'])}" for m in workload.get("not_ours", ())]
-    intent, rollout = workload["intent"], workload["rollout"]
-    serving = f"champion v{intent['champion']}" if intent["champion"] else "no champion yet"
-    if intent["candidate"]:
-        serving += (
-            f", candidate v{intent['candidate']} at {intent['weight']:.0%}{' (shadow)' if intent['shadow'] else ''}"
-        )
-    return [
-        ("models", ", ".join(models) or "none"),
-        ("serving", f"{serving}, {len(workload['replicas'])} replicas, revision {intent['revision']}"),
-        ("rollout", _line(rollout, ("phase", "outcome", "reason")) if rollout else "none"),
-        ("windows", f"{workload['windows']['count']} with {workload['windows']['labels']} labels"),
-        *((name, _line(gauge, tuple(gauge))) for name, gauge in workload["gauges"].items()),
-        *(("run", f"{r['pipeline']} {r['status']} in {r['seconds']} s: {r['reason']}") for r in workload["runs"]),
-        *(("alarm", f"{a['kind']} at input {a['input_index']}, {a['age_seconds']} s ago") for a in workload["alarms"]),
-    ]
-
-
-def _line(values: dict[str, Any], keys: tuple[str, ...]) -> str:
-    shown = ((k, values[k]) for k in keys if values.get(k) not in (None, "") and not isinstance(values[k], dict))
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown)

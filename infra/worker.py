@@ -144,12 +144,20 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
 
 
 def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
-    """Run the drift and entropy monitors; its metrics include what all workers of the workload reported."""
+    """Run the drift and entropy monitors; its metrics include what all workers of the workload reported, and its state.
+
+    So whoever watches the controllers is another process than they are.
+    """
     from components.stream import open_broker
     from pipelines.monitor import Monitor
+    from serving.control.facts import read_facts
+    from serving.control.metrics import FactsOfStore
 
     store = _control(settings.control_url)
     watch.registry.register(GaugesOfStore(spec.name, lambda: {n: g.value for n, g in store.gauges(spec.name).items()}))
+    watch.registry.register(
+        FactsOfStore(spec.name, lambda: read_facts(store, spec.name, time.time(), leader_term=settings.leader_seconds))
+    )
     worker = Monitor(spec, store, open_broker(settings))
     watch.health.ready()
     worker.run(stop)

@@ -18,6 +18,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from pipelines.outcome import Outcome, outcome
+from pipelines.run_log import RunLog
 from pipelines.runs import beating, begin
 
 PARAMETERS = {
@@ -109,7 +110,7 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
         try:
             # Step 2
             with beating(store, run):
-                outputs = _run(name, made, home / "pipelines" / run, log)
+                outputs = _run(name, made, home / "pipelines" / run, log, everything=settings.log_level == "DEBUG")
             status, failure = "succeeded", ""
         except RuntimeError as error:  # what Kubeflow's runner raises for a failed component
             failure = last_error(log) or str(error)
@@ -138,8 +139,8 @@ def last_error(log: Path) -> str:
     return found
 
 
-def _run(name: str, made: Mapping[str, Any], root: Path, log: Path) -> dict[str, Any]:
-    with _output_to(log), warnings.catch_warnings():
+def _run(name: str, made: Mapping[str, Any], root: Path, log: Path, *, everything: bool) -> dict[str, Any]:
+    with _output_to(log, everything=everything), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kfp warns of our base image on every step, and of its own internals
         from kfp import local
 
@@ -161,15 +162,17 @@ def step_outputs(root: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Send everything printed and logged to a file."""
+def _output_to(path: Path, *, everything: bool) -> Iterator[None]:
+    """Send what is printed and logged to a file: what a person reads, or everything."""
     with path.open("a", encoding="utf-8") as file:
-        handler = logging.StreamHandler(file)
+        shown = RunLog(file, everything=everything)
+        handler = logging.StreamHandler(shown)
         root = logging.getLogger()
         before = root.handlers[:]
         root.handlers[:] = [handler]
         try:
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
                 yield
         finally:
             root.handlers[:] = before
+            shown.finish()

@@ -30,6 +30,7 @@ from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, Record, named
 from drift.monitor import DriftVerdict
+from drift.quality import proportion
 from pipelines.foretelling import MOST_KNOWN, Foretelling
 from pipelines.watch import CHANGE, ENTROPY_COLUMNS, KINDS, Seen, View, Watch, columns_of, observed, said
 
@@ -43,6 +44,12 @@ POLL_SECONDS = 0.02
 
 IDLE_SECONDS = 1.0
 """Wait between two looks while no records come."""
+
+AGREEMENT = "agreement"
+"""The gauge of how often the champion says what the teacher says, on the newest window, with its 95 % interval."""
+
+REPORT_SECONDS = 10.0
+"""How old the place may be where no records come: whoever looks sees by its age that the monitor lives."""
 
 ACCURACY = "foretold_accuracy"
 """The gauge of the champion's accuracy as foretold without labels (:meth:`.Foretelling.gauge`)."""
@@ -62,7 +69,7 @@ class Monitor:
         self._armed = dict.fromkeys((*KINDS, CHANGE), True)
         self._foretelling: Foretelling | None = None
         self.index, self._consumer = self._resume(broker)
-        self._behind = False
+        self._behind, self._placed = False, store.clock()
 
     def _resume(self, broker: Broker) -> tuple[int, Consumer]:
         """How many labels were seen, and a consumer that stands behind them; from the earliest on a new broker."""
@@ -90,10 +97,11 @@ class Monitor:
                 self._learn(record)
             else:
                 self._take(record)
-        if records or self._behind:
+        if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
             lag = self._consumer.lag()
             value = {"index": self.index, "lag": lag, "positions": named(self._consumer.positions())}
             self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
+            self._placed = self.store.clock()
             self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
         if records:
             self._report()
@@ -221,6 +229,9 @@ class Monitor:
                 self._alarm(kind, verdict.as_dict(), verdict.drifted)
         if self._foretelling is not None:
             self._foretelling.look(window)
+            same = proportion(sum(row.agrees for row in window), len(window))
+            value = {"rows": same.n, "share": same.value, "lower": same.lower, "upper": same.upper}
+            self.store.put_gauge(self.spec.name, AGREEMENT, value)
 
     def _alarm(self, kind: str, detail: dict[str, Any], drifted: Sequence[str]) -> None:
         if not self._armed[kind] or self._champion is None:

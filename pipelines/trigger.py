@@ -208,6 +208,7 @@ class Trigger:
         command = [sys.executable, "-m", "pipelines.run", "continual", self.spec.source, reason]
         self._child = subprocess.Popen(command, env={**os.environ, **Settings().environment()})
         while (code := self._child.poll()) is None:
+            self._report(reason)
             if self._stop.wait(POLL_SECONDS):
                 self._child.terminate()
                 return self._child.wait()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from components.contracts.chatter import LogLevel
 from components.contracts.errors import ConfigError
 
 IMAGE = "cohobate:0.1.0"
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
     label_signing_key: SecretStr | None = None
     """Private Ed25519 key in base64 with which the labeler signs labels; its public half is ``label.signed_by``."""
     label_signing_key_file: Path | None = None
+    log_level: LogLevel = "INFO"
+    """DEBUG: what libraries and Kubeflow say of their own doings is in the logs too (connections, inputs as JSON)."""
     actor: str = "local"
     """Who acts, as the ledger records it, where no identity is given."""
 

@@ -1,13 +1,19 @@
-"""One self-contained HTML page of an evaluation: its verdict, and plots of what it rests on."""
+"""One self-contained HTML page of an evaluation: its verdict, and charts of what it rests on.
+
+It runs no script and fetches nothing, so that the same bytes are the pipeline's artefact, a page of the console, and a
+file.
+"""
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
+from components.evaluate import charts
+from components.evaluate.charts import figure
 from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
@@ -19,24 +25,27 @@ from drift.columns import Column
 from drift.gate import Finding, Verdict
 from drift.measured import Share
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-MOST_COLUMNS, MOST_CATEGORIES, MOST_LABELS = 30, 30, 40
-"""Columns, categories and classes that are drawn: those with the most rows."""
-
-BEFORE, NOW = "#8c8c8c", "#1f77b4"
-"""Colours: grey is the reference, the champion or the teacher; blue the new window and the candidate."""
-
-COLOURS = {"pass": "#2a7f2a", "fail": "#b02020", "missing": "#9a6a00"}
+MOST_COLUMNS = 30
+"""Columns that are drawn: the first ones."""
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+:root { color-scheme: light dark; --pass: #2a7f2a; --fail: #b02020; --missing: #8a5a00; --line: #ddd }
+@media (prefers-color-scheme: dark) { :root { --pass: #6cc56c; --fail: #ff8080; --missing: #e0b050; --line: #444 } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+  color: #222; background: #fff }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #16191d } }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .6rem }
-tr + tr { border-top: 1px solid #ddd } td.number { font-variant-numeric: tabular-nums }
-.columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
-@media (prefers-color-scheme: dark) { body { background: #fff } }
+tr + tr { border-top: 1px solid var(--line) } td.number { font-variant-numeric: tabular-nums }
+.pass { color: var(--pass) } .fail { color: var(--fail) } .missing { color: var(--missing) }
+.columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
+.scroll { overflow-x: auto }
+figure { margin: 0 0 1.5rem } figcaption { font-weight: 600; margin-bottom: .3rem; overflow-wrap: anywhere }
+svg { max-width: 100%; height: auto } svg text { font-family: system-ui, sans-serif }
+.key::before { content: ""; display: inline-block; width: .8em; height: .8em; margin-right: .3em }
+.before::before { background: #8c8c8c } .now::before { background: #2f86c8 }
 """
+
+LEGEND = '<p><span class="key before">reference</span> &nbsp; <span class="key now">new window</span></p>'
 
 Columns = Mapping[str, Column]
 
@@ -84,37 +93,25 @@ def render(
     parts = [
         ("Verdict", _verdict(verdict, judgement.notes)),
         ("Columns: reference and new window", _columns(before, now)),
-        ("Entropy over time", _drawn([_entropy(evidence, entropies)])),
-        ("Reliability", _drawn([_reliability(known(new))] if classes else [])),
-        ("Teacher and student", _drawn([_confusion(new)] if classes else [])),
-        ("Older regimes", _drawn(_forgetting(evidence))),
+        ("Entropy over time", _entropy(evidence, entropies)),
+        ("Reliability", _reliability(known(new)) if classes else ""),
+        ("Teacher and student", _confusion(new) if classes else ""),
+        ("Older regimes", _forgetting(evidence)),
     ]
     title = f"{judgement.workload}: student {judgement.digest[:12]}"
     body = "".join(f"<h2>{html.escape(name)}</h2>{part or '<p>Nothing to show.</p>'}" for name, part in parts)
-    head = (
-        f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style><script>{_script()}</script>'
-    )
+    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{view}<title>{html.escape(title)}</title><style>{STYLE}</style>'
     text = f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{html.escape(title)}</h1>{body}</body></html>'
     return text.encode()
 
 
-def _script() -> str:
-    from plotly.offline import get_plotlyjs
-
-    script: str = get_plotlyjs()
-    return script
-
-
-def _drawn(figures: Sequence[go.Figure | None]) -> str:
-    parts = [f.to_html(full_html=False, include_plotlyjs=False) for f in figures if f is not None]
-    return "".join(parts)
-
-
 def _verdict(verdict: Verdict, notes: Sequence[str]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("measure", "value", "bound", "limit", "", "more labels"))
+    head = "".join(f"<th>{name}</th>" for name in ("measure", "value", "bound", "limit", "outcome", "more labels"))
     rows = "".join(_finding(f) for f in verdict.findings)
     said = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-    return f"<p><strong>{verdict.decision}</strong></p><table><tr>{head}</tr>{rows}</table>{said}"
+    table = f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    return f"<p><strong>{verdict.decision}</strong></p>{table}{said}"
 
 
 def _finding(finding: Finding) -> str:
@@ -124,7 +121,7 @@ def _finding(finding: Finding) -> str:
         "" if finding.value is None else f"{finding.value:.4g}",
         bound,
         html.escape(finding.limit),
-        f'<span style="color: {COLOURS[finding.outcome]}">{finding.outcome}</span>',
+        f'<span class="{finding.outcome}">{finding.outcome}</span>',
         "" if finding.more is None else str(finding.more),
     ]
     return f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
@@ -132,129 +129,50 @@ def _finding(finding: Finding) -> str:
 
 def _columns(before: Columns, now: Columns) -> str:
     plain = {n: c for n, c in now.items() if len(c) and (isinstance(c[0], str) or not hasattr(c[0], "__len__"))}
-    figures = [_column(n, before.get(n, ()), values) for n, values in list(plain.items())[:MOST_COLUMNS]]
-    return f'<div class="columns">{_drawn(figures)}</div>' if figures else ""
+    shown = sorted(list(plain.items())[:MOST_COLUMNS], key=lambda item: isinstance(item[1][0], str))  # tall ones last
+    drawn = [figure(n, charts.column(n, before.get(n, ()), c)) for n, c in shown]
+    return f'{LEGEND}<div class="columns">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
-def _column(name: str, before: Column, now: Column) -> go.Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    texts = any(isinstance(v, str) for v in (*before, *now))
-    kept = set(_frequent([*before, *now])) if texts else set()
-    for label, values, colour in (("reference", before, BEFORE), ("new", now, NOW)):
-        if not len(values):
-            continue
-        if texts:
-            shares = _shares([str(v) if str(v) in kept else "(other)" for v in values])
-            figure.add_bar(x=list(shares), y=list(shares.values()), name=label, marker_color=colour)
-        else:
-            numbers = [float(v) for v in values if v is not None and v == v]
-            figure.add_histogram(x=numbers, histnorm="probability", name=label, marker_color=colour, opacity=0.6)
-    return figure.update_layout(**_layout(name, height=260), barmode="group" if texts else "overlay", showlegend=False)
-
-
-def _frequent(values: Sequence[Any]) -> list[str]:
-    shares = _shares([str(v) for v in values])
-    return sorted(shares, key=lambda name: -shares[name])[:MOST_CATEGORIES]
-
-
-def _shares(values: Sequence[str]) -> dict[str, float]:
-    counts: dict[str, float] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0.0) + 1.0 / len(values)
-    return counts
-
-
-def _layout(title: str, height: int = 380) -> dict[str, Any]:
-    margin = {"l": 50, "r": 20, "t": 40, "b": 50}
-    return {"title": {"text": title, "font": {"size": 14}}, "height": height, "margin": margin, "template": "none"}
-
-
-def _entropy(evidence: Evidence, entropies: Sequence[tuple[str, Sequence[float]]]) -> go.Figure | None:
-    """The teacher's mean entropy and its deciles by window; the student's on the holdouts that it was judged on."""
-    import numpy as np
-    import plotly.graph_objects as go
-
-    named = [(name, np.asarray(values, dtype=np.float64)) for name, values in entropies if len(values)]
-    if not named:
-        return None
-    names = [name for name, _ in named]
-    figure = go.Figure()
-    for share in (10, 90):
-        figure.add_scatter(
-            x=names, y=[float(np.percentile(v, share)) for _, v in named], name=f"teacher, {share} %",
-            line={"color": BEFORE, "dash": "dot"},
-        )  # fmt: skip
-    figure.add_scatter(x=names, y=[float(v.mean()) for _, v in named], name="teacher, mean", line={"color": BEFORE})
+def _entropy(evidence: Evidence, entropies: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """The teacher's entropies by window, and the student's on the holdouts that it was judged on."""
+    names = [name for name, values in entropies if len(values)]
     sets = {n.removeprefix(REGIME).split("-")[-1]: rows for n, rows in evidence.sets(REGIME).items()}
-    sets[names[-1]] = evidence.sets(NEW).get(NEW, [])
+    if names:
+        sets[names[-1]] = evidence.sets(NEW).get(NEW, [])
     points = {n: [r.candidate.entropy for r in rows if r.candidate.entropy is not None] for n, rows in sets.items()}
-    kept = {name: float(np.mean(values)) for name, values in points.items() if values}
-    figure.add_scatter(x=list(kept), y=list(kept.values()), name="student, mean", mode="markers", marker_color=NOW)
-    return figure.update_layout(**_layout("entropy of answers (nats)"))
+    student = {name: math.fsum(values) / len(values) for name, values in points.items() if values}
+    return figure("entropy of answers (nats)", charts.entropy(entropies, student))
 
 
-def _reliability(rows: Sequence[Row]) -> go.Figure | None:
-    import plotly.graph_objects as go
-
-    bins = curve(rows)
-    if not bins:
-        return None
-    figure = go.Figure()
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": BEFORE, "dash": "dot"}, name="calibrated")
-    figure.add_scatter(
-        x=[b.confidence for b in bins], y=[b.accuracy for b in bins], mode="lines+markers", name="student",
-        line={"color": NOW}, marker={"size": [6 + 30 * b.share for b in bins]},
-    )  # fmt: skip
-    figure.update_xaxes(title="confidence", range=[0, 1.02])
-    figure.update_yaxes(title="share that is right", range=[0, 1.02])
-    return figure.update_layout(**_layout("confidence and what came true; a mark's size is its share of the rows"))
+def _reliability(rows: Sequence[Row]) -> str:
+    drawn = charts.reliability(curve(rows))
+    return figure("confidence and what came true; a mark's size is its share of the rows", drawn)
 
 
-def _confusion(rows: Sequence[Row]) -> go.Figure | None:
-    import plotly.graph_objects as go
-
+def _confusion(rows: Sequence[Row]) -> str:
     asked = [row for row in rows if row.teacher is not None]
     if not asked:
-        return None
+        return ""
     found = confusion(asked, by_teacher=True)
-    names = found["labels"][:MOST_LABELS]
-    matrix = [row[: len(names)] for row in found["matrix"][: len(names)]]
-    figure = go.Figure(go.Heatmap(z=matrix, x=names, y=names, colorscale="Blues", text=matrix, texttemplate="%{text}"))
-    figure.update_xaxes(title="student")
-    figure.update_yaxes(title="teacher", autorange="reversed")
-    return figure.update_layout(**_layout("labels on the new holdout", height=300 + 12 * len(names)))
+    return figure("labels on the new holdout", charts.confusion(found["labels"], found["matrix"]))
 
 
-def _forgetting(evidence: Evidence) -> list[go.Figure]:
+def _forgetting(evidence: Evidence) -> str:
     """Accuracies of candidate and champion, and the loss between them with its bounds, by regime, oldest first."""
-    import plotly.graph_objects as go
-
     regimes = {name.removeprefix(REGIME): known(rows) for name, rows in evidence.sets(REGIME).items()}
     losses = {name: loss(evidence, rows) for name, rows in regimes.items()}
     shown = {name: lost for name, lost in losses.items() if lost is not None}
-    figures = []
+    drawn = ""
     if shown:
         confidence = evidence.judgement.confidence
         ends = [(m.bound("lower", confidence), m.bound("upper", confidence)) for m in shown.values()]
-        values = [m.value for m in shown.values()]
-        figure = go.Figure()
-        figure.add_scatter(
-            x=list(shown), y=values, mode="markers", marker_color=NOW, name="loss",
-            error_y={"array": [u - v for (_, u), v in zip(ends, values, strict=True)],
-                     "arrayminus": [v - low for (low, _), v in zip(ends, values, strict=True)]},
-        )  # fmt: skip
-        figure.add_hline(y=0, line={"color": BEFORE, "dash": "dot"})
-        figures.append(figure.update_layout(**_layout(f"loss against the champion, bounds at {confidence:.2%} a side")))
+        chart = charts.losses(list(shown), [m.value for m in shown.values()], ends)
+        drawn += figure(f"loss against the champion, bounds at {confidence:.2%} a side", chart)
     if regimes and evidence.judgement.task == "classification":
-        figure = go.Figure()
-        for name, colour in (("champion", BEFORE), ("candidate", NOW)):
-            figure.add_bar(
-                x=list(regimes), y=[_accuracy(rows, name) for rows in regimes.values()], name=name, marker_color=colour
-            )  # fmt: skip
-        figures.append(figure.update_layout(**_layout("accuracy on older regimes")))
-    return figures
+        sides = {who: [_accuracy(rows, who) for rows in regimes.values()] for who in ("champion", "candidate")}
+        drawn += figure("accuracy on older regimes", charts.accuracies(list(regimes), sides))
+    return drawn
 
 
 def _accuracy(rows: Sequence[Row], who: str) -> float | None:

@@ -26,7 +26,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from components.contracts.chatter import hush
 from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, local_path, put_bytes
 from components.snapshot.table import DESCRIPTOR, INPUT_KEYS, parquet_bytes
 
@@ -236,6 +238,7 @@ def _feast() -> Any:
         typeguard.typechecked = woven
         for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:
             os.environ.pop(name, None)
+    hush("feast", Settings().log_level)  # a line whenever it reads its registry
     return feast
 
 

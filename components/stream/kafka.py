@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from components.contracts.chatter import hush
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.stream.access import require_access
@@ -31,6 +32,7 @@ class KafkaBroker:
     """Connections to the Kafka that the settings name, with their SASL and TLS settings."""
 
     def __init__(self, settings: Settings) -> None:
+        hush("kafka", settings.log_level)  # some twenty lines a connection
         self.address, self._settings = settings.kafka, settings
         self.config = client_config(settings)
         self._admitted = settings.security_protocol == "PLAINTEXT"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 from sqlalchemy import or_, select
 
 from components.control.intent import Intent
@@ -11,12 +13,13 @@ from components.control.leader import last_sign
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, LedgerRow, RolloutRow
 from components.control.teachers import teachers
-from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run
-from serving.rollout.guards import assess
-from serving.rollout.state import from_dict
+from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run, under_way
 
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
+
+ALARMS = 20
+"""Alarms that are looked at."""
 
 
 def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: float, spec: str = "SPEC") -> Facts:
@@ -26,7 +29,7 @@ def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: f
     """
     _, intent = store.intent(workload)
     decided = _decisions(store, workload)
-    row, runs, alarms = store.last_rollout(workload), store.last_runs(workload, 1), store.last_alarms(workload, 1)
+    row, runs, alarms = store.last_rollout(workload), store.last_runs(workload, 1), store.last_alarms(workload, ALARMS)
     gauges = store.gauges(workload)
     statuses = {t.state["status"] for t in teachers(store, workload)}
     sign = last_sign(store, f"controller/{workload}")
@@ -43,7 +46,7 @@ def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: f
         reports={name: max(0.0, now - gauge.at) for name, gauge in gauges.items()},
         crowned=_crowned(decided, intent),
         rollout=None if row is None else _rollout(row, decided),
-        alarm=_alarm(alarms[-1]) if alarms else None,
+        alarms=tuple(_alarm(row) for row in alarms),
         run=Run(id=runs[-1].id, pipeline=runs[-1].pipeline, status=runs[-1].status) if runs else None,
         teacher=next((s for s in ("suspect", "held", "trusted") if s in statuses), None),
         trigger=str(gauges["trigger"].value.get("last", "")) if "trigger" in gauges else "",
@@ -83,22 +86,30 @@ def _made_champion(entry: LedgerRow) -> str | None:
 
 
 def _rollout(row: RolloutRow, decided: Sequence[LedgerRow]) -> Rollout:
-    state = from_dict(row.state)
-    last = next((e for e in decided if e.detail.get("rollout") == state.id), None)
-    paused = last.at if last is not None and last.action in ("rollout pause", "rollout undo") else state.entered_at
-    at = state.ended_at if state.ended_at is not None else paused if state.phase == "paused" else state.entered_at
-    return Rollout(
-        id=state.id,
-        phase=state.phase,
-        candidate=state.candidate.version,
-        champion=state.champion.version,
-        at=at,
-        weight=state.weight,
-        reason=state.reason,
+    told = row.state
+    last = next((e for e in decided if e.detail.get("rollout") == told["id"]), None)
+    paused = last is not None and told["phase"] == "paused" and last.action in ("rollout pause", "rollout undo")
+    entered = last.at if paused and last is not None else told["entered_at"]
+    seen = Rollout(
+        id=told["id"],
+        phase=told["phase"],
+        candidate=told["candidate"]["version"],
+        champion=told["champion"]["version"],
+        at=entered if told.get("ended_at") is None else told["ended_at"],
+        reason=told.get("reason", ""),
         actor=last.actor if last is not None else "",
-        evidence=sum(g.share * g.e_value for g in assess(state.guards, state.policy)),
-        limit=1.0 / state.policy.alpha,
     )
+    return _evidence(told, seen) if under_way(seen) else seen
+
+
+def _evidence(told: dict[str, Any], seen: Rollout) -> Rollout:
+    """The rollout with its guards' evidence and its step's weight; of one that has ended nobody asks for them."""
+    from serving.rollout.guards import assess
+    from serving.rollout.state import from_dict
+
+    state = from_dict(told)
+    evidence = sum(g.share * g.e_value for g in assess(state.guards, state.policy))
+    return msgspec.structs.replace(seen, weight=state.weight, evidence=evidence, limit=1.0 / state.policy.alpha)
 
 
 def _alarm(row: AlarmRow) -> Alarm:

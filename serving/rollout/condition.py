@@ -87,7 +87,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
     ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
-    ``suspect`` or ``held``, None where no teacher is watched. ``trigger``: why no update starts.
+    ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last, oldest first. ``trigger``: why no
+    update starts.
     """
 
     now: float
@@ -102,11 +103,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     previous: str | None = None
     crowned: Crowned | None = None
     rollout: Rollout | None = None
-    alarm: Alarm | None = None
+    alarms: tuple[Alarm, ...] = ()
     run: Run | None = None
     teacher: str | None = None
     trigger: str = ""
     spec: str = "SPEC"
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """The last alarm."""
+        return self.alarms[-1] if self.alarms else None
+
+    @property
+    def open_alarms(self) -> tuple[Alarm, ...]:
+        """Those of which something is still to be done."""
+        return tuple(alarm for alarm in self.alarms if is_open(alarm, self))
 
 
 class Press(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,14 +158,14 @@ def condition(facts: Facts) -> Condition:
     """
     state, why, since = _state(facts)
     word = f"{state} {100 * facts.weight:g} %" if state == "canary" else state
-    open_ = facts.alarm is not None and is_open(facts.alarm, facts)
+    last = facts.alarm
     return Condition(
         state=state,
         word=word,
         why=why,
         since=since,
         press=_press(facts, state),
-        alarm=response(facts.alarm, facts) if open_ and facts.alarm is not None else "",
+        alarm=response(last, facts) if last is not None and is_open(last, facts) else "",
     )
 
 
@@ -180,7 +191,7 @@ def is_open(alarm: Alarm, facts: Facts) -> bool:
     if alarm.kind == "teacher":
         return facts.teacher in ("suspect", "held")
     if alarm.rollout is not None:
-        return facts.rollout is not None and facts.rollout.id == alarm.rollout and _under_way(facts.rollout)
+        return facts.rollout is not None and facts.rollout.id == alarm.rollout and under_way(facts.rollout)
     if alarm.kind == "lost_positions":
         return facts.now - alarm.at < LOST_SECONDS
     return alarm.champion == facts.champion
@@ -196,14 +207,15 @@ def response(alarm: Alarm, facts: Facts) -> str:
         return "the labeler read on from where the broker begins"
     if alarm.rollout is not None:
         return "the split is not what was ordered: a person decides"
-    if facts.rollout is not None and _under_way(facts.rollout):
+    if facts.rollout is not None and under_way(facts.rollout):
         return f"v{facts.rollout.candidate} is being rolled out"
     if facts.run is not None and facts.run.status == "running":
         return f"run {facts.run.id} is under way"
-    return f"an update is to come: {facts.trigger}" if facts.trigger else "an update is to come"
+    return f"an update is to come ({facts.trigger})" if facts.trigger else "an update is to come"
 
 
-def _under_way(rollout: Rollout) -> bool:
+def under_way(rollout: Rollout) -> bool:
+    """Whether a rollout has not ended."""
     return rollout.phase in ("shadow", "canary", "paused")
 
 
@@ -215,7 +227,7 @@ def _state(facts: Facts) -> tuple[State, str, float | None]:
     if facts.champion is None:
         return "no champion", "no student was promoted yet", None
     rollout = facts.rollout
-    if rollout is not None and _under_way(rollout):
+    if rollout is not None and under_way(rollout):
         return _rolling(facts, rollout)
     if rollout is not None and rollout.phase == "rolled_back" and facts.champion == rollout.champion:
         return "rolled back", _decided(rollout.reason, rollout.actor), rollout.at
@@ -264,7 +276,7 @@ def _press(facts: Facts, state: State) -> Press:
             remark="the teacher changed: ask its owner whether that was meant, then accept or reject",
             command=f'cohobate teacher reject --spec {facts.spec} --reason "…"',
         )
-    if facts.alarm is not None and facts.alarm.rollout is not None and is_open(facts.alarm, facts):
+    if any(alarm.rollout is not None for alarm in facts.open_alarms):
         return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
     if state == "no champion":
         return _first(facts)

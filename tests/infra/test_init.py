@@ -1,17 +1,8 @@
-import time
-
 import pytest
 from typer.testing import CliRunner
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import build, load_spec
-from components.control.store import ControlStore
-from components.distill.train import distill
-from components.evaluate.evaluate import evaluate
-from components.label.history import label_history
-from components.label.history_file import read_history
-from components.snapshot import freeze
-from components.stream.memory import MemoryBroker
 from infra.cli import app
 from infra.history_check import check_history
 from infra.init import HISTORY, MODALITIES, write_workload
@@ -26,23 +17,6 @@ def test_a_written_workload_s_history_has_no_fault_and_its_teacher_knows_the_cla
     assert report.rows == report.with_truth == 400 and spec.name == "mine"
     teacher = build(spec.teacher, spec.source)
     assert set(report.classes) == set(teacher.classes) and teacher.space == "mine@1"
-
-
-@pytest.mark.integration
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_a_written_workload_s_first_student_is_promoted(modality, tmp_path):
-    path = write_workload("mine", modality, tmp_path / "mine")
-    spec, broker, artifacts = load_spec(path), MemoryBroker(), f"file://{tmp_path}/artifacts"
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
-    counts = label_history(spec, broker, read_history(str(path.parent / HISTORY), spec), patience=0.0)
-    assert counts["inputs"] == 400 and counts["dead"] == 0
-    window = freeze(spec, broker, store, artifacts, now=time.time())
-    made = distill(spec, [window], variant=spec.student.variants[0], parent=None, artifacts=artifacts, seed=spec.seed)
-    done = evaluate(spec, made.uri, made.digest, made.float_uri, windows=[window], champion=None, store=store)
-    assert done.verdict.decision == "promote", done.verdict.reasons
-    store.close()
 
 
 def run(*arguments):

@@ -57,7 +57,7 @@ def test_a_worker_is_found_is_ready_and_leaves_nothing_behind(platform, role, sh
         base = await_ready(settings, role)
         text = httpx.get(f"{base}/metrics", trust_env=False).text
         assert shows in text and "process_cpu_seconds_total" in text
-        assert read(settings)["metrics"] == {f"files-{role}-{worker.pid}": base.removeprefix("http://")}
+        assert read(settings).metrics == {f"files-{role}-{worker.pid}": base.removeprefix("http://")}
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(90) == 0
     finally:

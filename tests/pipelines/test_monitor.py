@@ -9,7 +9,7 @@ import pytest
 from components.contracts.records import encode
 from components.contracts.spec import Monitor as Policy
 from components.contracts.spec import Policy as Chosen
-from components.contracts.storage import digest_of, put_bytes
+from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.distill.export import to_onnx
@@ -17,6 +17,7 @@ from components.snapshot.table import parquet_bytes, snapshot_table
 from components.snapshot.window import read
 from components.stream.memory import MemoryBroker, MemoryConsumer
 from components.student.card import StudentCard
+from components.student.runtime import Student
 from pipelines.monitor import Monitor
 from tests.pipelines.conftest import NOW, WORDS
 
@@ -96,6 +97,22 @@ def test_traffic_like_the_reference_raises_nothing(spec, store, broker, serve, p
     gauges = store.gauges("tickets")
     assert gauges["drift"].value["outcome"] == gauges["entropy"].value["outcome"] == "none"
     assert (gauges["monitor"].value["index"], gauges["monitor"].value["lag"]) == (180, 0)
+
+
+def test_the_agreement_of_the_newest_window_is_the_champion_s_with_the_teacher(
+    spec, store, broker, serve, put, tickets
+):
+    serve(tickets(60))
+    monitor, entries = Monitor(spec, store, broker), tickets(30, seed=3)
+    put(entries)
+    drain(monitor)
+    champion = store.intent("tickets")[1].champion
+    student, newest = Student.load(get_bytes(champion.uri, champion.digest), source=spec.source), entries[-60:]
+    answers = student.predict([entry.input.payload for entry in newest])
+    same = sum(answer.label == entry.truth.label for answer, entry in zip(answers, newest, strict=True))
+    found = store.gauges("tickets")["agreement"].value
+    assert (found["rows"], found["share"]) == (60, same / 60)
+    assert 0.0 <= found["lower"] < found["share"] < found["upper"] <= 1.0
 
 
 def test_longer_texts_raise_one_drift_alarm_with_the_index_of_the_input(spec, store, broker, serve, put, tickets):
@@ -332,3 +349,13 @@ def test_the_lag_that_is_reported_comes_to_nothing_behind_the_mark_of_a_transact
     at = store.gauges("tickets")["monitor"].at
     monitor.step(0.0)
     assert store.gauges("tickets")["monitor"].at == at, "then the database is left alone"
+
+
+def test_a_monitor_without_records_still_says_that_it_lives(spec, store, broker, clock):
+    monitor = Monitor(spec, store, broker)
+    monitor.step(0.0)
+    assert "monitor" not in store.gauges("tickets")
+    for _ in range(2):
+        clock.now += 10.0
+        monitor.step(0.0)
+        assert store.gauges("tickets")["monitor"].at == clock.now

@@ -179,6 +179,29 @@ def test_an_update_starts_with_a_recorded_reason(trigger, store, put):
     assert store.gauges("tickets")["trigger"].value == {"last": "300 new labels (at least 300)"}
 
 
+def test_its_report_is_renewed_while_an_update_is_under_way(spec, store, broker, clock, put, monkeypatch):
+    ages = []
+
+    class Child:
+        """A run that ends at its sixth look, each 6 s after the one before."""
+
+        def __init__(self, *_, **__):
+            self.looks = 0
+
+        def poll(self):
+            clock.now += 6.0
+            self.looks += 1
+            ages.append(clock.now - store.gauges("tickets")["trigger"].at)
+            return 0 if self.looks == 6 else None
+
+    monkeypatch.setattr("pipelines.trigger.subprocess.Popen", Child)
+    monkeypatch.setattr("pipelines.trigger.POLL_SECONDS", 0.0)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(300)
+    assert Trigger(spec, store, broker, clock=clock).look().start
+    assert ages == [6.0, 12.0, 6.0, 12.0, 6.0, 12.0]
+
+
 def test_an_alarm_counts_until_another_champion_serves(trigger, store, put):
     revision = store.put_intent("tickets", 0, Intent(champion=CHAMPION))
     store.raise_alarm("tickets", "drift", 100, {"champion": "6"})

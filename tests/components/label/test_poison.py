@@ -34,14 +34,20 @@ SPEC = Spec(
 )  # fmt: skip
 
 
+@pytest.fixture
+def http():
+    """How the teacher's client behaves."""
+    return QUICK
+
+
 @pytest.fixture(params=["oip", "chat"])
-def served(request):
+def served(request, http):
     """A server and a teacher that asks it."""
     server = OipServer() if request.param == "oip" else ChatServer()
     if request.param == "oip":
-        teacher = OipTeacher(url=server.url, model="mailer", space=SPACE, classes=CLASSES, http=QUICK)
+        teacher = OipTeacher(url=server.url, model="mailer", space=SPACE, classes=CLASSES, http=http)
     else:
-        teacher = ChatTeacher(server.url + "/v1", "mail-llm", SPACE, CLASSES, http=QUICK)
+        teacher = ChatTeacher(server.url + "/v1", "mail-llm", SPACE, CLASSES, http=http)
     yield server, teacher
     teacher.close()
     server.close()
@@ -107,7 +113,15 @@ def ids(*numbers):
     return sorted(f"i{n}" for n in numbers)
 
 
-@pytest.mark.parametrize("fault", [500, BreaksOff(b"half"), 60.0], ids=["fails", "breaks off", "hangs"])
+@pytest.mark.parametrize(
+    ("fault", "http"),
+    [
+        (500, QUICK),
+        (BreaksOff(b"half"), QUICK),
+        (60.0, QUICK | {"attempts": 1}),
+    ],  # each attempt of the last is waited out
+    ids=["fails", "breaks off", "hangs"],
+)
 def test_an_input_that_a_server_dies_of_becomes_a_letter_and_the_others_are_labelled(served, broker, fault):
     server, teacher = served
     server.fatal[POISON] = fault

@@ -68,7 +68,7 @@ def test_the_worst_stands_first():
 @pytest.mark.parametrize(
     ("alarm", "changed", "says"),
     [
-        (Alarm(kind="drift", at=1.0, champion="7"), {}, "an update is to come: 12 new labels"),
+        (Alarm(kind="drift", at=1.0, champion="7"), {}, "an update is to come (12 new labels)"),
         (
             Alarm(kind="drift", at=1.0, champion="7"),
             {"run": Run(id="files-3", pipeline="continual", status="running")},
@@ -84,11 +84,12 @@ def test_the_worst_stands_first():
     ],
 )
 def test_what_is_done_about_the_last_alarm(alarm, changed, says):
-    seen = facts(alarm=alarm, **changed)
+    seen = facts(alarms=(alarm,), **changed)
     assert condition(seen).alarm == says
     assert not says or response(alarm, seen) == says
 
 
 def test_a_split_that_is_not_as_ordered_is_pressed_before_the_canary_goes_on():
-    seen = msgspec.structs.replace(rolling(), alarm=Alarm(kind="sample_ratio", at=1.0, rollout="r1"))
+    alarms = (Alarm(kind="sample_ratio", at=1.0, rollout="r1"),)
+    seen = msgspec.structs.replace(rolling(), alarms=alarms)
     assert condition(seen).press.verb == "abort" and condition(seen).alarm
