@@ -21,7 +21,7 @@ from components.stream.contract import Broker
 from serving.admin.console.drawn import arms_charts, tiles, watch_charts
 from serving.admin.console.history import History
 from serving.admin.console.live import Hub, Topic
-from serving.admin.console.overview import overview
+from serving.admin.console.overview import Rows
 from serving.admin.console.rendering import fill, fill_all
 from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Session, Sessions
@@ -64,6 +64,7 @@ class Console:
         self.needs, self.settings, self.sessions, self.pipelines = needs, settings, sessions, pipelines
         self.store: ControlStore = needs.store
         self.traffic, self.history = Traffic(settings.home, needs.store), History(needs.store)
+        self.rows_of = Rows(needs.store, settings, self.traffic)
         self.hub = Hub(self.regions, self._bell, leave=self.store.bells.leave, closing=closing)
         self.watch = Watch(self.store, lambda workload: self.hub.poke("workload", workload))
         self.streams: dict[str, int] = {}
@@ -87,12 +88,12 @@ class Console:
         self.history.look()
         if topic.page == "overview":
             return self.rows()
-        view = workload_view(self.store, self.settings, self.traffic, topic.about)
+        view = workload_view(self.store, self.settings, self.rows_of, topic.about)
         return self.workload_regions(view, _role(topic.role), topic.order)
 
     def rows(self) -> dict[str, str]:
         """The overview's rows, worst first."""
-        found = overview(self.store, self.settings, self.traffic)
+        found = self.rows_of.read()
         return {f"row-{row.workload}": fill("_row.html", {"row": row}) for row in found}
 
     def workload_regions(self, view: WorkloadView, role: Role, order: str) -> Mapping[str, str]:

@@ -3,6 +3,9 @@
 A page is divided into *regions*, elements with an id. A *topic* is what one page shows to one role; while anybody looks
 at it, its regions are made anew every :data:`SECONDS`, or as soon as a bell of the control database rings or somebody
 :meth:`Hub.poke` s it. Whoever looks is sent the regions whose text has changed since they were last sent to them.
+
+However many pages are open, making regions anew takes no more than :data:`SHARE` of a core, but for what was decided:
+where many different ones are open, what nobody decided is shown later.
 """
 
 from __future__ import annotations
@@ -23,10 +26,13 @@ log = logging.getLogger(__name__)
 SECONDS = 1.0
 """How old what is shown may be, where no bell rings."""
 
-TICK_SECONDS = 0.05
+SHARE = 0.02
+"""The part of a core that may go into regions that are made anew because time has passed."""
+
+TICK_SECONDS = 0.1
 """How often bells are looked at: a flag in memory."""
 
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 10.0
 """How often it is looked whether a session still holds."""
 
 PING_SECONDS = 15.0
@@ -54,6 +60,7 @@ class _Shown:
         self.away = False
         self.changed = asyncio.Event()
         self.poked = threading.Event()
+        self.cost = 0.0
         self.task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
@@ -129,7 +136,7 @@ class Hub:
                 if bell is not None:
                     bell.clear()
                 await self._make(topic, shown)
-                until = time.monotonic() + SECONDS
+                until = time.monotonic() + self._wait()
                 while time.monotonic() < until and not shown.poked.is_set() and not (bell and bell.is_set()):
                     if self._closing.is_set():
                         break
@@ -141,9 +148,17 @@ class Hub:
                 del self._topics[topic]
             shown.tell()
 
+    def _wait(self) -> float:
+        """Seconds until what is shown is made anew: processor seconds that all topics take, over their share."""
+        return max(SECONDS, sum(shown.cost for shown in self._topics.values()) / SHARE)
+
+    def _timed(self, topic: Topic) -> tuple[Regions, float]:
+        began = time.thread_time()
+        return self._render(topic), time.thread_time() - began
+
     async def _make(self, topic: Topic, shown: _Shown) -> None:
         try:
-            regions = await asyncio.to_thread(self._render, topic)
+            regions, shown.cost = await asyncio.to_thread(self._timed, topic)
         except SQLAlchemyError as error:
             log.warning("console: %s", type(error).__name__)
             if not shown.away:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
 from components.contracts.settings import Settings
 from components.control.alarms import acknowledged, silenced
 from components.control.store import ControlStore
-from components.control.tables import AlarmRow
+from components.control.tables import GaugeRow
 from serving.admin.console.traffic import Rate, Traffic
-from serving.control.facts import read_facts
-from serving.rollout.condition import Alarm as RaisedAlarm
-from serving.rollout.condition import Condition, Facts, condition, is_open
+from serving.control.facts import Known, read_all
+from serving.rollout.condition import Condition, Facts, condition
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How often the champion agrees with its teacher, with the lower bound where known."""
+    """How often the champion agrees with its teacher on the newest window, with the lower bound."""
 
     value: float
-    lower: float | None
+    lower: float
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,60 +38,59 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     alarms: int
 
 
-OPEN_ALARMS = 20
-"""The newest alarms of a workload that are looked at for those that are open."""
+class Rows:
+    """Reads the rows; what need not be read again is kept. Safe to use from several threads, one at a time."""
+
+    def __init__(self, store: ControlStore, settings: Settings, traffic: Traffic) -> None:
+        self._store, self._settings, self._traffic = store, settings, traffic
+        self._lock, self._known = threading.Lock(), Known()
+
+    def read(self, workloads: Sequence[str] | None = None) -> list[Row]:
+        """All workloads or some, the worst first."""
+        self._traffic.look()
+        names = self._store.workloads() if workloads is None else list(workloads)
+        with self._lock:
+            now = self._store.clock()
+            facts = read_all(
+                self._store, names, now, leader_term=self._settings.leader_seconds, known=self._known,
+                specs={name: name for name in names},
+            )  # fmt: skip
+            with self._store.session() as s:
+                gauges = _gauges(s, names)
+                open_alarms = {alarm.id for found in facts.values() for alarm in found.open_alarms}
+                seen = acknowledged(s, open_alarms) if open_alarms else {}
+                silent = silenced(s, now)
+        rows = [
+            Row(
+                workload=name,
+                condition=condition(facts[name]),
+                facts=facts[name],
+                rate=self._traffic.rate(name),
+                agreement=_agreement(gauges.get(name, {})),
+                lag=_lag(gauges.get(name, {})),
+                alarms=sum(a.id not in seen and (name, a.kind) not in silent for a in facts[name].open_alarms),
+            )
+            for name in names
+        ]
+        return sorted(rows, key=lambda row: (row.condition.rank, row.workload))
 
 
-def overview(store: ControlStore, settings: Settings, traffic: Traffic) -> list[Row]:
-    """All workloads, the worst first."""
-    traffic.look()
-    rows = [row_of(store, settings, traffic, workload) for workload in store.workloads()]
-    return sorted(rows, key=lambda row: (row.condition.rank, row.workload))
+def _gauges(s: Session, workloads: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The labelers' and the monitors' reports that the rows show, by workload and name."""
+    shown = or_(GaugeRow.name == "agreement", GaugeRow.name.startswith("labeler"))
+    query = select(GaugeRow.workload, GaugeRow.name, GaugeRow.value).where(GaugeRow.workload.in_(workloads), shown)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for workload, name, value in s.execute(query):
+        found.setdefault(workload, {})[name] = value
+    return found
 
 
-def row_of(store: ControlStore, settings: Settings, traffic: Traffic, workload: str) -> Row:
-    """One workload."""
-    now = store.clock()
-    facts = read_facts(store, workload, now, leader_term=settings.leader_seconds, spec=workload)
-    gauges = {name: gauge.value for name, gauge in store.gauges(workload).items()}
+def _lag(gauges: dict[str, dict[str, Any]]) -> int | None:
     lags = [g["lag"] for n, g in gauges.items() if n.partition("-")[0] == "labeler" and isinstance(g.get("lag"), int)]
-    return Row(
-        workload=workload,
-        condition=condition(facts),
-        facts=facts,
-        rate=traffic.rate(workload),
-        agreement=_agreement(store, workload, gauges),
-        lag=sum(lags) if lags else None,
-        alarms=len(open_alarms(store, facts)),
-    )
+    return sum(lags) if lags else None
 
 
-def open_alarms(store: ControlStore, facts: Facts) -> list[AlarmRow]:
-    """The alarms about which something is still to be done, and that nobody has seen or silenced; oldest first."""
-    found = [
-        row
-        for row in store.last_alarms(facts.workload, OPEN_ALARMS)
-        if is_open(
-            RaisedAlarm(
-                kind=row.kind, at=row.at, champion=row.detail.get("champion"), rollout=row.detail.get("rollout")
-            ),
-            facts,
-        )
-    ]
-    if not found:
-        return []
-    with store.session() as s:
-        seen, silent = acknowledged(s, [row.id for row in found]), silenced(s, facts.now)
-    return [row for row in found if row.id not in seen and (row.workload, row.kind) not in silent]
-
-
-def _agreement(store: ControlStore, workload: str, gauges: dict[str, dict[str, Any]]) -> Agreement | None:
-    """On the monitor's newest window; before there is one, as the champion's own evaluation found it."""
-    seen, evaluation = gauges.get("agreement"), gauges.get("evaluation", {})
-    if seen is not None:
-        return Agreement(value=float(seen["share"]), lower=float(seen["lower"]))
-    champion = store.intent(workload)[1].champion
-    value, lower = evaluation.get("agreement"), evaluation.get("agreement_lower")
-    if champion is None or evaluation.get("digest") != champion.digest or not isinstance(value, int | float):
-        return None
-    return Agreement(value=float(value), lower=float(lower) if isinstance(lower, int | float) else None)
+def _agreement(gauges: dict[str, dict[str, Any]]) -> Agreement | None:
+    """On the monitor's newest window."""
+    seen = gauges.get("agreement")
+    return None if seen is None else Agreement(value=float(seen["share"]), lower=float(seen["lower"]))

@@ -106,7 +106,7 @@ def _looking(app: FastAPI, console: Console) -> None:
         """One workload."""
         console.needs.require(workload)
         console.history.look()
-        view = workload_view(console.store, console.settings, console.traffic, workload)
+        view = workload_view(console.store, console.settings, console.rows_of, workload)
         live = f"{ROOT}/events/workload?about={workload}" + (f"&order={quote(order)}" if order else "")
         regions = console.workload_regions(view, session_of(request).identity.role, order)
         return console.page(request, "workload.html", {"view": view, "regions": regions, "live": live})
@@ -132,7 +132,7 @@ def _looking(app: FastAPI, console: Console) -> None:
 def _ordering(app: FastAPI, console: Console) -> None:
     def form(request: Request, workload: str, verb: str, version: str, **more: Any) -> Response:
         """The form of a verb, as a page or for the dialog; ``more`` says what was wrong with the last try."""
-        view = workload_view(console.store, console.settings, console.traffic, workload)
+        view = workload_view(console.store, console.settings, console.rows_of, workload)
         rollout = view.rollout
         state = rollout.state if rollout is not None else None
         given: dict[str, str] = more.pop("given", {})

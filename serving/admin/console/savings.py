@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import Executable, func, select
+from sqlalchemy.orm import Session
 
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
@@ -87,41 +89,61 @@ class Savings(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(self.changes) if self.changes else None
 
 
-def savings(store: ControlStore, workload: str, start: float, end: float, prices: Prices) -> Savings:
-    """What is known of the hours from ``start`` until ``end`` (Unix seconds)."""
+SUMS = (
+    "answers", "deferred", "student_answers", "student_seconds", "labels", "teacher_calls", "teacher_seconds",
+)  # fmt: skip
+
+
+def savings(store: ControlStore, prices: Mapping[str, Prices], start: float, end: float) -> list[Savings]:
+    """What is known of the hours from ``start`` until ``end`` (Unix seconds), of each workload that has ``prices``."""
+    names = list(prices)
     with store.session() as s:
-        hours = (TrafficRow.workload == workload, TrafficRow.hour >= start, TrafficRow.hour < end)
-        columns = ("answers", "deferred", "student_answers", "student_seconds", "labels", "teacher_calls",
-                   "teacher_seconds")  # fmt: skip
-        known, *sums = s.execute(
-            select(func.count(), *(func.sum(getattr(TrafficRow, c)) for c in columns)).where(*hours)
-        ).one()
-        counted = dict(zip(columns, sums, strict=True)) if known else {}
-        spent = s.execute(
-            select(func.count(), func.sum(SpendingRow.calls), func.sum(SpendingRow.money)).where(
-                SpendingRow.workload == workload, SpendingRow.period == "hour", SpendingRow.start >= start,
-                SpendingRow.start < end,
-            )
-        ).one()  # fmt: skip
-        asked = s.scalar(
-            select(func.count()).where(
-                ReviewRow.workload == workload, ReviewRow.asked_at >= start, ReviewRow.asked_at < end
-            )
+        sums = select(TrafficRow.workload, *(func.sum(getattr(TrafficRow, c)) for c in SUMS)).where(
+            TrafficRow.workload.in_(names), TrafficRow.hour >= start, TrafficRow.hour < end
         )
-        changes = _changes(
-            s.scalars(
-                select(AlarmRow.at).where(
-                    AlarmRow.workload == workload, AlarmRow.kind.in_(CHANGES), AlarmRow.at >= start, AlarmRow.at < end
-                ).order_by(AlarmRow.at)
-            ).all(),
-            s.scalars(
-                select(LedgerRow.at).where(
-                    LedgerRow.workload == workload, LedgerRow.action.in_(PROMOTIONS), LedgerRow.at >= start
-                ).order_by(LedgerRow.at)
-            ).all(),
+        counted = {
+            w: dict(zip(SUMS, values, strict=True)) for w, *values in s.execute(sums.group_by(TrafficRow.workload))
+        }
+        calls = select(SpendingRow.workload, func.sum(SpendingRow.calls), func.sum(SpendingRow.money)).where(
+            SpendingRow.workload.in_(names), SpendingRow.period == "hour", SpendingRow.start >= start,
+            SpendingRow.start < end,
         )  # fmt: skip
-    calls = int(spent[1]) if spent[0] else counted.get("labels")
-    cost = spent[2] / BILLION if spent[0] and spent[2] else None
+        spent = {w: (int(n), float(money) / BILLION) for w, n, money in s.execute(calls.group_by(SpendingRow.workload))}
+        questions = select(ReviewRow.workload, func.count()).where(
+            ReviewRow.workload.in_(names), ReviewRow.asked_at >= start, ReviewRow.asked_at < end
+        )
+        asked = {w: n for w, n in s.execute(questions.group_by(ReviewRow.workload))}
+        alarms = _times(s, select(AlarmRow.workload, AlarmRow.at).where(
+            AlarmRow.workload.in_(names), AlarmRow.kind.in_(CHANGES), AlarmRow.at >= start, AlarmRow.at < end
+        ).order_by(AlarmRow.at))  # fmt: skip
+        first = min((times[0] for times in alarms.values()), default=end)
+        promoted = _times(s, select(LedgerRow.workload, LedgerRow.at).where(
+            LedgerRow.workload.in_(alarms), LedgerRow.action.in_(PROMOTIONS), LedgerRow.at >= first
+        ).order_by(LedgerRow.at)) if alarms else {}  # fmt: skip
+    return [
+        _savings(name, prices[name], counted.get(name, {}), spent.get(name), asked.get(name, 0),
+                 _changes(alarms.get(name, ()), promoted.get(name, ())))
+        for name in names
+    ]  # fmt: skip
+
+
+def _times(s: Session, query: Executable) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for workload, at in s.execute(query):
+        found.setdefault(workload, []).append(at)
+    return found
+
+
+def _savings(
+    workload: str,
+    prices: Prices,
+    counted: Mapping[str, Any],
+    spent: tuple[int, float] | None,
+    asked: int,
+    changes: tuple[float, ...],
+) -> Savings:
+    calls = spent[0] if spent is not None else counted.get("labels")
+    cost = spent[1] if spent is not None and spent[1] else None
     if cost is None and calls is not None and prices.call is not None:
         cost = calls * prices.call
     return Savings(
@@ -133,7 +155,7 @@ def savings(store: ControlStore, workload: str, start: float, end: float, prices
         student_seconds=counted.get("student_seconds"),
         student_ms=_mean_ms(counted.get("student_seconds"), counted.get("student_answers")),
         teacher_ms=_mean_ms(counted.get("teacher_seconds"), counted.get("teacher_calls")),
-        people_asked=int(asked or 0),
+        people_asked=asked,
         changes=changes,
         prices=prices,
     )

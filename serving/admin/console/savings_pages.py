@@ -27,16 +27,14 @@ def add(app: FastAPI, console: Console) -> None:
     """Add the routes."""
 
     def rows(first: date, last: date, call: float | None, core_hour: float | None) -> list[Savings]:
-        start, end = _midnight(first), _midnight(last + timedelta(days=1))
-        found = []
+        prices = {}
         for workload in console.store.workloads():
             declared = _declared(console, workload)
-            prices = Prices(
+            prices[workload] = Prices(
                 call=declared.call if call is None else call,
                 core_hour=declared.core_hour if core_hour is None else core_hour,
             )
-            found.append(savings(console.store, workload, start, end, prices))
-        return found
+        return savings(console.store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
 
     def period(since: str, until: str) -> tuple[date, date]:
         today = datetime.fromtimestamp(console.store.clock(), UTC).date()

@@ -13,9 +13,8 @@ from components.control.intent import Intent
 from components.control.order_client import revision_of
 from components.control.store import ControlStore
 from components.control.tables import OrderRow, RolloutRow
-from serving.admin.console.overview import Row, row_of
+from serving.admin.console.overview import Row, Rows
 from serving.admin.console.series import Arms, arms_of
-from serving.admin.console.traffic import Traffic
 from serving.rollout.guards import assess
 from serving.rollout.state import RolloutState, from_dict
 from serving.rollout.step import needs
@@ -85,13 +84,13 @@ class WorkloadView(msgspec.Struct, frozen=True, kw_only=True):
     gauges: dict[str, dict[str, Any]]
 
 
-def workload_view(store: ControlStore, settings: Settings, traffic: Traffic, workload: str) -> WorkloadView:
+def workload_view(store: ControlStore, settings: Settings, rows: Rows, workload: str) -> WorkloadView:
     """One workload as it is now."""
-    traffic.look()
+    (row,) = rows.read([workload])
     revision, intent = store.intent(workload)
     last = store.last_rollout(workload)
     return WorkloadView(
-        row=row_of(store, settings, traffic, workload),
+        row=row,
         intent=intent,
         routing_revision=revision,
         rollout=rollout_view(last, store.clock(), settings) if last is not None else None,

@@ -143,7 +143,7 @@ def filled(control):
 
 
 def test_what_a_student_saves_in_a_period(control, filled):
-    found = savings(control, W, DAY, DAY + 86_400, Prices(call=2.0, core_hour=0.36))
+    (found,) = savings(control, {W: Prices(call=2.0, core_hour=0.36)}, DAY, DAY + 86_400)
     assert (found.answers, found.deferred, found.teacher_calls, found.avoided) == (1000, 100, 40, 960)
     assert (found.teacher_cost, found.avoided_cost) == (80.0, 1_920.0)
     assert found.student_cost == pytest.approx(0.0002) and found.saved == pytest.approx(1_919.9998)
@@ -153,11 +153,11 @@ def test_what_a_student_saves_in_a_period(control, filled):
 
 
 def test_what_was_never_counted_is_unknown_and_nothing_is_made_of_it(control, filled):
-    found = savings(control, W, DAY - 86_400, DAY, Prices(call=2.0, core_hour=0.36))
+    (found,) = savings(control, {W: Prices(call=2.0, core_hour=0.36)}, DAY - 86_400, DAY)
     assert (found.answers, found.avoided, found.saved, found.student_ms, found.change_seconds) == (None,) * 5
-    found = savings(control, W, DAY, DAY + 86_400, Prices())
+    (found,) = savings(control, {W: Prices()}, DAY, DAY + 86_400)
     assert (found.avoided, found.avoided_cost, found.student_cost, found.saved) == (960, None, None, None)
-    later = savings(control, W, DAY + 86_400, DAY + 2 * 86_400, Prices(call=2.0))
+    (later,) = savings(control, {W: Prices(call=2.0)}, DAY + 86_400, DAY + 2 * 86_400)
     assert (later.teacher_calls, later.teacher_cost) == (70, 140.0)  # no budget: labels that were made
 
 
@@ -188,5 +188,5 @@ def test_the_csv_has_the_same_numbers_and_no_formulas(person, filled, control):
     assert done.headers["content-type"].startswith("text/csv") and "attachment" in done.headers["content-disposition"]
     (row,) = csv.DictReader(io.StringIO(done.text))
     assert (row["workload"], row["answers"], row["avoided"], row["avoided_cost"]) == (W, "1000", "960", "1920.0")
-    found = savings(control, "=1+1", DAY, DAY + 1, Prices())
+    (found,) = savings(control, {"=1+1": Prices()}, DAY, DAY + 1)
     assert next(csv.DictReader(io.StringIO(as_csv([found]))))["workload"] == "'=1+1"
