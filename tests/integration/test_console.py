@@ -132,7 +132,13 @@ def state(tab):
     return tab.locator("#summary .state")
 
 
+def ready(tab):
+    """Wait until the page's scripts work: what is pressed before is a plain link."""
+    expect(tab.locator("html[data-ready]")).to_have_count(1)
+
+
 def press(tab, verb, reason):
+    ready(tab)
     tab.get_by_role("link", name=verb, exact=True).click()
     dialog = tab.get_by_role("dialog")
     expect(dialog).to_be_visible()
@@ -155,6 +161,7 @@ def test_somebody_signs_in_watches_a_canary_advance_and_takes_it_back(running):
             running.do(lambda p, before=before: p.go(lambda: p.state["step"] > before))
     expect(tab.locator("#charts svg")).to_have_count(4)
     assert tab.locator("#verbs a").first.inner_text() == "Roll back"
+    ready(tab)
     tab.get_by_role("link", name="Roll back", exact=True).click()
     dialog = tab.get_by_role("dialog")
     expect(dialog).to_contain_text("The candidate v2 is taken back at once")
@@ -175,6 +182,7 @@ def test_somebody_signs_in_watches_a_canary_advance_and_takes_it_back(running):
 def test_of_two_people_at_once_the_second_is_told_and_sees_the_new_state(running):
     canary(running)
     first, second = running.visit("operator"), running.visit("admin")
+    ready(second)
     second.get_by_role("link", name="Pause").click()
     second.get_by_role("dialog").get_by_label("Reason").fill("let me look")
     press(first, "Roll back", "bad answers")
@@ -283,6 +291,7 @@ def test_questions_are_answered_with_the_keyboard_alone(running):
     tab.keyboard.press("Enter")
     for text, key in (("first", "2"), ("second", "1")):
         expect(tab.locator("pre")).to_have_text(text)
+        ready(tab)
         tab.keyboard.press(key)
     expect(tab.locator("main")).to_contain_text("None waits")
     with running.store.session() as s:
@@ -313,6 +322,7 @@ def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
         wide = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{page} is wider than the screen by {wide} px"
     tab.goto(f"/console/w/{W}")
+    ready(tab)
     tab.get_by_role("link", name="Roll back", exact=True).click()
     expect(tab.get_by_role("dialog")).to_be_visible()
     found = Axe().run(tab, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})

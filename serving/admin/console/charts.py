@@ -27,11 +27,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chart(
-    title: str, lines: Sequence[Line], *, unit: str = "", top: float | None = None, name: str = "chart"
+    title: str,
+    lines: Sequence[Line],
+    *,
+    unit: str = "",
+    top: float | None = None,
+    name: str = "chart",
+    marks: Sequence[float] = (),
 ) -> Markup:
     """Lines over time from zero up to ``top``, or to the highest value; empty where there is nothing to draw.
 
     ``unit``: ``%`` shows shares as percentages, any other text stands behind the numbers. ``name`` makes ids unique.
+    ``marks``: times of alarms, each an upright line where it is in the span.
     """
     values = [v for line in lines for _, v in line.points if v is not None]
     times = [t for line in lines for t, _ in line.points]
@@ -52,7 +59,14 @@ def chart(
         for line in lines
         for part in _parts(line.points, x, y)
     )
+    drawn += Markup("").join(
+        Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x(at), TOP, HEIGHT - BOTTOM)
+        for at in marks
+        if first <= at <= last
+    )
     told = "; ".join(f"{line.name} now {_number(_last(line.points), unit)}" for line in lines)
+    alarms = sum(first <= at <= last for at in marks)
+    told += f"; {alarms} alarms" if alarms else ""
     scale = Markup("").join(
         Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'

@@ -99,6 +99,9 @@ class Console:
     def workload_regions(self, view: WorkloadView, role: Role, order: str) -> Mapping[str, str]:
         """The parts of a workload's page."""
         rollout, workload = view.rollout, view.row.workload
+        raised: dict[str, list[float]] = {}
+        for alarm in view.alarms:
+            raised.setdefault(str(alarm["kind"]), []).append(float(alarm["at"]))
         progress = self.watch.progress(order) if order else None
         values = {
             "view": view,
@@ -108,7 +111,7 @@ class Console:
             "verbs": offered(view.intent, rollout.state if rollout else None) if allows(role, "operator") else [],
             "charts": [c for c in arms_charts(rollout.arms if rollout else None) if c],
             "tiles": tiles(view.gauges),
-            "drawn": watch_charts(self.history, workload),
+            "drawn": watch_charts(self.history, workload, raised),
         }
         return fill_all(WORKLOAD_REGIONS, values)
 

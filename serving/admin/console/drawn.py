@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -57,8 +57,11 @@ def _points(arms: Arms, value: Callable[[Bucket], float | None]) -> list[Point]:
     return [(bucket.at, value(bucket)) for bucket in arms.buckets]
 
 
-def watch_charts(history: History, workload: str) -> list[Markup]:
-    """Drift and entropy against their thresholds, accuracy foretold and true, and lag: as far as it was seen here."""
+def watch_charts(history: History, workload: str, alarms: Mapping[str, Sequence[float]]) -> list[Markup]:
+    """Drift and entropy against their thresholds, accuracy foretold and true, and lag: as far as it was seen here.
+
+    ``alarms``: when each kind of alarm was raised; they are marked.
+    """
 
     def line(gauge: str, field: str, name: str, style: str) -> Line:
         return Line(name=name, style=style, points=history.points(workload, gauge, field))
@@ -68,6 +71,7 @@ def watch_charts(history: History, workload: str) -> list[Markup]:
             title,
             [line(gauge, "statistic", "worst column", "value"), line(gauge, "threshold", "its threshold", "limit")],
             name=gauge,
+            marks=alarms.get(gauge, ()),
         )
         for title, gauge in (("Drift", "drift"), ("Entropy's drift", "entropy"))
     ]

@@ -149,4 +149,7 @@
       dialog.close();
     }
   });
+
+  // What is loaded later than the page can be waited for.
+  document.addEventListener("DOMContentLoaded", () => setTimeout(() => { document.documentElement.dataset.ready = ""; }));
 })();

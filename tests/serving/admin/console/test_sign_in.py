@@ -32,6 +32,10 @@ def test_strangers_are_sent_to_the_sign_in_and_back_after_it(person, tokens, pag
     assert stranger.get(page).status_code == 200
 
 
+def test_the_console_is_found_without_a_slash(person):
+    assert person("viewer").get("/console").url.path == "/console/"
+
+
 @pytest.mark.parametrize(
     "place", ["https://evil.example/", "//evil.example", "/v1/me", "/console/../v1", "\\\\evil", ""]
 )

@@ -8,7 +8,7 @@ import pytest
 from components.contracts.spec import RolloutPolicy
 from components.control.intent import Intent
 from components.ledger.ledger import append
-from serving.admin.console import series
+from serving.admin.console import history, series
 from serving.admin.console.charts import Line, chart
 from serving.admin.console.series import arms_of
 from serving.control.journal import Journal
@@ -215,3 +215,18 @@ def test_a_chart_says_its_numbers_to_those_who_cannot_see_it():
     assert '<title id="chart-t">Errors</title>' in drawn and "&lt;b&gt; now 25 %" in drawn
     assert drawn.count("<polyline") == 2 and "style=" not in drawn
     assert chart("Errors", [Line(name="a", style="champion", points=[(0.0, None)])]) == ""
+    marked = chart("D", [Line(name="a", style="value", points=[(5.0, 1.0), (9.0, 2.0)])], marks=[4.0, 6.0, 9.5])
+    assert marked.count('class="mark"') == 1 and "1 alarms" in marked
+
+
+def test_drift_is_drawn_as_it_moves_with_its_alarms(person, control, monkeypatch):
+    monkeypatch.setattr(history, "EVERY_SECONDS", 0.0)
+    viewer, now = person("viewer"), time.time()
+    for at, statistic in ((now, 0.1), (now + 10, 0.4)):
+        control.clock = lambda at=at: at
+        control.put_gauge(W, "drift", {"outcome": "none", "column": "size", "statistic": statistic, "threshold": 0.2})
+        if statistic > 0.2:
+            control.raise_alarm(W, "drift", 1, {"champion": "1"})
+        text = viewer.get(PAGE).text
+    drawn = text[text.index('<title id="drift-t">') :]
+    assert "worst column now 0.4; its threshold now 0.2; 1 alarms" in drawn
