@@ -27,7 +27,10 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload as the overview shows it. ``lag``: records that its labelers have not taken; None: none reports."""
+    """A workload as the overview shows it. ``lag``: records that its labelers have not taken; None: none reports.
+
+    ``alarms``: open ones that nobody has seen or silenced.
+    """
 
     workload: str
     condition: Condition
@@ -36,6 +39,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     agreement: Agreement | None
     lag: int | None
     alarms: int
+
+    @property
+    def rank(self) -> int:
+        """Where it stands: the worst state first, and of one state those with an alarm."""
+        return 2 * self.condition.rank + (not self.alarms)
 
 
 class Rows:
@@ -72,7 +80,7 @@ class Rows:
             )
             for name in names
         ]
-        return sorted(rows, key=lambda row: (row.condition.rank, row.workload))
+        return sorted(rows, key=lambda row: (row.rank, row.workload))
 
 
 def _gauges(s: Session, workloads: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
