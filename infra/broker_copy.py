@@ -43,6 +43,9 @@ ANSWER_BYTES = 512 * 1024 * 1024
 SPARE_PRODUCERS = 100
 """Producers that had an id and had sent nothing yet, at most."""
 
+TOPICS_SECONDS = 30.0
+"""How long clients that stayed connected may be faster than we are in making a topic."""
+
 DRAIN_SECONDS = 60.0
 """How long the rest may take to copy when the broker is stopped."""
 
@@ -77,19 +80,35 @@ class BrokerCopy:
         Raises:
             UnavailableError: the broker does not answer, or someone else has written to it meanwhile.
         """
-        broker = KafkaBroker(self._settings)
-        for topic, partitions in self.copy.topics.items():  # at once: the broker makes a topic that someone asks for
-            broker.ensure_topics([topic], partitions=partitions)
-        with self._admin() as admin:
-            found = self._topics(admin)
-        if wrong := {name: count for name, count in self.copy.topics.items() if found.get(name) != count}:
-            raise UnavailableError("embedded broker's records", self.address, f"someone else made topics of {wrong}")
+        self._make_topics()
         self.copy.compact()
         with self._client() as client:
             self._know_producers(client)
             count = sum(self._produce(client, place) for place in self.copy.partitions())
         self._commit()
         return count
+
+    def _make_topics(self) -> None:
+        """Make the topics of the copy with the partitions that they had.
+
+        The broker makes any topic that a client asks for, with partitions of its own choice: one that a client which
+        stayed connected was faster with is taken away and made again, as long as nobody has written to it.
+        """
+        broker, deadline = KafkaBroker(self._settings), time.monotonic() + TOPICS_SECONDS
+        while True:
+            for topic, partitions in self.copy.topics.items():
+                broker.ensure_topics([topic], partitions=partitions)
+            with self._admin() as admin:
+                found = self._topics(admin)
+                wrong = {name: count for name, count in self.copy.topics.items() if found.get(name) != count}
+                if not wrong:
+                    return
+                with closing(broker.consumer(wrong)) as consumer:
+                    written = any(consumer.ends().values())
+                if written or time.monotonic() > deadline:
+                    remedy = f"someone else made topics of {wrong}"
+                    raise UnavailableError("embedded broker's records", self.address, remedy)
+                admin.delete_topics([name for name in wrong if name in found])
 
     def _know_producers(self, client: Any) -> None:
         """Give out the ids that producers have which were connected to the one before.

@@ -26,7 +26,7 @@ WATCH_SECONDS = 2.0
 """How often ``status --watch`` draws again."""
 
 SUB_COMMANDS = (
-    SubCommand("pipeline", "pipelines.cli", "Compile, run, submit and schedule the Kubeflow pipelines."),
+    SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
@@ -83,7 +83,9 @@ def settings(
 @app.command()
 def init(
     name: Annotated[str, typer.Argument(help="The workload's name: small letters, digits and hyphens.")],
-    modality: Annotated[str, typer.Option(help="What a payload is: text, table, bytes or regression.")] = "text",
+    modality: Annotated[
+        str, typer.Option(help="What a payload is: text, table, bytes, image, audio or regression.")
+    ] = "text",
     into: Annotated[Path | None, typer.Option(help="Folder to write into. [./NAME]")] = None,
 ) -> None:
     """Write a workload to start from: its spec, a teacher to put your model into, and a sample history."""

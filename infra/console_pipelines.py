@@ -12,7 +12,7 @@ from components.contracts.errors import PipelineError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from infra.specs import in_force
-from pipelines.local import PARAMETERS, arguments
+from pipelines.parameters import PARAMETERS, arguments
 
 END_SECONDS = 20.0
 """How long a run may take to end itself when the platform stops."""
@@ -40,7 +40,7 @@ class LocalPipelines:
         """Start a run, and do not wait for it; its output goes to ``<home>/logs/console-runs.log``.
 
         Raises:
-            ConfigError, NotFoundError: see :func:`pipelines.local.arguments`.
+            ConfigError, NotFoundError: see :func:`pipelines.parameters.arguments`.
             PipelineError: a run of this pipeline that was started here is under way.
 
         """

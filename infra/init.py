@@ -18,7 +18,7 @@ STARTERS = Path(__file__).parent / "starters"
 TEACHER, HISTORY = "teacher.py", "history.jsonl"
 
 
-MODALITIES = ("text", "table", "bytes", "regression")
+MODALITIES = ("text", "table", "bytes", "image", "audio", "regression")
 """Kinds of payloads that there are features for, and regression."""
 
 

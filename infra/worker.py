@@ -27,11 +27,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from components.contracts.errors import CohobateError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.control.links import rollback_link
 from components.control.store import ControlStore
 from components.process import long_lived, without
 from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
-from components.telemetry.metrics import GaugesOfStore
+from components.telemetry.metrics import GaugesOfStore, LinkOfStore
 from infra.processes import die_with_parent
 from infra.together import Task, run_together
 
@@ -158,6 +159,7 @@ def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     watch.registry.register(
         FactsOfStore(spec.name, lambda: read_facts(store, spec.name, time.time(), leader_term=settings.leader_seconds))
     )
+    watch.registry.register(LinkOfStore(spec.name, lambda: rollback_link(store, spec.name)))
     worker = Monitor(spec, store, open_broker(settings))
     watch.health.ready()
     worker.run(stop)

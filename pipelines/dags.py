@@ -3,6 +3,11 @@
 They have no conditions: Kubeflow's local runner (2.16) puts a value between the quotes of the expression that it then
 evaluates, cannot parse that, and takes every condition for false without failing. So a step that has nothing to do
 passes that on to the next. Nothing is cached: all steps read and change what is outside of the pipeline.
+
+Kubeflow's UI lists parameters by their names in alphabetical order, and shows no description of them: what a person
+need not touch has a default and a name that comes last (``with_key``).
+
+What they compile to is kept in :mod:`pipelines.compiled`, and a test says when to write it anew.
 """
 
 from kfp import dsl
@@ -59,8 +64,12 @@ def continual(spec: str, force: bool = False):
     report(spec=spec, student=judged.outputs["judged"]).after(done).set_caching_options(False)
 
 
-@dsl.pipeline(name="promote", description="Start the rollout of a registered version. The canary still decides.")
-def promote(spec: str, version: str, reason: str, force: bool = False, key: str = ""):
+@dsl.pipeline(
+    name="promote",
+    description="Start the rollout of a registered version. The canary still decides. In a cluster the order is given "
+    "once a pod has started, which takes tens of seconds.",
+)
+def promote(spec: str, version: str, reason: str, force: bool = False, with_key: str = ""):
     """Order the rollout of a version.
 
     Args:
@@ -68,21 +77,23 @@ def promote(spec: str, version: str, reason: str, force: bool = False, key: str 
         version: Version number in the registry.
         reason: Why; it goes into the ledger.
         force: Allow a version that the offline gate did not promote. The canary's guards still hold.
-        key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
+        with_key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
     """
     promote_version(
-        spec=spec, version=version, reason=reason, key=key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, force=force
+        spec=spec, version=version, reason=reason, key=with_key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, force=force
     ).set_caching_options(False)
 
 
 @dsl.pipeline(
-    name="rollback", description="Make the previous champion serve again, in seconds. Give a reason and press Start."
+    name="rollback",
+    description="Make the previous champion serve again: press Start. In a cluster the order is given once a pod has "
+    "started, which takes tens of seconds; the console, 'cohobate rollback' and the admin API need a second.",
 )
 def rollback(
     spec: str,
     reason: str = "rolled back from the pipeline UI",
     to: str = "previous",
-    key: str = "",
+    with_key: str = "",
 ):
     """Make another version champion now.
 
@@ -90,9 +101,11 @@ def rollback(
         spec: Path of the workload's spec file, as the components see it.
         reason: Why; it goes into the ledger.
         to: Alias or version number that becomes champion.
-        key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
+        with_key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.
     """
-    roll_back(spec=spec, to=to, reason=reason, key=key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_caching_options(False)
+    roll_back(spec=spec, to=to, reason=reason, key=with_key, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_caching_options(
+        False
+    )
 
 
 PIPELINES = {"bootstrap": bootstrap, "continual": continual, "promote": promote, "rollback": rollback}

@@ -13,26 +13,14 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import ConfigError, NotFoundError, PipelineError
+from components.contracts.errors import PipelineError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from pipelines.outcome import Outcome, outcome
+from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
 from pipelines.runs import beating, begin
-
-PARAMETERS = {
-    "bootstrap": ("history_uri", "first_variant", "second_variant"),
-    "continual": ("force",),
-    "promote": ("version", "reason", "force", "key"),
-    "rollback": ("reason", "to", "key"),
-}
-"""The parameters of each pipeline besides ``spec``."""
-
-REQUIRED = {"bootstrap": "history_uri", "promote": "version"}
-"""The parameter that has neither a default nor comes from the spec."""
-
-TRUTHS = {"true": True, "false": False}
 
 ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
 """The last line of a traceback, as a component's log has it."""
@@ -55,36 +43,6 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
 
 
-def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) -> dict[str, Any]:
-    """A pipeline's arguments: what was given, and the variants of the spec and the reason where they are its.
-
-    Raises:
-        NotFoundError: there is no such pipeline.
-        ConfigError: a parameter is missing, has no value of its type, or is not the pipeline's.
-
-    """
-    if name not in PARAMETERS:
-        raise NotFoundError("pipeline", name, f"there are {', '.join(PARAMETERS)}")
-    if unknown := sorted(set(given) - {"spec", *PARAMETERS[name]}):
-        raise ConfigError("param", unknown, f"pipeline {name} takes {', '.join(PARAMETERS[name]) or 'none'}")
-    if name in REQUIRED and not given.get(REQUIRED[name]):
-        raise ConfigError("param", REQUIRED[name], f"pipeline {name} needs it: --param {REQUIRED[name]}=VALUE")
-    spec = load_spec(spec_path)
-    made: dict[str, Any] = {"spec": spec.source, **given}
-    if name == "bootstrap":
-        variants = [v.name for v in spec.student.variants]
-        made = {"first_variant": variants[0], "second_variant": variants[-1], **made}
-        if "://" not in made["history_uri"]:  # the components run in folders of their own
-            made["history_uri"] = Path(made["history_uri"]).resolve().as_uri()
-    if "reason" in PARAMETERS[name]:
-        made.setdefault("reason", reason)
-    if "force" in made:
-        if str(made["force"]).lower() not in TRUTHS:
-            raise ConfigError("param force", made["force"], "must be true or false")
-        made["force"] = TRUTHS[str(made["force"]).lower()]
-    return made
-
-
 def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: str, settings: Settings) -> RunResult:
     """Run a pipeline and wait for it; the run is recorded in the control database and the ledger.
 
@@ -93,7 +51,7 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
     3. Record how it ended.
 
     Raises:
-        ConfigError, NotFoundError: see :func:`arguments`.
+        ConfigError, NotFoundError: see :func:`pipelines.parameters.arguments`.
         PipelineError: a component failed (the message names its error and the log), or another update is under way.
 
     """

@@ -17,6 +17,8 @@
     ├── OrderError           the rollout controller refused an order, or did not take it in time
     ├── PipelineError        a pipeline run failed, or may not start beside another
     ├── AccessError          an outside service answers, but does not let us in: credentials, certificate, permission
+    ├── RefusedError         an outside service answers, and refuses what was asked as it stands
+    │   └── ExistsError          what was to be made there exists already
     ├── UnavailableError     an outside service does not answer
     │   └── UnansweredError      a teacher's server was reached, and gave no answer to this very request
     ├── FencedError          another process took over what this one was doing: it must let go
@@ -178,6 +180,18 @@ class AccessError(CohobateError):
     def __init__(self, service: str, address: str, cause: str, detail: str, remedy: str) -> None:
         super().__init__(f"{service} at {address} refuses us ({cause}): {detail}: {remedy}")
         self.service, self.address, self.cause, self.detail, self.remedy = service, address, cause, detail, remedy
+
+
+class RefusedError(CohobateError):
+    """An outside service answers and lets us in, but refuses what was asked: ``detail`` is what it says."""
+
+    def __init__(self, service: str, address: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{service} at {address} refused: {detail}: {remedy}")
+        self.service, self.address, self.detail, self.remedy = service, address, detail, remedy
+
+
+class ExistsError(RefusedError):
+    """What was to be made exists already, made by somebody else or at the same moment."""
 
 
 class FencedError(CohobateError):

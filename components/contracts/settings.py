@@ -81,8 +81,27 @@ class Settings(BaseSettings):
     ray_address: str = ""
     """Address of a Ray cluster; empty: one is started on this machine."""
     kfp_host: str = ""
+    """URL of the Kubeflow Pipelines API."""
     kfp_token: SecretStr | None = None
+    """Bearer token for it; its audience must be ``pipelines.kubeflow.org``."""
     kfp_token_file: Path | None = None
+    """File of such a token that something else renews (a Kubernetes projected token); read for every request."""
+    kfp_cafile: Path | None = None
+    """Certificates (PEM) of the authorities to trust there; none: those of the system."""
+    kfp_namespace: str = ""
+    """Namespace (the profile) of a multi-user Kubeflow in which all is made; one for single users has none."""
+    kfp_service_account: str = ""
+    """Service account of the steps' pods; empty: the server's own setting."""
+    kfp_ui: str = ""
+    """Address of its web UI as a person opens it, with the dashboard's prefix if any: ``https://…/_/pipeline/``."""
+    kfp_spec: str = ""
+    """Where the steps' image has a workload's spec file; ``{workload}`` stands for the workload's name."""
+    kfp_image: str = ""
+    """Container image of the steps; empty: the one of this version."""
+    kfp_env: str = ""
+    """Environment that every step declares: a JSON object of names and values. None of them is kept secret there."""
+    kfp_timezone: str = "UTC"
+    """Time zone in which the server reads cron expressions (its CRON_SCHEDULE_TIMEZONE)."""
     worker: str = ""
     """Name of a worker among those of its workload, the same after a restart: a labeler that comes back under its name
     goes on at once, another waits until the old one's leases have run out. Empty: host and process."""

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+from torch import nn
 
 from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
-from components.distill.data import Rows
-from components.distill.export import to_int8, to_onnx
-from components.distill.grow import Arrays
+from components.distill.data import Rows, Unit, encoded
+from components.distill.export import body, to_int8, to_onnx
+from components.distill.networks.contract import state_of
 from components.distill.temperature import fit
 from components.student.card import StudentCard, export_uri
-from components.student.parity import Parity, parity
+from components.student.features import featuriser, files_of
+from components.student.parity import Parity, served_parity
 from components.student.runtime import Student
 
 
@@ -45,10 +47,11 @@ def weights_uri(artifact_uri: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network's weights, what is trained on; and those of the smaller one that it was pruned to, where one is."""
+    """A trained network, of a regression with its ``unit``; and the smaller one that it was pruned to, where one is."""
 
-    state: Arrays
-    pruned: Arrays | None = None
+    net: nn.Module
+    unit: Unit | None = None
+    pruned: nn.Module | None = None
 
 
 def export(
@@ -69,7 +72,10 @@ def export(
     """
     from safetensors.numpy import save
 
-    weights = save({k: np.ascontiguousarray(v) for k, v in trained.state.items()})
+    state = state_of(trained.net)
+    if trained.unit is not None:
+        state["unit"] = np.array([trained.unit.mean, trained.unit.scale])
+    weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
     card = msgspec.structs.replace(card, weights=digest_of(weights))
     made, temperatures = _exports(spec, trained, card, calibration)
     found = _parities(spec, made, holdout)
@@ -86,7 +92,7 @@ def export(
         float_uri=f"{folder}/float.onnx",
         float_digest=digest_of(made["float32"]),
         weights_uri=f"{folder}/student.safetensors",
-        card=_card_of(card, form, trained),
+        card=_card_of(card, form),
         parity_gap=0.0 if form == "float32" else found[form].gap if form in found else None,
         history=history,
         metrics={
@@ -105,26 +111,28 @@ def _exports(
     spec: Spec, trained: Trained, card: StudentCard, calibration: Rows
 ) -> tuple[dict[Form, bytes], dict[str, float]]:
     """The float model and the exports that are wanted, by form, and the temperatures."""
-    temperature = _temperature(spec, to_onnx(trained.state, card), calibration)
-    full = to_onnx(trained.state, card, temperature)
-    made, temperatures = {"float32": full, "int8": to_int8(full, card)}, {"temperature": temperature}
-    if trained.pruned is not None:
-        small = _card_of(card, "pruned", trained)
-        temperature = _temperature(spec, to_onnx(trained.pruned, small), calibration)
-        made["pruned"] = to_onnx(trained.pruned, small, temperature)
-        made["pruned_int8"] = to_int8(made["pruned"], small)
-        temperatures["pruned_temperature"] = temperature
+    rows = encoded(spec, calibration.payloads) if len(calibration) else None
+    made: dict[Form, bytes] = {}
+    temperatures = {}
+    for prefix, net in (("", trained.net), ("pruned_", trained.pruned)):
+        if net is None:
+            continue
+        of = msgspec.structs.replace(card, pruned=bool(prefix))
+        graph = body(net, card.inputs, files_of(featuriser(spec.features, spec.source)))
+        temperature = _temperature(spec, to_onnx(graph, of, unit=trained.unit), calibration)
+        full = to_onnx(graph, of, temperature, trained.unit)
+        small = to_int8(full, graph, of, rows)
+        made |= {"pruned": full, "pruned_int8": small} if prefix else {"float32": full, "int8": small}
+        temperatures[f"{prefix}temperature"] = temperature
     wanted: set[Form] = {"float32", "int8", *spec.student.export.declared}
     return {form: data for form, data in made.items() if form in wanted}, temperatures
 
 
-def _card_of(card: StudentCard, form: Form, trained: Trained) -> StudentCard:
+def _card_of(card: StudentCard, form: Form) -> StudentCard:
     """The card of one export of a network."""
-    left = None
-    if form.startswith("pruned") and trained.pruned is not None:
-        units, dim = trained.pruned["hidden.weight"].shape
-        left = (dim, units)
-    return msgspec.structs.replace(card, precision="int8" if form.endswith("int8") else "float32", pruned_to=left)
+    return msgspec.structs.replace(
+        card, precision="int8" if form.endswith("int8") else "float32", pruned=form.startswith("pruned")
+    )
 
 
 def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
@@ -133,8 +141,8 @@ def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
 
 def _parities(spec: Spec, made: dict[Form, bytes], holdout: list[bytes]) -> dict[Form, Parity]:
     """How far each export's answers are from the float model's; empty of no inputs."""
-    said = {form: Student.load(data, source=spec.source).predict(holdout) for form, data in made.items()}
-    found = {form: parity(said["float32"], answers) for form, answers in said.items() if form != "float32"}
+    said = {form: Student.load(data, source=spec.source) for form, data in made.items()}
+    found = {form: served_parity(said["float32"], other, holdout) for form, other in said.items() if form != "float32"}
     return {form: p for form, p in found.items() if p is not None}
 
 

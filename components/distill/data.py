@@ -1,6 +1,6 @@
 """From snapshots to the arrays that an update trains on.
 
-Shapes: N rows, L ids of the longest one, C classes (2 for regression).
+Shapes: N rows, C classes (2 for regression).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from components.contracts.errors import ProvenanceError
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel, Task, content_hash
 from components.contracts.sampling import bucket
-from components.contracts.spec import Spec, build
+from components.contracts.spec import Spec
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.snapshot.leaks import learnable
 from components.snapshot.table import soft_of
 from components.snapshot.window import read
+from components.student.features import Features, featuriser
 from components.teachers.contract import declared_of
 from drift.reweight import stratum_weights
 
@@ -89,16 +90,31 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Arrays of an update: ids (N, L), weights (N, L), soft (N, C), truth (N,).
+    """Arrays of an update: features by name, (N, ...) each, soft (N, C), truth (N,).
 
     Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Regression: ``soft`` are
-    value and scale, ``truth`` values or NaN, all in the student's unit.
+    value and scale, ``truth`` values or NaN, all in the student's unit. Both are None of rows without labels.
+    ``states``: the teacher's inner states by name, and where they are of positions its ``mask``.
     """
 
-    ids: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float32]
-    soft: npt.NDArray[np.float32]
-    truth: npt.NDArray[Any]
+    features: Features
+    soft: npt.NDArray[np.float32] | None
+    truth: npt.NDArray[Any] | None
+    states: Features = field(default_factory=dict)
+    mask: npt.NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.features.values())))
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> TrainingSet:
+        """The rows that are True."""
+        return TrainingSet(
+            features={name: array[rows] for name, array in self.features.items()},
+            soft=None if self.soft is None else self.soft[rows],
+            truth=None if self.truth is None else self.truth[rows],
+            states={name: array[rows] for name, array in self.states.items()},
+            mask=None if self.mask is None else self.mask[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,18 +243,23 @@ def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
     return [p for w in usable for p in window_rows(w, "holdout", spec.task, teacher).payloads]
 
 
+def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
+    """Features of inputs as they came."""
+    decode = decoder(spec.payload, spec.source)
+    return featuriser(spec.features, spec.source).encode([decode(p) for p in payloads])
+
+
 def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
     """Features and targets for a head of these classes, or in this unit.
 
     Probability outside the classes is spread over them in proportion: they hold every row's most probable class.
     """
-    decode = decoder(spec.payload, spec.source)
-    ids, weights = build(spec.features, spec.source).encode([decode(p) for p in rows.payloads])
+    features = encoded(spec, rows.payloads)
     if isinstance(head, Unit):
         values = np.array([[(s.value or 0.0) - head.mean, s.scale] for s in rows.soft], dtype=np.float64) / head.scale
         known = np.array([np.nan if t is None else t for t in rows.truth], dtype=np.float64)
         truth = ((known - head.mean) / head.scale).astype(np.float32)
-        return TrainingSet(ids=ids, weights=weights, soft=values.astype(np.float32), truth=truth)
+        return TrainingSet(features=features, soft=values.astype(np.float32), truth=truth)
     place = {c: i for i, c in enumerate(head)}
     soft = np.zeros((len(rows), len(place)), dtype=np.float32)
     for i, label in enumerate(rows.soft):
@@ -246,4 +267,4 @@ def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
             soft[i, place[name]] = label.distribution[name]
     soft /= soft.sum(axis=1, keepdims=True)
     classes = np.array([place.get(str(t), NO_TRUTH) for t in rows.truth], dtype=np.int64)
-    return TrainingSet(ids=ids, weights=weights, soft=soft, truth=classes)
+    return TrainingSet(features=features, soft=soft, truth=classes)

@@ -1,139 +1,290 @@
 """From a trained network to the artifact that is evaluated and served: one ONNX file with its card inside.
 
-The graph is small and written node by node: exact, and without the seconds that tracing a network takes.
+A network's body, from its inputs to its ``logits``, is written by the network itself where it can, else by PyTorch's
+exporter; the head, which makes calibrated answers of logits, is the same for all. What PyTorch exports is proved on
+inputs of other sizes than the one that it was exported with: torch 2.13 freezes the length of recurrent layers without
+a word.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from components.distill.data import MIN_SCALE
-from components.distill.grow import Arrays
-from components.student.card import CARD_KEY, StudentCard
+from components.contracts.errors import ConfigError
+from components.distill.data import MIN_SCALE, Unit
+from components.distill.networks.contract import FIELD, logits, tensors
+from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
+from components.student.features import BATCH, Features, Signature, made_up
 
-OPSET = 17
-"""The first operator set with LayerNormalization; ONNX Runtime has run it since 1.12."""
+OPSET = 20
+"""The operator set of every export; ONNX Runtime has run it since 1.17."""
 
-IR_VERSION = 8
+IR_VERSION = 9
 """The file format of that operator set's time."""
 
-NORM_EPSILON = 1e-5
-"""PyTorch's default for LayerNorm."""
+EXAMPLE = (3, 5)
+"""Batch and length of the inputs that a network is traced with."""
+
+PROOFS = ((1, 1), (2, 8), (7, 33))
+"""Batches and lengths that an export is compared with its network on."""
+
+CLOSE = 1e-4
+"""Largest difference of a logit, as a share of the largest one, between a network and its export."""
+
+CALIBRATION_BATCH = 32
+"""Rows at a time of what a static quantisation watches."""
 
 PREPARED = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnxruntime.quant")
 """Tells ONNX Runtime's quantiser that the shapes are known, without which it logs a warning by the root logger."""
 
+RECURRENT = (torch.nn.RNNBase,)
+"""Layers that are refused as they stand: torch 2.13 exports one rightly in a process, and every further one wrongly."""
 
-def to_onnx(state: Arrays, card: StudentCard, temperature: float = 1.0) -> bytes:
-    """The ONNX file, in float32, of a network's ``state`` (for regression with its ``unit``, mean and scale).
+FROZEN = "an axis is frozen in PyTorch's export; use convolutions or attention, or give the network a graph()"
+
+TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+
+NOISE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch.onnx._internal.exporter._registration")
+"""Loggers that tell each of an export's passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """A network's graph up to its ``logits``, and the files of its featuriser. ``operators``: what int8 quantises."""
+
+    model: Any
+    files: Mapping[str, bytes]
+    operators: tuple[str, ...] | None = None
+
+
+def body(net: torch.nn.Module, inputs: Signature, files: Mapping[str, bytes] | None = None) -> Body:
+    """Export a network, in float32.
+
+    Raises:
+        ConfigError: it cannot be exported, or what was exported answers otherwise at other batch sizes or lengths.
+
+    """
+    net = net.cpu().eval()
+    with torch.no_grad():
+        model = _own(net, inputs) if hasattr(net, "graph") else _traced(net, inputs)
+    return Body(model=model, files=files or {}, operators=getattr(net, "QUANTISED", None))
+
+
+def _own(net: torch.nn.Module, inputs: Signature) -> Any:
+    made = net.graph()
+    graph = helper.make_graph(
+        made.nodes,
+        "student",
+        [helper.make_tensor_value_info(n, TYPES[t.dtype], list(t.shape)) for n, t in inputs.items()],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [BATCH, None])],
+        [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in made.constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
+    """The network by PyTorch's exporter, proved, and without the paths that it writes into every node."""
+    axes = {a for t in inputs.values() for a in t.shape if isinstance(a, str)}
+    dynamic = {axis: torch.export.Dim(axis) for axis in axes}
+    shapes = {
+        name: {i: dynamic[axis] for i, axis in enumerate(t.shape) if isinstance(axis, str)}
+        for name, t in inputs.items()
+    }
+    name = type(net).__name__
+    for path, module in net.named_modules():
+        if isinstance(module, RECURRENT):
+            raise ConfigError(FIELD, name, f"{path} is recurrent, of which {FROZEN}")
+    try:
+        with _quiet():
+            done = torch.onnx.export(
+                _Logits(net),
+                kwargs={"features": tensors(made_up(inputs, *EXAMPLE))},  # as its last argument it would be taken apart
+                dynamo=True,
+                dynamic_shapes={"features": shapes},
+                input_names=list(inputs),
+                output_names=["logits"],
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+        model = done.model_proto
+        onnx.checker.check_model(model)
+    except Exception as error:  # torch.onnx's and onnx's errors have no common base of their own
+        lines = [line for line in str(error.__cause__ or error).splitlines() if line.strip()]
+        why = lines[0] if lines else type(error).__name__
+        remedy = "write its forward in tensor operations that do not branch on values"
+        raise ConfigError(FIELD, name, f"cannot be exported to ONNX: {remedy}, or give it a graph(): {why}") from error
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    model.producer_version = ""
+    model.ir_version = max(model.ir_version, IR_VERSION)
+    _prove(net, model, inputs, name)
+    return model
+
+
+class _Logits(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
+    """A network that takes one dictionary and gives its logits alone."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return logits(self.net(**features))
+
+
+def _prove(net: torch.nn.Module, model: Any, inputs: Signature, name: str) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    taken = [i.name for i in session.get_inputs()]
+    for batch, length in PROOFS:
+        given = made_up(inputs, batch, length, seed=1)
+        expected = logits(net(**tensors(given))).numpy()
+        at = f"{batch} inputs of length {length}, while it was traced with {EXAMPLE[0]} of {EXAMPLE[1]}"
+        try:
+            (found,) = session.run(["logits"], {n: given[n] for n in taken})
+        except Exception as error:  # ONNX Runtime's classes have no common base of their own
+            raise ConfigError(FIELD, name, f"its export does not run on {at}: {FROZEN}") from error
+        if found.shape != expected.shape or np.abs(found - expected).max() > CLOSE * max(1.0, np.abs(expected).max()):
+            remedy = "its answer may hang on its inputs alone, and on no number that is one of these sizes"
+            raise ConfigError(FIELD, name, f"its export answers otherwise than the network on {at}: {remedy}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's exporter tells its passes, and what it does not use, by loggers and warnings."""
+    levels = {name: logging.getLogger(name).level for name in NOISE}
+    for name in NOISE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def to_onnx(made: Body, card: StudentCard, temperature: float = 1.0, unit: Unit | None = None) -> bytes:
+    """The ONNX file, in float32, of a body; of a regression with its ``unit``, which answers are given in.
 
     ``temperature``: what logits are divided by, or a regression's scale is multiplied by; it is part of the graph, so
-    that what is judged and what serves are calibrated alike, and no part of the ``state`` that training goes on from.
+    that what is judged and what serves are calibrated alike, and no part of what training goes on from.
     """
-    constants = {"embedding": state["embedding.weight"], "axis_1": np.array([1])}
-    nodes = [
-        helper.make_node("Gather", ["embedding", "ids"], ["rows"]),
-        helper.make_node("Unsqueeze", ["weights", "axis_1"], ["weights_1"]),
-        helper.make_node("MatMul", ["weights_1", "rows"], ["summed_1"]),
-        helper.make_node("Squeeze", ["summed_1", "axis_1"], ["summed"]),
-    ]
-    last = "summed"
-    if "norm.weight" in state:
-        constants |= {"norm_weight": state["norm.weight"], "norm_bias": state["norm.bias"]}
-        inputs = ["summed", "norm_weight", "norm_bias"]
-        nodes.append(helper.make_node("LayerNormalization", inputs, ["normed"], axis=-1, epsilon=NORM_EPSILON))
-        last = "normed"
-    nodes += [
-        *_linear("hidden", last, "before", state, constants),
-        helper.make_node("Relu", ["before"], ["after"]),
-        *_linear("head", "after", "logits", state, constants),
-    ]
+    model = onnx.ModelProto()
+    model.CopyFrom(made.model)
+    constants: dict[str, Any] = {}
     if card.task == "regression":
-        head, outputs = _value_and_scale(state, constants, temperature)
+        nodes, outputs = _value_and_scale(constants, temperature, unit or Unit(mean=0.0, scale=1.0))
     else:
-        head, outputs = _probabilities(card, constants, temperature)
-    graph = helper.make_graph(
-        [*nodes, *head],
-        "student",
-        [
-            helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"]),
-            helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", "length"]),
-        ],
-        outputs,
-        [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        nodes, outputs = _probabilities(card, constants, temperature)
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items())
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    model.graph.name = "student"
     model.producer_name = "cohobate"
     onnx.checker.check_model(model)
-    return _sealed(model, card)
-
-
-def _linear(name: str, source: str, out: str, state: Arrays, constants: dict[str, Any]) -> list[Any]:
-    constants[f"{name}_weight"], constants[f"{name}_bias"] = state[f"{name}.weight"].T, state[f"{name}.bias"]
-    return [
-        helper.make_node("MatMul", [source, f"{name}_weight"], [f"{name}_product"]),
-        helper.make_node("Add", [f"{name}_product", f"{name}_bias"], [out]),
-    ]
+    return _sealed(model, card, made.files)
 
 
 def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
-    constants["temperature"] = np.array(temperature, dtype=np.float32)
-    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(card.classes)])
+    constants["answer_temperature"] = np.array(temperature, dtype=np.float32)
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [BATCH, len(card.classes)])
     nodes = [
-        helper.make_node("Div", ["logits", "temperature"], ["tempered"]),
-        helper.make_node("Softmax", ["tempered"], ["probabilities"], axis=1),
+        helper.make_node("Div", ["logits", "answer_temperature"], ["answer_tempered"]),
+        helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
     ]
     return nodes, [output]
 
 
-def _value_and_scale(state: Arrays, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
-    mean, scale = np.asarray(state["unit"], dtype=np.float32)
-    constants |= {"first": np.array(0), "second": np.array(1), "least": np.array(MIN_SCALE, dtype=np.float32)}
-    constants |= {"unit_mean": np.array(mean), "unit_scale": np.array(scale)}
-    constants["spread"] = np.array(scale * temperature, dtype=np.float32)
+def _value_and_scale(constants: dict[str, Any], temperature: float, unit: Unit) -> tuple[list[Any], list[Any]]:
+    numbers = {"mean": unit.mean, "unit": unit.scale, "least": MIN_SCALE, "spread": unit.scale * temperature}
+    constants |= {f"answer_{name}": np.array(value, dtype=np.float32) for name, value in numbers.items()}
+    constants |= {"answer_first": np.array(0), "answer_second": np.array(1)}
     nodes = [
-        helper.make_node("Gather", ["logits", "first"], ["value_u"], axis=1),
-        helper.make_node("Mul", ["value_u", "unit_scale"], ["value_0"]),
-        helper.make_node("Add", ["value_0", "unit_mean"], ["value"]),
-        helper.make_node("Gather", ["logits", "second"], ["scale_raw"], axis=1),
-        helper.make_node("Softplus", ["scale_raw"], ["scale_positive"]),
-        helper.make_node("Add", ["scale_positive", "least"], ["scale_u"]),
-        helper.make_node("Mul", ["scale_u", "spread"], ["scale"]),
+        helper.make_node("Gather", ["logits", "answer_first"], ["answer_value_u"], axis=1),
+        helper.make_node("Mul", ["answer_value_u", "answer_unit"], ["answer_value_0"]),
+        helper.make_node("Add", ["answer_value_0", "answer_mean"], ["value"]),
+        helper.make_node("Gather", ["logits", "answer_second"], ["answer_scale_raw"], axis=1),
+        helper.make_node("Softplus", ["answer_scale_raw"], ["answer_scale_positive"]),
+        helper.make_node("Add", ["answer_scale_positive", "answer_least"], ["answer_scale_u"]),
+        helper.make_node("Mul", ["answer_scale_u", "answer_spread"], ["scale"]),
     ]
-    return nodes, [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch"]) for n in ("value", "scale")]
+    return nodes, [helper.make_tensor_value_info(n, TensorProto.FLOAT, [BATCH]) for n in ("value", "scale")]
 
 
-def to_int8(float_model: bytes, card: StudentCard) -> bytes:
-    """The same model with its embedding table, all but a few thousand of its numbers, quantised to 8 bits.
+def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | None = None) -> bytes:
+    """The same model with weights in 8 bits.
 
-    The matrices stay as they are: quantising them too spares 1 % of the bytes and doubles the error.
+    Convolutions are quantised statically, with their activations' ranges as they are over ``rows`` (features of inputs
+    that were not learnt from); what has none dynamically, with ranges that are taken anew from each batch. A network
+    that names the operators whose weights are to be held in 8 bits has those quantised alone.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     model = onnx.load_from_string(float_model)
     model.metadata_props.append(PREPARED)
-    with tempfile.TemporaryDirectory() as folder:
+    convolves = any(node.op_type == "Conv" for node in model.graph.node)
+    last = [node.name for node in model.graph.node if any(n.startswith("answer_") for n in node.input)]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(source))
-        quantize_dynamic(
-            str(source),
-            str(target),
-            op_types_to_quantize=["Gather"],
-            weight_type=QuantType.QInt8,
+        if convolves and made.operators is None and rows is not None:
+            quantize_static(
+                str(source), str(target), _Rows(rows, [i.name for i in model.graph.input]), per_channel=True,
+                weight_type=QuantType.QInt8, nodes_to_exclude=last,
+            )  # fmt: skip
+        else:
+            kinds = list(made.operators or ("Gather", "MatMul", "Gemm"))
+            quantize_dynamic(str(source), str(target), op_types_to_quantize=kinds, weight_type=QuantType.QInt8)
+        return _sealed(onnx.load(str(target)), msgspec.structs.replace(card, precision="int8"), made.files)
+
+
+class _Rows:
+    """Features, a few rows at a time, as ONNX Runtime's calibration reads them."""
+
+    def __init__(self, rows: Features, taken: Sequence[str]) -> None:
+        count = len(next(iter(rows.values())))
+        self._batches = iter(
+            [
+                {name: rows[name][first : first + CALIBRATION_BATCH] for name in taken}
+                for first in range(0, count, CALIBRATION_BATCH)
+            ]
         )
-        return _sealed(onnx.load(str(target)), msgspec.structs.replace(card, precision="int8"))
+
+    def get_next(self) -> Features | None:
+        return next(self._batches, None)
 
 
-def _sealed(model: Any, card: StudentCard) -> bytes:
-    """The model's bytes with ``card`` as its only metadata; equal models give equal bytes."""
+def _sealed(model: Any, card: StudentCard, files: Mapping[str, bytes]) -> bytes:
+    """The model's bytes with ``card`` and ``files`` as its only metadata; equal models give equal bytes."""
     del model.metadata_props[:]
     model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode()))
+    if files:
+        model.metadata_props.append(onnx.StringStringEntryProto(key=FILES_KEY, value=pack(files)))
     data: bytes = model.SerializeToString(deterministic=True)
     return data

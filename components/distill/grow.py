@@ -22,10 +22,12 @@ def classes_of(soft: Iterable[SoftLabel], before: Sequence[str]) -> tuple[str, .
     return (*before, *sorted({s.label for s in soft} - set(before)))
 
 
-def grow_head(state: Arrays, old: Sequence[str], new: Sequence[str], seed: int) -> dict[str, npt.NDArray[Any]]:
-    """A state whose head has rows for ``new``: those of ``old`` are kept exactly, others start near zero.
+def grow_head(
+    state: Arrays, head: str, old: Sequence[str], new: Sequence[str], seed: int
+) -> dict[str, npt.NDArray[Any]]:
+    """A state whose ``head`` has rows for ``new``: those of ``old`` are kept exactly, others start near zero.
 
-    A new class's bias is the mean of the old ones'.
+    ``head``: path of the Linear layer that gives the logits. A new class's bias is the mean of the old ones'.
 
     Raises:
         ValueError: a class of ``old`` is not in ``new``: a label space only grows.
@@ -33,10 +35,14 @@ def grow_head(state: Arrays, old: Sequence[str], new: Sequence[str], seed: int) 
     """
     if missing := [c for c in old if c not in new]:
         raise ValueError(f"classes {missing} would be lost: a label space only grows")
-    width = state["head.weight"].shape[1]
+    matrix, shift = f"{head}.weight", f"{head}.bias"
+    width = state[matrix].shape[1]
     chance = np.random.default_rng(seed)
     weight = (chance.standard_normal((len(new), width)) * NEW_ROW_DEVIATION).astype(np.float32)
-    bias = np.full(len(new), state["head.bias"].mean(), dtype=np.float32)
     places = [new.index(c) for c in old]
-    weight[places], bias[places] = state["head.weight"], state["head.bias"]
-    return {**state, "head.weight": weight, "head.bias": bias}
+    weight[places] = state[matrix]
+    if shift not in state:
+        return {**state, matrix: weight}
+    bias = np.full(len(new), state[shift].mean(), dtype=np.float32)
+    bias[places] = state[shift]
+    return {**state, matrix: weight, shift: bias}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import math
-from dataclasses import dataclass
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from components.contracts.errors import ArtifactError
-from components.contracts.spec import Spec
+from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.spec import Spec, Variant
+from components.contracts.spec.objective import Term
 from components.contracts.storage import get_bytes, put_bytes
 from components.distill.data import TrainingSet
 from components.distill.grow import Arrays
@@ -30,29 +35,39 @@ busy one the two wait for each other (measured: 17 times slower)."""
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """All that a worker needs. ``start``: weights of a warm start; ``checkpoint``: URI of this run's checkpoint."""
+    """All that a worker needs.
+
+    ``objective``: what is minimised over ``epochs`` passes over the data; ``start``: weights to start from; ``shape``:
+    a pickled network of another shape than the card's (a pruned one); ``peers``: variants that learn beside it, each
+    afresh; ``checkpoint``: URI of this run's checkpoint.
+    """
 
     spec: Spec
     card: StudentCard
     data: TrainingSet
+    objective: tuple[Term, ...]
+    epochs: int
     start: Arrays | None
     checkpoint: str
     seed: int
+    shape: bytes | None = None
+    peers: tuple[Variant, ...] = ()
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands: the next epoch, the steps done, and the mean loss of each epoch."""
+    """Where a run stands: next epoch, steps done, mean loss of each epoch, and each term's part of the last one's."""
 
     epoch: int
     step: int
     history: list[float]
+    parts: dict[str, float]
 
 
 def train_loop(work: Work) -> None:
-    """Train for ``spec.student.epochs`` epochs; equal work gives equal weights, interrupted or not.
+    """Train for ``work.epochs`` epochs; equal work gives equal weights, interrupted or not.
 
-    1. Make the network, from ``start`` where there is one.
+    1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training.
     2. Take up the run's checkpoint, if there is one.
     3. For every epoch: train; write the checkpoint (rank 0); report the loss to Ray Train.
     """
@@ -65,91 +80,204 @@ def train_loop(work: Work) -> None:
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
     # Step 1
-    net = _network(work)
-    optimiser = torch.optim.Adam(net.parameters(), lr=work.spec.student.learning_rate, fused=True)
+    device = device_of(work.spec)
+    net = fresh(work)
+    data = work.data if work.peers else narrow(net, work.data)
+    lesson = lesson_of(work, net, data).to(device).train()
+    optimiser = torch.optim.Adam(lesson.parameters(), lr=work.spec.student.learning_rate, fused=True)
     generator = torch.Generator().manual_seed(work.seed)
     # Step 2
-    progress = _resume(work.checkpoint, net, optimiser, generator)
+    progress = _resume(work.checkpoint, lesson, optimiser, generator)
     # Step 3
-    parallel = prepare_model(net) if world > 1 else net
-    loader = _loader(work, world, rank, generator)
-    while progress.epoch < work.spec.student.epochs:
+    unused = {"find_unused_parameters": True}  # a stage without labels leaves the head alone
+    parallel = prepare_model(lesson, parallel_strategy_kwargs=unused) if world > 1 else lesson
+    loader = _loader(work, data, world, rank, generator, _batch_size(work, net))
+    while progress.epoch < work.epochs:
         if world > 1:
-            loader.sampler.set_epoch(progress.epoch)
-        progress.history.append(_epoch(work, parallel, optimiser, loader, progress))
+            loader.sampler.sampler.set_epoch(progress.epoch)
+        _epoch(work, parallel, optimiser, loader, progress)
         progress.epoch += 1
         if rank == 0:
-            _save(work.checkpoint, net, optimiser, generator, progress)
+            _save(work.checkpoint, lesson, optimiser, generator, progress)
         ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
 
 
-def _network(work: Work) -> torch.nn.Module:
+def device_of(spec: Spec) -> str:
+    """Where a spec's network is trained.
+
+    Raises:
+        ConfigError: it wants CUDA, and there is no device.
+
+    """
     import torch
 
-    from components.distill.model import StudentNet
+    there = torch.cuda.is_available()
+    if spec.student.device == "cuda" and not there:
+        raise ConfigError("student.device", "cuda", "PyTorch sees no CUDA device here: use auto, or cpu")
+    return "cuda" if there and spec.student.device != "cpu" else "cpu"
+
+
+def fresh(work: Work) -> torch.nn.Module:
+    """The network that a run begins with: equal for equal work."""
+    import torch
+
+    from components.distill.networks.contract import load, network
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(work.seed)
-        net = StudentNet.of(work.card)
-    if work.start is not None:
-        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in work.start.items()})
-    return net
+        net = network(work.card, work.spec.source)
+        if work.shape is None and work.start is None and hasattr(net, "begin"):
+            net.begin()
+    if work.shape is not None:
+        # A network of the user's own file is known by its module once the line above has read that file.
+        net = pickle.loads(work.shape)  # noqa: S301  (made by this update)
+    return net if work.start is None else load(net, work.start)
 
 
-def _loader(work: Work, world: int, rank: int, generator: torch.Generator) -> Any:
-    """Batches in an order that the generator decides, or, with several workers, the seed and the epoch."""
+def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> torch.nn.Module:
+    """The network, and its peers, with what they learn by, as one module."""
     import torch
-    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
-    data = work.data
-    arrays = (data.ids, data.weights, data.soft, data.truth)
-    rows = TensorDataset(*(torch.tensor(a) for a in arrays))  # copies: what Ray hands to a worker is read-only
-    size = work.spec.student.batch_size
+    from components.distill.lesson import Lesson
+    from components.distill.networks.contract import network
+
+    peers = []
+    for variant in work.peers:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(work.seed)
+            card = msgspec.structs.replace(work.card, network=work.spec.student.network_of(variant))
+            peer = network(card, work.spec.source)
+            if hasattr(peer, "begin"):
+                peer.begin()
+        peers.append((peer, work.spec.student.objective_of(variant, work.spec.task)))
+    sample, cohort = _Rows(data)[range(min(2, len(data)))], work.spec.student.cohort
+    weight = cohort.weight if cohort else 0.0
+    return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed, peers=peers, mutual=weight)
+
+
+def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
+    """Leave the rows of an embedding that no input names out of a network, which then learns the same sooner.
+
+    A row without a gradient is not moved by Adam, but takes as long as one that is. Returns the rows by new numbers.
+    """
+    used = used_rows(net, data)
+    if used is None:
+        return data
+    import torch
+    from torch import nn
+
+    name, array = net.TABLE
+    whole = net.get_submodule(name).weight.detach()
+    net.set_submodule(name, nn.Embedding.from_pretrained(whole[torch.from_numpy(used)].clone(), freeze=False))
+    return replace(data, features={**data.features, array: np.searchsorted(used, data.features[array])})
+
+
+def widen(net: torch.nn.Module, state: dict[str, Any], data: TrainingSet) -> dict[str, Any]:
+    """The weights of a whole network from those of one that was narrowed; ``net`` is as it was before."""
+    used = used_rows(net, data)
+    if used is None:
+        return state
+    key = f"{net.TABLE[0]}.weight"
+    whole = net.state_dict()[key].numpy().copy()
+    whole[used] = state[key]
+    return {**state, key: whole}
+
+
+def used_rows(net: torch.nn.Module, data: TrainingSet) -> npt.NDArray[np.int64] | None:
+    """The rows of a network's table that inputs name, in order; None for a network that has no such table.
+
+    Row 0 is among them: padding names it.
+    """
+    table = getattr(net, "TABLE", None)
+    return None if table is None else np.union1d([0], data.features[table[1]]).astype(np.int64)
+
+
+def _loader(work: Work, data: TrainingSet, world: int, rank: int, generator: torch.Generator, size: int) -> Any:
+    """Batches in an order that the generator decides, or, with several workers, the seed and the epoch."""
+    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
+
+    rows = _Rows(data)
     if world > 1:
-        return DataLoader(rows, batch_size=size, sampler=DistributedSampler(rows, world, rank, seed=work.seed))
-    batches = BatchSampler(RandomSampler(rows, generator=generator), size, drop_last=False)
-    return DataLoader(rows, sampler=batches, batch_size=None)  # whole batches at once: no collation row by row
+        order: Any = DistributedSampler(range(len(data)), world, rank, seed=work.seed)
+    else:
+        order = RandomSampler(range(len(data)), generator=generator)
+    return DataLoader(rows, sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
 
 
-def _epoch(work: Work, net: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> float:
-    student = work.spec.student
-    steps, losses = student.epochs * len(loader), []
-    for ids_BL, weights_BL, soft, truth in loader:
+class _Rows:
+    """The arrays of a training set as tensors by name, whole batches at a time."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        import torch
+
+        from components.distill.lesson import FEATURE, STATE
+
+        arrays = {f"{FEATURE}{name}": a for name, a in data.features.items()}
+        arrays |= {f"{STATE}{name}": a for name, a in data.states.items()}
+        arrays |= {name: a for name in ("soft", "truth", "mask") if (a := getattr(data, name)) is not None}
+        self._tensors = {name: torch.tensor(a) for name, a in arrays.items()}  # copies: Ray's are read-only
+        self._length = len(data)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        import torch
+
+        some = torch.as_tensor(rows)
+        return {name: tensor[some] for name, tensor in self._tensors.items()}
+
+
+def _batch_size(work: Work, net: torch.nn.Module) -> int:
+    """Rows of a batch: one more where a single row would be left over and the network normalises over the batch."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    size = work.spec.student.batch_size
+    lone = len(work.data) % size == 1 and any(isinstance(m, _BatchNorm) for m in net.modules())
+    return size + 1 if lone else size
+
+
+def _epoch(work: Work, lesson: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> None:
+    import torch
+
+    torch.manual_seed(work.seed * 1_000_003 + progress.epoch)  # of dropout: a run that was interrupted drops the same
+    student, device = work.spec.student, device_of(work.spec)
+    mixed = device == "cuda" and torch.cuda.is_bf16_supported()
+    steps, losses = work.epochs * len(loader), []
+    parts: dict[str, float] = {}
+    for batch in loader:
+        given = {name: tensor.to(device) for name, tensor in batch.items()}
         fall = (1 + math.cos(math.pi * progress.step / steps)) / 2
         for group in optimiser.param_groups:
             group["lr"] = student.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fall)
-        loss = _loss(work.spec, net(ids_BL, weights_BL), soft, truth)
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss, found = lesson(given, progress.step / steps)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
+        for name, part in found.items():
+            parts[name] = parts.get(name, 0.0) + float(part) / len(loader)
         progress.step += 1
-    return float(np.mean(losses))
+    progress.history.append(float(np.mean(losses)))
+    progress.parts = parts
 
 
-def _loss(spec: Spec, output: torch.Tensor, soft: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    from components.distill.losses import classification_loss, regression_loss
-    from components.distill.model import value_and_scale
-
-    student = spec.student
-    if spec.task == "regression":
-        value_B, scale_B = value_and_scale(output)
-        return regression_loss(value_B, scale_B, soft, truth, truth_weight=student.truth_weight)
-    return classification_loss(output, soft, truth, temperature=student.temperature, truth_weight=student.truth_weight)
-
-
-def _save(uri: str, net: Any, optimiser: Any, generator: torch.Generator, progress: Progress) -> None:
+def _save(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator, progress: Progress) -> None:
     """Write all that is needed to go on from the end of an epoch."""
     import torch
 
     buffer = io.BytesIO()
     content = {
-        "model": net.state_dict(),
+        "model": lesson.net.state_dict(),
+        "objective": lesson.objective.state_dict(),
+        "peers": lesson.peers.state_dict(),
         "optimiser": optimiser.state_dict(),
         "generator": generator.get_state(),
         "epoch": progress.epoch,
         "step": progress.step,
         "history": progress.history,
+        "parts": progress.parts,
     }
     torch.save(content, buffer)
     put_bytes(uri, buffer.getvalue())
@@ -163,15 +291,17 @@ def read_checkpoint(uri: str) -> dict[str, Any] | None:
         data = get_bytes(uri)
     except ArtifactError:
         return None
-    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return content
 
 
-def _resume(uri: str, net: Any, optimiser: Any, generator: torch.Generator) -> Progress:
+def _resume(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator) -> Progress:
     saved = read_checkpoint(uri)
     if saved is None:
-        return Progress(epoch=0, step=0, history=[])
-    net.load_state_dict(saved["model"])
+        return Progress(epoch=0, step=0, history=[], parts={})
+    lesson.net.load_state_dict(saved["model"])
+    lesson.objective.load_state_dict(saved["objective"])
+    lesson.peers.load_state_dict(saved["peers"])
     optimiser.load_state_dict(saved["optimiser"])
     generator.set_state(saved["generator"])
-    return Progress(epoch=saved["epoch"], step=saved["step"], history=saved["history"])
+    return Progress(epoch=saved["epoch"], step=saved["step"], history=saved["history"], parts=saved["parts"])

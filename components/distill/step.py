@@ -27,6 +27,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     if digest == NOTHING and not fresh:
         return None
     from components.distill.train import distill
+    from components.distill.unlabelled import unlabelled
+    from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore(settings.control_url)
@@ -44,6 +46,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent=parent,
         artifacts=settings.artifacts,
         seed=spec.seed,
+        inputs=lambda: unlabelled(spec, windows, open_broker(settings), settings.artifacts),
     )
     store.close()
     return Candidate(

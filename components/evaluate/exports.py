@@ -6,7 +6,7 @@ from components.contracts.errors import ArtifactError
 from components.contracts.spec import Form, Spec
 from components.contracts.storage import get_bytes
 from components.student.card import export_uri
-from components.student.parity import parity
+from components.student.parity import served_parity
 from components.student.runtime import Student
 
 
@@ -21,8 +21,7 @@ def parities(spec: Spec, candidate: Student, full: Student, payloads: list[bytes
     also: tuple[Form, ...] = spec.student.export.also
     said = {form: _beside(spec, candidate, form, uri) for form in also}
     said[mine] = candidate
-    whole = full.predict(payloads)
-    found = {form: parity(whole, student.predict(payloads)) for form, student in said.items() if student is not None}
+    found = {form: served_parity(full, student, payloads) for form, student in said.items() if student is not None}
     served = found[mine]
     return {
         "parity_gap": served.gap if served else None,

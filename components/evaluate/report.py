@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.contracts.payload import decoder
-from components.contracts.spec import Spec, build
+from components.contracts.spec import Spec
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
 from components.evaluate.check import fitted
 from components.snapshot.table import representatives
 from components.snapshot.window import read
+from components.student.features import featuriser
 from drift.evidently_report import Shelf, write
 from drift.monitor import DriftVerdict
 
@@ -61,12 +62,12 @@ def drift_report(
 
 def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
     """Descriptors of a representative part of the inputs of ``windows``, and :data:`LABEL_COLUMNS`, by column."""
-    decode, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
+    decode, features = decoder(spec.payload, spec.source), featuriser(spec.features, spec.source)
     out: Columns = {}
     for window in windows:
         rows = representatives(spec, read(window.uri, window.digest).to_pylist())
         for row in rows:
-            for name, value in featuriser.describe(decode(row["payload"])).items():
+            for name, value in features.describe(decode(row["payload"])).items():
                 out.setdefault(name, []).append(value)
         if spec.task == "classification":
             out.setdefault("teacher_label", []).extend(row["label"] for row in rows)

@@ -29,6 +29,11 @@ EVENTS = (
     "rollout.alarm", "drift.alarm", "pipeline.failed", "teacher.changed", "test.sent",
 )  # fmt: skip
 
+LINKED = (
+    "rollout.promoted", "rollout.rolled_back", "rollout.aborted", "rollout.paused", "rollout.alarm", "drift.alarm",
+)  # fmt: skip
+"""Events after which a person may want the previous champion back: they carry the link that does it by one click."""
+
 TOLD = ("rollout", "version", "champion", "from", "to", "reason", "weight", "run", "status", "rollback_seconds")
 """Members of an entry's detail that go into the notice: no paths, no hosts."""
 
@@ -43,6 +48,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     text: str
     data: dict[str, Any]
+
+
+def with_link(event: Event, url: str) -> Event:
+    """The event with the rollback's link as ``data["rollback_url"]``, where it is one of those and there is a link."""
+    if not url or event.name not in LINKED:
+        return event
+    return msgspec.structs.replace(event, data={**event.data, "rollback_url": url})
 
 
 def of_entry(row: LedgerRow) -> Event | None:

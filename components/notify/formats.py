@@ -26,8 +26,10 @@ class Body(NamedTuple):
 
 
 def slack(event: Event) -> Body:
-    """A message with a plain ``text`` (what notifications show) and blocks."""
-    text = _escaped(event.text)[:TEXT_CHARACTERS]
+    """A message with a plain ``text`` (what notifications show) and blocks; the rollback's link ends both."""
+    url = event.data.get("rollback_url", "")
+    rollback = f" Roll back: {_escaped(url)}" if url else ""
+    text = _escaped(event.text)[: TEXT_CHARACTERS - len(rollback)] + rollback
     when = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     message = {
         "text": text,

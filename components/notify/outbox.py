@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 
 from components.control.alarms import silenced
 from components.control.chain import chain, in_turn
+from components.control.links import rollback_link_in
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, CursorRow, LedgerRow, NoticeRow
-from components.notify.events import Event, of_alarm, of_entry
+from components.notify.events import Event, of_alarm, of_entry, with_link
 from components.notify.webhooks import Webhook
 
 CURSOR = "ledger"
@@ -63,6 +64,8 @@ def collect(store: ControlStore, hooks: Sequence[Webhook]) -> int:
         silent = silenced(s, now)
         alarms = s.scalars(select(AlarmRow).where(AlarmRow.at >= since))
         events += [of_alarm(row) for row in alarms if (row.workload, row.kind) not in silent]
+        links = {name: rollback_link_in(s, name) for name in {event.workload for event in events}}
+        events = [with_link(event, links[event.workload]) for event in events]
         return sum(_put(s, event, hook, now) for event in events for hook in hooks)
 
 

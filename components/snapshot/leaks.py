@@ -8,15 +8,17 @@ first of their kind, and rows that may not be learnt from are *refused*: neither
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.contracts.payload import decoder
+from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
 from components.snapshot.likeness import Index, Sketch, sketch
+from components.snapshot.table import split_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,6 +119,30 @@ def guarded(spec: Spec, table: pa.Table, earlier: Sequence[pa.Table]) -> tuple[p
 def _rows(spec: Spec, table: pa.Table) -> Iterable[tuple[dict[str, Any], Sketch | None]]:
     plain = table.select(["content", "split", "audit"]).to_pylist()
     return zip(plain, sketches(spec, table), strict=True)
+
+
+def held_out(spec: Spec, tables: Sequence[pa.Table]) -> Callable[[str, Any], bool]:
+    """Whether an input, by its content hash and decoded payload, may not be learnt from even without its label.
+
+    It is held out in a window, or would be were it labelled, or is like one that is; or a temperature is fitted on it.
+    """
+    contents: set[str] = set()
+    index = Index(spec.student.near_duplicate or 1.0)
+    for table in tables:
+        for row, made in _rows(spec, table):
+            if row["split"] == "holdout":
+                contents.add(row["content"])
+                if made is not None:
+                    index.add(made)
+
+    def out(content: str, payload: Any) -> bool:
+        if content in contents or split_of(content, spec.student.holdout_share) == "holdout":
+            return True
+        if bucket("", "calibration", content) < spec.student.calibration_share:
+            return True
+        return spec.student.near_duplicate is not None and index.first(sketch(payload)) is not None
+
+    return out
 
 
 def learnable(spec: Spec, tables: Sequence[tuple[WindowRow, pa.Table]]) -> dict[str, set[str]]:

@@ -32,6 +32,7 @@ from components.snapshot.table import (
     truth_table,
 )
 from components.stream.contract import Broker, Record
+from components.student.features import featuriser
 from components.teachers.contract import reference
 
 if TYPE_CHECKING:
@@ -185,12 +186,12 @@ def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) ->
     from components.contracts.payload import decoder
 
     spec = declared.spec
-    payload_of, featuriser = decoder(spec.payload, spec.source), build(spec.features, spec.source)
+    payload_of, features = decoder(spec.payload, spec.source), featuriser(spec.features, spec.source)
     harvest = Harvest()
     for record in records:
         try:
             label = declared.check(record)
-            descriptors = featuriser.describe(payload_of(label.input.payload))
+            descriptors = features.describe(payload_of(label.input.payload))
         except RecordError as error:
             harvest.refusals.append((record, error))
             if error.reason == "undeclared_teacher":

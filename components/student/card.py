@@ -1,29 +1,40 @@
 """The student's card: all that is needed to run and to judge an artifact, stored inside the ONNX file itself.
 
 The card travels in the ONNX model's ``metadata_props`` under :data:`CARD_KEY`, so that one file with one digest is
-the whole artifact: what is evaluated is what is served.
+the whole artifact: what is evaluated is what is served. Files that its featuriser needs (a tokenizer's, say) travel
+beside it under :data:`FILES_KEY`.
 """
 
 from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
 
 import msgspec
 
 from components.contracts.records import Task
 from components.contracts.spec import Factory, Form, Payload
+from components.contracts.spec.student import BAG
+from components.student.features import TensorSpec, bag_signature
 
-CARD_KEY = "cohobate.card"
+CARD_KEY, FILES_KEY = "cohobate.card", "cohobate.files"
+
+MAX_FILES_BYTES = 64 << 20
+"""What the files of one artifact may unpack to: a tokenizer's are a few megabytes."""
 
 
-class StudentCard(msgspec.Struct, frozen=True, kw_only=True):
+class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
     ``classes``: class names in the order of the model's output (empty for regression); ``space``: the label space
-    with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's input;
-    ``buckets``: rows of the embedding table; ``snapshots``: content hashes it was trained on, newest first;
-    ``teacher``: ``name@digest``; ``parent``: registry version it was warm-started from; ``code``: version of this
-    code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of the trainable weights that lie beside it;
-    ``pruned_to``: the dimensions and hidden units of a pruned export, of the ``dim`` and ``hidden`` that its weights
-    have.
+    with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's inputs; ``inputs``:
+    their types and shapes by name; ``network``: what was trained, with the options of its variant; ``snapshots``:
+    content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was
+    warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of
+    the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
+    out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
+    inputs that it learnt from without labels.
     """
 
     workload: str
@@ -32,9 +43,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     features: Factory
     payload: Payload
-    buckets: int
-    dim: int
-    hidden: int
+    inputs: dict[str, TensorSpec]
+    network: Factory
     variant: str
     snapshots: tuple[str, ...]
     teacher: str
@@ -42,14 +52,64 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     precision: str = "float32"
     weights: str | None = None
-    pruned_to: tuple[int, int] | None = None
+    pruned: bool = False
+    recipe: str = ""
+    unlabelled: str = ""
 
     @property
     def form(self) -> Form:
         """Which export of its weights this is."""
-        if self.pruned_to is None:
+        if not self.pruned:
             return "int8" if self.precision == "int8" else "float32"
         return "pruned_int8" if self.precision == "int8" else "pruned"
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives for an input: one a class, or a value and its scale."""
+        return len(self.classes) if self.task == "classification" else 2
+
+
+def read_card(text: str | bytes) -> StudentCard:
+    """A card from its JSON; one from before networks could be chosen names the shape of its bag of features.
+
+    Raises:
+        msgspec.MsgspecError: it is no card.
+
+    """
+    found = msgspec.json.decode(text)
+    if isinstance(found, dict) and "buckets" in found and "network" not in found:
+        shape = {name: found.pop(name, None) for name in ("buckets", "dim", "hidden", "pruned_to")}
+        options = {"dim": shape["dim"], "hidden": shape["hidden"]}
+        found["network"] = {"factory": BAG, "options": options}
+        found["inputs"] = msgspec.to_builtins(bag_signature(shape["buckets"]))
+        found["pruned"] = shape["pruned_to"] is not None
+    return msgspec.convert(found, StudentCard)
+
+
+def pack(files: Mapping[str, bytes]) -> str:
+    """Files as text for an artifact's metadata; equal files give equal text."""
+    held = {name: base64.b64encode(zlib.compress(data, 9)).decode() for name, data in sorted(files.items())}
+    return msgspec.json.encode(held).decode()
+
+
+def unpack(text: str) -> dict[str, bytes]:
+    """The files of an artifact.
+
+    Raises:
+        ValueError: it is no such text, or unpacks to more than :data:`MAX_FILES_BYTES`.
+
+    """
+    files, left = {}, MAX_FILES_BYTES
+    for name, held in msgspec.json.decode(text, type=dict[str, str]).items():
+        opened = zlib.decompressobj()
+        try:
+            files[name] = opened.decompress(base64.b64decode(held, validate=True), max(left, 1))
+        except zlib.error as error:
+            raise ValueError(f"the file {name!r} is broken: {error}") from error
+        left -= len(files[name])
+        if opened.unconsumed_tail or left < 0:
+            raise ValueError(f"its files unpack to more than {MAX_FILES_BYTES} bytes")
+    return files
 
 
 def export_uri(folder: str, form: Form) -> str:

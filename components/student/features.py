@@ -1,35 +1,131 @@
-"""The contract of featurisers: a decoded payload becomes weighted bucket ids, and a few readable descriptors.
+"""The contract of featurisers: decoded payloads become named arrays, and each payload a few readable descriptors.
 
-One form serves all modalities: input *i* is a set of pairs (bucket id, weight), and the student's first layer is
-the weighted sum of the buckets' embedding rows. Hashed n-grams have weights that sum to one; a table's column *j*
-has id *j* and its standardised value as weight, which makes the first layer an ordinary linear one.
+A featuriser says by its ``signature`` which arrays there are, of which type and shape, so that a network can be made
+for them, and an artifact tried on arrays of that shape, without an input at hand. Two forms are taken:
+
+* one with a ``signature``, whose ``encode`` gives a dictionary of arrays;
+* one with ``buckets``, whose ``encode`` gives the pair (ids, weights): weighted rows of an embedding table of that many
+  buckets. Hashed n-grams have weights that sum to one; a table's column *j* has id *j* and its standardised value as
+  weight, which makes the first layer an ordinary linear one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec import Factory, build, placed
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
 Row = tuple[Ids, Weights]
 """Ids and weights of one input, both of shape (L,)."""
 
+Features = dict[str, npt.NDArray[Any]]
+"""Arrays of a batch by name; the first axis of each is the batch."""
+
+BATCH = "batch"
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One array of a featuriser, and one input of a network.
+
+    ``shape``: a number for an axis of that size, a name for one that differs from batch to batch; axes of one name are
+    of one size. The first is always ``batch``. ``below``: integers are in [0, below); None where they may be any.
+    """
+
+    dtype: Literal["int64", "float32"]
+    shape: tuple[str | int, ...]
+    below: int | None = None
+
+
+Signature = Mapping[str, TensorSpec]
+
 
 class Featuriser(Protocol):
-    """Turns decoded payloads into the student's input. Stateless: equal options give equal features for good."""
+    """Turns decoded payloads into a network's inputs. Stateless: equal options give equal features for good."""
 
-    buckets: int
-    """Rows of the embedding table; every id is in [0, buckets)."""
+    signature: Signature
 
-    def encode(self, payloads: Sequence[Any]) -> tuple[Ids, Weights]:
-        """Ids and weights of shape (B, L), L >= 1 the longest of the batch; padding has id 0 and weight 0."""
+    def encode(self, payloads: Sequence[Any]) -> Features:
+        """The arrays of a batch, those of ``signature``; axes of a name are as long as the batch needs, at least 1."""
 
     def describe(self, payload: Any) -> dict[str, float | str]:
         """A few readable descriptors of one payload (numbers or categories), the columns that drift is watched on."""
+
+
+def bag_signature(buckets: int) -> dict[str, TensorSpec]:
+    """The signature of weighted bucket ids."""
+    shape = (BATCH, "length")
+    return {
+        "ids": TensorSpec(dtype="int64", shape=shape, below=buckets),
+        "weights": TensorSpec(dtype="float32", shape=shape),
+    }
+
+
+class _Bag:
+    """A featuriser of the pair form, in the form of named arrays."""
+
+    def __init__(self, pairs: Any) -> None:
+        self._pairs = pairs
+        self.signature: Signature = bag_signature(pairs.buckets)
+        self.describe = pairs.describe
+
+    def encode(self, payloads: Sequence[Any]) -> Features:
+        ids, weights = self._pairs.encode(payloads)
+        return {"ids": ids, "weights": weights}
+
+
+def featuriser(factory: Factory, source: str = "", files: Mapping[str, bytes] | None = None) -> Featuriser:
+    """The featuriser that a spec or a card names.
+
+    One whose constructor takes ``spec_folder`` is given the folder of ``source``, the spec file. ``files``: what an
+    artifact carries of the files that the featuriser was made from (:func:`files_of`), which its constructor then gets
+    as ``files`` and reads none from the disk.
+
+    Raises:
+        ConfigError: it does not exist, does not take its options, or has neither a signature nor buckets.
+
+    """
+    wanted = placed(factory, source)
+    options = {**wanted.options, "files": files} if files else wanted.options
+    made = build(Factory(factory=factory.factory, options=options), source)
+    if hasattr(made, "signature"):
+        checked: Featuriser = made
+        for name, tensor in checked.signature.items():
+            if not tensor.shape or tensor.shape[0] != BATCH:
+                raise ConfigError("features", factory.factory, f"the shape of {name} must begin with {BATCH!r}")
+        return checked
+    if hasattr(made, "buckets"):
+        return _Bag(made)
+    raise ConfigError("features", factory.factory, "needs a `signature` of named arrays, or `buckets` of weighted ids")
+
+
+def files_of(made: Featuriser) -> dict[str, bytes]:
+    """The files that a featuriser was made from, and that must go where it goes: its ``files``, if it has any."""
+    return dict(getattr(made, "files", {}))
+
+
+def made_up(signature: Signature, batch: int, length: int, seed: int = 0) -> Features:
+    """Arrays that fit a signature: random integers of its range, and numbers in [0, 1 / length).
+
+    ``length``: the size of every axis that has a name, the batch's excepted.
+    """
+    chance = np.random.default_rng(seed)
+    sizes = {BATCH: batch}
+    out: Features = {}
+    for name, tensor in signature.items():
+        shape = tuple(axis if isinstance(axis, int) else sizes.get(axis, length) for axis in tensor.shape)
+        if tensor.dtype == "int64":
+            out[name] = chance.integers(0, tensor.below or 2, size=shape)
+        else:
+            out[name] = (chance.random(shape) / length).astype(np.float32)
+    return out
 
 
 def pad(rows: Sequence[Row]) -> tuple[Ids, Weights]:

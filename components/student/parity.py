@@ -1,4 +1,8 @@
-"""How far two artifacts' answers to the same inputs are apart: the float model's and the quantised one's."""
+"""How far two artifacts' answers to the same inputs are apart: the float model's and the quantised one's.
+
+A model that takes the ranges of its activations from each batch answers an input otherwise beside others: it is
+compared as it is served, alone and in batches of several sizes, and the worst counts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from components.contracts.records import SoftLabel
+from components.student.runtime import Student
+
+BATCHES = (1, 7, 32)
+"""Sizes of batches that a model is asked in whose answers hang on what else is asked."""
+
+ASKED = 256
+"""Inputs that are asked in each of them, in an order of chance."""
 
 CLOSE = 0.1
 """Regression values within this share of the reference's scale count as the same answer."""
@@ -50,6 +63,29 @@ def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity
         largest=max(differences),
         variation=math.fsum(variations) / len(pairs),
         most_variation=max(variations),
+    )
+
+
+def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> Parity | None:
+    """Parity of a model with the float model of the same weights; None where there are no inputs."""
+    reference = full.predict(payloads)
+    found = parity(reference, other.predict(payloads))
+    if found is None or not other.batch_dependent:
+        return found
+    every = [found]
+    order = np.random.default_rng(0).permutation(len(payloads))[:ASKED].tolist()
+    for size in BATCHES:
+        said = [
+            answer
+            for first in range(0, len(order), size)
+            for answer in other.predict([payloads[i] for i in order[first : first + size]])
+        ]
+        every.append(parity([reference[i] for i in order], said) or found)
+    return Parity(
+        gap=max(p.gap for p in every),
+        largest=max(p.largest for p in every),
+        variation=max(p.variation for p in every),
+        most_variation=max(p.most_variation for p in every),
     )
 
 

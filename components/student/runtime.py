@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,32 @@ import numpy as np
 from components.contracts.errors import ArtifactError
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel
-from components.contracts.spec import build
 from components.contracts.storage import digest_of
-from components.student.card import CARD_KEY, StudentCard
-from components.student.features import Featuriser, Ids, Weights
-
-INPUTS = ["ids", "weights"]
-"""The graph's inputs: int64 and float32, both of shape (B, L)."""
+from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
+from components.student.features import Features, Featuriser, Signature, featuriser
 
 OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"]}
 """The graph's outputs by task: (B, C), or (B,) each."""
 
 
+RANGES_OF_A_BATCH = b"DynamicQuantizeLinear"
+"""The operator that quantises activations by the range that they have in the batch."""
+
+CHUNK = 256
+"""Inputs that are run at a time: each is padded to the longest of them."""
+
+
 class Student:
     """A loaded student. Safe to call from several threads."""
 
-    def __init__(self, session: Any, card: StudentCard, digest: str, source: str) -> None:
+    def __init__(
+        self, session: Any, card: StudentCard, digest: str, source: str, files: Mapping[str, bytes] | None = None
+    ) -> None:
         self._session, self.card, self.digest = session, card, digest
-        self.featuriser: Featuriser = build(card.features, source)
+        self.featuriser: Featuriser = featuriser(card.features, source, files)
+        self._inputs = [i.name for i in session.get_inputs()]
+        self.batch_dependent = False
+        """Whether an answer hangs on what else is in its batch."""
         self._decode = decoder(card.payload, source)
         self._outputs = OUTPUTS[card.task]
 
@@ -54,12 +62,13 @@ class Student:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's classes have no common base of their own
             raise ArtifactError(where, f"is not a model that ONNX Runtime loads: {error}") from error
-        card = _card_of(session.get_modelmeta().custom_metadata_map, where)
+        card, files = _card_of(session.get_modelmeta().custom_metadata_map, where)
         _check_graph(session, card, where)
-        student = cls(session, card, digest_of(content), source)
-        if student.featuriser.buckets != card.buckets:
-            found = f"its features have {student.featuriser.buckets} buckets, its card says {card.buckets}"
-            raise ArtifactError(where, f"{found}: it was trained with another version of the featuriser")
+        student = cls(session, card, digest_of(content), source, files)
+        student.batch_dependent = RANGES_OF_A_BATCH in content
+        if (found := dict(student.featuriser.signature)) != card.inputs:
+            told = f"its features are {_told(found)}, its card says {_told(card.inputs)}"
+            raise ArtifactError(where, f"{told}: it was trained with another version of the featuriser")
         return student
 
     def predict(self, payloads: Sequence[bytes]) -> list[SoftLabel]:
@@ -79,18 +88,20 @@ class Student:
             ArtifactError: the student's answer is not a soft label.
 
         """
-        if not payloads:
-            return []
-        return self.exercise(*self.featuriser.encode(payloads))
+        return [
+            soft
+            for first in range(0, len(payloads), CHUNK)
+            for soft in self.exercise(self.featuriser.encode(payloads[first : first + CHUNK]))
+        ]
 
-    def exercise(self, ids: Ids, weights: Weights) -> list[SoftLabel]:
-        """Soft labels of features as they are, both of shape (B, L).
+    def exercise(self, features: Features) -> list[SoftLabel]:
+        """Soft labels of features as they are: the arrays of the card's ``inputs``.
 
         Raises:
             ArtifactError: the student's answer is not a soft label.
 
         """
-        out = self._session.run(self._outputs, {"ids": ids, "weights": weights})
+        out = self._session.run(self._outputs, {name: features[name] for name in self._inputs})
         try:
             return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])
         except ValueError as error:
@@ -105,22 +116,25 @@ class Student:
         return [SoftLabel.of(space, self.card.classes, row) for row in out[0]]
 
 
-def _card_of(metadata: dict[str, str], where: str) -> StudentCard:
+def _card_of(metadata: dict[str, str], where: str) -> tuple[StudentCard, dict[str, bytes]]:
     if CARD_KEY not in metadata:
         raise ArtifactError(where, f"has no card (metadata {CARD_KEY!r}): it was not exported by Cohobate")
     try:
-        return msgspec.json.decode(metadata[CARD_KEY], type=StudentCard)
-    except msgspec.MsgspecError as error:
+        return read_card(metadata[CARD_KEY]), unpack(metadata.get(FILES_KEY, "{}"))
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ArtifactError(where, f"its card is broken: {error}") from error
+
+
+def _told(inputs: Signature) -> str:
+    return msgspec.json.encode(inputs).decode()
 
 
 def _check_graph(session: Any, card: StudentCard, where: str) -> None:
     inputs, outputs = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
     expected = OUTPUTS[card.task]
-    if inputs != INPUTS or outputs != expected:
-        raise ArtifactError(
-            where, f"its graph is {inputs} -> {outputs}; a {card.task} student's {INPUTS} -> {expected}"
-        )
+    if not inputs or not card.inputs.keys() >= set(inputs) or outputs != expected:
+        wanted = f"a {card.task} student's takes some of {sorted(card.inputs)} and gives {expected}"
+        raise ArtifactError(where, f"its graph is {inputs} -> {outputs}; {wanted}")
     width = session.get_outputs()[0].shape[-1]
     if card.task == "classification" and width != len(card.classes):
         raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")

@@ -61,13 +61,18 @@ class TextNgrams:
 
     def describe(self, payload: str) -> dict[str, float | str]:
         """Length (natural log of characters), links, exclamation marks (20 at most), and shares of kinds of letters."""
-        text, n = payload[: self.head], max(len(payload[: self.head]), 1)
-        return {
-            "log_chars": math.log1p(len(payload)),
-            "links": float(len(LINK.findall(text))),
-            "exclamations": float(min(text.count("!"), 20)),
-            "upper_share": sum(c.isupper() for c in text) / n,
-            "digit_share": sum(c.isdigit() for c in text) / n,
-            "space_share": sum(c.isspace() for c in text) / n,
-            "non_ascii_share": sum(ord(c) > 127 for c in text) / n,
-        }
+        return describe_text(payload, self.head)
+
+
+def describe_text(payload: str, head: int) -> dict[str, float | str]:
+    """The descriptors of a text; all but its length are of its first ``head`` characters."""
+    text, n = payload[:head], max(len(payload[:head]), 1)
+    return {
+        "log_chars": math.log1p(len(payload)),
+        "links": float(len(LINK.findall(text))),
+        "exclamations": float(min(text.count("!"), 20)),
+        "upper_share": sum(c.isupper() for c in text) / n,
+        "digit_share": sum(c.isdigit() for c in text) / n,
+        "space_share": sum(c.isspace() for c in text) / n,
+        "non_ascii_share": sum(ord(c) > 127 for c in text) / n,
+    }

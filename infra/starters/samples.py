@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
+import math
 import random
+import struct
+import wave
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +43,11 @@ TALK = {
     "praise": ["great", "love", "thanks", "perfect", "friendly"],
     "question": ["how", "when", "where", "which", "why"],
 }
+LIGHT = {"day": (120, 170, 230), "dusk": (210, 110, 70), "night": (20, 25, 50)}
+PITCH = {"low": 250.0, "middle": 800.0, "high": 2500.0}
+SIDE, RATE = 16, 8_000
+"""Pixels of an image's side, and samples of a sound in a second."""
+
 STARTS = {"gzip": b"\x1f\x8b\x08\x00", "pdf": b"%PDF-1.7\n", "png": b"\x89PNG\r\n\x1a\n"}
 
 Row = dict[str, Any]
@@ -76,8 +85,37 @@ def regression(chance: random.Random) -> Row:
     return {"json": {"metres": metres, "rooms": rooms, "age": age}, "value": round(rent, 2)}
 
 
+def image(chance: random.Random) -> Row:
+    """A small PNG of one light, brighter here and darker there."""
+    from PIL import Image
+
+    name = chance.choice(sorted(LIGHT))
+    colour = [c + chance.gauss(0, 8) for c in LIGHT[name]]
+    pixels = [min(255, max(0, round(c + chance.gauss(0, 20)))) for _ in range(SIDE * SIDE) for c in colour]
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (SIDE, SIDE), bytes(pixels)).save(buffer, "PNG")
+    return {"payload_base64": base64.b64encode(buffer.getvalue()).decode(), "label": name}
+
+
+def audio(chance: random.Random) -> Row:
+    """A WAV of a tone with some noise, a tenth to three tenths of a second long."""
+    name = chance.choice(sorted(PITCH))
+    turn = 2 * math.pi * PITCH[name] * chance.uniform(0.8, 1.25) / RATE
+    samples = [
+        round(12_000 * math.sin(turn * i) + chance.gauss(0, 2_000))
+        for i in range(chance.randint(RATE // 10, 3 * RATE // 10))
+    ]
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return {"payload_base64": base64.b64encode(buffer.getvalue()).decode(), "label": name}
+
+
 MAKERS: dict[str, Callable[[random.Random], Row]] = {
-    "text": text, "table": table, "bytes": files, "regression": regression,
+    "text": text, "table": table, "bytes": files, "regression": regression, "image": image, "audio": audio,
 }  # fmt: skip
 """By the kind of payload: makes one row."""
 

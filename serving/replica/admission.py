@@ -30,6 +30,7 @@ from components.contracts.errors import ArtifactError, CohobateError, RecordErro
 from components.contracts.spec import Spec, load_spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
+from components.student.features import made_up
 from components.student.runtime import Student
 from serving.replica.warmup import warm_up
 
@@ -208,14 +209,9 @@ def require_card(student: Student, model: ModelRef, spec: Spec) -> None:
 
 
 def _exercise(student: Student) -> None:
-    import numpy as np
-
-    chance = np.random.default_rng(0)
     for batch in BATCHES:
         for length in LENGTHS:
-            ids = chance.integers(student.card.buckets, size=(batch, length))
-            weights = np.full((batch, length), 1.0 / length, dtype=np.float32)
-            student.exercise(ids, weights)
+            student.exercise(made_up(student.card.inputs, batch, length))
 
 
 def _answer(student: Student, payloads: Sequence[bytes], uri: str) -> None:

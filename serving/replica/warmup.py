@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from components.contracts.errors import RecordError
+from components.student.features import made_up
 from components.student.runtime import Student
 
 MADE_UP = (b"warm-up", b"{}", b"[]")
@@ -23,7 +22,7 @@ def warm_up(student: Student, payloads: Sequence[bytes] = ()) -> bool:
         ArtifactError: the model itself does not run.
 
     """
-    student.exercise(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32))
+    student.exercise(made_up(student.card.inputs, 1, 1))
     for payload in (*payloads, *MADE_UP):
         try:
             student.predict([payload])

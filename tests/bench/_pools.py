@@ -14,9 +14,11 @@ import torch
 from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, build, load_spec
-from components.distill.losses import classification_loss
-from components.distill.model import StudentNet
+from components.contracts.spec.objective import Kl, Truth
+from components.distill.networks.bag import BagOfFeatures
+from components.distill.terms import Objective, Said, Taught
 from components.student.bytes import ByteNgrams
+from components.student.features import bag_signature
 from components.student.text import TextNgrams
 
 DATA = "COHOBATE_BENCH_DATA"
@@ -177,25 +179,27 @@ def clinc() -> Pool:
     return _pool("clinc150", TextNgrams(buckets=BUCKETS), texts, soft, truths, [0] * len(texts))
 
 
-def train(pool: Pool, seed: int, *, epochs: int = 8, rate: float = 0.01, by_truth: bool = False) -> StudentNet:
+def train(pool: Pool, seed: int, *, epochs: int = 8, rate: float = 0.01, by_truth: bool = False) -> BagOfFeatures:
     """The project's network, distilled from the teacher (or taught by truth alone)."""
     torch.manual_seed(seed)
-    net = StudentNet(buckets=BUCKETS, dim=DIM, hidden=HIDDEN, outputs=len(pool.classes), normalise=True)
+    net = BagOfFeatures(
+        task="classification", inputs=bag_signature(BUCKETS), outputs=len(pool.classes), dim=DIM, hidden=HIDDEN
+    )
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
     ids, weights = torch.from_numpy(pool.ids), torch.from_numpy(pool.weights)
     soft, truth = torch.from_numpy(pool.soft.astype(np.float32)), torch.from_numpy(pool.truth)
-    share = 1.0 if by_truth else 0.0
+    objective = Objective((Truth() if by_truth else Kl(),), "classification")
     for _ in range(epochs):
         for rows in torch.randperm(len(pool)).split(64):
             logits = net(ids[rows], weights[rows])
-            loss = classification_loss(logits, soft[rows], truth[rows], temperature=2.0, truth_weight=share)
+            loss, _ = objective(Said(logits=logits), Taught(soft=soft[rows], truth=truth[rows]), 0.0)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
     return net
 
 
-def answers(net: StudentNet, pool: Pool) -> np.ndarray:
+def answers(net: BagOfFeatures, pool: Pool) -> np.ndarray:
     """Probabilities (N, C)."""
     with torch.no_grad():
         logits = net(torch.from_numpy(pool.ids), torch.from_numpy(pool.weights))

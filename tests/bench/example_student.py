@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -19,10 +20,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from components.contracts.records import SoftLabel
-from components.contracts.spec import Payload, Variant, build, load_spec
-from components.distill.data import Rows, arrays
-from components.distill.loop import Progress, Work, _epoch, _loader, _network
+from components.contracts.spec import Payload, Variant, load_spec
+from components.distill.data import Rows, arrays, encoded
+from components.distill.loop import Work
+from components.distill.prune import answers
+from components.distill.train import fit
 from components.student.card import StudentCard
+from components.student.features import featuriser
 
 DATA = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clinc150"
 EXAMPLE = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
@@ -50,19 +54,22 @@ def student(spec, variant, train, test, seed):
     data = arrays(spec, Rows(payloads=[t.encode() for t, _ in train], soft=soft, truth=[None] * len(train)), classes)
     card = StudentCard(
         workload=spec.name, task=spec.task, space="s", classes=classes, features=spec.features, payload=spec.payload,
-        buckets=build(spec.features, spec.source).buckets, dim=variant.dim, hidden=variant.hidden,
+        inputs=dict(featuriser(spec.features, spec.source).signature), network=spec.student.network_of(variant),
         variant=variant.name, snapshots=(), teacher="t@1", parent=None, code="0",
     )  # fmt: skip
-    work = Work(spec=spec, card=card, data=data, start=None, checkpoint="", seed=seed)
-    net = _network(work)
-    optimiser = torch.optim.Adam(net.parameters(), lr=spec.student.learning_rate, fused=True)
-    loader = _loader(work, 1, 0, torch.Generator().manual_seed(seed))
-    progress = Progress(epoch=0, step=0, history=[])
-    for _ in range(spec.student.epochs):
-        _epoch(work, net, optimiser, loader, progress)
-    ids, weights = build(spec.features, spec.source).encode([t for t, _ in test])
-    with torch.no_grad():
-        found = net(torch.tensor(ids), torch.tensor(weights)).argmax(1).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(
+            spec=spec,
+            card=card,
+            data=data,
+            objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+            epochs=spec.student.epochs,
+            start=None,
+            checkpoint=f"file://{folder}/c.pt",
+            seed=seed,
+        )
+        net = fit(work, "run", f"file://{folder}/ray").net
+    found = answers(net, encoded(spec, [t.encode() for t, _ in test])).argmax(1).tolist()
     return float(np.mean([classes[i] == c for i, (_, c) in zip(found, test, strict=True)]))
 
 

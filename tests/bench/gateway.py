@@ -35,6 +35,8 @@ import msgspec
 import numpy as np
 import psutil
 
+from tests.students import bag
+
 SECONDS = float(os.environ.get("COHOBATE_BENCH_SECONDS", "6"))
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROUNDS", "5"))
 OTHERS = os.environ.get("COHOBATE_BENCH_SERVERS", "")
@@ -135,7 +137,7 @@ def student(version):
     card = StudentCard(
         workload="bench", task="classification", space="bench@1", classes=CLASSES,
         features=Factory(factory="components.student.table:TableColumns", options={"columns": COLUMNS}),
-        payload=Payload(decoder="json", max_bytes=2000), buckets=len(COLUMNS) + 1, dim=32, hidden=64, variant="base",
+        payload=Payload(decoder="json", max_bytes=2000), **bag(len(COLUMNS) + 1, 32, 64), variant="base",
         snapshots=("5" * 64,), teacher="bench@" + "7" * 64, parent=None, code="bench",
     )  # fmt: skip
     model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode()))

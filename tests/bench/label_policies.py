@@ -19,11 +19,12 @@ from scipy import stats
 from components.contracts.records import Input, SoftLabel
 from components.contracts.sampling import bucket
 from components.contracts.spec import Factory, Label, Policy, Serve, Spec
-from components.distill.data import NO_TRUTH
-from components.distill.losses import classification_loss
-from components.distill.model import StudentNet
+from components.contracts.spec.objective import Kl
+from components.distill.networks.bag import BagOfFeatures
+from components.distill.terms import Objective, Said, Taught
 from components.query.policies import UNCERTAINTY, decide
 from components.query.selector import Selector
+from components.student.features import bag_signature
 from components.student.text import TextNgrams
 from drift.quality import weighted_proportion
 from drift.reweight import hajek
@@ -95,16 +96,16 @@ def traffic(pool, intents, n, chance):
 
 def train(pool, classes, seed, epochs=12, rate=0.005):
     torch.manual_seed(seed)
-    net = StudentNet(buckets=8_192, dim=32, hidden=96, outputs=len(classes), normalise=True)
+    net = BagOfFeatures(task="classification", inputs=bag_signature(8_192), outputs=len(classes), dim=32, hidden=96)
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
     ids, weights = torch.from_numpy(pool.ids), torch.from_numpy(pool.weights)
     soft = torch.from_numpy(pool.soft.astype(np.float32))
-    truth = torch.full((64,), NO_TRUTH)
+    objective = Objective((Kl(),), "classification")
     steps = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(pool.texts) // 64), rate * 0.05)
     for _ in range(epochs):
         for rows in torch.randperm(len(pool.texts)).split(64):
             logits = net(ids[rows], weights[rows])
-            loss = classification_loss(logits, soft[rows], truth[: len(rows)], temperature=2.0, truth_weight=0.0)
+            loss, _ = objective(Said(logits=logits), Taught(soft=soft[rows]), 0.0)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -26,6 +26,7 @@ from components.snapshot import step as freezing
 from components.snapshot.component import snapshot
 from components.steps import Candidate
 from components.student.card import StudentCard
+from tests.students import bag
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -78,7 +79,7 @@ def candidate(settings):
         put_bytes(uri, data)
         card = StudentCard(
             workload="letters", task="classification", space="s@1", classes=("a", "b"), features=Factory(factory="f:F"),
-            payload=Payload(), buckets=16, dim=4, hidden=8, variant=variant, snapshots=("a" * 64,), teacher="t@1",
+            payload=Payload(), **bag(16, 4, 8), variant=variant, snapshots=("a" * 64,), teacher="t@1",
             parent=None, code="1",
         )  # fmt: skip
         return Candidate(

@@ -1,6 +1,7 @@
 """One workload's platform, every part of it in this process and driven by hand."""
 
 import asyncio
+import base64
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -54,7 +55,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A workload's inputs: ``make(chance, kind)`` gives a JSON payload and what a truth says of it."""
+    """A workload's inputs: ``make(chance, kind)`` gives a payload (bytes, or JSON) and what a truth says of it."""
 
     spec: Path
     make: Callable[[random.Random, str], tuple[Any, dict[str, Any]]]
@@ -109,7 +110,7 @@ class Loop:
         producer = self.broker.producer()
         for _ in range(rows):
             name, payload, truth = self._next(self.chance.choice(kinds))
-            data = msgspec.json.encode(payload)
+            data = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
             entry = Input(workload=self.name, id=name, key="desk", time=truth.time, payload=data)
             producer.send(self.spec.topic("inputs"), "desk", encode(entry))
             producer.send(self.spec.topic("truth"), name, encode(truth))
@@ -118,7 +119,7 @@ class Loop:
     def ask(self, kinds: Sequence[str]) -> list[dict[str, Any]]:
         """Send one request for each kind, then publish telemetry, label, and let the controller tick."""
         made = [self._next(kind) for kind in kinds]
-        answers = asyncio.run(self._post([{"id": n, "key": n, "json": p} for n, p, _ in made]))
+        answers = asyncio.run(self._post([{"id": n, "key": n, **_field(p)} for n, p, _ in made]))
         producer = self.broker.producer()
         while self.telemetry.drain(producer, timeout=0.0):
             pass
@@ -194,6 +195,10 @@ class Loop:
     def close(self) -> None:
         self.versions.stop()
         self.labeler.close()
+
+
+def _field(payload: Any) -> dict[str, Any]:
+    return {"payload": base64.b64encode(payload).decode()} if isinstance(payload, bytes) else {"json": payload}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> None:

@@ -149,8 +149,18 @@ def test_what_someone_wrote_before_the_records_were_back_is_refused(home):
             BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
     with EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
         home.stream.ensure_topics(["t"], partitions=5)
+        home.send("t", "too early")
         with pytest.raises(UnavailableError, match=r"someone else made topics of \{'t': 2\}"):
             BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
+
+
+def test_a_topic_that_a_client_was_faster_to_ask_for_is_made_as_it_was(home):
+    with home.broker():
+        before = filled(home)
+    with EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
+        home.stream.ensure_topics(["t"], partitions=5)
+        BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
+        assert len(home.stream.partitions("t")) == 2 and home.read() == before
 
 
 class Teacher:

@@ -11,6 +11,7 @@ from components.control.store import ControlStore
 from components.label.history_file import Historic
 from components.stream.memory import MemoryBroker
 from tests.clock import Clock
+from tests.kubeflow import kubeflow, team
 from tests.ports import free_port
 
 TICKETS = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
@@ -96,3 +97,19 @@ def label_of():
         return Label(key=key, teacher=teacher, soft=soft, input=entry.input, labelled_at=at)
 
     return make
+
+
+@pytest.fixture
+def shared():
+    """A Kubeflow server in multi-user mode."""
+    with kubeflow(**team()) as world:
+        yield world
+
+
+@pytest.fixture
+def remote(shared, settings, monkeypatch):
+    """Settings that name the server, in the environment too."""
+    given = {"host": shared.url, "token": "s3cret", "namespace": "team", "spec": "/specs/{workload}.yaml"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"COHOBATE_KFP_{name.upper()}", value)
+    return Settings()

@@ -30,7 +30,20 @@ def test_compile_writes_all_pipelines_and_prints_their_paths(tmp_path):
     assert all((tmp_path / "ir" / p.rsplit("/", 1)[1]).stat().st_size > 1000 for p in paths)
 
 
-@pytest.mark.parametrize("command", ["compile", "run", "submit", "schedule"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "compile",
+        "run",
+        "submit",
+        "schedule",
+        "schedules",
+        "unschedule",
+        "install",
+        "uninstall",
+        "link",
+    ],
+)
 def test_every_command_has_help_and_json(command):
     done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 0

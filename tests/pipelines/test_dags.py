@@ -5,14 +5,15 @@ import pytest
 import yaml
 
 from components.contracts.settings import IMAGE
-from pipelines.local import PARAMETERS, REQUIRED
+from pipelines.compiled import FOLDER, read
+from pipelines.parameters import PARAMETERS, REQUIRED
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    from pipelines.remote import compile_all
+    from pipelines.compiling import compile_all
 
     return {p.stem: yaml.safe_load(p.read_text()) for p in compile_all(tmp_path_factory.mktemp("ir"))}
 
@@ -25,6 +26,43 @@ def test_the_pipelines_compile_with_the_parameters_that_the_runner_knows(compile
         needed = {n for n, p in parameters.items() if not p.get("isOptional")} - {"spec", "reason"}
         assert needed == ({REQUIRED[name]} if name in REQUIRED else set())
     assert set(compiled) == set(PARAMETERS)
+
+
+def test_the_compiled_pipelines_that_are_kept_are_what_the_compiler_makes(compiled):
+    kept = {name: read(FOLDER / f"{name}.yaml").documents for name in PARAMETERS}
+    for document in (*compiled.values(), *(documents[0] for documents in kept.values())):
+        document.pop("sdkVersion")
+    assert kept == {name: (document,) for name, document in compiled.items()}, (
+        "write them anew: cohobate pipeline compile --output pipelines/compiled"
+    )
+
+
+def test_a_workloads_own_pipeline_is_what_the_compiler_makes_of_its_name_and_parameters(tmp_path):
+    from kfp import compiler
+
+    from pipelines.dags import PIPELINES
+
+    for name, pipeline in PIPELINES.items():
+        path, given = tmp_path / f"{name}.yaml", {"spec": "/specs/files.yaml"}
+        compiler.Compiler().compile(pipeline, str(path), pipeline_name=f"files-{name}", pipeline_parameters=given)
+        made = read(path)
+        # The compiler leaves a parameter mandatory that is given a default so; one of the function's own is not.
+        made.documents[0]["root"]["inputDefinitions"]["parameters"]["spec"]["isOptional"] = True
+        assert read(FOLDER / f"{name}.yaml").for_workload("files", given) == made
+
+
+def test_in_the_ui_what_a_person_need_not_touch_comes_last_and_has_a_default(compiled):
+    """It lists parameters by their names in alphabetical order."""
+    shown = {name: sorted(one["root"]["inputDefinitions"]["parameters"]) for name, one in compiled.items()}
+    assert shown["rollback"] == ["reason", "spec", "to", "with_key"]
+    assert shown["promote"] == ["force", "reason", "spec", "version", "with_key"]
+    for name in ("rollback", "promote"):
+        assert compiled[name]["root"]["inputDefinitions"]["parameters"]["with_key"]["defaultValue"] == ""
+
+
+def test_descriptions_promise_no_seconds_of_a_pod(compiled):
+    for name in ("rollback", "promote"):
+        assert "tens of seconds" in compiled[name]["pipelineInfo"]["description"]
 
 
 def test_no_step_is_cached_and_none_has_a_condition(compiled):
@@ -73,7 +111,7 @@ def test_a_candidate_is_registered_before_the_report_is_written(compiled):
 
 
 def test_another_image_can_be_named(tmp_path, compiled):
-    from pipelines.remote import compile_all
+    from pipelines.compiling import compile_all
 
     images = set()
     for path in compile_all(tmp_path, image="registry.local/cohobate:2"):

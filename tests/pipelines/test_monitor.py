@@ -12,7 +12,6 @@ from components.contracts.spec import Policy as Chosen
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
-from components.distill.export import to_onnx
 from components.snapshot.table import parquet_bytes, snapshot_table
 from components.snapshot.window import read
 from components.stream.memory import MemoryBroker, MemoryConsumer
@@ -20,6 +19,7 @@ from components.student.card import StudentCard
 from components.student.runtime import Student
 from pipelines.monitor import Monitor
 from tests.pipelines.conftest import NOW, WORDS
+from tests.students import bag, exported
 
 CLASSES = tuple(WORDS)
 
@@ -53,11 +53,11 @@ def serve(spec, store, settings, tickets, label_of):
         state = {n: chance.normal(size=s).astype(np.float32) for n, s in shapes.items()}
         card = StudentCard(
             workload="tickets", task="classification", space="tickets@1", classes=CLASSES, features=spec.features,
-            payload=spec.payload, buckets=8192, dim=8, hidden=16, variant="small", snapshots=(snapshot,),
+            payload=spec.payload, **bag(8192, 8, 16), variant="small", snapshots=(snapshot,),
             teacher="words@1", parent=None, code="1",
         )  # fmt: skip
         # The card names the decoder by the spec's own file, as for any user's workload.
-        artifact = to_onnx(state, card)
+        artifact = exported(card, state)
         place = f"{settings.artifacts}/tickets/students/{version}/model.onnx"
         put_bytes(place, artifact)
         champion = ModelRef(

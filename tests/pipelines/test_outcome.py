@@ -7,10 +7,11 @@ from components.student.card import StudentCard
 from drift.gate import Criterion, assess
 from drift.measured import Share
 from pipelines.outcome import Outcome, outcome
+from tests.students import bag
 
 CARD = StudentCard(
     workload="tickets", task="classification", space="s@1", classes=("a", "b"), features=Factory(factory="f:F"),
-    payload=Payload(), buckets=16, dim=4, hidden=8, variant="small", snapshots=("a" * 64,), teacher="t@1",
+    payload=Payload(), **bag(16, 4, 8), variant="small", snapshots=("a" * 64,), teacher="t@1",
     parent=None, code="1",
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from components.registry.registry import VersionInfo
 from components.stream.memory import MemoryBroker
 from components.student.card import CARD_KEY, StudentCard
 from tests.clock import Clock
+from tests.students import bag
 
 TEACHER = "sign@1"
 FEATURES = Factory(factory="components.student.table:TableColumns", options={"columns": [{"name": "x"}]})
@@ -75,7 +76,7 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1"):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     card = StudentCard(
         workload=workload, task="classification", space=space, classes=tuple(classes), features=FEATURES,
-        payload=Payload(decoder="json", max_bytes=200), buckets=2, dim=2, hidden=1, variant="tiny",
+        payload=Payload(decoder="json", max_bytes=200), **bag(2, 2, 1), variant="tiny",
         snapshots=("s" * 64,), teacher=TEACHER, parent=None, code="test",
     )  # fmt: skip
     entry = onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode())

@@ -8,7 +8,7 @@ from components.contracts.spec.fields import Count, Factory, Name, Payload, Posi
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
 from components.contracts.spec.limits import Disturbance, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
-from components.contracts.spec.references import build, resolve
+from components.contracts.spec.references import build, located, placed, resolve
 from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
 from components.contracts.spec.serve import Deferral, DeferTo, Serve
 from components.contracts.spec.student import Export, Form, Pruning, Student, Variant, check_export
@@ -49,5 +49,7 @@ __all__ = [
     "check_steps",
     "class_names",
     "load_spec",
+    "located",
+    "placed",
     "resolve",
 ]

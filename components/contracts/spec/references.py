@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import sys
 from pathlib import Path
@@ -78,3 +79,50 @@ def build(factory: Factory, source: str = "") -> Any:
     except TypeError as error:
         names = sorted(factory.options)  # not their values: one may be a key that does not belong here
         raise ConfigError("options", names, f"{factory.factory} does not take them: {error}") from error
+
+
+FOLDER = "spec_folder"
+"""Parameter by which a featuriser or a network that reads files is told where the spec lies."""
+
+
+def placed(factory: Factory, source: str = "") -> Factory:
+    """A factory that takes the spec's folder, with it among its options; any other as it is.
+
+    Raises:
+        ConfigError: the reference is wrong.
+
+    """
+    made = resolve(factory.factory, source)
+    try:
+        takes = FOLDER in inspect.signature(made).parameters
+    except (TypeError, ValueError):  # not callable, or written in C
+        takes = False
+    return (
+        Factory(factory=factory.factory, options={FOLDER: folder_of(source), **factory.options}) if takes else factory
+    )
+
+
+def folder_of(source: str) -> str:
+    """The folder of a spec file; empty of none."""
+    return str(Path(source).parent) if source else ""
+
+
+def located(path: str, spec_folder: str, field: str) -> Path:
+    """A file or folder that an option names: absolute, relative to the spec, or within an installed Python package.
+
+    The last (``a_package/folder``) is what names the same on every machine.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    beside = Path(spec_folder) / path
+    if beside.exists():
+        return beside
+    package, _, rest = path.partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    for root in (found.submodule_search_locations or []) if found else []:
+        if (Path(root) / rest).exists():
+            return Path(root) / rest
+    wanted = "absolute, relative to the spec, or a_package/path within a Python package that is installed here"
+    raise ConfigError(field, path, f"no such file or folder: give one that is {wanted}")

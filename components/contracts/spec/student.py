@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec.fields import Count, Name, Positive, Section, Share
+from components.contracts.records import Task
+from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
+from components.contracts.spec.objective import Kl, Normal, Rows, Term, Truth, check_objective
+
+BAG = "components.distill.networks.bag:BagOfFeatures"
+"""The network of a spec that names none."""
 
 
 class Variant(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One shape of student. ``dim``: width of the embedding; ``hidden``: width of the one hidden layer.
+    """One shape of student, and how it learns.
 
-    A few classes need no more than the defaults; tens of them need 64 and 128 or more: with 150 and 1,200 rows, 16 and
-    32 reach 40 % where 64 and 128 reach 72 % (``tests/bench/example_student.py``).
+    ``options``: of the network, beside those that the spec gives it and before them. ``recipe``: which of the student's
+    recipes it learns by; empty: its objective.
+
+    ``dim`` and ``hidden`` are short for the options of the bag of features, which a spec has that names no network: the
+    width of the embedding, and that of the one hidden layer. A few classes need no more than the defaults, 32 and 64;
+    tens of them need 64 and 128 or more: with 150 and 1,200 rows, 16 and 32 reach 40 % where 64 and 128 reach 72 %
+    (``tests/bench/example_student.py``).
     """
 
     name: Name
-    dim: Count = 32
-    hidden: Count = 64
+    dim: Count | None = None
+    hidden: Count | None = None
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    recipe: str = ""
+
+
+class Stage(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a student learns before it learns its labels.
+
+    ``rows``: ``unlabelled`` are the newest inputs of the workload, labelled or not, but none that is held out: of them
+    the teacher is asked for its inner states alone. ``encoder``: whose states they are where it is not the teacher's:
+    any model that has ``states`` as a teacher has, so that a student of a teacher behind a server can learn from inside
+    a model that is at hand. ``updates``: whether a student that is warm-started goes through the stage too, and not a
+    fresh one alone.
+    """
+
+    name: Name
+    objective: tuple[Term, ...]
+    rows: Rows = "unlabelled"
+    encoder: Factory | None = None
+    epochs: Count = 4
+    updates: bool = False
 
 
 Form = Literal["float32", "int8", "pruned", "pruned_int8"]
@@ -70,21 +101,46 @@ def check_export(export: Export) -> None:
         raise ConfigError("student.export.pruning", export.pruning, "goes with a pruned export, in serve or in also")
 
 
+class Cohort(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Variants that learn from each other while they learn from the teacher.
+
+    Deep mutual learning (Y. Zhang, T. Xiang, T. Hospedales & H. Lu, CVPR 2018, arXiv 1706.00384): to each one's
+    objective comes ``weight`` times the mean divergence of its answers from those of each other variant.
+    """
+
+    weight: Positive = 0.5
+
+
 class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
-    ``temperature``: softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531).
-    ``truth_weight``: share of the loss that comes from truth, for rows that have it.
+    ``network``: what is trained, a class of :mod:`components.distill.networks` or ``file.py:Net`` beside the spec; left
+    out: a bag of features, for which the featuriser gives weighted ids in buckets.
+    ``objective``: what it minimises on labelled rows, terms with weights; left out: ``temperature``, which softens
+    teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
+    of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants; ``search``:
+    those among which each update chooses, by rows that it keeps back meanwhile, where the variant names none.
+    ``cohort``: its variants, where a first student is made, learn from each other too. ``stages``: what comes before;
+    an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload, and of the histories that
+    ``unlabelled`` names (paths are relative to the spec).
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
     ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
     learnt from beside one that is held out; None looks for equal content only.
     """
 
+    network: Factory | None = None
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)] = (Variant(name="base"),)
     epochs: Count = 12
     batch_size: Count = 64
     learning_rate: Positive = 0.005
+    objective: tuple[Term, ...] = ()
+    recipes: dict[Name, tuple[Term, ...]] = msgspec.field(default_factory=dict)
+    search: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    cohort: Cohort | None = None
+    unlabelled: tuple[str, ...] = ()
+    unlabelled_rows: Count = 5_000
     temperature: Positive = 2.0
     truth_weight: Share = 0.3
     replay_rows: Annotated[int, Meta(ge=0)] = 1_500
@@ -93,4 +149,84 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
     """Ray Train workers; 0 trains in the pipeline's own process (Ray Train's local mode)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network is trained: ``auto`` is CUDA where there is a device, in bfloat16 where that device has it."""
     export: Export = Export()
+
+    def network_of(self, variant: Variant) -> Factory:
+        """The network of a variant with all its options."""
+        if self.network is not None:
+            return Factory(factory=self.network.factory, options={**self.network.options, **variant.options})
+        return Factory(
+            factory=BAG, options={"dim": variant.dim or 32, "hidden": variant.hidden or 64, **variant.options}
+        )
+
+    def objective_of(self, variant: Variant, task: Task) -> tuple[Term, ...]:
+        """What a variant minimises on labelled rows.
+
+        Raises:
+            ConfigError: it names a recipe that there is none of.
+
+        """
+        if variant.recipe:
+            if variant.recipe not in self.recipes:
+                there = f"there are {', '.join(self.recipes)}" if self.recipes else "there are none in student.recipes"
+                raise ConfigError(f"student.variants.{variant.name}.recipe", variant.recipe, f"is no recipe: {there}")
+            return self.recipes[variant.recipe]
+        if self.objective:
+            return self.objective
+        taught = max(1 - self.truth_weight, TAUGHT)
+        soft = Kl(weight=taught, temperature=self.temperature) if task == "classification" else Normal(weight=taught)
+        return (soft, Truth(weight=self.truth_weight)) if self.truth_weight else (soft,)
+
+
+TAUGHT = 1e-6
+"""Weight of the teacher where truth has all of it: what rows count by whose truth is not known."""
+
+
+def check_learning(student: Student, task: Task) -> None:
+    """Refuse objectives that cannot be learnt from.
+
+    Raises:
+        ConfigError: a list of terms is empty, has a term without a meaning there, or none against outputs; a variant
+            names a recipe that there is none of; two stages have one name.
+
+    """
+    if student.objective:
+        check_objective(student.objective, task)
+    for name, terms in student.recipes.items():
+        check_objective(terms, task, field=f"student.recipes.{name}")
+    for variant in student.variants:
+        student.objective_of(variant, task)
+    if student.cohort is not None and len(student.variants) < 2:
+        raise ConfigError(
+            "student.cohort", student.cohort.weight, "needs two variants or more, to learn from each other"
+        )
+    if student.cohort is not None and student.search:
+        raise ConfigError("student.search", student.search, "does not go with a cohort: give each variant its recipe")
+    if strange := [name for name in student.search if name not in student.recipes]:
+        raise ConfigError(
+            "student.search", strange, f"are no recipes: there are {', '.join(student.recipes) or 'none'}"
+        )
+    if len(student.search) == 1 or len(set(student.search)) < len(student.search):
+        raise ConfigError("student.search", student.search, "names two recipes or more, each once")
+    for i, stage in enumerate(student.stages):
+        check_objective(stage.objective, task, rows=stage.rows, field=f"student.stages[{i}].objective")
+        if stage.name in {s.name for s in student.stages[:i]}:
+            raise ConfigError(f"student.stages[{i}].name", stage.name, "names another stage already")
+
+
+def check_network(student: Student) -> None:
+    """Refuse the bag's short options beside a network that the spec names.
+
+    Raises:
+        ConfigError: a variant has ``dim`` or ``hidden``, and the student a network of its own.
+
+    """
+    for variant in student.variants:
+        if student.network is not None and (variant.dim, variant.hidden) != (None, None):
+            raise ConfigError(
+                "student.variants",
+                variant.name,
+                "dim and hidden are the bag of features'; write options of the network",
+            )

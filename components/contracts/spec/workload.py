@@ -18,7 +18,7 @@ from components.contracts.spec.limits import Limits
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
 from components.contracts.spec.serve import Serve
-from components.contracts.spec.student import Student, check_export
+from components.contracts.spec.student import Student, check_export, check_learning, check_network
 from drift.detectors import checked
 
 Kind = Literal[
@@ -114,6 +114,8 @@ def load_spec(path: str | Path) -> Spec:
             _check_classes(f"{field}.options", factory.options)
     check_steps(spec.rollout)
     check_export(spec.student.export)
+    check_network(spec.student)
+    check_learning(spec.student, spec.task)
     try:
         checked(spec.monitor.detectors)
     except ValueError as error:

@@ -14,6 +14,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.responses import HTMLResponse
 
 from components.contracts.settings import Settings
+from components.control.links import GAUGE as ROLLBACK_LINK
 from components.control.store import ControlStore, routing_bell
 from components.control.tokens import Role, allows
 from components.stream import open_broker
@@ -111,6 +112,7 @@ class Console:
             "verbs": offered(view.intent, rollout.state if rollout else None) if allows(role, "operator") else [],
             "charts": [c for c in arms_charts(rollout.arms if rollout else None) if c],
             "tiles": tiles(view.gauges),
+            "kubeflow": _web(view.gauges.get(ROLLBACK_LINK, {}).get("url", "")),
             "drawn": watch_charts(self.history, workload, raised),
         }
         return fill_all(WORKLOAD_REGIONS, values)
@@ -131,6 +133,11 @@ class Console:
             self.streams[session.id] -= 1
             if not self.streams[session.id]:
                 del self.streams[session.id]
+
+
+def _web(url: object) -> str:
+    """An address that a link may lead to; empty where it is none."""
+    return url if isinstance(url, str) and url.startswith(("http://", "https://")) else ""
 
 
 def _role(text: str) -> Role:

@@ -126,7 +126,8 @@ def test_targets_are_in_the_order_of_the_classes_and_renormalised(letter_spec):
     made = arrays(letter_spec, rows, ("a", "b"))
     assert made.soft == pytest.approx(np.array([[0.25, 0.75], [1.0, 0.0], [0.0, 1.0]]))
     assert made.truth.tolist() == [1, NO_TRUTH, NO_TRUTH]
-    assert made.ids.shape == made.weights.shape and made.ids.dtype == np.int64
+    ids, weights = made.features["ids"], made.features["weights"]
+    assert ids.shape == weights.shape and ids.dtype == np.int64
 
 
 def value(v, s):

@@ -22,7 +22,7 @@ def head(classes, width=3):
 def test_rows_of_old_classes_are_kept_exactly_and_new_ones_start_near_zero(old, more):
     new = [*old, *(c for c in more if c not in old)]
     before = head(old)
-    after = grow_head(before, old, new, seed=0)
+    after = grow_head(before, "head", old, new, seed=0)
     assert after["head.weight"].shape == (len(new), 3) and after["head.weight"].dtype == np.float32
     assert np.array_equal(after["head.weight"][: len(old)], before["head.weight"])
     assert np.array_equal(after["head.bias"][: len(old)], before["head.bias"])
@@ -33,7 +33,7 @@ def test_rows_of_old_classes_are_kept_exactly_and_new_ones_start_near_zero(old, 
 
 def test_a_label_space_only_grows():
     with pytest.raises(ValueError, match=r"\['b'\] would be lost"):
-        grow_head(head("ab"), "ab", "ac", seed=0)
+        grow_head(head("ab"), "head", "ab", "ac", seed=0)
 
 
 def test_classes_keep_their_places_and_new_labels_follow_by_name():

@@ -5,9 +5,9 @@ import torch
 
 from components.contracts.storage import digest_of
 from components.distill.data import NO_TRUTH, TrainingSet
-from components.distill.export import to_int8, to_onnx
-from components.distill.model import StudentNet
-from components.distill.prune import pruned
+from components.distill.export import body, to_int8, to_onnx
+from components.distill.networks.contract import network as fresh
+from components.distill.prune import answers, pruned
 from components.student.runtime import Student
 
 ROWS = 60
@@ -18,58 +18,57 @@ def data():
     chance = np.random.default_rng(0)
     weights = chance.random((ROWS, 5), dtype=np.float32)
     return TrainingSet(
-        ids=chance.integers(0, 1024, (ROWS, 5)), weights=weights / weights.sum(1, keepdims=True),
+        features={"ids": chance.integers(0, 1024, (ROWS, 5)), "weights": weights / weights.sum(1, keepdims=True)},
         soft=np.full((ROWS, 3), 1 / 3, dtype=np.float32), truth=np.zeros(ROWS, dtype=np.int64),
     )  # fmt: skip
 
 
 def network(card):
     torch.manual_seed(0)
-    return {k: v.numpy() for k, v in StudentNet.of(card).state_dict().items()}
+    return fresh(card)
 
 
-def answers(state, card, data):
-    net = StudentNet.of(card)
-    net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
-    with torch.no_grad():
-        return net(torch.from_numpy(data.ids), torch.from_numpy(data.weights)).numpy()
+def shape(net):
+    return net.hidden.in_features, net.hidden.out_features
 
 
 def test_units_are_gone_from_every_layer_and_from_the_file(card, data):
-    state = network(card)
-    cut = pruned(state, card, data, 0.5)
-    assert (cut.card.dim, cut.card.hidden) == (4, 8)
-    shapes = {name: tuple(v.shape) for name, v in cut.state.items()}
+    net = network(card)
+    cut = pruned(net, card, data, 0.5)
+    assert shape(cut.net) == (4, 8)
+    shapes = {name: tuple(v.shape) for name, v in cut.net.state_dict().items()}
     assert shapes == {
         "embedding.weight": (1024, 4), "norm.weight": (4,), "norm.bias": (4,), "hidden.weight": (8, 4),
         "hidden.bias": (8,), "head.weight": (3, 8), "head.bias": (3,),
     }  # fmt: skip
-    whole, small = to_onnx(state, card), to_onnx(cut.state, cut.card)
-    assert len(small) < 0.6 * len(whole) and len(to_int8(small, cut.card)) < 0.2 * len(whole)
-    soft = Student.load(small).exercise(data.ids, data.weights)
-    expected = torch.softmax(torch.from_numpy(answers(cut.state, cut.card, data)), dim=1).tolist()
+    graph = body(cut.net, card.inputs)
+    whole, small = to_onnx(body(net, card.inputs), card), to_onnx(graph, card)
+    assert len(small) < 0.6 * len(whole) and len(to_int8(small, graph, card)) < 0.2 * len(whole)
+    soft = Student.load(small).exercise(data.features)
+    expected = torch.softmax(answers(cut.net, data.features), dim=1).tolist()
     assert [s.distribution["a"] for s in soft] == pytest.approx([row[0] for row in expected], abs=1e-5)
 
 
 def test_units_that_do_nothing_go_first_and_take_nothing_with_them(card, data):
     regression = msgspec.structs.replace(card, task="regression", classes=())
-    state = {k: v.copy() for k, v in network(regression).items()}
+    net = network(regression)
     idle, fixed = [1, 4, 7, 11], [0, 3]
-    state["head.weight"][:, idle] = 0.0  # nobody listens to them
-    state["hidden.weight"][fixed], state["hidden.bias"][fixed] = 0.0, 2.0  # they always say the same
-    state["hidden.weight"][:, [2, 5]] = 0.0
-    cut = pruned(state, regression, data, 0.25)
-    assert cut.state["embedding.weight"].tolist() == state["embedding.weight"][:, [0, 1, 3, 4, 6, 7]].tolist()
-    assert cut.state["head.weight"].shape == (2, 12)
-    assert answers(cut.state, cut.card, data) == pytest.approx(answers(state, regression, data), abs=1e-5)
+    with torch.no_grad():
+        net.head.weight[:, idle] = 0.0  # nobody listens to them
+        net.hidden.weight[fixed], net.hidden.bias[fixed] = 0.0, 2.0  # they always say the same
+        net.hidden.weight[:, [2, 5]] = 0.0
+    cut = pruned(net, regression, data, 0.25).net
+    assert torch.equal(cut.embedding.weight, net.embedding.weight[:, [0, 1, 3, 4, 6, 7]])
+    assert cut.head.weight.shape == (2, 12)
+    assert torch.allclose(answers(cut, data.features), answers(net, data.features), atol=1e-5)
 
 
 def test_what_is_left_learns_the_answers_of_the_whole(card, data):
-    state = network(card)
-    lesson = pruned(state, card, data, 0.5).lesson
-    expected = torch.softmax(torch.from_numpy(answers(state, card, data)), dim=1).numpy()
+    net = network(card)
+    lesson = pruned(net, card, data, 0.5).lesson
+    expected = torch.softmax(answers(net, data.features), dim=1).numpy()
     assert lesson.soft == pytest.approx(expected, abs=1e-6) and set(lesson.truth) == {NO_TRUTH}
-    assert lesson.ids is data.ids
+    assert lesson.features is data.features
 
 
 def test_a_regression_s_lesson_has_no_truth_either(card, data):
@@ -80,13 +79,15 @@ def test_a_regression_s_lesson_has_no_truth_either(card, data):
 
 @pytest.mark.parametrize(("share", "left"), [(0.01, (8, 16)), (0.99, (1, 1))])
 def test_at_least_one_unit_stays_and_a_small_share_may_remove_none(card, data, share, left):
-    state = network(card)
-    cut = pruned(state, card, data, share)
-    assert (cut.card.dim, cut.card.hidden) == left
+    net = network(card)
+    cut = pruned(net, card, data, share).net
+    assert shape(cut) == left
     if left == (8, 16):
-        assert all(np.array_equal(cut.state[k], v) for k, v in state.items())
+        same = zip(cut.state_dict().values(), net.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in same)
 
 
 def test_equal_networks_are_pruned_alike(card, data):
     first, second = (pruned(network(card), card, data, 0.5) for _ in range(2))
-    assert digest_of(to_onnx(first.state, first.card)) == digest_of(to_onnx(second.state, second.card))
+    files = [to_onnx(body(p.net, card.inputs), card) for p in (first, second)]
+    assert digest_of(files[0]) == digest_of(files[1])

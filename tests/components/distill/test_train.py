@@ -1,13 +1,19 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError, ProvenanceError
+from components.contracts.records import SoftLabel
 from components.contracts.spec import Variant
 from components.contracts.storage import digest_of, get_bytes, local_path
 from components.control.intent import ModelRef
 from components.distill.artifact import weights_uri
-from components.distill.data import window_rows
-from components.distill.train import distill
+from components.distill.data import arrays, encoded, window_rows
+from components.distill.loop import Work
+from components.distill.networks.contract import load, network
+from components.distill.prune import answers
+from components.distill.train import Start, _taught, distill
 from components.student.runtime import Student
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -77,7 +83,7 @@ def test_an_update_learns_new_classes_and_keeps_the_old_ones(first, second, wind
 
 
 def test_an_update_has_its_parent_s_shape(second):
-    assert (second.card.variant, second.card.dim, second.card.hidden) == ("tiny", 8, 16)
+    assert (second.card.variant, second.card.network.options) == ("tiny", {"dim": 8, "hidden": 16})
 
 
 def test_the_same_update_gives_the_same_artifact(letter_spec, windows, first, tmp_path):
@@ -109,12 +115,11 @@ def test_serves_the_float_model_where_nothing_is_known_of_the_quantised_one(
     assert done.parity_gap == 0.0 and "int8_parity_gap" not in done.metrics
 
 
-def test_a_parent_with_other_features_is_no_start(letter_spec, windows, first, artifacts, caplog):
+def test_a_parent_with_other_features_teaches_the_first_lesson(letter_spec, windows, first, artifacts, caplog):
     features = msgspec.structs.replace(letter_spec.features, options={"head": 64, "buckets": 2048})
     spec = msgspec.structs.replace(letter_spec, features=features)
     done = distill(spec, windows[:1], variant=TINY, parent=reference(first), artifacts=artifacts, seed=0)
-    assert done.card.parent is None and done.card.buckets == 2048
-    assert "starting afresh" in caplog.text
+    assert done.card.parent == "1" and done.card.inputs["ids"].below == 2048
 
 
 def test_a_student_s_answer_never_becomes_a_label(letter_spec, letters, freeze_rows, windows, first, artifacts):
@@ -155,3 +160,27 @@ def test_a_regression_is_learnt_in_its_own_unit_and_goes_on_in_it(line_spec, lin
         assert answers[0].value == pytest.approx(1000, abs=most) and answers[1].value == pytest.approx(2000, abs=most)
         assert all(0 < a.scale < 60 for a in answers)
     assert more.card.parent == "1" and more.card.classes == ()
+
+
+def test_the_first_lesson_is_what_the_parent_answers_and_not_the_labels(letter_spec, windows, first, tmp_path):
+    wider = Variant(name="tiny", dim=16, hidden=32)
+    spec = changed(letter_spec, "student", variants=(wider,))
+    rows = window_rows(windows[0], "train", "classification", "t@1")
+    start = Start(student=Student.load(get_bytes(first.uri)), state=None)
+    card = msgspec.structs.replace(first.card, network=spec.student.network_of(wider))
+    other = {c: SoftLabel.of("letters@1", ("a", "b"), [float(c == "b"), float(c == "a")]) for c in "ab"}
+    wrong = replace(rows, soft=[other[s.label] for s in rows.soft])
+    work = Work(
+        spec=spec,
+        card=card,
+        data=arrays(spec, wrong, ("a", "b")),
+        objective=spec.student.objective_of(spec.student.variants[0], spec.task),
+        epochs=spec.student.epochs,
+        start=None,
+        checkpoint="",
+        seed=0,
+    )
+    state = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}")
+    said = answers(load(network(card), state), encoded(spec, rows.payloads)).argmax(dim=1).tolist()
+    wanted = ["ab".index(a.label) for a in start.student.predict(rows.payloads)]
+    assert sum(a == b for a, b in zip(said, wanted, strict=True)) > 0.95 * len(rows)

@@ -10,10 +10,11 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from components.control.links import note_rollback_link
 from components.control.store import ControlStore
 from components.ledger.ledger import append, entries, verify
 from components.notify import outbox
-from components.notify.events import EVENTS
+from components.notify.events import EVENTS, LINKED
 from components.notify.notifier import Notifier
 from components.notify.webhooks import Webhook, webhooks_of
 
@@ -56,6 +57,36 @@ def test_what_happened_is_told_once_in_each_form(store, receiver):
     }  # fmt: skip
     assert json.loads(message)["text"] == "files: rollout start by ada: why"
     assert b"secret" not in body + message
+
+
+def test_what_may_be_bad_carries_the_link_that_rolls_back(store, receiver):
+    url = "https://kubeflow.example/pipeline#/runs/new?pipelineId=p&pipelineVersionId=v&experimentId=e"
+    note_rollback_link(store, "files", url)
+    for verb in ("rollback", "abort", "pause", "promote", "start", "step"):
+        rollout(store, verb)
+    append(store, "mail", "ada", "rollout rollback", {"rollout": "r2", "reason": "why"})
+    append(store, "files", "local", "pipeline continual", {"run": "files-1", "status": "failed", "reason": "why"})
+    store.raise_alarm("files", "drift", 10, {})
+    store.raise_alarm("files", "ratio", 10, {"rollout": "r1"})
+    store.raise_alarm("files", "teacher", 10, {})
+    drain(store, (hook(receiver),))
+    carried = {
+        (b["type"].removeprefix("dev.cohobate."), b["source"]): b["data"].get("rollback_url") for b in receiver.bodies()
+    }
+    assert {event for event, link in carried.items() if link == url} == {
+        (f"{name}.v1", "/cohobate/files") for name in LINKED
+    }
+    assert {link for link in carried.values()} == {url, None} and len(carried) == 11
+
+
+def test_a_link_ends_the_chats_message_whole_whatever_the_reason(store, receiver):
+    url = "https://kubeflow.example/pipeline#/runs/new?pipelineId=p&pipelineVersionId=v"
+    note_rollback_link(store, "files", url)
+    append(store, "files", "ada", "rollout rollback", {"rollout": "r1", "reason": "x" * 5000})
+    drain(store, (hook(receiver, format="slack"),))
+    (message,) = receiver.bodies()
+    assert message["text"].endswith(" Roll back: " + url.replace("&", "&amp;")) and len(message["text"]) == 2900
+    assert message["blocks"][0]["text"]["text"].endswith(message["text"])
 
 
 def test_each_event_has_its_source(store, receiver):
@@ -184,6 +215,7 @@ def test_webhooks_come_from_a_file_too(tmp_path):
 
 NOTIFIER = """
 import sys, threading
+from components.control.links import note_rollback_link
 from components.control.store import ControlStore
 from components.notify import outbox
 from components.notify.notifier import Notifier

@@ -6,9 +6,9 @@ from components.contracts.records import SoftLabel
 from components.contracts.spec import Label, Policy
 from components.contracts.storage import digest_of, local_path, put_bytes
 from components.control.intent import Intent, ModelRef
-from components.distill.export import to_onnx
 from components.query.scores import StudentScores
 from components.student.card import StudentCard
+from tests.students import bag, exported
 
 PAYLOADS = [b"one", b"two", b"three"]
 
@@ -25,10 +25,10 @@ def student(letter_spec, tmp_path):
         }  # fmt: skip
         card = StudentCard(
             workload="letters", task="classification", space="letters@1", classes=("a", "b"),
-            features=letter_spec.features, payload=letter_spec.payload, buckets=1024, dim=4, hidden=5, variant="tiny",
+            features=letter_spec.features, payload=letter_spec.payload, **bag(1024, 4, 5), variant="tiny",
             snapshots=("0" * 64,), teacher="t@1", parent=None, code="0",
         )  # fmt: skip
-        data = to_onnx({n: chance.standard_normal(s).astype(np.float32) for n, s in shapes.items()}, card)
+        data = exported(card, {n: chance.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
         uri = f"file://{tmp_path}/{version}.onnx"
         put_bytes(uri, data)
         return ModelRef(version=version, uri=uri, digest=digest_of(data), snapshot="s", teacher="t@1")

@@ -12,6 +12,7 @@ from components.contracts.storage import digest_of, put_bytes
 from components.registry import Registry, runs
 from components.registry.names import TAGS, model_name
 from components.student.card import StudentCard
+from tests.students import bag
 
 
 def spec(name="files"):
@@ -21,7 +22,7 @@ def spec(name="files"):
 def card(workload="files", snapshots=("a" * 64, "b" * 64), parent=None):
     return StudentCard(
         workload=workload, task="classification", space="s@1", classes=("x", "y"), features=Factory(factory="f:F"),
-        payload=Payload(), buckets=16, dim=4, hidden=8, variant="base", snapshots=snapshots, teacher="t@1",
+        payload=Payload(), **bag(16, 4, 8), variant="base", snapshots=snapshots, teacher="t@1",
         parent=parent, code="0.1.0", precision="int8",
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 
 from components.stream.contract import TopicPartition
-from components.telemetry.metrics import GaugesOfStore, LabelerMetrics
+from components.telemetry.metrics import GaugesOfStore, LabelerMetrics, LinkOfStore
 
 
 def value(metrics, name, **labels):
@@ -72,3 +72,14 @@ def test_what_workers_reported_is_read_when_asked():
     text = generate_latest(registry).decode()
     assert 'cohobate_reported{field="distance",report="drift",workload="w"} 0.25' in text
     assert 'field="alarm"' in text and "verdict" not in text
+
+
+def test_the_link_that_rolls_back_is_a_label_where_there_is_one():
+    links = [""]
+    registry = CollectorRegistry()
+    registry.register(LinkOfStore("w", lambda: links[-1]))
+    assert "cohobate_rollback_link_info{" not in generate_latest(registry).decode()
+    links.append('https://ui.example/"pipeline"#/runs/new?pipelineId=p')
+    text = generate_latest(registry).decode()
+    url = r"https://ui.example/\"pipeline\"#/runs/new?pipelineId=p"
+    assert f'cohobate_rollback_link_info{{url="{url}",workload="w"}} 1.0' in text

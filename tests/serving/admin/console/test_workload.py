@@ -7,6 +7,7 @@ import pytest
 
 from components.contracts.spec import RolloutPolicy
 from components.control.intent import Intent
+from components.control.links import note_rollback_link
 from components.ledger.ledger import append
 from serving.admin.console import history, series
 from serving.admin.console.charts import Line, chart
@@ -72,6 +73,15 @@ def test_a_workload_shows_the_rollout_its_guards_and_its_replicas(person, rollou
         "Still needs: 1 of 9 requests, 1 of 3 answers of the candidate", "1 of 3 answers of the candidate failed",
     ):  # fmt: skip
         assert shown in text, shown
+
+
+def test_where_kubeflow_rolls_back_the_page_leads_there(person, control):
+    viewer = person("viewer")
+    for url, shown in (("https://kfp.example/#/x?a=1&b", True), ("javascript:alert(1)", False), ("", False)):
+        note_rollback_link(control, W, url)
+        text = viewer.get(PAGE).text
+        assert ('href="https://kfp.example/#/x?a=1&amp;b">Roll back from Kubeflow' in text) is shown
+        assert "javascript:" not in text
 
 
 def test_a_viewer_sees_no_buttons_and_may_press_none(person, rollout, control, ledger):

@@ -1,16 +1,18 @@
+import pytest
 import torch
 
-from components.distill.data import MIN_SCALE
-from components.distill.model import StudentNet, value_and_scale
+from components.contracts.errors import ConfigError
+from components.distill.networks.bag import BagOfFeatures
+from components.student.features import TensorSpec, bag_signature
 
 
-def net(normalise=True):
+def net(task="classification"):
     torch.manual_seed(0)
-    return StudentNet(buckets=20, dim=4, hidden=6, outputs=3, normalise=normalise)
+    return BagOfFeatures(task=task, inputs=bag_signature(20), outputs=3, dim=4, hidden=6)
 
 
 def test_the_first_layer_is_the_weighted_sum_of_embedding_rows():
-    model = net(normalise=False)
+    model = net("regression")
     ids, weights = torch.tensor([[3, 7, 0], [5, 0, 0]]), torch.tensor([[0.5, -2.0, 0.0], [1.0, 0.0, 0.0]])
     rows = model.embedding.weight
     summed = torch.stack([0.5 * rows[3] - 2.0 * rows[7], rows[5]])
@@ -33,7 +35,7 @@ def test_only_rows_that_were_looked_up_have_gradients():
     assert set(touched) <= {3}
 
 
-def test_a_scale_is_never_below_the_least():
-    value, scale = value_and_scale(torch.tensor([[1.5, -100.0], [2.0, 0.0]]))
-    assert value.tolist() == [1.5, 2.0]
-    assert scale[0] >= MIN_SCALE and scale[1] > 0.6
+def test_takes_weighted_ids_alone():
+    image = {"pixels": TensorSpec(dtype="float32", shape=("batch", 3, 8, 8))}
+    with pytest.raises(ConfigError, match=r"student\.network.*weighted ids"):
+        BagOfFeatures(task="classification", inputs=image, outputs=3)

@@ -1,0 +1,119 @@
+"""A network and what it learns by, as one module: what a step of training calls, and what several workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.contracts.errors import ConfigError
+from components.contracts.records import Task
+from components.contracts.spec.objective import Kl, Term, check_states
+from components.distill.networks.contract import logits, value_and_scale
+from components.distill.terms import Objective, Said, Shapes, Taught
+from components.distill.terms.kl import KlTerm
+from components.distill.terms.normal import NormalTerm
+
+FEATURE, STATE = "feature.", "state."
+"""What names of a batch's tensors begin with that are the student's inputs, and the teacher's states."""
+
+MASK = "mask"
+"""The student's input, or inner state, that says which positions are real."""
+
+
+class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
+    """``forward(batch, at)`` is the objective's loss of a batch, and the part of it that each term has.
+
+    ``peers``: what learns beside it, with ``mutual`` as the weight of the mean divergence of each one's answers from
+    those of each other (arXiv 1706.00384); the loss is then the sum of all members', and the parts are this one's.
+    ``sample``: some rows of the batch, from which the widths of the states are read. States of the student are what it
+    returns by name, else what the module of that path gives.
+
+    Raises:
+        ConfigError: a term names a state that the network or the teacher does not have.
+
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        terms: Sequence[Term],
+        task: Task,
+        sample: dict[str, Tensor],
+        *,
+        seed: int,
+        peers: Sequence[tuple[nn.Module, Sequence[Term]]] = (),
+        mutual: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.peers = nn.ModuleList(Lesson(peer, own, task, sample, seed=seed) for peer, own in peers)
+        self._mutual, self._between = mutual, KlTerm(Kl(temperature=1.0)) if task == "classification" else NormalTerm()
+        self.net, self.task = net, task
+        self._wanted = sorted({name for term in terms for name in term.student_states})
+        self._caught: dict[str, Tensor] = {}
+        for name, module in net.named_modules():
+            if name in self._wanted:
+                module.register_forward_hook(self._catch(name))
+        was = net.training
+        net.eval()
+        with torch.no_grad():
+            said, taught = self._said(sample), _taught(sample)
+        net.train(was)
+        there = {*said.states, *(name for name, _ in net.named_modules() if name)}
+        check_states(terms, student=there, teacher=taught.states)
+        self.objective = Objective(terms, task, Shapes.of(said, taught), seed=seed)
+
+    def forward(self, batch: dict[str, Tensor], at: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the class."""
+        members, taught = [self, *self.peers], _taught(batch)
+        said = [member._said(batch) for member in members]
+        found = [member.objective(own, taught, at) for member, own in zip(members, said, strict=True)]
+        if not self.peers:
+            return found[0]  # type: ignore[no-any-return]
+        between = [self._others(i, said) for i in range(len(said))]
+        total = torch.stack([loss for loss, _ in found]).sum() + torch.stack(between).sum()
+        return total, {**found[0][1], "mutual": between[0].detach()}
+
+    def _others(self, i: int, said: Sequence[Said]) -> Tensor:
+        """How far a member's answers are from the others', whose are not moved by it."""
+        others = [_answer(other, self.task) for j, other in enumerate(said) if j != i]
+        losses = [self._between(said[i], Taught(soft=soft)).mean() for soft in others]
+        return self._mutual * torch.stack(losses).mean()
+
+    def _said(self, batch: dict[str, Tensor]) -> Said:
+        features = {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
+        self._caught.clear()
+        out = self.net(**features)
+        returned = out if isinstance(out, dict) else {}
+        states = {name: returned[name] if name in returned else self._caught[name] for name in self._there(returned)}
+        answer = logits(out).float()
+        if self.task == "regression":
+            answer = torch.stack(value_and_scale(answer), dim=1)
+        mask = returned.get(MASK, features.get(MASK))
+        return Said(logits=answer, states=states, mask=None if mask is None else mask.bool())
+
+    def _there(self, returned: dict[str, Any]) -> list[str]:
+        return [name for name in self._wanted if name in returned or name in self._caught]
+
+    def _catch(self, name: str) -> Any:
+        def hook(_module: nn.Module, _given: Any, out: Any) -> None:
+            if not isinstance(out, Tensor):
+                raise ConfigError("student.objective", name, "gives no tensor: name a module that does")
+            self._caught[name] = out
+
+        return hook
+
+
+def _answer(said: Said, task: Task) -> Tensor:
+    """What a member answers, as a teacher would: probabilities, or values and scales."""
+    if said.logits is None:
+        raise ConfigError("student.cohort", task, "learns from answers: a stage on states has none")
+    answer = said.logits.detach()
+    return torch.softmax(answer, dim=1) if task == "classification" else answer
+
+
+def _taught(batch: dict[str, Tensor]) -> Taught:
+    states = {name.removeprefix(STATE): t for name, t in batch.items() if name.startswith(STATE)}
+    return Taught(soft=batch.get("soft"), truth=batch.get("truth"), states=states, mask=batch.get("mask"))

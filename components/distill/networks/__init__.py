@@ -1,0 +1,1 @@
+"""Students' networks: the contract, and those that ship, one a file."""

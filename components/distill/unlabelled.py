@@ -1,0 +1,103 @@
+"""Inputs that a student learns from without their labels: the newest of the workload's traffic, frozen beside a window.
+
+What is held out stays out: no input is taken whose content would be held out were it labelled, that is in the audit
+slice of a window, or that is nearly equal to one of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.contracts.admission import check_consent
+from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.payload import decoder
+from components.contracts.records import Input, content_hash, decode
+from components.contracts.spec import Spec
+from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control.tables import WindowRow
+from components.label.history_file import read_history
+from components.snapshot.leaks import held_out
+from components.snapshot.table import parquet_bytes
+from components.snapshot.window import read
+from components.stream.contract import Broker, read_to_end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """Payloads, newest first, and the SHA-256 of the file that holds them (empty: there are none)."""
+
+    payloads: list[bytes]
+    digest: str = ""
+
+
+NONE = Unlabelled(payloads=[])
+
+
+def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifacts: str) -> Unlabelled:
+    """The unlabelled inputs of an update on ``windows``.
+
+    Frozen when they are asked for first, so that every variant, and an update that is made again, learns from the same:
+    at most ``student.unlabelled_rows`` different contents of the topic of inputs, and then of the histories that
+    ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
+
+    Raises:
+        ConfigError: a history is missing, or has an entry that is none.
+        UnavailableError: the stream does not answer.
+
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}.parquet"
+    try:
+        data = get_bytes(uri)
+    except ArtifactError:
+        payloads = list(_kept(spec, windows, broker))
+        data = parquet_bytes(pa.table({"payload": pa.array(payloads, pa.binary())}))
+        put_bytes(uri, data)
+    payloads = pq.read_table(io.BytesIO(data))["payload"].to_pylist()
+    return Unlabelled(payloads=payloads, digest=digest_of(data)) if payloads else NONE
+
+
+def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
+    decoded, out = decoder(spec.payload, spec.source), held_out(spec, [read(w.uri, w.digest) for w in windows])
+    seen: set[str] = set()
+    for found in _inputs(spec, broker):
+        content = content_hash(found.payload)
+        if content in seen:
+            continue
+        try:
+            check_consent(found.consent, spec.consent)
+            payload = decoded(found.payload)
+        except RecordError:
+            continue
+        seen.add(content)
+        if not out(content, payload):
+            yield found.payload
+            if len(seen) == spec.student.unlabelled_rows:
+                return
+
+
+def _place(uri: str, spec: Spec) -> str:
+    return uri if "://" in uri else str(Path(spec.source).parent / uri)
+
+
+def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
+    """The newest inputs of the topic, newest first, and then the entries of the histories."""
+    topic = spec.topic("inputs")
+    broker.ensure_topics([topic], spec.partitions)
+    with contextlib.closing(broker.consumer([topic], start="latest")) as consumer:
+        ends = consumer.ends()
+    start = {place: max(0, end - spec.student.unlabelled_rows) for place, end in ends.items()}
+    with contextlib.closing(broker.consumer([topic], start=start)) as consumer:
+        records = sorted(read_to_end(consumer), key=lambda r: r.timestamp, reverse=True)
+    for record in records:
+        with contextlib.suppress(RecordError):
+            yield decode(Input, record.value)
+    for uri in spec.student.unlabelled:
+        for entry in read_history(_place(uri, spec), spec):
+            yield entry.input

@@ -1,0 +1,174 @@
+"""Students by what they learn from, on CLINC150 with a MiniLM teacher: accuracy, bytes, latency and training time.
+
+CLINC150 has 150 intents. The teacher is MiniLM with a head that was fitted on 3,000 of the 15,000 training rows;
+the others are the traffic, of which it labels as many as each column says. A student learns as in an update, holdout
+and calibration rows left aside; it is judged on the 4,500 test rows, against the truth. ``general`` is a stage on the
+traffic without labels, in which the student learns the teacher's embedding. ``COHOBATE_BENCH_DATA`` names the folder
+that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and ``COHOBATE_BENCH_ROWS`` (a list) make a shorter run.
+"""
+
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from components.contracts.records import Input, Label, SoftLabel, label_key
+from components.contracts.settings import Settings
+from components.contracts.spec import Factory, Payload, Spec, Student, Variant
+from components.contracts.spec.objective import Hidden
+from components.contracts.spec.student import Stage
+from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control.tables import WindowRow
+from components.distill.train import distill
+from components.distill.unlabelled import Unlabelled
+from components.snapshot.table import parquet_bytes, snapshot_table
+from components.student.runtime import Student as Served
+from components.teachers.contract import reference
+from components.teachers.minilm import MiniLM, MiniLMTeacher, fit_head
+
+DATA = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clinc150"
+ROWS = [int(n) for n in os.environ.get("COHOBATE_BENCH_ROWS", "500,1000,2000,5000,12000").split(",")]
+SEEDS = int(os.environ.get("COHOBATE_BENCH_SEEDS", "5"))
+GOLD, TOKENS, NARROW, WIDE = 3_000, 32, Variant(name="narrow"), Variant(name="wide", dim=64, hidden=128)
+GENERAL = Stage(name="general", objective=(Hidden(student="hidden", teacher="embedding", distance="cosine"),), epochs=8)
+T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
+"""Student's t for 95 % of as many seeds."""
+
+torch.set_num_threads(1)
+
+
+def arms():
+    """Students by name: variant, and what its student section has beside the defaults."""
+    return {
+        "bag of n-grams, defaults": (NARROW, {}),
+        "bag of n-grams 64/128": (WIDE, {}),
+        "bag of n-grams 64/128, general": (WIDE, {"stages": (GENERAL,)}),
+    }
+
+
+class Bench:
+    """The data, the teacher and its answers."""
+
+    def __init__(self, folder):
+        content = json.loads((DATA / "data_full.json").read_text())
+        self.folder, chance = folder, np.random.default_rng(0)
+        order = chance.permutation(len(content["train"]))
+        gold = [content["train"][i] for i in order[:GOLD]]
+        self.traffic = [content["train"][i] for i in order[GOLD:]]
+        self.test = content["test"]
+        cache = Settings().cache / "bench-students"
+        cache.mkdir(parents=True, exist_ok=True)
+        head = cache / f"head-{TOKENS}-{GOLD}.json"
+        if not head.is_file():
+            fit_head([t for t, _ in gold], [c for _, c in gold], head, space="clinc150@1", max_tokens=TOKENS)
+        self.teacher = MiniLMTeacher(str(head))
+        self.spec = Spec(
+            name="clinc150",
+            teacher=Factory(factory="components.teachers.minilm:MiniLMTeacher", options={"head": str(head)}),
+            features=Factory(factory="components.student.text:TextNgrams", options={"buckets": 32_768}),
+            payload=Payload(decoder="text"),
+        )  # fmt: skip
+        kept = cache / f"embeddings-{TOKENS}.npy"
+        texts = [t for t, _ in self.traffic + self.test]
+        if not kept.is_file():
+            np.save(kept, MiniLM(TOKENS).embed(texts))
+        shares = self.teacher._head.probabilities(np.load(kept))
+        self.soft = [SoftLabel.of("clinc150@1", self.teacher.classes, row.tolist()) for row in shares]
+
+    def accuracy(self, said):
+        return sum(a == c for a, (_, c) in zip(said, self.test, strict=True)) / len(self.test)
+
+    def rows(self, n, seed):
+        return np.random.default_rng(seed).permutation(len(self.traffic))[:n].tolist()
+
+    def window(self, spec, rows):
+        """The window that the snapshot step would freeze."""
+        labels = []
+        for i in rows:
+            entry = Input(workload=spec.name, id=f"i{i}", key="k", time=1.7e9 + i, payload=self.traffic[i][0].encode())
+            who = reference(self.teacher)
+            key = label_key(entry, who, "clinc150@1")
+            labels.append(Label(key=key, teacher=who, soft=self.soft[i], input=entry, labelled_at=1.7e9))
+        data = parquet_bytes(snapshot_table(labels, {}, spec.student.holdout_share))
+        uri = f"{self.folder}/{digest_of(data)}.parquet"
+        put_bytes(uri, data)
+        return WindowRow(
+            digest=digest_of(data), workload=spec.name, number=1, uri=uri, rows=len(rows), created_at=0.0,
+            manifest={"teacher": reference(self.teacher), "space": "clinc150@1"},
+        )  # fmt: skip
+
+    def student(self, variant, section, rows, seed):
+        """Accuracy, agreement, bytes, latency (ms: p50, p99) and seconds of an update."""
+        spec = msgspec.structs.replace(self.spec, student=Student(variants=(variant,), **section))
+        traffic = [t.encode() for t, _ in self.traffic]
+        began = time.perf_counter()
+        done = distill(
+            spec, [self.window(spec, rows)], variant=variant, parent=None, artifacts=self.folder, seed=seed,
+            inputs=lambda: Unlabelled(payloads=traffic, digest=digest_of(b"".join(traffic))),
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        data = get_bytes(done.uri)
+        served = Served.load(data)
+        said = [s.label for s in served.predict([t.encode() for t, _ in self.test])]
+        taught = [s.label for s in self.soft[len(self.traffic) :]]
+        times = []
+        for text, _ in self.test[:500]:
+            at = time.perf_counter()
+            served.predict([text.encode()])
+            times.append((time.perf_counter() - at) * 1000)
+        agreement = sum(a == b for a, b in zip(said, taught, strict=True)) / len(said)
+        return self.accuracy(said), agreement, len(data), *np.quantile(times, [0.5, 0.99]).tolist(), seconds
+
+    def logistic(self, rows):
+        vectoriser = TfidfVectorizer(ngram_range=(1, 2))
+        learnt = vectoriser.fit_transform([self.traffic[i][0] for i in rows])
+        model = LogisticRegression(C=10, max_iter=500).fit(learnt, [self.soft[i].label for i in rows])
+        return self.accuracy(model.predict(vectoriser.transform([t for t, _ in self.test])).tolist())
+
+
+def spread(values):
+    """Mean and half the 95 % interval, in points."""
+    half = (
+        T95.get(len(values), math.nan) * np.std(values, ddof=1) / math.sqrt(len(values))
+        if len(values) > 1
+        else math.nan
+    )
+    return f"{100 * np.mean(values):5.1f} ± {100 * half:3.1f}"
+
+
+def main():
+    if not DATA.is_dir():
+        sys.stdout.write(
+            f"skipped: no CLINC150 at {DATA}; name the folder that holds clinc150/ in COHOBATE_BENCH_DATA\n"
+        )
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(f"file://{folder}")
+        top = bench.accuracy([s.label for s in bench.soft[len(bench.traffic) :]])
+        print(
+            f"teacher {100 * top:.1f} %; {SEEDS} seeds, mean and 95 % interval; accuracy in %, agreement below it",
+            flush=True,
+        )
+        print(
+            f"{'labels':42}" + "".join(f"{n:>14}" for n in ROWS) + "      bytes    p50    p99 ms  update s", flush=True
+        )
+        lines = [spread([bench.logistic(bench.rows(n, seed)) for seed in range(SEEDS)]) for n in ROWS]
+        print(f"{'TF-IDF, logistic regression':42}" + "".join(f"{x:>14}" for x in lines), flush=True)
+        for name, (variant, section) in arms().items():
+            found = [
+                [bench.student(variant, section, bench.rows(n, seed), seed) for seed in range(SEEDS)] for n in ROWS
+            ]
+            cells = "".join(f"{spread([f[0] for f in of]):>14}" for of in found)
+            last = found[-1]
+            size, p50, p99, seconds = (float(np.median([f[i] for f in last])) for i in (2, 3, 4, 5))
+            print(f"{name:42}{cells} {size:10,.0f} {p50:6.2f} {p99:6.2f} {seconds:9.1f}", flush=True)
+            print(f"{'':42}" + "".join(f"{spread([f[1] for f in of]):>14}" for of in found), flush=True)

@@ -1,0 +1,185 @@
+"""Networks of the user's own: what is refused, before anything is trained, and by which words."""
+
+import msgspec
+import pytest
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec import Factory, Variant
+from components.contracts.storage import local_path
+from components.distill.export import body
+from components.distill.networks.contract import check_growth, load, network
+from components.distill.train import distill
+from components.student.card import StudentCard
+from components.student.features import TensorSpec
+
+FILE = """
+import torch
+from torch import nn
+
+
+class Base(nn.Module):
+    def __init__(self, *, task, inputs, outputs, dim=4):
+        super().__init__()
+        self.embedding = nn.Embedding(inputs["ids"].below, dim)
+        self.body = nn.Linear(dim, dim)
+        self.head = nn.Linear(dim, outputs)
+
+    def pool(self, ids):
+        return (self.embedding(ids) * ids.ne(0).unsqueeze(2)).sum(1)
+
+    def forward(self, ids):
+        return self.head(self.body(self.pool(ids)))
+
+
+class WrongShape(Base):
+    def forward(self, ids):
+        return self.head(self.embedding(ids))
+
+
+class OtherArrays(Base):
+    def forward(self, pixels):
+        return pixels
+
+
+class ByItsValues(Base):
+    def forward(self, ids):
+        found = self.head(self.pool(ids))
+        return found if float(found.sum()) > 0 else -found
+
+
+class Forgetful(Base):
+    def forward(self, ids):
+        self.calls = getattr(self, "calls", 0) + 1
+        return self.head(self.pool(ids)) + self.calls
+
+
+class Recurrent(Base):
+    def __init__(self, **kept):
+        super().__init__(**kept)
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, ids):
+        return self.head(self.rnn(self.embedding(ids))[0][:, -1])
+
+
+class Normed(Base):
+    def __init__(self, *, outputs, **kept):
+        super().__init__(outputs=outputs, **kept)
+        self.last = nn.LayerNorm(outputs)
+
+    def forward(self, ids):
+        return self.last(super().forward(ids))
+
+
+class Headless(nn.Module):
+    def __init__(self, *, task, inputs, outputs):
+        super().__init__()
+        self.rows = nn.Embedding(inputs["ids"].below, outputs)
+
+    def forward(self, ids):
+        return self.rows(ids).sum(1)
+
+
+def not_a_module(**kept):
+    return kept
+"""
+
+
+IDS = {"ids": TensorSpec(dtype="int64", shape=("batch", "length"), below=50)}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "nets.py").write_text(FILE)
+    return str(folder / "spec.yaml")
+
+
+def card_of(name, letter_spec, **options):
+    return StudentCard(
+        workload="letters", task="classification", space="letters@1", classes=("a", "b", "c"),
+        features=letter_spec.features, payload=letter_spec.payload, inputs=IDS,
+        network=Factory(factory=f"nets.py:{name}", options=options), variant="base", snapshots=("0" * 64,),
+        teacher="t@1", parent=None, code="0",
+    )  # fmt: skip
+
+
+def test_a_plain_module_will_do(letter_spec, source):
+    card = card_of("Base", letter_spec, dim=6)
+    check_growth(card, source)
+    assert body(network(card, source), card.inputs).model.graph.output[0].name == "logits"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("WrongShape", r"must give 3 numbers an input, shape \(3, 3\) of 3 inputs, not \(3, 5, 3\)"),
+        ("OtherArrays", r"cannot be called with ids \['batch', 'length'\]: .*unexpected keyword argument 'ids'"),
+        ("Headless", r"needs a Linear layer with 3 rows as its head, at head; it has none"),
+        ("not_a_module", r"must make a torch.nn.Module, not a dict"),
+        ("Absent", r"has no 'Absent'"),
+    ],
+)
+def test_one_that_breaks_the_contract_is_refused(name, said, letter_spec, source):
+    with pytest.raises(ConfigError, match=said):
+        network(card_of(name, letter_spec), source)
+
+
+def test_options_that_it_does_not_take_are_named(letter_spec, source):
+    with pytest.raises(ConfigError, match=r"nets\.py:Base does not take them: .*'depth'"):
+        network(card_of("Base", letter_spec, depth=3), source)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ByItsValues", "cannot be exported to ONNX: write"),
+        ("Forgetful", "its export answers otherwise than the network on"),
+        ("Recurrent", r"rnn is recurrent, of which an axis is frozen .*; use convolutions or attention"),
+    ],
+)
+def test_one_whose_export_is_none_or_another_is_refused(name, said, letter_spec, source):
+    card = card_of(name, letter_spec)
+    with pytest.raises(ConfigError, match=rf"student\.network is '{name}': .*{said}"):
+        body(network(card, source), card.inputs)
+
+
+def test_an_axis_that_is_frozen_in_an_export_is_found(letter_spec, source, monkeypatch):
+    monkeypatch.setattr("components.distill.export.RECURRENT", ())
+    card = card_of("Recurrent", letter_spec)
+    with pytest.raises(ConfigError, match=r"its export does not run on 1 inputs of length 1, .*: an axis is frozen"):
+        for _ in range(2):  # from the second recurrent layer of a process on
+            body(network(card, source), card.inputs)
+
+
+def test_one_of_which_more_than_the_head_hangs_on_the_classes_is_refused(letter_spec, source):
+    with pytest.raises(
+        ConfigError, match=r"nets\.py:Normed'.*with one more output last\.bias, last\.weight change too"
+    ):
+        check_growth(card_of("Normed", letter_spec), source)
+
+
+def test_weights_of_another_network_are_refused(letter_spec, source):
+    net = network(card_of("Base", letter_spec), source)
+    with pytest.raises(ConfigError, match="does not take the weights that it once gave"):
+        load(net, {"head.weight": [[1.0]]})
+
+
+@pytest.mark.parametrize("name", ["ByItsValues", "Normed"])
+def test_nothing_is_trained_or_written_for_one_that_cannot_serve(
+    name, letter_spec, letters, freeze_rows, source, tmp_path, monkeypatch
+):
+    student = msgspec.structs.replace(
+        letter_spec.student, network=Factory(factory=f"nets.py:{name}"), variants=(Variant(name="base"),)
+    )
+    words = Factory(factory="components.student.words:WordSequence", options={"buckets": 256})
+    spec = msgspec.structs.replace(
+        letter_spec, student=student, source=source, features=words,
+        payload=msgspec.structs.replace(letter_spec.payload, decoder="text"),
+    )  # fmt: skip
+    artifacts = f"file://{tmp_path}"
+    window = freeze_rows(spec, letters("ab", 20), artifacts, 1)
+    monkeypatch.setattr("components.distill.train.fit", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(ConfigError, match=r"student\.network"):
+        distill(spec, [window], variant=Variant(name="base"), parent=None, artifacts=artifacts, seed=0)
+    assert [p.name for p in local_path(f"{artifacts}/letters").iterdir()] == ["snapshots"]

@@ -1,0 +1,185 @@
+"""What a student learns before its labels, and from inside its teacher."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from components.contracts.errors import ConfigError
+from components.contracts.spec import Factory, Variant
+from components.contracts.spec.objective import Hidden, Kl, Rkd
+from components.contracts.spec.student import Cohort, Stage
+from components.contracts.storage import get_bytes
+from components.control.intent import ModelRef
+from components.distill import signals
+from components.distill.signals import teacher_states
+from components.distill.train import distill
+from components.distill.unlabelled import Unlabelled
+from components.student.card import StudentCard
+from components.student.parity import parity
+from components.student.runtime import Student
+from tests.components.distill.teachers import DIGEST, Letters
+
+TEACHER = f"t@{DIGEST}"
+TINY = Variant(name="tiny", dim=8, hidden=16)
+GENERAL = Stage(name="general", objective=(Hidden(student="hidden", teacher="shares", distance="cosine"),), epochs=6)
+
+
+@pytest.fixture(scope="module")
+def spec(letter_spec):
+    return msgspec.structs.replace(letter_spec, teacher=Factory(factory="tests.components.distill.teachers:Letters"))
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return f"file://{tmp_path_factory.mktemp('stages')}"
+
+
+@pytest.fixture(scope="module")
+def window(spec, letters, freeze_rows, artifacts):
+    return freeze_rows(spec, letters("ab", 60), artifacts, 1, teacher=TEACHER)
+
+
+@pytest.fixture(scope="module")
+def traffic(letters):
+    return Unlabelled(payloads=[p for p, _, _ in letters("abcd", 60, seed=5)], digest="f" * 64)
+
+
+def learning(spec, **values):
+    return msgspec.structs.replace(spec, student=msgspec.structs.replace(spec.student, **values))
+
+
+def run(spec, window, artifacts, traffic=None, parent=None):
+    inputs = {"inputs": lambda: traffic} if traffic else {}
+    return distill(spec, [window], variant=TINY, parent=parent, artifacts=artifacts, seed=0, **inputs)
+
+
+def test_a_stage_learns_from_traffic_before_the_labels_come(spec, window, artifacts, traffic):
+    staged = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
+    plain = run(spec, window, artifacts)
+    assert staged.metrics["unlabelled_rows"] == 240 and staged.card.unlabelled == "f" * 64
+    assert staged.metrics["general_loss"] < 0.2  # a cosine distance, of which unrelated states have one
+    assert staged.digest != plain.digest and "general_loss" not in plain.metrics and plain.card.unlabelled == ""
+    assert staged.history[0] < plain.history[0]
+
+
+def test_the_stage_is_a_fresh_student_s_unless_it_says_otherwise(spec, window, artifacts, traffic):
+    first = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
+    parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
+    again = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic, parent)
+    assert "general_loss" not in again.metrics and again.card.unlabelled == ""
+    always = learning(spec, stages=(msgspec.structs.replace(GENERAL, updates=True),))
+    assert "general_loss" in run(always, window, artifacts, traffic, parent).metrics
+
+
+def test_without_traffic_the_stage_is_left_out_and_says_so(spec, window, artifacts, caplog):
+    done = run(learning(spec, stages=(GENERAL,)), window, artifacts, Unlabelled(payloads=[]))
+    assert done.metrics["unlabelled_rows"] == 0.0 and "no unlabelled inputs" in caplog.text
+
+
+def test_terms_inside_go_with_labels_too_and_every_term_is_told(spec, window, artifacts):
+    both = (Kl(weight=0.8), Rkd(weight=0.2, student="hidden", teacher="shares"))
+    done = run(learning(spec, objective=both), window, artifacts)
+    assert done.metrics["loss_kl"] > 0 and done.metrics["loss_rkd"] > 0
+    assert done.metrics["loss_kl"] + done.metrics["loss_rkd"] == pytest.approx(done.metrics["loss"], rel=1e-5)
+
+
+def test_a_variant_learns_by_its_recipe(spec, window, artifacts):
+    cold = learning(
+        spec,
+        recipes={"cold": (Kl(temperature=1.0),)},
+        variants=(Variant(name="tiny", dim=8, hidden=16, recipe="cold"),),
+    )
+    done = distill(cold, [window], variant=cold.student.variants[0], parent=None, artifacts=artifacts, seed=0)
+    assert done.card.recipe == "cold" and done.digest != run(spec, window, artifacts).digest
+
+
+@pytest.mark.parametrize(
+    ("term", "reason"),
+    [
+        (Hidden(student="hidden", teacher="thoughts"), "thoughts"),
+        (Hidden(student="nowhere", teacher="shares"), "no state of the student"),
+        (Hidden(student="hidden", teacher="shares", project="none"), "wide"),
+    ],
+)
+def test_a_state_that_is_not_there_is_refused(spec, window, artifacts, term, reason):
+    with pytest.raises(Exception, match=reason):
+        run(learning(spec, objective=(Kl(), term)), window, artifacts)
+
+
+def test_states_are_asked_once(spec, tmp_path):
+    before = Letters.asked
+    first = teacher_states(spec, [b"ab", b"aab"], ["shares"], TEACHER, tmp_path.as_uri())
+    second = teacher_states(spec, [b"ab", b"aab"], ["shares"], TEACHER, tmp_path.as_uri())
+    assert Letters.asked == before + 2 and np.array_equal(first.arrays["shares"], second.arrays["shares"])
+    assert first.arrays["shares"][1, :2] == pytest.approx([2 / 3, 1 / 3], abs=1e-3) and first.mask is None
+
+
+def test_states_of_another_teacher_than_made_the_labels_are_refused(spec, tmp_path):
+    with pytest.raises(ConfigError, match="made the labels"):
+        teacher_states(spec, [b"ab"], ["shares"], f"t@{'0' * 64}", tmp_path.as_uri())
+
+
+def test_states_that_do_not_fit_are_refused(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "MOST_BYTES", 1 << 20)
+    with pytest.raises(ConfigError, match=r"take 2 MiB for 1 rows, of 1 at most.*fewer rows"):
+        teacher_states(spec, [b"ab"], ["wide"], TEACHER, tmp_path.as_uri())
+
+
+def test_a_teacher_without_states_is_no_source_of_them(letter_spec, tmp_path):
+    spec = msgspec.structs.replace(letter_spec, teacher=Factory(factory="tests.components.distill.test_stages:Closed"))
+    with pytest.raises(ConfigError, match="shows no inner states"):
+        teacher_states(spec, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri())
+
+
+class Closed(Letters):
+    states = None
+
+
+def test_a_card_without_a_stage_is_as_it_was():
+    assert StudentCard.__struct_defaults__[-2:] == ("", "")
+
+
+def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, letters, freeze_rows, tmp_path, traffic):
+    closed = Factory(factory="tests.components.distill.test_stages:Closed")
+    other = msgspec.structs.replace(GENERAL, encoder=Factory(factory="tests.components.distill.teachers:Letters"))
+    spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
+    window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
+    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+
+
+def cohort_of(spec, weight):
+    wide = Variant(name="wide", dim=16, hidden=32, recipe="cold")
+    return learning(spec, variants=(TINY, wide), recipes={"cold": (Kl(temperature=1.0),)}, cohort=Cohort(weight=weight))
+
+
+def test_a_cohort_s_variants_learn_from_each_other(spec, window, artifacts):
+    """Both steps of a bootstrap train the same members, so that each of them ends as it does in the other's run."""
+    alone, beside = run(spec, window, artifacts), run(cohort_of(spec, 1.0), window, artifacts)
+    unmoved = run(cohort_of(spec, 1e-30), window, artifacts)
+    assert beside.metrics["loss_mutual"] > 0 and "loss_mutual" not in alone.metrics
+    assert weights_of(unmoved) == weights_of(alone) != weights_of(beside)
+
+
+def weights_of(done):
+    return get_bytes(done.weights_uri)
+
+
+def test_a_warm_start_has_no_cohort(spec, window, artifacts):
+    first = run(cohort_of(spec, 1.0), window, artifacts)
+    parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
+    assert "loss_mutual" not in run(cohort_of(spec, 1.0), window, artifacts, parent=parent).metrics
+
+
+def test_members_agree_more_the_more_they_learn_from_each_other(spec, window, artifacts, letters):
+    payloads = [p for p, _, _ in letters("ab", 60, seed=9)]
+    gaps = []
+    for weight in (1e-30, 5.0):
+        members = cohort_of(spec, weight)
+        said = [
+            Student.load(
+                get_bytes(distill(members, [window], variant=v, parent=None, artifacts=artifacts, seed=0).float_uri)
+            )
+            for v in members.student.variants
+        ]
+        gaps.append(parity(said[0].predict(payloads), said[1].predict(payloads)).variation)
+    assert gaps[1] < gaps[0]

@@ -1,0 +1,92 @@
+import contextlib
+
+import msgspec
+import pytest
+
+from components.contracts.records import Input, content_hash, encode
+from components.contracts.spec import Consent
+from components.distill.unlabelled import NONE, unlabelled
+from components.snapshot.table import split_of
+from components.stream.memory import MemoryBroker
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def broker():
+    return MemoryBroker()
+
+
+@pytest.fixture
+def spec(letter_spec):
+    student = msgspec.structs.replace(letter_spec.student, unlabelled_rows=50, holdout_share=0.2, calibration_share=0.0)
+    return msgspec.structs.replace(letter_spec, student=student, consent=Consent(allowed=("yes",)))
+
+
+def put(broker, spec, payloads, consent="yes"):
+    broker.ensure_topics([spec.topic("inputs")], 1)
+    with contextlib.closing(broker.producer()) as producer:
+        for i, payload in enumerate(payloads):
+            made = Input(
+                workload=spec.name,
+                id=f"{payload[:20].hex()}-{i}",
+                key="k",
+                time=NOW + i,
+                payload=payload,
+                consent=consent,
+            )
+            producer.send(spec.topic("inputs"), "k", encode(made))
+        producer.flush()
+
+
+def texts(n, start=0):
+    return [f"a text of its own, number {i}".encode() for i in range(start, start + n)]
+
+
+@pytest.fixture
+def window(spec, letters, freeze_rows, tmp_path):
+    return freeze_rows(spec, letters("ab", 40), tmp_path.as_uri(), 1)
+
+
+def test_the_newest_inputs_that_may_be_learnt_from_are_frozen(broker, spec, window, tmp_path):
+    put(broker, spec, texts(40))
+    put(broker, spec, [b"", b"refused by its terms"], consent="no")
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri())
+    allowed = [t for t in texts(40) if split_of(content_hash(t), 0.2) == "train"]
+    assert found.payloads == allowed[::-1] and 20 < len(allowed) < 40
+    put(broker, spec, texts(40, start=100))
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) == found
+
+
+def test_what_a_window_holds_out_and_what_is_like_it_are_left_out(broker, spec, letters, freeze_rows, tmp_path):
+    long = [
+        b"a held out text about letters and about how they follow each other in it " * 3 + bytes([97 + i])
+        for i in range(9)
+    ]
+    rows = [(p, soft, truth) for p, (_, soft, truth) in zip(long, letters("a", 9), strict=True)]
+    window = freeze_rows(spec, rows, tmp_path.as_uri(), 1, chosen=lambda _: {"audit": True})
+    put(broker, spec, [*long, long[0] + b"!", *texts(10)])
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    assert set(found) <= set(texts(10)) and found
+
+
+def test_each_content_once_and_no_more_than_the_spec_says(broker, spec, window, tmp_path):
+    put(broker, spec, [b"the same"] * 30 + texts(200))
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    assert len(found) == len(set(found)) <= 50 and set(found) <= set(texts(200)[-50:])
+
+
+def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(broker, spec, window, tmp_path):
+    lines = [
+        msgspec.json.encode({"id": f"h{i}", "text": f"an old text, number {i}", "consent": "yes"}) for i in range(20)
+    ]
+    (tmp_path / "old.jsonl").write_bytes(b"\n".join(lines))
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",))
+    spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    put(broker, spec, texts(3))
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    assert any(p.startswith(b"an old text") for p in found) and found[0] in texts(3)
+
+
+def test_no_traffic_is_none(broker, spec, window, tmp_path):
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) is NONE

@@ -1,0 +1,181 @@
+"""Every compiled step as a pod of Kubeflow runs it: with the environment that it declares, as a user that nobody knows.
+
+The root is read-only but for ``/tmp`` and the folders that Kubeflow mounts (version 2.17, seen on 2026-11-29). What
+stands for the image is this machine; the image itself is another matter.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from components.contracts.spec import build
+from components.control.store import ControlStore
+from components.label.labeler import Labeler
+from components.ledger.ledger import verify
+from components.registry.registry import Registry
+from components.stream import open_broker
+from infra.broker import EmbeddedBroker
+from pipelines.compiled import compiled
+from pipelines.parameters import PARAMETERS
+from tests.ports import free_port
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
+
+STRANGER = 1_000_730_000
+"""A user's number of the kind that OpenShift gives out."""
+
+WRITABLE = ("/.local", "/.cache", "/.config", "/gcs", "/minio")
+RUN = "0190aaaa-run"
+
+
+class Pod:
+    """Runs steps; ``services`` is what databases, brokers and object stores hold: it is there under its own path."""
+
+    def __init__(self, bwrap, services, bucket):
+        self.bwrap, self.services, self.bucket, self.ran = bwrap, services, bucket, set()
+
+    def _root(self):
+        """This machine's root folders, read-only; and nothing of the folders that are a pod's own."""
+        yield from ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")  # noqa: S108
+        for entry in sorted(Path("/").iterdir()):
+            if entry.is_symlink():
+                yield from ("--symlink", os.readlink(entry), str(entry))
+            elif entry.is_dir() and str(entry) not in ("/proc", "/dev", "/tmp", "/sys", "/s3", *WRITABLE):  # noqa: S108
+                yield from ("--ro-bind", str(entry), str(entry))
+        for folder in WRITABLE:
+            yield from ("--tmpfs", folder)
+        yield from ("--bind", str(self.bucket), "/s3", "--bind", str(self.services), str(self.services))
+        yield from ("--remount-ro", "/", "--chdir", "/")
+
+    def run(self, package, task, artifacts=None, **given):
+        """Run one task's step with these inputs; returns what it returned.
+
+        ``artifacts``: of each input that is one, the output that it is: TASK/NAME.
+        """
+        document = package.documents[0]
+        component = document["components"][f"comp-{task}"]
+        container = document["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
+        defaults = {n: p["defaultValue"] for n, p in inputs.get("parameters", {}).items() if "defaultValue" in p}
+        asked = {
+            "inputs": {
+                "parameterValues": defaults | given,
+                "artifacts": {
+                    name: {"artifacts": [_artifact(name, one, artifacts[name])]}
+                    for name, one in inputs.get("artifacts", {}).items()
+                },
+            },
+            "outputs": {
+                "parameters": {n: {"outputFile": f"/s3/{task}/{n}"} for n in outputs.get("parameters", {})},
+                "artifacts": {
+                    name: {"artifacts": [_artifact(name, one, f"{task}/{name}")]}
+                    for name, one in outputs.get("artifacts", {}).items()
+                },
+                "outputFile": f"/s3/{task}/executor_output.json",
+            },
+        }
+        words = [*container["command"], *(json.dumps(asked) if w == "{{$}}" else w for w in container["args"])]
+        declared = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/"}  # the image's, the runtime's
+        declared |= {pair["name"]: pair["value"] for pair in container.get("env", ())}
+        done = subprocess.run(
+            [self.bwrap, "--unshare-user", "--uid", str(STRANGER), "--gid", "0", "--unshare-pid", "--die-with-parent",
+             *self._root(), "--", *words],
+            env=declared, capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        self.ran.add((*container["command"], *container["args"]))
+        values = json.loads((self.bucket / task / "executor_output.json").read_text()).get("parameterValues", {})
+        return values.get("Output")
+
+
+def _artifact(name, one, place):
+    kind = {"schemaTitle": one["artifactType"]["schemaTitle"], "schemaVersion": "0.0.1"}
+    return {"name": name, "type": kind, "uri": f"s3://{place}", "metadata": {}}
+
+
+@pytest.fixture
+def pod(tmp_path):
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        pytest.skip("there is no bwrap (Debian: bubblewrap) to run a step in as a pod would")
+    (tmp_path / "services").mkdir()
+    (tmp_path / "bucket").mkdir()
+    return Pod(bwrap, tmp_path / "services", tmp_path / "bucket")
+
+
+@pytest.fixture
+def declared(settings, pod):
+    """Settings of a cluster whose services are elsewhere, and the same as the environment that steps declare."""
+    there = pod.services
+    changed = {
+        "home": Path("/tmp/cohobate"),  # noqa: S108
+        "bootstrap_servers": f"127.0.0.1:{free_port()}",
+        "database_url": f"sqlite:///{there}/control.db",
+        "tracking_uri": f"sqlite:///{there}/mlflow.db",
+        "artifact_root": f"file://{there}/artifacts",
+    }
+    names = {f"COHOBATE_{name.upper()}": str(value) for name, value in changed.items()}
+    return settings.model_copy(update={**changed, "kfp_env": json.dumps(names)})
+
+
+@pytest.fixture
+def store(declared, pod, spec):
+    """The services: broker, labeler, control database, and a controller that carries out what is ordered."""
+    store, stop = ControlStore(declared.database_url), threading.Event()
+    store.migrate()
+
+    def carry_out():
+        while not stop.wait(0.05):
+            for order in store.open_orders(spec.name):
+                store.finish_order(order.id, True, f"{order.verb} {order.args}")
+
+    port = int(declared.bootstrap_servers.rpartition(":")[2])
+    with EmbeddedBroker(port, pod.services / "broker.log"):
+        broker = open_broker(declared)
+        broker.ensure_topics(spec.topics)
+        labeler = Labeler(spec, build(spec.teacher, spec.source), broker)
+        threads = [threading.Thread(target=carry_out), threading.Thread(target=labeler.run, args=(stop,))]
+        for thread in threads:
+            thread.start()
+        yield store
+        stop.set()
+        for thread in threads:
+            thread.join()
+    store.close()
+
+
+def test_every_step_does_its_work_with_what_a_pod_gives_it(pod, declared, store, spec, tickets):
+    packages = {name: compiled(name, declared) for name in PARAMETERS}
+    history = pod.services / "history.jsonl"
+    history.write_bytes(b"\n".join(msgspec.json.encode(e) for e in tickets(60, start=time.time() - 9000)))
+    where, made = {"spec": spec.source}, packages["bootstrap"]
+
+    assert pod.run(made, "label-history", **where, history_uri=history.as_uri()) == 240
+    window = pod.run(made, "snapshot", **where, start="fresh")
+    pod.run(made, "distill", **where, variant="", start="fresh", digest=window)
+    assert pod.run(made, "evaluate", {"student": "distill/student"}, **where) == "promote"
+    assert pod.run(made, "choose", {"first": "evaluate/judged", "second": "evaluate/judged"}) == "promote"
+    assert pod.run(made, "register", {"student": "choose/chosen"}, **where) == "1"
+    pod.run(made, "report", {"student": "choose/chosen"}, **where)
+    ordered = pod.run(packages["promote"], "promote", **where, version="1", reason="r", key="", run=RUN)
+    assert ordered == "start {'version': '1', 'forced': False}"
+    back = pod.run(packages["rollback"], "rollback", **where, to="previous", reason="r", key="", run=f"{RUN}-2")
+    assert back == "rollback {'to': 'previous'}"
+
+    everything = {
+        (*one["container"]["command"], *one["container"]["args"])
+        for package in packages.values()
+        for one in package.documents[0]["deploymentSpec"]["executors"].values()
+    }
+    assert pod.ran == everything, "no step of any pipeline is left out"
+    assert Registry(declared).get(spec.name, "candidate").version == "1"
+    assert verify(store) > 0
+    assert (pod.bucket / "report" / "quality").stat().st_size > 100_000
