@@ -212,6 +212,22 @@ def _status(settings: Settings, workload: str | None) -> Report:
 
 
 @app.command()
+def console(
+    browse: Annotated[bool, typer.Option("--open/--print", help="Open it in a browser, or print its address.")] = True,
+) -> None:
+    """Open the console of the platform that runs here, or of the one whose admin API COHOBATE_ADMIN_URL names."""
+    import webbrowser
+
+    from components.contracts.settings import Settings
+    from infra.state import console_url
+
+    url = console_url(Settings())
+    typer.echo(url)
+    if browse:
+        webbrowser.open(url)
+
+
+@app.command()
 def demo(
     workload: Annotated[str, typer.Option(help="files or mail.")] = "files",
     seed: Annotated[int, typer.Option(help="Seed of the traffic's order and of the training.")] = 0,

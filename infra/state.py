@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import psutil
 
+from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 
 
@@ -38,3 +39,30 @@ def read_state(settings: Settings) -> PlatformState | None:
         return msgspec.json.decode((settings.home / "platform.json").read_bytes(), type=PlatformState)
     except FileNotFoundError:
         return None
+
+
+class _Admin(msgspec.Struct):
+    """What the admin API says of itself: ``admin.json``."""
+
+    url: str
+    pid: int
+
+
+def console_url(settings: Settings) -> str:
+    """Where the console answers: at the admin API that the settings name, or at this home's.
+
+    Raises:
+        UnavailableError: none runs here, and the settings name none.
+
+    """
+    if settings.admin_url:
+        return f"{settings.admin_url.rstrip('/')}/console/"
+    try:
+        admin = msgspec.json.decode((settings.home / "admin.json").read_bytes(), type=_Admin)
+        alive = psutil.pid_exists(admin.pid)
+    except FileNotFoundError:
+        alive = False
+    if not alive:
+        remedy = "start the platform with 'cohobate up', or set COHOBATE_ADMIN_URL"
+        raise UnavailableError("console", str(settings.home), remedy)
+    return f"{admin.url}/console/"

@@ -252,14 +252,20 @@ def administer(settings: Settings, stop: threading.Event) -> None:
     """Serve the admin API, and send notices, until stopped."""
     from components.notify.notifier import Notifier
     from components.notify.webhooks import webhooks_of
+    from infra.console_pipelines import LocalPipelines
     from serving.admin.app import create_app
     from serving.admin.server import served
 
     store = _control(settings.control_url)
     notifier = Notifier(store, webhooks_of(settings))
-    with served(create_app(settings, store=store), settings) as url:
-        log.info("admin API at %s", url)
-        notifier.run(stop)
+    with LocalPipelines(settings) as pipelines:
+        app = create_app(settings, store=store, pipelines=pipelines)
+        counting = threading.Thread(target=app.state.traffic.run, args=(stop,), name="traffic", daemon=True)
+        counting.start()
+        with served(app, settings) as url:
+            log.info("admin API at %s, console at %s/console", url, url)
+            notifier.run(stop)
+        counting.join()
 
 
 @functools.cache

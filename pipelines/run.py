@@ -1,4 +1,7 @@
-"""One local run in a process of its own: ``python -m pipelines.run PIPELINE SPEC REASON`` (the trigger uses it)."""
+"""One local run in a process of its own: ``python -m pipelines.run PIPELINE SPEC REASON [NAME=VALUE...]``.
+
+The trigger uses it, and so does the console.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from pipelines.local import run_local
 
 def main(argv: Sequence[str]) -> int:
     """Run a pipeline; SIGTERM ends it with its components and records it as failed."""
-    name, spec, reason = argv
+    name, spec, reason, *texts = argv
+    given = {key: value for key, _, value in (text.partition("=") for text in texts)}
     signal.signal(signal.SIGTERM, _end)
     try:
-        done = run_local(name, spec, {}, reason=reason, settings=Settings())
+        done = run_local(name, spec, given, reason=reason, settings=Settings())
     except CohobateError as error:
         sys.stderr.write(f"{error}\n")
         return 1

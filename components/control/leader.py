@@ -28,13 +28,6 @@ BEATS_PER_TERM = 4
 NOBODY = ""
 
 
-def last_sign(store: ControlStore, name: str) -> float | None:
-    """When the holder of a lease gave its last sign of life, by its own clock (Unix seconds); None where none leads."""
-    with store.session() as s:
-        row = s.get(LeaderRow, name)
-        return None if row is None or row.holder == NOBODY else row.at
-
-
 class Seen(NamedTuple):
     """The lease as it was last seen changed, and when by the monotonic clock."""
 

@@ -49,6 +49,7 @@ class RolloutRow(Base):
     """A rollout's state, as JSON of the pure state machine."""
 
     __tablename__ = "rollouts"
+    __table_args__ = (Index("rollouts_last", "workload", "created_at", "id"),)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     workload: Mapped[str] = mapped_column(String(64), index=True)
     revision: Mapped[int] = mapped_column(Integer)
@@ -113,6 +114,27 @@ class AlarmRow(Base):
     input_index: Mapped[int] = mapped_column(Integer)
     at: Mapped[float] = mapped_column(Float)
     detail: Mapped[dict[str, Any]]
+
+
+class AcknowledgementRow(Base):
+    """A person who has seen an alarm, and what they noted; ``alarm`` is its id."""
+
+    __tablename__ = "alarm_acknowledgements"
+    alarm: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    actor: Mapped[str] = mapped_column(String(128))
+    at: Mapped[float] = mapped_column(Float)
+    note: Mapped[str] = mapped_column(Text)
+
+
+class SilenceRow(Base):
+    """Alarms of one kind that nobody wants to hear of ``until`` then (Unix seconds); they are raised all the same."""
+
+    __tablename__ = "alarm_silences"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    until: Mapped[float] = mapped_column(Float)
+    actor: Mapped[str] = mapped_column(String(128))
+    note: Mapped[str] = mapped_column(Text)
 
 
 class GaugeRow(Base):
@@ -225,6 +247,25 @@ class SpendingRow(Base):
     skipped: Mapped[int] = mapped_column(BigInteger)
 
 
+class TrafficRow(Base):
+    """What a workload's workers counted in one hour (``hour``: Unix seconds, UTC), as far as the admin API asked them.
+
+    ``student_seconds`` over ``student_answers`` answers of students; ``teacher_seconds`` over ``teacher_calls`` calls,
+    each for a batch; ``labels`` were committed.
+    """
+
+    __tablename__ = "traffic"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    answers: Mapped[int] = mapped_column(BigInteger)
+    deferred: Mapped[int] = mapped_column(BigInteger)
+    student_answers: Mapped[int] = mapped_column(BigInteger)
+    student_seconds: Mapped[float] = mapped_column(Float)
+    labels: Mapped[int] = mapped_column(BigInteger)
+    teacher_calls: Mapped[int] = mapped_column(BigInteger)
+    teacher_seconds: Mapped[float] = mapped_column(Float)
+
+
 class ReservationRow(Base):
     """A reservation that is not settled yet: its labeler is at work, or died and leaves it spent."""
 
@@ -273,6 +314,22 @@ class TokenRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
     expires_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     revoked_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+
+
+class SessionRow(Base):
+    """A person signed in to the console. ``id``: SHA-256 (hex) of the cookie's secret, which itself is nowhere.
+
+    ``credential``: of what it was signed in with, a token's id or an issuer; a token that is revoked ends its sessions.
+    """
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(16))
+    via: Mapped[str] = mapped_column(String(16))
+    credential: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Float)
 
 
 class LeaderRow(Base):

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from components.control.alarms import silenced
 from components.control.chain import chain, in_turn
 from components.control.links import rollback_link_in
 from components.control.store import ControlStore
@@ -43,6 +44,7 @@ NOTIFIER = "notifier"
 def collect(store: ControlStore, hooks: Sequence[Webhook]) -> int:
     """Turn new entries of the ledger and new alarms into notices; returns how many there are.
 
+    Of an alarm whose kind is silenced there is a notice only if the silence ends within :data:`ALARM_SECONDS` after it.
     The first call ever begins at the ledger's present end. With no webhook the cursor moves on all the same: one that
     is added later hears of what happens then.
     """
@@ -59,7 +61,9 @@ def collect(store: ControlStore, hooks: Sequence[Webhook]) -> int:
         if entries:
             cursor.seq = entries[-1].seq
         since = max(cursor.since, now - ALARM_SECONDS)
-        events += [of_alarm(row) for row in s.scalars(select(AlarmRow).where(AlarmRow.at >= since))]
+        silent = silenced(s, now)
+        alarms = s.scalars(select(AlarmRow).where(AlarmRow.at >= since))
+        events += [of_alarm(row) for row in alarms if (row.workload, row.kind) not in silent]
         links = {name: rollback_link_in(s, name) for name in {event.workload for event in events}}
         events = [with_link(event, links[event.workload]) for event in events]
         return sum(_put(s, event, hook, now) for event in events for hook in hooks)

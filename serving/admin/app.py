@@ -6,6 +6,8 @@ one transaction with its entry in the ledger, and the answer waits for what the 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,11 +21,15 @@ from components.contracts.settings import Settings
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
+from components.stream.contract import Broker
+from serving.admin.console.app import create_console
+from serving.admin.console.runs import Pipelines
+from serving.admin.console.sessions import Sessions
 from serving.admin.dependencies import Dependencies
-from serving.admin.gate import Gate, record_refusal
+from serving.admin.gate import CONSOLE, Gate, record_refusal
 from serving.admin.identity import Door, is_loopback
 from serving.admin.oidc import Issuer
-from serving.admin.problems import Refused, refusal
+from serving.admin.problems import Refused, database_away, refusal
 from serving.admin.routes import router
 
 
@@ -33,8 +39,13 @@ def create_app(
     store: ControlStore | None = None,
     registry: Registry | None = None,
     issuer: Issuer | None = None,
+    pipelines: Pipelines | None = None,
+    broker: Callable[[], Broker] | None = None,
 ) -> FastAPI:
     """The ASGI application; what is not given is made of the settings, which are those of the environment.
+
+    ``pipelines``: what starts runs for the console; None: it shows runs, and starts none. ``broker``: what opens the
+    stream for it.
 
     Raises:
         ConfigError: authentication is off and the API would answer others than this machine, or the issuer's settings
@@ -55,13 +66,18 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.dependencies = Dependencies(store, registry or Registry(settings))
+    door = Door(Tokens(store), issuer, off=settings.admin_auth == "off")
+    needs = app.state.dependencies = Dependencies(store, registry or Registry(settings))
+    closing = app.state.closing = threading.Event()
     app.include_router(router)
     app.add_exception_handler(CohobateError, _of_ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    app.add_middleware(Gate, store=store, door=Door(Tokens(store), issuer, off=settings.admin_auth == "off"))
+    console = create_console(needs, settings, Sessions(store, door), closing, pipelines, broker)
+    app.state.traffic = console.state.console.traffic
+    app.mount(f"/{CONSOLE}", console)
+    app.add_middleware(Gate, store=store, door=door)
     return app
 
 
@@ -91,5 +107,4 @@ def _of_http(request: Request, error: Exception) -> Response:
 
 
 def _of_database(request: Request, error: Exception) -> Response:
-    detail = f"the control database does not answer ({type(error).__name__}); try again with the same key"
-    return Refused(503, "unavailable", detail, headers={"Retry-After": "1"}).response()
+    return database_away(error).response()

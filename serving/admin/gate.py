@@ -10,30 +10,31 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.contracts.errors import CohobateError
 from components.control.store import ControlStore
 from components.ledger.ledger import append
-from serving.admin.identity import Caller, Door, Identity
-from serving.admin.problems import Refused, refusal
+from serving.admin.identity import EVERYTHING, Caller, Door, Identity
+from serving.admin.problems import Refused, database_away, refusal
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """Paths that need no login: what they say is no secret."""
+
+CONSOLE = "console"
+"""Below this path are pages, whose callers have a session (:mod:`serving.admin.console.web`) and no bearer token."""
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
 """How long a client may take to send a body."""
 
-EVERYTHING = "*"
-"""The ledger's workload for what is not about one."""
-
 UNKNOWN = "unauthenticated"
 """The ledger's actor where a login failed."""
 
-WORKLOAD = re.compile(r"/v1/workloads/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/|$)")
-VERB = re.compile(r"/rollout/([a-z-]{1,32})$")
+WORKLOAD = re.compile(r"/(?:v1/workloads|console/w)/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/|$)")
+VERB = re.compile(r"/(?:rollout|order)/([a-z-]{1,32})$")
 
 
 class Gate:
@@ -49,9 +50,12 @@ class Gate:
             return
         state = scope.setdefault("state", {})
         try:
-            if scope["path"] not in PUBLIC:
-                state["identity"] = await run_in_threadpool(self._door.enter, _caller(scope))
+            if scope["path"] not in PUBLIC and scope["path"].split("/")[1:2] != [CONSOLE]:
+                state["identity"] = await run_in_threadpool(self._door.enter, caller_of(scope))
             body = await _body(receive)
+        except SQLAlchemyError as error:
+            await database_away(error).response()(scope, receive, send)
+            return
         except CohobateError as error:
             refused = refusal(error)
             await run_in_threadpool(record_refusal, self._store, scope, refused)
@@ -60,7 +64,8 @@ class Gate:
         await self._app(scope, _replay(body, receive), send)
 
 
-def _caller(scope: Scope) -> Caller:
+def caller_of(scope: Scope) -> Caller:
+    """What is known of a request's caller before anything is believed."""
     headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     return Caller(
@@ -122,7 +127,7 @@ def record_refusal(store: ControlStore, scope: Scope, refused: Refused) -> None:
         "why": refused.detail,
         "status": refused.status,
         "path": unquote(scope["path"])[:200],
-        "client": _caller(scope).client,
+        "client": caller_of(scope).client,
         **({"role": identity.role, "via": identity.via, "credential": identity.credential} if identity else {}),
         **{
             k: v for k, v in refused.more.items() if k in ("token", "order", "expected", "revision", "reason", "errors")

@@ -18,6 +18,9 @@ from components.control.tokens import Role, Tokens, token_id
 from serving.admin.oidc import Issuer
 from serving.admin.problems import Refused
 
+EVERYTHING = "*"
+"""The ledger's workload for what is not about one."""
+
 FAILED_PER_MINUTE = 10
 """Failed logins of one address, or on one token, before further ones are answered without being looked at."""
 
@@ -62,7 +65,7 @@ class Door:
     def __init__(
         self, tokens: Tokens, issuer: Issuer | None, *, off: bool, per_minute: int = FAILED_PER_MINUTE
     ) -> None:
-        self._tokens, self._issuer, self._off = tokens, issuer, off
+        self._tokens, self._issuer, self.off = tokens, issuer, off
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._failed: RateLimitItem = RateLimitItemPerMinute(per_minute)
         self._told: RateLimitItem = RateLimitItemPerMinute(1)
@@ -75,7 +78,7 @@ class Door:
                 loopback, 429 after too many failed logins.
 
         """
-        if self._off:
+        if self.off:
             return _on_loopback(caller)
         scheme, _, token = caller.authorization.partition(" ")
         token = token.strip()

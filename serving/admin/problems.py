@@ -64,3 +64,9 @@ def refusal(error: CohobateError) -> Refused:
     status, code = next((c for kind, c in CODES.items() if isinstance(error, kind)), (500, "failed"))
     headers = {"Retry-After": "1"} if status == 503 else {}
     return Refused(status, code, str(error), headers=headers)
+
+
+def database_away(error: Exception) -> Refused:
+    """A control database that does not answer, as a refusal."""
+    detail = f"the control database does not answer ({type(error).__name__}); try again with the same key"
+    return Refused(503, "unavailable", detail, headers={"Retry-After": "1"})

@@ -59,6 +59,7 @@ def served(app: FastAPI, settings: Settings) -> Iterator[str]:
         yield url
     finally:
         place.unlink(missing_ok=True)
+        app.state.closing.set()
         server.should_exit = True
         thread.join()
         listening.close()

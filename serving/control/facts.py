@@ -1,18 +1,32 @@
-"""The facts from which a workload's condition follows, read from the control database (:mod:`serving.rollout`)."""
+"""The facts from which a workload's condition follows, read from the control database (:mod:`serving.rollout`).
+
+They are read for one workload or for many by the same few questions. Who reads them again and again keeps
+:class:`Known`, so that decisions and rollouts that have not changed are not read anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
 
 from components.control.intent import Intent
-from components.control.leader import last_sign
+from components.control.leader import NOBODY
 from components.control.store import ControlStore
-from components.control.tables import AlarmRow, LedgerRow, RolloutRow
-from components.control.teachers import teachers
+from components.control.tables import (
+    AckRow,
+    AlarmRow,
+    GaugeRow,
+    LeaderRow,
+    LedgerRow,
+    RolloutRow,
+    RoutingRow,
+    RunRow,
+    TeacherRow,
+)
 from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run, under_way
 
 LEDGER = 50
@@ -21,45 +35,182 @@ LEDGER = 50
 ALARMS = 20
 """Alarms that are looked at."""
 
+HEARD_SECONDS = 5.0
+"""How old a replica's heartbeat may be."""
+
+TOLD = or_(LedgerRow.action.startswith("rollout "), LedgerRow.action.in_(("first champion", "rollback")))
+"""Which entries of the ledger are about who serves."""
+
+Names = Sequence[str]
+
 
 def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: float, spec: str = "SPEC") -> Facts:
     """What is known of a workload at ``now`` (Unix seconds). Asks a few small questions, however long its history.
 
     ``leader_term``: ``COHOBATE_LEADER_SECONDS``; ``spec``: its spec's name or path, for the commands to press.
     """
-    _, intent = store.intent(workload)
-    decided = _decisions(store, workload)
-    row, runs, alarms = store.last_rollout(workload), store.last_runs(workload, 1), store.last_alarms(workload, ALARMS)
-    gauges = store.gauges(workload)
-    statuses = {t.state["status"] for t in teachers(store, workload)}
-    sign = last_sign(store, f"controller/{workload}")
-    return Facts(
-        now=now,
-        workload=workload,
-        champion=intent.champion.version if intent.champion else None,
-        candidate=intent.candidate.version if intent.candidate else None,
-        previous=intent.previous.version if intent.previous else None,
-        weight=intent.weight_at(now),
-        replicas=len(store.acknowledgements(workload)),
-        leader_age=None if sign is None else max(0.0, now - sign),
-        leader_term=leader_term,
-        reports={name: max(0.0, now - gauge.at) for name, gauge in gauges.items()},
-        crowned=_crowned(decided, intent),
-        rollout=None if row is None else _rollout(row, decided),
-        alarms=tuple(_alarm(row) for row in alarms),
-        run=Run(id=runs[-1].id, pipeline=runs[-1].pipeline, status=runs[-1].status) if runs else None,
-        teacher=next((s for s in ("suspect", "held", "trusted") if s in statuses), None),
-        trigger=str(gauges["trigger"].value.get("last", "")) if "trigger" in gauges else "",
-        spec=spec,
-    )
+    return read_all(store, [workload], now, leader_term=leader_term, specs={workload: spec})[workload]
 
 
-def _decisions(store: ControlStore, workload: str) -> Sequence[LedgerRow]:
-    """The last entries about who serves, newest first."""
-    told = or_(LedgerRow.action.startswith("rollout "), LedgerRow.action.in_(("first champion", "rollback")))
-    query = select(LedgerRow).where(LedgerRow.workload == workload, told).order_by(LedgerRow.seq.desc()).limit(LEDGER)
+class Known:
+    """What was read before and holds still. ``decided``: by workload, the last entries of the ledger, newest first.
+
+    ``rollouts``: by workload, the last one as a fact, with the id and revision of the row that it was made of.
+    For one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.decided: dict[str, list[LedgerRow]] = {}
+        self.rollouts: dict[str, tuple[str, int, dict[str, Any]]] = {}
+
+    def learn(self, s: Session, workloads: Names) -> None:
+        """Read the entries that came since the last time; of a workload that is new here, its last ones."""
+        top = s.scalar(select(func.max(LedgerRow.seq))) or 0
+        if top < self.seq:  # another ledger was put in its place
+            self.decided.clear()
+        if self.decided and top > self.seq:
+            came = select(LedgerRow).where(LedgerRow.seq > self.seq, LedgerRow.seq <= top, TOLD).order_by(LedgerRow.seq)
+            for row in s.scalars(came):
+                if row.workload in self.decided:
+                    self.decided[row.workload].insert(0, row)
+                    del self.decided[row.workload][LEDGER:]
+        for workload in workloads:
+            if workload not in self.decided:
+                mine = select(LedgerRow).where(LedgerRow.workload == workload, LedgerRow.seq <= top, TOLD)
+                self.decided[workload] = list(s.scalars(mine.order_by(LedgerRow.seq.desc()).limit(LEDGER)))
+        self.seq = top
+
+
+def read_all(
+    store: ControlStore,
+    workloads: Names,
+    now: float,
+    *,
+    leader_term: float,
+    specs: Mapping[str, str] | None = None,
+    known: Known | None = None,
+) -> dict[str, Facts]:
+    """The same of several workloads, by name. ``known`` is brought up to date."""
+    known = known or Known()
     with store.session() as s:
-        return s.scalars(query).all()
+        known.learn(s, workloads)
+        rollouts = _rollouts(s, workloads, known)
+        intents = {
+            row.workload: msgspec.convert(row.intent, Intent)
+            for row in s.execute(
+                select(RoutingRow.workload, RoutingRow.intent).where(RoutingRow.workload.in_(workloads))
+            )
+        }
+        heard = (
+            select(AckRow.workload, func.count())
+            .where(AckRow.workload.in_(workloads), AckRow.at >= store.clock() - HEARD_SECONDS)
+            .group_by(AckRow.workload)
+        )
+        replicas = {workload: count for workload, count in s.execute(heard)}
+        leading = select(LeaderRow.name, LeaderRow.at).where(LeaderRow.holder != NOBODY)
+        leaders = {name: at for name, at in s.execute(leading)}
+        reports, triggers = _reports(s, workloads, now)
+        alarms, runs, statuses = _alarms(s, workloads), _runs(s, workloads), _statuses(s, workloads)
+    found = {}
+    for workload in workloads:
+        intent = intents.get(workload, Intent())
+        sign = leaders.get(f"controller/{workload}")
+        taught = statuses.get(workload, set())
+        decided = known.decided[workload]
+        found[workload] = Facts(
+            now=now,
+            workload=workload,
+            champion=intent.champion.version if intent.champion else None,
+            candidate=intent.candidate.version if intent.candidate else None,
+            previous=intent.previous.version if intent.previous else None,
+            weight=intent.weight_at(now),
+            replicas=replicas.get(workload, 0),
+            leader_age=None if sign is None else max(0.0, now - sign),
+            leader_term=leader_term,
+            reports=reports.get(workload, {}),
+            crowned=_crowned(decided, intent),
+            rollout=_rollout(rollouts[workload], decided) if workload in rollouts else None,
+            alarms=tuple(alarms.get(workload, ())),
+            run=runs.get(workload),
+            teacher=next((word for word in ("suspect", "held", "trusted") if word in taught), None),
+            trigger=triggers.get(workload, ""),
+            spec=(specs or {}).get(workload, "SPEC"),
+        )
+    return found
+
+
+def _reports(s: Session, workloads: Names, now: float) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """The ages of the workers' reports, and what the trigger said last, by workload."""
+    ages: dict[str, dict[str, float]] = {}
+    for workload, name, at in s.execute(
+        select(GaugeRow.workload, GaugeRow.name, GaugeRow.at)
+        .where(GaugeRow.workload.in_(workloads))
+        .order_by(GaugeRow.name)
+    ):
+        ages.setdefault(workload, {})[name] = max(0.0, now - at)
+    last = select(GaugeRow.workload, GaugeRow.value).where(GaugeRow.workload.in_(workloads), GaugeRow.name == "trigger")
+    return ages, {workload: str(value.get("last", "")) for workload, value in s.execute(last)}
+
+
+def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:
+    """The last alarms of each workload, oldest first."""
+    place = func.row_number().over(partition_by=AlarmRow.workload, order_by=AlarmRow.id.desc()).label("place")
+    newest = select(AlarmRow.id, place).where(AlarmRow.workload.in_(workloads)).subquery()
+    query = select(AlarmRow).join(newest, AlarmRow.id == newest.c.id).where(newest.c.place <= ALARMS)
+    found: dict[str, list[Alarm]] = {}
+    for row in s.scalars(query.order_by(AlarmRow.id)):
+        found.setdefault(row.workload, []).append(_alarm(row))
+    return found
+
+
+def _runs(s: Session, workloads: Names) -> dict[str, Run]:
+    """The run of each workload that began last."""
+    last = (
+        select(RunRow.workload, func.max(RunRow.started_at).label("at"))
+        .where(RunRow.workload.in_(workloads))
+        .group_by(RunRow.workload)
+        .subquery()
+    )
+    query = select(RunRow.workload, RunRow.id, RunRow.pipeline, RunRow.status).join(
+        last, (RunRow.workload == last.c.workload) & (RunRow.started_at == last.c.at)
+    )
+    return {
+        workload: Run(id=run, pipeline=pipeline, status=status) for workload, run, pipeline, status in s.execute(query)
+    }
+
+
+def _statuses(s: Session, workloads: Names) -> dict[str, set[str]]:
+    """What the teachers of each workload are: their probes and answers are not read."""
+    query = select(TeacherRow.workload, TeacherRow.state["status"].as_string())
+    found: dict[str, set[str]] = {}
+    for workload, status in s.execute(query.where(TeacherRow.workload.in_(workloads))):
+        found.setdefault(workload, set()).add(status)
+    return found
+
+
+def _rollouts(s: Session, workloads: Names, known: Known) -> dict[str, dict[str, Any]]:
+    """The state of the rollout of each workload that began last; one that has not changed is not read again."""
+    last = (
+        select(RolloutRow.workload, func.max(RolloutRow.created_at).label("at"))
+        .where(RolloutRow.workload.in_(workloads))
+        .group_by(RolloutRow.workload)
+        .subquery()
+    )
+    newest = (
+        select(RolloutRow.workload, RolloutRow.id, RolloutRow.revision)
+        .join(last, (RolloutRow.workload == last.c.workload) & (RolloutRow.created_at == last.c.at))
+        .order_by(RolloutRow.id)
+    )
+    wanted = {workload: (rollout, revision) for workload, rollout, revision in s.execute(newest)}
+    stale = [
+        rollout for w, (rollout, revision) in wanted.items() if known.rollouts.get(w, ())[:2] != (rollout, revision)
+    ]
+    if stale:
+        query = select(RolloutRow.workload, RolloutRow.id, RolloutRow.revision, RolloutRow.state)
+        for workload, rollout, revision, state in s.execute(query.where(RolloutRow.id.in_(stale))):
+            known.rollouts[workload] = (rollout, revision, state)
+    return {workload: known.rollouts[workload][2] for workload in wanted}
 
 
 def _crowned(decided: Sequence[LedgerRow], intent: Intent) -> Crowned | None:
@@ -85,8 +236,7 @@ def _made_champion(entry: LedgerRow) -> str | None:
     return None if named is None or entry.detail.get(named) is None else str(entry.detail[named])
 
 
-def _rollout(row: RolloutRow, decided: Sequence[LedgerRow]) -> Rollout:
-    told = row.state
+def _rollout(told: Mapping[str, Any], decided: Sequence[LedgerRow]) -> Rollout:
     last = next((e for e in decided if e.detail.get("rollout") == told["id"]), None)
     paused = last is not None and told["phase"] == "paused" and last.action in ("rollout pause", "rollout undo")
     entered = last.at if paused and last is not None else told["entered_at"]
@@ -102,15 +252,16 @@ def _rollout(row: RolloutRow, decided: Sequence[LedgerRow]) -> Rollout:
     return _evidence(told, seen) if under_way(seen) else seen
 
 
-def _evidence(told: dict[str, Any], seen: Rollout) -> Rollout:
+def _evidence(told: Mapping[str, Any], seen: Rollout) -> Rollout:
     """The rollout with its guards' evidence and its step's weight; of one that has ended nobody asks for them."""
     from serving.rollout.guards import assess
     from serving.rollout.state import from_dict
 
-    state = from_dict(told)
+    state = from_dict(dict(told))
     evidence = sum(g.share * g.e_value for g in assess(state.guards, state.policy))
     return msgspec.structs.replace(seen, weight=state.weight, evidence=evidence, limit=1.0 / state.policy.alpha)
 
 
 def _alarm(row: AlarmRow) -> Alarm:
-    return Alarm(kind=row.kind, at=row.at, champion=row.detail.get("champion"), rollout=row.detail.get("rollout"))
+    detail = row.detail
+    return Alarm(id=row.id, kind=row.kind, at=row.at, champion=detail.get("champion"), rollout=detail.get("rollout"))

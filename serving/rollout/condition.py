@@ -65,12 +65,16 @@ class Crowned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """An alarm. ``champion``: the version that served when a monitor raised it; ``rollout``: of its own."""
+    """An alarm. ``champion``: the version that served when a monitor raised it; ``rollout``: of its own.
+
+    ``id``: its row's, where it was read from one.
+    """
 
     kind: str
     at: float
     champion: str | None = None
     rollout: str | None = None
+    id: int = 0
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

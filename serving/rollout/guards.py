@@ -316,6 +316,8 @@ def _says(guards: Guards, policy: RolloutPolicy, name: str) -> str:
 
 
 def _worst_slice(slices: dict[str, Comparison], policy: RolloutPolicy) -> str:
+    if not slices:
+        return "disagreement with the teacher in slices: none was audited yet"
     ranked = zip(_SLICE_SHARES, slices.items(), strict=False)
     _, (name, test) = max(ranked, key=lambda r: r[0] * r[1][1].e_value)
     return (

@@ -174,6 +174,12 @@ def encode_line(line: Line) -> bytes:
     return msgspec.json.encode(line)
 
 
+def decode_line(raw: bytes) -> Line:
+    """The line that :func:`encode_line` made."""
+    line: Line = _line.decode(raw)
+    return line
+
+
 def replay(lines: Iterable[bytes], policy: RolloutPolicy | None = None, audit_share: float = 0.1) -> Replay:
     """Recompute the decisions from a journal; with ``policy``, those that it would have made on this evidence.
 

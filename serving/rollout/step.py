@@ -91,7 +91,7 @@ def step(state: RolloutState, evidence: Sequence[Observation], now: float) -> De
 
 def _proceed(state: RolloutState, now: float) -> Decided:
     """The next step where this one has what it needs; else what the policy says once patience is over."""
-    missing = _needs(state)
+    missing = needs(state)
     if not missing:
         return _advance(state, now, "", CONTROLLER)
     patience, does = state.policy.patience_seconds, state.policy.on_inconclusive
@@ -261,7 +261,7 @@ def _missing(state: RolloutState) -> list[str]:
     return missing
 
 
-def _needs(state: RolloutState) -> list[str]:
+def needs(state: RolloutState) -> list[str]:
     """What the step still needs before the next one, by the policy's way to advance; empty when it has it."""
     missing = _missing(state)
     if state.policy.advance == "evidence" or (state.policy.advance == "early" and not missing):

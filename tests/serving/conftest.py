@@ -112,6 +112,12 @@ class MemoryRegistry:
             raise NotFoundError("model version", name, "")
         return self.infos[name]
 
+    def verdict(self, workload, name):
+        return self.info(workload, name).verdict
+
+    def sorted_out(self, workload):
+        return list(self.infos.values()), []
+
     def set_alias(self, workload, alias, version):
         self.aliases[alias] = version
 

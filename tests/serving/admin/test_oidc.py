@@ -15,6 +15,7 @@ from serving.admin import oidc
 from serving.admin.app import create_app
 from tests.servers import serving
 from tests.serving.admin.conftest import Registry, SyncTransport, W
+from tests.serving.admin.console.conftest import BASE, Person
 
 
 class KeyServer:
@@ -172,3 +173,18 @@ def test_settings_that_let_anybody_in_are_refused(settings, control, changes, sa
     wrong = settings.model_copy(update=changes)
     with pytest.raises(ConfigError, match=says):
         create_app(wrong, store=control)
+
+
+def test_a_token_of_the_issuer_signs_in_to_the_console_for_as_long_as_it_lasts(settings, control, key):
+    now = time.time()
+    control.clock = lambda: now
+    app = create_app(settings, store=control, registry=Registry())
+    with Person(base_url=BASE, transport=SyncTransport(app), follow_redirects=True) as one:
+        page = one.get("/console/")
+        assert "or one of https://id.example" in page.text
+        done = one.post("/console/sign-in", data={"token": token(key, exp=int(now) + 60)})
+        assert "eve@example.org (operator)" in done.text
+        control.clock = lambda: now + 61
+        assert one.get("/console/").url.path == "/console/sign-in"
+        refused = one.post("/console/sign-in", data={"token": token(key, aud="others")})
+        assert refused.status_code == 401 and "not valid here" in refused.text

@@ -1,8 +1,11 @@
 """The facts of a workload as its controller leaves them in the control database."""
 
 import pytest
+from sqlalchemy import delete
 
-from serving.control.facts import read_facts
+from components.control.tables import LedgerRow
+from components.ledger.ledger import append
+from serving.control.facts import LEDGER, Known, read_all, read_facts
 from serving.rollout.condition import condition
 from tests.serving.control.test_controller import Platform, W, begun
 
@@ -76,3 +79,32 @@ def test_without_a_leader_or_replicas_nothing_more_is_said(platform):
     later = platform.clock.now = platform.clock.now + 60.0
     found = condition(read_facts(platform.store, W, later, leader_term=5.0))
     assert (found.state, found.why) == ("stale", "no gateway replica is heard")
+
+
+def test_what_is_known_already_and_what_changed_since_make_the_same_facts(platform):
+    known = Known()
+
+    def same():
+        anew = read_facts(platform.store, W, platform.clock.now, leader_term=5.0)
+        names = [W, "another"]
+        found = read_all(platform.store, names, platform.clock.now, leader_term=5.0, known=known, specs={W: "SPEC"})
+        assert found[W] == anew and found["another"].champion is None
+        return anew
+
+    assert same().crowned is None
+    platform.crown("1")
+    assert same().crowned.version == "1"
+    platform.registry.set_alias(W, "candidate", platform.model("2").version)
+    platform.tick()
+    assert same().rollout.phase == "shadow"
+    platform.go(lambda: platform.state["phase"] == "canary")
+    platform.store.raise_alarm(W, "drift", 1, {"champion": "1"})
+    assert same().rollout.weight == 0.2 and [a.kind for a in same().open_alarms] == ["drift"]
+    platform.order("rollback")
+    assert same().rollout.phase == "rolled_back"
+    for number in range(LEDGER + 5):
+        append(platform.store, W, "eve", "rollout pause", {"rollout": "older", "reason": str(number)})
+    same()
+    with platform.store.transaction() as s:  # a backup was restored
+        s.execute(delete(LedgerRow).where(LedgerRow.seq > 3))
+    same()
