@@ -56,8 +56,19 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         found: tuple[Tensor, dict[str, Tensor]] = self.objective(self._said(batch), _taught(batch), at)
         return found
 
+    def losses(self, batch: dict[str, Tensor], at: float) -> Tensor:
+        """Each term's part of each row's loss: (K, B)."""
+        found: Tensor = self.objective.losses(self._said(batch), _taught(batch), at)
+        return found
+
+    def returned(self, batch: dict[str, Tensor]) -> tuple[str, ...]:
+        """Names of what the network returns beside its logits."""
+        with torch.no_grad():
+            out = self.net(**_features(batch))
+        return tuple(out) if isinstance(out, dict) else ()
+
     def _said(self, batch: dict[str, Tensor]) -> Said:
-        features = {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
+        features = _features(batch)
         self._caught.clear()
         out = self.net(**features)
         returned = out if isinstance(out, dict) else {}
@@ -78,6 +89,10 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
             self._caught[name] = out
 
         return hook
+
+
+def _features(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
 
 
 def _taught(batch: dict[str, Tensor]) -> Taught:
