@@ -62,7 +62,7 @@ def built(name):
 
     container = buildah("from", "--pull-never", name)
     try:
-        config = json.loads(buildah("inspect", "--format", "{{json .OCIv1.Config}}", container))
+        config = json.loads(buildah("inspect", container))["OCIv1"]["config"]
         env = dict(pair.split("=", 1) for pair in config["Env"])
         yield Image(Path(buildah("mount", container)), env, config["WorkingDir"], config["User"])
     finally:
