@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,14 @@ def test_what_pods_call_is_on_the_path(image):
     assert shown[0] == "/opt/cohobate/bin/python3" and shown[5] == "/opt/cohobate/bin/cohobate"
     assert (int(shown[6]), shown[7]) == (STRANGER, image.workdir)
     assert len(shown) == 10 and all("Read-only file system" in line for line in shown[8:])
+
+
+def test_every_file_of_the_packages_is_in_it(image):
+    """A kind of file that pyproject.toml's package-data forgets is there in a checkout, and in no image."""
+    (there,) = image.root.glob("opt/cohobate/lib/python3*/site-packages")
+    files = [f for p in ("drift", "components", "pipelines", "serving", "infra") for f in Path(p).rglob("*")]
+    ours = [f for f in files if f.is_file() and "__pycache__" not in f.parts and Path("infra/deploy") not in f.parents]
+    assert len(ours) > 200 and [str(f) for f in ours if not (there / f).is_file()] == []
 
 
 def test_every_module_is_there_compiled_and_comes_up(image):
