@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from components.control.links import GAUGE as ROLLBACK_LINK
 from infra.status import Report, Workload
 from serving.rollout.condition import State
 
@@ -25,6 +26,9 @@ COLOURS: dict[State, str] = {
     "shadow": "bold cyan",
     "serving": "bold green",
 }
+
+SHOWN_TO_SOME: tuple[State, ...] = ("shadow", "canary", "guarded", "paused")
+"""States in which there is something to take back."""
 
 NAMES = 10
 """Columns of the names of a screen's lines."""
@@ -103,6 +107,9 @@ def _next(workload: Workload, width: int) -> Iterator[Text]:
         yield Text.assemble((f"{'' if number else 'next':<{NAMES}}", "bold"), line)
     if press.command:
         yield Text.assemble("  ", (press.command, "bold"), overflow="fold")  # whole, so that it can be copied
+    link = workload.gauges.get(ROLLBACK_LINK, {}).get("url")
+    if link and workload.condition.state in SHOWN_TO_SOME:
+        yield Text.assemble(("  or in Kubeflow: ", "dim"), str(link), overflow="fold")
 
 
 def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:

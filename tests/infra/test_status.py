@@ -97,6 +97,13 @@ def test_a_workload_of_which_all_is_said_fits_on_80_by_24_with_a_prompt_and_its_
     assert line(lines, "next").startswith("next      because")
 
 
+def test_where_something_can_be_taken_back_the_screen_has_kubeflow_s_address_whole():
+    link = {"rollback_link": {"url": "http://kfp/pipeline/#/runs/new?pipelineId=" + "1" * 60}}
+    canary = "".join(one.strip() for one in drawn(files=workload(rolling(), gauges=link)))
+    assert "or in Kubeflow:" in canary and link["rollback_link"]["url"] in canary
+    assert "in Kubeflow" not in "".join(drawn(files=workload(WELL, gauges=link)))
+
+
 def test_a_report_that_is_too_old_is_marked_and_the_last_alarm_says_what_is_done():
     gauges = {"labeler": {"age_seconds": 60.0, "lag": 12}, "monitor": {"age_seconds": 5.0, "lag": 3}}
     alarms = (AlarmSeen(kind="drift", input_index=5, age_seconds=7.0),)
