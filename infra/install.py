@@ -124,8 +124,10 @@ def main(argv: Sequence[str]) -> int:
     """Install; the exit code is that of the last command. With flags in ``PIP_FLAGS`` pip does it alone."""
     parser = argparse.ArgumentParser(prog="install.py")
     parser.add_argument("requirement", help="what is installed, editable, such as .[dev]")
+    parser.add_argument("--no-editable", action="store_true", help="install a copy, which needs this folder no more")
     given = parser.parse_args(argv)
-    requirement, flags = ["-e", given.requirement], shlex.split(os.environ.get("PIP_FLAGS", ""))
+    requirement = [given.requirement] if given.no_editable else ["-e", given.requirement]
+    flags = shlex.split(os.environ.get("PIP_FLAGS", ""))
     if not flags:
         try:
             with_uv(requirement)

@@ -80,10 +80,10 @@ def _platform(report: Report, width: int) -> list[Text]:
     begun = ("starting", "yellow") if report.processes else ("down (what follows is its last state)", "yellow")
     up = ("up", "green") if report.up else begun
     first = Text.assemble("platform ", up, f"  gateway {report.gateway or 'none'}  Kafka {report.kafka}")
-    second = Text(f"home {report.home}")
-    for line in (first, second):
-        line.truncate(width, overflow="ellipsis")
-    return [first, second]
+    first.truncate(width, overflow="ellipsis")
+    second, more = Text(f"home {report.home}"), "  more: cohobate status --all"
+    second.truncate(width - len(more), overflow="ellipsis")
+    return [first, second.append(more, style="dim")]
 
 
 def _one(name: str, workload: Workload, now: float, width: int) -> Iterator[Text]:
@@ -95,7 +95,6 @@ def _one(name: str, workload: Workload, now: float, width: int) -> Iterator[Text
         for number, line in enumerate(_fit(value, width - NAMES, lines)):
             yield Text.assemble((f"{'' if number else key:<{NAMES}}", "dim"), line)
     yield from _next(workload, width)
-    yield Text.assemble((f"{'more':<{NAMES}}", "dim"), "cohobate status --all")
 
 
 def _next(workload: Workload, width: int) -> Iterator[Text]:
@@ -118,6 +117,8 @@ def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:
     yield "lag", _lag(workload), 2
     yield "labels", _labels(workload), 2
     yield "drift", _drift(workload.gauges) + _stale(workload, "monitor"), 1
+    if agreement := _share(workload.gauges.get("agreement", {}), "share"):
+        yield "agreement", f"{agreement} with the teacher, newest window", 1
     if accuracy := _accuracy(workload.gauges.get("foretold_accuracy", {})):
         yield "accuracy", accuracy, 1
     if workload.runs:
@@ -174,13 +175,18 @@ def _drift(gauges: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _accuracy(gauge: Mapping[str, Any]) -> str:
     """What was foretold without labels, and what the truth says since."""
-    if not gauge:
-        return ""
-    said = f"foretold {gauge['calibrated']:.3f}" if isinstance(gauge.get("calibrated"), float) else ""
-    if said and isinstance(gauge.get("calibrated_lower"), float):
-        said += f" ({gauge['calibrated_lower']:.3f} to {gauge['calibrated_upper']:.3f})"
+    foretold = _share(gauge, "calibrated", "calibrated_")
     true = f"true {gauge['accuracy']:.3f}" if isinstance(gauge.get("accuracy"), float) else ""
-    return ", ".join(part for part in (said, true) if part)
+    return ", ".join(part for part in (f"foretold {foretold}" if foretold else "", true) if part)
+
+
+def _share(gauge: Mapping[str, Any], name: str, prefix: str = "") -> str:
+    """A share with its interval; empty where it was not measured."""
+    value, lower, upper = (gauge.get(n) for n in (name, f"{prefix}lower", f"{prefix}upper"))
+    if not isinstance(value, float):
+        return ""
+    known = isinstance(lower, float) and isinstance(upper, float)
+    return f"{value:.3f} ({lower:.3f} to {upper:.3f})" if known else f"{value:.3f}"
 
 
 def _stale(workload: Workload, name: str) -> str:

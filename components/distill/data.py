@@ -16,7 +16,7 @@ from components.contracts.errors import ProvenanceError
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel, Task, content_hash
 from components.contracts.sampling import bucket
-from components.contracts.spec import Spec
+from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.snapshot.leaks import learnable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "holdout"]
 
 COLUMNS = [
-    "input_id", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability", "audit",
-    "sketch",
+    "input_id", "key", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability",
+    "audit", "sketch",
 ]  # fmt: skip
 
 MIN_SCALE = 1e-3
@@ -48,7 +48,8 @@ class Rows:
     """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
-    same. ``ids``: of the inputs; ``audit``: whether each is of the audit slice; left out: unknown, and none.
+    same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice; left
+    out: unknown, and none.
     """
 
     payloads: list[bytes]
@@ -57,9 +58,10 @@ class Rows:
     weights: list[float] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     audit: list[bool] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False)):
+        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", "")):
             if not getattr(self, name):
                 object.__setattr__(self, name, [value] * len(self.payloads))
 
@@ -75,6 +77,7 @@ class Rows:
             weights=[self.weights[i] for i in indices],
             ids=[self.ids[i] for i in indices],
             audit=[self.audit[i] for i in indices],
+            keys=[self.keys[i] for i in indices],
         )
 
     def __add__(self, other: Rows) -> Rows:
@@ -85,6 +88,7 @@ class Rows:
             weights=self.weights + other.weights,
             ids=self.ids + other.ids,
             audit=self.audit + other.audit,
+            keys=self.keys + other.keys,
         )
 
 
@@ -176,6 +180,7 @@ def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collect
         weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
         ids=kept["input_id"].to_pylist(),
         audit=kept["audit"].to_pylist(),
+        keys=kept["key"].to_pylist(),
     )
 
 
@@ -197,6 +202,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
 
     What is held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to
     it (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents, the same in every window.
+    In private at most one row of each unit is among new rows and replay together, and replay is not balanced.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -209,16 +215,46 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
     used = tables if spec.student.replay_rows else tables[-1:]
     parts = [_side(table, "train", spec.task, teacher, allowed[window.digest]) for window, table in used]
     frozen = sum(table["split"].to_pylist().count("train") for _, table in used)
-    learnt, kept = zip(*(_calibrating(spec, rows) for rows in parts), strict=True)
+    apart = [_calibrating(spec, rows) for rows in parts]
+    learnt, kept = [rows for rows, _ in apart], [rows for _, rows in apart]
     none = Rows(payloads=[], soft=[], truth=[])
+    if spec.student.privacy is not None:
+        learnt = newest_of_each(learnt, spec.student.privacy.unit)
     old = sum(learnt[:-1], none)
-    kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
+    if spec.student.privacy is not None:
+        replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
+    else:
+        kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
+        replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
     return Learnt(
         new=learnt[-1],
-        replay=old.take(balanced_sample(kinds, spec.student.replay_rows, seed)),
+        replay=replay,
         calibration=sum(kept, none),
         refused=frozen - sum(len(rows) for rows in parts),
     )
+
+
+def newest_of_each(windows: Sequence[Rows], unit: PrivacyUnit) -> list[Rows]:
+    """The rows of windows, oldest first, without all but the newest of each input, or of each key.
+
+    Which row of a unit stays is decided by its own rows alone, so that a unit more or less changes one row.
+    """
+    named = [rows.keys if unit == "key" else rows.ids for rows in windows]
+    last = {name: (place, i) for place, names in enumerate(named) for i, name in enumerate(names)}
+    return [
+        rows.take([i for i, name in enumerate(names) if last[name] == (place, i)])
+        for place, (rows, names) in enumerate(zip(windows, named, strict=True))
+    ]
+
+
+def _replayed_apart(old: Rows, unit: PrivacyUnit, wanted: int, window: int) -> Rows:
+    """About ``wanted`` of the older rows: each one's own hash decides, whatever others there are.
+
+    A sample that is balanced over the classes would not do in private: one row more would choose others.
+    """
+    names = old.keys if unit == "key" else old.ids
+    share = wanted / max(len(old), 1)
+    return old.take([i for i, name in enumerate(names) if bucket("", f"replay-{window}", name) < share])
 
 
 def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:

@@ -82,8 +82,19 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         losses = [self._between(said[i], Taught(soft=soft)).mean() for soft in others]
         return self._mutual * torch.stack(losses).mean()
 
+    def losses(self, batch: dict[str, Tensor], at: float) -> Tensor:
+        """Each term's part of each row's loss: (K, B)."""
+        found: Tensor = self.objective.losses(self._said(batch), _taught(batch), at)
+        return found
+
+    def returned(self, batch: dict[str, Tensor]) -> tuple[str, ...]:
+        """Names of what the network returns beside its logits."""
+        with torch.no_grad():
+            out = self.net(**_features(batch))
+        return tuple(out) if isinstance(out, dict) else ()
+
     def _said(self, batch: dict[str, Tensor]) -> Said:
-        features = {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
+        features = _features(batch)
         self._caught.clear()
         out = self.net(**features)
         returned = out if isinstance(out, dict) else {}
@@ -112,6 +123,10 @@ def _answer(said: Said, task: Task) -> Tensor:
         raise ConfigError("student.cohort", task, "learns from answers: a stage on states has none")
     answer = said.logits.detach()
     return torch.softmax(answer, dim=1) if task == "classification" else answer
+
+
+def _features(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
 
 
 def _taught(batch: dict[str, Tensor]) -> Taught:

@@ -6,7 +6,7 @@ import io
 import logging
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ from components.student.card import StudentCard
 if TYPE_CHECKING:
     import torch
 
+    from components.distill.lesson import Lesson
+    from components.distill.privacy import PrivateSteps
+
 LAST_RATE = 0.05
 """Learning rate of the last step as a share of the first; it falls along half a cosine."""
 
@@ -39,7 +42,8 @@ class Work:
 
     ``objective``: what is minimised over ``epochs`` passes over the data; ``start``: weights to start from; ``shape``:
     a pickled network of another shape than the card's (a pruned one); ``peers``: variants that learn beside it, each
-    afresh; ``checkpoint``: URI of this run's checkpoint.
+    afresh; ``checkpoint``: URI of this run's checkpoint. ``noise``: of an update in private, in multiples of the
+    clipping length; ``secret``: the seed of its noise, which tests alone give: else nobody knows it.
     """
 
     spec: Spec
@@ -52,6 +56,13 @@ class Work:
     seed: int
     shape: bytes | None = None
     peers: tuple[Variant, ...] = ()
+    noise: float | None = None
+    secret: int | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether rows of a table that no input names may be left out while it learns."""
+        return not self.peers and self.noise is None
 
 
 @dataclass(kw_only=True)
@@ -67,7 +78,10 @@ class Progress:
 def train_loop(work: Work) -> None:
     """Train for ``work.epochs`` epochs; equal work gives equal weights, interrupted or not.
 
-    1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training.
+    In private equal work gives other weights each time, unless it gives the seed of the noise.
+
+    1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training,
+       except in private, where that would tell which ones they are.
     2. Take up the run's checkpoint, if there is one.
     3. For every epoch: train; write the checkpoint (rank 0); report the loss to Ray Train.
     """
@@ -82,24 +96,60 @@ def train_loop(work: Work) -> None:
     # Step 1
     device = device_of(work.spec)
     net = fresh(work)
-    data = work.data if work.peers else narrow(net, work.data)
+    data = narrow(net, work.data) if work.narrows else work.data
     lesson = lesson_of(work, net, data).to(device).train()
-    optimiser = torch.optim.Adam(lesson.parameters(), lr=work.spec.student.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(work.seed)
+    optimiser = torch.optim.Adam(_learnt(work, lesson), lr=work.spec.student.learning_rate, fused=True)
+    private = _private(work, lesson, optimiser, device) if work.noise is not None else None
+    generator = private or torch.Generator().manual_seed(work.seed)
     # Step 2
     progress = _resume(work.checkpoint, lesson, optimiser, generator)
     # Step 3
     unused = {"find_unused_parameters": True}  # a stage without labels leaves the head alone
     parallel = prepare_model(lesson, parallel_strategy_kwargs=unused) if world > 1 else lesson
+    step = private.step if private else lambda batch, at: _step(parallel, optimiser, batch, at)
     loader = _loader(work, data, world, rank, generator, _batch_size(work, net))
     while progress.epoch < work.epochs:
         if world > 1:
             loader.sampler.sampler.set_epoch(progress.epoch)
-        _epoch(work, parallel, optimiser, loader, progress)
+        _epoch(work, step, optimiser, loader, progress)
         progress.epoch += 1
         if rank == 0:
             _save(work.checkpoint, lesson, optimiser, generator, progress)
         ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
+
+
+def _learnt(work: Work, lesson: Lesson) -> list[torch.nn.Parameter]:
+    """The weights that are trained: in private those alone that the objective reaches."""
+    if work.noise is not None:
+        from components.distill.privacy import rest
+
+        rest(lesson, sample_of(work.data, 2, device_of(work.spec)))
+        return [p for p in lesson.parameters() if p.requires_grad]
+    return list(lesson.parameters())
+
+
+def _private(work: Work, lesson: Lesson, optimiser: torch.optim.Optimizer, device: str) -> PrivateSteps:
+    """Steps in private.
+
+    Raises:
+        ConfigError: the spec has no section for it.
+
+    """
+    from components.distill.privacy import PrivateSteps
+
+    privacy = work.spec.student.privacy
+    if privacy is None or work.noise is None:
+        raise ConfigError("student.privacy", None, "must be given where an update is to be private")
+    return PrivateSteps(
+        lesson,
+        optimiser,
+        rows=len(work.data),
+        batch_size=work.spec.student.batch_size,
+        noise=work.noise,
+        clip=privacy.clip,
+        device=device,
+        seed=work.secret,
+    )
 
 
 def device_of(spec: Spec) -> str:
@@ -134,7 +184,7 @@ def fresh(work: Work) -> torch.nn.Module:
     return net if work.start is None else load(net, work.start)
 
 
-def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> torch.nn.Module:
+def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> Lesson:
     """The network, and its peers, with what they learn by, as one module."""
     import torch
 
@@ -150,9 +200,15 @@ def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> torch.nn.M
             if hasattr(peer, "begin"):
                 peer.begin()
         peers.append((peer, work.spec.student.objective_of(variant, work.spec.task)))
-    sample, cohort = _Rows(data)[range(min(2, len(data)))], work.spec.student.cohort
+    cohort = work.spec.student.cohort
     weight = cohort.weight if cohort else 0.0
+    sample = sample_of(data, 2)
     return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed, peers=peers, mutual=weight)
+
+
+def sample_of(data: TrainingSet, most: int, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The first rows as a batch."""
+    return {name: tensor.to(device) for name, tensor in _Rows(data)[range(min(most, len(data)))].items()}
 
 
 def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
@@ -164,11 +220,11 @@ def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
     if used is None:
         return data
     import torch
-    from torch import nn
 
     name, array = net.TABLE
-    whole = net.get_submodule(name).weight.detach()
-    net.set_submodule(name, nn.Embedding.from_pretrained(whole[torch.from_numpy(used)].clone(), freeze=False))
+    whole = net.get_submodule(name)
+    weight = whole.weight.detach()[torch.from_numpy(used)].clone()
+    net.set_submodule(name, type(whole).from_pretrained(weight, freeze=False))
     return replace(data, features={**data.features, array: np.searchsorted(used, data.features[array])})
 
 
@@ -192,16 +248,36 @@ def used_rows(net: torch.nn.Module, data: TrainingSet) -> npt.NDArray[np.int64] 
     return None if table is None else np.union1d([0], data.features[table[1]]).astype(np.int64)
 
 
-def _loader(work: Work, data: TrainingSet, world: int, rank: int, generator: torch.Generator, size: int) -> Any:
-    """Batches in an order that the generator decides, or, with several workers, the seed and the epoch."""
+def _loader(
+    work: Work, data: TrainingSet, world: int, rank: int, generator: torch.Generator | PrivateSteps, size: int
+) -> Any:
+    """Batches in an order that the generator decides, or, with several workers, the seed and the epoch.
+
+    In private they are what its steps draw.
+    """
     from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
     rows = _Rows(data)
+    if work.noise is not None:
+        return DataLoader(rows, sampler=_Drawn(generator), batch_size=None)
     if world > 1:
         order: Any = DistributedSampler(range(len(data)), world, rank, seed=work.seed)
     else:
         order = RandomSampler(range(len(data)), generator=generator)
     return DataLoader(rows, sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
+
+
+class _Drawn:
+    """The batches of private steps, as a sampler: each pass over it is an epoch."""
+
+    def __init__(self, steps: Any) -> None:
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._steps.batches())
 
 
 class _Rows:
@@ -224,7 +300,7 @@ class _Rows:
     def __getitem__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         import torch
 
-        some = torch.as_tensor(rows)
+        some = torch.as_tensor(rows, dtype=torch.int64)
         return {name: tensor[some] for name, tensor in self._tensors.items()}
 
 
@@ -237,12 +313,29 @@ def _batch_size(work: Work, net: torch.nn.Module) -> int:
     return size + 1 if lone else size
 
 
-def _epoch(work: Work, lesson: Any, optimiser: torch.optim.Optimizer, loader: Any, progress: Progress) -> None:
+def _step(
+    lesson: Any, optimiser: torch.optim.Optimizer, batch: dict[str, torch.Tensor], at: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Learn from a batch; returns its loss, and the part of it that each term has."""
+    import torch
+
+    device = next(iter(batch.values())).device.type
+    mixed = device == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast(device, torch.bfloat16, enabled=mixed):
+        loss, found = lesson(batch, at)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.detach(), found
+
+
+def _epoch(
+    work: Work, step: Callable[..., Any], optimiser: torch.optim.Optimizer, loader: Any, progress: Progress
+) -> None:
     import torch
 
     torch.manual_seed(work.seed * 1_000_003 + progress.epoch)  # of dropout: a run that was interrupted drops the same
     student, device = work.spec.student, device_of(work.spec)
-    mixed = device == "cuda" and torch.cuda.is_bf16_supported()
     steps, losses = work.epochs * len(loader), []
     parts: dict[str, float] = {}
     for batch in loader:
@@ -250,12 +343,8 @@ def _epoch(work: Work, lesson: Any, optimiser: torch.optim.Optimizer, loader: An
         fall = (1 + math.cos(math.pi * progress.step / steps)) / 2
         for group in optimiser.param_groups:
             group["lr"] = student.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fall)
-        with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss, found = lesson(given, progress.step / steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+        loss, found = step(given, progress.step / steps)
+        losses.append(float(loss))
         for name, part in found.items():
             parts[name] = parts.get(name, 0.0) + float(part) / len(loader)
         progress.step += 1
@@ -263,7 +352,7 @@ def _epoch(work: Work, lesson: Any, optimiser: torch.optim.Optimizer, loader: An
     progress.parts = parts
 
 
-def _save(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator, progress: Progress) -> None:
+def _save(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator | PrivateSteps, progress: Progress) -> None:
     """Write all that is needed to go on from the end of an epoch."""
     import torch
 
@@ -295,7 +384,7 @@ def read_checkpoint(uri: str) -> dict[str, Any] | None:
     return content
 
 
-def _resume(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator) -> Progress:
+def _resume(uri: str, lesson: Any, optimiser: Any, generator: torch.Generator | PrivateSteps) -> Progress:
     saved = read_checkpoint(uri)
     if saved is None:
         return Progress(epoch=0, step=0, history=[], parts={})

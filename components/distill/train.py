@@ -17,12 +17,14 @@ from torch import nn
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import content_hash
-from components.contracts.spec import Factory, Spec, Variant
+from components.contracts.spec import Factory, Privacy, Spec, Variant
 from components.contracts.spec.objective import Kl, Normal, Term
 from components.contracts.spec.student import Stage
 from components.contracts.storage import get_bytes, remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
+from components.distill.account import Plan, Spent, account
+from components.distill.admission import admitted
 from components.distill.artifact import Distilled, Trained, export, weights_uri
 from components.distill.data import (
     Rows,
@@ -75,6 +77,7 @@ def distill(
     artifacts: str,
     seed: int,
     inputs: Callable[[], Unlabelled] = lambda: NONE,
+    secret: int | None = None,
 ) -> Distilled:
     """Train a student on the newest of ``windows`` with replay from the older ones, starting from ``parent``.
 
@@ -82,19 +85,22 @@ def distill(
     the spec has it no longer. Where that shape, or the features, are not the parent's, the new network first learns the
     parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
     from its last epoch when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a stage
-    wants them.
+    wants them. ``secret``: seed of the noise of an update in private, for tests; else nobody knows it, and equal
+    updates give other artifacts.
 
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
     3. Grow and export the network that it begins with, so that one that cannot be is found out before it is trained; a
-       warm start's was.
+       warm start's was. In private: see that the account of the parent's lineage allows the update, and that the
+       network can learn so.
     4. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
     5. Where the spec declares a pruned export: prune, and train what is left to answer as before.
     6. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
     7. Forget the checkpoints.
 
     Raises:
-        ConfigError: there is nothing to train on, or the network is none that can be trained and exported.
+        ConfigError: there is nothing to train on, or the network is none that can be trained and exported; in private
+            too: the update would spend more than there is left, or the parent has no account.
         ProvenanceError: a label was not made by the declared teacher.
         ArtifactError: a snapshot, the parent or its weights are missing or were changed.
 
@@ -115,7 +121,7 @@ def distill(
     card = _card(spec, windows, classes, chosen, start, parent, traffic)
     objective = spec.student.objective_of(chosen, spec.task)
     net = network(card, spec.source)
-    state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed)
+    state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
     run = _run_name(spec, card, parent, seed)
     folder = f"{artifacts}/{spec.name}/training/{run}"
     work = Work(
@@ -127,16 +133,22 @@ def distill(
         start=state,
         checkpoint=f"{folder}/checkpoint.pt",
         seed=seed,
+        secret=secret,
     )
     # Step 3
     if state is None:
         check_growth(card, spec.source)
         body(fresh(work), card.inputs)
-    # Step 4
-    work, losses = _staged(work, stages, traffic, rows.payloads, artifacts, run, folder)
     taught = rows if start is not None and start.state is None else None
+    imitated = [(imitation(spec), work.epochs)] if taught is not None else []
+    lessons = [*((s.objective, s.epochs) for s in stages), *imitated, (objective, work.epochs)]
+    private = admitted(work, lessons, start.card if start else None, parent.version if parent else None)
+    work = replace(work, noise=private.noise if private else None)
+    # Step 4
+    work, losses, spent = _staged(work, stages, traffic, rows.payloads, artifacts, run, folder)
     if start is not None and taught is not None:
-        work = replace(work, start=_taught(work, start, taught, unit or classes, run, folder))
+        likeness = _taught(work, start, taught, unit or classes, run, folder)
+        work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)
     chosen_by: dict[str, float] = {}
     if spec.student.search and not chosen.recipe:
         work, chosen_by = _searched(work, rows.payloads, artifacts, run, folder)
@@ -146,6 +158,9 @@ def distill(
     done = fit(work, run, f"{folder}/ray")
     # Step 5
     smaller = _pruned(work, done.net, run, folder) if spec.student.export.pruning else None
+    if spec.student.privacy is not None:
+        before = start.card.privacy if start else None
+        card = msgspec.structs.replace(card, privacy=account(spec.student.privacy, before, (*spent, *done.spent)))
     # Step 6
     holdout = holdout_payloads(spec, windows)
     counts = {
@@ -157,6 +172,7 @@ def distill(
         "unlabelled_rows": float(len(traffic.payloads)),
         **losses,
         **chosen_by,
+        **_told(card, private),
         **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
     networks = Trained(net=done.net, unit=unit, pruned=smaller)
@@ -174,9 +190,10 @@ def _staged(
     artifacts: str,
     run: str,
     folder: str,
-) -> tuple[Work, dict[str, float]]:
-    """The work with the weights that its stages leave behind, and the last loss of each of them."""
+) -> tuple[Work, dict[str, float], tuple[Spent, ...]]:
+    """The work with the weights that its stages leave behind, the last loss of each, and what they spent."""
     spec, losses = work.spec, {}
+    spent: tuple[Spent, ...] = ()
     for stage in stages:
         data, payloads = work.data, labelled
         if stage.rows == "unlabelled":
@@ -194,7 +211,22 @@ def _staged(
         )
         done = fit(lesson, f"{run}-{stage.name}", f"{folder}/ray")
         work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
-    return work, losses
+        spent += done.spent
+    return work, losses, spent
+
+
+def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
+    """What the registry's run has of the account."""
+    if private is None or card.privacy is None:
+        return {}
+    return {
+        "privacy_epsilon": card.privacy.epsilon,
+        "privacy_delta": card.privacy.delta,
+        "privacy_noise": private.noise,
+        "privacy_sample_rate": private.rate,
+        "privacy_steps": float(private.steps),
+        "privacy_lineage_steps": float(sum(steps for _, _, steps in card.privacy.history)),
+    }
 
 
 def _searched(
@@ -292,19 +324,28 @@ def _card(
 
 
 def _grown(
-    start: Start | None, card: StudentCard, head: str, rows: Rows, seed: int
+    start: Start | None, card: StudentCard, head: str, rows: Rows, seed: int, privacy: Privacy | None
 ) -> tuple[Arrays | None, Unit | None]:
     """The weights to start from, and the unit of a regression."""
     if start is None or start.state is None:
-        return None, unit_of(rows) if card.task == "regression" else None
+        return None, _unit(rows, privacy) if card.task == "regression" else None
     if card.task == "classification":
         return grow_head(start.state, head, start.card.classes, card.classes, seed), None
     mean, scale = start.state["unit"].tolist()
     return {k: v for k, v in start.state.items() if k != "unit"}, Unit(mean=mean, scale=scale)
 
 
-def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, run: str, folder: str) -> Arrays:
-    """The weights of a fresh network that has learnt what the parent answers to the rows, whatever the truth is."""
+def _unit(rows: Rows, privacy: Privacy | None) -> Unit:
+    """The unit of a fresh regression; in private it is declared, since that of the rows would tell of them."""
+    if privacy is None:
+        return unit_of(rows)
+    if privacy.centre is None or privacy.spread is None:
+        raise ConfigError("student.privacy.centre", privacy.centre, "and spread go with a regression")
+    return Unit(mean=privacy.centre, scale=privacy.spread)
+
+
+def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, run: str, folder: str) -> Fitted:
+    """A fresh network that has learnt what the parent answers to the rows, whatever the truth is."""
     answers = start.student.predict(rows.payloads)
     lesson = replace(
         work,
@@ -312,7 +353,7 @@ def _taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, ru
         objective=imitation(work.spec),
         checkpoint=f"{folder}/parent.pt",
     )
-    return state_of(fit(lesson, f"{run}-parent", f"{folder}/ray").net)
+    return fit(lesson, f"{run}-parent", f"{folder}/ray")
 
 
 def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
@@ -350,11 +391,12 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
 
 
 class Fitted(NamedTuple):
-    """A trained network, the mean loss of each epoch, and what each term had of the last one."""
+    """A trained network, the mean loss of each epoch, what each term had of the last one, and what was spent."""
 
     net: nn.Module
     history: tuple[float, ...]
     parts: dict[str, float]
+    spent: tuple[Spent, ...] = ()
 
 
 def fit(work: Work, run: str, storage: str) -> Fitted:
@@ -381,8 +423,11 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
     net = fresh(work)
     state = {k: v.numpy() for k, v in done["model"].items()}
-    whole = load(net, state if work.peers else widen(net, state, work.data)).eval()
-    return Fitted(net=whole, history=tuple(done["history"]), parts=dict(done["parts"]))
+    whole = load(net, widen(net, state, work.data) if work.narrows else state).eval()
+    spent = [] if work.noise is None else done["generator"]["spent"]
+    return Fitted(
+        net=whole, history=tuple(done["history"]), parts=dict(done["parts"]), spent=tuple(tuple(s) for s in spent)
+    )
 
 
 @contextlib.contextmanager

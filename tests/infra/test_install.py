@@ -76,6 +76,8 @@ def test_pip_does_alone_what_has_flags_and_what_uv_cannot(monkeypatch, capsys):
     assert done == [(["-e", "."], ["--no-index", "--find-links", "a b"])]
     monkeypatch.delenv("PIP_FLAGS")
     assert install.main([".[mail]"]) == 0 and done.pop() == "uv"
+    monkeypatch.setattr(install, "with_uv", done.append)
+    assert install.main(["--no-editable", "."]) == 0 and done.pop() == ["."], "an image holds a copy"
 
     def cannot(_):
         raise install.CannotError("uv is not there")

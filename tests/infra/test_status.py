@@ -80,6 +80,7 @@ def longest():
     gauges |= {
         "trigger": {"age_seconds": 1.0, "last": "new labels " * 30},
         "drift": {"age_seconds": 1.0, "outcome": "drift", "index": 1, "drifted": "a, " * 99},
+        "agreement": {"rows": 150, "share": 0.9, "lower": 0.8, "upper": 1.0},
         "foretold_accuracy": {"calibrated": 0.9, "calibrated_lower": 0.8, "calibrated_upper": 1.0, "accuracy": 0.9},
     }
     return workload(
@@ -119,6 +120,15 @@ def test_what_drifted_is_named():
     assert line(lines, "drift").rstrip() == "drift     drift in size, kind at input 7, entropy none at input 7"
 
 
+def test_agreement_and_accuracy_have_their_intervals_where_they_were_measured():
+    gauges = {"agreement": {"share": 0.9, "lower": 0.8, "upper": 0.95}, "foretold_accuracy": {"accuracy": 0.7}}
+    lines = drawn(files=workload(gauges=gauges))
+    assert line(lines, "agreement").rstrip() == "agreement 0.900 (0.800 to 0.950) with the teacher, newest window"
+    assert line(lines, "accuracy").rstrip() == "accuracy  true 0.700"
+    empty = drawn(files=workload(gauges={"foretold_accuracy": {"calibrated": None}}))
+    assert not any(one.startswith(("agreement ", "accuracy ")) for one in empty)
+
+
 def test_several_workloads_are_a_table_worst_first_with_what_to_press_below():
     lines = drawn(good=workload(), bad=workload(facts(workload="bad", leader_age=None)), held=workload(rolling()))
     rows = [one.split()[0] for one in lines if one.startswith(("good", "bad ", "held"))]
@@ -148,7 +158,7 @@ def test_watching_draws_until_the_wait_is_interrupted():
     assert drawings == [0, 1, 2] and "drawing 3" in console.file.getvalue()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lived(tmp_path_factory):
     """The settings of a home whose workload has a champion of somebody else's making, and a clock that is ahead."""
     settings = Settings(home=tmp_path_factory.mktemp("home"))

@@ -190,18 +190,6 @@ def test_phases_are_runs_of_time(cache):
         mail.phases(stream, history=20, per_phase=16)
 
 
-def test_the_workload_opens_and_its_spec_builds_the_teacher(cache, monkeypatch):
-    monkeypatch.setenv("COHOBATE_CACHE", str(cache))
-    opened = mail.source(Settings(), seed=3, history=20, per_phase=15)
-    spec = load_spec(opened.spec)
-    teacher = build(spec.teacher, spec.source)
-    items = opened.phases[0].items
-    labels = teacher.label([decoder(spec.payload)(i.payload) for i in items])
-    assert {i.truth for i in items} <= set(teacher.classes) and teacher.space == mail.SPACE
-    assert sum(s.label == i.truth for s, i in zip(labels, items, strict=True)) >= 13
-    assert build(spec.teacher, spec.source).digest == teacher.digest
-
-
 def test_dates():
     def year_of(date):
         found = corpus.parse(f"Date: {date}\nSubject: s\n\nwords\n", spam=False)

@@ -1,1 +1,20 @@
+import os
+import shutil
+
+import pytest
+
+from tests.container import built, this_machine
 from tests.pipelines.conftest import broker, clock, label_of, settings, spec, store, tickets  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def image():
+    """What steps run in: the image that COHOBATE_TEST_IMAGE names in buildah's storage, or this machine instead."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("there is no bwrap (Debian: bubblewrap) to run a step in as a pod would")
+    name = os.environ.get("COHOBATE_TEST_IMAGE")
+    if not name:
+        yield this_machine()
+        return
+    with built(name) as image:
+        yield image

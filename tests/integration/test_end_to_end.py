@@ -9,6 +9,7 @@ import pytest
 
 from components.contracts.errors import PipelineError
 from components.contracts.spec import build
+from components.contracts.storage import local_path
 from components.control.intent import Intent
 from components.control.store import ControlStore
 from components.label.history import label_history
@@ -83,6 +84,16 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     assert verify(store) == len(entries(store)) == 5
     html = list((tmp_path / "home" / "pipelines").rglob("html"))
     assert any(h.stat().st_size > 100_000 for h in html)
+
+    # The page of an evaluation is the same in Kubeflow's UI and as a file, and a log is for who reads it.
+    kept = {page.read_bytes() for page in local_path(settings.artifacts).rglob("quality.html")}
+    shown = {page.read_bytes() for page in (tmp_path / "home" / "pipelines").rglob("report/quality")}
+    assert len(kept) == 2 and kept <= shown
+    for run in (first, second):
+        text = Path(run.log).read_text()
+        assert "Task 'evaluate' finished with status SUCCESS" in text or "Task 'evaluate-2' finished" in text
+        assert f"spec={path}" in text and "executor_input" not in text
+        assert "Bootstrap complete" not in text and "Registry cache expired" not in text
 
 
 BROKEN = """

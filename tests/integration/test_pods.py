@@ -1,14 +1,11 @@
 """Every compiled step as a pod of Kubeflow runs it: with the environment that it declares, as a user that nobody knows.
 
-The root is read-only but for ``/tmp`` and the folders that Kubeflow mounts (version 2.17, seen on 2026-11-29). What
-stands for the image is this machine; the image itself is another matter.
+The root is read-only but for ``/tmp`` and the folders that Kubeflow mounts. It is this machine's, with the environment
+that runs the tests, or that of the image which COHOBATE_TEST_IMAGE names in buildah's storage: ``make image-test``.
 """
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -29,31 +26,20 @@ from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
-STRANGER = 1_000_730_000
-"""A user's number of the kind that OpenShift gives out."""
-
-WRITABLE = ("/.local", "/.cache", "/.config", "/gcs", "/minio")
+WORKLOADS = Path(__file__).parents[1] / "workloads"
 RUN = "0190aaaa-run"
 
 
 class Pod:
     """Runs steps; ``services`` is what databases, brokers and object stores hold: it is there under its own path."""
 
-    def __init__(self, bwrap, services, bucket):
-        self.bwrap, self.services, self.bucket, self.ran = bwrap, services, bucket, set()
+    def __init__(self, image, services, bucket):
+        self.image, self.services, self.bucket, self.ran = image, services, bucket, set()
 
-    def _root(self):
-        """This machine's root folders, read-only; and nothing of the folders that are a pod's own."""
-        yield from ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")  # noqa: S108
-        for entry in sorted(Path("/").iterdir()):
-            if entry.is_symlink():
-                yield from ("--symlink", os.readlink(entry), str(entry))
-            elif entry.is_dir() and str(entry) not in ("/proc", "/dev", "/tmp", "/sys", "/s3", *WRITABLE):  # noqa: S108
-                yield from ("--ro-bind", str(entry), str(entry))
-        for folder in WRITABLE:
-            yield from ("--tmpfs", folder)
+    def _mounts(self):
         yield from ("--bind", str(self.bucket), "/s3", "--bind", str(self.services), str(self.services))
-        yield from ("--remount-ro", "/", "--chdir", "/")
+        if not self.image.mine:
+            yield from ("--ro-bind", str(WORKLOADS), str(WORKLOADS))  # a ConfigMap, under the path that tests know
 
     def run(self, package, task, artifacts=None, **given):
         """Run one task's step with these inputs; returns what it returned.
@@ -83,13 +69,10 @@ class Pod:
             },
         }
         words = [*container["command"], *(json.dumps(asked) if w == "{{$}}" else w for w in container["args"])]
-        declared = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/"}  # the image's, the runtime's
-        declared |= {pair["name"]: pair["value"] for pair in container.get("env", ())}
+        declared = self.image.env | {pair["name"]: pair["value"] for pair in container.get("env", ())}
         done = subprocess.run(
-            [self.bwrap, "--unshare-user", "--uid", str(STRANGER), "--gid", "0", "--unshare-pid", "--die-with-parent",
-             *self._root(), "--", *words],
-            env=declared, capture_output=True, text=True, timeout=400,
-        )  # fmt: skip
+            [*self.image.words(*self._mounts()), *words], env=declared, capture_output=True, text=True, timeout=400
+        )
         assert done.returncode == 0, done.stderr[-4000:]
         self.ran.add((*container["command"], *container["args"]))
         values = json.loads((self.bucket / task / "executor_output.json").read_text()).get("parameterValues", {})
@@ -102,13 +85,10 @@ def _artifact(name, one, place):
 
 
 @pytest.fixture
-def pod(tmp_path):
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        pytest.skip("there is no bwrap (Debian: bubblewrap) to run a step in as a pod would")
+def pod(tmp_path, image):
     (tmp_path / "services").mkdir()
     (tmp_path / "bucket").mkdir()
-    return Pod(bwrap, tmp_path / "services", tmp_path / "bucket")
+    return Pod(image, tmp_path / "services", tmp_path / "bucket")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from components.contracts.spec.fields import Count, Factory, Name, Payload, Posi
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
 from components.contracts.spec.limits import Disturbance, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
+from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
 from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
 from components.contracts.spec.serve import Deferral, DeferTo, Serve
@@ -33,6 +34,8 @@ __all__ = [
     "Payload",
     "Policy",
     "Positive",
+    "Privacy",
+    "PrivacyUnit",
     "Probe",
     "Pruning",
     "RolloutPolicy",

@@ -44,6 +44,8 @@ class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, t
 
     outputs: ClassVar[bool] = True
     """Whether the term compares outputs; else it compares states."""
+    per_row: ClassVar[bool] = True
+    """Whether a row's loss depends on that row alone; else it relates the rows of a batch."""
     tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
     """The tasks that it has a meaning in."""
 
@@ -183,6 +185,8 @@ class Relation(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 class Contrastive(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="contrastive"):
     """InfoNCE (1807.03748) with the teacher's states of the same batch as candidates; after CRD (1910.10699)."""
 
+    per_row: ClassVar[bool] = False
+
     project: Projection = "linear"
     temperature: Positive = 0.1
 
@@ -193,6 +197,8 @@ class Rkd(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rk
     Weights within the term; the paper's are 1 to 2. Angles take time and memory by the cube of the batch.
     """
 
+    per_row: ClassVar[bool] = False
+
     distances: NotNegative = 1.0
     angles: NotNegative = 2.0
 
@@ -200,9 +206,13 @@ class Rkd(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rk
 class Pkt(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pkt"):
     """Probabilistic knowledge transfer (1803.10837): who is near whom in a batch; widths may differ."""
 
+    per_row: ClassVar[bool] = False
+
 
 class Spkd(Inside, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="spkd"):
     """Similarity-preserving distillation (1907.09682): inner products in a batch; widths may differ."""
+
+    per_row: ClassVar[bool] = False
 
 
 Term = (

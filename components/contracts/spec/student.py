@@ -11,6 +11,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
 from components.contracts.spec.objective import Kl, Normal, Rows, Term, Truth, check_objective
+from components.contracts.spec.privacy import Privacy
 
 BAG = "components.distill.networks.bag:BagOfFeatures"
 """The network of a spec that names none."""
@@ -127,6 +128,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
     learnt from beside one that is held out; None looks for equal content only.
+    ``privacy``: what the weights may tell of a row; left out: nothing is promised.
     """
 
     network: Factory | None = None
@@ -152,6 +154,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network is trained: ``auto`` is CUDA where there is a device, in bfloat16 where that device has it."""
     export: Export = Export()
+    privacy: Privacy | None = None
 
     def network_of(self, variant: Variant) -> Factory:
         """The network of a variant with all its options."""

@@ -16,6 +16,7 @@ from components.contracts.spec.fields import Count, Factory, Name, Payload, Sect
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
 from components.contracts.spec.monitor import Monitor, Trigger
+from components.contracts.spec.privacy_check import check_privacy
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
 from components.contracts.spec.serve import Serve
 from components.contracts.spec.student import Student, check_export, check_learning, check_network
@@ -108,7 +109,9 @@ def load_spec(path: str | Path) -> Spec:
         spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         plain = re.search(r"Expected `str.*got `(bool|int|float)`", str(error))
-        raise ConfigError("spec", str(path), f"{error}; quote it" if plain else str(error)) from error
+        number = re.search(r"Expected `(float|int).*got `str`", str(error))
+        remedy = "; quote it" if plain else "; YAML reads a number without its point as text: 1.0e-5" if number else ""
+        raise ConfigError("spec", str(path), f"{error}{remedy}") from error
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
@@ -116,6 +119,7 @@ def load_spec(path: str | Path) -> Spec:
     check_export(spec.student.export)
     check_network(spec.student)
     check_learning(spec.student, spec.task)
+    check_privacy(spec.student, spec.task)
     try:
         checked(spec.monitor.detectors)
     except ValueError as error:

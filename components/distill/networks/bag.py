@@ -20,6 +20,26 @@ EMBEDDING_DEVIATION = 0.3
 """Deviation of a fresh embedding: a weighted sum over some hundred rows has to differ from input to input."""
 
 
+class WeightedBag(nn.Embedding):  # type: ignore[misc]
+    """An embedding that gives the weighted sum of an input's rows: (B, D) of ids and weights, (B, L) both.
+
+    Opacus sees modules alone, and is told how long the gradient of one input is by :mod:`components.distill.privacy`.
+    """
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Add up. Padding (weight 0) is left out before the look-up, which halves the time of a step."""
+        kept_BL = weights != 0
+        counts_B = kept_BL.sum(dim=1)
+        summed_BD: Tensor = nn.functional.embedding_bag(
+            ids[kept_BL],
+            self.weight,
+            offsets=counts_B.cumsum(0) - counts_B,
+            mode="sum",
+            per_sample_weights=weights[kept_BL],
+        )
+        return summed_BD
+
+
 class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
     """Logits (B, C) of weighted bucket ids.
 
@@ -35,23 +55,15 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
         buckets = inputs["ids"].below if "ids" in inputs else None
         if buckets is None or dict(inputs) != bag_signature(buckets):
             raise ConfigError("student.network", sorted(inputs), "a bag of features takes weighted ids in buckets")
-        self.embedding = nn.Embedding(buckets, dim)
+        self.embedding = WeightedBag(buckets, dim)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
         self.norm = nn.LayerNorm(dim) if task == "classification" else None
         self.hidden = nn.Linear(dim, hidden)
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """Apply the network. Padding (weight 0) is left out before the look-up, which halves the time of a step."""
-        kept_BL = weights != 0
-        counts_B = kept_BL.sum(dim=1)
-        summed_BD = nn.functional.embedding_bag(
-            ids[kept_BL],
-            self.embedding.weight,
-            offsets=counts_B.cumsum(0) - counts_B,
-            mode="sum",
-            per_sample_weights=weights[kept_BL],
-        )
+        """Apply the network."""
+        summed_BD = self.embedding(ids, weights)
         if self.norm is not None:
             summed_BD = self.norm(summed_BD)
         logits_BC: Tensor = self.head(torch.relu(self.hidden(summed_BD)))
@@ -90,7 +102,7 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
         to_hidden, to_head = watched(self, [self.hidden, self.head], features)
         with torch.no_grad():
             dims, units = kept(self.hidden, to_hidden, share), kept(self.head, to_head, share)
-            self.embedding = nn.Embedding.from_pretrained(self.embedding.weight[:, dims].contiguous(), freeze=False)
+            self.embedding = WeightedBag.from_pretrained(self.embedding.weight[:, dims].contiguous(), freeze=False)
             if self.norm is not None:
                 norm = nn.LayerNorm(len(dims))
                 norm.weight.copy_(self.norm.weight[dims])

@@ -11,7 +11,6 @@ from components.control.intent import ModelRef
 from components.distill.artifact import weights_uri
 from components.distill.data import arrays, encoded, window_rows
 from components.distill.loop import Work
-from components.distill.networks.contract import load, network
 from components.distill.prune import answers
 from components.distill.train import Start, _taught, distill
 from components.student.runtime import Student
@@ -180,7 +179,7 @@ def test_the_first_lesson_is_what_the_parent_answers_and_not_the_labels(letter_s
         checkpoint="",
         seed=0,
     )
-    state = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}")
-    said = answers(load(network(card), state), encoded(spec, rows.payloads)).argmax(dim=1).tolist()
+    net = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}").net
+    said = answers(net, encoded(spec, rows.payloads)).argmax(dim=1).tolist()
     wanted = ["ab".index(a.label) for a in start.student.predict(rows.payloads)]
     assert sum(a == b for a, b in zip(said, wanted, strict=True)) > 0.95 * len(rows)
