@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +27,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from components.contracts.errors import ConfigError
+from components.contracts.spec.references import USER_MODULE
 from components.distill.data import MIN_SCALE, Unit
 from components.distill.networks.contract import FIELD, logits, tensors
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
@@ -51,7 +55,8 @@ PREPARED = onnx.StringStringEntryProto(key="onnx.quant.pre_process", value="onnx
 """Tells ONNX Runtime's quantiser that the shapes are known, without which it logs a warning by the root logger."""
 
 RECURRENT = (torch.nn.RNNBase,)
-"""Layers that are refused as they stand: torch 2.13 exports one rightly in a process, and every further one wrongly."""
+"""Layers whose networks are exported in a process of their own: torch 2.13 exports the first network of a process that
+has one rightly, and freezes the length of every further one."""
 
 FROZEN = "an axis is frozen in PyTorch's export; use convolutions or attention, or give the network a graph()"
 
@@ -79,7 +84,12 @@ def body(net: torch.nn.Module, inputs: Signature, files: Mapping[str, bytes] | N
     """
     net = net.cpu().eval()
     with torch.no_grad():
-        model = _own(net, inputs) if hasattr(net, "graph") else _traced(net, inputs)
+        if hasattr(net, "graph"):
+            model = _own(net, inputs)
+        elif any(isinstance(module, RECURRENT) for module in net.modules()):
+            model = _apart(net, inputs)
+        else:
+            model = traced(net, inputs)
     return Body(model=model, files=files or {}, operators=getattr(net, "QUANTISED", None))
 
 
@@ -95,8 +105,40 @@ def _own(net: torch.nn.Module, inputs: Signature) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
-    """The network by PyTorch's exporter, proved, and without the paths that it writes into every node."""
+def _apart(net: torch.nn.Module, inputs: Signature) -> Any:
+    """The same in a process of its own (:mod:`components.distill.apart`), the first layer of which is exported rightly.
+
+    Raises:
+        ConfigError: as for :func:`traced`, or the network cannot be sent there.
+
+    """
+    name = type(net).__name__
+    files = {n: m.__file__ for n, m in sys.modules.items() if n.startswith(USER_MODULE) and m.__file__}
+    try:
+        sent = pickle.dumps(net)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        remedy = "a recurrent network is exported in a process of its own, for which its classes must stand in a file"
+        raise ConfigError(FIELD, name, f"{remedy}, at the top: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answer = Path(folder) / "asked", Path(folder) / "answer"
+        asked.write_bytes(pickle.dumps((files, sent, dict(inputs))))
+        command = [sys.executable, "-m", "components.distill.apart", str(asked), str(answer)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if not answer.is_file():
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise ConfigError(FIELD, name, f"its export ended without one: {lines[-1] if lines else 'no reason given'}")
+        if done.returncode:
+            raise ConfigError(FIELD, name, answer.read_text())
+        return onnx.load_from_string(answer.read_bytes())
+
+
+def traced(net: torch.nn.Module, inputs: Signature) -> Any:
+    """The network by PyTorch's exporter, proved, and without the paths that it writes into every node.
+
+    Raises:
+        ConfigError: it cannot be exported, or what was exported answers otherwise at other batch sizes or lengths.
+
+    """
     axes = {a for t in inputs.values() for a in t.shape if isinstance(a, str)}
     dynamic = {axis: torch.export.Dim(axis) for axis in axes}
     shapes = {
@@ -104,9 +146,6 @@ def _traced(net: torch.nn.Module, inputs: Signature) -> Any:
         for name, t in inputs.items()
     }
     name = type(net).__name__
-    for path, module in net.named_modules():
-        if isinstance(module, RECURRENT):
-            raise ConfigError(FIELD, name, f"{path} is recurrent, of which {FROZEN}")
     try:
         with _quiet():
             done = torch.onnx.export(

@@ -16,6 +16,9 @@ from components.contracts.spec.fields import Factory
 
 log = logging.getLogger(__name__)
 
+USER_MODULE = "cohobate_user_"
+"""How the name of a module begins that is a file beside a spec."""
+
 MOVED = {
     "components.label.magika": "components.teachers.magika",
     "components.label.minilm": "components.teachers.minilm",
@@ -54,7 +57,7 @@ def resolve(reference: str, source: str = "") -> Any:
 def _module_of(path: Path, reference: str) -> Any:
     if not path.is_file():
         raise ConfigError("reference", reference, f"no such file: {path}")
-    name = f"cohobate_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{USER_MODULE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, path)

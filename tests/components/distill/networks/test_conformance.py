@@ -25,7 +25,7 @@ from components.distill.export import body, to_onnx
 from components.distill.grow import grow_head
 from components.distill.loop import Work
 from components.distill.networks.contract import head_of, load, logits, made, network, state_of, tensors
-from components.distill.temperature import LEAST_ROWS
+from components.distill.temperature import HIGHEST, LEAST_ROWS, LOWEST
 from components.distill.train import _start, distill, fit
 from components.student.card import export_uri
 from components.student.features import featuriser, files_of, made_up
@@ -53,12 +53,17 @@ class Lineage:
         return rows.payloads, rows.truth
 
 
+WRONG = 0.15
+"""Share of inputs whose label is drawn by chance: of answers that are all sure, no difference would be seen."""
+
+
 def rows(make, classes, n, seed):
     chance = random.Random(seed)
-    labels = [c for c in classes for _ in range(n)]
-    chance.shuffle(labels)
+    kinds = [c for c in classes for _ in range(n)]
+    chance.shuffle(kinds)
     told = {c: SoftLabel.of("letters@1", "abc", [0.9 if x == c else 0.05 for x in "abc"]) for c in "abc"}
-    return [(make(c, chance), told[c], c) for c in labels]
+    labels = [chance.choice(classes) if chance.random() < WRONG else c for c in kinds]
+    return [(make(c, chance), told[label], label) for c, label in zip(kinds, labels, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +116,9 @@ def right(lineage, uri, window):
 
 
 def test_it_learns_and_an_update_learns_a_new_class_and_keeps_the_old_ones(lineage):
-    assert lineage.first.card.classes == ("a", "b") and right(lineage, lineage.first.uri, 0) > 0.85
+    assert lineage.first.card.classes == ("a", "b") and right(lineage, lineage.first.uri, 0) > 0.75
     assert lineage.second.card.classes == ("a", "b", "c") and lineage.second.card.parent == "1"
-    assert right(lineage, lineage.second.uri, 1) > 0.8 and right(lineage, lineage.second.uri, 0) > 0.8
+    assert right(lineage, lineage.second.uri, 1) > 0.7 and right(lineage, lineage.second.uri, 0) > 0.75
 
 
 def test_a_grown_head_answers_as_before_for_the_old_classes(lineage):
@@ -130,7 +135,7 @@ def test_a_grown_head_answers_as_before_for_the_old_classes(lineage):
 def test_the_float_export_answers_as_the_network_does_and_is_calibrated(lineage):
     payloads, done = lineage.payloads(1)[0], lineage.second
     temperature = done.metrics["temperature"]
-    assert temperature != 1.0 and done.metrics["calibration_rows"] >= LEAST_ROWS
+    assert LOWEST < temperature < HIGHEST and temperature != 1.0 and done.metrics["calibration_rows"] >= LEAST_ROWS
     with torch.no_grad():
         said = logits(trained(lineage, done)(**tensors(encoded(lineage.spec, payloads))))
     expected = torch.softmax(said / temperature, dim=1).numpy()
@@ -147,20 +152,17 @@ def test_padding_and_order_in_a_batch_change_nothing(lineage):
     assert [s.label for s in asked.predict(payloads[::-1])] == [s.label for s in together][::-1]
 
 
-def test_the_int8_export_is_judged_as_it_is_served(lineage, record_property):
+def test_the_int8_export_is_judged_as_it_is_served(lineage):
     metrics = lineage.second.metrics
-    record_property("int8_parity_gap", metrics["int8_parity_gap"])
-    record_property("int8_bytes", metrics["int8_bytes"] / metrics["float_bytes"])
-    assert metrics["int8_parity_gap"] <= 0.1 and metrics["int8_largest_difference"] < 0.5
-    served = "int8" if metrics["int8_parity_gap"] <= 0.05 else "float32"
-    assert lineage.second.card.precision == served
+    assert metrics["int8_parity_gap"] <= 0.05 and metrics["int8_largest_difference"] < 0.1
+    assert lineage.second.card.precision == "int8"
 
 
 def test_it_can_be_pruned_and_learns_to_answer_as_before(lineage):
     metrics = lineage.second.metrics
     assert metrics["pruned_bytes"] < 0.95 * metrics["float_bytes"] and metrics["pruned_parity_gap"] <= 0.2
     folder = lineage.second.uri.rsplit("/", 1)[0]
-    assert right(lineage, export_uri(folder, "pruned"), 1) > 0.7
+    assert right(lineage, export_uri(folder, "pruned"), 1) > 0.65
 
 
 def test_the_same_training_and_export_give_the_same_bytes(lineage, tmp_path):

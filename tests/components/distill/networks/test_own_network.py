@@ -1,11 +1,16 @@
 """Networks of the user's own: what is refused, before anything is trained, and by which words."""
 
+import pickle
+import re
+
 import msgspec
 import pytest
+import torch
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Variant
 from components.contracts.storage import local_path
+from components.distill import apart
 from components.distill.export import body
 from components.distill.networks.contract import check_growth, load, network
 from components.distill.train import distill
@@ -60,6 +65,12 @@ class Recurrent(Base):
 
     def forward(self, ids):
         return self.head(self.rnn(self.embedding(ids))[0][:, -1])
+
+
+class Elman(Recurrent):
+    def __init__(self, **kept):
+        super().__init__(**kept)
+        self.rnn = nn.RNN(4, 4, batch_first=True)
 
 
 class Normed(Base):
@@ -135,7 +146,6 @@ def test_options_that_it_does_not_take_are_named(letter_spec, source):
     [
         ("ByItsValues", "cannot be exported to ONNX: write"),
         ("Forgetful", "its export answers otherwise than the network on"),
-        ("Recurrent", r"rnn is recurrent, of which an axis is frozen .*; use convolutions or attention"),
     ],
 )
 def test_one_whose_export_is_none_or_another_is_refused(name, said, letter_spec, source):
@@ -144,12 +154,42 @@ def test_one_whose_export_is_none_or_another_is_refused(name, said, letter_spec,
         body(network(card, source), card.inputs)
 
 
-def test_an_axis_that_is_frozen_in_an_export_is_found(letter_spec, source, monkeypatch):
-    monkeypatch.setattr("components.distill.export.RECURRENT", ())
+def test_a_recurrent_network_is_exported_in_a_process_of_its_own(letter_spec, source):
     card = card_of("Recurrent", letter_spec)
-    with pytest.raises(ConfigError, match=r"its export does not run on 1 inputs of length 1, .*: an axis is frozen"):
-        for _ in range(2):  # from the second recurrent layer of a process on
-            body(network(card, source), card.inputs)
+    model = body(network(card, source), card.inputs).model
+    assert "LSTM" in {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [('echo no such thing > "$4"; exit 1', "no such thing"), ("exit 9", "its export ended without one")],
+)
+def test_what_that_process_says_is_passed_on(script, said, letter_spec, source, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    card = card_of("Recurrent", letter_spec)
+    with pytest.raises(ConfigError, match=rf"student\.network is 'Recurrent': {said}"):
+        body(network(card, source), card.inputs)
+
+
+def test_an_axis_that_is_frozen_in_an_export_is_found_in_that_process_too(letter_spec, source, tmp_path):
+    card = card_of("Elman", letter_spec)
+    asked, answer = tmp_path / "asked", tmp_path / "answer"
+    asked.write_bytes(pickle.dumps(({}, pickle.dumps(network(card, source)), dict(card.inputs))))
+    assert apart.main(str(asked), str(answer)) == 1
+    assert re.match(r"its export does not run on 1 inputs of length 1, .*: an axis is frozen", answer.read_text())
+
+
+def test_a_recurrent_network_whose_class_stands_in_a_function_is_refused():
+    class Inner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = torch.nn.LSTM(4, 3)
+
+    with pytest.raises(ConfigError, match="its classes must stand in a file, at the top"):
+        body(Inner(), IDS)
 
 
 def test_one_of_which_more_than_the_head_hangs_on_the_classes_is_refused(letter_spec, source):
