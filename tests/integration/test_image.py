@@ -1,5 +1,6 @@
 """An image that was built, from within: as a user whom it does not know, with nothing writable but /tmp."""
 
+import json
 import os
 import stat
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.container import STRANGER
+from tests.ports import free_ports
 
 pytestmark = [
     pytest.mark.integration,
@@ -15,9 +17,9 @@ pytestmark = [
 ]
 
 
-def inside(image, *words):
-    command = [*image.words(writable=()), *words]
-    done = subprocess.run(command, env=image.env, capture_output=True, text=True, timeout=300)
+def inside(image, *words, **settings):
+    command, env = [*image.words(writable=()), *words], image.env | settings
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -64,6 +66,21 @@ for name in ("infra.cli", "infra.worker", "serving.ray_app", "pipelines.dags", "
     importlib.import_module(name)
 print(found)
 """
+
+
+@pytest.mark.timeout(480)
+def test_all_roles_come_up_in_it(image):
+    """Broker, gateway with its proxy, controller, labeler, monitor and trigger, each as the stranger."""
+    gateway, broker = free_ports(2)
+    script = (
+        "trap 'cohobate down >&2' EXIT; cohobate up --spec files >&2;"
+        " for role in gateway controller labeler monitor trigger; do"
+        ' until ls .cohobate/metrics | grep -m 1 "^files-$role-"; do sleep 0.5; done; done;'
+        f" wget -q -O - http://127.0.0.1:{gateway}/files/healthz"
+    )
+    ports = {"COHOBATE_GATEWAY_PORT": str(gateway), "COHOBATE_BROKER_PORT": str(broker), "COHOBATE_ADMIN_HOST": ""}
+    *roles, health = inside(image, "sh", "-ec", script, **ports).splitlines()
+    assert len(roles) == 5 and json.loads(health) == {"status": "ok"}
 
 
 def test_it_keeps_nothing_of_what_built_it_and_gives_no_rights(image):
