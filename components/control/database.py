@@ -8,6 +8,8 @@ of one key the second fails. Reads take no lock.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from components.contracts.errors import CohobateError
 from components.control.bells import Bells
+
+BUSY_SECONDS = 15.0
+"""How long a connection to SQLite waits for another to finish."""
 
 
 class StaleRevisionError(CohobateError):
@@ -105,10 +110,27 @@ class Database:
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # _begin_sqlite begins transactions, not the driver at the first write
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=15000")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Have the database keep a write-ahead log; the file remembers it.
+
+    Of several connections that ask a new file for it at once SQLite refuses some, whatever their ``busy_timeout`` is.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

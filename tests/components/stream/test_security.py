@@ -95,7 +95,7 @@ def test_a_key_of_another_certificate_is_named(certificates):
 
 def test_requests_are_not_logged_whatever_the_level(caplog):
     security_options(sasl())
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, logger="kafka"):
         for name in TALKATIVE:
             logging.getLogger(name).debug("Send: %r", b"\0me\0hush")
             logging.getLogger(name).info("connected")
