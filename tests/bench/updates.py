@@ -16,7 +16,7 @@ from pathlib import Path
 
 DATA = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clinc150"
 ROOT = Path(__file__).parents[2]
-ROUNDS = 5
+ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROUNDS", "5"))
 
 RUN = """
 import json, sys, tempfile, time
