@@ -1,12 +1,11 @@
 """The export of one network in a process of its own: ``python -m components.distill.apart ASKED ANSWER``.
 
-``ASKED`` is a file that :mod:`components.distill.export` wrote: the user's modules by name with their files, a pickled
-network and its inputs. ``ANSWER`` becomes the model with exit code 0, or with exit code 1 why there is none.
+``ASKED`` is a file that :mod:`components.distill.export` wrote: the files of the user's modules, a pickled network and
+its inputs. ``ANSWER`` becomes the model with exit code 0, or with exit code 1 why there is none.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -14,17 +13,15 @@ from pathlib import Path
 import torch
 
 from components.contracts.errors import ConfigError
+from components.contracts.spec.references import module_of
 from components.distill.export import traced
 
 
 def main(asked: str, answer: str) -> int:
     """Export what ``asked`` holds to ``answer``; returns the exit code."""
     files, sent, inputs = pickle.loads(Path(asked).read_bytes())  # noqa: S301  (written by the process that waits)
-    for name, path in files.items():
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is not None and spec.loader is not None:
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+    for path in files:
+        module_of(Path(path), path)
     net = pickle.loads(sent)  # noqa: S301
     try:
         with torch.no_grad():

@@ -112,13 +112,14 @@ def _exports(
 ) -> tuple[dict[Form, bytes], dict[str, float]]:
     """The float model and the exports that are wanted, by form, and the temperatures."""
     rows = encoded(spec, calibration.payloads) if len(calibration) else None
+    files = files_of(featuriser(spec.features, spec.source))
     made: dict[Form, bytes] = {}
     temperatures = {}
     for prefix, net in (("", trained.net), ("pruned_", trained.pruned)):
         if net is None:
             continue
         of = msgspec.structs.replace(card, pruned=bool(prefix))
-        graph = body(net, card.inputs, files_of(featuriser(spec.features, spec.source)))
+        graph = body(net, card.inputs, files)
         temperature = _temperature(spec, to_onnx(graph, of, unit=trained.unit), calibration)
         full = to_onnx(graph, of, temperature, trained.unit)
         small = to_int8(full, graph, of, rows)

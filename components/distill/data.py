@@ -20,7 +20,7 @@ from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.snapshot.leaks import learnable
-from components.snapshot.table import soft_of
+from components.snapshot.table import calibrates, soft_of
 from components.snapshot.window import read
 from components.student.features import Features, featuriser
 from components.teachers.contract import declared_of
@@ -260,7 +260,7 @@ def _replayed_apart(old: Rows, unit: PrivacyUnit, wanted: int, window: int) -> R
 def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
     """Rows to learn from and rows to calibrate on, parted by a hash of their content."""
     share = spec.student.calibration_share
-    parts = [bucket("", "calibration", content_hash(p)) < share for p in rows.payloads]
+    parts = [calibrates(content_hash(p), share) for p in rows.payloads]
     return (
         rows.take([i for i, aside in enumerate(parts) if not aside]),
         rows.take([i for i, aside in enumerate(parts) if aside]),

@@ -113,7 +113,7 @@ def _apart(net: torch.nn.Module, inputs: Signature) -> Any:
 
     """
     name = type(net).__name__
-    files = {n: m.__file__ for n, m in sys.modules.items() if n.startswith(USER_MODULE) and m.__file__}
+    files = [m.__file__ for n, m in sys.modules.items() if n.startswith(USER_MODULE) and m.__file__]
     try:
         sent = pickle.dumps(net)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

@@ -17,6 +17,7 @@ from components.contracts.errors import ArtifactError, RecordError
 from components.contracts.payload import decoder
 from components.contracts.records import Input, content_hash, decode
 from components.contracts.spec import Spec
+from components.contracts.spec.references import folder_of
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.tables import WindowRow
 from components.label.history_file import read_history
@@ -83,7 +84,7 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[
 
 
 def _place(uri: str, spec: Spec) -> str:
-    return uri if "://" in uri else str(Path(spec.source).parent / uri)
+    return uri if "://" in uri else str(Path(folder_of(spec.source)) / uri)
 
 
 def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.contracts.payload import decoder
-from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
 from components.snapshot.likeness import Index, Sketch, sketch
-from components.snapshot.table import split_of
+from components.snapshot.table import calibrates, split_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,26 +120,35 @@ def _rows(spec: Spec, table: pa.Table) -> Iterable[tuple[dict[str, Any], Sketch 
     return zip(plain, sketches(spec, table), strict=True)
 
 
+class _HeldOut:
+    """What is held out in any of these rows, by content and by likeness."""
+
+    def __init__(self, spec: Spec, rows: Iterable[tuple[dict[str, Any], Sketch | None]]) -> None:
+        self._contents: set[str] = set()
+        self._index = Index(spec.student.near_duplicate or 1.0)
+        for row, made in rows:
+            if row["split"] == "holdout":
+                self._contents.add(row["content"])
+                if made is not None:
+                    self._index.add(made)
+
+    def has(self, content: str, made: Sketch | None) -> bool:
+        """Whether a content, or one that it is like, is held out."""
+        return content in self._contents or (made is not None and self._index.first(made) is not None)
+
+
 def held_out(spec: Spec, tables: Sequence[pa.Table]) -> Callable[[str, Any], bool]:
     """Whether an input, by its content hash and decoded payload, may not be learnt from even without its label.
 
     It is held out in a window, or would be were it labelled, or is like one that is; or a temperature is fitted on it.
     """
-    contents: set[str] = set()
-    index = Index(spec.student.near_duplicate or 1.0)
-    for table in tables:
-        for row, made in _rows(spec, table):
-            if row["split"] == "holdout":
-                contents.add(row["content"])
-                if made is not None:
-                    index.add(made)
+    student = spec.student
+    known = _HeldOut(spec, (row for table in tables for row in _rows(spec, table)))
 
     def out(content: str, payload: Any) -> bool:
-        if content in contents or split_of(content, spec.student.holdout_share) == "holdout":
+        if split_of(content, student.holdout_share) == "holdout" or calibrates(content, student.calibration_share):
             return True
-        if bucket("", "calibration", content) < spec.student.calibration_share:
-            return True
-        return spec.student.near_duplicate is not None and index.first(sketch(payload)) is not None
+        return known.has(content, None if student.near_duplicate is None else sketch(payload))
 
     return out
 
@@ -151,21 +159,12 @@ def learnable(spec: Spec, tables: Sequence[tuple[WindowRow, pa.Table]]) -> dict[
     A row that was frozen as one to learn from, before its like came to the audit slice or was held out, is left out.
     """
     known = [(window, list(_rows(spec, table)), table["input_id"].to_pylist()) for window, table in tables]
-    contents: set[str] = set()
-    index = Index(spec.student.near_duplicate or 1.0)
-    for _, rows, _ in known:
-        for row, made in rows:
-            if row["split"] == "holdout":
-                contents.add(row["content"])
-                if made is not None:
-                    index.add(made)
+    out = _HeldOut(spec, (row for _, rows, _ in known for row in rows))
     return {
         window.digest: {
             input_id
             for (row, made), input_id in zip(rows, ids, strict=True)
-            if row["split"] == "train"
-            and row["content"] not in contents
-            and (made is None or index.first(made) is None)
+            if row["split"] == "train" and not out.has(row["content"], made)
         }
         for window, rows, ids in known
     }

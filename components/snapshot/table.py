@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.records import Label, SoftLabel, Truth, content_hash
+from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.contracts.storage import digest_of
 from components.query.policies import least_chance, representative
@@ -55,6 +56,11 @@ def snapshot_schema() -> pa.Schema:
         ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
         ("policy", text), ("probability", number), ("audit", pa.bool_()), ("sketch", pa.binary()),
     ])  # fmt: skip
+
+
+def calibrates(content: str, share: float) -> bool:
+    """Whether a content (hash in hex) is for calibration alone: a ``share`` of them is, the same in every window."""
+    return bucket("", "calibration", content) < share
 
 
 def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, Any]], holdout_share: float) -> pa.Table:

@@ -41,7 +41,7 @@ def resolve(reference: str, source: str = "") -> Any:
     if not name:
         raise ConfigError("reference", reference, "must have the form module:name or file.py:name")
     if module_name.endswith(".py"):
-        module = _module_of(Path(source).parent / module_name, reference)
+        module = module_of(Path(source).parent / module_name, reference)
     else:
         if module_name in MOVED:
             log.warning("%s has moved: write %s:%s in the spec", reference, MOVED[module_name], name)
@@ -54,7 +54,13 @@ def resolve(reference: str, source: str = "") -> Any:
     return getattr(module, name)
 
 
-def _module_of(path: Path, reference: str) -> Any:
+def module_of(path: Path, reference: str) -> Any:
+    """The module of a user's file, read once in a process; ``reference`` is what names it, for the message.
+
+    Raises:
+        ConfigError: there is no such Python file.
+
+    """
     if not path.is_file():
         raise ConfigError("reference", reference, f"no such file: {path}")
     name = f"{USER_MODULE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
