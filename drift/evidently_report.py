@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drift.evidently_page import light
 from drift.evidently_workspace import keep
 from drift.monitor import DriftVerdict
 
@@ -62,12 +63,12 @@ def write(
     extra: Sequence[str] = (),
     shelf: Shelf | None = None,
 ) -> Report:
-    """Write ``<name>.html`` (about 4 MB, self-contained) and ``<name>.json`` into ``directory``, which is made.
+    """Write ``<name>.html`` (one file, see :mod:`drift.evidently_page`) and ``<name>.json`` into ``directory``.
 
-    Our verdict comes first, as Evidently's metrics and tests (:mod:`drift.evidently_metrics`); ``extra`` names presets
-    and metrics of Evidently's to be shown behind its drift preset; ``shelf`` is where the report is kept for
-    Evidently's UI. The JSON has ``verdict`` (ours, or null), ``left_out`` and ``evidently``. Columns are those of
-    ``reference``, of numbers or text as in :class:`drift.monitor.Reference`; categories beyond the
+    The directory is made. Our verdict comes first, as Evidently's metrics and tests (:mod:`drift.evidently_metrics`);
+    ``extra`` names presets and metrics of Evidently's to be shown behind its drift preset; ``shelf`` is where the
+    report is kept for Evidently's UI. The JSON has ``verdict`` (ours, or null), ``left_out`` and ``evidently``. Columns
+    are those of ``reference``, of numbers or text as in :class:`drift.monitor.Reference`; categories beyond the
     :data:`MOST_CATEGORIES` most frequent are counted together.
 
     Raises:
@@ -85,7 +86,7 @@ def write(
     snapshot = _run(before, now, numeric, verdict, extra, shelf)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        snapshot.save_html(str(html))
+        html.write_text(light(snapshot.get_html_str(as_iframe=False), f"{name}: Evidently's report"), encoding="utf-8")
         evidently = json.loads(snapshot.json(), parse_constant=lambda _: None)  # null for NaN
     if shelf is not None:
         keep(snapshot, shelf.workspace, shelf.project)

@@ -124,7 +124,14 @@ class Settings(BaseSettings):
     admin_oidc_audience: str = ""
     """Audience (``aud``) that such a token must name."""
     admin_oidc_jwks_url: str = ""
-    """Where the issuer's public keys are (https, or http on the loopback)."""
+    """Where the issuer's public keys are (https, or http on the loopback); empty: where its discovery document says."""
+    admin_oidc_client_id: str = ""
+    """The console as a client of the issuer, so that people sign in at its own page; empty: they do not."""
+    admin_oidc_client_secret: SecretStr | None = None
+    """Its secret; a public client (PKCE alone) has none."""
+    admin_oidc_client_secret_file: Path | None = None
+    admin_oidc_scope: str = "openid profile email"
+    """What the console asks the issuer for; ``openid`` must be among it."""
     admin_oidc_role_claim: str = "roles"
     """Claim with the role, a text or a list of them; a dot goes into a nested one: ``realm_access.roles``."""
     admin_oidc_role_prefix: str = ""

@@ -22,6 +22,7 @@ from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
 from components.stream.contract import Broker
+from serving.admin.code_flow import CodeFlow
 from serving.admin.console.app import create_console
 from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Sessions
@@ -31,6 +32,8 @@ from serving.admin.identity import Door, is_loopback
 from serving.admin.oidc import Issuer
 from serving.admin.problems import Refused, database_away, refusal
 from serving.admin.routes import router
+
+_NO_ISSUER = "is a client of an issuer: set COHOBATE_ADMIN_OIDC_ISSUER too"
 
 
 def create_app(
@@ -59,6 +62,9 @@ def create_app(
     store = store or ControlStore(settings.control_url)
     if issuer is None and settings.admin_oidc_issuer:
         issuer = Issuer(settings)
+    if settings.admin_oidc_client_id and issuer is None:
+        raise ConfigError("COHOBATE_ADMIN_OIDC_CLIENT_ID", settings.admin_oidc_client_id, _NO_ISSUER)
+    flow = CodeFlow(settings, issuer) if issuer is not None and settings.admin_oidc_client_id else None
     app = FastAPI(
         title="Cohobate admin API",
         version="1",
@@ -74,7 +80,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
-    console = create_console(needs, settings, Sessions(store, door), closing, pipelines, broker)
+    console = create_console(needs, settings, Sessions(store, door, flow), closing, pipelines, broker)
     app.state.traffic = console.state.console.traffic
     app.mount(f"/{CONSOLE}", console)
     app.add_middleware(Gate, store=store, door=door)

@@ -7,6 +7,7 @@ the right credential gets in, unless its own id was guessed at from the same add
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -95,6 +96,24 @@ class Door:
             if error.status != 401:
                 raise
             raise self._count(caller, "", error.detail) from error
+
+    def enter_by_code(self, caller: Caller, finish: Callable[[], tuple[str, Role]], issuer: str) -> Identity:
+        """The identity of who comes back from the issuer's page; ``finish`` asks the issuer.
+
+        Raises:
+            Refused: 401 or 403, see :meth:`CodeFlow.finish`; 429 after too many that failed: then nobody is asked.
+            UnavailableError: the issuer does not answer.
+
+        """
+        if not self._limiter.test(self._failed, caller.client, "code"):
+            raise self._count(caller, "code", "too many sign-ins failed")
+        try:
+            actor, role = finish()
+        except Refused as error:
+            if error.status != 401:
+                raise
+            raise self._count(caller, "code", error.detail) from error
+        return Identity(actor=actor, role=role, via="oidc", credential=issuer)
 
     def _by_token(self, caller: Caller, public: str, token: str) -> Identity:
         known = self._tokens.find(public)

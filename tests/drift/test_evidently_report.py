@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from drift.evidently_page import document_of, light
 from drift.evidently_report import MOST_CATEGORIES, write
 from drift.monitor import Reference
 
@@ -30,6 +31,31 @@ def test_both_files_are_written_with_our_verdict_beside_evidently(tmp_path: Path
     assert said["n0"] < 1e-6 < said["n1"]
     assert 0.1 <= report.drifted_share < 1.0
     assert report.left_out == ()
+
+
+def test_a_page_of_thirty_columns_is_light_and_is_evidently_s_own_with_what_a_chart_can_show(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+
+    def wide(shift: float) -> pd.DataFrame:
+        numeric = {f"n{i}": chance.normal(shift, 1.0, 500) for i in range(15)}
+        return pd.DataFrame(
+            numeric | {f"c{i}": chance.choice([f"kind {k}" for k in range(40)], 500) for i in range(15)}
+        )
+
+    report = write(wide(0.0), wide(0.5), tmp_path, "wide", None)
+    page = report.html.read_text(encoding="utf-8")
+    assert report.html.stat().st_size < 1_500_000
+    document = document_of(page)
+    assert all(f'"{name}"' in document for name in ("n0", "n14", "c0", "c14", "kind 39"))
+    assert "Plotly" in document and len(document) > 3_000_000
+    with pytest.raises(ValueError, match="no packed report"):
+        document_of(document)
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_a_document_of_any_length_is_unpacked_as_it_was(length: int) -> None:
+    document = "<p>&\u00e9\U0001f600 0.25, 12345.6789012 </p>"[: 5 * length]
+    assert document_of(light(document, "t")) == document.replace("12345.6789012", "12345.7")
 
 
 def test_a_report_of_ten_columns_takes_less_than_three_seconds(tmp_path: Path) -> None:
@@ -59,7 +85,7 @@ def test_columns_that_evidently_cannot_take_are_left_out_or_made_fit(tmp_path: P
     assert report.left_out == ("gone", "never")
     content = json.loads(report.json.read_text(encoding="utf-8"))
     assert (content["verdict"], content["left_out"]) == (None, ["gone", "never"])
-    assert "(other)" in report.html.read_text(encoding="utf-8")
+    assert "(other)" in document_of(report.html.read_text(encoding="utf-8"))
     assert MOST_CATEGORIES < 60
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from fastapi import FastAPI, Path, Query, Request
@@ -12,17 +13,19 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import ConfigError, UnavailableError
 from components.control.database import StaleRevisionError
 from components.control.order_client import REASON_CHARACTERS, Order
+from serving.admin.code_flow import CodeFlow
 from serving.admin.console.console import STREAMS, Console
 from serving.admin.console.live import Topic
+from serving.admin.console.sessions import Session
 from serving.admin.console.verbs import TITLES, goes_back_to, happens, verb_of
-from serving.admin.console.web import COOKIE, ROOT, checked_form, form_of, same_origin, session_of
+from serving.admin.console.web import COOKIE, ROOT, checked_form, cookie_of, form_of, same_origin, session_of
 from serving.admin.console.workload import workload_view
 from serving.admin.dependencies import order_of, require_role
 from serving.admin.gate import caller_of, record_refusal
-from serving.admin.problems import Refused
+from serving.admin.problems import Refused, refusal
 from serving.admin.wire import VerbBody
 
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -47,17 +50,33 @@ def _back(given: str) -> str:
 def _signing(app: FastAPI, console: Console) -> None:
     sessions, settings = console.sessions, console.settings
 
-    def form(request: Request, after: str, problem: str = "", status: int = 200) -> Response:
+    def form(request: Request, after: str, problem: str = "", status: int = 200, left: bool = False) -> Response:
         values = {
             "next": _back(after), "problem": problem, "open_to_all": sessions.open_to_all,
-            "oidc": settings.admin_oidc_issuer,
+            "oidc": settings.admin_oidc_issuer, "redirects": sessions.flow is not None,
+            "leaves": left and sessions.flow is not None and bool(sessions.flow.leave()),
         }  # fmt: skip
         return console.page(request, "sign_in.html", values, status=status)
 
+    def begun(answer: Response, request: Request, secret: str, session: Session) -> Response:
+        """The answer, with the session's cookie."""
+        answer.set_cookie(
+            COOKIE, secret, max_age=max(0, int(session.expires_at - console.store.clock())), path=ROOT, httponly=True,
+            samesite="strict", secure=request.url.scheme == "https",
+        )  # fmt: skip
+        return answer
+
+    if sessions.flow is not None and not sessions.open_to_all:
+        _at_the_issuer(app, console, sessions.flow, form, begun)
+
     @app.get("/sign-in")
-    def sign_in_page(request: Request, next: Annotated[str, Query(max_length=500)] = "") -> Response:
-        """The form to sign in with."""
-        return form(request, next)
+    def sign_in_page(
+        request: Request,
+        next: Annotated[str, Query(max_length=500)] = "",
+        left: Annotated[str, Query(pattern="^(issuer)?$")] = "",
+    ) -> Response:
+        """The form to sign in with; ``left``: behind a sign-out of a session of the issuer's."""
+        return form(request, next, left=bool(left))
 
     @app.post("/sign-in")
     async def sign_in(request: Request) -> Response:
@@ -71,19 +90,15 @@ def _signing(app: FastAPI, console: Console) -> None:
         except Refused as refused:
             await run_in_threadpool(record_refusal, console.store, request.scope, refused)
             return form(request, after, refused.detail, refused.status)
-        answer = RedirectResponse(_back(after), status_code=303)
-        answer.set_cookie(
-            COOKIE, secret, max_age=max(0, int(session.expires_at - console.store.clock())), path=ROOT, httponly=True,
-            samesite="strict", secure=request.url.scheme == "https",
-        )  # fmt: skip
-        return answer
+        return begun(RedirectResponse(_back(after), status_code=303), request, secret, session)
 
     @app.post("/sign-out")
     async def sign_out(request: Request) -> Response:
         """End the session."""
         await checked_form(request)
         await run_in_threadpool(sessions.sign_out, session_of(request), caller_of(request.scope))
-        answer = RedirectResponse(f"{ROOT}/sign-in", status_code=303)
+        left = "?left=issuer" if session_of(request).identity.via == "oidc" else ""
+        answer = RedirectResponse(f"{ROOT}/sign-in{left}", status_code=303)
         answer.delete_cookie(COOKIE, path=ROOT)
         return answer
 
@@ -91,6 +106,69 @@ def _signing(app: FastAPI, console: Console) -> None:
     def session(request: Request) -> Response:
         """Whether the session still holds: a page's script asks when its stream broke."""
         return JSONResponse({"expires_at": session_of(request).expires_at})
+
+
+TRY_COOKIE = "cohobate_sign_in"
+TRY_SECONDS = 600
+"""How long somebody may be at the issuer's page."""
+
+
+def _at_the_issuer(
+    app: FastAPI,
+    console: Console,
+    flow: CodeFlow,
+    form: Callable[[Request, str, str, int], Response],
+    begun: Callable[[Response, Request, str, Session], Response],
+) -> None:
+    """Add the routes that lead to the issuer's page and back."""
+    path = f"{ROOT}/sign-in/oidc"
+
+    def back_to(request: Request) -> str:
+        return f"{request.url.scheme}://{request.headers.get('host', '')}{path}/callback"
+
+    def refused(request: Request, error: Refused | UnavailableError, after: str) -> Response:
+        why = refusal(error)
+        record_refusal(console.store, request.scope, why)
+        hint = " A token of the admin API works meanwhile." if why.status == 503 else ""
+        return form(request, after, f"{why.detail}.{hint}", why.status)
+
+    @app.get("/sign-in/oidc")
+    def at_the_issuer(request: Request, next: Annotated[str, Query(max_length=500)] = "") -> Response:
+        """Go to the issuer's page."""
+        try:
+            url, secret = flow.begin(back_to(request))
+        except UnavailableError as error:
+            return refused(request, error, next)
+        answer = RedirectResponse(url, status_code=303)
+        # Lax: the browser comes back from another site, and has to bring this one along.
+        answer.set_cookie(
+            TRY_COOKIE, f"{secret}.{quote(_back(next), safe='')}", max_age=TRY_SECONDS, path=path, httponly=True,
+            samesite="lax", secure=request.url.scheme == "https",
+        )  # fmt: skip
+        return answer
+
+    @app.get("/sign-in/oidc/callback")
+    def back(request: Request) -> Response:
+        """Come back from the issuer's page, and begin a session."""
+        secret, _, after = cookie_of(request.scope, TRY_COOKIE).partition(".")
+        after, caller = unquote(after), caller_of(request.scope)
+        try:
+            made, session = console.sessions.sign_in_by_code(
+                flow, caller, secret, back_to(request), dict(request.query_params)
+            )
+        except (Refused, UnavailableError) as error:
+            answer = refused(request, error, after)
+        else:
+            # A page, and no redirect: one that began at another site would not bring the session's strict cookie.
+            answer = begun(console.page(request, "signed_in.html", {"next": _back(after)}), request, made, session)
+        answer.delete_cookie(TRY_COOKIE, path=path)
+        return answer
+
+    @app.get("/sign-in/oidc/leave")
+    def leave(request: Request) -> Response:
+        """Go to the issuer's page to sign out there."""
+        url = flow.leave()
+        return RedirectResponse(url or f"{ROOT}/sign-in", status_code=303)
 
 
 def _looking(app: FastAPI, console: Console) -> None:

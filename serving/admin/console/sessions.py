@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,7 @@ from components.control.store import ControlStore
 from components.control.tables import SessionRow, TokenRow
 from components.control.tokens import Role
 from components.ledger.ledger import append
+from serving.admin.code_flow import CodeFlow
 from serving.admin.identity import EVERYTHING, Caller, Door, Identity
 
 SESSION_SECONDS = 12 * 3_600.0
@@ -47,8 +49,8 @@ def csrf_of(secret: str) -> str:
 class Sessions:
     """The sessions of a control database. Safe to use from several threads."""
 
-    def __init__(self, store: ControlStore, door: Door) -> None:
-        self._store, self._door = store, door
+    def __init__(self, store: ControlStore, door: Door, flow: CodeFlow | None = None) -> None:
+        self._store, self._door, self.flow = store, door, flow
 
     @property
     def open_to_all(self) -> bool:
@@ -62,15 +64,31 @@ class Sessions:
             Refused: see :meth:`Door.enter`.
 
         """
-        identity, now = self._door.enter(caller), self._store.clock()
-        secret, ends = secrets.token_urlsafe(32), now + SESSION_SECONDS
+        identity = self._door.enter(caller)
+        most = _expiry(caller.authorization.partition(" ")[2].strip()) if identity.via == "oidc" else float("inf")
+        return self._begin(identity, caller, most)
+
+    def sign_in_by_code(
+        self, flow: CodeFlow, caller: Caller, secret: str, redirect_uri: str, given: Mapping[str, str]
+    ) -> tuple[str, Session]:
+        """Begin a session for who comes back from the issuer's page, for a night: an ID token's end is not a session's.
+
+        Raises:
+            Refused, UnavailableError: see :meth:`Door.enter_by_code`.
+
+        """
+        identity = self._door.enter_by_code(caller, lambda: flow.finish(secret, redirect_uri, given), flow.issuer.name)
+        return self._begin(identity, caller, float("inf"))
+
+    def _begin(self, identity: Identity, caller: Caller, most: float) -> tuple[str, Session]:
+        """A session that ends at ``most`` (Unix seconds) at the latest."""
+        now = self._store.clock()
+        secret, ends = secrets.token_urlsafe(32), min(most, now + SESSION_SECONDS)
         with self._store.transaction() as s:
             s.execute(delete(SessionRow).where(SessionRow.expires_at <= now))
             token = s.get(TokenRow, identity.credential) if identity.via == "token" else None
             if token is not None and token.expires_at is not None:
                 ends = min(ends, token.expires_at)
-            if identity.via == "oidc":
-                ends = min(ends, _expiry(caller.authorization.partition(" ")[2].strip()))
             s.add(
                 SessionRow(
                     id=_id(secret), actor=identity.actor, role=identity.role, via=identity.via,

@@ -88,10 +88,10 @@ class Guarded:
         return self._sessions.find(secret, caller_of(scope)) if secret else None
 
 
-def cookie_of(scope: Scope) -> str:
-    """The secret in the session's cookie; empty where there is none."""
+def cookie_of(scope: Scope, name: str = COOKIE) -> str:
+    """What a cookie holds, by default the session's secret; empty where there is none."""
     try:
-        found = SimpleCookie(Headers(scope=scope).get("cookie", "")).get(COOKIE)
+        found = SimpleCookie(Headers(scope=scope).get("cookie", "")).get(name)
     except CookieError:
         return ""
     return found.value if found is not None else ""
