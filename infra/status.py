@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.settings import Settings
+from components.control.looks import GAUGE as LOOKS
 from components.control.store import ControlStore
 from components.registry import glance
 from components.telemetry.announced import announced
@@ -176,7 +177,9 @@ def _workload(store: ControlStore, settings: Settings, workload: str) -> Workloa
         ),
         rollout=rollout.state if rollout else None,
         windows=Windows(count=len(windows), labels=sum(w.rows for w in windows)),
-        gauges={n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items()},
+        gauges={
+            n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items() if n != LOOKS
+        },
         stale=tuple(stale_reports(facts.reports)),
         runs=tuple(
             RunSeen(id=r.id, pipeline=r.pipeline, status=r.status, reason=r.reason,

@@ -22,6 +22,7 @@ from typing import Any
 from components.contracts.errors import RecordError
 from components.contracts.records import Label, decode
 from components.contracts.spec import Spec
+from components.control import looks
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.query.policies import least_chance, representative
@@ -221,12 +222,15 @@ class Monitor:
 
     def _look(self, window: Sequence[Seen]) -> None:
         columns = columns_of(window)
+        found: dict[str, list[looks.Distance]] = {}
         for kind, reference in self._watch.references.items():
             verdict = reference.assess(columns)
+            found[kind] = _distances(verdict)
             means = _means(columns, reference.columns) if kind == "entropy" else {}
             self.store.put_gauge(self.spec.name, kind, _gauge(verdict, self.index) | means)
             if verdict.outcome == "drift":
                 self._alarm(kind, verdict.as_dict(), verdict.drifted)
+        looks.add(self.store, self.spec.name, self.index, found)
         if self._foretelling is not None:
             self._foretelling.look(window)
             same = proportion(sum(row.agrees for row in window), len(window))
@@ -254,6 +258,13 @@ def _means(window: dict[str, Any], reference: Any) -> dict[str, float]:
             found[name] = math.fsum(window[name]) / len(window[name])
             found[f"{name}_reference"] = math.fsum(reference[name]) / len(reference[name])
     return found
+
+
+def _distances(verdict: DriftVerdict) -> list[looks.Distance]:
+    return [
+        looks.Distance(column=f.column, value=f.statistic, threshold=f.threshold, drifted=f.drifted)
+        for f in verdict.findings
+    ]
 
 
 def _gauge(verdict: DriftVerdict, index: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from components.contracts.records import encode
 from components.contracts.spec import Monitor as Policy
 from components.contracts.spec import Policy as Chosen
 from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control import looks
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.snapshot.table import parquet_bytes, snapshot_table
@@ -113,6 +114,33 @@ def test_the_agreement_of_the_newest_window_is_the_champion_s_with_the_teacher(
     found = store.gauges("tickets")["agreement"].value
     assert (found["rows"], found["share"]) == (60, same / 60)
     assert 0.0 <= found["lower"] < found["share"] < found["upper"] <= 1.0
+
+
+def test_each_look_is_kept_with_every_column_and_outlives_a_restart(
+    spec, store, broker, serve, put, tickets, monkeypatch
+):
+    serve(tickets(60))
+    put(tickets(15, seed=3))
+    drain(Monitor(spec, store, broker))
+    (first,) = looks.looks({looks.GAUGE: store.gauges("tickets")[looks.GAUGE].value})["drift"]
+    assert first.index == 60 and set(first.columns) >= {"answer", "links"} and len(first.columns) > 1
+    value, threshold = first.columns["answer"]
+    assert 0.0 <= value < threshold
+    monkeypatch.setattr(looks, "MOST_LOOKS", 3)
+    put(tickets(30, seed=4))
+    drain(Monitor(spec, store, broker))
+    kept = looks.looks({looks.GAUGE: store.gauges("tickets")[looks.GAUGE].value})
+    assert set(kept) == {"drift", "entropy"} and set(kept["entropy"][0].columns) >= {"teacher_entropy"}
+    assert [look.index for look in kept["drift"]] == [120, 150, 180]
+
+
+def test_of_many_columns_those_that_drifted_are_kept(store):
+    many = [looks.Distance(column=f"c{i}", value=i / 3, threshold=1.0, drifted=i == 99) for i in range(100)]
+    looks.add(store, "w", 7, {"drift": many})
+    (look,) = looks.looks({looks.GAUGE: store.gauges("w")[looks.GAUGE].value})["drift"]
+    assert list(look.columns) == ["c99", *(f"c{i}" for i in range(looks.MOST_COLUMNS - 1))]
+    assert (look.index, look.columns["c1"]) == (7, (0.33333, 1.0))
+    assert looks.looks({}) == {}
 
 
 def test_longer_texts_raise_one_drift_alarm_with_the_index_of_the_input(spec, store, broker, serve, put, tickets):

@@ -58,12 +58,16 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     most that one call may cost. ``reserve``: the part of every limit that only audited inputs and those whose callers
     wait may use. ``paced``: spread what is left evenly over the time that is left; without it the first inputs of an
     hour get it all.
+
+    ``token_cost``: what a million of the teacher's tokens costs, asked and answered alike. It limits nothing: the
+    console's savings are reckoned with it, times the tokens that the labelers' teacher reports for a label.
     """
 
     per_hour: Positive | None = None
     per_day: Positive | None = None
     unit: Literal["calls", "money"] = "calls"
     cost: Positive | None = None
+    token_cost: Positive | None = None
     reserve: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     paced: bool = True
 

@@ -15,11 +15,12 @@ from starlette.responses import HTMLResponse
 
 from components.contracts.settings import Settings
 from components.control.links import GAUGE as ROLLBACK_LINK
+from components.control.looks import MOST_LOOKS
 from components.control.store import ControlStore, routing_bell
 from components.control.tokens import Role, allows
 from components.stream import open_broker
 from components.stream.contract import Broker
-from serving.admin.console.drawn import arms_charts, tiles, watch_charts
+from serving.admin.console.drawn import arms_charts, column_charts, tiles, watch_charts
 from serving.admin.console.history import History
 from serving.admin.console.live import Hub, Topic
 from serving.admin.console.overview import Rows
@@ -45,7 +46,7 @@ SUB_PAGES = (
 )
 """The pages of a workload."""
 
-WORKLOAD_REGIONS = ("summary", "verbs", "order", "rollout", "charts", "watch", "replicas", "orders")
+WORKLOAD_REGIONS = ("summary", "verbs", "order", "rollout", "charts", "watch", "columns", "replicas", "orders")
 
 ORDERS_PER_MINUTE = 60
 """Forms that one session may send."""
@@ -113,6 +114,8 @@ class Console:
             "charts": [c for c in arms_charts(rollout.arms if rollout else None) if c],
             "tiles": tiles(view.gauges),
             "kubeflow": _web(view.gauges.get(ROLLBACK_LINK, {}).get("url", "")),
+            "columns": column_charts(view.gauges, view.alarms),
+            "most_looks": MOST_LOOKS,
             "drawn": watch_charts(self.history, workload, raised),
         }
         return fill_all(WORKLOAD_REGIONS, values)

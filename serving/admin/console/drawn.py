@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from markupsafe import Markup
 
+from components.control.looks import Look, looks
 from serving.admin.console.charts import Line, Point, chart
 from serving.admin.console.history import History
 from serving.admin.console.rendering import num, pct
@@ -55,6 +56,56 @@ def _share(part: float, whole: int) -> float | None:
 
 def _points(arms: Arms, value: Callable[[Bucket], float | None]) -> list[Point]:
     return [(bucket.at, value(bucket)) for bucket in arms.buckets]
+
+
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
+    """The charts of one kind of look: of the columns nearest to their thresholds, and of the rest."""
+
+    title: str
+    nearest: Sequence[Markup]
+    rest: Sequence[Markup]
+
+
+def column_charts(gauges: Mapping[str, Mapping[str, Any]], alarms: Sequence[Mapping[str, Any]]) -> list[Columns]:
+    """Each column's distance from the reference, look by look, against its threshold; its alarms are marked.
+
+    ``alarms``: as the page lists them; those that name a column are marked in its chart.
+    """
+    found = []
+    for kind, kept in looks(gauges).items():
+        names = dict.fromkeys(name for look in reversed(kept) for name in look.columns)
+        charts = []
+        for number, name in enumerate(sorted(names, key=lambda n: (-_nearness(kept, n), n))):
+            lines = [
+                Line(
+                    name=said,
+                    style=style,
+                    points=[(k.at, k.columns[name][i] if name in k.columns else None) for k in kept],
+                )
+                for i, (said, style) in enumerate((("distance", "value"), ("its threshold", "limit")))
+            ]
+            marks = [float(a["at"]) for a in alarms if a["kind"] in (kind, "change") and name in _columns_of(a)]
+            charts.append(chart(name, lines, name=f"{kind}-{number}", marks=marks))
+        title = TITLES.get(kind, kind)
+        found.append(Columns(title=title, nearest=charts[:NEAREST], rest=charts[NEAREST:]))
+    return found
+
+
+NEAREST = 4
+"""Columns of a kind whose charts are always open."""
+
+TITLES = {"drift": "Drift of each column", "entropy": "Entropy and disagreement, each against its reference"}
+
+
+def _nearness(kept: Sequence[Look], name: str) -> float:
+    """The newest distance of a column, as a part of its threshold."""
+    value, threshold = next(look.columns[name] for look in reversed(kept) if name in look.columns)
+    return value / threshold if threshold > 0 else value
+
+
+def _columns_of(alarm: Mapping[str, Any]) -> Sequence[str]:
+    drifted = alarm["detail"].get("drifted", ())
+    return [drifted] if isinstance(drifted, str) else list(drifted)
 
 
 def watch_charts(history: History, workload: str, alarms: Mapping[str, Sequence[float]]) -> list[Markup]:

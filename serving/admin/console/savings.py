@@ -9,15 +9,17 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Executable, func, select
 from sqlalchemy.orm import Session
 
 from components.control.store import ControlStore
-from components.control.tables import AlarmRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
+from components.control.tables import AlarmRow, GaugeRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
 from components.query.budget import BILLION
+
+N = TypeVar("N", int, float)
 
 PROMOTIONS = ("rollout promote", "rollout promote-full", "first champion")
 """The ledger's words for a student that began to serve."""
@@ -27,18 +29,36 @@ CHANGES = ("drift", "entropy", "change", "teacher")
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
-    """Declared prices, in one currency; None of what nobody declared. A call of the teacher labels one input."""
+    """Declared prices, in one currency; None of what nobody declared. A call of the teacher labels one input.
+
+    ``token``: of a million of the teacher's tokens; where it and the tokens of a call are known, they make the price of
+    a call.
+    """
 
     call: float | None = None
+    token: float | None = None
     core_hour: float | None = None
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """What labelers that run now have reported since their starts: inputs labelled, tokens, and money by the teacher.
+
+    ``tokens`` and ``money`` are None where their teacher does not count them.
+    """
+
+    labelled: int
+    tokens: int | None
+    money: float | None
 
 
 class Savings(msgspec.Struct, frozen=True, kw_only=True):
     """One workload in one period; None is unknown.
 
     ``teacher_calls`` are those that the budget counted, or else the labels that were made, each of which took a call at
-    most. ``teacher_cost``: of the calls made; ``avoided_cost``: of those avoided; ``student_cost``: processor time of
-    the students' answers. ``student_ms`` per answer and ``teacher_ms`` per call, which is for a batch.
+    most. ``call_tokens``: tokens of a label, the mean of what labelers that run now report. ``call_price``: of the
+    tokens where their price and number are known; or as declared; or what the teacher itself reckons.
+    ``teacher_cost``: of the calls made; ``avoided_cost``: of those avoided; ``student_cost``: processor time of the
+    students' answers. ``student_ms`` per answer and ``teacher_ms`` per call, which is for a batch.
     ``changes``: seconds from each alarm of a change to the next student that began to serve.
     """
 
@@ -53,6 +73,8 @@ class Savings(msgspec.Struct, frozen=True, kw_only=True):
     people_asked: int
     changes: tuple[float, ...]
     prices: Prices
+    call_tokens: float | None = None
+    call_price: float | None = None
 
     @property
     def avoided(self) -> int | None:
@@ -62,7 +84,7 @@ class Savings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def avoided_cost(self) -> float | None:
         """What the avoided calls would have cost."""
-        return None if self.avoided is None or self.prices.call is None else self.avoided * self.prices.call
+        return None if self.avoided is None or self.call_price is None else self.avoided * self.call_price
 
     @property
     def student_cost(self) -> float | None:
@@ -120,11 +142,34 @@ def savings(store: ControlStore, prices: Mapping[str, Prices], start: float, end
         promoted = _times(s, select(LedgerRow.workload, LedgerRow.at).where(
             LedgerRow.workload.in_(alarms), LedgerRow.action.in_(PROMOTIONS), LedgerRow.at >= first
         ).order_by(LedgerRow.at)) if alarms else {}  # fmt: skip
+        used = _used(s, names)
     return [
-        _savings(name, prices[name], counted.get(name, {}), spent.get(name), asked.get(name, 0),
+        _savings(name, prices[name], used.get(name), counted.get(name, {}), spent.get(name), asked.get(name, 0),
                  _changes(alarms.get(name, ()), promoted.get(name, ())))
         for name in names
     ]  # fmt: skip
+
+
+def _used(s: Session, names: Sequence[str]) -> dict[str, Used]:
+    """What the labelers' last reports say, by workload."""
+    query = select(GaugeRow.workload, GaugeRow.value).where(
+        GaugeRow.workload.in_(names), GaugeRow.name.startswith("labeler")
+    )
+    found: dict[str, Used] = {}
+    for workload, value in s.execute(query):
+        teacher = value.get("teacher") or {}
+        before = found.get(workload, Used(labelled=0, tokens=None, money=None))
+        tokens = [teacher[n] for n in ("prompt_tokens_total", "answer_tokens_total") if n in teacher]
+        found[workload] = Used(
+            labelled=before.labelled + int(value.get("labelled", 0)),
+            tokens=_sum(before.tokens, sum(tokens) if tokens else None),
+            money=_sum(before.money, teacher.get("spent_total") or None),
+        )
+    return found
+
+
+def _sum(known: N | None, more: N | None) -> N | None:
+    return more if known is None else known if more is None else known + more
 
 
 def _times(s: Session, query: Executable) -> dict[str, list[float]]:
@@ -137,15 +182,18 @@ def _times(s: Session, query: Executable) -> dict[str, list[float]]:
 def _savings(
     workload: str,
     prices: Prices,
+    used: Used | None,
     counted: Mapping[str, Any],
     spent: tuple[int, float] | None,
     asked: int,
     changes: tuple[float, ...],
 ) -> Savings:
     calls = spent[0] if spent is not None else counted.get("labels")
-    cost = spent[1] if spent is not None and spent[1] else None
-    if cost is None and calls is not None and prices.call is not None:
-        cost = calls * prices.call
+    tokens = used.tokens / used.labelled if used is not None and used.tokens is not None and used.labelled else None
+    price = _price(prices, used, tokens)
+    cost = spent[1] if spent is not None and spent[1] and prices.token is None else None
+    if cost is None and calls is not None and price is not None:
+        cost = calls * price
     return Savings(
         workload=workload,
         answers=counted.get("answers"),
@@ -158,7 +206,18 @@ def _savings(
         people_asked=asked,
         changes=changes,
         prices=prices,
+        call_tokens=tokens,
+        call_price=price,
     )
+
+
+def _price(prices: Prices, used: Used | None, tokens: float | None) -> float | None:
+    """What a call costs."""
+    if prices.token is not None and tokens is not None:
+        return prices.token * tokens / 1e6
+    if prices.call is not None or prices.token is not None:
+        return prices.call
+    return used.money / used.labelled if used is not None and used.money is not None and used.labelled else None
 
 
 def _mean_ms(seconds: float | None, n: float | None) -> float | None:
@@ -179,7 +238,8 @@ def _changes(alarms: Sequence[float], promoted: Sequence[float]) -> tuple[float,
 
 COLUMNS = (
     "workload", "answers", "deferred", "teacher_calls", "avoided", "teacher_cost", "avoided_cost", "student_cost",
-    "saved", "student_ms", "teacher_ms", "people_asked", "people_avoided", "change_seconds",
+    "saved", "student_ms", "teacher_ms", "people_asked", "people_avoided", "change_seconds", "call_tokens",
+    "call_price",
 )  # fmt: skip
 """The columns of the CSV file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
@@ -26,13 +27,15 @@ Price = Annotated[str, Query(max_length=30)]
 def add(app: FastAPI, console: Console) -> None:
     """Add the routes."""
 
-    def rows(first: date, last: date, call: float | None, core_hour: float | None) -> list[Savings]:
+    def rows(first: date, last: date, given: Prices) -> list[Savings]:
         prices = {}
         for workload in console.store.workloads():
             declared = _declared(console, workload)
+            token = declared.token if given.call is None else None  # a call's price that is given here is meant
             prices[workload] = Prices(
-                call=declared.call if call is None else call,
-                core_hour=declared.core_hour if core_hour is None else core_hour,
+                call=declared.call if given.call is None else given.call,
+                token=token if given.token is None else given.token,
+                core_hour=declared.core_hour if given.core_hour is None else given.core_hour,
             )
         return savings(console.store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
 
@@ -46,27 +49,35 @@ def add(app: FastAPI, console: Console) -> None:
 
     @app.get("/savings")
     def savings_page(
-        request: Request, since: Day = "", until: Day = "", call_price: Price = "", core_hour_price: Price = ""
-    ) -> Response:
+        request: Request, since: Day = "", until: Day = "", call_price: Price = "", token_price: Price = "",
+        core_hour_price: Price = "",
+    ) -> Response:  # fmt: skip
         """What the students of all workloads saved in a period."""
         first, last = period(since, until)
-        call, core_hour = _price("call_price", call_price), _price("core_hour_price", core_hour_price)
-        given = {"since": first.isoformat(), "until": last.isoformat()}
-        given |= {n: v for n, v in (("call_price", call_price), ("core_hour_price", core_hour_price)) if v}
+        asked = {"call_price": call_price, "token_price": token_price, "core_hour_price": core_hour_price}
+        given = {"since": first.isoformat(), "until": last.isoformat()} | {n: v for n, v in asked.items() if v}
         values = {
-            "here": "/savings", "rows": rows(first, last, call, core_hour), "first": first, "last": last,
-            "call_price": call_price, "core_hour_price": core_hour_price, "query": urlencode(given),
+            "here": "/savings", "rows": rows(first, last, _prices(asked)), "first": first, "last": last, **asked,
+            "query": urlencode(given),
         }  # fmt: skip
         return console.page(request, "savings.html", values)
 
     @app.get("/savings.csv")
-    def savings_csv(since: Day = "", until: Day = "", call_price: Price = "", core_hour_price: Price = "") -> Response:
+    def savings_csv(
+        since: Day = "", until: Day = "", call_price: Price = "", token_price: Price = "", core_hour_price: Price = ""
+    ) -> Response:
         """The same as CSV."""
         first, last = period(since, until)
-        found = rows(first, last, _price("call_price", call_price), _price("core_hour_price", core_hour_price))
+        asked = {"call_price": call_price, "token_price": token_price, "core_hour_price": core_hour_price}
+        found = rows(first, last, _prices(asked))
         name = f"savings-{first.isoformat()}-{last.isoformat()}.csv"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(as_csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _prices(asked: Mapping[str, str]) -> Prices:
+    call, token, core_hour = (_price(name, asked[name]) for name in ("call_price", "token_price", "core_hour_price"))
+    return Prices(call=call, token=token, core_hour=core_hour)
 
 
 def _declared(console: Console, workload: str) -> Prices:
@@ -77,7 +88,8 @@ def _declared(console: Console, workload: str) -> Prices:
         spec = console.pipelines.spec(workload)
     except CohobateError:
         return Prices()
-    return Prices(call=spec.label.budget.cost, core_hour=spec.limits.core_hour_price)
+    budget = spec.label.budget
+    return Prices(call=budget.cost, token=budget.token_cost, core_hour=spec.limits.core_hour_price)
 
 
 def _midnight(day: date) -> float:

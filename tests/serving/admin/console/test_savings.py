@@ -161,6 +161,30 @@ def test_what_was_never_counted_is_unknown_and_nothing_is_made_of_it(control, fi
     assert (later.teacher_calls, later.teacher_cost) == (70, 140.0)  # no budget: labels that were made
 
 
+def reports(control, worker="labeler", **teacher):
+    control.put_gauge(W, worker, {"labelled": 100, "teacher": teacher})
+
+
+def test_a_price_of_tokens_counts_with_the_tokens_that_labelers_report(control, filled):
+    def found(**prices):
+        return savings(control, {W: Prices(**prices)}, DAY, DAY + 86_400)[0]
+
+    assert (found(token=5.0).call_tokens, found(token=5.0).avoided_cost) == (None, None), "nobody reports tokens"
+    assert found(token=5.0, call=2.0).call_price == 2.0
+    reports(control, prompt_tokens_total=30_000, answer_tokens_total=400)
+    reports(control, "labeler-2", prompt_tokens_total=20_000, answer_tokens_total=600, spent_total=0.0)
+    seen = found(token=5.0, call=2.0)
+    assert (seen.call_tokens, seen.call_price) == (255.0, pytest.approx(0.001275))
+    assert seen.teacher_cost == pytest.approx(40 * 0.001275) and seen.avoided_cost == pytest.approx(960 * 0.001275)
+    assert (found(call=2.0).call_price, found(call=2.0).call_tokens) == (2.0, 255.0)
+    assert found().call_price is None
+    reports(control, "labeler-2", prompt_tokens_total=20_000, answer_tokens_total=600, spent_total=3.0)
+    assert found().call_price == pytest.approx(0.015), "a teacher that knows its own prices is believed"
+    control.put_gauge(W, "labeler", {"labelled": 0, "teacher": {"prompt_tokens_total": 7}})
+    control.put_gauge(W, "labeler-2", {"labelled": 0})
+    assert found(token=5.0).call_tokens is None
+
+
 @pytest.fixture
 def app(settings, control):
     pipelines = Pipelines()
@@ -178,8 +202,14 @@ def test_the_page_takes_declared_prices_or_others_and_a_period(person, filled, c
         assert shown in text, shown
     assert ">960.00<" in viewer.get(f"/console/savings?since={TODAY}&until={TODAY}&call_price=1").text
     assert viewer.get("/console/savings").status_code == 200
+    reports(control, prompt_tokens_total=90_000, answer_tokens_total=10_000)
+    day = f"since={TODAY}&until={TODAY}"
+    assert ">0.002 (1,000 tokens)<" in viewer.get(f"/console/savings?{day}&token_price=2").text
+    row = next(csv.DictReader(io.StringIO(viewer.get(f"/console/savings.csv?{day}&token_price=2").text)))
+    assert (row["call_tokens"], row["call_price"], row["avoided_cost"]) == ("1000.0", "0.002", "1.92")
+    assert ">2.00 (1,000 tokens)<" in viewer.get(f"/console/savings?{day}").text
     for query in ("since=x", f"since={TODAY}&until=2020-01-01", "since=2020-01-01", "call_price=-1", "call_price=nan",
-                  "until=0001-01-01", "core_hour_price=1e10"):  # fmt: skip
+                  "until=0001-01-01", "core_hour_price=1e10", "token_price=x"):  # fmt: skip
         assert viewer.get(f"/console/savings?{query}").status_code == 422
 
 
