@@ -81,7 +81,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(SQLAlchemyError, _of_database)
     console = create_console(needs, settings, Sessions(store, door, flow), closing, pipelines, broker)
-    app.state.traffic = console.state.console.traffic
+    app.state.traffic, app.state.warm = console.state.console.traffic, console.state.console.warm
     app.mount(f"/{CONSOLE}", console)
     app.add_middleware(Gate, store=store, door=door)
     return app

@@ -1,4 +1,4 @@
-"""The admin API as a server of its own: bound first, said where, and stopped by an event."""
+"""The admin API as a server of its own: bound first, warmed, said where, and stopped by an event."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def served(app: FastAPI, settings: Settings) -> Iterator[str]:
         app, log_level="warning", timeout_graceful_shutdown=STOP_SECONDS, server_header=False, lifespan="off"
     )
     server = uvicorn.Server(config)
+    app.state.warm()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="admin", daemon=True)
     thread.start()
     place = settings.home / "admin.json"

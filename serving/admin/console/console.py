@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -11,8 +12,10 @@ from fastapi import Request
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import HTMLResponse
 
+from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.control.links import GAUGE as ROLLBACK_LINK
 from components.control.looks import MOST_LOOKS
@@ -24,7 +27,7 @@ from serving.admin.console.drawn import arms_charts, column_charts, tiles, watch
 from serving.admin.console.history import History
 from serving.admin.console.live import Hub, Topic
 from serving.admin.console.overview import Rows
-from serving.admin.console.rendering import fill, fill_all
+from serving.admin.console.rendering import ENVIRONMENT, fill, fill_all
 from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Session, Sessions
 from serving.admin.console.traffic import Traffic
@@ -33,6 +36,8 @@ from serving.admin.console.watch import Watch
 from serving.admin.console.workload import WorkloadView, workload_view
 from serving.admin.dependencies import Dependencies
 from serving.admin.problems import Refused
+
+log = logging.getLogger(__name__)
 
 PAGES = (("/", "Overview"), ("/inbox", "Inbox"), ("/runs", "Runs"), ("/ledger", "Ledger"), ("/savings", "Savings"))
 """The pages that every page leads to."""
@@ -71,6 +76,24 @@ class Console:
         self.watch = Watch(self.store, lambda workload: self.hub.poke("workload", workload))
         self.streams: dict[str, int] = {}
         self._limiter, self._limit = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerMinute(ORDERS_PER_MINUTE)
+
+    def warm(self) -> None:
+        """Make once what every first page would wait for: templates, imports, and what is kept of old rollouts.
+
+        While the database is away nothing is, and the first page waits.
+        """
+        for name in ENVIRONMENT.list_templates():
+            ENVIRONMENT.get_template(name)
+        try:
+            self.history.look()
+            rows = self.rows_of.read()
+            for row in rows:
+                fill("_row.html", {"row": row})
+            for row in rows[:1]:
+                view = workload_view(self.store, self.settings, self.rows_of, row.workload)
+                self.workload_regions(view, "admin", "")
+        except (SQLAlchemyError, CohobateError) as error:
+            log.warning("console: not warm: %s", type(error).__name__)
 
     def limit(self, session: Session) -> None:
         """Count a form that a session sent.

@@ -1,14 +1,19 @@
 """The overview and a workload's page: what they show, the verbs, and what is refused."""
 
+import re
 import time
 
 import msgspec
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from components.contracts.spec import RolloutPolicy
+from components.control import looks
 from components.control.intent import Intent
 from components.control.links import note_rollback_link
 from components.ledger.ledger import append
+from serving.admin.app import create_app
 from serving.admin.console import history, series
 from serving.admin.console.charts import Line, chart
 from serving.admin.console.series import arms_of
@@ -17,7 +22,8 @@ from serving.rollout.evidence import Audited
 from serving.rollout.replay import Begun, Looked
 from serving.rollout.state import as_dict
 from serving.rollout.step import begin, command, step
-from tests.serving.admin.conftest import W, ref
+from tests.serving.admin.conftest import SyncTransport, W, ref
+from tests.serving.admin.console.conftest import BASE, Person
 from tests.serving.rollout.made import alone, pair
 
 PAGE = f"/console/w/{W}"
@@ -240,3 +246,55 @@ def test_drift_is_drawn_as_it_moves_with_its_alarms(person, control, monkeypatch
         text = viewer.get(PAGE).text
     drawn = text[text.index('<title id="drift-t">') :]
     assert "worst column now 0.4; its threshold now 0.2; 1 alarms" in drawn
+
+
+def test_each_column_is_drawn_the_nearest_to_its_threshold_first_with_its_alarms(person, control):
+    now = time.time()
+    for index in range(3):
+        control.clock = lambda index=index: now - 100 + index
+        found = [
+            looks.Distance(column=MARKUP if i == 7 else f"c{i}", value=0.01 * i * index, threshold=0.1, drifted=False)
+            for i in range(8)
+        ]
+        looks.add(control, W, index, {"drift": found})
+    control.clock = lambda: now - 98.5
+    control.raise_alarm(W, "drift", 2, {"champion": "1", "drifted": [MARKUP, "c2"]})
+    control.raise_alarm(W, "lost_positions", 2, {"drifted": ["c6"]})
+    control.clock = time.time
+    text = person("viewer").get(PAGE).text
+    section = text[text.index('<section id="columns"') :]
+    section = section[: section.index("</section>")]
+    assert MARKUP not in section
+    names = [name for name in re.findall(r"<figcaption>([^<]*)<", section)]
+    assert names == [SHOWN, *(f"c{i}" for i in (6, 5, 4, 3, 2, 1, 0))]
+    first, rest = section.split("<details")
+    assert "4 more columns" in rest and first.count("<figure") == 4
+    assert "distance now 0.14; its threshold now 0.1; 1 alarms" in first
+    figures = section.split("<figure")[1:]
+    assert [figure.count('class="mark"') for figure in figures] == [1, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_the_first_page_after_a_start_finds_what_it_needs(settings, control, rollout, person, monkeypatch):
+    operator = person("operator")
+    for number in range(20):
+        control.put_rollout(f"old-{number}", W, 0, False, as_dict(rollout) | {"id": f"old-{number}"})
+
+    def statements(app):
+        with Person(base_url=BASE, transport=SyncTransport(app), cookies=operator.cookies) as one:
+            seen = []
+            listener = ("before_cursor_execute", lambda *asked: seen.append(asked[2]))
+            event.listen(control.engine, *listener)
+            assert one.get("/console/").status_code == 200
+            event.remove(control.engine, *listener)
+            return len(seen)
+
+    cold, warm = create_app(settings, store=control), create_app(settings, store=control)
+    warm.state.warm()
+    first = statements(warm)
+    assert first < statements(cold)
+
+    def away(*_):
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(control, "session", away)
+    warm.state.warm()  # and is no reason not to start
