@@ -3,7 +3,8 @@
 A control database (SQLite) with ``COHOBATE_BENCH_WORKLOADS`` workloads (50), ``COHOBATE_BENCH_ROLLOUTS`` rollouts
 (10,000) and ``COHOBATE_BENCH_ENTRIES`` entries of the ledger (100,000), behind an admin API of a process of its own;
 nobody works on the platform meanwhile, but every workload's rollout sees new evidence once a second while the streams
-are measured. Pages are asked for one after the other, ``COHOBATE_BENCH_PAGES`` times each (50). Then
+are measured. Pages are asked for one after the other, ``COHOBATE_BENCH_PAGES`` times each (50), and the overview
+as the first page of an admin API that just started, ``COHOBATE_BENCH_STARTS`` times (10). Then
 ``COHOBATE_BENCH_STREAMS`` (100) streams of server-sent events are opened, of the overview and of workloads, and the
 processor time of the admin API's process is counted from ``/proc`` over ``COHOBATE_BENCH_WINDOW`` seconds (30).
 """
@@ -40,6 +41,7 @@ ROLLOUTS = int(os.environ.get("COHOBATE_BENCH_ROLLOUTS", "10000"))
 ENTRIES = int(os.environ.get("COHOBATE_BENCH_ENTRIES", "100000"))
 PAGES = int(os.environ.get("COHOBATE_BENCH_PAGES", "50"))
 STREAMS = int(os.environ.get("COHOBATE_BENCH_STREAMS", "100"))
+STARTS = int(os.environ.get("COHOBATE_BENCH_STARTS", "10"))
 WINDOW = float(os.environ.get("COHOBATE_BENCH_WINDOW", "30"))
 
 SERVE = """
@@ -148,6 +150,21 @@ def pages(client, names):
               f"   {size / 1000:.0f} kB", flush=True)  # fmt: skip
 
 
+def first_overviews(folder, cookies):
+    """The first overview after each of some starts."""
+    took = []
+    for _ in range(STARTS):
+        with serving(folder) as (url, _), httpx.Client(base_url=url, timeout=60, cookies=cookies) as client:
+            began = time.perf_counter()
+            answer = client.get("/console/")
+            took.append(1000 * (time.perf_counter() - began))
+            if answer.status_code != 200 or "row-workload" not in answer.text:
+                raise RuntimeError(f"{answer.status_code} {answer.text[:300]}")
+    p95 = statistics.quantiles(took, n=20, method="inclusive")[-1]
+    print(f"first overview after {STARTS} starts: p50 {statistics.median(took):.0f} ms   p95 {p95:.0f} ms   "
+          f"most {max(took):.0f} ms", flush=True)  # fmt: skip
+
+
 async def listen(url, cookies, seconds, got):
     async with httpx.AsyncClient(cookies=cookies, timeout=None) as client:  # noqa: S113
         with contextlib.suppress(TimeoutError):
@@ -215,6 +232,7 @@ def main():
             for client in clients:
                 client.post("/console/sign-in", data={"token": token})
             pages(clients[0], names)
+            first_overviews(Path(folder), clients[0].cookies)
             cookies = [client.cookies for client in clients]
             about = {
                 "the overview": lambda n: "/console/events/overview",

@@ -18,3 +18,16 @@ def image():
         return
     with built(name) as image:
         yield image
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's Chromium: none is downloaded."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    assert path, "these tests need Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,22 +1,27 @@
 """The console in a real browser, over an admin API that serves a controller, replicas and traffic of this process."""
 
 import contextlib
-import shutil
 import threading
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from sqlalchemy import delete, select
 from sqlalchemy.exc import OperationalError
 
 from components.contracts.records import Input, label_key
 from components.contracts.settings import Settings
+from components.contracts.storage import put_bytes
+from components.control import looks
+from components.control.looks import Distance
 from components.control.tables import LeaderRow, ReviewRow, RunRow, SessionRow
 from components.control.tokens import Tokens
 from components.review import reviews
 from components.teachers.contract import Deferred, Question
+from drift.evidently_report import write
 from infra.console_pipelines import LocalPipelines
 from serving.admin.app import create_app
 from serving.admin.console import live
@@ -33,17 +38,6 @@ PATIENCE = 60_000
 """Milliseconds that a page may take on a busy machine; it is not waited for longer than needed."""
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """The system's Chromium: none is downloaded."""
-    path = shutil.which("chromium")
-    assert path, "these tests need Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -108,7 +102,10 @@ class Running:
 
 @pytest.fixture
 def running(spec, store, broker, registry, clock, model, signs, tmp_path, chromium):  # noqa: F811
-    settings = Settings(home=tmp_path, admin_port=free_port())
+    settings = Settings(
+        home=tmp_path, admin_port=free_port(), admin_oidc_issuer="https://id.example", admin_oidc_client_id="console",
+        admin_oidc_audience="cohobate", admin_oidc_jwks_url="https://id.example/jwks",
+    )  # fmt: skip
     platform = Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
     platform.crown("1")
     made = Running(platform, settings, chromium)
@@ -177,6 +174,15 @@ def test_somebody_signs_in_watches_a_canary_advance_and_takes_it_back(running):
     assert running.platform.intent.candidate is None
     tab.get_by_role("link", name="Overview").click()
     expect(tab.locator(f"#row-{W}")).to_contain_text("rolled back")
+
+
+def test_what_was_decided_is_shown_when_it_is_and_not_when_pages_are_made_anew(running, monkeypatch):
+    monkeypatch.setattr(live, "SECONDS", 3_600.0)
+    canary(running)
+    acting, watching = running.visit(), running.visit("viewer")
+    expect(state(watching)).to_have_text("canary 20 %")
+    press(acting, "Roll back", "bad answers")
+    expect(state(watching)).to_have_text("rolled back")
 
 
 def test_of_two_people_at_once_the_second_is_told_and_sees_the_new_state(running):
@@ -300,6 +306,26 @@ def test_questions_are_answered_with_the_keyboard_alone(running):
     assert {row.annotator for row in rows} == {"operator-eve"}
 
 
+def reported(running):
+    """Version 1 has the reports of its window."""
+    info = running.platform.registry.info(W, "1")
+    folder = f"{running.settings.artifacts}/{W}/reports/{info.ref.digest}-{info.snapshots[0][:12]}"
+    chance = np.random.default_rng(0)
+    before, now = (pd.DataFrame({"size": chance.normal(shift, 1.0, 100)}) for shift in (0.0, 1.0))
+    report = write(before, now, running.settings.home / "reports", "drift", None)
+    put_bytes(f"{folder}/drift.html", report.html.read_bytes())
+
+
+def test_the_drift_report_unpacks_itself_in_the_console(running):
+    reported(running)
+    tab = running.visit(page=f"/w/{W}/versions/1/drift")
+    report = tab.frame_locator("iframe")
+    expect(report.get_by_text("Dataset Drift is detected")).to_be_visible()
+    report.get_by_text("size", exact=True).first.click()
+    assert report.locator(".material-icons").count() == 0
+    running.dialogs[:] = [said for said in running.dialogs if "frame-ancestors" not in said]
+
+
 LOOKS = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
@@ -313,6 +339,10 @@ def test_no_page_has_an_accessibility_violation_that_axe_finds(running, look):
     running.store.raise_alarm(W, "drift", 1, {"drifted": ["size"], "champion": "1"})
     ask(running, "what is it?")
     running.store.put_gauge(W, "drift", {"outcome": "drift", "column": "size", "statistic": 0.3, "threshold": 0.1})
+    for index in range(3):
+        running.platform.clock.now += 1
+        near = [Distance(column=f"c{i}", value=0.1 * i * index, threshold=0.4, drifted=i == 5) for i in range(6)]
+        looks.add(running.store, W, index, {"drift": near})
     tab = running.visit(page="/", **LOOKS[look])
     for page in pages(running):
         tab.goto(f"/console{page}")
@@ -343,6 +373,7 @@ def pages(running):
     return [
         "/",
         "/none",
+        "/sign-in",
         "/runs",
         "/inbox",
         "/ledger",
