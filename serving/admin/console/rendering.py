@@ -77,12 +77,14 @@ def count(value: int | None) -> str:
 def money(value: float | None) -> str:
     """An amount; small ones with as many digits as they need.
 
-    >>> money(1234.5), money(0.00123), money(None)
-    ('1,234.50', '0.00123', 'unknown')
+    >>> money(1234.5), money(0.00123), money(0.0000667), money(None)
+    ('1,234.50', '0.00123', '0.0000667', 'unknown')
     """
     if value is None:
         return "unknown"
-    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    if abs(value) >= 1 or value == 0:
+        return f"{value:,.2f}"
+    return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}".rstrip("0")
 
 
 def seconds(value: float) -> str:
