@@ -157,7 +157,9 @@ def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     store = _control(settings.control_url)
     watch.registry.register(GaugesOfStore(spec.name, lambda: {n: g.value for n, g in store.gauges(spec.name).items()}))
     watch.registry.register(
-        FactsOfStore(spec.name, lambda: read_facts(store, spec.name, time.time(), leader_term=settings.leader_seconds))
+        FactsOfStore(
+            spec.name, lambda: read_facts(store, spec.name, store.clock(), leader_term=settings.leader_seconds)
+        )
     )
     watch.registry.register(LinkOfStore(spec.name, lambda: rollback_link(store, spec.name)))
     worker = Monitor(spec, store, open_broker(settings))
@@ -271,7 +273,7 @@ def administer(settings: Settings, stop: threading.Event) -> None:
 @functools.cache
 def _control(url: str) -> ControlStore:
     """The control database, which all tasks of a process share."""
-    return ControlStore(url)
+    return ControlStore.open(url)
 
 
 WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {

@@ -11,6 +11,7 @@ from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
 from infra.broker import EmbeddedBroker
+from tests import postgres as real_postgres
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
 
@@ -97,6 +98,32 @@ def secured_kafka(tmp_path_factory):
     """A real Kafka with SASL, TLS and ACLs, where there is one to start."""
     with running(tmp_path_factory.mktemp("secured")) as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL server, where there is one to start."""
+    if real_postgres.programs() is None and not os.environ.get("COHOBATE_TEST_POSTGRES"):
+        pytest.skip("there is no PostgreSQL to start (Debian: postgresql)")
+    with real_postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres):
+    """The name of a database with the newest schema, of which others are copies."""
+    store = ControlStore(postgres.database())
+    store.migrate()
+    store.close()
+    return store.engine.url.database
+
+
+@pytest.fixture
+def postgres_store(postgres, postgres_template):
+    """A control database on PostgreSQL, of the test's own."""
+    store = ControlStore(postgres.database(postgres_template))
+    yield store
+    store.close()
 
 
 @pytest.fixture

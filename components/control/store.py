@@ -17,6 +17,7 @@ from sqlalchemy import Text, cast, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from components.contracts.errors import NotFoundError
+from components.control.clock import DatabaseClock
 from components.control.database import Database, StaleRevisionError
 from components.control.intent import Intent
 from components.control.tables import (
@@ -34,6 +35,9 @@ __all__ = ["Clock", "ControlStore", "StaleRevisionError"]
 
 Clock = Callable[[], float]
 
+ORDERS = "orders"
+"""The turn of those who place an order: each has the number after the last one's."""
+
 
 def routing_bell(workload: str) -> str:
     """The bell that rings when a workload's intent or its lease has changed."""
@@ -46,11 +50,14 @@ def orders_bell(workload: str) -> str:
 
 
 class ControlStore(Database):
-    """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process."""
+    """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process.
 
-    def __init__(self, url: str, clock: Clock = time.time) -> None:
+    ``clock``: the time (Unix seconds) that all who share the database go by; see :mod:`components.control.clock`.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
         super().__init__(url)
-        self.clock = clock
+        self.clock = clock or (DatabaseClock(self.engine) if self.on_postgres else time.time)
 
     # Routing: the durable intent.
 
@@ -118,7 +125,7 @@ class ControlStore(Database):
         """Place an order; the same ``key`` again places nothing new. Returns the order's id."""
         key = key or uuid.uuid4().hex
         try:
-            with self.transaction() as s:
+            with self.transaction(turn=ORDERS) as s:
                 if s.get(OrderRow, key) is None:
                     seq = (s.scalar(select(func.max(OrderRow.seq))) or 0) + 1
                     s.add(

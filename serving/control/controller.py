@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,12 +60,12 @@ class Controller:
         registry: Registry,
         broker: Broker,
         journals: Path,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         trial: Callable[[ModelRef, str], None] = admit,
     ) -> None:
         self.trial = trial
-        self.spec, self.store, self.registry, self.clock = spec, store, registry, clock
-        self.replicas = Replicas(store, spec.name, clock)
+        self.spec, self.store, self.registry, self.clock = spec, store, registry, clock or store.clock
+        self.replicas = Replicas(store, spec.name, self.clock)
         self.reader = EvidenceReader(spec, broker)
         self._passed_over = 0
         self.state: RolloutState | None = None
