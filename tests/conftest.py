@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import subprocess
+import uuid
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,7 @@ from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
 from infra.broker import EmbeddedBroker
+from tests import object_store as real_object_store
 from tests import postgres as real_postgres
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
@@ -124,6 +126,21 @@ def postgres_store(postgres, postgres_template):
     store = ControlStore(postgres.database(postgres_template))
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """A real S3 store: what the environment of its users says."""
+    with real_object_store.running() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(object_store, monkeypatch):
+    """Where one test keeps its artifacts, with the environment in which that can be reached."""
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{real_object_store.BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

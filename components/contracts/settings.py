@@ -74,8 +74,13 @@ class Settings(BaseSettings):
     """MLflow tracking URI; empty: SQLite under ``home``."""
     artifact_root: str = ""
     """fsspec URI under which snapshots, students and reports are kept; empty: a folder under ``home``."""
+    feast_online: SecretStr | None = None
+    """Feast's configuration of the online store, a JSON object with its ``type`` (``postgres``, ``redis``, ``sqlite``):
+    needed where ``artifact_root`` is not on this machine. None: SQLite beside Feast's registry."""
+    feast_online_file: Path | None = None
     evidently_workspace: str = ""
-    """Folder of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: one under ``home``."""
+    """Folder or URI of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: beside the artifacts
+    where those are not on this machine, else under ``home``."""
     gateway_port: int = 8400
     broker_port: int = 19392
     ray_address: str = ""
@@ -197,8 +202,11 @@ class Settings(BaseSettings):
 
     @property
     def evidently(self) -> str:
-        """The folder of the Evidently workspace in force."""
-        return self.evidently_workspace or str(self.home.resolve() / "evidently")
+        """The folder or URI of the Evidently workspace in force."""
+        if self.evidently_workspace:
+            return self.evidently_workspace
+        remote = not self.artifacts.startswith("file://")
+        return f"{self.artifacts}/evidently" if remote else str(self.home.resolve() / "evidently")
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process.

@@ -109,7 +109,7 @@ class Running:
 @pytest.fixture
 def running(spec, store, broker, registry, clock, model, signs, tmp_path, chromium):  # noqa: F811
     settings = Settings(home=tmp_path, admin_port=free_port())
-    platform = Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
+    platform = Platform(spec, store, broker, registry, clock, model, signs, f"file://{tmp_path}/artifacts")
     platform.crown("1")
     made = Running(platform, settings, chromium)
     yield made
