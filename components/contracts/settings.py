@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.contracts.chatter import LogLevel
@@ -152,6 +152,17 @@ class Settings(BaseSettings):
     metrics_port: int = 0
     """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
     replicas of the gateway take a free one in any case."""
+
+    @field_validator("gateway_port", "broker_port", "admin_port", "metrics_port", mode="before")
+    @classmethod
+    def _not_of_a_service(cls, value: Any, info: ValidationInfo) -> Any:
+        """The default, where Kubernetes put a Service of that name into the environment.
+
+        For a Service ``cohobate-gateway`` the kubelet sets ``COHOBATE_GATEWAY_PORT=tcp://…`` in every pod of its
+        namespace (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+        """
+        of_a_service = isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
+        return cls.model_fields[str(info.field_name)].default if of_a_service else value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The fields as ``repr`` shows them: no password of a URL."""
