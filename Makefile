@@ -77,5 +77,5 @@ clean: ## remove the environment and everything that the embedded platform wrote
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(INSTALL) '.[mail,dev]'
+	$(INSTALL) '.[cluster,mail,dev]'
 	@touch $@

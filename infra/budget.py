@@ -27,8 +27,7 @@ def _budget(name_or_path: str) -> tuple[Budget, ControlStore]:
     from components.control.store import ControlStore
     from components.query.budget import Budget
 
-    spec, store = load_spec(spec_path(name_or_path)), ControlStore(Settings().control_url)
-    store.migrate()
+    spec, store = load_spec(spec_path(name_or_path)), ControlStore.open(Settings().control_url)
     limits = spec.label.budget
     return Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock), store
 

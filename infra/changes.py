@@ -118,7 +118,7 @@ def apply(settings: Settings, path: str | Path, supervisor: int) -> Changes:
         raise ConfigError(section, "changed", f"cannot change while the platform runs{also}: {reason}")
     if not changes.taken:
         return changes
-    with closing(ControlStore(settings.control_url)) as store:
+    with closing(ControlStore.open(settings.control_url)) as store:
         if not {"monitor", "trigger"}.isdisjoint(changes.roles):
             for workload in workloads(settings):
                 if any(alive(run, store.clock()) for run in store.runs(workload)):

@@ -159,6 +159,31 @@ def down() -> None:
 
 
 @app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 unless the schema is new.")
+    ] = False,
+    backup: Annotated[
+        Path | None, typer.Option(help="Where the backup goes. [beside an SQLite file; PostgreSQL needs a place]")
+    ] = None,
+    no_backup: Annotated[bool, typer.Option("--no-backup", help="Make none: there is one of this moment.")] = False,
+) -> None:
+    """Bring the control database to this version's schema, after a backup; stop what runs of the old version first."""
+    from components.contracts.settings import Settings, mask
+    from infra import migrate as schema
+
+    url = Settings().control_url
+    if check:
+        typer.echo(f"{mask(url)} is at revision {schema.check(url).found}, the newest")
+        return
+    found, saved = schema.migrate(url, backup, without_backup=no_backup)
+    if found.state == "newest":
+        typer.echo(f"{mask(url)} is at revision {found.newest} already")
+        return
+    typer.echo(f"{mask(url)}: from {found.found or 'nothing'} to {found.newest}{f'; backup: {saved}' if saved else ''}")
+
+
+@app.command()
 def status(
     workload: Annotated[str | None, typer.Option("--workload", help="This workload alone.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that is known, however long.")] = False,

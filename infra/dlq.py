@@ -116,7 +116,7 @@ def _filter(
 def _store() -> ControlStore:
     from components.control.store import ControlStore
 
-    return ControlStore(Settings().control_url)
+    return ControlStore.open(Settings().control_url)
 
 
 def _when(at: float) -> str:

@@ -32,7 +32,7 @@ def verify_(
     from components.ledger.anchor import read_anchor, verify_against
     from components.ledger.ledger import verify
 
-    store = ControlStore(Settings().control_url)
+    store = ControlStore.open(Settings().control_url)
     found = verify_against(store, read_anchor(anchor, public_key)) if anchor is not None else verify(store)
     show({"ok": True, "entries": found}, as_json)
 
@@ -51,7 +51,7 @@ def anchor_(
     from components.control.store import ControlStore
     from components.ledger.anchor import head_of, sign, verify_against
 
-    store = ControlStore(Settings().control_url)
+    store = ControlStore.open(Settings().control_url)
     head = head_of(store)
     verify_against(store, head)
     head = sign(head, key) if key is not None else head
@@ -70,6 +70,6 @@ def show_(
 
     rows = [
         {"seq": r.seq, "at": r.at, "workload": r.workload, "actor": r.actor, "action": r.action, "detail": r.detail}
-        for r in entries(ControlStore(Settings().control_url), workload)
+        for r in entries(ControlStore.open(Settings().control_url), workload)
     ]
     show(rows, as_json)

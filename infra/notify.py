@@ -59,7 +59,7 @@ def list_(
     from components.control.store import ControlStore
     from components.notify import outbox
 
-    store = ControlStore(Settings().control_url)
+    store = ControlStore.open(Settings().control_url)
     show([_row(row) for row in outbox.notices(store, waiting=waiting, limit=limit)], as_json)
 
 
@@ -69,4 +69,4 @@ def retry(as_json: Json = False) -> None:
     from components.control.store import ControlStore
     from components.notify import outbox
 
-    show({"due": outbox.retry(ControlStore(Settings().control_url))}, as_json)
+    show({"due": outbox.retry(ControlStore.open(Settings().control_url))}, as_json)

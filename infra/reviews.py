@@ -58,7 +58,7 @@ def list_(
     from components.control.store import ControlStore
     from components.review import reviews
 
-    show([_row(r) for r in reviews.waiting(ControlStore(Settings().control_url), workload, limit)], as_json)
+    show([_row(r) for r in reviews.waiting(ControlStore.open(Settings().control_url), workload, limit)], as_json)
 
 
 @app.command("show")
@@ -67,7 +67,7 @@ def show_(key: QuestionKey, workload: Workload = "files", as_json: Json = False)
     from components.control.store import ControlStore
     from components.review import reviews
 
-    show(_row(reviews.get(ControlStore(Settings().control_url), workload, key), None), as_json)
+    show(_row(reviews.get(ControlStore.open(Settings().control_url), workload, key), None), as_json)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def answer(
     from components.review import reviews
 
     settings = Settings()
-    store, broker = ControlStore(settings.control_url), open_broker(settings)
+    store, broker = ControlStore.open(settings.control_url), open_broker(settings)
     row = reviews.answer(store, broker, workload, key, label, annotator or settings.actor, confidence)
     show(_row(row), as_json)
 
@@ -96,5 +96,5 @@ def publish(workload: Workload = "files", as_json: Json = False) -> None:
     from components.review import reviews
 
     settings = Settings()
-    sent = reviews.publish(ControlStore(settings.control_url), open_broker(settings), workload)
+    sent = reviews.publish(ControlStore.open(settings.control_url), open_broker(settings), workload)
     show({"workload": workload, "published": sent}, as_json)

@@ -28,8 +28,8 @@ import psutil
 from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.control.store import ControlStore
 from infra import changes
+from infra.migrate import migrate
 from infra.processes import Child, die_with_parent, last_line, progress_marks, stop_all
 from infra.specs import put_in_force
 from infra.state import PlatformState as PlatformState
@@ -70,7 +70,7 @@ class Stack:
         """Start everything, in this order, and return when the gateway answers.
 
         1. Check that the ports are free.
-        2. Bring the control database to its newest schema.
+        2. Bring the control database to its newest schema, after a backup of it.
         3. Start the embedded broker, with the records that it had, unless the settings name a Kafka.
         4. Create the workloads' topics.
         5. Start the gateway and the workers.
@@ -90,9 +90,7 @@ class Stack:
             _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
         # Step 2
         self.progress("control database")
-        store = ControlStore(settings.control_url)
-        store.migrate()
-        store.close()
+        migrate(settings.control_url, None)
         # Step 3
         if not settings.bootstrap_servers:
             from infra.broker import EmbeddedBroker

@@ -6,13 +6,13 @@ Members are added, never renamed or taken away.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 
 from components.contracts.settings import Settings
 from components.control.looks import GAUGE as LOOKS
+from components.control.schema import SchemaError
 from components.control.store import ControlStore
 from components.registry import glance
 from components.telemetry.announced import announced
@@ -131,8 +131,7 @@ def schema() -> dict[str, Any]:
 def read(settings: Settings) -> Report:
     """Everything that ``status`` shows."""
     state = read_state(settings)
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = _store(settings)
     try:
         return Report(
             home=str(settings.home.resolve()),
@@ -141,14 +140,25 @@ def read(settings: Settings) -> Report:
             kafka=settings.kafka,
             processes=state.children if state and state.alive else {},
             metrics=announced(settings.home),
-            workloads={w: _workload(store, settings, w) for w in store.workloads()},
+            workloads={w: _workload(store, settings, w) for w in store.workloads()} if store else {},
         )
     finally:
-        store.close()
+        if store:
+            store.close()
+
+
+def _store(settings: Settings) -> ControlStore | None:
+    """The control database; None where there is none yet. A look creates and migrates nothing."""
+    try:
+        return ControlStore.open(settings.control_url)
+    except SchemaError as error:
+        if error.schema.state == "missing":
+            return None
+        raise
 
 
 def _workload(store: ControlStore, settings: Settings, workload: str) -> Workload:
-    now, place = time.time(), place_of(settings, workload)
+    now, place = store.clock(), place_of(settings, workload)
     seen = glance.versions(settings, workload)
     revision, intent = store.intent(workload)
     rollout, windows = store.last_rollout(workload), store.windows(workload)

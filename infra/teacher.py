@@ -35,7 +35,7 @@ def status(spec: SpecFile = "files", as_json: Json = False) -> None:
     from components.control.teachers import teachers
     from components.teacher_watch.settle import status as incident_status
 
-    store, name = ControlStore(Settings().control_url), _spec(spec).name
+    store, name = ControlStore.open(Settings().control_url), _spec(spec).name
     known = [
         {"teacher": row.teacher, "probes": len(row.state["probes"])}
         | {n: row.state[n] for n in ("status", "epoch", "behaviour", "space")}
@@ -74,7 +74,7 @@ def _decide(verdict: Verdict, spec: Spec, reason: str, as_json: bool) -> None:
     from components.teacher_watch.settle import settle
 
     settings = Settings()
-    store = ControlStore(settings.control_url)
+    store = ControlStore.open(settings.control_url)
     secret = settings.secret("label_signing_key")
     signer = Signer(secret) if secret is not None else None
     incident = decide(store, spec.name, verdict, settings.actor, reason)

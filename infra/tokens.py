@@ -42,8 +42,7 @@ def create(
     from components.ledger.ledger import append
 
     settings = Settings()
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = ControlStore.open(settings.control_url)
     row, token = Tokens(store).create(name, role, settings.actor, days)
     append(store, EVERYTHING, settings.actor, "token create", {"token": row.id, "name": row.name, "role": row.role})
     show({**_row(row), "token": token}, True) if as_json else typer.echo(token)
@@ -55,7 +54,7 @@ def list_(as_json: Json = False) -> None:
     from components.control.store import ControlStore
     from components.control.tokens import Tokens
 
-    show([_row(row) for row in Tokens(ControlStore(Settings().control_url)).list()], as_json)
+    show([_row(row) for row in Tokens(ControlStore.open(Settings().control_url)).list()], as_json)
 
 
 @app.command()
@@ -70,7 +69,7 @@ def revoke(
     from components.ledger.ledger import append
 
     settings = Settings()
-    store = ControlStore(settings.control_url)
+    store = ControlStore.open(settings.control_url)
     row = Tokens(store).revoke(token)
     append(store, EVERYTHING, settings.actor, "token revoke", {"token": row.id, "name": row.name, "reason": reason})
     show(_row(row), as_json)

@@ -129,14 +129,14 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
 
     os.environ.update({name: os.environ.get(name, value) for name, value in IMPATIENT.items()})
     store, registry = _control(settings.control_url), Registry(settings)
-    trial, journals = Admission(spec, store), settings.home / "rollouts"
+    trial = Admission(spec, store)
     registry.open(spec.name)
     long_lived()
     watch.health.ready()
     lead(
         store,
         spec.name,
-        lambda: Controller(spec, store, registry, open_broker(settings), journals, trial=trial),
+        lambda: Controller(spec, store, registry, open_broker(settings), settings.artifacts, trial=trial),
         term=settings.leader_seconds,
         stop=stop,
         on_tick=watch.health.beat,
@@ -157,7 +157,9 @@ def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     store = _control(settings.control_url)
     watch.registry.register(GaugesOfStore(spec.name, lambda: {n: g.value for n, g in store.gauges(spec.name).items()}))
     watch.registry.register(
-        FactsOfStore(spec.name, lambda: read_facts(store, spec.name, time.time(), leader_term=settings.leader_seconds))
+        FactsOfStore(
+            spec.name, lambda: read_facts(store, spec.name, store.clock(), leader_term=settings.leader_seconds)
+        )
     )
     watch.registry.register(LinkOfStore(spec.name, lambda: rollback_link(store, spec.name)))
     worker = Monitor(spec, store, open_broker(settings))
@@ -271,7 +273,7 @@ def administer(settings: Settings, stop: threading.Event) -> None:
 @functools.cache
 def _control(url: str) -> ControlStore:
     """The control database, which all tasks of a process share."""
-    return ControlStore(url)
+    return ControlStore.open(url)
 
 
 WORKLOAD_ROLES: dict[str, Callable[[Spec, Settings, threading.Event, Watch], None]] = {

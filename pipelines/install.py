@@ -6,7 +6,7 @@ of its content: what is there already is left alone, what differs is one new ver
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -220,17 +220,12 @@ def note(settings: Settings, workload: str, url: str) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     from components.control.links import note_rollback_link
+    from components.control.schema import SchemaError
     from components.control.store import ControlStore
 
-    url_of = settings.control_url
-    if url_of.startswith("sqlite:///") and not Path(url_of.removeprefix("sqlite:///")).is_file():
-        return False
-    store = ControlStore(url_of)
     try:
-        store.migrate()
-        note_rollback_link(store, workload, url)
-    except SQLAlchemyError:
+        with closing(ControlStore.open(settings.control_url)) as store:
+            note_rollback_link(store, workload, url)
+    except (SchemaError, SQLAlchemyError):
         return False
-    finally:
-        store.close()
     return True

@@ -59,7 +59,7 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
 
     made = arguments(name, spec_path, given, reason)
     spec, home = load_spec(spec_path), settings.home.resolve()
-    with contextlib.closing(ControlStore(settings.control_url)) as store:
+    with contextlib.closing(ControlStore.open(settings.control_url)) as store:
         # Step 1
         run = begin(store, spec.name, name, reason, settings.actor)
         log, started = home / "logs" / f"{run}-{name}.log", store.clock()

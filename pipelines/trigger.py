@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -99,9 +98,9 @@ class Trigger:
         broker: Broker,
         *,
         launch: Launch | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.spec, self.store, self._clock = spec, store, clock
+        self.spec, self.store, self._clock = spec, store, clock or store.clock
         self._launch = launch or self._run_pipeline
         self._broker = broker
         self._counting: tuple[str, Consumer] | None = None

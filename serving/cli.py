@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,9 +177,18 @@ def rollback(
     place("rollback", workload, reason, key, as_json, {"to": to})
 
 
+def _journal(rollout: str) -> list[bytes]:
+    from components.control.store import ControlStore
+    from serving.control.journal import journal_of
+
+    settings = Settings()
+    with closing(ControlStore.open(settings.control_url)) as store:
+        return list(journal_of(store, settings.artifacts, rollout))
+
+
 @app.command()
 def replay(
-    evidence: Annotated[Path, typer.Argument(help="A rollout's journal, or evidence (JSON lines).", exists=True)],
+    evidence: Annotated[str, typer.Argument(help="A rollout's id, the file of its journal, or evidence (JSON lines).")],
     policy: Annotated[
         Path | None, typer.Option(help="Rollout policy (YAML: its fields, or a spec) to try on it.", exists=True)
     ] = None,
@@ -195,7 +205,7 @@ def replay(
     from serving.rollout.replay import replay as recompute
 
     tried = policy_of(policy.read_bytes(), str(policy)) if policy else None
-    lines = evidence.read_bytes().splitlines()
+    lines = Path(evidence).read_bytes().splitlines() if Path(evidence).is_file() else _journal(evidence)
     done: dict[str, Any] = msgspec.to_builtins(recompute(lines, tried, audit_share))
     if as_json:
         show(done, True)

@@ -264,7 +264,7 @@ def _builder(sources: Mapping[str, str], settings: Settings, services: Sequence[
 
         sys.setswitchinterval(SWITCH_SECONDS)
         tracing.configure(os.environ, "cohobate-gateway")
-        store = ControlStore(settings.control_url)
+        store = ControlStore.open(settings.control_url)
         asks = {name: {s.to: _asker(s) for s in services if s.workload == name} for name in sources}
         fronts = {name: _workload_app(load_spec(path), settings, store, asks[name]) for name, path in sources.items()}
         long_lived()

@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import subprocess
+import uuid
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,8 @@ from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
 from infra.broker import EmbeddedBroker
+from tests import object_store as real_object_store
+from tests import postgres as real_postgres
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
 
@@ -97,6 +100,47 @@ def secured_kafka(tmp_path_factory):
     """A real Kafka with SASL, TLS and ACLs, where there is one to start."""
     with running(tmp_path_factory.mktemp("secured")) as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A real PostgreSQL server, where there is one to start."""
+    if real_postgres.programs() is None and not os.environ.get("COHOBATE_TEST_POSTGRES"):
+        pytest.skip("there is no PostgreSQL to start (Debian: postgresql)")
+    with real_postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres):
+    """The name of a database with the newest schema, of which others are copies."""
+    store = ControlStore(postgres.database())
+    store.migrate()
+    store.close()
+    return store.engine.url.database
+
+
+@pytest.fixture
+def postgres_store(postgres, postgres_template):
+    """A control database on PostgreSQL, of the test's own."""
+    store = ControlStore(postgres.database(postgres_template))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """A real S3 store: what the environment of its users says."""
+    with real_object_store.running() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(object_store, monkeypatch):
+    """Where one test keeps its artifacts, with the environment in which that can be reached."""
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{real_object_store.BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

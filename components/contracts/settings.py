@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.contracts.chatter import LogLevel
@@ -74,8 +74,13 @@ class Settings(BaseSettings):
     """MLflow tracking URI; empty: SQLite under ``home``."""
     artifact_root: str = ""
     """fsspec URI under which snapshots, students and reports are kept; empty: a folder under ``home``."""
+    feast_online: SecretStr | None = None
+    """Feast's configuration of the online store, a JSON object with its ``type`` (``postgres``, ``redis``, ``sqlite``):
+    needed where ``artifact_root`` is not on this machine. None: SQLite beside Feast's registry."""
+    feast_online_file: Path | None = None
     evidently_workspace: str = ""
-    """Folder of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: one under ``home``."""
+    """Folder or URI of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: beside the artifacts
+    where those are not on this machine, else under ``home``."""
     gateway_port: int = 8400
     broker_port: int = 19392
     ray_address: str = ""
@@ -155,6 +160,17 @@ class Settings(BaseSettings):
     """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
     replicas of the gateway take a free one in any case."""
 
+    @field_validator("gateway_port", "broker_port", "admin_port", "metrics_port", mode="before")
+    @classmethod
+    def _not_of_a_service(cls, value: Any, info: ValidationInfo) -> Any:
+        """The default, where Kubernetes put a Service of that name into the environment.
+
+        For a Service ``cohobate-gateway`` the kubelet sets ``COHOBATE_GATEWAY_PORT=tcp://…`` in every pod of its
+        namespace (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+        """
+        of_a_service = isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
+        return cls.model_fields[str(info.field_name)].default if of_a_service else value
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The fields as ``repr`` shows them: no password of a URL."""
         for name, value in super().__repr_args__():
@@ -204,8 +220,11 @@ class Settings(BaseSettings):
 
     @property
     def evidently(self) -> str:
-        """The folder of the Evidently workspace in force."""
-        return self.evidently_workspace or str(self.home.resolve() / "evidently")
+        """The folder or URI of the Evidently workspace in force."""
+        if self.evidently_workspace:
+            return self.evidently_workspace
+        remote = not self.artifacts.startswith("file://")
+        return f"{self.artifacts}/evidently" if remote else str(self.home.resolve() / "evidently")
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process.

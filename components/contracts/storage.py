@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
-from components.contracts.errors import ArtifactError
+from components.contracts.errors import ArtifactError, CohobateError, ConfigError, UnavailableError
+
+
+@contextlib.contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """What an object store's client raises of its own, each another kind, as one kind of ours.
+
+    Raises:
+        ConfigError: the filesystem of the URI's scheme is not installed, or there is no such scheme.
+        UnavailableError: the store was asked, and the answer is no object.
+
+    """
+    try:
+        yield
+    except (FileNotFoundError, CohobateError):
+        raise
+    except (ImportError, ValueError) as error:
+        allowed = f"{error}: for s3:// pip install cohobate[cluster], for others the package of their fsspec filesystem"
+        raise ConfigError("COHOBATE_ARTIFACT_ROOT", uri, allowed) from error
+    except Exception as error:
+        if uri.startswith("file://") or "://" not in uri:
+            raise
+        remedy = f"{type(error).__name__}: {error}; look at the store, and at the credentials in this environment"
+        raise UnavailableError("artifact store", uri, remedy) from error
+
+
+def _local(filesystem: Any) -> bool:
+    protocol = filesystem.protocol
+    return "file" in (protocol if isinstance(protocol, tuple) else (protocol,))
 
 
 def digest_of(data: bytes) -> str:
@@ -23,13 +54,21 @@ def put_bytes(uri: str, data: bytes) -> None:
     On a local disk: a temporary file in the same folder, forced to the disk, then renamed (fsspec's own
     transactions move the file from the system's temporary folder, perhaps across disks, and are shared by all
     threads). Object stores replace an object at once by themselves.
+
+    Raises:
+        UnavailableError: the object store does not take it.
+
     """
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    with _answering(uri):
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        if not _local(filesystem):
+            try:
+                filesystem.pipe_file(path, data)
+            except FileNotFoundError as error:
+                raise UnavailableError("artifact store", uri, f"{error}: name a bucket that exists") from error
+            return
     folder = path.rsplit("/", 1)[0]
     filesystem.makedirs(folder, exist_ok=True)
-    if "file" not in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
-        filesystem.pipe_file(path, data)
-        return
     descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -48,10 +87,11 @@ def get_bytes(uri: str, digest: str | None = None) -> bytes:
 
     Raises:
         ArtifactError: it does not exist, or its SHA-256 is another.
+        UnavailableError: the object store does not give it.
 
     """
     try:
-        with fsspec.open(uri, "rb") as file:
+        with _answering(uri), fsspec.open(uri, "rb") as file:
             data: bytes = file.read()
     except FileNotFoundError as error:
         raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
@@ -80,3 +120,18 @@ def remove(uri: str) -> None:
     filesystem, path = fsspec.core.url_to_fs(uri)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
+
+
+def files(pattern: str) -> list[str]:
+    """The URIs of the files that match a URI with ``*`` in it, sorted, as they are now.
+
+    (fsspec answers from the listing of before, in a process that lives on.)
+
+    Raises:
+        UnavailableError: the object store does not answer.
+
+    """
+    with _answering(pattern):
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        filesystem.invalidate_cache()
+        return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(path))

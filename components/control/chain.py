@@ -69,8 +69,10 @@ def chain(s: Session, at: float, workload: str, actor: str, action: str, detail:
     return link(s, last(s), at, workload, actor, action, detail)
 
 
-def in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
+def in_turn(store: ControlStore, write: Callable[[Session], T], turn: str = "") -> T:
     """Run ``write`` in a transaction, again where another writer took the same place in the chain.
+
+    ``turn``: see :meth:`~components.control.database.Database.transaction`.
 
     Raises:
         UnavailableError: other writers were always faster.
@@ -78,7 +80,7 @@ def in_turn(store: ControlStore, write: Callable[[Session], T]) -> T:
     """
     for _ in range(ATTEMPTS):
         try:
-            with store.transaction() as s:
+            with store.transaction(turn) as s:
                 return write(s)
         except IntegrityError:
             continue  # another writer took this seq: chain onto its entry

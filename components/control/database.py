@@ -13,15 +13,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import create_engine, event, inspect, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
 
-from components.contracts.errors import CohobateError
-from components.control.bells import Bells
+from components.contracts.errors import CohobateError, ConfigError
+from components.contracts.settings import mask
+from components.control.bells import bells_of
+from components.control.schema import Schema, SchemaError, nothing, read_schema, upgrade
 
 BUSY_SECONDS = 15.0
 """How long a connection to SQLite waits for another to finish."""
@@ -42,9 +44,9 @@ class Database:
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self.url = url
-        self.bells = Bells(url)
+        self.engine: Engine = _engine(url)
+        self.bells = bells_of(self.engine)
         """Who waits for a change listens here; who writes one rings."""
-        self.engine: Engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         if url.startswith("sqlite"):
             event.listen(self.engine, "connect", _tune_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -52,14 +54,24 @@ class Database:
         self._session = sessionmaker(self.engine, expire_on_commit=False)
         self._transaction = sessionmaker(self._writing, expire_on_commit=False)
 
+    @property
+    def on_postgres(self) -> bool:
+        """Whether it is a PostgreSQL, which may be shared by several hosts."""
+        return self.engine.dialect.name == "postgresql"
+
     def session(self) -> Session:
         """A session for reading: ``with store.session() as s: ...``; to write use :meth:`transaction`."""
         return self._session()
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """A session in one writing transaction, which others wait for (up to 15 s); commits unless it raises."""
+    def transaction(self, turn: str = "") -> Iterator[Session]:
+        """A session in one writing transaction; commits unless it raises.
+
+        On SQLite all others wait for it (up to 15 s); elsewhere those of the same ``turn``, for as long as it takes.
+        """
         with self._transaction() as s, s.begin():
+            if turn and self.on_postgres:
+                s.execute(text("SELECT pg_advisory_xact_lock(hashtext(:turn))"), {"turn": turn})
             yield s
 
     @contextmanager
@@ -76,35 +88,67 @@ class Database:
         except IntegrityError as error:
             raise StaleRevisionError(what, expected, expected + 1) from error
 
+    @property
+    def schema(self) -> Schema:
+        """At which revision the schema is."""
+        with self.engine.connect() as connection:
+            return read_schema(connection)
+
     def migrate(self) -> None:
         """Create the schema or bring it to the newest version; processes that do so at once take turns.
 
-        Where it is there already this is one query, without Alembic's import.
+        Where it is there already these are two queries, without Alembic's import.
+
+        Raises:
+            SchemaError: a newer version has migrated it.
+
         """
-        if self._newest():
+        found = self.schema
+        if found.state == "newest":
             return
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        if found.state == "newer":
+            raise SchemaError(self.url, found)
         with self._writing.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            upgrade(connection)
 
-    def _newest(self) -> bool:
-        """Whether the schema is at the newest revision: the last of the migrations' files, which bear their names."""
-        head = max(path.stem for path in (Path(__file__).with_name("migrations") / "versions").glob("[0-9]*.py"))
-        with self.engine.connect() as connection:
-            if not inspect(connection).has_table("alembic_version"):
-                return False
-            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
-        return list(found) == [head]
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The database at ``url``, whose schema must be this version's. Nothing is created or migrated.
+
+        Raises:
+            SchemaError: it has none yet, or an older or newer one.
+
+        """
+        file = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+        if file is not None and not file.is_file():
+            raise SchemaError(url, nothing())
+        made = cls(url)
+        if (found := made.schema).state != "newest":
+            made.close()
+            raise SchemaError(url, found)
+        return made
 
     def close(self) -> None:
         """Close all connections, and listen to no bell any more."""
         self.bells.close()
         self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    """SQLAlchemy's engine.
+
+    Raises:
+        ConfigError: the URL cannot be read, or its driver is not installed.
+
+    """
+    try:
+        return create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, NoSuchModuleError) as error:
+        allowed = "must be a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database"
+        raise ConfigError("COHOBATE_DATABASE_URL", mask(url), allowed) from error
+    except ModuleNotFoundError as error:
+        allowed = f"its driver {error.name} is not installed: pip install cohobate[cluster] for postgresql+psycopg://"
+        raise ConfigError("COHOBATE_DATABASE_URL", mask(url), allowed) from error
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

@@ -25,7 +25,7 @@ from components.contracts.errors import AccessError, ConfigError, NotFoundError,
 from components.contracts.settings import Settings
 from components.control.chain import chain, in_turn
 from components.control.database import StaleRevisionError
-from components.control.store import ControlStore, orders_bell
+from components.control.store import ORDERS, ControlStore, orders_bell
 from components.control.tables import OrderRow, RolloutRow
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def open_order_client(settings: Settings) -> OrderClient:
     """The admin API's client where the settings name one, else the control database's."""
     if settings.admin_url:
         return RemoteOrderClient(settings.admin_url, settings.secret("admin_token"))
-    return LocalOrderClient(ControlStore(settings.control_url), settings.actor)
+    return LocalOrderClient(ControlStore.open(settings.control_url), settings.actor)
 
 
 def revision_of(state: Mapping[str, Any]) -> int:
@@ -134,7 +134,7 @@ class LocalOrderClient:
             StaleRevisionError, ConfigError: see :meth:`OrderClient.place`.
 
         """
-        new = in_turn(self.store, lambda s: self._put(s, order))
+        new = in_turn(self.store, lambda s: self._put(s, order), turn=ORDERS)
         self.store.bells.ring(orders_bell(order.workload))
         return new
 

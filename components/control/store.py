@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Text, cast, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from components.contracts.errors import NotFoundError
+from components.control.clock import DatabaseClock
 from components.control.database import Database, StaleRevisionError
 from components.control.intent import Intent
 from components.control.tables import (
     AckRow,
     AlarmRow,
     GaugeRow,
+    JournalRow,
     OrderRow,
     RolloutRow,
     RoutingRow,
@@ -33,6 +35,9 @@ from components.control.tables import (
 __all__ = ["Clock", "ControlStore", "StaleRevisionError"]
 
 Clock = Callable[[], float]
+
+ORDERS = "orders"
+"""The turn of those who place an order: each has the number after the last one's."""
 
 
 def routing_bell(workload: str) -> str:
@@ -45,12 +50,22 @@ def orders_bell(workload: str) -> str:
     return f"orders.{workload}"
 
 
-class ControlStore(Database):
-    """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process."""
+class JournalLine(NamedTuple):
+    """A line of a rollout's journal, which counts from 1; without its newline."""
 
-    def __init__(self, url: str, clock: Clock = time.time) -> None:
+    number: int
+    text: str
+
+
+class ControlStore(Database):
+    """The control database at a SQLAlchemy URL. Safe to share between threads; open one per process.
+
+    ``clock``: the time (Unix seconds) that all who share the database go by; see :mod:`components.control.clock`.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
         super().__init__(url)
-        self.clock = clock
+        self.clock = clock or (DatabaseClock(self.engine) if self.on_postgres else time.time)
 
     # Routing: the durable intent.
 
@@ -118,7 +133,7 @@ class ControlStore(Database):
         """Place an order; the same ``key`` again places nothing new. Returns the order's id."""
         key = key or uuid.uuid4().hex
         try:
-            with self.transaction() as s:
+            with self.transaction(turn=ORDERS) as s:
                 if s.get(OrderRow, key) is None:
                     seq = (s.scalar(select(func.max(OrderRow.seq))) or 0) + 1
                     s.add(
@@ -173,8 +188,13 @@ class ControlStore(Database):
 
     # Rollouts.
 
-    def put_rollout(self, rollout_id: str, workload: str, expected: int, active: bool, state: dict[str, Any]) -> int:
+    def put_rollout(
+        self, rollout_id: str, workload: str, expected: int, active: bool, state: dict[str, Any],
+        line: JournalLine | None = None,
+    ) -> int:  # fmt: skip
         """Write a rollout's state if its revision is still ``expected`` (0: new); returns the new revision.
+
+        ``line``: the line of its journal that led to the state; both are written, or neither is.
 
         Raises:
             StaleRevisionError: somebody else wrote it first.
@@ -185,6 +205,8 @@ class ControlStore(Database):
             found = row.revision if row else 0
             if found != expected:
                 raise StaleRevisionError(f"rollout {rollout_id}", expected, found)
+            if line is not None:
+                s.add(JournalRow(rollout=rollout_id, number=line.number, line=line.text))
             if row is None:
                 s.add(
                     RolloutRow(
@@ -195,6 +217,19 @@ class ControlStore(Database):
                 return 1
             row.revision, row.active, row.state = expected + 1, active, state
             return expected + 1
+
+    def journal(self, rollout_id: str, after: int = 0) -> Iterator[JournalLine]:
+        """The lines of a rollout's journal beyond the number ``after``, in order, as far as they are kept here."""
+        query = select(JournalRow).where(JournalRow.rollout == rollout_id, JournalRow.number > after)
+        with self.session() as s:
+            for row in s.scalars(query.order_by(JournalRow.number).execution_options(yield_per=100)):
+                yield JournalLine(row.number, row.line)
+
+    def keep_journal(self, rollout_id: str, lines: Iterable[JournalLine]) -> None:
+        """Keep these lines as a rollout's journal, in place of those that are kept."""
+        with self.transaction() as s:
+            s.execute(delete(JournalRow).where(JournalRow.rollout == rollout_id))
+            s.add_all(JournalRow(rollout=rollout_id, number=x.number, line=x.text) for x in lines)
 
     def rollouts(self, workload: str) -> list[RolloutRow]:
         """All rollouts of a workload, oldest first."""
@@ -207,6 +242,11 @@ class ControlStore(Database):
         with self.session() as s:
             query = select(RolloutRow).where(RolloutRow.workload == workload)
             return s.scalars(query.order_by(RolloutRow.created_at.desc(), RolloutRow.id.desc()).limit(1)).first()
+
+    def workload_of(self, rollout_id: str) -> str | None:
+        """The workload of a rollout; None where there is no such rollout."""
+        with self.session() as s:
+            return s.scalar(select(RolloutRow.workload).where(RolloutRow.id == rollout_id))
 
     def rollouts_naming(self, workload: str, text: str) -> list[RolloutRow]:
         """The rollouts of a workload whose state has this text somewhere, oldest first; the others are not decoded."""

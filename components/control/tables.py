@@ -58,6 +58,15 @@ class RolloutRow(Base):
     state: Mapped[dict[str, Any]]
 
 
+class JournalRow(Base):
+    """One line of the journal of a rollout that is under way; ``number`` counts from 1."""
+
+    __tablename__ = "rollout_journal"
+    rollout: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    line: Mapped[str] = mapped_column(Text)
+
+
 class OrderRow(Base):
     """A verb that a person, a pipeline or the controller ordered; ``id`` is its idempotency key."""
 

@@ -31,7 +31,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
+    store = ControlStore.open(settings.control_url)
     named = {v.name: v for v in spec.student.variants}
     if variant and variant not in named:
         raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(named)}")

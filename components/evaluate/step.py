@@ -23,7 +23,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
     from components.evaluate.evaluate import evaluate
 
     spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
+    store = ControlStore.open(settings.control_url)
     done = evaluate(
         spec,
         candidate.uri,
@@ -69,7 +69,7 @@ def quality_page(spec_path: str, candidate: Candidate) -> bytes:
 
 def _windows(spec: Spec, settings: Settings, candidate: Candidate) -> list[WindowRow]:
     """Those that a candidate was made from."""
-    with closing(ControlStore(settings.control_url)) as store:
+    with closing(ControlStore.open(settings.control_url)) as store:
         return windows_until(store, spec, candidate.card.snapshots[0])
 
 

@@ -22,7 +22,7 @@ def label_history(spec_path: str, history_uri: str) -> int:
 
     spec, settings = load_spec(spec_path), Settings()
     broker = open_broker(settings)
-    with closing(ControlStore(settings.control_url)) as store:
+    with closing(ControlStore.open(settings.control_url)) as store:
         counts = label(
             spec,
             broker,

@@ -37,7 +37,7 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
     if forced and not force:
         reasons = "; ".join(candidate.verdict.get("reasons", ())) or "it was not judged"
         raise OrderError("register a student of", spec.name, f"the gate says {candidate.decision}: {reasons}")
-    registry, store = Registry(settings), ControlStore(settings.control_url)
+    registry, store = Registry(settings), ControlStore.open(settings.control_url)
     known = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
     measured = {k: v for k, v in known.items() if "[" not in k}  # those of slices stand in the verdict
     model = registry.register(

@@ -96,7 +96,7 @@ class HumanTeacher:
 
     @cached_property
     def _store(self) -> ControlStore:
-        return ControlStore(self._url or Settings().control_url)
+        return ControlStore.open(self._url or Settings().control_url)
 
     def label(self, payloads: Sequence[Any]) -> list[SoftLabel]:
         """Soft labels, where none has to wait.

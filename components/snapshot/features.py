@@ -13,23 +13,27 @@ view       entity         features
 ``latest`` spec.entity    the descriptors of the entity's newest input; online, fed by a PushSource
 ========== ============== ===========================================================================
 
-Joins run on DuckDB (Feast's other local engine drops the rows for which nothing is known).
+Joins run on DuckDB (Feast's other local engine drops the rows for which nothing is known). It reads files of this
+machine alone: for others it would fetch an extension from the network, so what a join needs is copied here first.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.chatter import hush
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from components.contracts.storage import digest_of, local_path, put_bytes
+from components.contracts.storage import digest_of, files, get_bytes, local_path, put_bytes
 from components.snapshot.table import DESCRIPTOR, INPUT_KEYS, parquet_bytes
 
 if TYPE_CHECKING:
@@ -49,8 +53,8 @@ class FeatureRepo:
     """The features of one workload under ``root``, a URI (``<artifacts>/<workload>/feast``).
 
     ``entity``: name of the workload's entity. ``ttl``: how long a feature counts after its time; zero: for good.
-    ``online``: Feast's configuration of an online store; None: SQLite beside the registry, for which ``root`` must
-    be a local folder. One process at a time may push.
+    ``online``: Feast's configuration of an online store; None: what ``COHOBATE_FEAST_ONLINE`` says, else SQLite beside
+    the registry, for which ``root`` must be a local folder. One process at a time may push.
     """
 
     def __init__(
@@ -122,9 +126,9 @@ class FeatureRepo:
         when = pd.Timestamp(int(at * 1_000_000), unit="us", tz="UTC")
         asked = pd.DataFrame({"input_id": unique, "event_timestamp": pd.Series([when] * len(unique))})
         names, columns = [f.split(":", 1)[1] for f in features], [self._column(f) for f in features]
-        with _joins, warnings.catch_warnings():
+        with _joins, self._joining({f.split(":", 1)[0] for f in features}) as store, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # Ibis's call
-            found = self._store.get_historical_features(entity_df=asked, features=columns).to_df()
+            found = store.get_historical_features(entity_df=asked, features=columns).to_df()
         rows = found[["input_id", *(c.split(":", 1)[1] for c in columns)]].astype(object)
         return {
             str(row[0]): {n: None if pd.isna(v) else v for n, v in zip(names, row[1:], strict=True)}
@@ -193,6 +197,35 @@ class FeatureRepo:
         pattern = f"{self.root}/{source}/*.{_shape(schema)}.parquet"
         return str(local_path(pattern)) if pattern.startswith("file://") else pattern
 
+    @contextmanager
+    def _joining(self, views: Collection[str]) -> Iterator[FeatureStore]:
+        """The store to join with: the workload's own, or one of copies on this machine of what these views read."""
+        if self.root.startswith("file://"):
+            yield self._store
+            return
+        feast = _feast()
+        with tempfile.TemporaryDirectory(prefix="cohobate-join-") as folder:
+            store = _open(f"file://{folder}", self.workload, {"type": "sqlite", "path": f"{folder}/online.db"})
+            copies: list[Any] = [e for e in self._store.list_entities() if e.name == "input"]
+            for name in sorted(views):
+                view = self._store.get_feature_view(name)
+                source = view.batch_source
+                place = Path(folder) / name
+                place.mkdir()
+                for uri in files(source.path):
+                    (place / uri.rsplit("/", 1)[1]).write_bytes(get_bytes(uri))
+                local = feast.FileSource(
+                    name=source.name, path=f"{place}/*.parquet", timestamp_field=source.timestamp_field,
+                    created_timestamp_column=source.created_timestamp_column, file_format=_parquet(),
+                )  # fmt: skip
+                copies.append(
+                    feast.FeatureView(
+                        name=name, entities=[copies[0]], ttl=view.ttl, schema=view.features, source=local, online=False
+                    )
+                )
+            store.apply(copies)
+            yield store
+
     @property
     def _store(self) -> FeatureStore:
         if self._opened is None:
@@ -200,12 +233,32 @@ class FeatureRepo:
         return self._opened
 
 
+def online_store(root: str) -> dict[str, Any]:
+    """Feast's configuration of the online store of the repository at ``root``, by the settings.
+
+    Raises:
+        ConfigError: it is no JSON object with a type, or the settings name none and ``root`` is not on this machine.
+
+    """
+    given = Settings().secret("feast_online")
+    if given is None:
+        if root.startswith("file://"):
+            return {"type": "sqlite", "path": str(local_path(root) / "online.db")}
+        allowed = f"must name an online store, because {root} is not on this machine"
+        raise ConfigError("COHOBATE_FEAST_ONLINE", None, f'{allowed}: {{"type": "postgres", "host": …}}, for one')
+    try:
+        found = json.loads(given)
+    except ValueError as error:
+        raise ConfigError("COHOBATE_FEAST_ONLINE", "what it is", f"must be JSON ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+        allowed = "must be a JSON object with a type, and the settings of Feast's online store of that type"
+        raise ConfigError("COHOBATE_FEAST_ONLINE", "what it is", allowed)
+    return found
+
+
 def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureStore:
     feast = _feast()
-    if online is None:
-        if not root.startswith("file://"):
-            raise ConfigError("online", None, f"must name an online store, because {root} is not a local folder")
-        online = {"type": "sqlite", "path": str(local_path(root) / "online.db")}
+    online = online_store(root) if online is None else online
     registry = str(local_path(root) / "registry.db") if root.startswith("file://") else f"{root}/registry.db"
     return feast.FeatureStore(
         config=feast.RepoConfig(

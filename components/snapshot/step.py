@@ -29,7 +29,7 @@ def take_snapshot(spec_path: str, fresh: bool = False) -> tuple[int, str]:
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
-    store = ControlStore(settings.control_url)
+    store = ControlStore.open(settings.control_url)
     left = without_student(spec, store)
     window = left if left is not None and not fresh and take_again(spec, store, left) else None
     if window is None:

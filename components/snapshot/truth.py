@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-
+from components.contracts.storage import files, get_bytes
 from components.snapshot.table import truth_schema
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ def known_truths(workload: str, artifacts: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    filesystem, folder = fsspec.core.url_to_fs(f"{artifacts}/{workload}/feast/truth")
-    parts = sorted(filesystem.glob(f"{folder}/*.parquet"))
-    tables = [pq.read_table(part, filesystem=filesystem, schema=truth_schema()) for part in parts]
+    parts = files(f"{artifacts}/{workload}/feast/truth/*.parquet")
+    tables = [pq.read_table(io.BytesIO(get_bytes(part)), schema=truth_schema()) for part in parts]
     return pa.concat_tables(tables) if tables else truth_schema().empty_table()
 
 

@@ -59,7 +59,7 @@ def create_app(
     if settings.admin_auth == "off" and not is_loopback(settings.admin_host):
         allowed = f"only where COHOBATE_ADMIN_HOST is the loopback, and it is {settings.admin_host!r}"
         raise ConfigError("COHOBATE_ADMIN_AUTH", "off", allowed)
-    store = store or ControlStore(settings.control_url)
+    store = store or ControlStore.open(settings.control_url)
     if issuer is None and settings.admin_oidc_issuer:
         issuer = Issuer(settings)
     if settings.admin_oidc_client_id and issuer is None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,12 +17,12 @@ from components.contracts.errors import CohobateError, NotFoundError, Unavailabl
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
 from components.control.intent import ModelRef
-from components.control.store import ControlStore, orders_bell
+from components.control.store import ControlStore, JournalLine, orders_bell
 from components.control.tables import RolloutRow
 from components.ledger.ledger import append, entries
 from components.registry.registry import Registry
 from components.stream.contract import Broker
-from serving.control.journal import Journal
+from serving.control.journal import Journal, uri_of
 from serving.control.orders import DATABASE_AWAY, REGISTRY_SECONDS, Orders
 from serving.control.reading import EvidenceReader
 from serving.control.replicas import ReplacedError, Replicas
@@ -49,7 +47,8 @@ PASSED_OVER = "passed_over"
 class Controller:
     """Drives the rollouts of one workload, one at a time.
 
-    ``journals``: the folder of its rollouts' evidence; ``trial``: what an artifact must pass before it is routed to.
+    ``artifacts``: the artifact root, where its rollouts' journals go. ``trial``: what an artifact must pass before it
+    is routed to.
 
     Starting one takes over from any other controller of the workload, which stops when it notices.
     """
@@ -60,17 +59,17 @@ class Controller:
         store: ControlStore,
         registry: Registry,
         broker: Broker,
-        journals: Path,
-        clock: Callable[[], float] = time.time,
+        artifacts: str,
+        clock: Callable[[], float] | None = None,
         trial: Callable[[ModelRef, str], None] = admit,
     ) -> None:
         self.trial = trial
-        self.spec, self.store, self.registry, self.clock = spec, store, registry, clock
-        self.replicas = Replicas(store, spec.name, clock)
+        self.spec, self.store, self.registry, self.clock = spec, store, registry, clock or store.clock
+        self.replicas = Replicas(store, spec.name, self.clock)
         self.reader = EvidenceReader(spec, broker)
         self._passed_over = 0
         self.state: RolloutState | None = None
-        self._folder = journals
+        self._artifacts = artifacts
         self._journal: Journal | None = None
         self._revision = 0
         self._orders, self._idle = Orders(self), False
@@ -85,7 +84,7 @@ class Controller:
         row = self.store.active_rollout(self.spec.name)
         if row is not None:
             self.state, self._revision = from_dict(row.state), row.revision
-            self._journal = Journal(self._folder, row.id, self.state.reading.journal)
+            self._journal = self._journal_of(row.id, self.state.reading.journal)
             self.reader.go_on(self.state)
             log.info("%s: going on with rollout %s", self.spec.name, row.id)
 
@@ -163,29 +162,34 @@ class Controller:
             log.warning("%s: what was decided is not in the registry yet: %s", self.spec.name, error)
             self._settle_after = self.clock() + REGISTRY_SECONDS
 
+    def _journal_of(self, rollout: str, lines: int) -> Journal:
+        return Journal(self.store, uri_of(self._artifacts, self.spec.name, rollout), rollout, lines)
+
     def begin(self, begun: Begun) -> RolloutState:
         """Begin a rollout: its evidence starts at the present end of the predictions."""
         reading = self.reader.begin(begun.at)
         state, _ = begun.state()
-        self._journal, self._revision = Journal(self._folder, state.id, 0), 0
+        self._journal, self._revision = self._journal_of(state.id, 0), 0
         self.keep(msgspec.structs.replace(state, reading=reading), begun)
         self.settle()
         return state
 
     def reopen(self, state: RolloutState, revision: int) -> RolloutState:
         """Take up a rollout that had ended; its evidence goes on at the present end of the predictions."""
-        self._journal, self._revision = Journal(self._folder, state.id, state.reading.journal), revision
+        self._journal, self._revision = self._journal_of(state.id, state.reading.journal), revision
         reading, kept = self.reader.begin(self.clock()), state.reading
         reading = msgspec.structs.replace(reading, journal=kept.journal, truth=kept.truth)
         return msgspec.structs.replace(state, reading=reading)
 
     def keep(self, state: RolloutState, line: Line) -> None:
-        """Make a decision durable: its line in the journal, then the state that knows of the line."""
+        """Make a decision durable: its line in the journal and the state that it led to, both at once."""
         if self._journal is None:
             raise CohobateError(f"rollout {state.id} has no open journal")
-        lines = self._journal.append(line)
         failpoint("decision.1")
-        self._persist(msgspec.structs.replace(state, reading=msgspec.structs.replace(state.reading, journal=lines)))
+        added = self._journal.next(line)
+        reading = msgspec.structs.replace(state.reading, journal=added.number)
+        self._persist(msgspec.structs.replace(state, reading=reading), added)
+        self._journal.lines = added.number
         failpoint("decision.2")
 
     def _look(self, state: RolloutState) -> None:
@@ -199,8 +203,10 @@ class Controller:
             return
         self.keep(msgspec.structs.replace(decided, reading=look.reading), Looked(at=now, seen=evidence))
 
-    def _persist(self, state: RolloutState) -> None:
-        self._revision = self.store.put_rollout(state.id, self.spec.name, self._revision, state.active, as_dict(state))
+    def _persist(self, state: RolloutState, line: JournalLine | None = None) -> None:
+        self._revision = self.store.put_rollout(
+            state.id, self.spec.name, self._revision, state.active, as_dict(state), line
+        )
         self.state = state
 
     def settle(self) -> None:
@@ -241,6 +247,8 @@ class Controller:
             self._persist(settled(state, action))
             failpoint("action.6")
         if self.state is not None and not self.state.active:
+            if self._journal is not None:
+                self._journal.retire()
             self.state, self._journal = None, None
             self.reader.end()
 
@@ -302,8 +310,8 @@ class Controller:
             "candidate_requests": state.candidate_requests,
             "unconfirmed": list(waiting),
         }
-        if action.kind not in ("route", "alarm") and self._journal is not None and self._journal.path.exists():
-            detail |= {"journal": str(self._journal.path), "journal_sha256": self._journal.digest()}
+        if action.kind not in ("route", "alarm") and self._journal is not None:
+            detail |= {"journal": self._journal.uri, "journal_sha256": self._journal.publish()}
         if refused is not None:
             detail["registry"] = refused
         if action.kind in ("take_back", "restore"):

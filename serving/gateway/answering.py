@@ -104,7 +104,7 @@ class Gateway:
             entry = self._input(item, answer.id, payload, now)
             if self._look_for_nan and not is_finite(decoded):
                 raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
-            choice, tell = self._chosen(entry, version, now)
+            choice, tell = self._chosen(entry, version)
             soft = self._answer(answer, entry, choice, decoded, now, tell)
         except RecordError as error:
             self.metrics.refused(error.reason)
@@ -112,14 +112,14 @@ class Gateway:
             return Done(answer)
         return Done(answer, entry if tell != "nothing" else None, soft)
 
-    def _chosen(self, entry: Input, version: str | None, now: float) -> tuple[Choice, Told]:
+    def _chosen(self, entry: Input, version: str | None) -> tuple[Choice, Told]:
         """Who answers, and what the stream is told; what must not be told of is answered by the champion alone.
 
         Raises:
             RecordError: nobody can answer, or the input's terms of consent do not allow it.
 
         """
-        natural = self.versions.routing.choose(entry.key, now)
+        natural = self.versions.routing.choose(entry.key, self.versions.clock())
         if natural is None:
             raise RecordError("no_champion", "no student serves yet")
         choice = natural if version is None else self._pinned(version, natural)

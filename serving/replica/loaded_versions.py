@@ -121,11 +121,11 @@ class LoadedVersions:
         spec: Spec,
         store: ControlStore,
         replica: str = "",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         trial: Trial | None = None,
     ) -> None:
         self._trial = trial
-        self.spec, self.store, self.clock = spec, store, clock
+        self.spec, self.store, self.clock = spec, store, clock or store.clock
         self.replica = replica or uuid.uuid4().hex[:12]
         self.routing = Routing(workload=spec.name, pairs=spec.rollout.pairs)
         self.cold_start = ColdStart()

@@ -66,7 +66,7 @@ def platform(folder, registry, store):
         ref = ModelRef(version=version, uri=uri, digest=digest_of(data), snapshot="s" * 64, teacher="sign@1")
         return registry.add(ref, decision)
 
-    return Platform(spec, store, broker, registry, Now(time.time()), model, Signs(), folder / "rollouts")
+    return Platform(spec, store, broker, registry, Now(time.time()), model, Signs(), f"file://{folder}/artifacts")
 
 
 def quantiles(name, seconds):

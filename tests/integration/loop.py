@@ -91,8 +91,7 @@ class Loop:
         self.versions = LoadedVersions(self.spec, self.store)
         self.telemetry = Telemetry(self.spec, lambda: self.broker)
         self.gateway = Gateway(self.spec, self.versions, self.telemetry)
-        home = self.settings.home
-        self.controller = Controller(self.spec, self.store, self.registry, self.broker, home / "rollouts")
+        self.controller = Controller(self.spec, self.store, self.registry, self.broker, self.settings.artifacts)
         self.versions.start()
         self.chance = random.Random(seed)
         self.sent = 0

@@ -106,7 +106,7 @@ def running(spec, store, broker, registry, clock, model, signs, tmp_path, chromi
         home=tmp_path, admin_port=free_port(), admin_oidc_issuer="https://id.example", admin_oidc_client_id="console",
         admin_oidc_audience="cohobate", admin_oidc_jwks_url="https://id.example/jwks",
     )  # fmt: skip
-    platform = Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
+    platform = Platform(spec, store, broker, registry, clock, model, signs, f"file://{tmp_path}/artifacts")
     platform.crown("1")
     made = Running(platform, settings, chromium)
     yield made

@@ -58,7 +58,7 @@ def control(source: str, url: str, folder: str, holder: str, place: str) -> None
 
     def make():
         registry = FileRegistry(Path(folder) / "registry.json")
-        return Controller(spec, store, registry, broker, Path(folder) / "rollouts", trial=sound)
+        return Controller(spec, store, registry, broker, f"file://{folder}/artifacts", trial=sound)
 
     lead(store, spec.name, make, term=TERM, stop=threading.Event(), holder=holder)
 

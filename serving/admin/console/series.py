@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 import msgspec
 
+from components.control.store import ControlStore
+from serving.control.journal import read, uri_of
 from serving.rollout.evidence import Answered, Audited, Reply
 from serving.rollout.replay import Begun, Line, Looked, decode_line
+from serving.rollout.state import RolloutState
 
 BUCKETS = 60
 """Points of a series, at most."""
@@ -54,21 +56,17 @@ class _Journal:
     """What was read of one journal so far."""
 
     def __init__(self) -> None:
-        self.offset, self.width, self.start = 0, 1.0, 0.0
+        self.lines, self.offset, self.width, self.start = 0, 0, 1.0, 0.0
         self.buckets: list[Bucket] = []
 
-    def read(self, path: Path) -> None:
-        size = path.stat().st_size
-        if size < self.offset:  # cut by a restart: begin anew
-            self.__init__()  # type: ignore[misc]
+    def read(self, store: ControlStore, uri: str, rollout: str) -> None:
         until = self.offset + AT_ONCE
-        with path.open("rb") as file:
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n") or self.offset >= until:
-                    break  # it is being written, or enough for this time
-                self.offset += len(line)
+        with contextlib.closing(read(store, uri, rollout, self.lines, self.offset)) as lines:
+            for line in lines:
+                self.lines, self.offset = self.lines + 1, self.offset + len(line) + 1
                 self._take(decode_line(line))
+                if self.offset >= until:
+                    break  # enough for this time
 
     def _take(self, line: Line) -> None:
         if isinstance(line, Begun):
@@ -139,17 +137,19 @@ def _replied(arm: Arm, reply: Reply) -> None:
 
 
 _lock = threading.Lock()
-_journals: OrderedDict[Path, _Journal] = OrderedDict()
+_journals: OrderedDict[tuple[str, str], _Journal] = OrderedDict()
 
 
-def arms_of(path: Path) -> Arms | None:
-    """Both arms over time; None where the journal is not on this machine, or says nothing yet."""
-    with _lock, contextlib.suppress(FileNotFoundError):
-        journal = _journals.pop(path, None) or _Journal()
-        _journals[path] = journal
+def arms_of(store: ControlStore, artifacts: str, state: RolloutState) -> Arms | None:
+    """Both arms over time; None where the rollout's journal says nothing yet."""
+    key = (artifacts, state.id)
+    with _lock:
+        journal = _journals.pop(key, None) or _Journal()
+        _journals[key] = journal
         while len(_journals) > KEPT:
             _journals.popitem(last=False)
-        journal.read(path)
-        if journal.buckets:
-            return msgspec.convert(msgspec.to_builtins(Arms(width=journal.width, buckets=journal.buckets)), Arms)
-    return None
+        if journal.lines < state.reading.journal:
+            journal.read(store, uri_of(artifacts, state.workload, state.id), state.id)
+        if not journal.buckets:
+            return None
+        return msgspec.convert(msgspec.to_builtins(Arms(width=journal.width, buckets=journal.buckets)), Arms)

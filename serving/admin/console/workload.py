@@ -93,7 +93,7 @@ def workload_view(store: ControlStore, settings: Settings, rows: Rows, workload:
         row=row,
         intent=intent,
         routing_revision=revision,
-        rollout=rollout_view(last, store.clock(), settings) if last is not None else None,
+        rollout=rollout_view(last, store.clock(), store, settings.artifacts) if last is not None else None,
         replicas=tuple(
             Replica(name=a.replica, at=a.at, revision=a.revision, behind=a.revision < revision, detail=a.detail)
             for a in store.acknowledgements(workload)
@@ -114,7 +114,7 @@ def _orders(store: ControlStore, workload: str) -> list[dict[str, Any]]:
         return [{name: getattr(row, name) for name in names} for row in s.scalars(query)]
 
 
-def rollout_view(row: RolloutRow, now: float, settings: Settings) -> RolloutView:
+def rollout_view(row: RolloutRow, now: float, store: ControlStore, artifacts: str) -> RolloutView:
     """A rollout, from its row."""
     state = from_dict(row.state)
     assessed = assess(state.guards, state.policy)
@@ -132,7 +132,7 @@ def rollout_view(row: RolloutRow, now: float, settings: Settings) -> RolloutView
         limit=limit,
         missing=() if state.ended else tuple(needs(state)),
         seconds_left=None if left is None else max(0.0, left),
-        arms=arms_of(settings.home / "rollouts" / f"{state.id}.jsonl"),
+        arms=arms_of(store, artifacts, state),
     )
 
 

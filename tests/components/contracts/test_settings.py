@@ -99,3 +99,17 @@ def test_a_secret_is_given_once_and_can_be_read(tmp_path):
 )
 def test_only_the_password_of_a_url_is_masked(url, shown):
     assert mask(url) == shown
+
+
+def test_services_of_kubernetes_leave_the_settings_valid(monkeypatch):
+    """What the kubelet sets in every pod for Services of these names, beside a port that somebody set."""
+    for service in ("GATEWAY", "BROKER", "METRICS"):
+        monkeypatch.setenv(f"COHOBATE_{service}_PORT", "tcp://10.96.0.7:8400")
+        monkeypatch.setenv(f"COHOBATE_{service}_PORT_8400_TCP_ADDR", "10.96.0.7")
+        monkeypatch.setenv(f"COHOBATE_{service}_SERVICE_HOST", "10.96.0.7")
+    monkeypatch.setenv("COHOBATE_ADMIN_PORT", "8501")
+    settings, default = Settings(), Settings.model_fields
+    assert settings.gateway_port == default["gateway_port"].default and settings.admin_port == 8501
+    monkeypatch.setenv("COHOBATE_GATEWAY_PORT", "none")
+    with pytest.raises(ValidationError):
+        Settings()

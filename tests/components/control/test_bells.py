@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from components.control import bells
 from components.control.intent import Intent
@@ -71,8 +73,8 @@ def test_another_process_is_heard(store):
 
 
 def test_where_nothing_is_told_nothing_is_heard(tmp_path, monkeypatch):
-    for url in ("sqlite://", "postgresql://db/control"):
-        silent = bells.Bells(url)
+    for url in ("sqlite://", "postgresql+pg8000://db/control"):
+        silent = bells.bells_of(SimpleNamespace(url=make_url(url)))
         rung = silent.listen("x")
         silent.ring("x")
         assert not silent.heard and not rung.is_set()
@@ -83,7 +85,7 @@ def test_where_nothing_is_told_nothing_is_heard(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(bells.ctypes, "CDLL", NoInotify)
-    deaf = bells.Bells(f"sqlite:///{tmp_path}/control.db")
+    deaf = bells.FileBells(tmp_path / "control.db-bells")
     deaf.listen("x")
     assert not deaf.heard
     deaf.ring("x")

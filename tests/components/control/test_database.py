@@ -56,15 +56,16 @@ def test_a_transaction_that_raises_leaves_nothing(store):
     assert list(store.alarms("files")) == []
 
 
-def test_writers_wait_for_each_other(store):
+def test_writers_of_one_turn_wait_for_each_other(store):
     order = []
 
     def write():
-        store.put_gauge("files", "lag", {})
-        order.append("other")
+        with store.transaction(turn="mine") as s:
+            s.connection()
+            order.append("other")
 
     thread = threading.Thread(target=write)
-    with store.transaction() as s:
+    with store.transaction(turn="mine") as s:
         s.connection()
         thread.start()
         time.sleep(0.2)

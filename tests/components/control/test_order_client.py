@@ -23,8 +23,10 @@ def test_an_order_says_why_and_has_a_key(wrong):
         order(**wrong)
 
 
-def test_the_settings_say_where_orders_go(tmp_path):
-    assert isinstance(open_order_client(Settings(home=tmp_path)), LocalOrderClient)
+def test_the_settings_say_where_orders_go(tmp_path, store):
+    local = open_order_client(Settings(database_url=store.url))
+    assert isinstance(local, LocalOrderClient)
+    local.store.close()
     assert isinstance(open_order_client(Settings(home=tmp_path, admin_url="http://127.0.0.1:1")), RemoteOrderClient)
     with pytest.raises(ConfigError, match="COHOBATE_ADMIN_URL"):
         open_order_client(Settings(home=tmp_path, admin_url="admin:8401"))

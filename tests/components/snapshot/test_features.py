@@ -181,12 +181,6 @@ def test_other_descriptors_keep_their_names():
     assert not {n.lower() for n in names.values()} & FEAST_KEEPS
 
 
-def test_a_remote_root_needs_an_online_store(make_label):
-    repo = FeatureRepo("memory://artifacts/files/feast", "files")
-    with pytest.raises(ConfigError, match="online store"):
-        repo.latest(["k"], BASE)
-
-
 def test_feast_changes_nothing_of_the_process_that_imports_it():
     code = (
         "import os, sys, typeguard; before = dict(os.environ), typeguard.typechecked\n"

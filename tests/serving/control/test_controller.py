@@ -1,5 +1,6 @@
 import threading
 
+import fsspec
 import msgspec
 import pytest
 
@@ -10,6 +11,7 @@ from components.ledger.ledger import entries, verify
 from components.stream.memory import MemoryBroker
 from serving.control import controller as module
 from serving.control.controller import Controller
+from serving.control.journal import uri_of
 from serving.control.orders import PLAN
 from serving.control.replicas import ReplacedError
 from serving.replica.split import to_candidate
@@ -133,7 +135,7 @@ class Platform:
 
 @pytest.fixture
 def platform(spec, store, broker, registry, clock, model, signs, tmp_path):
-    return Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
+    return Platform(spec, store, broker, registry, clock, model, signs, f"file://{tmp_path}/artifacts")
 
 
 def begun(platform, version="2", **args):
@@ -209,7 +211,7 @@ def test_the_journal_replays_to_the_same_decisions(platform):
     begun(platform, forced=True, skip_shadow=True)
     platform.go(lambda: platform.active() is None, wrong=True)
     detail = entries(platform.store, W)[-1].detail
-    with open(detail["journal"], "rb") as file:
+    with fsspec.open(detail["journal"], "rb") as file:
         done = replay(file.read().splitlines())
     assert [a.verb for a in done.decisions][-1] == "rollback"
     assert (done.phase, done.reason, done.requests) == (
@@ -257,7 +259,7 @@ def test_a_candidate_that_repeats_the_teachers_mistakes_is_taken_back_by_the_tru
     assert platform.state["outcome"] == "rolled_back" and "wrong by the truth" in platform.state["reason"]
     assert platform.state["guards"]["candidate"]["bad"] == 0 < platform.state["guards"]["champion"]["bad"]
     detail = entries(platform.store, W)[-1].detail
-    with open(detail["journal"], "rb") as file:
+    with fsspec.open(detail["journal"], "rb") as file:
         assert replay(file.read().splitlines()).reason == platform.state["reason"]
 
 
@@ -514,7 +516,7 @@ def test_undo_after_an_abort_and_retry_take_the_candidate_up_again(platform):
     assert platform.intent.shadow and platform.state["phase"] == "shadow"
     platform.go(lambda: platform.active() is None)
     assert platform.state["outcome"] == "promoted" and len(platform.store.rollouts(W)) == 1
-    with open(platform.folder / f"{platform.state['id']}.jsonl", "rb") as file:
+    with fsspec.open(uri_of(platform.folder, W, platform.state["id"]), "rb") as file:
         done = replay(file.read().splitlines())
     assert (done.phase, done.requests) == ("promoted", platform.state["requests"])
     assert [a.verb for a in done.decisions][:6] == ["start", "step", "abort", "undo", "rollback", "retry"]

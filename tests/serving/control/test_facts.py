@@ -12,7 +12,7 @@ from tests.serving.control.test_controller import Platform, W, begun
 
 @pytest.fixture
 def platform(spec, store, broker, registry, clock, model, signs, tmp_path):
-    return Platform(spec, store, broker, registry, clock, model, signs, tmp_path / "rollouts")
+    return Platform(spec, store, broker, registry, clock, model, signs, f"file://{tmp_path}/artifacts")
 
 
 def lead(platform):

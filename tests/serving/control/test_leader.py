@@ -52,7 +52,16 @@ def start(spec, store, tmp_path):
     running = {}
 
     def go(name):
-        argv = [sys.executable, "-c", CONTROLLER, spec.source, store.url, str(tmp_path / "rollouts"), str(TERM), name]
+        argv = [
+            sys.executable,
+            "-c",
+            CONTROLLER,
+            spec.source,
+            store.url,
+            f"file://{tmp_path}/artifacts",
+            str(TERM),
+            name,
+        ]
         env = {**os.environ, "PYTHONPATH": os.getcwd()}
         running[name] = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE)
         return running[name]

@@ -152,7 +152,7 @@ class TestByHand:
 
     @pytest.fixture
     def platform(self, spec, store, broker, clock, model, signs, tmp_path, mlflow):
-        return Platform(spec, store, broker, Registry(mlflow), clock, model, signs, tmp_path / "rollouts")
+        return Platform(spec, store, broker, Registry(mlflow), clock, model, signs, f"file://{tmp_path}/artifacts")
 
     def make(self, mlflow, *aliases, ref: ModelRef | None = None):
         """A version, with the tags that a registration of ``ref`` writes or without any."""

@@ -17,7 +17,7 @@ from serving.admin.app import create_app
 from serving.admin.console import history, series
 from serving.admin.console.charts import Line, chart
 from serving.admin.console.series import arms_of
-from serving.control.journal import Journal
+from serving.control.journal import Journal, uri_of
 from serving.rollout.evidence import Audited
 from serving.rollout.replay import Begun, Looked
 from serving.rollout.state import as_dict
@@ -199,29 +199,42 @@ def test_unknown_pages_are_not_found(person):
         assert answer.status_code in (404, 422) and 'role="alert"' in answer.text and "<b>" not in answer.text
 
 
-def test_both_arms_over_time_come_from_the_journal_as_it_grows(tmp_path, rollout, monkeypatch):
-    path = tmp_path / "r.jsonl"
-    assert arms_of(path) is None
-    journal = Journal(tmp_path, "r", 0)
+def test_both_arms_over_time_come_from_the_journal_as_it_grows(tmp_path, control, rollout, monkeypatch):
+    root, revision = f"file://{tmp_path}", 0
+    state = msgspec.structs.replace(rollout, id="r")
+    journal = Journal(control, uri_of(root, W, "r"), "r", 0)
+
+    def arms():
+        reading = msgspec.structs.replace(state.reading, journal=journal.lines)
+        return arms_of(control, root, msgspec.structs.replace(state, reading=reading))
+
+    def append(line):
+        nonlocal revision
+        added = journal.next(line)
+        revision = control.put_rollout("r", W, revision, False, {}, added)
+        journal.lines = added.number
+
+    assert arms() is None
     begun = Begun(at=100.0, id="r", workload=W, candidate=ref("2"), champion=ref("1"), policy=rollout.policy,
                   audit_share=0.1, forced=False, skip_shadow=False, reason="", actor="a")  # fmt: skip
-    journal.append(begun)
-    assert arms_of(path) is None
-    journal.append(Looked(at=100.5, seen=(pair(ms=3.0), pair(ok=False), Audited(id="i", candidate=True, weight=0.0))))
-    (bucket,) = arms_of(path).buckets
+    append(begun)
+    assert arms() is None
+    append(Looked(at=100.5, seen=(pair(ms=3.0), pair(ok=False), Audited(id="i", candidate=True, weight=0.0))))
+    (bucket,) = arms().buckets
     assert (bucket.given, bucket.given_candidate) == (2, 0)
     assert (bucket.candidate.asked, bucket.candidate.failed, bucket.candidate.milliseconds) == (2, 1, 3.0)
     assert (bucket.candidate.audited, bucket.candidate.disagreed, bucket.champion.audited) == (1, 1, 0)
     for at in range(101, 400):
-        journal.append(Looked(at=float(at), seen=(alone("candidate", 0.05),)))
-    with path.open("ab") as file:
-        file.write(b'{"kind":"evidence","at":40')  # a line that is being written
-    found = arms_of(path)
+        append(Looked(at=float(at), seen=(alone("candidate", 0.05),)))
+        if at == 250:
+            arms()
+    journal.retire()  # it ended: what was not read yet is read from its file
+    found = arms()
     assert len(found.buckets) <= series.BUCKETS and found.width == 8.0
     assert sum(b.given_candidate for b in found.buckets) == 299 and sum(b.given for b in found.buckets) == 301
     monkeypatch.setattr(series, "AT_ONCE", 2000)
     monkeypatch.setattr(series, "_journals", type(series._journals)())
-    seen = [sum(b.given for b in arms_of(path).buckets) for _ in range(200)]
+    seen = [sum(b.given for b in arms().buckets) for _ in range(200)]
     assert seen[0] < 301 and seen[-1] == 301
 
 

@@ -1,0 +1,70 @@
+"""What is so on PostgreSQL alone: time is the database's, and bells go over the network and outlive a restart."""
+
+import threading
+import time
+
+import pytest
+from sqlalchemy import text
+
+from components.contracts.errors import ConfigError
+from components.control.intent import Intent
+from components.control.store import ControlStore, routing_bell
+from tests.postgres import running
+
+PATIENCE = 30.0
+
+
+def test_time_is_the_database_s(postgres_store, monkeypatch):
+    """A host whose clock is an hour behind writes and reads the same times as the others."""
+    right = time.time()
+    monkeypatch.setattr("components.control.clock.time.time", lambda: right - 3600.0)
+    behind = ControlStore(postgres_store.url)
+    behind.acknowledge("w", "replica", 1, {})
+    assert abs(behind.clock() - right) < 60.0
+    monkeypatch.undo()
+    assert [a.replica for a in postgres_store.acknowledgements("w")] == ["replica"]
+    behind.close()
+
+
+def test_a_bell_is_heard_again_after_the_server_was_away():
+    with running() as server:
+        store, writer = (ControlStore(server.url("postgres")) for _ in range(2))
+        store.migrate()
+        rung = store.bells.listen(routing_bell("w"))
+        assert store.bells.heard
+        server.stop()
+        lost = threading.Event()
+        while store.bells.heard:
+            lost.wait(0.01)
+        server.start()
+        writer.put_intent("w", 0, Intent())
+        assert rung.wait(PATIENCE)  # by the ring, or because one may have been missed meanwhile
+        while not store.bells.heard:
+            lost.wait(0.01)
+        rung.clear()
+        writer.put_intent("w", 1, Intent(weight=0.5))
+        assert rung.wait(PATIENCE)
+        store.close()
+        writer.close()
+
+
+def test_a_ring_that_cannot_be_sent_stops_nobody(postgres_store):
+    with postgres_store.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    broken = ControlStore(postgres_store.url.replace("/test_", "/gone_"))
+    broken.bells.ring("x")
+    broken.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+psycopg2://me:hush@db/x", r"me:\*\*\*@db/x.*psycopg2 is not installed.*cohobate\[cluster\]"),
+        ("postgres://me:hush@db/x", r"me:\*\*\*@db/x.*must be a URL of SQLAlchemy"),
+        ("db/x", "must be a URL of SQLAlchemy"),
+    ],
+)
+def test_a_url_that_cannot_be_used_names_the_remedy_and_no_password(url, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        ControlStore(url)
+    assert "hush" not in str(caught.value)
