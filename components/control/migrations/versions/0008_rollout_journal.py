@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009_rollout_journal"
+revision = "0008_rollout_journal"
 down_revision = "0007_console"
 branch_labels = None
 depends_on = None
