@@ -6,13 +6,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from components.contracts.errors import ConfigError
 from components.contracts.spec.objective import Term
 from components.contracts.spec.privacy import FIELD
 from components.contracts.spec.privacy_check import check_privacy
 from components.distill.account import Plan, plan
-from components.distill.loop import Work, device_of, fresh, lesson_of, sample_of
+from components.distill.batches import sample_of
 from components.distill.privacy import PROBED, check_influence, check_modules, check_states, rest
+from components.distill.work import Work, device_of, lesson_of
 from components.student.card import StudentCard
 
 log = logging.getLogger(__name__)
@@ -22,10 +25,13 @@ Lessons = Sequence[tuple[Sequence[Term], int]]
 """What an update learns by, one after the other: terms, and epochs."""
 
 
-def admitted(work: Work, lessons: Lessons, parent: StudentCard | None, version: str | None) -> Plan | None:
+def admitted(
+    work: Work, net: nn.Module, lessons: Lessons, parent: StudentCard | None, version: str | None
+) -> Plan | None:
     """What an update in private will spend; None of one that is not.
 
-    ``lessons`` all look at the rows of ``work``; ``parent`` and ``version``: what it starts from, or learns from.
+    ``net``: what it begins with, which is of no use afterwards; ``lessons`` all look at the rows of ``work``;
+    ``parent`` and ``version``: what it starts from, or learns from.
 
     Raises:
         ConfigError: more would be spent than is left; what it starts from was not trained in private; or a module of
@@ -44,13 +50,12 @@ def admitted(work: Work, lessons: Lessons, parent: StudentCard | None, version: 
     before = parent.privacy if parent else None
     batch_size, epochs = work.spec.student.batch_size, sum(epochs for _, epochs in lessons)
     found = plan(privacy, before, rows=len(work.data), batch_size=batch_size, epochs=epochs)
-    _check_network(replace(work, noise=found.noise), lessons)
+    _check_network(replace(work, noise=found.noise), net, lessons)
     return found
 
 
-def _check_network(work: Work, lessons: Lessons) -> None:
-    net = fresh(work).train()
-    check_modules(net)
+def _check_network(work: Work, net: nn.Module, lessons: Lessons) -> None:
+    check_modules(net.train())
     device = device_of(work.spec)
     lesson = lesson_of(work, net, work.data).to(device).train()
     batch = sample_of(work.data, PROBED, device)

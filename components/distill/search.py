@@ -20,9 +20,9 @@ from components.contracts.errors import ConfigError
 from components.contracts.sampling import bucket
 from components.contracts.spec.objective import Term
 from components.distill.data import NO_TRUTH, TrainingSet
-from components.distill.loop import Work
 from components.distill.networks.contract import value_and_scale
 from components.distill.prune import answers
+from components.distill.work import Work
 
 JUDGING = 0.25
 """Share of the rows that judge: a hash of the content decides, so that equal content is on one side."""

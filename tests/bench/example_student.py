@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Payload, Variant, load_spec
 from components.distill.data import Rows, arrays, encoded
-from components.distill.loop import Work
+from components.distill.fit import fit
 from components.distill.prune import answers
-from components.distill.train import fit
+from components.distill.work import Work
 from components.student.card import StudentCard
 from components.student.features import featuriser
 

@@ -65,33 +65,32 @@ print(json.dumps(update(22, 1) - update(1, 1)))
 """
 
 PLAIN = """
-import components.distill.train as train
-from components.distill import loop
-
-
-class Report:
-    def report(self, *_): pass
+from components.distill import fit, loop
+from components.distill.batches import shuffled_batches
+from components.distill.checkpoint import Progress
+from components.distill.narrow import narrow, widen
+from components.distill.networks.contract import load
+from components.distill.work import fresh, lesson_of
 
 
 def plain(work, run, storage):
     import torch
     torch.set_num_threads(1)
-    net = loop.fresh(work)
-    data = loop.narrow(net, work.data)
-    lesson = loop.lesson_of(work, net, data).train()
+    net = fresh(work)
+    data = narrow(net, work.data)
+    lesson = lesson_of(work, net, data).train()
     optimiser = torch.optim.Adam(lesson.parameters(), lr=work.spec.student.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(work.seed)
-    rows = loop._loader(work, data, 1, 0, generator, work.spec.student.batch_size)
-    progress = loop.Progress(epoch=0, step=0, history=[], parts={})
+    rows = shuffled_batches(data, work.spec.student.batch_size, torch.Generator().manual_seed(work.seed))
+    progress = Progress(epoch=0, step=0, history=[], parts={})
     for _ in range(work.epochs):
-        loop._epoch(work, lesson, optimiser, rows, progress)
-    whole = loop.fresh(work)
+        loop._epoch(work, lambda batch, at: loop._step(lesson, optimiser, batch, at), optimiser, rows, progress)
+    whole = fresh(work)
     state = {k: v.numpy() for k, v in lesson.net.state_dict().items()}
-    whole = train.load(whole, train.widen(whole, state, work.data)).eval()
-    return train.Fitted(net=whole, history=tuple(progress.history), parts=progress.parts)
+    whole = load(whole, widen(whole, state, work.data)).eval()
+    return fit.Fitted(net=whole, history=tuple(progress.history), parts=progress.parts)
 
 
-train.fit = plain
+fit.fit = plain
 """
 
 

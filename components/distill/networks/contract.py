@@ -133,8 +133,8 @@ def head_of(net: nn.Module, outputs: int) -> str:
     return str(named)
 
 
-def check_growth(card: StudentCard, source: str = "") -> None:
-    """Refuse a network of which more than the head hangs on the number of outputs: its head would not grow.
+def check_growth(net: nn.Module, card: StudentCard, source: str = "") -> None:
+    """Refuse a card's network of which more than the head hangs on the number of outputs: its head would not grow.
 
     Raises:
         ConfigError: it is such a network.
@@ -142,7 +142,6 @@ def check_growth(card: StudentCard, source: str = "") -> None:
     """
     if card.task != "classification":
         return
-    net = network(card, source)
     grown = made(card.network, card.task, card.inputs, card.outputs + 1, source)
     head = head_of(net, card.outputs)
     before, after = (_shapes(n) for n in (net, grown))

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 import torch
 
+from components.distill.checkpoint import read_checkpoint
 from components.distill.data import arrays, update_rows
-from components.distill.loop import Work, read_checkpoint
-from components.distill.train import fit
+from components.distill.fit import fit
+from components.distill.work import Work
 from components.student.card import StudentCard
 from tests.students import bag
 
@@ -20,13 +21,13 @@ EPOCHS = 40
 INTERRUPTED = """
 import os, pickle, signal, sys
 from components.distill import loop
-from components.distill.train import fit
-save = loop._save
+from components.distill.fit import fit
+save = loop.save
 def save_and_die(uri, net, optimiser, generator, progress):
     save(uri, net, optimiser, generator, progress)
     if progress.epoch == 7:
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = save_and_die
+loop.save = save_and_die
 with open(sys.argv[1], "rb") as file:
     work = pickle.load(file)
 fit(work, "run", sys.argv[2])

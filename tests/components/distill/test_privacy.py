@@ -20,13 +20,16 @@ from components.contracts.spec.privacy_check import check_privacy
 from components.contracts.spec.student import Cohort, Stage
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
-from components.distill import loop, train
+from components.distill import fit as fitting
+from components.distill import loop
 from components.distill.account import Plan, account, epsilon_of, plan
 from components.distill.admission import admitted
+from components.distill.batches import sample_of
 from components.distill.data import Rows, TrainingSet, arrays, newest_of_each, update_rows
-from components.distill.loop import Work, fresh, lesson_of, sample_of
+from components.distill.fit import fit
 from components.distill.privacy import Clipped, PrivateSteps
-from components.distill.train import distill, fit
+from components.distill.train import distill
+from components.distill.work import Work, fresh, lesson_of
 from components.student.card import Account, StudentCard
 from components.student.runtime import Student as Served
 from tests.students import bag
@@ -93,7 +96,7 @@ def lesson(work, net=None):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("it was trained"))
 
 
 # The account
@@ -229,7 +232,7 @@ def test_a_warm_start_inherits_the_account_and_an_update_past_it_is_refused(
     assert second.metrics["replay_rows"] > 0  # they count as new ones do
     assert second.card.privacy.history[0] == first.card.privacy.history[0] and len(second.card.privacy.history) == 2
     assert second.card.privacy.epsilon > first.card.privacy.epsilon
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("it was trained"))
     before = get_bytes(second.uri)
     tight = private(spec, epsilon=second.card.privacy.epsilon + 0.01)
     with pytest.raises(ConfigError, match=rf"has spent {second.card.privacy.epsilon:.3f}.*lower update_epsilon"):
@@ -257,19 +260,23 @@ def test_nobody_can_draw_the_noise_again_unless_a_test_says_so(spec, windows, ar
 def test_a_parent_without_an_account_is_refused(letter_spec, spec, windows, artifacts, untrained):
     card = Served.load(get_bytes(_plain(letter_spec, windows, artifacts).uri)).card
     with pytest.raises(ConfigError, match="trained without it: begin a fresh student"):
-        admitted(_of(spec, card), [((Kl(),), 2)], card, "3")
+        begin(_of(spec, card), [((Kl(),), 2)], card, "3")
 
 
 def _plain(spec, windows, artifacts):
     made = msgspec.structs.replace(spec, student=msgspec.structs.replace(spec.student, epochs=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "fit", fit)
+        patch.setattr(fitting, "fit", fit)
         return distill(made, windows[:1], variant=TINY, parent=None, artifacts=artifacts, seed=0)
 
 
 def _of(spec, card):
     rows = TrainingSet(features={"ids": np.zeros((9, 1))}, soft=None, truth=None)
-    return Work(spec=spec, card=card, data=rows, objective=(), epochs=2, start=None, checkpoint="", seed=0)
+    return Work(spec=spec, card=card, data=rows, objective=(), epochs=2, start=None, seed=0)
+
+
+def begin(work, lessons, parent=None, version=None):
+    return admitted(work, fresh(work), lessons, parent, version)
 
 
 def test_a_regression_learns_in_a_declared_unit(line_spec, lines, freeze_rows, artifacts):
@@ -284,14 +291,14 @@ def test_a_regression_learns_in_a_declared_unit(line_spec, lines, freeze_rows, a
 
 
 def test_a_run_that_was_cut_off_goes_on_by_the_same_draws_and_counts_every_step(work, tmp_path, monkeypatch):
-    save, cut = loop._save, f"{tmp_path.as_uri()}/cut.pt"
+    save, cut = loop.save, f"{tmp_path.as_uri()}/cut.pt"
 
     def save_twice(uri, *rest):
         save(uri, *rest)
         if rest[-1].epoch == 2:
             put_bytes(cut, get_bytes(uri))
 
-    monkeypatch.setattr(loop, "_save", save_twice)
+    monkeypatch.setattr(loop, "save", save_twice)
     hidden = replace(work, secret=None)  # nothing but the checkpoint knows the draws
     whole = fit(hidden, "run", f"{tmp_path.as_uri()}/ray")
     half = torch.load(cut.removeprefix("file://"), weights_only=True)["generator"]["spent"]
@@ -426,13 +433,13 @@ def of_its_own(work, middle):
 )
 def test_a_network_whose_rows_cannot_be_told_apart_is_refused(work, middle, reason, untrained):
     with pytest.raises(ConfigError, match=reason):
-        admitted(of_its_own(work, middle), [((Kl(),), 2)], None, None)
+        begin(of_its_own(work, middle), [((Kl(),), 2)])
 
 
 @pytest.mark.parametrize("middle", ["norm", "dropout"])
 def test_a_network_of_one_s_own_is_admitted_and_learns(work, middle, tmp_path):
     own = replace(of_its_own(work, middle), epochs=1, checkpoint=f"{tmp_path.as_uri()}/own.pt")
-    assert isinstance(admitted(own, [((Kl(),), 1)], None, None), Plan)
+    assert isinstance(begin(own, [((Kl(),), 1)]), Plan)
     assert fit(own, "run", f"{tmp_path.as_uri()}/ray").spent[0][2] == round(len(work.data) / 32)
 
 
@@ -458,4 +465,4 @@ def test_a_state_that_is_read_off_a_layer_is_refused(work):
     alone = sample_of(replace(work.data, states={"t": states}), 1)
     assert float(Clipped(learning, 1.0).gradient(alone, 0.01).norm()) > 0.0125
     with pytest.raises(ConfigError, match=r"student\.objective is 'hidden'.*read off a Linear.*return the state"):
-        admitted(work, [((Kl(), term), 2)], None, None)
+        begin(work, [((Kl(), term), 2)])

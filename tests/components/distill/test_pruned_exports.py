@@ -28,12 +28,12 @@ INTERRUPTED = """
 import os, pickle, signal, sys
 from components.distill import loop
 from components.distill.train import distill
-save = loop._save
+save = loop.save
 def save_and_die(uri, *state):
     save(uri, *state)
     if uri.endswith("/pruned.pt"):
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = save_and_die
+loop.save = save_and_die
 with open(sys.argv[1], "rb") as file:
     spec, window, variant = pickle.load(file)
 distill(spec, [window], variant=variant, parent=None, artifacts=sys.argv[2], seed=0)

@@ -9,10 +9,10 @@ from components.contracts.records import content_hash
 from components.contracts.spec import Variant
 from components.contracts.spec.objective import Kl, Truth
 from components.distill.data import NO_TRUTH, TrainingSet, arrays, window_rows
-from components.distill.loop import Work
 from components.distill.networks.contract import network
 from components.distill.search import score, search
 from components.distill.train import distill
+from components.distill.work import Work
 
 RECIPES = {
     "soft": (Kl(),),

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -8,11 +9,16 @@ from components.contracts.records import SoftLabel
 from components.contracts.spec import Variant
 from components.contracts.storage import digest_of, get_bytes, local_path
 from components.control.intent import ModelRef
+from components.distill import fit
 from components.distill.artifact import weights_uri
 from components.distill.data import arrays, encoded, window_rows
-from components.distill.loop import Work
+from components.distill.fit import Run
+from components.distill.networks import contract
 from components.distill.prune import answers
-from components.distill.train import Start, _taught, distill
+from components.distill.stages import taught
+from components.distill.start import Start
+from components.distill.train import distill
+from components.distill.work import Work
 from components.student.runtime import Student
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -176,10 +182,26 @@ def test_the_first_lesson_is_what_the_parent_answers_and_not_the_labels(letter_s
         objective=spec.student.objective_of(spec.student.variants[0], spec.task),
         epochs=spec.student.epochs,
         start=None,
-        checkpoint="",
         seed=0,
     )
-    net = _taught(work, start, wrong, ("a", "b"), "run", f"file://{tmp_path}").net
+    run = Run(name="run", folder=f"file://{tmp_path}", artifacts=f"file://{tmp_path}")
+    net = taught(work, start, wrong, ("a", "b"), run).net
     said = answers(net, encoded(spec, rows.payloads)).argmax(dim=1).tolist()
     wanted = ["ab".index(a.label) for a in start.student.predict(rows.payloads)]
     assert sum(a == b for a, b in zip(said, wanted, strict=True)) > 0.95 * len(rows)
+
+
+@pytest.mark.parametrize(("warm", "built"), [(False, 2), (True, 1)])
+def test_a_network_is_built_once_to_be_looked_at_before_it_is_trained(
+    letter_spec, windows, first, artifacts, monkeypatch, warm, built
+):
+    """A fresh one once more, with one output more: its head must grow."""
+    made, begun = [], RuntimeError("training begins")
+    make = contract.made
+    monkeypatch.setattr(contract, "made", lambda *args: made.append(args) or make(*args))
+    monkeypatch.setattr(fit, "fit", Mock(side_effect=begun))
+    with pytest.raises(RuntimeError, match="training begins"):
+        distill(
+            letter_spec, windows, variant=TINY, parent=reference(first) if warm else None, artifacts=artifacts, seed=5
+        )
+    assert len(made) == built

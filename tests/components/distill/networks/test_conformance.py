@@ -22,11 +22,13 @@ from components.control.intent import ModelRef
 from components.distill.artifact import Distilled
 from components.distill.data import arrays, encoded, update_rows, window_rows
 from components.distill.export import body, to_onnx
+from components.distill.fit import fit
 from components.distill.grow import grow_head
-from components.distill.loop import Work
 from components.distill.networks.contract import head_of, load, logits, made, network, state_of, tensors
+from components.distill.start import read_start
 from components.distill.temperature import HIGHEST, LEAST_ROWS, LOWEST
-from components.distill.train import _start, distill, fit
+from components.distill.train import distill
+from components.distill.work import Work
 from components.student.card import export_uri
 from components.student.features import featuriser, files_of, made_up
 from components.student.runtime import Student
@@ -199,11 +201,11 @@ def test_admission_s_made_up_inputs_are_answered(lineage):
 def test_a_tokenizer_that_has_changed_makes_a_new_student_which_learns_from_the_old_one(lineage, tmp_path):
     done, variant = lineage.first, lineage.spec.student.variants[0]
     parent = ModelRef(version="1", uri=done.uri, digest=done.digest, snapshot="s", teacher="t@1")
-    assert _start(parent, lineage.spec, variant).state is not None
+    assert read_start(parent, lineage.spec, variant).state is not None
     text = Path(lineage.spec.source).with_name("tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(text.replace('"refund"', '"rebate"'))
     other = msgspec.structs.replace(lineage.spec, source=str(tmp_path / "spec.yaml"))
-    assert _start(parent, other, variant).state is None
+    assert read_start(parent, other, variant).state is None
 
 
 SERVING = """

@@ -117,8 +117,9 @@ def card_of(name, letter_spec, **options):
 
 def test_a_plain_module_will_do(letter_spec, source):
     card = card_of("Base", letter_spec, dim=6)
-    check_growth(card, source)
-    assert body(network(card, source), card.inputs).model.graph.output[0].name == "logits"
+    net = network(card, source)
+    check_growth(net, card, source)
+    assert body(net, card.inputs).model.graph.output[0].name == "logits"
 
 
 @pytest.mark.parametrize(
@@ -193,10 +194,11 @@ def test_a_recurrent_network_whose_class_stands_in_a_function_is_refused():
 
 
 def test_one_of_which_more_than_the_head_hangs_on_the_classes_is_refused(letter_spec, source):
+    card = card_of("Normed", letter_spec)
     with pytest.raises(
         ConfigError, match=r"nets\.py:Normed'.*with one more output last\.bias, last\.weight change too"
     ):
-        check_growth(card_of("Normed", letter_spec), source)
+        check_growth(network(card, source), card, source)
 
 
 def test_weights_of_another_network_are_refused(letter_spec, source):
@@ -219,7 +221,7 @@ def test_nothing_is_trained_or_written_for_one_that_cannot_serve(
     )  # fmt: skip
     artifacts = f"file://{tmp_path}"
     window = freeze_rows(spec, letters("ab", 20), artifacts, 1)
-    monkeypatch.setattr("components.distill.train.fit", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr("components.distill.fit.fit", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(ConfigError, match=r"student\.network"):
         distill(spec, [window], variant=Variant(name="base"), parent=None, artifacts=artifacts, seed=0)
     assert [p.name for p in local_path(f"{artifacts}/letters").iterdir()] == ["snapshots"]

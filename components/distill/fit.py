@@ -1,0 +1,95 @@
+"""Training by Ray Train: one work after the other, and the network that comes of each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import nn
+
+from components.contracts.errors import ArtifactError
+from components.distill.account import Spent
+from components.distill.checkpoint import read_checkpoint
+from components.distill.loop import train_loop
+from components.distill.narrow import widen
+from components.distill.networks.contract import load
+from components.distill.work import Work, device_of, fresh
+
+FAILURES = 2
+"""How often Ray Train starts its workers anew, from the last checkpoint, before an update fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The trainings of one update.
+
+    ``name``: equal updates share it, and no others; ``folder``: URI of what they leave to go on from, until the update
+    is done; ``artifacts``: the artifact root.
+    """
+
+    name: str
+    folder: str
+    artifacts: str
+
+    def fit(self, work: Work, part: str = "") -> Fitted:
+        """Train one work; ``part`` tells it from the others of the update."""
+        checkpoint = f"{self.folder}/{part or 'checkpoint'}.pt"
+        name = f"{self.name}-{part}" if part else self.name
+        return fit(replace(work, checkpoint=checkpoint), name, f"{self.folder}/ray")
+
+
+class Fitted(NamedTuple):
+    """A trained network, the mean loss of each epoch, what each term had of the last one, and what was spent."""
+
+    net: nn.Module
+    history: tuple[float, ...]
+    parts: dict[str, float]
+    spent: tuple[Spent, ...] = ()
+
+
+def fit(work: Work, run: str, storage: str) -> Fitted:
+    """Train by Ray Train.
+
+    Raises:
+        ConfigError: the spec wants a device that is not there.
+        ArtifactError: the workers share no artifact root.
+
+    """
+    with _quiet_ray():
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        workers, cuda = work.spec.student.workers, device_of(work.spec) == "cuda"
+        TorchTrainer(
+            lambda config: train_loop(config["work"]),
+            train_loop_config={"work": work},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda and workers > 0),
+            run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
+        ).fit()
+    done = read_checkpoint(work.checkpoint)
+    if done is None:
+        raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")
+    net = fresh(work)
+    state = {k: v.numpy() for k, v in done["model"].items()}
+    whole = load(net, widen(net, state, work.data) if work.narrows else state).eval()
+    spent = [] if work.noise is None else done["generator"]["spent"]
+    return Fitted(
+        net=whole, history=tuple(done["history"]), parts=dict(done["parts"]), spent=tuple(tuple(s) for s in spent)
+    )
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Ray Train logs every epoch's metrics and reports its usage; the curves are in the registry."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logger = logging.getLogger("ray.train")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

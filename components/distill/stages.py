@@ -1,0 +1,106 @@
+"""What a student learns beside its labels: stages before them, a parent's answers, a recipe, and to do with less."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+from torch import nn
+
+from components.contracts.errors import ConfigError
+from components.contracts.records import content_hash
+from components.contracts.spec import Factory, Spec
+from components.contracts.spec.objective import Kl, Normal, Term
+from components.contracts.spec.student import Stage
+from components.distill.account import Spent
+from components.distill.data import Rows, TrainingSet, Unit, arrays, encoded
+from components.distill.fit import Fitted, Run
+from components.distill.networks.contract import state_of
+from components.distill.prune import pruned
+from components.distill.search import search
+from components.distill.signals import teacher_states
+from components.distill.start import Start
+from components.distill.unlabelled import Unlabelled
+from components.distill.work import Work
+
+log = logging.getLogger(__name__)
+
+
+def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: Factory | None = None) -> Work:
+    """The work with what its objective reads of the inside of the teacher, or of an ``encoder``."""
+    names = sorted({name for term in work.objective for name in term.teacher_states})
+    if not names:
+        return work
+    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder)
+    return replace(work, data=replace(work.data, states=found.arrays, mask=found.mask))
+
+
+def staged(
+    work: Work, stages: Sequence[Stage], traffic: Unlabelled, labelled: Sequence[bytes], run: Run
+) -> tuple[Work, dict[str, float], tuple[Spent, ...]]:
+    """The work with the weights that its stages leave behind, the last loss of each, and what they spent."""
+    spec, losses = work.spec, {}
+    spent: tuple[Spent, ...] = ()
+    for stage in stages:
+        data, payloads = work.data, labelled
+        if stage.rows == "unlabelled":
+            if not traffic.payloads:
+                log.warning("%s: there are no unlabelled inputs: the stage %s is left out", spec.name, stage.name)
+                continue
+            payloads = traffic.payloads
+            data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
+        lesson = replace(work, data=data, objective=stage.objective, epochs=stage.epochs)
+        done = run.fit(with_states(lesson, payloads, run.artifacts, stage.encoder), f"stage-{stage.name}")
+        work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
+        spent += done.spent
+    return work, losses, spent
+
+
+def taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, run: Run) -> Fitted:
+    """A fresh network that has learnt what the parent answers to the rows, whatever the truth is."""
+    answers = start.student.predict(rows.payloads)
+    data = arrays(work.spec, replace(rows, soft=answers, truth=[None] * len(rows)), head)
+    return run.fit(replace(work, data=data, objective=imitation(work.spec)), "parent")
+
+
+def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dict[str, float]]:
+    """The work with the recipe that learns best, and what was seen of it."""
+    spec = work.spec
+    recipes = {name: spec.student.recipes[name] for name in spec.student.search}
+    every = tuple(term for terms in recipes.values() for term in terms)
+    work = with_states(replace(work, objective=every), payloads, run.artifacts)
+    found = search(work, recipes, [content_hash(p) for p in payloads], lambda arm, name: run.fit(arm, name).net)
+    log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
+    seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
+    if found.margin is not None:
+        seen["search_margin"] = found.margin
+    card = msgspec.structs.replace(work.card, recipe=found.recipe)
+    return replace(work, card=card, objective=tuple(recipes[found.recipe])), seen
+
+
+def smaller(work: Work, trained: nn.Module, run: Run) -> nn.Module:
+    """The network without the units that the spec removes, trained to answer as it did with them."""
+    pruning = work.spec.student.export.pruning
+    if pruning is None:
+        raise ConfigError("student.export.pruning", None, "must be given where a pruned export is")
+    cut = pruned(trained, work.card, work.data, pruning.share)
+    if not pruning.epochs:
+        return cut.net
+    lesson = replace(
+        work,
+        data=cut.lesson,
+        objective=imitation(work.spec),
+        epochs=pruning.epochs,
+        start=None,
+        peers=(),
+        shape=pickle.dumps(cut.net),
+    )
+    return run.fit(lesson, "pruned").net
+
+
+def imitation(spec: Spec) -> tuple[Term, ...]:
+    """What a network minimises that is to answer as another student does."""
+    return (Kl(temperature=spec.student.temperature),) if spec.task == "classification" else (Normal(),)
