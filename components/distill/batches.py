@@ -1,9 +1,10 @@
-"""The batches of a training run, in an order that its seed decides."""
+"""The batches of a training run, in an order that its seed and the epoch decide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from components.distill.data import TrainingSet
 
@@ -12,10 +13,30 @@ if TYPE_CHECKING:
 
     from components.distill.privacy import PrivateSteps
 
+BLOCK = 64
+"""Batches whose rows are looked up together, which takes as long as for one or two."""
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of what chance decides in one epoch: a run that was interrupted goes on as it would have."""
+    return seed * 1_000_003 + epoch
+
+
+def tensors_of(data: TrainingSet, most: int | None = None) -> dict[str, torch.Tensor]:
+    """The arrays of (the first ``most`` rows of) a training set by the names that a batch has them by."""
+    import torch
+
+    from components.distill.lesson import FEATURE, STATE
+
+    arrays = {f"{FEATURE}{name}": a for name, a in data.features.items()}
+    arrays |= {f"{STATE}{name}": a for name, a in data.states.items()}
+    arrays |= {name: a for name in ("soft", "truth", "mask") if (a := getattr(data, name)) is not None}
+    return {name: torch.tensor(a[:most]) for name, a in arrays.items()}  # copies: Ray's are read-only
+
 
 def sample_of(data: TrainingSet, most: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """The first rows as a batch."""
-    return {name: tensor.to(device) for name, tensor in _Rows(data)[range(min(most, len(data)))].items()}
+    return {name: tensor.to(device) for name, tensor in tensors_of(data, most).items()}
 
 
 def batch_size(net: torch.nn.Module, rows: int, size: int) -> int:
@@ -26,61 +47,49 @@ def batch_size(net: torch.nn.Module, rows: int, size: int) -> int:
     return size + 1 if lone else size
 
 
-def private_batches(data: TrainingSet, steps: PrivateSteps) -> Any:
+class Batches:
+    """Shuffled batches of rows that lie in memory; one of several workers (``world``, ``rank``) has its share of them.
+
+    All workers have equally many: the first rows of an epoch come twice where they do not part evenly.
+    """
+
+    def __init__(
+        self, rows: dict[str, torch.Tensor], size: int, *, seed: int, device: str, world: int = 1, rank: int = 0
+    ) -> None:
+        self._rows, self._size, self._seed, self._device = rows, size, seed, device
+        self._world, self._rank = world, rank
+        self._length = len(next(iter(rows.values())))
+        self._each = math.ceil(self._length / world)
+
+    def __len__(self) -> int:
+        return math.ceil(self._each / self._size)
+
+    def epoch(self, number: int, done: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of an epoch without the first ``done``."""
+        order = self._order(number)[done * self._size :]
+        for some in order.split(BLOCK * self._size):
+            block = {name: t[some].to(self._device).split(self._size) for name, t in self._rows.items()}
+            for parts in zip(*block.values(), strict=True):
+                yield dict(zip(block, parts, strict=True))
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        import torch
+
+        order = torch.randperm(self._length, generator=torch.Generator().manual_seed(epoch_seed(self._seed, epoch)))
+        return order.repeat(2)[: self._each * self._world][self._rank :: self._world]
+
+
+class DrawnBatches:
     """The batches that private steps draw."""
-    from torch.utils.data import DataLoader
 
-    return DataLoader(_Rows(data), sampler=_Drawn(steps), batch_size=None)
-
-
-def shuffled_batches(data: TrainingSet, size: int, generator: torch.Generator) -> Any:
-    """Batches in an order that the generator decides."""
-    from torch.utils.data import BatchSampler, DataLoader, RandomSampler
-
-    order = RandomSampler(range(len(data)), generator=generator)
-    return DataLoader(_Rows(data), sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
-
-
-def shared_batches(data: TrainingSet, size: int, seed: int, world: int, rank: int) -> Any:
-    """One of several workers' batches, in an order that the seed and the epoch decide."""
-    from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
-
-    order = DistributedSampler(range(len(data)), world, rank, seed=seed)
-    return DataLoader(_Rows(data), sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
-
-
-class _Drawn:
-    """The batches of private steps, as a sampler: each pass over it is an epoch."""
-
-    def __init__(self, steps: PrivateSteps) -> None:
-        self._steps = steps
+    def __init__(self, rows: dict[str, torch.Tensor], steps: PrivateSteps, device: str) -> None:
+        self._rows, self._steps, self._device = rows, steps, device
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._steps.batches())
-
-
-class _Rows:
-    """The arrays of a training set as tensors by name, whole batches at a time."""
-
-    def __init__(self, data: TrainingSet) -> None:
-        import torch
-
-        from components.distill.lesson import FEATURE, STATE
-
-        arrays = {f"{FEATURE}{name}": a for name, a in data.features.items()}
-        arrays |= {f"{STATE}{name}": a for name, a in data.states.items()}
-        arrays |= {name: a for name in ("soft", "truth", "mask") if (a := getattr(data, name)) is not None}
-        self._tensors = {name: torch.tensor(a) for name, a in arrays.items()}  # copies: Ray's are read-only
-        self._length = len(data)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        import torch
-
-        some = torch.as_tensor(rows, dtype=torch.int64)
-        return {name: tensor[some] for name, tensor in self._tensors.items()}
+    def epoch(self, number: int, done: int) -> Iterator[dict[str, torch.Tensor]]:
+        """As many batches as are left of an epoch after ``done``; each is drawn when it is asked for."""
+        for _ in range(done, len(self._steps)):
+            some = self._steps.draw()
+            yield {name: t[some].to(self._device) for name, t in self._rows.items()}

@@ -76,9 +76,12 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
     net = fresh(work)
     state = {k: v.numpy() for k, v in done["model"].items()}
     whole = load(net, widen(net, state, work.data) if work.narrows else state).eval()
-    spent = [] if work.noise is None else done["generator"]["spent"]
+    spent = [] if work.noise is None else done["private"]["spent"]
     return Fitted(
-        net=whole, history=tuple(done["history"]), parts=dict(done["parts"]), spent=tuple(tuple(s) for s in spent)
+        net=whole,
+        history=tuple(done["progress"]["history"]),
+        parts=dict(done["progress"]["parts"]),
+        spent=tuple(tuple(s) for s in spent),
     )
 
 

@@ -19,6 +19,9 @@ from components.distill.terms.normal import NormalTerm
 FEATURE, STATE = "feature.", "state."
 """What names of a batch's tensors begin with that are the student's inputs, and the teacher's states."""
 
+READY = "ready."
+"""What names of tensors begin with that terms made beforehand, followed by the number of the member."""
+
 MASK = "mask"
 """The student's input, or inner state, that says which positions are real."""
 
@@ -67,14 +70,20 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
 
     def forward(self, batch: dict[str, Tensor], at: float) -> tuple[Tensor, dict[str, Tensor]]:
         """See the class."""
-        members, taught = [self, *self.peers], _taught(batch)
-        said = [member._said(batch) for member in members]
-        found = [member.objective(own, taught, at) for member, own in zip(members, said, strict=True)]
         if not self.peers:
-            return found[0]  # type: ignore[no-any-return]
+            return self.objective(self._said(batch), _taught(batch, 0), at)  # type: ignore[no-any-return]
+        members = [self, *self.peers]
+        said = [member._said(batch) for member in members]
+        found = [member.objective(said[i], _taught(batch, i), at) for i, member in enumerate(members)]
         between = [self._others(i, said) for i in range(len(said))]
         total = torch.stack([loss for loss, _ in found]).sum() + torch.stack(between).sum()
         return total, {**found[0][1], "mutual": between[0].detach()}
+
+    def prepared(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows with what the members' terms make of them that stays the same as long as they learn."""
+        with torch.no_grad():
+            made = [member.objective.prepared(_taught(rows)) for member in (self, *self.peers)]
+        return rows | {f"{READY}{i}.{name}": t for i, found in enumerate(made) for name, t in found.items()}
 
     def _others(self, i: int, said: Sequence[Said]) -> Tensor:
         """How far a member's answers are from the others', whose are not moved by it."""
@@ -129,6 +138,9 @@ def _features(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(FEATURE): t for name, t in batch.items() if name.startswith(FEATURE)}
 
 
-def _taught(batch: dict[str, Tensor]) -> Taught:
+def _taught(batch: dict[str, Tensor], member: int | None = None) -> Taught:
+    """What is known of a batch, and what was prepared of it for one member."""
     states = {name.removeprefix(STATE): t for name, t in batch.items() if name.startswith(STATE)}
-    return Taught(soft=batch.get("soft"), truth=batch.get("truth"), states=states, mask=batch.get("mask"))
+    own = f"{READY}{member}."
+    ready = {name.removeprefix(own): t for name, t in batch.items() if name.startswith(own)}
+    return Taught(soft=batch.get("soft"), truth=batch.get("truth"), states=states, mask=batch.get("mask"), ready=ready)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from components.contracts.errors import ConfigError
-from components.distill.batches import batch_size, private_batches, sample_of, shared_batches, shuffled_batches
-from components.distill.checkpoint import Progress, resume, save
+from components.distill.batches import Batches, DrawnBatches, batch_size, epoch_seed, sample_of, tensors_of
+from components.distill.checkpoint import Checkpoints
 from components.distill.narrow import narrow
 from components.distill.work import Work, device_of, fresh, lesson_of
 
@@ -21,8 +20,10 @@ if TYPE_CHECKING:
     from components.distill.lesson import Lesson
     from components.distill.privacy import PrivateSteps
 
+Step = Callable[[dict[str, "torch.Tensor"], float], tuple["torch.Tensor", dict[str, "torch.Tensor"]]]
+
 LAST_RATE = 0.05
-"""Learning rate of the last step as a share of the first; it falls along half a cosine."""
+"""Learning rate of the last step as a share of the first."""
 
 TORCH_THREADS = 1
 """Threads of one worker. The matrices of a step are small: a second thread gains little on a quiet machine, and on a
@@ -37,7 +38,7 @@ def train_loop(work: Work) -> None:
     1. Make the network, from ``start`` where there is one; rows of its table that no input has stay out of training,
        except in private, where that would tell which ones they are.
     2. Take up the run's checkpoint, if there is one.
-    3. For every epoch: train; write the checkpoint (rank 0); report the loss to Ray Train.
+    3. Train; now and then, and at the end, write the checkpoint (rank 0), and tell Ray Train the loss.
     """
     import ray.train
     import torch
@@ -54,28 +55,45 @@ def train_loop(work: Work) -> None:
     lesson = lesson_of(work, net, data).to(device).train()
     optimiser = torch.optim.Adam(_learnt(work, lesson), lr=work.spec.student.learning_rate, fused=True)
     private = _private(work, lesson, optimiser, device) if work.noise is not None else None
-    generator = private or torch.Generator().manual_seed(work.seed)
     # Step 2
-    progress = resume(work.checkpoint, lesson, optimiser, generator)
+    checkpoints = Checkpoints(work.checkpoint, lesson, optimiser, private)
+    progress = checkpoints.resume()
     # Step 3
     unused = {"find_unused_parameters": True}  # a stage without labels leaves the head alone
     parallel = prepare_model(lesson, parallel_strategy_kwargs=unused) if world > 1 else lesson
-    step = private.step if private else lambda batch, at: _step(parallel, optimiser, batch, at)
-    size = batch_size(net, len(data), work.spec.student.batch_size)
+    step = private.step if private is not None else step_of(parallel, optimiser, device)
+    batches: Batches | DrawnBatches
     if private is not None:
-        loader = private_batches(data, private)
-    elif world > 1:
-        loader = shared_batches(data, size, work.seed, world, rank)
+        batches = DrawnBatches(tensors_of(data), private, device)
     else:
-        loader = shuffled_batches(data, size, generator)
+        rows, size = lesson.prepared(tensors_of(data)), batch_size(net, len(data), work.spec.student.batch_size)
+        batches = Batches(rows, size, seed=work.seed, device=device, world=world, rank=rank)
+    first, steps = work.spec.student.learning_rate, work.epochs * len(batches)
     while progress.epoch < work.epochs:
-        if world > 1:
-            loader.sampler.sampler.set_epoch(progress.epoch)
-        _epoch(work, step, optimiser, loader, progress)
-        progress.epoch += 1
-        if rank == 0:
-            save(work.checkpoint, lesson, optimiser, generator, progress)
-        ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
+        if not progress.done:
+            torch.manual_seed(epoch_seed(work.seed, progress.epoch))  # of dropout
+        for batch in batches.epoch(progress.epoch, progress.done):
+            at = progress.step / steps
+            for group in optimiser.param_groups:
+                group["lr"] = first * falling(at)
+            progress.note(*step(batch, at))
+            if rank == 0 and checkpoints.due():
+                checkpoints.save(progress)
+        progress.end_epoch()
+        over = progress.epoch == work.epochs
+        if rank == 0 and over:
+            checkpoints.save(progress, over=True)
+        if world > 1 or over:  # who trains alone is watched by nobody
+            ray.train.report({"epoch": progress.epoch, "loss": progress.history[-1]})
+
+
+def falling(at: float) -> float:
+    """The learning rate at a point of a run, 0 to 1, as a share of the first: it falls along half a cosine.
+
+    >>> [round(falling(at), 3) for at in (0.0, 0.5, 1.0)]
+    [1.0, 0.525, 0.05]
+    """
+    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * at)) / 2
 
 
 def _learnt(work: Work, lesson: Lesson) -> list[torch.nn.Parameter]:
@@ -112,40 +130,19 @@ def _private(work: Work, lesson: Lesson, optimiser: torch.optim.Optimizer, devic
     )
 
 
-def _step(
-    lesson: Any, optimiser: torch.optim.Optimizer, batch: dict[str, torch.Tensor], at: float
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Learn from a batch; returns its loss, and the part of it that each term has."""
+def step_of(lesson: Any, optimiser: torch.optim.Optimizer, device: str) -> Step:
+    """A step of training: learn from a batch; returns its loss, and the part of it that each term has."""
     import torch
 
-    device = next(iter(batch.values())).device.type
     mixed = device == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast(device, torch.bfloat16, enabled=mixed):
-        loss, found = lesson(batch, at)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return loss.detach(), found
+    autocast = torch.autocast(device, torch.bfloat16) if mixed else contextlib.nullcontext()
 
+    def step(batch: dict[str, torch.Tensor], at: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with autocast:
+            loss, found = lesson(batch, at)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        return loss.detach(), found
 
-def _epoch(
-    work: Work, step: Callable[..., Any], optimiser: torch.optim.Optimizer, loader: Any, progress: Progress
-) -> None:
-    import torch
-
-    torch.manual_seed(work.seed * 1_000_003 + progress.epoch)  # of dropout: a run that was interrupted drops the same
-    student, device = work.spec.student, device_of(work.spec)
-    steps, losses = work.epochs * len(loader), []
-    parts: dict[str, float] = {}
-    for batch in loader:
-        given = {name: tensor.to(device) for name, tensor in batch.items()}
-        fall = (1 + math.cos(math.pi * progress.step / steps)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = student.learning_rate * (LAST_RATE + (1 - LAST_RATE) * fall)
-        loss, found = step(given, progress.step / steps)
-        losses.append(float(loss))
-        for name, part in found.items():
-            parts[name] = parts.get(name, 0.0) + float(part) / len(loader)
-        progress.step += 1
-    progress.history.append(float(np.mean(losses)))
-    progress.parts = parts
+    return step

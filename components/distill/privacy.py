@@ -89,10 +89,9 @@ class PrivateSteps:
     def __len__(self) -> int:
         return self.steps
 
-    def batches(self) -> Iterator[list[int]]:
-        """The rows of each step of an epoch, each with the same chance (Poisson sampling): now and then none."""
-        for _ in range(self.steps):
-            yield (torch.rand(self._rows, generator=self._sampling) < self.rate).nonzero().flatten().tolist()
+    def draw(self) -> Tensor:
+        """The rows of a step, each with the same chance (Poisson sampling): now and then none."""
+        return (torch.rand(self._rows, generator=self._sampling) < self.rate).nonzero().flatten()
 
     def step(self, batch: dict[str, Tensor], at: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Learn from a batch; returns its mean loss, and the part of it that each term has."""

@@ -46,7 +46,7 @@ def distill(
     A warm start has the shape of the variant that the parent was made of, as the spec has it now; of ``variant`` where
     the spec has it no longer. Where that shape, or the features, are not the parent's, the new network first learns the
     parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
-    from its last epoch when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a stage
+    from its last checkpoint when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a stage
     wants them. ``secret``: seed of the noise of an update in private, for tests; else nobody knows it, and equal
     updates give other artifacts.
 

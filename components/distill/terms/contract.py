@@ -33,13 +33,15 @@ class Taught:
 
     ``soft``: the teacher's probabilities (B, C), or for regression (B, 2), its value and scale (> 0) in the student's
     unit. ``truth``: (B,), class index or ``NO_TRUTH``; for regression value or NaN. Both are None where the rows are
-    unlabelled. ``states`` and ``mask``: as for the student, of the teacher.
+    unlabelled. ``states`` and ``mask``: as for the student, of the teacher. ``ready``: what an objective and its terms
+    made of all this beforehand, by names of their own.
     """
 
     soft: Tensor | None
     truth: Tensor | None = None
     states: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
+    ready: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def sample(self) -> Tensor:
@@ -78,6 +80,13 @@ class Term(nn.Module):  # type: ignore[misc]  # torch is not followed by the typ
     def applies(self, taught: Taught) -> Tensor:
         """Of each row, whether the term has something to compare: (B,), bool."""
         return torch.ones(len(taught.sample), dtype=torch.bool, device=taught.sample.device)
+
+    def prepared(self, taught: Taught) -> dict[str, Tensor]:
+        """What it makes of each row, (N, ...), that stays the same while a student learns: found in ``taught.ready``.
+
+        A name says all that the numbers hang on.
+        """
+        return {}
 
     def forward(self, said: Said, taught: Taught) -> Tensor:
         """The loss of each row: (B,)."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from components.contracts.spec import objective as spec
-from components.distill.terms.contract import Said, Taught, Term, answers
+from components.distill.terms.contract import Said, Taught, Term, answers, precise
 from components.distill.terms.soft import logits_of
 
 VARIANCE_FLOOR = 1e-6
@@ -42,16 +42,22 @@ class KlTerm(Term):
         super().__init__()
         self.term = term
         self.beta = DEFAULT_BETA if term.beta is None else term.beta
+        self.ready = f"log p at {term.temperature}{', standardised' if term.standardise else ''}"
+
+    def prepared(self, taught: Taught) -> dict[str, Tensor]:
+        """The teacher's log p."""
+        return {} if taught.soft is None else {self.ready: self._log(logits_of(precise(taught.soft)))}
 
     def forward(self, said: Said, taught: Taught) -> Tensor:
         """See the module."""
         student_BC, soft_BC = answers(said, taught)
-        teacher_BC = logits_of(soft_BC)
+        p = taught.ready[self.ready] if self.ready in taught.ready else self._log(logits_of(soft_BC))
+        return self._divergence(p, self._log(student_BC)) * self.term.temperature**2
+
+    def _log(self, logits_BC: Tensor) -> Tensor:
         if self.term.standardise:
-            student_BC, teacher_BC = _standardised(student_BC), _standardised(teacher_BC)
-        q = torch.log_softmax(student_BC / self.term.temperature, dim=1)
-        p = torch.log_softmax(teacher_BC / self.term.temperature, dim=1)
-        return self._divergence(p, q) * self.term.temperature**2
+            logits_BC = _standardised(logits_BC)
+        return torch.log_softmax(logits_BC / self.term.temperature, dim=1)
 
     def _divergence(self, p: Tensor, q: Tensor) -> Tensor:
         if self.term.direction == "forward":

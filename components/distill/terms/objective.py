@@ -25,6 +25,9 @@ from components.distill.terms.rkd import RkdTerm
 from components.distill.terms.spkd import SpkdTerm
 from components.distill.terms.truth import TruthTerm
 
+WEIGHT = "weight "
+"""What names of prepared weights begin with, followed by the term's place."""
+
 
 def scheduled(schedule: spec.Schedule, at: float) -> float:
     """What a weight is multiplied by at a point ``at`` of a stage, 0 to 1: 0 to 1.
@@ -156,6 +159,18 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is not followed by th
         total_B = takers_KB.sum(dim=0)
         return own_KB + takers_KB * (left_B / torch.where(total_B > 0, total_B, 1.0))
 
+    def prepared(self, taught: Taught) -> dict[str, Tensor]:
+        """What stays the same of each row while a student learns: what the terms make of it, and what each counts.
+
+        A term that counts nothing of any row is left out: its loss is then not computed.
+        """
+        made = {name: tensor for term in self.terms for name, tensor in term.prepared(taught).items()}
+        if not self.constant:
+            return made
+        weights_KN = self.weights(taught, 0.0)
+        counting = [i for i, any_ in enumerate(weights_KN.any(dim=1).tolist()) if any_] or [0]
+        return made | {f"{WEIGHT}{i}": weights_KN[i].clone() for i in counting}
+
     def losses(self, said: Said, taught: Taught, at: float) -> Tensor:
         """Each term's part of each row's loss: (K, B); their sum over the terms is the row's loss."""
         values_KB = torch.stack([term(said, taught) for term in self.terms])
@@ -170,5 +185,15 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is not followed by th
             ConfigError: a state that a term reads is not there, or has a shape that it cannot compare.
 
         """
-        parts_K = self.losses(said, taught, at).mean(dim=1)
-        return parts_K.sum(), dict(zip(self.names, parts_K.detach().unbind(), strict=True))
+        ready = {i: taught.ready[f"{WEIGHT}{i}"] for i in range(len(self.names)) if f"{WEIGHT}{i}" in taught.ready}
+        if not ready:
+            parts_K = self.losses(said, taught, at).mean(dim=1)
+            return parts_K.sum(), dict(zip(self.names, parts_K.detach().unbind(), strict=True))
+        found = {
+            i: torch.dot(weights_B, self.terms[i](said, taught)) / len(weights_B) for i, weights_B in ready.items()
+        }
+        total, *others = found.values()
+        for part in others:
+            total = total + part
+        none = self.weights_K.new_zeros(())
+        return total, {name: found[i].detach() if i in found else none for i, name in enumerate(self.names)}

@@ -21,10 +21,10 @@ from components.contracts.spec.student import Cohort, Stage
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.distill import fit as fitting
-from components.distill import loop
 from components.distill.account import Plan, account, epsilon_of, plan
 from components.distill.admission import admitted
 from components.distill.batches import sample_of
+from components.distill.checkpoint import Checkpoints, read_checkpoint
 from components.distill.data import Rows, TrainingSet, arrays, newest_of_each, update_rows
 from components.distill.fit import fit
 from components.distill.privacy import Clipped, PrivateSteps
@@ -207,8 +207,9 @@ def test_rows_are_drawn_each_with_the_same_chance(work):
     learning = lesson(work)
     optimiser = torch.optim.SGD(learning.parameters(), lr=1.0)
     steps = PrivateSteps(learning, optimiser, rows=2000, batch_size=10, noise=1.0, clip=1.0, device="cpu", seed=1)
-    sizes = [len(batch) for batch in steps.batches()]
-    assert len(sizes) == len(steps) == 200 and np.mean(sizes) == pytest.approx(10, rel=0.1)
+    assert len(steps) == 200
+    sizes = [len(steps.draw()) for _ in range(200)]
+    assert np.mean(sizes) == pytest.approx(10, rel=0.1)
     assert np.var(sizes) == pytest.approx(10, rel=0.4)  # of a fixed size it would be 0
 
 
@@ -291,19 +292,20 @@ def test_a_regression_learns_in_a_declared_unit(line_spec, lines, freeze_rows, a
 
 
 def test_a_run_that_was_cut_off_goes_on_by_the_same_draws_and_counts_every_step(work, tmp_path, monkeypatch):
-    save, cut = loop.save, f"{tmp_path.as_uri()}/cut.pt"
+    save, cut = Checkpoints.save, f"{tmp_path.as_uri()}/cut.pt"
 
-    def save_twice(uri, *rest):
-        save(uri, *rest)
-        if rest[-1].epoch == 2:
-            put_bytes(cut, get_bytes(uri))
+    def save_twice(self, progress, **how):
+        save(self, progress, **how)
+        if (progress.epoch, progress.done) == (1, 2):
+            put_bytes(cut, get_bytes(self._uri))
 
-    monkeypatch.setattr(loop, "save", save_twice)
+    monkeypatch.setattr(Checkpoints, "save", save_twice)
+    monkeypatch.setattr(Checkpoints, "due", lambda _: True)
     hidden = replace(work, secret=None)  # nothing but the checkpoint knows the draws
     whole = fit(hidden, "run", f"{tmp_path.as_uri()}/ray")
-    half = torch.load(cut.removeprefix("file://"), weights_only=True)["generator"]["spent"]
+    part = read_checkpoint(cut)["private"]["spent"]
     done = fit(replace(hidden, checkpoint=cut), "run", f"{tmp_path.as_uri()}/ray")
-    assert half[0][2] == whole.spent[0][2] / 2 and done.spent == whole.spent
+    assert part[0][2] == whole.spent[0][2] / hidden.epochs + 2 and done.spent == whole.spent
     pairs = zip(done.net.state_dict().values(), whole.net.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 

@@ -26,14 +26,15 @@ PATIENCE = 300.0
 
 INTERRUPTED = """
 import os, pickle, signal, sys
-from components.distill import loop
+from components.distill import checkpoint
 from components.distill.train import distill
-save = loop.save
-def save_and_die(uri, *state):
-    save(uri, *state)
-    if uri.endswith("/pruned.pt"):
+save = checkpoint.Checkpoints.save
+def save_and_die(self, progress, **how):
+    save(self, progress, **how)
+    if self._uri.endswith("/pruned.pt"):
         os.kill(os.getpid(), signal.SIGKILL)
-loop.save = save_and_die
+checkpoint.EVERY_SECONDS, checkpoint.SHARE = 0.0, float("inf")  # after every step
+checkpoint.Checkpoints.save = save_and_die
 with open(sys.argv[1], "rb") as file:
     spec, window, variant = pickle.load(file)
 distill(spec, [window], variant=variant, parent=None, artifacts=sys.argv[2], seed=0)
