@@ -25,7 +25,10 @@ NOTHING = "nothing"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A distilled student on its way through a pipeline: where its artifacts lie, and what was measured so far."""
+    """A distilled student on its way through a pipeline: where its artifacts lie, and what was measured so far.
+
+    ``history``: mean loss of each epoch; ``terms``: each term's part of it.
+    """
 
     uri: str
     digest: str
@@ -34,6 +37,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     parity_gap: float | None
     metrics: dict[str, float]
     history: tuple[float, ...]
+    terms: tuple[dict[str, float], ...] = ()
     decision: str = "hold"
     measurements: dict[str, float | None] = {}
     verdict: dict[str, Any] = {}

@@ -25,8 +25,8 @@ class Distilled:
     """A trained student. ``uri`` and ``digest`` are the artifact to serve: the export that the spec declares.
 
     ``parity_gap``: share of the holdout inputs of all its windows that the served artifact and the float model label
-    differently, in [0, 1], or None where there are none; ``history``: mean loss of each epoch; ``metrics``: rows, bytes
-    and parities by name.
+    differently, in [0, 1], or None where there are none; ``history``: mean loss of each epoch; ``terms``: each term's
+    part of it; ``metrics``: rows, bytes and parities by name.
     """
 
     uri: str
@@ -38,6 +38,7 @@ class Distilled:
     parity_gap: float | None
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[float, ...] = ()
+    terms: tuple[dict[str, float], ...] = ()
 
 
 def weights_uri(artifact_uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from components.distill.privacy import PrivateSteps
+
+Batch = dict[str, "torch.Tensor"]
+"""Tensors of a batch by name: :mod:`components.distill.lesson` says by which."""
 
 BLOCK = 64
 """Batches whose rows are looked up together, which takes as long as for one or two."""
@@ -50,23 +54,36 @@ def batch_size(net: torch.nn.Module, rows: int, size: int) -> int:
 class Batches:
     """Shuffled batches of rows that lie in memory; one of several workers (``world``, ``rank``) has its share of them.
 
-    All workers have equally many: the first rows of an epoch come twice where they do not part evenly.
+    All workers have equally many: the first rows of an epoch come twice where they do not part evenly. ``together``:
+    batches of one step.
     """
 
     def __init__(
-        self, rows: dict[str, torch.Tensor], size: int, *, seed: int, device: str, world: int = 1, rank: int = 0
+        self,
+        rows: dict[str, torch.Tensor],
+        size: int,
+        *,
+        seed: int,
+        device: str,
+        world: int = 1,
+        rank: int = 0,
+        together: int = 1,
     ) -> None:
-        self._rows, self._size, self._seed, self._device = rows, size, seed, device
+        self._rows, self._size, self._seed, self._device, self._together = rows, size, seed, device, together
         self._world, self._rank = world, rank
         self._length = len(next(iter(rows.values())))
         self._each = math.ceil(self._length / world)
 
     def __len__(self) -> int:
-        return math.ceil(self._each / self._size)
+        return math.ceil(self._each / self._size / self._together)
 
-    def epoch(self, number: int, done: int) -> Iterator[dict[str, torch.Tensor]]:
-        """The batches of an epoch without the first ``done``."""
-        order = self._order(number)[done * self._size :]
+    def epoch(self, number: int, done: int) -> Iterator[list[Batch]]:
+        """The batches of each step of an epoch without the first ``done``."""
+        batches = self._batches(self._order(number)[done * self._together * self._size :])
+        while step := list(itertools.islice(batches, self._together)):
+            yield step
+
+    def _batches(self, order: torch.Tensor) -> Iterator[Batch]:
         for some in order.split(BLOCK * self._size):
             block = {name: t[some].to(self._device).split(self._size) for name, t in self._rows.items()}
             for parts in zip(*block.values(), strict=True):
@@ -88,8 +105,8 @@ class DrawnBatches:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def epoch(self, number: int, done: int) -> Iterator[dict[str, torch.Tensor]]:
-        """As many batches as are left of an epoch after ``done``; each is drawn when it is asked for."""
+    def epoch(self, number: int, done: int) -> Iterator[list[Batch]]:
+        """The batch of each step that is left of an epoch after ``done``; it is drawn when it is asked for."""
         for _ in range(done, len(self._steps)):
             some = self._steps.draw()
-            yield {name: t[some].to(self._device) for name, t in self._rows.items()}
+            yield [{name: t[some].to(self._device) for name, t in self._rows.items()}]

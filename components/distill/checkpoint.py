@@ -34,8 +34,8 @@ class Progress:
     """Where a run stands.
 
     ``step``: steps done; ``epoch`` and ``done``: the epoch to go on with, and the steps done of it; ``losses``: of
-    these steps, with each term's part; ``history``: mean loss of each epoch that is over; ``parts``: each term's part
-    of the last one's.
+    these steps, with each term's part; ``history``: mean loss of each epoch that is over; ``terms``: each term's part
+    of it.
     """
 
     step: int = 0
@@ -43,7 +43,7 @@ class Progress:
     done: int = 0
     losses: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
-    parts: dict[str, float] = field(default_factory=dict)
+    terms: list[dict[str, float]] = field(default_factory=list)
 
     def note(self, loss: torch.Tensor, parts: dict[str, torch.Tensor]) -> None:
         """Count a step; its loss stays where it is until the epoch is over, since to read it may wait for a device."""
@@ -54,10 +54,11 @@ class Progress:
         """Take the means of the epoch's steps."""
         self.read()
         self.history.append(float(np.mean([loss for loss, _ in self.losses])))
-        self.parts = {}
+        means: dict[str, float] = {}
         for _, parts in self.losses:
             for name, part in parts.items():
-                self.parts[name] = self.parts.get(name, 0.0) + part / len(self.losses)
+                means[name] = means.get(name, 0.0) + part / len(self.losses)
+        self.terms.append(means)
         self.epoch, self.done, self.losses = self.epoch + 1, 0, []
 
     def read(self) -> None:

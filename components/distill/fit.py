@@ -43,11 +43,11 @@ class Run:
 
 
 class Fitted(NamedTuple):
-    """A trained network, the mean loss of each epoch, what each term had of the last one, and what was spent."""
+    """A trained network, the mean loss of each epoch, what each term had of it, and what was spent."""
 
     net: nn.Module
     history: tuple[float, ...]
-    parts: dict[str, float]
+    terms: tuple[dict[str, float], ...]
     spent: tuple[Spent, ...] = ()
 
 
@@ -80,7 +80,7 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
     return Fitted(
         net=whole,
         history=tuple(done["progress"]["history"]),
-        parts=dict(done["progress"]["parts"]),
+        terms=tuple(done["progress"]["terms"]),
         spent=tuple(tuple(s) for s in spent),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from components.contracts.errors import ConfigError
-from components.distill.batches import Batches, DrawnBatches, batch_size, epoch_seed, sample_of, tensors_of
+from components.distill.batches import Batch, Batches, DrawnBatches, batch_size, epoch_seed, sample_of, tensors_of
 from components.distill.checkpoint import Checkpoints
 from components.distill.narrow import narrow
 from components.distill.work import Work, device_of, fresh, lesson_of
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from components.distill.lesson import Lesson
     from components.distill.privacy import PrivateSteps
 
-Step = Callable[[dict[str, "torch.Tensor"], float], tuple["torch.Tensor", dict[str, "torch.Tensor"]]]
+Step = Callable[[list[Batch], float], tuple["torch.Tensor", dict[str, "torch.Tensor"]]]
+"""Learn from the batches of one step; gives the mean loss, and the part of it that each term has."""
 
 LAST_RATE = 0.05
 """Learning rate of the last step as a share of the first."""
@@ -61,22 +62,23 @@ def train_loop(work: Work) -> None:
     # Step 3
     unused = {"find_unused_parameters": True}  # a stage without labels leaves the head alone
     parallel = prepare_model(lesson, parallel_strategy_kwargs=unused) if world > 1 else lesson
-    step = private.step if private is not None else step_of(parallel, optimiser, device)
+    step = private_step(private) if private is not None else step_of(parallel, optimiser, device)
     batches: Batches | DrawnBatches
     if private is not None:
         batches = DrawnBatches(tensors_of(data), private, device)
     else:
         rows, size = lesson.prepared(tensors_of(data)), batch_size(net, len(data), work.spec.student.batch_size)
-        batches = Batches(rows, size, seed=work.seed, device=device, world=world, rank=rank)
+        together = work.spec.student.accumulate
+        batches = Batches(rows, size, seed=work.seed, device=device, world=world, rank=rank, together=together)
     first, steps = work.spec.student.learning_rate, work.epochs * len(batches)
     while progress.epoch < work.epochs:
         if not progress.done:
             torch.manual_seed(epoch_seed(work.seed, progress.epoch))  # of dropout
-        for batch in batches.epoch(progress.epoch, progress.done):
+        for group in batches.epoch(progress.epoch, progress.done):
             at = progress.step / steps
-            for group in optimiser.param_groups:
-                group["lr"] = first * falling(at)
-            progress.note(*step(batch, at))
+            for weights in optimiser.param_groups:
+                weights["lr"] = first * falling(at)
+            progress.note(*step(group, at))
             if rank == 0 and checkpoints.due():
                 checkpoints.save(progress)
         progress.end_epoch()
@@ -130,19 +132,37 @@ def _private(work: Work, lesson: Lesson, optimiser: torch.optim.Optimizer, devic
     )
 
 
+def private_step(private: PrivateSteps) -> Step:
+    """A step in private, of one batch."""
+    return lambda group, at: private.step(group[0], at)
+
+
 def step_of(lesson: Any, optimiser: torch.optim.Optimizer, device: str) -> Step:
-    """A step of training: learn from a batch; returns its loss, and the part of it that each term has."""
+    """A step of training, by the mean gradient over the rows of all its batches; workers add theirs up at the last."""
     import torch
 
     mixed = device == "cuda" and torch.cuda.is_bf16_supported()
     autocast = torch.autocast(device, torch.bfloat16) if mixed else contextlib.nullcontext()
+    apart = getattr(lesson, "no_sync", contextlib.nullcontext)
 
-    def step(batch: dict[str, torch.Tensor], at: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def learn(batch: Batch, at: float, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with autocast:
             loss, found = lesson(batch, at)
-        optimiser.zero_grad(set_to_none=True)
+        if share < 1.0:
+            loss, found = loss * share, {name: part * share for name, part in found.items()}
         loss.backward()
-        optimiser.step()
         return loss.detach(), found
+
+    def step(group: list[Batch], at: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        optimiser.zero_grad(set_to_none=True)
+        sizes = [len(next(iter(batch.values()))) for batch in group]
+        shares = [size / sum(sizes) for size in sizes]
+        with apart() if len(group) > 1 else contextlib.nullcontext():
+            first = [learn(batch, at, share) for batch, share in zip(group[:-1], shares, strict=False)]
+        loss, found = learn(group[-1], at, shares[-1])
+        optimiser.step()
+        for other, parts in first:
+            loss, found = loss + other, {name: found[name] + part for name, part in parts.items()}
+        return loss, found
 
     return step

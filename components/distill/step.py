@@ -57,4 +57,5 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parity_gap=done.parity_gap,
         metrics=done.metrics,
         history=done.history,
+        terms=done.terms,
     )

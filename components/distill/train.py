@@ -46,8 +46,8 @@ def distill(
     A warm start has the shape of the variant that the parent was made of, as the spec has it now; of ``variant`` where
     the spec has it no longer. Where that shape, or the features, are not the parent's, the new network first learns the
     parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
-    from its last checkpoint when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a stage
-    wants them. ``secret``: seed of the noise of an update in private, for tests; else nobody knows it, and equal
+    from its last checkpoint when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a
+    stage wants them. ``secret``: seed of the noise of an update in private, for tests; else nobody knows it, and equal
     updates give other artifacts.
 
     1. Read the parent, and the rows: new ones and replay.
@@ -131,7 +131,7 @@ def distill(
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
         "loss": done.history[-1],
-        **{f"loss_{name}": part for name, part in done.parts.items()},
+        **{f"loss_{name}": part for name, part in done.terms[-1].items()},
         "unlabelled_rows": float(len(traffic.payloads)),
         **losses,
         **chosen_by,
@@ -141,6 +141,7 @@ def distill(
     networks = Trained(net=done.net, unit=unit, pruned=cut)
     holdout = holdout_payloads(spec, windows)
     distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
+    distilled = replace(distilled, terms=done.terms)
     # Step 7
     remove(run.folder)
     return distilled

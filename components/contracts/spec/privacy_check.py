@@ -53,6 +53,9 @@ def _check_rows(student: Student) -> None:
         raise ConfigError("student.near_duplicate", student.near_duplicate, remedy)
     if student.workers > 1:
         raise ConfigError("student.workers", student.workers, "must be 0 or 1 beside student.privacy")
+    if student.accumulate > 1:
+        remedy = "must be 1 beside student.privacy, whose steps are drawn whole: give a larger batch_size"
+        raise ConfigError("student.accumulate", student.accumulate, remedy)
     for i, stage in enumerate(student.stages):
         if stage.rows == "unlabelled":
             remedy = "has no account beside student.privacy, since its inputs carry no unit: write rows: labelled, or "

@@ -135,6 +135,8 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)] = (Variant(name="base"),)
     epochs: Count = 12
     batch_size: Count = 64
+    accumulate: Count = 1
+    """Batches whose gradients make one step (gradient accumulation): larger steps in the memory of one batch."""
     learning_rate: Positive = 0.005
     objective: tuple[Term, ...] = ()
     recipes: dict[Name, tuple[Term, ...]] = msgspec.field(default_factory=dict)

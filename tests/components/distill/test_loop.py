@@ -102,8 +102,27 @@ def test_a_run_that_was_killed_goes_on_from_its_last_step_and_ends_the_same(work
     assert (stopped["epoch"], stopped["done"]) == (7, 1) and len(stopped["losses"]) == 1
     done = fit(cut, "run", f"file://{tmp_path}/ray")
     assert done.history[:7] == tuple(stopped["history"]) and done.history == whole.history
-    assert done.parts == whole.parts
+    assert done.terms == whole.terms
     assert same(done.net, whole.net)
+
+
+def test_gradients_that_are_accumulated_are_those_of_the_larger_batch(work, tmp_path):
+    """The last step of an epoch has fewer rows, and its last batch fewer than the others."""
+    large = replace(work, spec=learning(work.spec, batch_size=24), epochs=6, checkpoint=f"file://{tmp_path}/a.pt")
+    parts = replace(large, spec=learning(work.spec, batch_size=8, accumulate=3), checkpoint=f"file://{tmp_path}/b.pt")
+    plain = replace(large, spec=learning(work.spec, batch_size=8), checkpoint=f"file://{tmp_path}/c.pt")
+    assert len(work.data) % 24 not in (0, 8, 16)
+    one, other, smaller = (fit(w, "run", f"file://{tmp_path}/ray") for w in (large, parts, plain))
+    assert other.history == pytest.approx(one.history, rel=1e-4) and other.terms[-1] == pytest.approx(
+        one.terms[-1], rel=1e-4
+    )
+    pairs = list(zip(one.net.state_dict().values(), other.net.state_dict().values(), strict=True))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+    assert smaller.history[-1] != pytest.approx(one.history[-1], rel=1e-2)
+
+
+def learning(spec, **values):
+    return msgspec.structs.replace(spec, student=msgspec.structs.replace(spec.student, **values))
 
 
 class Dropping(nn.Module):
@@ -179,11 +198,11 @@ def test_a_run_of_seconds_writes_once(work, tmp_path, monkeypatch):
 def test_every_row_is_in_some_worker_s_batches_of_an_epoch_and_all_have_as_many(world):
     rows = {"x": torch.arange(100), "y": torch.arange(100) * 2}
     shares = [Batches(rows, 8, seed=5, device="cpu", world=world, rank=rank) for rank in range(world)]
-    seen = [list(share.epoch(2, 0)) for share in shares]
+    seen = [[batch for (batch,) in share.epoch(2, 0)] for share in shares]
     assert [len(own) for own in seen] == [len(shares[0])] * world and len(shares[0]) == {1: 13, 2: 7, 3: 5}[world]
     assert {int(x) for own in seen for batch in own for x in batch["x"]} == set(range(100))
     assert all(torch.equal(batch["y"], 2 * batch["x"]) for own in seen for batch in own)
-    rest = list(shares[0].epoch(2, 3))
+    rest = [batch for (batch,) in shares[0].epoch(2, 3)]
     assert all(torch.equal(a["x"], b["x"]) for a, b in zip(rest, seen[0][3:], strict=True))
-    other = [x for batch in shares[0].epoch(3, 0) for x in batch["x"]]
+    other = [x for (batch,) in shares[0].epoch(3, 0) for x in batch["x"]]
     assert other != [x for batch in seen[0] for x in batch["x"]]

@@ -348,6 +348,7 @@ def test_which_rows_are_replayed_is_for_each_to_say(spec, windows, letters, free
         ({"cohort": Cohort(), "variants": (Variant(name="a"), Variant(name="b"))}, {}, r"cohort.*leave the cohort out"),
         ({"near_duplicate": 0.8}, {}, r"near_duplicate is 0\.8.*near_duplicate: null"),
         ({"workers": 2}, {}, r"student\.workers is 2"),
+        ({"accumulate": 2}, {}, r"student\.accumulate is 2.*larger batch_size"),
         (
             {"stages": (Stage(name="s", objective=(Hidden(student="h", teacher="t"),)),)},
             {},
