@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the control database; empty: SQLite under ``home``."""
     tracking_uri: str = ""
     """MLflow tracking URI; empty: SQLite under ``home``."""
+    wandb_project: str = ""
+    """Project of Weights & Biases that judged candidates go to, if they do; empty: ``cohobate-<workload>``."""
+    wandb_examples: int = Field(default=0, ge=0)
+    """Held out inputs that a run there shows with the answers. They leave the platform: see that consent allows it."""
     artifact_root: str = ""
     """fsspec URI under which snapshots, students and reports are kept; empty: a folder under ``home``."""
     feast_online: SecretStr | None = None

@@ -21,27 +21,32 @@ __all__ = ["judge", "quality_page", "report"]
 def judge(spec_path: str, candidate: Candidate) -> Candidate:
     """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it."""
     from components.evaluate.evaluate import evaluate
+    from components.evaluate.weights_and_biases import track, wanted
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore.open(settings.control_url)
+    windows = windows_until(store, spec, candidate.card.snapshots[0])
     done = evaluate(
         spec,
         candidate.uri,
         candidate.digest,
         candidate.float_uri,
-        windows=windows_until(store, spec, candidate.card.snapshots[0]),
+        windows=windows,
         champion=champion(store, spec),
         previous=store.intent(spec.name)[1].previous,
         store=store,
     )
     store.close()
-    return msgspec.structs.replace(
+    judged = msgspec.structs.replace(
         candidate,
         decision=done.verdict.decision,
         measurements=dict(done.measurements),
         verdict=done.verdict.as_dict(),
         confusion=done.confusion,
     )
+    if wanted():
+        track(spec, settings, judged, windows)
+    return judged
 
 
 @short_lived
