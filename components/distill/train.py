@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from torch import nn
 
 from components.contracts.errors import ArtifactError, ConfigError
@@ -44,6 +45,7 @@ from components.distill.loop import Work, device_of, fresh, read_checkpoint, tra
 from components.distill.networks.contract import check_growth, head_of, load, network, state_of
 from components.distill.search import search
 from components.distill.signals import teacher_states
+from components.distill.temperature import LEAST_ROWS
 from components.distill.unlabelled import NONE, Unlabelled
 from components.student.card import StudentCard
 from components.student.features import featuriser, files_of
@@ -95,7 +97,8 @@ def distill(
        network can learn so.
     4. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
     5. Where the spec declares a pruned export: prune, and train what is left to answer as before.
-    6. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
+    6. Export, calibrated on rows that were not learnt from, or by a second network that has not learnt from them;
+       measure the parity of the exports, write it all.
     7. Forget the checkpoints.
 
     Raises:
@@ -119,6 +122,7 @@ def distill(
     stages = [s for s in spec.student.stages if s.updates or start is None or start.state is None]
     traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
     card = _card(spec, windows, classes, chosen, start, parent, traffic)
+    card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt)
     objective = spec.student.objective_of(chosen, spec.task)
     net = network(card, spec.source)
     state, unit = _grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
@@ -167,6 +171,8 @@ def distill(
         "new_rows": float(len(learnt.new)),
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
+        "released_rows": float(learnt.released),
+        "learnt_share": learnt.learnt / max(learnt.labels, 1),
         "loss": done.history[-1],
         **{f"loss_{name}": part for name, part in done.parts.items()},
         "unlabelled_rows": float(len(traffic.payloads)),
@@ -176,7 +182,8 @@ def distill(
         **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
     networks = Trained(net=done.net, unit=unit, pruned=smaller)
-    distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
+    twin = _twin(work, learnt.aside, run, folder, networks)
+    distilled = export(spec, networks, twin, card, holdout, learnt.calibration, artifacts, counts, done.history)
     # Step 7
     remove(folder)
     return distilled
@@ -388,6 +395,22 @@ def _pruned(work: Work, trained: nn.Module, run: str, folder: str) -> nn.Module:
         checkpoint=f"{folder}/pruned.pt",
     )
     return fit(lesson, f"{run}-pruned", f"{folder}/ray").net
+
+
+def _twin(work: Work, aside: Sequence[int], run: str, folder: str, first: Trained) -> Trained:
+    """What calibrates ``first``: the same training without the rows ``aside``; itself where there are too few of them.
+
+    One fold of cross-fitting (V. Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 21,
+    2018): the temperature that suits the second network on rows that are new to it suits the first on traffic.
+    """
+    if len(aside) < LEAST_ROWS or len(aside) == len(work.data):
+        return first
+    rows = np.ones(len(work.data), dtype=bool)
+    rows[list(aside)] = False
+    second = replace(work, data=work.data.take(rows), checkpoint=f"{folder}/twin.pt")
+    done = fit(second, f"{run}-twin", f"{folder}/ray")
+    smaller = None if first.pruned is None else _pruned(second, done.net, f"{run}-twin", f"{folder}/twin")
+    return replace(first, net=done.net, pruned=smaller)
 
 
 class Fitted(NamedTuple):
