@@ -40,11 +40,11 @@ COLUMNS = [
 MIN_SCALE = 1e-3
 """Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
 
-ASIDE_ROWS = 45
-"""Rows that are to calibrate where the share of the new ones is fewer: half as many again as are fitted on at least."""
+ASIDE_ROWS = 90
+"""Rows that are to calibrate where the share of them is fewer: three times as many as are fitted on at least."""
 
-MOST_ASIDE = 0.5
-"""Most of the new rows that the second network does not learn from: with fewer it would be another than the first."""
+MOST_ASIDE = 0.35
+"""Most of the rows that the second network does not learn from: of fewer it would become another than the first."""
 
 NO_TRUTH = -1
 """Stands in a classification's truth for a row whose truth is not known, or is no class of the student."""
@@ -202,8 +202,8 @@ class Learnt:
 
     ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out;
     ``released``: new rows of older windows, that were held out until now. ``aside``: the places of the calibration's
-    rows among the new ones, where they are learnt from too; empty where they are not. ``labels``: rows of all windows
-    of the teacher, and how many of them may be ``learnt`` from.
+    rows among the new ones and the replay after them, where they are learnt from too; empty where they are not.
+    ``labels``: rows of all windows of the teacher, and how many of them may be ``learnt`` from.
     """
 
     new: Rows
@@ -216,13 +216,14 @@ class Learnt:
     learnt: int = 0
 
 
-def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
+def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: bool = False) -> Learnt:
     """The newest window's training rows, a class-balanced replay of the older ones', and rows to calibrate on.
 
     What the newest window releases of the older ones' holdouts is among the new rows: every label has its turn. What is
     held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to it
-    (:mod:`components.snapshot.leaks`). Calibration rows are a share of the new contents, or, where they are never
-    learnt from, of all contents, the same in every window.
+    (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents that nothing has learnt from yet
+    (of a ``fresh`` student all, of an update the new ones), or, where they are never learnt from, of all contents, the
+    same in every window.
     In private at most one row of each unit is among new rows and replay together, and replay is not balanced.
 
     Raises:
@@ -248,16 +249,16 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
     ]
     released, old = sum((new for new, _ in turns), NONE), sum((rest for _, rest in turns), NONE)
     new = learnt[-1] + released
-    aside = _aside(spec, new, old) if spec.student.crossfits else ()
     if spec.student.privacy is not None:
         replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
     else:
         kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
         replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
+    aside = _aside(spec, new + replay if fresh else new, NONE if fresh else old) if spec.student.crossfits else ()
     return Learnt(
         new=new,
         replay=replay,
-        calibration=new.take(aside) if spec.student.crossfits else sum(kept, NONE),
+        calibration=(new + replay).take(aside) if spec.student.crossfits else sum(kept, NONE),
         refused=frozen - sum(len(rows) for rows in parts),
         released=len(released),
         aside=aside,
@@ -277,7 +278,7 @@ def _turned(before: pa.Table, rows: Rows) -> tuple[Rows, Rows]:
 
 
 def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
-    """The places of the new rows that calibrate: a share of the contents, and of a few rows a larger one.
+    """The places of the rows that calibrate: a share of the contents, and of a few rows a larger one.
 
     None of them is among the old rows, which what the update starts from may have learnt.
     """

@@ -112,7 +112,7 @@ def distill(
         raise ConfigError("windows", [], "an update needs at least one snapshot")
     # Step 1
     start = _start(parent, spec, variant) if parent else None
-    learnt = update_rows(spec, windows, seed)
+    learnt = update_rows(spec, windows, seed, fresh=start is None)
     rows = learnt.new + learnt.replay
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")

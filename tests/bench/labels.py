@@ -29,6 +29,7 @@ from components.snapshot.holdout import kept_shares, parted
 from components.snapshot.table import parquet_bytes
 from components.snapshot.window import read
 from components.student.runtime import Student as Served
+from components.teachers.contract import reference
 from drift.measured import PairedLoss, Share
 from drift.quality import expected_calibration_error
 from tests.bench._drift import rate
@@ -53,33 +54,33 @@ TEACHER = "bench@1"
 class Windows:
     """Successive windows of one line, frozen as the snapshot step does."""
 
-    def __init__(self, spec, folder):
-        self.spec, self.folder, self.rows = spec, folder, []
+    def __init__(self, spec, folder, teacher=TEACHER):
+        self.spec, self.folder, self.teacher, self.rows = spec, folder, teacher, []
 
     def add(self, entries):
         """Freeze (id, payload, soft label, truth); a champion serves from the first one on."""
         labels, truths = [], {}
         for name, payload, soft, truth in entries:
             entry = Input(workload=self.spec.name, id=name, key="k", time=1.7e9, payload=payload)
-            key = label_key(entry, TEACHER, soft.space)
+            key = label_key(entry, self.teacher, soft.space)
             audit = audited(self.spec.name, name, self.spec.label.audit_share)
-            labels.append(Label(key=key, teacher=TEACHER, soft=soft, input=entry, labelled_at=1.7e9, audit=audit))
+            labels.append(Label(key=key, teacher=self.teacher, soft=soft, input=entry, labelled_at=1.7e9, audit=audit))
             truths[name] = {"truth_label": truth, "truth_known_at": 1.7e9}
         earlier = [(w, read(w.uri, w.digest)) for w in self.rows]
-        made = parted(self.spec, labels, truths, earlier, teacher=TEACHER, serves=bool(earlier), short=False)
+        made = parted(self.spec, labels, truths, earlier, teacher=self.teacher, serves=bool(earlier), short=False)
         data = parquet_bytes(made.table)
         uri = f"{self.folder}/{digest_of(data)}.parquet"
         put_bytes(uri, data)
         self.rows.append(WindowRow(
             digest=digest_of(data), workload=self.spec.name, number=len(self.rows) + 1, uri=uri, rows=len(labels),
-            created_at=0.0, manifest={"teacher": TEACHER, "space": labels[0].soft.space, **made.manifest},
+            created_at=0.0, manifest={"teacher": self.teacher, "space": labels[0].soft.space, **made.manifest},
         ))  # fmt: skip
         return self.rows[-1]
 
     def held(self, window):
         """What a window holds out by now."""
         kept = kept_shares(self.rows)[window.number]
-        return window_rows(window, "holdout", self.spec.task, TEACHER, kept)
+        return window_rows(window, "holdout", self.spec.task, self.teacher, kept)
 
 
 def bare(limits, **student):
@@ -225,7 +226,7 @@ def accuracy(seeds):
 def _student(bench, n, parts, seed, student, stages):
     section = Student(variants=(WIDE,), stages=stages, replay_rows=10_000, **student)
     spec = msgspec.structs.replace(bench.spec, student=section, limits=LOOSER, monitor=Monitor(reference=60))
-    line = Windows(spec, bench.folder)
+    line = Windows(spec, bench.folder, reference(bench.teacher))
     for rows in np.array_split(bench.rows(n, seed), parts):
         texts = [(f"i{i}", bench.traffic[i]) for i in rows]
         line.add([(name, t.encode(), bench.soft[int(name[1:])], c) for name, (t, c) in texts])

@@ -129,10 +129,11 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     confidence), at most ``holdout_share`` of it, and beside it the audit slice; once a champion serves, a newer window
     releases for learning what older ones held out but ``kept_share`` of their contents, which go on judging what is
     forgotten (more while those are too few to judge it). ``fixed`` holds out ``holdout_share`` of each for good.
-    ``calibration``: ``crossfit`` fits the temperature of the export on a ``calibration_share`` of the new rows, or more
-    where that is few, by the answers of a second network that has not learnt from them; the one that serves learns from
-    all. ``apart`` never learns from them. Left out, they are ``released`` and ``crossfit``; beside ``privacy`` nothing
-    else than ``fixed`` and ``apart`` is allowed, since there one row would decide about others.
+    ``calibration``: ``crossfit`` fits the temperature of the export on a ``calibration_share`` of the rows that are
+    new to the student, or more where that is few, by the answers of a second network that has not learnt from them; the
+    one that serves learns from all. ``apart`` never learns from them. Left out, they are ``released`` and ``crossfit``;
+    beside ``privacy`` nothing else than ``fixed`` and ``apart`` is allowed, since there one row would decide about
+    others.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
     learnt from beside one that is held out; None looks for equal content only.
     ``privacy``: what the weights may tell of a row; left out: nothing is promised.

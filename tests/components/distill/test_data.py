@@ -76,10 +76,14 @@ def test_calibration_rows_are_new_ones_that_are_learnt_from_too(letter_spec, let
     new = freeze_rows(letter_spec, seen[:50] + letters("c", 300), artifacts, 2)
     made = update_rows(letter_spec, [old, new], 0)
     assert made.calibration.payloads == [made.new.payloads[i] for i in made.aside]
-    assert 30 <= len(made.aside) < len(made.new) / 4
+    assert 60 <= len(made.aside) < len(made.new) / 2
     assert not set(made.calibration.payloads) & {p for p, _, _ in seen}, "what was learnt from calibrates nothing"
     few = update_rows(letter_spec, [freeze_rows(letter_spec, letters("c", 90), artifacts, 3)], 0)
-    assert 30 <= len(few.aside) <= 60, "of a few rows a larger share"
+    assert 0.15 < len(few.aside) / len(few.new) < 0.5, "of a few rows a larger share"
+    all_ = update_rows(letter_spec, [old, new], 0, fresh=True)
+    rows = (all_.new + all_.replay).payloads
+    assert all_.calibration.payloads == [rows[i] for i in all_.aside]
+    assert set(all_.calibration.payloads) & set(all_.replay.payloads), "a fresh student has learnt from none"
     none = msgspec.structs.replace(
         letter_spec, student=msgspec.structs.replace(letter_spec.student, calibration_share=0.0)
     )
