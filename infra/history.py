@@ -47,10 +47,11 @@ def _lines(report: HistoryReport, spec: Spec) -> list[str]:
     from infra.history_check import FIRST
 
     share = spec.student.holdout_share
+    about = "at most" if spec.student.releases else "about"
     lines = [
         f"rows      {report.rows}, {report.contents} different payloads of at most {report.bytes} bytes",
         f"truth     known of {report.with_truth}" + _truths(report),
-        f"held out  about {share * report.contents:.0f} ({share:g}); limits.min_rows asks for {spec.limits.min_rows}",
+        f"held out  {about} {share * report.contents:.0f} ({share:g}); limits.min_rows asks for {spec.limits.min_rows}",
     ]
     if report.seconds:
         first, last = (datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d %H:%M") for s in report.seconds)

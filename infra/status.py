@@ -61,10 +61,15 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Windows(msgspec.Struct, frozen=True, kw_only=True):
-    """How many windows were frozen, and the labels in them."""
+    """How many windows were frozen, and the labels in them.
+
+    ``learnt_share``: of the labels by the teacher of the newest one, those that it lets a student learn from, in
+    [0, 1]; null where it was frozen before that was known.
+    """
 
     count: int
     labels: int
+    learnt_share: float | None = None
 
 
 class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +191,11 @@ def _workload(store: ControlStore, settings: Settings, workload: str) -> Workloa
             for a in store.acknowledgements(workload)
         ),
         rollout=rollout.state if rollout else None,
-        windows=Windows(count=len(windows), labels=sum(w.rows for w in windows)),
+        windows=Windows(
+            count=len(windows),
+            labels=sum(w.rows for w in windows),
+            learnt_share=windows[-1].manifest.get("learnt_share") if windows else None,
+        ),
         gauges={
             n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items() if n != LOOKS
         },

@@ -168,6 +168,8 @@ def _lag(workload: Workload) -> str:
 def _labels(workload: Workload) -> str:
     windows, trigger = workload.windows, workload.gauges.get("trigger", {}).get("last")
     said = f"{windows.labels:,} in {windows.count} windows"
+    if windows.learnt_share is not None:
+        said += f", {100 * windows.learnt_share:.0f} % to learn from"
     return f"{said}; trigger: {trigger}{_stale(workload, 'trigger')}" if trigger else said
 
 

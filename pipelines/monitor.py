@@ -26,6 +26,7 @@ from components.control import looks
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.query.policies import least_chance, representative
+from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.provenance import usable_truth
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
@@ -165,8 +166,10 @@ class Monitor:
         traffic, and has learnt the others by heart. Training rows come in only where the spec asks for a larger
         reference than the holdouts give.
         """
-        windows = {w.digest: w for w in self.store.windows(self.spec.name)}
-        tables = [read(windows[d].uri, d).to_pylist() for d in view.champion.card.snapshots if d in windows]
+        known = {w.digest: w for w in self.store.windows(self.spec.name)}
+        trained = [known[d] for d in view.champion.card.snapshots if d in known]
+        kept = kept_shares(trained)
+        tables = [standing(read(w.uri, w.digest), kept[w.number]).to_pylist() for w in trained]
         chosen = [r for t in tables for r in representatives(self.spec, t)]
         rows = sorted(chosen, key=lambda r: float(r["time"]), reverse=True)
         wanted = self.spec.monitor.reference

@@ -11,7 +11,7 @@ from torch import nn
 from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.distill.data import Rows, Unit, encoded
-from components.distill.export import body, to_int8, to_onnx
+from components.distill.export import Body, body, to_int8, to_onnx
 from components.distill.networks.contract import state_of
 from components.distill.temperature import fit
 from components.student.card import StudentCard, export_uri
@@ -58,6 +58,7 @@ class Trained:
 def export(
     spec: Spec,
     trained: Trained,
+    twin: Trained,
     card: StudentCard,
     holdout: list[bytes],
     calibration: Rows,
@@ -69,7 +70,8 @@ def export(
 
     What serves is what the spec declares; where it leaves the choice, the quantised model if it answers the ``holdout``
     as the float model does, else the float model. The temperatures that exports are calibrated by, one for each
-    network, are fitted on ``calibration``.
+    network, are fitted on ``calibration`` by the answers of the ``twin``, which has learnt from none of its rows: the
+    networks themselves, or others that were trained alike.
     """
     from safetensors.numpy import save
 
@@ -78,7 +80,7 @@ def export(
         state["unit"] = np.array([trained.unit.mean, trained.unit.scale])
     weights = save({k: np.ascontiguousarray(v) for k, v in state.items()})
     card = msgspec.structs.replace(card, weights=digest_of(weights))
-    made, temperatures = _exports(spec, trained, card, calibration)
+    made, temperatures = _exports(spec, trained, twin, card, calibration)
     found = _parities(spec, made, holdout)
     form = _served(spec, found)
     folder = f"{artifacts}/{spec.name}/students/{digest_of(made[form])}"
@@ -109,19 +111,21 @@ def export(
 
 
 def _exports(
-    spec: Spec, trained: Trained, card: StudentCard, calibration: Rows
+    spec: Spec, trained: Trained, twin: Trained, card: StudentCard, calibration: Rows
 ) -> tuple[dict[Form, bytes], dict[str, float]]:
     """The float model and the exports that are wanted, by form, and the temperatures."""
     rows = encoded(spec, calibration.payloads) if len(calibration) else None
     files = files_of(featuriser(spec.features, spec.source))
     made: dict[Form, bytes] = {}
     temperatures = {}
-    for prefix, net in (("", trained.net), ("pruned_", trained.pruned)):
-        if net is None:
+    for prefix, net, other in (("", trained.net, twin.net), ("pruned_", trained.pruned, twin.pruned)):
+        if net is None or other is None:
             continue
         of = msgspec.structs.replace(card, pruned=bool(prefix))
         graph = body(net, card.inputs, files)
-        temperature = _temperature(spec, to_onnx(graph, of, unit=trained.unit), calibration)
+        temperature = _temperature(
+            spec, graph if other is net else body(other, card.inputs, files), of, trained.unit, calibration
+        )
         full = to_onnx(graph, of, temperature, trained.unit)
         small = to_int8(full, graph, of, rows)
         made |= {"pruned": full, "pruned_int8": small} if prefix else {"float32": full, "int8": small}
@@ -137,7 +141,8 @@ def _card_of(card: StudentCard, form: Form) -> StudentCard:
     )
 
 
-def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
+def _temperature(spec: Spec, graph: Body, card: StudentCard, unit: Unit | None, rows: Rows) -> float:
+    model = to_onnx(graph, card, unit=unit)
     return fit(Student.load(model, source=spec.source).predict(rows.payloads), rows.soft, rows.truth)
 
 

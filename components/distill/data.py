@@ -19,6 +19,7 @@ from components.contracts.sampling import bucket
 from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
+from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import learnable
 from components.snapshot.table import calibrates, soft_of
 from components.snapshot.window import read
@@ -38,6 +39,12 @@ COLUMNS = [
 
 MIN_SCALE = 1e-3
 """Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
+
+ASIDE_ROWS = 90
+"""Rows that are to calibrate where the share of them is fewer: three times as many as are fitted on at least."""
+
+MOST_ASIDE = 0.35
+"""Most of the rows that the second network does not learn from: of fewer it would become another than the first."""
 
 NO_TRUTH = -1
 """Stands in a classification's truth for a row whose truth is not known, or is no class of the student."""
@@ -90,6 +97,9 @@ class Rows:
             audit=self.audit + other.audit,
             keys=self.keys + other.keys,
         )
+
+
+NONE = Rows(payloads=[], soft=[], truth=[])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +161,17 @@ def replayable(spec: Spec, windows: Sequence[WindowRow]) -> list[WindowRow]:
     return [w for w in windows[:-1] if w.manifest["teacher"] == teacher]
 
 
-def window_rows(window: WindowRow, split: Split, task: Task, teacher: str) -> Rows:
+def window_rows(window: WindowRow, split: Split, task: Task, teacher: str, kept: float = 1.0) -> Rows:
     """One side of a snapshot; the other side's content is not looked at.
+
+    ``kept``: the share of the contents that it still holds out (:func:`components.snapshot.holdout.kept_shares`).
 
     Raises:
         ProvenanceError: a row's label, on either side, was not made by ``teacher``.
         ArtifactError: the snapshot is missing or not what was frozen.
 
     """
-    return _side(_table(window), split, task, teacher)
+    return _side(standing(_table(window), kept), split, task, teacher)
 
 
 def _table(window: WindowRow) -> pa.Table:
@@ -186,22 +198,32 @@ def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collect
 
 @dataclass(frozen=True, kw_only=True)
 class Learnt:
-    """What an update sees: ``new`` rows and ``replay`` of older ones to learn from, and rows for ``calibration`` alone.
+    """What an update sees: ``new`` rows and ``replay`` of older ones to learn from, and rows for ``calibration``.
 
-    ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out.
+    ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out;
+    ``released``: new rows of older windows, that were held out until now. ``aside``: the places of the calibration's
+    rows among the new ones and the replay after them, where they are learnt from too; empty where they are not.
+    ``labels``: rows of all windows of the teacher, and how many of them may be ``learnt`` from.
     """
 
     new: Rows
     replay: Rows
     calibration: Rows
     refused: int
+    released: int = 0
+    aside: tuple[int, ...] = ()
+    labels: int = 0
+    learnt: int = 0
 
 
-def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
+def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: bool = False) -> Learnt:
     """The newest window's training rows, a class-balanced replay of the older ones', and rows to calibrate on.
 
-    What is held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to
-    it (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents, the same in every window.
+    What the newest window releases of the older ones' holdouts is among the new rows: every label has its turn. What is
+    held out in any of them is not learnt from, under whatever input it came again, nor what is nearly equal to it
+    (:mod:`components.snapshot.leaks`). Calibration rows are a share of the contents that nothing has learnt from yet
+    (of a ``fresh`` student all, of an update the new ones), or, where they are never learnt from, of all contents, the
+    same in every window.
     In private at most one row of each unit is among new rows and replay together, and replay is not balanced.
 
     Raises:
@@ -210,28 +232,62 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int) -> Learnt:
 
     """
     teacher = declared_teacher(spec, windows)
-    tables = [(window, _table(window)) for window in (*replayable(spec, windows), windows[-1])]
+    raw = [(window, _table(window)) for window in (*replayable(spec, windows), windows[-1])]
+    now, before = kept_shares(windows), kept_shares(windows[:-1])
+    tables = [(window, standing(table, now[window.number])) for window, table in raw]
     allowed = learnable(spec, tables)
-    used = tables if spec.student.replay_rows else tables[-1:]
-    parts = [_side(table, "train", spec.task, teacher, allowed[window.digest]) for window, table in used]
-    frozen = sum(table["split"].to_pylist().count("train") for _, table in used)
-    apart = [_calibrating(spec, rows) for rows in parts]
+    parts = [_side(table, "train", spec.task, teacher, allowed[window.digest]) for window, table in tables]
+    frozen = sum(table["split"].to_pylist().count("train") for _, table in tables)
+    apart = [(rows, NONE) if spec.student.crossfits else _calibrating(spec, rows) for rows in parts]
     learnt, kept = [rows for rows, _ in apart], [rows for _, rows in apart]
-    none = Rows(payloads=[], soft=[], truth=[])
+    count = sum(len(rows) for rows in learnt)
     if spec.student.privacy is not None:
         learnt = newest_of_each(learnt, spec.student.privacy.unit)
-    old = sum(learnt[:-1], none)
+    turns = [
+        _turned(standing(table, before[window.number]), rows)
+        for (window, table), rows in zip(raw[:-1], learnt[:-1], strict=True)
+    ]
+    released, old = sum((new for new, _ in turns), NONE), sum((rest for _, rest in turns), NONE)
+    new = learnt[-1] + released
     if spec.student.privacy is not None:
         replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
     else:
         kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
         replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
+    aside = _aside(spec, new + replay if fresh else new, NONE if fresh else old) if spec.student.crossfits else ()
     return Learnt(
-        new=learnt[-1],
+        new=new,
         replay=replay,
-        calibration=sum(kept, none),
+        calibration=(new + replay).take(aside) if spec.student.crossfits else sum(kept, NONE),
         refused=frozen - sum(len(rows) for rows in parts),
+        released=len(released),
+        aside=aside,
+        labels=sum(table.num_rows for _, table in raw),
+        learnt=count,
     )
+
+
+def _turned(before: pa.Table, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows of an older window that could not be learnt from yet as its table ``before`` stands, and the others."""
+    known = {i for i, side in zip(before["input_id"].to_pylist(), before["split"].to_pylist(), strict=True)
+             if side == "train"}  # fmt: skip
+    return (
+        rows.take([i for i, name in enumerate(rows.ids) if name not in known]),
+        rows.take([i for i, name in enumerate(rows.ids) if name in known]),
+    )
+
+
+def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
+    """The places of the rows that calibrate: a share of the contents, and of a few rows a larger one.
+
+    None of them is among the old rows, which what the update starts from may have learnt.
+    """
+    share = spec.student.calibration_share
+    if share:
+        share = min(MOST_ASIDE, max(share, ASIDE_ROWS / max(len(new), 1)))
+    known = {content_hash(p) for p in old.payloads}
+    contents = map(content_hash, new.payloads)
+    return tuple(i for i, c in enumerate(contents) if calibrates(c, share) and c not in known)
 
 
 def newest_of_each(windows: Sequence[Rows], unit: PrivacyUnit) -> list[Rows]:
@@ -276,7 +332,8 @@ def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
 
     """
     teacher, usable = declared_teacher(spec, windows), [*replayable(spec, windows), windows[-1]]
-    return [p for w in usable for p in window_rows(w, "holdout", spec.task, teacher).payloads]
+    kept = kept_shares(windows)
+    return [p for w in usable for p in window_rows(w, "holdout", spec.task, teacher, kept[w.number]).payloads]
 
 
 def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:

@@ -279,8 +279,8 @@ def _value_and_scale(constants: dict[str, Any], temperature: float, unit: Unit) 
 def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | None = None) -> bytes:
     """The same model with weights in 8 bits.
 
-    Convolutions are quantised statically, with their activations' ranges as they are over ``rows`` (features of inputs
-    that were not learnt from); what has none dynamically, with ranges that are taken anew from each batch. A network
+    Convolutions are quantised statically, with their activations' ranges as they are over ``rows`` (features of the
+    inputs that calibrate); what has none dynamically, with ranges that are taken anew from each batch. A network
     that names the operators whose weights are to be held in 8 bits has those quantised alone.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static

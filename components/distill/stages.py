@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 from torch import nn
 
 from components.contracts.errors import ConfigError
@@ -16,6 +17,7 @@ from components.contracts.spec import Factory, Spec
 from components.contracts.spec.objective import Kl, Normal, Term
 from components.contracts.spec.student import Stage
 from components.distill.account import Spent
+from components.distill.artifact import Trained
 from components.distill.data import Rows, TrainingSet, Unit, arrays, encoded
 from components.distill.fit import Fitted, Run
 from components.distill.networks.contract import state_of
@@ -23,6 +25,7 @@ from components.distill.prune import pruned
 from components.distill.search import search
 from components.distill.signals import teacher_states
 from components.distill.start import Start
+from components.distill.temperature import LEAST_ROWS
 from components.distill.unlabelled import Unlabelled
 from components.distill.work import Work
 
@@ -99,6 +102,24 @@ def smaller(work: Work, trained: nn.Module, run: Run) -> nn.Module:
         shape=pickle.dumps(cut.net),
     )
     return run.fit(lesson, "pruned").net
+
+
+def crossfitted(work: Work, aside: Sequence[int], first: Trained, run: Run) -> Trained:
+    """What calibrates ``first``: the same training without the rows ``aside``; itself where there are too few of them.
+
+    One fold of cross-fitting (V. Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 21,
+    2018): the temperature that suits the second network on rows that are new to it suits the first on traffic.
+    """
+    if len(aside) < LEAST_ROWS or len(aside) == len(work.data):
+        return first
+    rows = np.ones(len(work.data), dtype=bool)
+    rows[list(aside)] = False
+    second, own = (
+        replace(work, data=work.data.take(rows)),
+        replace(run, name=f"{run.name}-twin", folder=f"{run.folder}/twin"),
+    )
+    net = own.fit(second).net
+    return replace(first, net=net, pruned=None if first.pruned is None else smaller(second, net, own))
 
 
 def imitation(spec: Spec) -> tuple[Term, ...]:

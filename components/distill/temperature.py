@@ -1,4 +1,4 @@
-"""Calibration of an export: one number, fitted on rows that neither training nor the gate sees.
+"""Calibration of an export: one number, fitted on answers to rows that neither the gate sees nor training has seen.
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
 neural networks", ICML 2017): labels stay as they are. Regression multiplies its scale (D. Levi et al., "Evaluating and
@@ -32,6 +32,8 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
     """The temperature with the least negative log likelihood of the truth; 1 of too few rows.
 
     Rows with truth are taken where there are enough of them, else the teacher's distributions (values) stand in for it.
+    Of n truths each counts as one less 1 / (n + 2) (J. Platt, "Probabilistic outputs for support vector machines",
+    1999): that a few rows are all right does not say that all are.
 
     Raises:
         ValueError: lengths differ.
@@ -48,6 +50,9 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
     names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
     logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
     wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)
+    true = np.array([t is not None for _, _, t in used])
+    doubt = 1.0 / (true.sum() + 2.0)
+    wanted[true] = wanted[true] * (1.0 - doubt) + doubt / len(names)
     return _golden(logits, wanted)
 
 

@@ -22,7 +22,7 @@ from components.distill.export import body
 from components.distill.fit import Run
 from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
-from components.distill.stages import imitation, searched, smaller, staged, taught, with_states
+from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
@@ -57,7 +57,8 @@ def distill(
        network can learn so.
     4. Train: the stages that come before the labels; a network of another shape by the parent's answers; the labels.
     5. Where the spec declares a pruned export: prune, and train what is left to answer as before.
-    6. Export, calibrated on rows that were not learnt from; measure the parity of the exports, write it all.
+    6. Export, calibrated on rows that were not learnt from, or by a second network that has not learnt from them;
+       measure the parity of the exports, write it all.
     7. Forget the checkpoints.
 
     Raises:
@@ -71,7 +72,7 @@ def distill(
         raise ConfigError("windows", [], "an update needs at least one snapshot")
     # Step 1
     start = read_start(parent, spec, variant) if parent else None
-    learnt = update_rows(spec, windows, seed)
+    learnt = update_rows(spec, windows, seed, fresh=start is None)
     rows = learnt.new + learnt.replay
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
@@ -82,6 +83,7 @@ def distill(
     stages = [s for s in spec.student.stages if s.updates or not warm]
     traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
     card = _card(spec, windows, classes, chosen, start, parent, traffic)
+    card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt)
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
     name = _run_name(spec, card, parent, seed)
@@ -130,6 +132,8 @@ def distill(
         "new_rows": float(len(learnt.new)),
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
+        "released_rows": float(learnt.released),
+        "learnt_share": learnt.learnt / max(learnt.labels, 1),
         "loss": done.history[-1],
         **{f"loss_{name}": part for name, part in done.terms[-1].items()},
         "unlabelled_rows": float(len(traffic.payloads)),
@@ -139,8 +143,9 @@ def distill(
         **({"taught_rows": float(len(rows))} if reshaped else {}),
     }
     networks = Trained(net=done.net, unit=unit, pruned=cut)
+    twin = crossfitted(work, learnt.aside, networks, run)
     holdout = holdout_payloads(spec, windows)
-    distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
+    distilled = export(spec, networks, twin, card, holdout, learnt.calibration, artifacts, counts, done.history)
     distilled = replace(distilled, terms=done.terms)
     # Step 7
     remove(run.folder)

@@ -21,6 +21,7 @@ from components.contracts.spec.references import folder_of
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.tables import WindowRow
 from components.label.history_file import read_history
+from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import held_out
 from components.snapshot.table import parquet_bytes
 from components.snapshot.window import read
@@ -65,7 +66,9 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 
 
 def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
-    decoded, out = decoder(spec.payload, spec.source), held_out(spec, [read(w.uri, w.digest) for w in windows])
+    kept = kept_shares(windows)
+    tables = [standing(read(w.uri, w.digest), kept[w.number]) for w in windows]
+    decoded, out = decoder(spec.payload, spec.source), held_out(spec, tables)
     seen: set[str] = set()
     for found in _inputs(spec, broker):
         content = content_hash(found.payload)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from components.contracts.spec import Limits
 from drift.gate import Criterion
+from drift.looks import level_of
 
 NO_CHAMPION = "loss and forgetting are not demanded: there is no champion yet"
 NO_OLDER_WINDOW = "forgetting is not demanded: there is no older window of this teacher"
@@ -30,20 +31,6 @@ is declared by itself."""
 
 COMPARED = ("loss", "mae_loss", "slice_loss", "forgetting", "latency_ratio")
 """What only a champion can be compared in."""
-
-SPENT = 4.0
-"""Each further look at one holdout has this part of the level of the look before (:func:`level_of`)."""
-
-
-def level_of(confidence: float, look: int) -> float:
-    """The confidence of the bounds at the ``look``-th student that is judged on one holdout.
-
-    What comes back from a holdout to training is one bit a look, whether the student was promoted, so that after *k*
-    looks one of 2^k students can stand there. With a level of ``alpha / 4^(k-1)`` at look *k*, a sum over all of them
-    and over all looks, however many, is at most 2 ``alpha``: the argument of A. Blum & M. Hardt, "The ladder: a
-    reliable leaderboard for machine learning competitions" (ICML 2015), for feedback of one bit.
-    """
-    return 1.0 - (1.0 - confidence) / SPENT ** (look - 1)
 
 
 def criteria(

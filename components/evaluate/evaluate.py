@@ -13,7 +13,7 @@ import fsspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder
-from components.contracts.spec import Limits, Spec
+from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
@@ -36,11 +36,11 @@ from components.evaluate.measure import (
     slice_accuracies,
 )
 from components.evaluate.robustness import attack_rows, noise_rows
+from components.snapshot.holdout import enough, kept_shares
 from components.snapshot.students import evidence_folder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
-from drift.paired import least_rows
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,9 @@ def evaluate(
     """Measure the artifact at ``distilled_uri`` on the holdouts of ``windows``, newest last, and judge it.
 
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
-    2. Ask them about the newest window's holdout, and about those of older regimes (where no champion serves that
-       could forget them, they are judged as new: labels that come later add to those that were there); where the spec
-       bounds the disagreement of what is not deferred, certify a limit for it.
+    2. Ask them about the newest window's holdout, and about what is not yet released of those of older regimes (where
+       no champion serves that could forget them, they are judged as new: labels that come later add to those that were
+       there); where the spec bounds the disagreement of what is not deferred, certify a limit for it.
     3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
@@ -119,13 +119,17 @@ def evaluate(
     # Step 2
     teacher = declared_teacher(spec, windows)
     new = window_rows(windows[-1], "holdout", spec.task, teacher)
-    older = [(f"window {w.number}", window_rows(w, "holdout", spec.task, teacher)) for w in replayable(spec, windows)]
+    kept = kept_shares(windows)
+    older = [
+        (f"window {w.number}", window_rows(w, "holdout", spec.task, teacher, kept[w.number]))
+        for w in replayable(spec, windows)
+    ]
     if champion is None:
         new, older = sum((part for _, part in older), new), []
     rows = _rows(NEW, line, new)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
-    for name, part in pooled(older, _enough(spec.limits)):
+    for name, part in pooled(older, enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
     decode_payload = decoder(spec.payload, spec.source)
@@ -172,17 +176,6 @@ def evaluate(
         evidence_uri=uri,
         slices=slice_accuracies(fresh) if classes else {},
     )
-
-
-def _enough(limits: Limits) -> int:
-    """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
-
-    Twice as many as show the limit on forgetting where no row was lost, so that a student that differs on a few rows
-    can pass as well.
-    """
-    if limits.confidence is None or limits.max_forgetting is None:
-        return limits.min_rows
-    return max(limits.min_rows, 2 * least_rows(limits.max_forgetting, limits.confidence))
 
 
 def _look(folder: str, digest: str) -> int:

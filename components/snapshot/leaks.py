@@ -1,8 +1,10 @@
 """What is held out stays out: no row is learnt from that is equal to, or nearly, one that a gate will ask about.
 
-Rows are split by a hash of their content, so that equal content is on one side in every window; rows of the audit
-slice are held out whatever their hash says. Near-duplicates have other hashes. Here they are brought to the side of the
-first of their kind, and rows that may not be learnt from are *refused*: neither learnt from nor asked about.
+Rows are split by a hash of their content, so that equal content is on one side of a window; rows of the audit slice
+are held out whatever their hash says. Windows may hold out different shares, and release what they held out, and
+near-duplicates have other hashes. Here all of them are brought to the side of the first of their kind, as it stands now
+(:mod:`components.snapshot.holdout`), and rows that may not be learnt from are *refused*: neither learnt from nor asked
+about.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ REFUSED = "refused"
 EQUAL, ALIKE, AUDITED, MOVED = (
     "equal_to_held_out", "like_held_out", "like_audited", "moved_to_train",
 )  # fmt: skip
-"""Why a row's split is another than its hash says, as counted in a manifest: its content is that of an audited row; it
-is like a held-out one; it is like an audited one; it would have been held out, but its like has been learnt from."""
+"""Why a row's split is another than its hash says, as counted in a manifest: its content is held out already; it is
+like a held-out one; it is like an audited one; it would have been held out, but it, or its like, has been learnt
+from."""
 
 
 class Held:
@@ -41,14 +44,18 @@ class Held:
         self._audited = Index(1.0 if threshold is None else threshold)
         self._split = Index(1.0 if threshold is None else threshold)
         self._sides: list[str] = []
+        self._contents: dict[str, str] = {}
 
     def add(self, row: dict[str, Any], made: Sketch | None, side: str) -> None:
         """Take in a row that has been put on a side."""
-        if row["audit"]:
+        if row["audit"] and side == "holdout":
             self.audited_contents.add(row["content"])
             if made is not None:
                 self._audited.add(made)
-        elif made is not None and side != REFUSED and self._split.first(made) is None:
+            return
+        if side != REFUSED:
+            self._contents.setdefault(row["content"], side)
+        if made is not None and side != REFUSED and self._split.first(made) is None:
             self._split.add(made)
             self._sides.append(side)
 
@@ -57,8 +64,11 @@ class Held:
         own = str(row["split"])
         if row["audit"]:
             return own, ""
-        if own == "train" and row["content"] in self.audited_contents:
+        equal = self._contents.get(row["content"], own)
+        if own == "train" and (row["content"] in self.audited_contents or equal == "holdout"):
             return REFUSED, EQUAL
+        if own == "holdout" and equal == "train":
+            return "train", MOVED
         if made is None:
             return own, ""
         first = self._split.first(made)

@@ -44,6 +44,12 @@ def decisions(window: WindowRow) -> dict[str, str]:
     return found
 
 
+def lacked_evidence(window: WindowRow) -> bool:
+    """Whether the students of a window were judged, and none could be promoted for want of evidence."""
+    said = set(decisions(window).values())
+    return "hold" in said and "promote" not in said
+
+
 def without_student(spec: Spec, store: ControlStore) -> WindowRow | None:
     """The newest window, if no student was made of it and one can be.
 

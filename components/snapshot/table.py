@@ -34,9 +34,14 @@ DESCRIPTOR = b"descriptor"
 Descriptors = Mapping[str, float | str]
 
 
+def place(content: str) -> float:
+    """The place of a content (hash in hex) in [0, 1) by which it is held out: the same in every window."""
+    return int(content[:16], 16) / 2**64
+
+
 def split_of(content: str, holdout_share: float) -> str:
-    """``holdout`` or ``train`` by a content hash (hex): equal content is always on one side, in every window."""
-    return "holdout" if int(content[:16], 16) < holdout_share * 2**64 else "train"
+    """``holdout`` or ``train`` by a content hash (hex): equal content is always on one side of a share."""
+    return "holdout" if place(content) < holdout_share else "train"
 
 
 def soft_of(text: str) -> SoftLabel:

@@ -18,9 +18,10 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.snapshot.features import FeatureRepo
-from components.snapshot.leaks import guarded
+from components.snapshot.holdout import parted
 from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
 from components.snapshot.reading import Reading, read_new
+from components.snapshot.students import lacked_evidence
 from components.snapshot.table import (
     Descriptors,
     completed,
@@ -28,7 +29,6 @@ from components.snapshot.table import (
     label_table,
     parquet_bytes,
     snapshot_schema,
-    snapshot_table,
     truth_table,
 )
 from components.stream.contract import Broker, Record
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
+
+SIDES = ["content", "split", "audit", "sketch", "truth_known_at"]
+"""The columns of an earlier window that say what is held out."""
 
 
 @dataclass
@@ -64,7 +67,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     2. Read labels and truth from there to the present ends; sort out what is refused, and put it on its own topic, or
        known already. What is known is counted in the gauge ``snapshot``: the labeler labels nothing twice.
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
-    4. Join the truth known at ``now`` (Unix seconds), point in time; refuse rows that are like held-out ones.
+    4. Join the truth known at ``now`` (Unix seconds), point in time; hold out what the verdict on a student needs,
+       release what older windows held out, if a champion serves, and refuse rows that are like held-out ones.
     5. Write the snapshot under its content hash.
     6. Send the newest inputs to the online store, which takes only what is newer.
     7. Record the window, the new place in its manifest: from here on, and not before, it is frozen. Whatever fails
@@ -109,10 +113,18 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     repo.apply(inputs.schema, labels.schema, truth.schema)
     # Step 4
     known = repo.truth([label.input.id for label in harvest.labels], now)
-    table = snapshot_table(harvest.labels, known, spec.student.holdout_share)
-    table, moved = guarded(spec, table, [_sides(w) for w in earlier])
-    if moved:
-        log.info("%s: rows that are like held-out or learnt ones: %s", spec.name, dict(moved))
+    sides = parted(
+        spec,
+        harvest.labels,
+        known,
+        [(w, _sides(w)) for w in earlier],
+        teacher=declared.reference,
+        serves=store.intent(spec.name)[1].champion is not None,
+        short=bool(earlier) and lacked_evidence(earlier[-1]),
+    )
+    table = sides.table
+    if sides.leaks:
+        log.info("%s: rows that are like held-out or learnt ones: %s", spec.name, dict(sides.leaks))
     # Step 5
     data = parquet_bytes(table)
     digest = digest_of(data)
@@ -126,7 +138,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         "truth_rejected": len(strange_truths),
         "truth_rejected_reasons": reasons_of(strange_truths),
         "truth_written": written,
-        "leaks": dict(moved),
+        **sides.manifest,
         "started_at_index": sum(w.rows for w in earlier),
         "cut": now,
     }
@@ -164,7 +176,7 @@ def _sides(window: WindowRow) -> pa.Table:
 
     filesystem, path = fsspec.core.url_to_fs(window.uri)
     if "sketch" in pq.read_schema(path, filesystem=filesystem).names:
-        table = pq.read_table(path, filesystem=filesystem, columns=["content", "split", "audit", "sketch"])
+        table = pq.read_table(path, filesystem=filesystem, columns=SIDES)
         if not table["sketch"].null_count:
             return table
     return read(window.uri, window.digest)

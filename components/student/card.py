@@ -49,7 +49,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
     out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
     inputs that it learnt from without labels; ``privacy``: the account of a lineage that was trained in private from
-    the first (None: nothing bounds what the weights tell).
+    the first (None: nothing bounds what the weights tell); ``labels``: how many labels its windows have, and how many
+    of them its line may have ``learnt`` from by now.
     """
 
     workload: str
@@ -71,6 +72,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     recipe: str = ""
     unlabelled: str = ""
     privacy: Account | None = None
+    labels: int = 0
+    learnt: int = 0
 
     @property
     def form(self) -> Form:

@@ -2,7 +2,7 @@
 
 CLINC150 has 150 intents. The teacher is MiniLM with a head that was fitted on 3,000 of the 15,000 training rows;
 the others are the traffic, of which it labels as many as each column says. A student learns as in an update, holdout
-and calibration rows left aside; it is judged on the 4,500 test rows, against the truth. ``general`` is a stage on the
+rows left aside; it is judged on the 4,500 test rows, against the truth. ``general`` is a stage on the
 traffic without labels, in which the student learns the teacher's embedding. ``COHOBATE_BENCH_DATA`` names the folder
 that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS``, ``COHOBATE_BENCH_ROWS`` and
 ``COHOBATE_BENCH_ARMS`` (lists; parts of names) make a shorter run.

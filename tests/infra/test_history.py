@@ -76,7 +76,7 @@ def test_the_command_ends_with_0_or_1_and_tells_the_first_faults(tmp_path):
     assert good.exit_code == 0, good.output
     assert "rows      40, 40 different payloads" in good.output
     assert "known of 40 (1 classes: login 40)" in good.output
-    assert "held out  about 8 (0.2); limits.min_rows asks for 30" in good.output
+    assert "held out  at most 8 (0.2); limits.min_rows asks for 30" in good.output
     path.write_text("\n".join(["{"] * (FIRST + 5)))
     bad = run(str(path), "--spec", TICKETS)
     assert bad.exit_code == 1

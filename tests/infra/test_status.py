@@ -67,6 +67,12 @@ def test_the_screen_says_who_serves(seen, says):
     assert line(lines, says.split()[0]).rstrip() == says and "None" not in "\n".join(lines)
 
 
+def test_the_screen_says_how_many_labels_are_learnt_from():
+    assert "0 in 0 windows" in line(drawn(files=workload()), "labels")
+    seen = Windows(count=4, labels=4_000, learnt_share=0.9249)
+    assert "4,000 in 4 windows, 92 % to learn from" in line(drawn(files=workload(windows=seen)), "labels")
+
+
 def longest():
     """A workload of which everything is as long as it can be."""
     rollout = {

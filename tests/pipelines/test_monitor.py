@@ -269,6 +269,25 @@ def test_the_reference_takes_training_rows_only_where_the_holdout_is_too_small(s
     assert len(payloads) >= 60, "the holdout is enough, and newer than all else"
 
 
+def test_the_reference_has_no_row_that_was_released(spec, store, broker, serve, tickets):
+    serve(tickets(200))
+    champion = store.intent("tickets")[1].champion
+    monitor = Monitor(spec, store, broker)
+    monitor.step(0.0)
+    _, held = monitor._reference(monitor._view)
+    first = store.windows("tickets")[0]
+    data = parquet_bytes(read(first.uri, first.digest).slice(0, 1))
+    uri = first.uri.replace(first.digest, digest_of(data))
+    put_bytes(uri, data)
+    newer = WindowRow(digest=digest_of(data), workload="tickets", number=2, uri=uri, rows=1, created_at=NOW,
+                      manifest={"kept_share": 0.05})  # fmt: skip
+    store.add_window(newer)
+    card = msgspec.structs.replace(monitor._view.champion.card, snapshots=(newer.digest, champion.snapshot))
+    monitor._view.champion.card = card
+    _, left = monitor._reference(monitor._view)
+    assert 0 < len(left) < len(held) / 2
+
+
 def test_the_one_that_the_champion_replaced_is_asked_too(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     previous = store.intent("tickets")[1].champion

@@ -115,7 +115,7 @@ class Label(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``workers``: labelers that the local platform starts; they divide the partitions. ``on_lost_positions``: what to
     do where the broker no longer has the next inputs: read on from the ``earliest`` with an alarm, or ``stop``.
     ``audit_share``: share of the inputs that are labelled whatever the policy says (by a hash of the input id, so that
-    it can be recomputed) and never learnt from: estimates over them need no model of how the others were chosen.
+    it can be recomputed) and held out: estimates over them need no model of how the others were chosen.
     ``signed_by``: the labeler's public Ed25519 key in base64 (``cohobate teacher keygen``); a window then takes signed
     labels alone. None: whoever may write to the labels topic can forge a label of the declared teacher.
     """

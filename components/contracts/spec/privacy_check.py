@@ -51,6 +51,12 @@ def _check_rows(student: Student) -> None:
     if student.near_duplicate is not None:
         remedy = "lets one row decide whether others are learnt from: write near_duplicate: null beside student.privacy"
         raise ConfigError("student.near_duplicate", student.near_duplicate, remedy)
+    if student.holdout == "released":
+        remedy = "lets one row decide whether others are learnt from: write holdout: fixed beside student.privacy"
+        raise ConfigError("student.holdout", student.holdout, remedy)
+    if student.calibration == "crossfit":
+        remedy = "learns from the rows uncounted beside student.privacy: write calibration: apart"
+        raise ConfigError("student.calibration", student.calibration, remedy)
     if student.workers > 1:
         raise ConfigError("student.workers", student.workers, "must be 0 or 1 beside student.privacy")
     if student.accumulate > 1:

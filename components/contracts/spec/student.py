@@ -125,7 +125,15 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload, and of the histories that
     ``unlabelled`` names (paths are relative to the spec).
     ``replay_rows``: rows of older snapshots mixed into an update, drawn class-balanced; 0 turns replay off.
-    ``holdout_share`` of the inputs is for the gate alone; ``calibration_share`` for the temperature of the export.
+    ``holdout``: ``released`` holds out of each window what the verdict on its student needs (the limits at their
+    confidence), at most ``holdout_share`` of it, and beside it the audit slice; once a champion serves, a newer window
+    releases for learning what older ones held out but ``kept_share`` of their contents, which go on judging what is
+    forgotten (more while those are too few to judge it). ``fixed`` holds out ``holdout_share`` of each for good.
+    ``calibration``: ``crossfit`` fits the temperature of the export on a ``calibration_share`` of the rows that are
+    new to the student, or more where that is few, by the answers of a second network that has not learnt from them; the
+    one that serves learns from all. ``apart`` never learns from them. Left out, they are ``released`` and ``crossfit``;
+    beside ``privacy`` nothing else than ``fixed`` and ``apart`` is allowed, since there one row would decide about
+    others.
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
     learnt from beside one that is held out; None looks for equal content only.
     ``privacy``: what the weights may tell of a row; left out: nothing is promised.
@@ -148,7 +156,10 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     temperature: Positive = 2.0
     truth_weight: Share = 0.3
     replay_rows: Annotated[int, Meta(ge=0)] = 1_500
+    holdout: Literal["released", "fixed"] | None = None
     holdout_share: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.2
+    kept_share: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.05
+    calibration: Literal["crossfit", "apart"] | None = None
     calibration_share: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.1
     near_duplicate: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.8
     workers: Annotated[int, Meta(ge=0)] = 0
@@ -157,6 +168,16 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the network is trained: ``auto`` is CUDA where there is a device, in bfloat16 where that device has it."""
     export: Export = Export()
     privacy: Privacy | None = None
+
+    @property
+    def releases(self) -> bool:
+        """Whether holdouts are as large as they need be, and released when newer ones serve."""
+        return self.privacy is None if self.holdout is None else self.holdout == "released"
+
+    @property
+    def crossfits(self) -> bool:
+        """Whether the rows that calibrate are learnt from by the network that serves."""
+        return self.privacy is None if self.calibration is None else self.calibration == "crossfit"
 
     def network_of(self, variant: Variant) -> Factory:
         """The network of a variant with all its options."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.contracts.errors import ArtifactError, ProvenanceError
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, content_hash
 from components.contracts.storage import local_path
 from components.distill.data import (
     NO_TRUTH,
@@ -19,6 +19,7 @@ from components.distill.data import (
     update_rows,
     window_rows,
 )
+from components.snapshot.table import split_of
 
 
 @pytest.fixture
@@ -61,13 +62,85 @@ def test_an_update_has_the_new_window_whole_and_a_balanced_replay(letter_spec, l
     made = update_rows(spec, [old, new], 0)
     replay = made.replay
     train = window_rows(new, "train", "classification", "t@1").payloads
-    aside = [p for p in train if p not in made.new.payloads]
-    assert 0 < len(aside) < 16 and set(aside) <= set(made.calibration.payloads)
-    assert not {*made.calibration.payloads} & {*made.new.payloads, *replay.payloads} and made.refused == 0
+    assert made.new.payloads == train and made.refused == made.released == 0
+    assert made.labels == 130 and made.learnt == len(train) + len(window_rows(old, "train", "classification", "t@1"))
     labels = [s.label for s in replay.soft]
     assert len(replay) == 12 and labels.count("a") == labels.count("b") == 6
     held = set(window_rows(old, "holdout", "classification", "t@1").payloads)
     assert not held & set(replay.payloads)
+
+
+def test_calibration_rows_are_new_ones_that_are_learnt_from_too(letter_spec, letters, freeze_rows, artifacts):
+    seen = letters("a", 100)
+    old = freeze_rows(letter_spec, seen, artifacts, 1)
+    new = freeze_rows(letter_spec, seen[:50] + letters("c", 300), artifacts, 2)
+    made = update_rows(letter_spec, [old, new], 0)
+    assert made.calibration.payloads == [made.new.payloads[i] for i in made.aside]
+    assert 60 <= len(made.aside) < len(made.new) / 2
+    assert not set(made.calibration.payloads) & {p for p, _, _ in seen}, "what was learnt from calibrates nothing"
+    few = update_rows(letter_spec, [freeze_rows(letter_spec, letters("c", 90), artifacts, 3)], 0)
+    assert 0.15 < len(few.aside) / len(few.new) < 0.5, "of a few rows a larger share"
+    all_ = update_rows(letter_spec, [old, new], 0, fresh=True)
+    rows = (all_.new + all_.replay).payloads
+    assert all_.calibration.payloads == [rows[i] for i in all_.aside]
+    assert set(all_.calibration.payloads) & set(all_.replay.payloads), "a fresh student has learnt from none"
+    none = msgspec.structs.replace(
+        letter_spec, student=msgspec.structs.replace(letter_spec.student, calibration_share=0.0)
+    )
+    assert update_rows(none, [old, new], 0).aside == ()
+
+
+def test_calibration_rows_can_be_left_apart(letter_spec, letters, freeze_rows, artifacts):
+    apart = msgspec.structs.replace(
+        letter_spec, student=msgspec.structs.replace(letter_spec.student, calibration="apart")
+    )
+    windows = [freeze_rows(apart, letters(c, 100), artifacts, i) for i, c in enumerate("ab", 1)]
+    made = update_rows(apart, windows, 0)
+    assert made.aside == () and 0 < len(made.calibration) < 40
+    assert not {*made.calibration.payloads} & {*made.new.payloads, *made.replay.payloads}
+    assert made.learnt + len(made.calibration) == update_rows(letter_spec, windows, 0).learnt
+
+
+def released(window, kept):
+    window.manifest["kept_share"] = kept
+    return window
+
+
+def test_what_a_newer_window_releases_has_its_turn_among_the_new_rows(letter_spec, letters, freeze_rows, artifacts):
+    windows = [freeze_rows(letter_spec, letters(c, 150), artifacts, i) for i, c in enumerate("abc", 1)]
+    held = [window_rows(w, "holdout", "classification", "t@1").payloads for w in windows]
+    assert update_rows(letter_spec, windows[:2], 0).released == 0
+    released(windows[1], 0.05)
+    second = update_rows(letter_spec, windows[:2], 0)
+    kept = {p for p in held[0] if split_of(content_hash(p), 0.05) == "holdout"}
+    turn = set(held[0]) - kept
+    assert len(turn) > 10 and turn <= set(second.new.payloads) and second.released == len(turn)
+    assert not turn & set(second.replay.payloads) and not kept & {*second.new.payloads, *second.replay.payloads}
+    assert set(holdout_payloads(letter_spec, windows[:2])) == kept | set(held[1])
+    released(windows[2], 0.05)
+    third = update_rows(letter_spec, windows, 0)
+    assert turn <= set(third.replay.payloads) and not turn & set(third.new.payloads), "a row is new once"
+    assert third.released == len([p for p in held[1] if split_of(content_hash(p), 0.05) == "train"])
+    assert third.learnt / third.labels > second.learnt / second.labels > 0.8
+
+
+def test_no_row_is_learnt_from_that_is_like_one_that_is_kept(letter_spec, letters, freeze_rows, artifacts):
+    """A released row whose like is still held out stays out of learning."""
+    first = letters("a", 200)
+    windows = [freeze_rows(letter_spec, first, artifacts, 1)]
+    held = window_rows(windows[0], "holdout", "classification", "t@1").payloads
+    going = [p for p in held if split_of(content_hash(p), 0.05) == "train"]
+    soft = {p: (s, t) for p, s, t in first}
+    audited = [(typo(p), *soft[p]) for p in going[:5]]
+    chosen = {"audit": True}
+    fresh = letters("b", 60)
+    windows.append(
+        released(
+            freeze_rows(letter_spec, [*audited, *fresh], artifacts, 2, chosen=lambda i: chosen if i < 5 else {}), 0.05
+        )
+    )
+    made = update_rows(letter_spec, windows, 0)
+    assert set(going[5:]) <= set(made.new.payloads) and not set(going[:5]) & set(made.new.payloads)
 
 
 def test_the_audit_slice_is_held_out_and_never_learnt_from(letter_spec, letters, freeze_rows, artifacts):

@@ -347,6 +347,8 @@ def test_which_rows_are_replayed_is_for_each_to_say(spec, windows, letters, free
         ),
         ({"cohort": Cohort(), "variants": (Variant(name="a"), Variant(name="b"))}, {}, r"cohort.*leave the cohort out"),
         ({"near_duplicate": 0.8}, {}, r"near_duplicate is 0\.8.*near_duplicate: null"),
+        ({"holdout": "released"}, {}, r"student\.holdout is 'released'.*holdout: fixed"),
+        ({"calibration": "crossfit"}, {}, r"student\.calibration is 'crossfit'.*calibration: apart"),
         ({"workers": 2}, {}, r"student\.workers is 2"),
         ({"accumulate": 2}, {}, r"student\.accumulate is 2.*larger batch_size"),
         (
@@ -365,6 +367,12 @@ def test_which_rows_are_replayed_is_for_each_to_say(spec, windows, letters, free
 def test_what_would_look_at_rows_uncounted_is_refused(letter_spec, student, privacy, reason):
     with pytest.raises(ConfigError, match=reason):
         check_privacy(private(letter_spec, student=student, **privacy).student, "classification")
+
+
+def test_in_private_holdouts_are_fixed_and_calibration_rows_apart(letter_spec):
+    assert letter_spec.student.releases and letter_spec.student.crossfits
+    student = private(letter_spec).student
+    assert not student.releases and not student.crossfits
 
 
 def test_a_spec_is_checked_when_it_is_read_and_a_regression_needs_its_unit(tmp_path):

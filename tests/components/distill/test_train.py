@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -9,7 +10,7 @@ from components.contracts.records import SoftLabel
 from components.contracts.spec import Variant
 from components.contracts.storage import digest_of, get_bytes, local_path
 from components.control.intent import ModelRef
-from components.distill import fit
+from components.distill import fit, temperature
 from components.distill.artifact import weights_uri
 from components.distill.data import arrays, encoded, window_rows
 from components.distill.fit import Run
@@ -89,6 +90,26 @@ def test_an_update_learns_new_classes_and_keeps_the_old_ones(first, second, wind
 
 def test_an_update_has_its_parent_s_shape(second):
     assert (second.card.variant, second.card.network.options) == ("tiny", {"dim": 8, "hidden": 16})
+
+
+def test_the_rows_that_calibrate_are_learnt_from_too(first, second, windows):
+    learnt = len(window_rows(windows[0], "train", "classification", "t@1"))
+    assert first.metrics["new_rows"] == learnt == first.card.learnt and first.card.labels == 160
+    assert 30 <= first.metrics["calibration_rows"] < learnt / 2 and first.metrics["temperature"] != 1.0
+    assert second.metrics["learnt_share"] == second.card.learnt / second.card.labels > 0.7
+
+
+def test_the_temperature_is_not_fitted_on_what_its_network_has_learnt(letter_spec, letters, freeze_rows, artifacts):
+    """Truths by chance, learnt by heart: only rows that are new to a network tell that it knows nothing."""
+    chance = random.Random(0)
+    rows = [(p, s, chance.choice("ab")) for p, s, _ in letters("ab", 150)]
+    by_heart = changed(letter_spec, "student", truth_weight=1.0, epochs=60)
+    window = freeze_rows(by_heart, rows, artifacts, 1)
+    done = distill(by_heart, [window], variant=TINY, parent=None, artifacts=artifacts, seed=0)
+    train = window_rows(window, "train", "classification", "t@1")
+    said = Student.load(get_bytes(done.float_uri)).predict(train.payloads)
+    in_sample = done.metrics["temperature"] * temperature.fit(said, train.soft, train.truth)
+    assert done.metrics["temperature"] > 1.5 * in_sample
 
 
 def test_the_same_update_gives_the_same_artifact(letter_spec, windows, first, tmp_path):

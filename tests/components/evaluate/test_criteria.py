@@ -9,9 +9,9 @@ from components.evaluate.criteria import (
     NO_CONFIDENCE,
     NO_OLDER_WINDOW,
     criteria,
-    level_of,
 )
 from drift.gate import Criterion, assess
+from drift.looks import level_of
 
 ALL = Limits(
     min_rows=10, min_accuracy=0.8, min_agreement=0.7, max_loss=0.02, max_forgetting=0.05, max_ece=0.1,

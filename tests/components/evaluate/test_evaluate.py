@@ -9,6 +9,7 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
+from components.distill.data import window_rows
 from components.distill.train import distill
 from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
 from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate
@@ -128,6 +129,18 @@ def test_each_further_student_on_one_holdout_spends_less_of_the_level(world, upd
     (level,) = [c.confidence for c in second.criteria if c.measure == "accuracy"]
     assert level == pytest.approx(0.95)
     assert world.evaluate(world.first, windows=window, spec=spec).evidence.judgement.look == 1
+
+
+def test_what_is_released_judges_nobody(world):
+    held = window_rows(world.windows[0], "holdout", "classification", "t@1").ids
+    kept = window_rows(world.windows[0], "holdout", "classification", "t@1", kept=0.05).ids
+    assert set(kept) < set(held)
+    world.windows[1].manifest = {**world.windows[1].manifest, "kept_share": 0.05}
+    done = world.evaluate(world.second, champion=world.first)
+    assert [row.id for row in done.evidence.rows if row.set.startswith("regime ")] == kept
+    assert {row.id for row in done.evidence.rows if row.set == "new"} == set(
+        window_rows(world.windows[1], "holdout", "classification", "t@1").ids
+    )
 
 
 def test_a_bound_that_cannot_be_shown_yet_holds_and_names_the_labels(world):
