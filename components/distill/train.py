@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from torch import nn
@@ -42,6 +42,7 @@ from components.distill.export import body
 from components.distill.grow import Arrays, classes_of, grow_head
 from components.distill.loop import Work, device_of, fresh, read_checkpoint, train_loop, widen
 from components.distill.networks.contract import check_growth, head_of, load, network, state_of
+from components.distill.novelty import groups, unlearnt
 from components.distill.search import search
 from components.distill.signals import teacher_states
 from components.distill.unlabelled import NONE, Unlabelled
@@ -175,7 +176,10 @@ def distill(
         **_told(card, private),
         **({"taught_rows": float(len(taught))} if taught is not None else {}),
     }
-    networks = Trained(net=done.net, unit=unit, pruned=smaller)
+    novelty: dict[str, Any] = {}
+    if spec.student.privacy is None:  # means of rows would tell of them
+        novelty = {"learnt": work.data, "unlearnt": groups(unlearnt(spec, windows, learnt.calibration))}
+    networks = Trained(net=done.net, unit=unit, pruned=smaller, **novelty)
     distilled = export(spec, networks, card, holdout, learnt.calibration, artifacts, counts, done.history)
     # Step 7
     remove(folder)

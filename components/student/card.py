@@ -49,7 +49,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
     out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
     inputs that it learnt from without labels; ``privacy``: the account of a lineage that was trained in private from
-    the first (None: nothing bounds what the weights tell).
+    the first (None: nothing bounds what the weights tell). ``novelty``: scores of inputs that it did not learn from, in
+    rising order, in groups: what its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells
+    of none.
     """
 
     workload: str
@@ -71,6 +73,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     recipe: str = ""
     unlabelled: str = ""
     privacy: Account | None = None
+    novelty: tuple[tuple[float, ...], ...] = ()
 
     @property
     def form(self) -> Form:

@@ -180,12 +180,22 @@ class Gateway:
         answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
         answer.model_version, answer.snapshot = served.ref.version, served.ref.snapshot
         answer.teacher, answer.arm, answer.answered_by = served.ref.teacher, arm, "student"
-        limit = self.limit(served)
-        if soft.confidence < limit:
-            answer.defer, answer.defer_reason = True, _below(soft.confidence, limit)
+        answer.novelty = told.novelty
+        if reasons := self._doubts(served, soft, told.novelty):
+            answer.defer, answer.defer_reason = True, "; ".join(reasons)
             self.metrics.deferred.inc()
         self._publish(answer, entry, choice, told, beside, decoded, now, tell)
         return soft
+
+    def _doubts(self, loaded: Loaded, soft: SoftLabel, novelty: float | None) -> list[str]:
+        """Why an answer is to be deferred; empty where it is not."""
+        limit, alpha, reasons = self.limit(loaded), self.spec.serve.novelty, []
+        if soft.confidence < limit:
+            reasons.append(_below(soft.confidence, limit))
+        if alpha is not None and novelty is not None and novelty <= alpha:
+            reasons.append(f"the input is unlike what the version knows: novelty {novelty:.3f} is not above {alpha:g}")
+            self.metrics.novel.inc()
+        return reasons
 
     def _publish(
         self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
@@ -234,7 +244,7 @@ class Gateway:
         version, measured = loaded.ref.version, self.metrics.arm(arm, loaded.ref.version)
         started = time.perf_counter()
         try:
-            (soft,) = loaded.student.predict_decoded([decoded])
+            ((soft, novelty),) = loaded.student.reply_decoded([decoded])
         except Exception as error:  # a student's failure, of whatever kind, is evidence against it
             if isinstance(error, RecordError) and arm == "champion" and served:
                 raise
@@ -253,6 +263,7 @@ class Gateway:
             label=soft.label,
             confidence=soft.confidence,
             entropy=soft.entropy,
+            novelty=novelty,
         )
         return answer, soft
 

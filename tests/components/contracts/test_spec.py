@@ -199,3 +199,9 @@ def test_a_module_that_has_moved_is_found_by_its_old_name_with_a_warning(module,
     name = next(n for n in vars(new) if n.endswith("Teacher"))
     assert resolve(f"{module}:{name}") is getattr(new, name)
     assert f"write {MOVED[module]}:{name}" in caplog.text
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, "low"])
+def test_a_level_of_novelty_is_between_0_and_1(tmp_path, alpha):
+    with pytest.raises(ConfigError, match=r"\$\.serve\.novelty"):
+        load_spec(write(tmp_path, serve={"novelty": alpha}))
