@@ -14,6 +14,8 @@ Shapes: N points, D dimensions, K classes.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,29 +86,26 @@ def shrunk_covariance(residuals: Floats) -> Floats:
     return shrunk
 
 
-def conformal_p(scores: npt.ArrayLike, groups: Sequence[Sequence[float] | Floats]) -> Floats:
-    """P-values of scores, larger ones being more unlike: the chance of one as large in a group of known ones, (N,).
+def conformal_p(score: float, groups: Sequence[Sequence[float]]) -> float:
+    """The p-value of a score, larger ones being more unlike: the chance of one as large in a group of known ones.
 
     ``groups``: known scores, each in rising order, of points that nothing was fitted on. Over points that are
     exchangeable with those of a group of n, ``(1 + number of known ones >= score) / (n + 1)`` is at most a with a
     chance of at most a, for any a. Of several groups the largest p-value counts, so that this holds for points that
     are like any of them. A score that is no number is like nothing known.
 
-    >>> conformal_p([0.0, 2.5, 9.0], [[1.0, 2.0, 3.0]]).tolist()
+    >>> [conformal_p(score, [[1.0, 2.0, 3.0]]) for score in (0.0, 2.5, 9.0)]
     [1.0, 0.5, 0.25]
 
     Raises:
-        ValueError: there is no group, or one is empty.
+        ValueError: there is no group.
 
     """
-    if not groups or not all(len(known) for known in groups):
+    if not groups:
         raise ValueError("a p-value needs known scores")
-    s = np.asarray(scores, dtype=np.float64)
-    s = np.where(np.isnan(s), np.inf, s)
-    found: Floats = np.max(
-        [(1.0 + len(known) - np.searchsorted(known, s, side="left")) / (len(known) + 1) for known in groups], axis=0
-    )
-    return found
+    if math.isnan(score):
+        score = math.inf
+    return max((1 + len(known) - bisect_left(known, score)) / (len(known) + 1) for known in groups)
 
 
 def excess(found: int, of: int, alpha: float) -> float:

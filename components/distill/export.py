@@ -303,26 +303,31 @@ def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: fl
 
 
 def novelty_nodes(known: Nearness, state: str, constants: dict[str, Any]) -> tuple[list[Any], Any]:
-    """The nodes that give the score of :meth:`drift.novelty.Nearness.distances`, and the graph's further output."""
+    """The nodes that give the score of :meth:`drift.novelty.Nearness.distances`, and the graph's further output.
+
+    With z for a point where the covariance is the identity, and c for a centre: |z|^2 + min_c (|c|^2 - 2 z c), of which
+    z and the products come of one multiplication. Few nodes, as each costs a single input more than its arithmetic.
+    """
+    lengths = (known.centres**2).sum(axis=1)
+    dims, classes = len(known.middle), len(known.centres)
+    turn = np.concatenate([known.whiten, -2.0 * known.whiten @ known.centres.T], axis=1)
+    shift = -known.middle @ turn
+    shift[dims:] += lengths
     constants |= {
-        "novelty_whiten": known.whiten.astype(np.float32),
-        "novelty_shift": -(known.middle @ known.whiten).astype(np.float32),
-        "novelty_centres": (-2.0 * known.centres.T).astype(np.float32),
-        "novelty_lengths": (known.centres**2).sum(axis=1).astype(np.float32),
+        "novelty_turn": turn.astype(np.float32),
+        "novelty_shift": shift.astype(np.float32),
+        "novelty_sizes": np.array([dims, classes]),
         "novelty_axis": np.array([1]),
     }
-    steps = [
-        ("MatMul", [state, "novelty_whiten"], "novelty_turned", {}),
-        ("Add", ["novelty_turned", "novelty_shift"], "novelty_z", {}),
-        ("ReduceSumSquare", ["novelty_z", "novelty_axis"], "novelty_length", {"keepdims": 1}),
-        ("MatMul", ["novelty_z", "novelty_centres"], "novelty_cross", {}),
-        ("Add", ["novelty_cross", "novelty_lengths"], "novelty_part", {}),
-        ("Add", ["novelty_part", "novelty_length"], "novelty_apart", {}),
-        ("ReduceMin", ["novelty_apart", "novelty_axis"], "novelty_least", {"keepdims": 0}),
-        ("Relu", ["novelty_least"], NOVELTY, {}),
+    steps: list[tuple[str, list[str], list[str], dict[str, int]]] = [
+        ("Gemm", [state, "novelty_turn", "novelty_shift"], ["novelty_both"], {}),
+        ("Split", ["novelty_both", "novelty_sizes"], ["novelty_z", "novelty_across"], {"axis": 1}),
+        ("ReduceSumSquare", ["novelty_z", "novelty_axis"], ["novelty_length"], {"keepdims": 0}),
+        ("ReduceMin", ["novelty_across", "novelty_axis"], ["novelty_nearest"], {"keepdims": 0}),
+        ("Add", ["novelty_length", "novelty_nearest"], [NOVELTY], {}),
     ]
     nodes = [
-        helper.make_node(kind, given, [out], name=f"{NOVELTY_PREFIX}{i}", **how)
+        helper.make_node(kind, given, out, name=f"{NOVELTY_PREFIX}{i}", **how)
         for i, (kind, given, out, how) in enumerate(steps)
     ]
     return nodes, helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, [BATCH])

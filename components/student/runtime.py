@@ -56,7 +56,7 @@ class Student:
         self._outputs = OUTPUTS[card.task]
         self.scored = NOVELTY in [o.name for o in session.get_outputs()]
         """Whether the graph gives a score of novelty; p-values need the card's scores too."""
-        self._known = [np.asarray(group) for group in card.novelty] if self.scored else []
+        self._known = card.novelty if self.scored else ()
 
     @classmethod
     def load(cls, data: bytes | Path, *, threads: int = 1, source: str = "") -> Student:
@@ -132,8 +132,10 @@ class Student:
         found: list[Reply] = []
         for first in range(0, len(payloads), CHUNK):
             *out, scores = self._run(self.featuriser.encode(payloads[first : first + CHUNK]), [*self._outputs, NOVELTY])
-            likely = conformal_p(scores, self._known).tolist()
-            found += [Reply(soft, p) for soft, p in zip(self._told(out), likely, strict=True)]
+            found += [
+                Reply(soft, conformal_p(score, self._known))
+                for soft, score in zip(self._told(out), scores.tolist(), strict=True)
+            ]
         return found
 
     def scores(self, payloads: Sequence[bytes]) -> list[float]:
