@@ -13,6 +13,7 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Input, Prediction, SoftLabel, decode
 from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import Admission, Consent, load_spec
+from components.control.intent import EVERY_ANSWER, Guard
 from components.student.runtime import Reply
 from serving.gateway import wire
 from serving.gateway.app import Gateway, create_app
@@ -496,6 +497,47 @@ def test_a_version_that_tells_no_novelty_is_served_as_before(spec, store, broker
     assert (answer["defer"], answer["novelty"]) == (False, None)
     assert [p.answer.novelty for p in running.published()] == [None]
     assert running.call("GET", "/v1/model").json()["champion"]["novelty"] is None
+
+
+def guarded(spec, store, broker, clock, model, ask=None, digest=None, below=0.95):
+    """A champion that promised 25 %, of whose answers those below ``below`` are deferred while its lease is live."""
+    spec = limited(spec, defer_below=0.0, max_disagreement=0.25)
+    running = Running(spec, store, broker, clock, ask)
+    champion = msgspec.structs.replace(model("1"), defer_below=0.6)
+    running.serve(champion, guard=Guard(digest=digest or champion.digest, defer_below=below))
+    return running
+
+
+def test_a_guarded_champion_defers_more_and_everything_once_nobody_watches(spec, store, broker, clock, model):
+    running = guarded(spec, store, broker, clock, model)
+    low, some, sure = running.predict(0.01, 0.25, 3.0).json()["predictions"]
+    assert low["defer"] and some["defer"] and not sure["defer"]
+    assert "is guarded" in some["defer_reason"] and "below 0.95" in some["defer_reason"]
+    assert running.call("GET", "/v1/model").json()["champion"]["defer_below"] == 0.95
+    clock.now += 10
+    (sure,) = running.predict(3.0).json()["predictions"]
+    assert sure["defer"] and "every answer is deferred" in sure["defer_reason"]
+
+
+def test_a_guard_is_of_one_version(spec, store, broker, clock, model):
+    running = guarded(spec, store, broker, clock, model, digest="0" * 64)
+    assert [a["defer"] for a in running.predict(0.01, 0.25).json()["predictions"]] == [True, False]
+
+
+def test_where_the_budget_ends_the_least_sure_and_the_most_novel_were_asked(spec, store, broker, clock, model):
+    asked = []
+
+    async def ask(entry, student):
+        asked.append(entry.id)
+
+    running = guarded(spec, store, broker, clock, model, ask, below=EVERY_ANSWER)
+    answers = running.predict(3.0, 0.01, 0.25, allow_defer=True).json()["predictions"]
+    assert asked == ["i1", "i2", "i0"] and all(a["degraded"] for a in answers)
+    running.serve(model("2", novelty=(NOVEL,)), guard=None)
+    running.gateway.spec = limited(running.gateway.spec, novelty=0.9, defer_below=1.0, max_disagreement=None)
+    asked.clear()
+    running.predict(0.01, 3.0, allow_defer=True)
+    assert asked == ["i1", "i0"], "the sure answer is to an input that is like nothing known"
 
 
 def test_without_a_limit_novelty_is_told_and_defers_nothing(running, model):
