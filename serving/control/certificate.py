@@ -249,8 +249,10 @@ class Watch:
         if step.kind == "guard" and not any(
             a.detail.get("key") == key for a in c.store.alarms(c.spec.name, since=step.at - LOOK_SECONDS)
         ):
-            told_ = {"champion": state.version, "reason": step.reason, "key": key}
-            c.store.raise_alarm(c.spec.name, ALARM, state.answers, told_)
+            monitor = c.store.gauges(c.spec.name).get("monitor")  # alarms are dated in its count of labels
+            index = int(monitor.value.get("index", 0)) if monitor is not None else 0
+            detail = {"champion": state.version, "reason": step.reason, "key": key}
+            c.store.raise_alarm(c.spec.name, ALARM, index, detail)
         # Step 4
         self._keep(msgspec.structs.replace(kept, carried=step.number))
         log.warning("%s: version %s: %s", c.spec.name, state.version, step.reason)

@@ -19,7 +19,7 @@ Steps are numbered; the same lines of a journal give the same steps (:func:`repl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -250,6 +250,18 @@ def follow(state: Certificate, seen: Seen) -> tuple[Certificate, tuple[Step, ...
         if state.steps > before and state.last is not None:
             steps.append(state.last)
     return state, tuple(steps)
+
+
+class _Kind(msgspec.Struct):
+    kind: str | None = None
+
+
+def is_journal(lines: Sequence[bytes]) -> bool:
+    """Whether lines begin as a certificate's journal does."""
+    try:
+        return bool(lines) and msgspec.json.decode(lines[0], type=_Kind).kind == "certify"
+    except msgspec.MsgspecError:
+        return False
 
 
 def replay(lines: Iterable[bytes]) -> tuple[Certificate, tuple[Step, ...]]:

@@ -67,13 +67,14 @@ def test_a_champion_that_keeps_its_promise_is_left_alone(platform):
 
 
 def test_one_that_breaks_it_is_guarded_and_everybody_is_told(platform):
+    platform.store.put_gauge(W, "monitor", {"index": 77})
     platform.given(60)
     platform.given(25, wrong=True)
     guard = platform.intent.guard
     assert guard.defer_below == EVERY_ANSWER and guard.digest == platform.intent.champion.digest
     assert platform.actions() == ["guard"] and verify(platform.store)
     (alarm,) = platform.store.alarms(W)
-    assert alarm.kind == ALARM and alarm.detail["champion"] == "1"
+    assert alarm.kind == ALARM and alarm.detail["champion"] == "1" and alarm.input_index == 77
     assert platform.told["guarded"] and "every answer is deferred" in platform.told["reason"]
     (entry,) = [e for e in entries(platform.store, W) if e.action == "guard"]
     state, steps = replay(Path(entry.detail["journal"]).read_bytes().splitlines())
