@@ -29,9 +29,6 @@ from drift.reweight import thinned
 
 log = logging.getLogger(__name__)
 
-LEAST_KNOWN = 39
-"""Rows that a window needs to be a group of its own: the least p-value is then 1/40, below the usual 0.05."""
-
 MOST_KNOWN = 999
 """Scores of a group that a card keeps: the least p-value is then 0.001. A sample of exchangeable scores is one too."""
 
@@ -74,18 +71,16 @@ def _free(rows: Rows) -> Rows:
 
 
 def groups(unlearnt: tuple[Rows, Rows]) -> list[list[bytes]]:
-    """Inputs whose scores are compared with each other: the newest window's and the older ones' where both are enough.
+    """Inputs whose scores are compared with each other: those of all windows, which are what a version knows.
 
-    Rows of one group stand for the traffic alike: of those that were drawn with other chances some are left out.
+    One group, since of several the largest p-value counts: measured on files, with the newest window apart 1 % of the
+    known inputs were deferred at 5 %, and 78 % of a new kind instead of 95. Rows stand for the traffic alike: of those
+    that were drawn with other chances some are left out.
     """
-    new, older = unlearnt
-    parts = [new, older] if min(len(new), len(older)) >= LEAST_KNOWN else [new + older]
-    found = []
-    for part in parts:
-        kept = thinned(part.weights)
-        some = np.random.default_rng(0).permutation(len(kept))[:MOST_KNOWN]
-        found.append([part.payloads[kept[i]] for i in sorted(some.tolist())])
-    return [group for group in found if group]
+    rows = unlearnt[0] + unlearnt[1]
+    kept = thinned(rows.weights)
+    some = np.random.default_rng(0).permutation(len(kept))[:MOST_KNOWN]
+    return [[rows.payloads[kept[i]] for i in sorted(some.tolist())]] if len(some) else []
 
 
 def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
