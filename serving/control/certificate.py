@@ -8,19 +8,18 @@ again (:func:`serving.rollout.certificate.replay`).
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from components.contracts.errors import RecordError
+from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, decode
 from components.contracts.spec import Spec
 from components.control.intent import EVERY_ANSWER, Guard, Intent, ModelRef
-from components.control.store import ControlStore
+from components.control.store import ControlStore, JournalLine
 from components.stream.contract import Broker, Consumer, named, unnamed
-from serving.control.journal import Journal
+from serving.control.journal import Journal, uri_of
 from serving.control.replicas import Replicas
 from serving.rollout.certificate import Certificate, Certified, Judged, Seen, Step, Waiting, follow, told, waiting
 from serving.rollout.evidence import SCALES, Teachings, Told
@@ -73,9 +72,9 @@ class Carrier(Protocol):
 class Watch:
     """The certificate of one workload's champion. Without ``serve.max_disagreement`` nothing was promised."""
 
-    def __init__(self, controller: Carrier, broker: Broker, teachings: Teachings, journals: Path) -> None:
+    def __init__(self, controller: Carrier, broker: Broker, teachings: Teachings, artifacts: str) -> None:
         self._controller, self._broker, self._teachings = controller, broker, teachings
-        self._folder = journals
+        self._artifacts = artifacts
         self.kept: Kept | None = None
         self._consumer: Consumer | None = None
         self._journal: Journal | None = None
@@ -137,7 +136,11 @@ class Watch:
         self.close()
         topic = self._controller.spec.topic("predictions")
         self._consumer = self._broker.consumer([topic], start="latest" if positions is None else unnamed(positions))
-        self._journal = Journal(self._folder, f"certificate-{state.digest[:16]}-{int(state.since)}", lines)
+        self._journal = self._journal_of(state, lines)
+
+    def _journal_of(self, state: Certificate, lines: int) -> Journal:
+        c, name = self._controller, journal_name(state)
+        return Journal(c.store, uri_of(self._artifacts, c.spec.name, name), name, lines)
 
     def _anew(self, intent: Intent, champion: ModelRef, most: float, now: float) -> None:
         """Watch another champion from here on; a guard of the one before ends.
@@ -163,8 +166,16 @@ class Watch:
         self._open(line.state(), 0, None)
         if self._consumer is None or self._journal is None:
             return
-        self._journal.append(msgspec.json.encode(line))
-        self._keep(Kept(state=line.state(), positions=named(self._consumer.positions())))
+        if before is not None:
+            self._retire(before)
+        self._keep(Kept(state=line.state(), positions=named(self._consumer.positions())), line)
+
+    def _retire(self, kept: Kept) -> None:
+        """Leave the lines of a champion that serves no more to their file."""
+        try:
+            self._journal_of(kept.state, kept.journal).retire()
+        except UnavailableError as error:
+            log.warning("%s: a certificate's journal stays in the database: %s", self._controller.spec.name, error)
 
     def _look(self, kept: Kept, champion: ModelRef, now: float) -> bool:
         if self._consumer is None or self._journal is None:
@@ -181,17 +192,16 @@ class Watch:
                 Judged(id=one.id, confidence=one.confidence, disagrees=_disagrees(one.label, said), novel=one.novel)
             )
         positions = named(self._consumer.positions())
-        state, lines = kept.state, kept.journal
-        if judged:
-            seen = Seen(at=now, judged=tuple(judged))
-            state, _ = follow(state, seen)
-            lines = self._journal.append(msgspec.json.encode(seen))
-            failpoint("guard.3")
+        seen = Seen(at=now, judged=tuple(judged)) if judged else None
+        state, lines = (
+            (follow(kept.state, seen)[0], kept.journal + 1) if seen is not None else (kept.state, kept.journal)
+        )
         new = msgspec.structs.replace(
             kept, state=state, positions=positions, waits=tuple(still[-PENDING:]), journal=lines
         )
         if judged or (positions != kept.positions and now >= self._write_at):
-            self._keep(new)
+            failpoint("guard.3")
+            self._keep(new, seen)
             failpoint("guard.4")
             self._carry_out(new)
             self._write_at = now + WRITE_SECONDS
@@ -212,9 +222,13 @@ class Watch:
                 found.append(one)
         return found
 
-    def _keep(self, kept: Kept) -> None:
+    def _keep(self, kept: Kept, line: Certified | Seen | None = None) -> None:
+        """Make the state durable, with the line of the journal that led to it."""
         value = {**told(kept.state), "kept": msgspec.to_builtins(kept)}
-        self._controller.store.put_gauge(self._controller.spec.name, GAUGE, value)
+        added = None
+        if line is not None:
+            added = (journal_name(kept.state), JournalLine(kept.journal, msgspec.json.encode(line).decode()))
+        self._controller.store.put_gauge(self._controller.spec.name, GAUGE, value, added)
         self.kept = kept
 
     def _carry_out(self, kept: Kept) -> None:
@@ -242,7 +256,10 @@ class Watch:
             "unconfirmed": list(reached.waiting),
         }  # fmt: skip
         if self._journal is not None:
-            detail |= {"journal": str(self._journal.path), "journal_sha256": self._journal.digest()}
+            try:
+                detail |= {"journal_sha256": self._journal.publish(), "journal": self._journal.uri}
+            except UnavailableError as error:
+                log.warning("%s: a guard's journal stays in the database: %s", c.spec.name, error)
         c.record("controller", _action(step), detail, key=key)
         failpoint("guard.6")
         # Step 3
@@ -260,6 +277,11 @@ class Watch:
 
 def _action(step: Step) -> str:
     return {"guard": "guard", "relax": "guard relaxed", "release": "guard lifted"}[step.kind]
+
+
+def journal_name(state: Certificate) -> str:
+    """The id of a certificate's journal."""
+    return f"certificate-{state.digest[:16]}-{int(state.since)}"
 
 
 def _key(state: Certificate) -> str:

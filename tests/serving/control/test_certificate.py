@@ -1,16 +1,15 @@
 """The controller's watch over what the champion promised."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, content_hash, encode
+from components.contracts.storage import get_bytes
 from components.control.intent import EVERY_ANSWER
 from components.ledger.ledger import entries, verify
 from serving.control import certificate as module
-from serving.control.certificate import ALARM, GAUGE
+from serving.control.certificate import ALARM, GAUGE, journal_name
 from serving.control.facts import read_facts
 from serving.rollout.certificate import replay
 from tests.serving.control.test_controller import Platform, W
@@ -50,7 +49,7 @@ def platform(spec, store, broker, registry, clock, model, signs, tmp_path):
     serve = msgspec.structs.replace(spec.serve, defer_below=0.0, max_disagreement=0.25, novelty=0.05)
     made = Promised(
         msgspec.structs.replace(spec, serve=serve), store, broker, registry, clock,
-        lambda v: registry.add(msgspec.structs.replace(model(v), defer_below=0.6)), signs, tmp_path / "journals",
+        lambda v: registry.add(msgspec.structs.replace(model(v), defer_below=0.6)), signs, tmp_path.as_uri(),
     )  # fmt: skip
     made.crown()
     made.tick()
@@ -77,7 +76,7 @@ def test_one_that_breaks_it_is_guarded_and_everybody_is_told(platform):
     assert alarm.kind == ALARM and alarm.detail["champion"] == "1" and alarm.input_index == 77
     assert platform.told["guarded"] and "every answer is deferred" in platform.told["reason"]
     (entry,) = [e for e in entries(platform.store, W) if e.action == "guard"]
-    state, steps = replay(Path(entry.detail["journal"]).read_bytes().splitlines())
+    state, steps = replay(get_bytes(entry.detail["journal"], entry.detail["journal_sha256"]).splitlines())
     assert [s.kind for s in steps] == ["guard"] and state == platform.controller.watch.kept.state
 
 
@@ -154,13 +153,13 @@ def test_one_that_dies_anywhere_leaves_what_the_next_one_finishes(platform, monk
     platform.restart()
     platform.tick()
     assert platform.intent.guard.defer_below == EVERY_ANSWER and platform.actions() == ["guard"]
-    kept, journal = platform.controller.watch.kept, platform.controller.watch._journal.path
+    kept = platform.controller.watch.kept
     assert len(platform.store.alarms(W)) == 1 and platform.told["answers"] == kept.state.answers
-    assert len(journal.read_bytes().splitlines()) == kept.journal
+    assert len(list(platform.store.journal(journal_name(kept.state)))) == kept.journal
 
 
 def test_without_a_promise_nothing_is_watched(spec, store, broker, registry, clock, model, signs, tmp_path):
-    made = Promised(spec, store, broker, registry, clock, model, signs, tmp_path / "journals")
+    made = Promised(spec, store, broker, registry, clock, model, signs, tmp_path.as_uri())
     made.crown()
     made.given(50, wrong=True)
     assert made.intent.guard is None and GAUGE not in store.gauges(W)
