@@ -45,6 +45,33 @@ def anytime_bound(observations: Sequence[float], side: Literal["lower", "upper"]
     return low
 
 
+def upper_of_counts(ones: int, of: int, confidence: float) -> float:
+    """The upper bound after ``of`` observations of which ``ones`` were 1 and the others 0, in whatever order.
+
+    With a chance of ``confidence`` it holds at all times together; unlike :func:`anytime_bound` it may get worse by
+    more observations, and needs none of them kept. 1 of nothing.
+
+    >>> round(upper_of_counts(0, 50, 0.95), 2)
+    0.09
+
+    Raises:
+        ValueError: ``ones`` is not in [0, of], or ``confidence`` not in (0, 1).
+
+    """
+    if not 0 <= ones <= of:
+        raise ValueError(f"{ones} ones of {of} observations")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence is {confidence}: it must be in (0, 1)")
+    wanted, low, high, bets = -np.log(1.0 - confidence), 0.0, 1.0, np.asarray(FRACTIONS)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2.0
+        mean = max(middle, EDGE)
+        capitals = (of - ones) * np.log1p(bets * (1.0 / mean - 1.0)) + ones * np.log1p(-bets)
+        won = capitals.max() + np.log(np.exp(capitals - capitals.max()).mean())
+        low, high = (middle, high) if won >= wanted else (low, middle)
+    return float(1.0 - low)
+
+
 def _most_won(x: np.typing.NDArray[np.float64], mean: float) -> float:
     """Logarithm of the most that the mixture of bets against a mean of at most ``mean`` has had at any time."""
     if not len(x):

@@ -188,7 +188,9 @@ def _journal(rollout: str) -> list[bytes]:
 
 @app.command()
 def replay(
-    evidence: Annotated[str, typer.Argument(help="A rollout's id, the file of its journal, or evidence (JSON lines).")],
+    evidence: Annotated[
+        str, typer.Argument(help="A rollout's id, the file of its or a guard's journal, or evidence (JSON lines).")
+    ],
     policy: Annotated[
         Path | None, typer.Option(help="Rollout policy (YAML: its fields, or a spec) to try on it.", exists=True)
     ] = None,
@@ -199,13 +201,22 @@ def replay(
 ) -> None:
     """Recompute a rollout's decisions from its journal or from evidence, under its own policy or another.
 
-    Prints each decision with its reason and ``request``, the number of requests that had been seen.
+    Prints each decision with its reason and ``request``, the number of requests that had been seen. Of the journal of
+    a champion's certificate: the steps of its guard, and where it stands.
     """
+    from serving.rollout import certificate
     from serving.rollout.replay import policy_of
     from serving.rollout.replay import replay as recompute
 
     tried = policy_of(policy.read_bytes(), str(policy)) if policy else None
     lines = Path(evidence).read_bytes().splitlines() if Path(evidence).is_file() else _journal(evidence)
+    if certificate.is_journal(lines):
+        state, steps = certificate.replay(lines)
+        told = certificate.told(state)
+        show({"steps": msgspec.to_builtins(steps), **told} if as_json else msgspec.to_builtins(steps), as_json)
+        if not as_json:
+            show(told, False)
+        return
     done: dict[str, Any] = msgspec.to_builtins(recompute(lines, tried, audit_share))
     if as_json:
         show(done, True)

@@ -185,7 +185,12 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One student's answer to one request, as telemetry: the soft label or the error, and what it took."""
+    """One student's answer to one request, as telemetry: the soft label or the error, and what it took.
+
+    ``novelty``: how like this student's own data the input is, as a conformal p-value in [0, 1]: over inputs like those
+    data it is uniform, and small where the input is unlike them. None where it is not known: the student failed or
+    gives none, or the record is of version 1.1 or older.
+    """
 
     arm: Arm
     version: str
@@ -195,6 +200,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
     entropy: float | None = None
     error: str | None = None
+    novelty: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.novelty is not None and not 0.0 <= self.novelty <= 1.0:
+            raise ValueError(f"an answer's novelty is a p-value in [0, 1], not {self.novelty!r}")
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

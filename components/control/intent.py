@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+EVERY_ANSWER = 1.01
+"""A limit of confidence that none reaches: every answer is deferred."""
+
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     """A registered student version and where its artifact lies. ``digest``: SHA-256 of the artifact's bytes.
@@ -20,12 +23,27 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     defer_below: float | None = None
 
 
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """That a champion defers more than its own limit says (:mod:`serving.rollout.certificate`).
+
+    It is of the champion with this ``digest`` and of no other. Answers of a confidence below ``defer_below`` are
+    deferred while the intent's lease is live, and every answer once it is over: nobody watches then what is given.
+    """
+
+    digest: str
+    defer_below: float
+
+    def limit_at(self, now: float, lease_until: float) -> float:
+        """The limit in force at ``now``; above 1 it is one that no confidence reaches."""
+        return self.defer_below if now < lease_until else EVERY_ANSWER
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """Who serves a workload.
 
     ``weight``: the candidate's share of requests, in [0, 1]; ``shadow``: the candidate answers beside the champion
     and is not served. ``lease_until`` (Unix seconds): after it a candidate's weight counts as zero, whatever it is.
-    ``epoch``: fencing number of the controller that wrote it.
+    ``epoch``: fencing number of the controller that wrote it. ``guard``: where the champion does not keep its promise.
     """
 
     champion: ModelRef | None = None
@@ -35,6 +53,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool = False
     lease_until: float = 0.0
     epoch: int = 0
+    guard: Guard | None = None
 
     def weight_at(self, now: float) -> float:
         """The candidate's share in force at ``now``: zero without a candidate or a live lease."""

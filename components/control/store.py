@@ -330,9 +330,16 @@ class ControlStore(Database):
             query = select(AlarmRow).where(AlarmRow.workload == workload).order_by(AlarmRow.id.desc()).limit(most)
             return list(reversed(s.scalars(query).all()))
 
-    def put_gauge(self, workload: str, name: str, value: dict[str, Any]) -> None:
-        """Record the last value of a gauge."""
+    def put_gauge(
+        self, workload: str, name: str, value: dict[str, Any], line: tuple[str, JournalLine] | None = None
+    ) -> None:
+        """Record the last value of a gauge.
+
+        ``line``: a journal's id, and its line that led to the value; both are written, or neither is.
+        """
         with self.transaction() as s:
+            if line is not None:
+                s.add(JournalRow(rollout=line[0], number=line[1].number, line=line[1].text))
             s.merge(GaugeRow(workload=workload, name=name, at=self.clock(), value=value))
 
     def gauges(self, workload: str) -> dict[str, GaugeRow]:

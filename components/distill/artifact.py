@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -10,14 +11,16 @@ from torch import nn
 
 from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
-from components.distill.data import Rows, Unit, encoded
+from components.distill.data import Rows, TrainingSet, Unit, encoded
 from components.distill.export import Body, body, to_int8, to_onnx
 from components.distill.networks.contract import state_of
+from components.distill.novelty import calibrated, nearness
 from components.distill.temperature import fit
 from components.student.card import StudentCard, export_uri
 from components.student.features import featuriser, files_of
 from components.student.parity import Parity, served_parity
 from components.student.runtime import Student
+from drift.novelty import Nearness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +51,17 @@ def weights_uri(artifact_uri: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained network, of a regression with its ``unit``; and the smaller one that it was pruned to, where one is."""
+    """A trained network, of a regression with its ``unit``; and the smaller one that it was pruned to, where one is.
+
+    ``learnt``: the rows that it learnt from, which novelty is told by; None: it tells of none. ``unlearnt``: groups of
+    inputs that it did not learn from, which say what novelty is usual (:mod:`components.distill.novelty`).
+    """
 
     net: nn.Module
     unit: Unit | None = None
     pruned: nn.Module | None = None
+    learnt: TrainingSet | None = None
+    unlearnt: Sequence[Sequence[bytes]] = ()
 
 
 def export(
@@ -95,13 +104,15 @@ def export(
         float_uri=f"{folder}/float.onnx",
         float_digest=digest_of(made["float32"]),
         weights_uri=f"{folder}/student.safetensors",
-        card=_card_of(card, form),
+        card=Student.load(made[form], source=spec.source).card,
         parity_gap=0.0 if form == "float32" else found[form].gap if form in found else None,
         history=history,
         metrics={
             **counts,
             **{f"{f}_parity_gap": p.gap for f, p in found.items()},
             **{f"{f}_largest_difference": p.largest for f, p in found.items()},
+            **{f"{f}_novelty_gap": p.novelty for f, p in found.items() if p.novelty is not None},
+            "novelty_rows": float(sum(map(len, trained.unlearnt)) if trained.learnt is not None else 0),
             **temperatures,
             "calibration_rows": float(len(calibration)),
             "float_bytes": float(len(made["float32"])),
@@ -123,26 +134,27 @@ def _exports(
             continue
         of = msgspec.structs.replace(card, pruned=bool(prefix))
         graph = body(net, card.inputs, files)
-        temperature = _temperature(
-            spec, graph if other is net else body(other, card.inputs, files), of, trained.unit, calibration
-        )
-        full = to_onnx(graph, of, temperature, trained.unit)
+        doubtful = graph if other is net else body(other, card.inputs, files)
+        temperature = _temperature(spec, to_onnx(doubtful, of, unit=trained.unit), calibration)
+        known = _known(trained, graph, card)
+        full = to_onnx(graph, of, temperature, trained.unit, known)
         small = to_int8(full, graph, of, rows)
+        if known is not None:
+            full, small = (calibrated(spec, data, trained.unlearnt, files) for data in (full, small))
         made |= {"pruned": full, "pruned_int8": small} if prefix else {"float32": full, "int8": small}
         temperatures[f"{prefix}temperature"] = temperature
     wanted: set[Form] = {"float32", "int8", *spec.student.export.declared}
     return {form: data for form, data in made.items() if form in wanted}, temperatures
 
 
-def _card_of(card: StudentCard, form: Form) -> StudentCard:
-    """The card of one export of a network."""
-    return msgspec.structs.replace(
-        card, precision="int8" if form.endswith("int8") else "float32", pruned=form.startswith("pruned")
-    )
+def _known(trained: Trained, graph: Body, card: StudentCard) -> Nearness | None:
+    """Where what a network has learnt from lies; None where nothing is there that could say what is usual."""
+    if trained.learnt is None or not trained.unlearnt:
+        return None
+    return nearness(graph, trained.learnt, card.task)
 
 
-def _temperature(spec: Spec, graph: Body, card: StudentCard, unit: Unit | None, rows: Rows) -> float:
-    model = to_onnx(graph, card, unit=unit)
+def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
     return fit(Student.load(model, source=spec.source).predict(rows.payloads), rows.soft, rows.truth)
 
 

@@ -29,9 +29,11 @@ from onnx import TensorProto, helper, numpy_helper
 from components.contracts.errors import ConfigError
 from components.contracts.spec.references import USER_MODULE
 from components.distill.data import MIN_SCALE, Unit
-from components.distill.networks.contract import FIELD, logits, tensors
+from components.distill.networks.contract import FIELD, head_of, logits, tensors
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
 from components.student.features import BATCH, Features, Signature, made_up
+from components.student.runtime import NOVELTY
+from drift.novelty import Nearness
 
 OPSET = 20
 """The operator set of every export; ONNX Runtime has run it since 1.17."""
@@ -60,6 +62,12 @@ has one rightly, and freezes the length of every further one."""
 
 FROZEN = "an axis is frozen in PyTorch's export; use convolutions or attention, or give the network a graph()"
 
+STATE = "novelty_state"
+"""The output of PyTorch's export that novelty is read from: what the head is fed."""
+
+NOVELTY_PREFIX = "novelty_"
+"""Names of the nodes that the score of novelty is reckoned by begin so: no quantisation touches them."""
+
 TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 NOISE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch.onnx._internal.exporter._registration")
@@ -68,10 +76,14 @@ NOISE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch.onnx._int
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """A network's graph up to its ``logits``, and the files of its featuriser. ``operators``: what int8 quantises."""
+    """A network's graph up to its ``logits``, and the files of its featuriser.
+
+    ``state``: the tensor that novelty is read from, an output too. ``operators``: what int8 quantises.
+    """
 
     model: Any
     files: Mapping[str, bytes]
+    state: str = "logits"
     operators: tuple[str, ...] | None = None
 
 
@@ -90,16 +102,18 @@ def body(net: torch.nn.Module, inputs: Signature, files: Mapping[str, bytes] | N
             model = _apart(net, inputs)
         else:
             model = traced(net, inputs)
-    return Body(model=model, files=files or {}, operators=getattr(net, "QUANTISED", None))
+    state = model.graph.output[-1].name
+    return Body(model=model, files=files or {}, state=state, operators=getattr(net, "QUANTISED", None))
 
 
 def _own(net: torch.nn.Module, inputs: Signature) -> Any:
     made = net.graph()
+    outputs = dict.fromkeys(("logits", made.state))
     graph = helper.make_graph(
         made.nodes,
         "student",
         [helper.make_tensor_value_info(n, TYPES[t.dtype], list(t.shape)) for n, t in inputs.items()],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [BATCH, None])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, None]) for name in outputs],
         [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in made.constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -146,15 +160,17 @@ def traced(net: torch.nn.Module, inputs: Signature) -> Any:
         for name, t in inputs.items()
     }
     name = type(net).__name__
+    whole, given = _Answer(net), tensors(made_up(inputs, *EXAMPLE))
+    whole.look(given)
     try:
         with _quiet():
             done = torch.onnx.export(
-                _Logits(net),
-                kwargs={"features": tensors(made_up(inputs, *EXAMPLE))},  # as its last argument it would be taken apart
+                whole,
+                kwargs={"features": given},  # as its last argument it would be taken apart
                 dynamo=True,
                 dynamic_shapes={"features": shapes},
                 input_names=list(inputs),
-                output_names=["logits"],
+                output_names=["logits", *([STATE] if whole.head is not None else [])],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
@@ -181,15 +197,35 @@ def traced(net: torch.nn.Module, inputs: Signature) -> Any:
     return model
 
 
-class _Logits(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
-    """A network that takes one dictionary and gives its logits alone."""
+class _Answer(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
+    """A network that takes one dictionary, and gives its logits and, where it can be seen, what its head is fed."""
 
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
         self.net = net
+        self.head: torch.nn.Module | None = None
 
-    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        return logits(self.net(**features))
+    def look(self, features: dict[str, torch.Tensor]) -> None:
+        """Find the head, and see whether it is called once, with a vector an input."""
+        answered = logits(self.net(**features))
+        self.head = self.net.get_submodule(head_of(self.net, answered.shape[1]))
+        fed = self._ask(features)[1]
+        if len(fed) != 1 or fed[0].dim() != 2 or len(fed[0]) != len(answered):
+            self.head = None
+
+    def _ask(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        fed: list[torch.Tensor] = []
+        if self.head is None:
+            return logits(self.net(**features)), fed
+        hook = self.head.register_forward_pre_hook(lambda _, given: fed.append(given[0]))
+        try:
+            return logits(self.net(**features)), fed
+        finally:
+            hook.remove()
+
+    def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        answered, fed = self._ask(features)
+        return answered, *fed
 
 
 def _prove(net: torch.nn.Module, model: Any, inputs: Signature, name: str) -> None:
@@ -227,11 +263,14 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def to_onnx(made: Body, card: StudentCard, temperature: float = 1.0, unit: Unit | None = None) -> bytes:
+def to_onnx(
+    made: Body, card: StudentCard, temperature: float = 1.0, unit: Unit | None = None, known: Nearness | None = None
+) -> bytes:
     """The ONNX file, in float32, of a body; of a regression with its ``unit``, which answers are given in.
 
     ``temperature``: what logits are divided by, or a regression's scale is multiplied by; it is part of the graph, so
-    that what is judged and what serves are calibrated alike, and no part of what training goes on from.
+    that what is judged and what serves are calibrated alike, and no part of what training goes on from. ``known``:
+    where what was learnt from lies; the graph then tells how far from it an input is.
     """
     model = onnx.ModelProto()
     model.CopyFrom(made.model)
@@ -240,6 +279,9 @@ def to_onnx(made: Body, card: StudentCard, temperature: float = 1.0, unit: Unit 
         nodes, outputs = _value_and_scale(constants, temperature, unit or Unit(mean=0.0, scale=1.0))
     else:
         nodes, outputs = _probabilities(card, constants, temperature)
+    if known is not None:
+        further, output = novelty_nodes(known, made.state, constants)
+        nodes, outputs = nodes + further, [*outputs, output]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in constants.items())
     del model.graph.output[:]
@@ -258,6 +300,37 @@ def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: fl
         helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
     ]
     return nodes, [output]
+
+
+def novelty_nodes(known: Nearness, state: str, constants: dict[str, Any]) -> tuple[list[Any], Any]:
+    """The nodes that give the score of :meth:`drift.novelty.Nearness.distances`, and the graph's further output.
+
+    With z for a point where the covariance is the identity, and c for a centre: |z|^2 + min_c (|c|^2 - 2 z c), of which
+    z and the products come of one multiplication. Few nodes, as each costs a single input more than its arithmetic.
+    """
+    lengths = (known.centres**2).sum(axis=1)
+    dims, classes = len(known.middle), len(known.centres)
+    turn = np.concatenate([known.whiten, -2.0 * known.whiten @ known.centres.T], axis=1)
+    shift = -known.middle @ turn
+    shift[dims:] += lengths
+    constants |= {
+        "novelty_turn": turn.astype(np.float32),
+        "novelty_shift": shift.astype(np.float32),
+        "novelty_sizes": np.array([dims, classes]),
+        "novelty_axis": np.array([1]),
+    }
+    steps: list[tuple[str, list[str], list[str], dict[str, int]]] = [
+        ("Gemm", [state, "novelty_turn", "novelty_shift"], ["novelty_both"], {}),
+        ("Split", ["novelty_both", "novelty_sizes"], ["novelty_z", "novelty_across"], {"axis": 1}),
+        ("ReduceSumSquare", ["novelty_z", "novelty_axis"], ["novelty_length"], {"keepdims": 0}),
+        ("ReduceMin", ["novelty_across", "novelty_axis"], ["novelty_nearest"], {"keepdims": 0}),
+        ("Add", ["novelty_length", "novelty_nearest"], [NOVELTY], {}),
+    ]
+    nodes = [
+        helper.make_node(kind, given, out, name=f"{NOVELTY_PREFIX}{i}", **how)
+        for i, (kind, given, out, how) in enumerate(steps)
+    ]
+    return nodes, helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, [BATCH])
 
 
 def _value_and_scale(constants: dict[str, Any], temperature: float, unit: Unit) -> tuple[list[Any], list[Any]]:
@@ -288,7 +361,8 @@ def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | 
     model = onnx.load_from_string(float_model)
     model.metadata_props.append(PREPARED)
     convolves = any(node.op_type == "Conv" for node in model.graph.node)
-    last = [node.name for node in model.graph.node if any(n.startswith("answer_") for n in node.input)]
+    novelty = [node.name for node in model.graph.node if node.name.startswith(NOVELTY_PREFIX)]
+    last = [node.name for node in model.graph.node if any(n.startswith("answer_") for n in node.input)] + novelty
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(source))
@@ -299,7 +373,10 @@ def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | 
             )  # fmt: skip
         else:
             kinds = list(made.operators or ("Gather", "MatMul", "Gemm"))
-            quantize_dynamic(str(source), str(target), op_types_to_quantize=kinds, weight_type=QuantType.QInt8)
+            quantize_dynamic(
+                str(source), str(target), op_types_to_quantize=kinds, weight_type=QuantType.QInt8,
+                nodes_to_exclude=novelty,
+            )  # fmt: skip
         return _sealed(onnx.load(str(target)), msgspec.structs.replace(card, precision="int8"), made.files)
 
 
@@ -317,6 +394,11 @@ class _Rows:
 
     def get_next(self) -> Features | None:
         return next(self._batches, None)
+
+
+def resealed(data: bytes, card: StudentCard, files: Mapping[str, bytes]) -> bytes:
+    """The same file with another card."""
+    return _sealed(onnx.load_from_string(data), card, files)
 
 
 def _sealed(model: Any, card: StudentCard, files: Mapping[str, bytes]) -> bytes:

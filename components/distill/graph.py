@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """``nodes`` in order, the last of which gives ``logits``; ``constants`` by name, as arrays."""
+    """``nodes`` in order, the last of which gives ``logits``; ``constants`` by name, as arrays.
+
+    ``state``: the tensor, one vector an input, by which an input is told to be unlike what was learnt from.
+    """
 
     nodes: list[Any]
     constants: dict[str, Any]
+    state: str = "logits"
 
 
 def linear(name: str, source: str, out: str, layer: nn.Linear, constants: dict[str, Any]) -> list[Any]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from components.distill.export import body
 from components.distill.fit import Run
 from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
+from components.distill.novelty import groups, unlearnt
 from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.unlabelled import NONE, Unlabelled
@@ -142,7 +144,10 @@ def distill(
         **_told(card, private),
         **({"taught_rows": float(len(rows))} if reshaped else {}),
     }
-    networks = Trained(net=done.net, unit=unit, pruned=cut)
+    novelty: dict[str, Any] = {}
+    if spec.student.privacy is None:  # means of rows would tell of them
+        novelty = {"learnt": work.data, "unlearnt": groups(unlearnt(spec, windows, learnt))}
+    networks = Trained(net=done.net, unit=unit, pruned=cut, **novelty)
     twin = crossfitted(work, learnt.aside, networks, run)
     holdout = holdout_payloads(spec, windows)
     distilled = export(spec, networks, twin, card, holdout, learnt.calibration, artifacts, counts, done.history)

@@ -35,6 +35,7 @@ from components.evaluate.measure import (
     pooled,
     slice_accuracies,
 )
+from components.evaluate.novelty import novelty
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.snapshot.holdout import enough, kept_shares
 from components.snapshot.students import evidence_folder
@@ -98,7 +99,8 @@ def evaluate(
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
     2. Ask them about the newest window's holdout, and about what is not yet released of those of older regimes (where
        no champion serves that could forget them, they are judged as new: labels that come later add to those that were
-       there); where the spec bounds the disagreement of what is not deferred, certify a limit for it.
+       there); where the spec bounds the disagreement of what is not deferred, certify a limit for it; and see whether
+       its p-values of novelty are what they say.
     3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
@@ -129,6 +131,7 @@ def evaluate(
     rows = _rows(NEW, line, new)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
+    certified |= novelty(candidate, new, spec.serve.novelty)
     for name, part in pooled(older, enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3

@@ -27,8 +27,10 @@ def parities(spec: Spec, candidate: Student, full: Student, payloads: list[bytes
         "parity_gap": served.gap if served else None,
         "probability_gap": served.variation if served else None,
         "largest_probability_gap": served.most_variation if served else None,
+        **({"novelty_gap": served.novelty} if served and served.novelty is not None else {}),
         **{f"parity_gap[{form}]": p.gap if (p := found.get(form)) else None for form in named},
         **{f"probability_gap[{form}]": p.variation if (p := found.get(form)) else None for form in named},
+        **{f"novelty_gap[{form}]": p.novelty for form in named if (p := found.get(form)) and p.novelty is not None},
     }
 
 

@@ -50,7 +50,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
     inputs that it learnt from without labels; ``privacy``: the account of a lineage that was trained in private from
     the first (None: nothing bounds what the weights tell); ``labels``: how many labels its windows have, and how many
-    of them its line may have ``learnt`` from by now.
+    of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in
+    rising order, in groups: what its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells
+    of none.
     """
 
     workload: str
@@ -74,6 +76,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     privacy: Account | None = None
     labels: int = 0
     learnt: int = 0
+    novelty: tuple[tuple[float, ...], ...] = ()
 
     @property
     def form(self) -> Form:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from components.contracts.records import SoftLabel
-from components.student.runtime import Student
+from components.student.runtime import Reply, Student
 
 BATCHES = (1, 7, 32)
 """Sizes of batches that a model is asked in whose answers hang on what else is asked."""
@@ -30,7 +30,8 @@ class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
     ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1]; for regression
-    the mean and the largest difference of values, in scales.
+    the mean and the largest difference of values, in scales. ``novelty``: mean difference of p-values of novelty, in
+    [0, 1]; None where one of the two tells of none.
 
     Classification answers differ when their labels do, and their numbers are probabilities; regression answers
     differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.
@@ -40,6 +41,7 @@ class Parity:
     largest: float
     variation: float
     most_variation: float
+    novelty: float | None = None
 
 
 def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity | None:
@@ -67,10 +69,17 @@ def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity
 
 
 def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> Parity | None:
-    """Parity of a model with the float model of the same weights; None where there are no inputs."""
-    reference = full.predict(payloads)
-    found = parity(reference, other.predict(payloads))
-    if found is None or not other.batch_dependent:
+    """Parity of a model with the float model of the same weights; None where there are no inputs.
+
+    Novelty is compared as it is told to inputs that are asked together.
+    """
+    replies = full.reply(payloads), other.reply(payloads)
+    reference, said = ([reply.soft for reply in some] for some in replies)
+    found = parity(reference, said)
+    if found is None:
+        return None
+    found = replace(found, novelty=_novelty_gap(*replies))
+    if not other.batch_dependent:
         return found
     every = [found]
     order = np.random.default_rng(0).permutation(len(payloads))[:ASKED].tolist()
@@ -86,7 +95,17 @@ def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> P
         largest=max(p.largest for p in every),
         variation=max(p.variation for p in every),
         most_variation=max(p.most_variation for p in every),
+        novelty=found.novelty,
     )
+
+
+def _novelty_gap(ours: Sequence[Reply], theirs: Sequence[Reply]) -> float | None:
+    apart = [
+        abs(a.novelty - b.novelty)
+        for a, b in zip(ours, theirs, strict=True)
+        if a.novelty is not None and b.novelty is not None
+    ]
+    return math.fsum(apart) / len(apart) if apart else None
 
 
 def _difference(a: SoftLabel, b: SoftLabel) -> float:

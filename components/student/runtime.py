@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,16 +15,30 @@ from components.contracts.records import SoftLabel
 from components.contracts.storage import digest_of
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
 from components.student.features import Features, Featuriser, Signature, featuriser
+from drift.novelty import conformal_p
 
 OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"]}
 """The graph's outputs by task: (B, C), or (B,) each."""
 
+NOVELTY = "novelty"
+"""The further output of graphs that tell how far an input is from what the student has learnt from, (B,)."""
 
 RANGES_OF_A_BATCH = b"DynamicQuantizeLinear"
 """The operator that quantises activations by the range that they have in the batch."""
 
 CHUNK = 256
 """Inputs that are run at a time: each is padded to the longest of them."""
+
+
+class Reply(NamedTuple):
+    """What a student says of one input.
+
+    ``novelty``: p-value in [0, 1] of its likeness to what the student knows (:func:`drift.novelty.conformal_p`);
+    None: the artifact is from before students told it, or there was nothing to tell it by.
+    """
+
+    soft: SoftLabel
+    novelty: float | None
 
 
 class Student:
@@ -40,6 +54,9 @@ class Student:
         """Whether an answer hangs on what else is in its batch."""
         self._decode = decoder(card.payload, source)
         self._outputs = OUTPUTS[card.task]
+        self.scored = NOVELTY in [o.name for o in session.get_outputs()]
+        """Whether the graph gives a score of novelty; p-values need the card's scores too."""
+        self._known = card.novelty if self.scored else ()
 
     @classmethod
     def load(cls, data: bytes | Path, *, threads: int = 1, source: str = "") -> Student:
@@ -67,7 +84,7 @@ class Student:
         student = cls(session, card, digest_of(content), source, files)
         student.batch_dependent = RANGES_OF_A_BATCH in content
         if (found := dict(student.featuriser.signature)) != card.inputs:
-            told = f"its features are {_told(found)}, its card says {_told(card.inputs)}"
+            told = f"its features are {_shown(found)}, its card says {_shown(card.inputs)}"
             raise ArtifactError(where, f"{told}: it was trained with another version of the featuriser")
         return student
 
@@ -94,6 +111,48 @@ class Student:
             for soft in self.exercise(self.featuriser.encode(payloads[first : first + CHUNK]))
         ]
 
+    @property
+    def tells_novelty(self) -> bool:
+        """Whether replies have a novelty."""
+        return bool(self._known)
+
+    @property
+    def least_novelty(self) -> float | None:
+        """The least p-value that a reply can have: the fewer inputs it was calibrated on, the larger it is."""
+        return max((1.0 / (len(group) + 1) for group in self._known), default=None)
+
+    def reply(self, payloads: Sequence[bytes]) -> list[Reply]:
+        """As :meth:`predict`, with the novelty of each input."""
+        return self.reply_decoded([self._decode(p) for p in payloads])
+
+    def reply_decoded(self, payloads: Sequence[Any]) -> list[Reply]:
+        """As :meth:`predict_decoded`, with the novelty of each input."""
+        if not self._known:
+            return [Reply(soft, None) for soft in self.predict_decoded(payloads)]
+        found: list[Reply] = []
+        for first in range(0, len(payloads), CHUNK):
+            *out, scores = self._run(self.featuriser.encode(payloads[first : first + CHUNK]), [*self._outputs, NOVELTY])
+            found += [
+                Reply(soft, conformal_p(score, self._known))
+                for soft, score in zip(self._told(out), scores.tolist(), strict=True)
+            ]
+        return found
+
+    def scores(self, payloads: Sequence[bytes]) -> list[float]:
+        """The scores of novelty themselves, larger ones being more unlike; each as it is where it is asked alone.
+
+        Raises:
+            RecordError: a payload cannot be decoded.
+
+        """
+        size = 1 if self.batch_dependent else CHUNK
+        decoded = [self._decode(p) for p in payloads]
+        return [
+            score
+            for first in range(0, len(decoded), size)
+            for score in self._run(self.featuriser.encode(decoded[first : first + size]), [NOVELTY])[0].tolist()
+        ]
+
     def exercise(self, features: Features) -> list[SoftLabel]:
         """Soft labels of features as they are: the arrays of the card's ``inputs``.
 
@@ -101,7 +160,13 @@ class Student:
             ArtifactError: the student's answer is not a soft label.
 
         """
-        out = self._session.run(self._outputs, {name: features[name] for name in self._inputs})
+        return self._told(self._run(features, self._outputs))
+
+    def _run(self, features: Features, outputs: Sequence[str]) -> list[Any]:
+        out: list[Any] = self._session.run(outputs, {name: features[name] for name in self._inputs})
+        return out
+
+    def _told(self, out: Sequence[Any]) -> list[SoftLabel]:
         try:
             return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])
         except ValueError as error:
@@ -125,14 +190,14 @@ def _card_of(metadata: dict[str, str], where: str) -> tuple[StudentCard, dict[st
         raise ArtifactError(where, f"its card is broken: {error}") from error
 
 
-def _told(inputs: Signature) -> str:
+def _shown(inputs: Signature) -> str:
     return msgspec.json.encode(inputs).decode()
 
 
 def _check_graph(session: Any, card: StudentCard, where: str) -> None:
     inputs, outputs = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
     expected = OUTPUTS[card.task]
-    if not inputs or not card.inputs.keys() >= set(inputs) or outputs != expected:
+    if not inputs or not card.inputs.keys() >= set(inputs) or outputs not in (expected, [*expected, NOVELTY]):
         wanted = f"a {card.task} student's takes some of {sorted(card.inputs)} and gives {expected}"
         raise ArtifactError(where, f"its graph is {inputs} -> {outputs}; {wanted}")
     width = session.get_outputs()[0].shape[-1]

@@ -22,6 +22,7 @@ from components.control.tables import RolloutRow
 from components.ledger.ledger import append, entries
 from components.registry.registry import Registry
 from components.stream.contract import Broker
+from serving.control.certificate import Watch
 from serving.control.journal import Journal, uri_of
 from serving.control.orders import DATABASE_AWAY, REGISTRY_SECONDS, Orders
 from serving.control.reading import EvidenceReader
@@ -76,6 +77,7 @@ class Controller:
         self._rung = store.bells.listen(orders_bell(spec.name))
         self._noted: tuple[str, int] | None = None
         self._settle_after = float("-inf")
+        self.watch = Watch(self, broker, self.reader.teachings, artifacts)
         self.replicas.take_over()
         failpoint("lead.1")
         self._resume()
@@ -110,6 +112,7 @@ class Controller:
         """Let go of the streams; the rollout stays as it is, for the next controller."""
         self.store.bells.leave(self._rung)
         self.reader.close()
+        self.watch.close()
 
     def tick(self) -> None:
         """One cycle.
@@ -121,6 +124,7 @@ class Controller:
         5. Look at the evidence and decide; make the decision durable.
         6. Carry out what was decided.
         7. Hold the candidate's lease.
+        8. Judge whether the champion keeps its promise, and guard the workload where it does not.
 
         Where the registry does not answer, what is routed goes on being watched; its aliases follow when it is back.
         """
@@ -143,7 +147,9 @@ class Controller:
         # Step 7
         if self.state is not None and not self.state.ended:
             self.replicas.hold(self.state.policy.lease_seconds)
-        self._idle = self.state is None and not learnt
+        # Step 8
+        moved = self.watch.tick(self.clock())
+        self._idle = self.state is None and not learnt and not moved
 
     def _report(self) -> None:
         """Say how many records were passed over, where that has changed."""

@@ -27,7 +27,7 @@ from components.control.tables import (
     RunRow,
     TeacherRow,
 )
-from serving.rollout.condition import Alarm, Crowned, Facts, Rollout, Run, under_way
+from serving.rollout.condition import Alarm, Crowned, Facts, Promise, Rollout, Run, under_way
 
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
@@ -112,6 +112,7 @@ def read_all(
         leaders = {name: at for name, at in s.execute(leading)}
         reports, triggers = _reports(s, workloads, now)
         alarms, runs, statuses = _alarms(s, workloads), _runs(s, workloads), _statuses(s, workloads)
+        promises = _promises(s, [workload for workload, intent in intents.items() if intent.guard is not None])
     found = {}
     for workload in workloads:
         intent = intents.get(workload, Intent())
@@ -136,6 +137,7 @@ def read_all(
             teacher=next((word for word in ("suspect", "held", "trusted") if word in taught), None),
             trigger=triggers.get(workload, ""),
             spec=(specs or {}).get(workload, "SPEC"),
+            guard=_promise(intent, promises.get(workload, {})),
         )
     return found
 
@@ -151,6 +153,23 @@ def _reports(s: Session, workloads: Names, now: float) -> tuple[dict[str, dict[s
         ages.setdefault(workload, {})[name] = max(0.0, now - at)
     last = select(GaugeRow.workload, GaugeRow.value).where(GaugeRow.workload.in_(workloads), GaugeRow.name == "trigger")
     return ages, {workload: str(value.get("last", "")) for workload, value in s.execute(last)}
+
+
+def _promises(s: Session, workloads: Names) -> dict[str, dict[str, Any]]:
+    """Since when, and why, workloads are guarded."""
+    if not workloads:
+        return {}
+    value = GaugeRow.value
+    query = select(GaugeRow.workload, value["guarded_at"].as_float(), value["reason"].as_string())
+    found = s.execute(query.where(GaugeRow.workload.in_(workloads), GaugeRow.name == "certificate"))
+    return {workload: {"at": at, "reason": reason or ""} for workload, at, reason in found}
+
+
+def _promise(intent: Intent, known: Mapping[str, Any]) -> Promise | None:
+    guard = intent.guard
+    if guard is None or intent.champion is None or guard.digest != intent.champion.digest:
+        return None
+    return Promise(defer_below=guard.defer_below, at=known.get("at"), reason=known.get("reason", ""))
 
 
 def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:

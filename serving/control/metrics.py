@@ -15,6 +15,7 @@ METRICS = {
     "cohobate_controller_leads": ("1 while a controller leads the workload.", ()),
     "cohobate_champion_age_seconds": ("Since the decision by which the champion serves.", ()),
     "cohobate_teacher_trusted": ("1 while the teacher answers its probes as before, 0 while it does not.", ()),
+    "cohobate_guarded": ("1 while the champion defers more than its own limit says, since it broke its promise.", ()),
     "cohobate_report_age_seconds": ("Age of a worker's last report.", ("report",)),
     "cohobate_alarm_open": ("1 for each kind of alarm of which something is still to be done.", ("kind",)),
     "cohobate_last_run_failed": ("1 where the last pipeline run failed.", ()),
@@ -52,6 +53,7 @@ def _samples(facts: Facts) -> Iterator[tuple[str, tuple[str, ...], float]]:
         yield "cohobate_state", (known,), float(known == state)
     yield "cohobate_replicas_live", (), float(facts.replicas)
     yield "cohobate_controller_leads", (), float(leads(facts))
+    yield "cohobate_guarded", (), float(facts.guard is not None)
     if facts.crowned is not None:
         yield "cohobate_champion_age_seconds", (), max(0.0, facts.now - facts.crowned.at)
     if facts.teacher is not None:

@@ -18,6 +18,7 @@ from components.contracts.payload import ALWAYS_FINITE, Decode, decoder
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
+from components.control.intent import EVERY_ANSWER
 from components.telemetry import tracing
 from serving.gateway.cascade import Ask, Cascade
 from serving.gateway.metrics import Metrics
@@ -32,9 +33,6 @@ TURN = 16
 
 STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "no_version": 404}
 """HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
-
-ALWAYS = 1.01
-"""A limit that no confidence reaches: everything is deferred."""
 
 
 Told = Literal["all", "input", "nothing"]
@@ -74,7 +72,16 @@ class Gateway:
         serve = self.spec.serve
         if serve.max_disagreement is None:
             return serve.defer_below
-        return ALWAYS if loaded.ref.defer_below is None else loaded.ref.defer_below
+        own = EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
+        guarded = self._guarded(loaded)
+        return own if guarded is None else max(own, guarded)
+
+    def _guarded(self, loaded: Loaded) -> float | None:
+        """The limit of the guard, where there is one of this version."""
+        intent = self.versions.routing.intent
+        if intent.guard is None or intent.guard.digest != loaded.ref.digest:
+            return None
+        return intent.guard.limit_at(self.clock(), intent.lease_until)
 
     async def predict(
         self, items: Sequence[Item], allow_defer: bool = False, version: str | None = None
@@ -90,7 +97,9 @@ class Gateway:
             if n % TURN == 0 and n < len(items):
                 await asyncio.sleep(0)
         if allow_defer and any(d.answer.defer for d in done):
-            await asyncio.gather(*(self._defer(*d) for d in done if d.answer.defer))
+            # Where a budget ends among them, it has gone to those that it was most needed for.
+            deferred = sorted((d for d in done if d.answer.defer), key=_need)
+            await asyncio.gather(*(self._defer(*d) for d in deferred))
         return [d.answer for d in done]
 
     def _one(self, item: Item, version: str | None, until: float) -> Done:
@@ -180,12 +189,23 @@ class Gateway:
         answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
         answer.model_version, answer.snapshot = served.ref.version, served.ref.snapshot
         answer.teacher, answer.arm, answer.answered_by = served.ref.teacher, arm, "student"
-        limit = self.limit(served)
-        if soft.confidence < limit:
-            answer.defer, answer.defer_reason = True, _below(soft.confidence, limit)
+        answer.novelty = told.novelty
+        if reasons := self._doubts(served, soft, told.novelty):
+            answer.defer, answer.defer_reason = True, "; ".join(reasons)
             self.metrics.deferred.inc()
         self._publish(answer, entry, choice, told, beside, decoded, now, tell)
         return soft
+
+    def _doubts(self, loaded: Loaded, soft: SoftLabel, novelty: float | None) -> list[str]:
+        """Why an answer is to be deferred; empty where it is not."""
+        limit, alpha, reasons = self.limit(loaded), self.spec.serve.novelty, []
+        if soft.confidence < limit:
+            guarded = self._guarded(loaded)
+            reasons.append(_below(soft.confidence, limit) if guarded is None else _watched(soft.confidence, guarded))
+        if alpha is not None and novelty is not None and novelty <= alpha:
+            reasons.append(f"the input is unlike what the version knows: novelty {novelty:.3f} is not above {alpha:g}")
+            self.metrics.novel.inc()
+        return reasons
 
     def _publish(
         self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
@@ -234,7 +254,7 @@ class Gateway:
         version, measured = loaded.ref.version, self.metrics.arm(arm, loaded.ref.version)
         started = time.perf_counter()
         try:
-            (soft,) = loaded.student.predict_decoded([decoded])
+            ((soft, novelty),) = loaded.student.reply_decoded([decoded])
         except Exception as error:  # a student's failure, of whatever kind, is evidence against it
             if isinstance(error, RecordError) and arm == "champion" and served:
                 raise
@@ -253,6 +273,7 @@ class Gateway:
             label=soft.label,
             confidence=soft.confidence,
             entropy=soft.entropy,
+            novelty=novelty,
         )
         return answer, soft
 
@@ -273,10 +294,21 @@ class Gateway:
             self.metrics.degraded.inc()
 
 
+def _need(done: Done) -> float:
+    """How little there is for the student's own answer, the least first: of its confidence and of what it knows."""
+    confidence, novelty = done.answer.confidence, done.answer.novelty
+    return min(1.0 if confidence is None else confidence, 1.0 if novelty is None else novelty)
+
+
 def _below(confidence: float, limit: float) -> str:
     if limit > 1.0:
         return "no limit of confidence could be certified for this version: every answer is deferred"
     return f"confidence {confidence:.3f} is below {limit:g}"
+
+
+def _watched(confidence: float, limit: float) -> str:
+    why = "the workload is guarded, since answers disagree with the teacher more often than was promised"
+    return f"{why}: every answer is deferred" if limit > 1.0 else f"{why}: {_below(confidence, limit)}"
 
 
 def _numbers(soft: SoftLabel) -> dict[str, float]:

@@ -326,6 +326,7 @@ class _Asks:
             classes=list(card.classes),
             precision=card.precision,
             defer_below=self._gateway.limit(loaded),
+            novelty=self._gateway.spec.serve.novelty if loaded.student.tells_novelty else None,
         )
 
     async def metrics(self, _: Request) -> Response:

@@ -56,6 +56,9 @@ class Metrics:
         self.degraded = Counter(
             "cohobate_degraded", "Deferred answers that nobody else gave.", one, registry=self.registry
         ).labels(self._workload)
+        self.novel = Counter(
+            "cohobate_novel", "Answers to defer for the novelty of their input.", one, registry=self.registry
+        ).labels(self._workload)
         self._arms: dict[tuple[str, str], ArmMetrics] = {}
         self._gauges: dict[str, Gauge] = {}
         for name, what, value in (

@@ -114,7 +114,8 @@ class Answered(msgspec.Struct):
 
     ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not
     sure enough; ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's
-    own, although others were to be asked: they did not answer.
+    own, although others were to be asked: they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness
+    to what the version knows, near 0 where it is unlike; null where the version tells none.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Answered(msgspec.Struct):
     degraded: bool = False
     answered_by: Literal["student", "expert", "teacher"] | None = None
     error: Problem | None = None
+    novelty: float | None = None
 
 
 class Answers(msgspec.Struct):
@@ -177,7 +179,10 @@ class AllAccepted(msgspec.Struct):
 
 
 class Version(msgspec.Struct, kw_only=True):
-    """A version that a replica has loaded. ``defer_below``: its limit in force; above 1 it defers every answer."""
+    """A version that a replica has loaded. ``defer_below``: its limit in force; above 1 it defers every answer.
+
+    ``novelty``: the p-value of novelty at or below which it defers; null where the spec sets none, or it tells none.
+    """
 
     version: str
     digest: str
@@ -187,6 +192,7 @@ class Version(msgspec.Struct, kw_only=True):
     classes: list[str]
     precision: str
     defer_below: float
+    novelty: float | None = None
 
 
 class ColdStart(msgspec.Struct, kw_only=True):

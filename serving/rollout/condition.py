@@ -6,8 +6,9 @@ The words, worst first (:data:`STATES`):
 - ``no champion``: nothing serves yet.
 - ``rolled back``: the last decision took a student back, and nothing was promoted or begun since.
 - ``paused``: a rollout holds its weight and waits for a person.
-- ``guarded``: a rollout is under way and its guards have half of the evidence that takes a candidate back (half on the
-  logarithmic scale, on which evidence adds up).
+- ``guarded``: the champion is shown to disagree with the teacher more often than was promised, and replicas defer more
+  until it is shown to keep its promise again, or another champion serves; or a rollout is under way and its guards have
+  half of the evidence that takes a candidate back (half on the logarithmic scale, on which evidence adds up).
 - ``canary``: a candidate has a share of the requests.
 - ``shadow``: a candidate answers beside the champion, and no user gets its answers.
 - ``serving``: the champion alone.
@@ -64,6 +65,17 @@ class Crowned(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """A champion that does not keep its promise: answers of a confidence below ``defer_below`` are deferred.
+
+    ``at``: since when (Unix seconds); ``reason``: of the last step.
+    """
+
+    defer_below: float
+    at: float | None = None
+    reason: str = ""
+
+
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """An alarm. ``champion``: the version that served when a monitor raised it; ``rollout``: of its own.
 
@@ -91,7 +103,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
     ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
     ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last, oldest first. ``trigger``: why no
-    update starts.
+    update starts. ``guard``: where the champion does not keep its promise.
     """
 
     now: float
@@ -111,6 +123,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     teacher: str | None = None
     trigger: str = ""
     spec: str = "SPEC"
+    guard: Promise | None = None
 
     @property
     def alarm(self) -> Alarm | None:
@@ -159,7 +172,7 @@ def condition(facts: Facts) -> Condition:
     >>> found.word, found.press.command
     ('serving', '')
     """
-    state, why, since = _state(facts)
+    state, why, since = _watched(facts, _state(facts))
     word = f"{state} {100 * facts.weight:g} %" if state == "canary" else state
     last = facts.alarm
     return Condition(
@@ -196,6 +209,8 @@ def is_open(alarm: Alarm, facts: Facts) -> bool:
         return facts.rollout is not None and facts.rollout.id == alarm.rollout and under_way(facts.rollout)
     if alarm.kind == "lost_positions":
         return facts.now - alarm.at < LOST_SECONDS
+    if alarm.kind == "guarded" and facts.guard is None:
+        return False
     return alarm.champion == facts.champion
 
 
@@ -240,6 +255,15 @@ def _state(facts: Facts) -> tuple[State, str, float | None]:
     return "serving", "the champion alone answers", since
 
 
+def _watched(facts: Facts, found: tuple[State, str, float | None]) -> tuple[State, str, float | None]:
+    """The same, where the champion keeps its promise; else that it is guarded, unless something is worse."""
+    guard = facts.guard
+    if guard is None or STATES.index(found[0]) <= STATES.index("guarded"):
+        return found
+    share = "every answer is" if guard.defer_below > 1.0 else f"answers of a confidence below {guard.defer_below:g} are"
+    return "guarded", f"v{facts.champion}: {share} deferred: {guard.reason or 'no reason is known'}", guard.at
+
+
 def _silent(facts: Facts) -> tuple[str, float | None] | None:
     """What is silent, and for how long; None where all is heard."""
     if facts.replicas == 0 and facts.champion is not None:
@@ -282,6 +306,8 @@ def _press(facts: Facts, state: State) -> Press:
         return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
     if state == "no champion":
         return _first(facts)
+    if state == "guarded" and not (facts.rollout is not None and under_way(facts.rollout)):
+        return Press(remark="nothing: an update, or its own answers, end it; others answer meanwhile")
     if state == "guarded":
         return Press(
             remark="it is taken back by itself if this goes on; now", command=f"cohobate rollout rollback {of}",

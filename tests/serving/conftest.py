@@ -53,8 +53,11 @@ class SignTeacher:
 """
 
 
-def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1"):
-    """A student of ``x``'s sign as ONNX bytes: wrong with swapped ``classes``, failing at serving with ``rows=1``."""
+def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1", novelty=()):
+    """A student of ``x``'s sign as ONNX bytes: wrong with swapped ``classes``, failing at serving with ``rows=1``.
+
+    ``novelty``: groups of known scores, which are the sizes of ``x``.
+    """
     table = np.array([[-4.0, 4.0], [0.0, 0.0]], dtype=np.float32)[:rows]
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"]),
@@ -63,6 +66,10 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1"):
         helper.make_node("Squeeze", ["logits_1", "one"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])]
+    if novelty:
+        nodes.append(helper.make_node("ReduceL1", ["weights"], ["novelty"], axes=[1], keepdims=0))
+        outputs.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["batch"]))
     graph = helper.make_graph(
         nodes,
         "student",
@@ -70,7 +77,7 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1"):
             helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"]),
             helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", "length"]),
         ],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
+        outputs,
         [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1]), "one")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -78,6 +85,7 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1"):
         workload=workload, task="classification", space=space, classes=tuple(classes), features=FEATURES,
         payload=Payload(decoder="json", max_bytes=200), **bag(2, 2, 1), variant="tiny",
         snapshots=("s" * 64,), teacher=TEACHER, parent=None, code="test",
+        novelty=novelty,
     )  # fmt: skip
     entry = onnx.StringStringEntryProto(key=CARD_KEY, value=msgspec.json.encode(card).decode())
     model.metadata_props.append(entry)

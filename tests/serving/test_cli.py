@@ -1,10 +1,12 @@
 import json
 import threading
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from serving.cli import app
+from serving.rollout.certificate import Certified, Judged, Seen
 from serving.rollout.evidence import Audited
 from serving.rollout.replay import Begun, Looked, encode_line
 from serving.rollout.state import as_dict
@@ -146,3 +148,14 @@ def test_replays_evidence_under_a_policy(home):
         f"request={last['request']}"
         in runner.invoke(app, ["replay", str(home / "e.jsonl"), "--policy", str(home / "p.yaml")]).stdout
     )
+
+
+def test_replays_the_journal_of_a_certificate(home):
+    begun = Certified(at=1.0, version="7", digest="d" * 64, most=0.1, limit=0.6)
+    wrong = tuple(Judged(id=str(n), confidence=0.9, disagrees=True) for n in range(20))
+    lines = [msgspec.json.encode(line) for line in (begun, Seen(at=2.0, judged=wrong))]
+    (home / "c.jsonl").write_bytes(b"\n".join(lines))
+    done = json.loads(runner.invoke(app, ["replay", str(home / "c.jsonl"), "--json"]).stdout)
+    assert [step["kind"] for step in done["steps"]] == ["guard"] and done["guarded"] and done["version"] == "7"
+    shown = runner.invoke(app, ["replay", str(home / "c.jsonl")])
+    assert shown.exit_code == 0 and "every answer is deferred" in shown.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from components.contracts.spec.fields import Count, Factory, Positive, Section, Share
+from components.contracts.spec.fields import Count, Factory, OpenShare, Positive, Section, Share
 
 DeferTo = Literal["expert", "teacher", "review"]
 
@@ -34,6 +34,9 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``defer_below``: confidence under which an answer says ``defer``; 0 sets none. With ``max_disagreement`` the limit
     of each version is the one that its evaluation certified: of the answers that are not deferred at most this share
     disagrees with the teacher, at a chance of 95 %; a version for which none could be certified defers everything.
+    ``novelty``: inputs are deferred too whose p-value of novelty is at or below it, whatever the confidence; of traffic
+    like that which a version knows it is at most this share. A version that tells no novelty is served without. None
+    defers nothing for its novelty: each deferred input may cost a question, which a spec from before did not ask for.
     ``audit_share``: share of requests whose input is audited against the teacher (by a hash of the input id, so that
     it can be recomputed); ``buffer_records``: telemetry kept while the stream is slow, beyond which it is dropped and
     counted. ``max_under_way``: requests that one replica takes at once, beyond which it sheds the least urgent;
@@ -43,6 +46,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replicas: Count = 2
     defer_below: Share = 0.0
     max_disagreement: Share | None = None
+    novelty: OpenShare | None = None
     deferral: Deferral = Deferral()
     audit_share: Share = 0.1
     max_batch: Count = 256
@@ -53,4 +57,4 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def defers(self) -> bool:
         """Whether any answer may say ``defer``."""
-        return self.defer_below > 0.0 or self.max_disagreement is not None
+        return self.defer_below > 0.0 or self.max_disagreement is not None or self.novelty is not None

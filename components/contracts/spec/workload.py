@@ -130,4 +130,7 @@ def load_spec(path: str | Path) -> Spec:
         )
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
+    if spec.serve.novelty is not None and spec.student.privacy is not None:
+        remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"
+        raise ConfigError("serve.novelty", spec.serve.novelty, f"{remedy} beside student.privacy")
     return msgspec.structs.replace(spec, source=str(path.resolve()))

@@ -57,6 +57,7 @@ def test_fields_that_came_later_say_what_their_absence_meant():
     assert (label.policy, label.probability, label.audit, label.annotator) == ("all", 1.0, False, None)
     assert label.input.consent is None
     assert decode(Prediction, (FOLDER / "prediction-1.0.msgpack").read_bytes()).turn is None
+    assert decode(Prediction, (FOLDER / "prediction-1.1.msgpack").read_bytes()).answer.novelty is None
     letter = decode(DeadLetter, (FOLDER / "deadletter-1.0.msgpack").read_bytes())
     assert (letter.attempts, letter.digest, letter.cut, letter.tombstone) == (1, None, False, False)
 

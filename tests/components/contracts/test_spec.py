@@ -199,3 +199,15 @@ def test_a_module_that_has_moved_is_found_by_its_old_name_with_a_warning(module,
     name = next(n for n in vars(new) if n.endswith("Teacher"))
     assert resolve(f"{module}:{name}") is getattr(new, name)
     assert f"write {MOVED[module]}:{name}" in caplog.text
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, "low"])
+def test_a_level_of_novelty_is_between_0_and_1(tmp_path, alpha):
+    with pytest.raises(ConfigError, match=r"\$\.serve\.novelty"):
+        load_spec(write(tmp_path, serve={"novelty": alpha}))
+
+
+def test_novelty_cannot_be_told_of_a_private_student(tmp_path):
+    student = {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}
+    with pytest.raises(ConfigError, match=r"serve\.novelty .*student\.privacy"):
+        load_spec(write(tmp_path, student=student, serve={"novelty": 0.05}))

@@ -103,6 +103,7 @@ def test_names_every_measurement(update):
         "parity_gap", "probability_gap", "largest_probability_gap", "p50_ms", "p95_ms", "p99_ms", "latency_ratio",
         "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy", "noise_loss[bit_flips]",
         "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
+        "novelty_rows", "novelty_deferred", "novelty_chance", "novelty_least", "novelty_gap",
     }  # fmt: skip
 
 

@@ -58,6 +58,7 @@ class Platform:
 
     def restart(self):
         self.controller.reader.close()
+        self.controller.watch.close()
         self.controller = self.start()
 
     def tick(self, seconds=1.0):

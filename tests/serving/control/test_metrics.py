@@ -4,7 +4,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from serving.control.metrics import FactsOfStore
-from serving.rollout.condition import STATES, Alarm, Run
+from serving.rollout.condition import STATES, Alarm, Promise, Run
 from tests.serving.rollout.test_condition import NOW, WELL, facts, rolling
 
 
@@ -36,3 +36,8 @@ def test_what_wakes_somebody():
     value = sampled(msgspec.structs.replace(WELL, alarms=alarms, run=run, teacher="held", leader_age=None))
     assert (value("alarm_open", kind="drift"), value("alarm_open", kind="change")) == (1.0, None)
     assert (value("last_run_failed"), value("teacher_trusted"), value("controller_leads")) == (1.0, 0.0, 0.0)
+
+
+def test_a_guard_is_a_metric():
+    assert sampled(WELL)("guarded") == 0.0
+    assert sampled(msgspec.structs.replace(WELL, guard=Promise(defer_below=1.01)))("guarded") == 1.0

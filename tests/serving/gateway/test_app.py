@@ -13,6 +13,8 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Input, Prediction, SoftLabel, decode
 from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import Admission, Consent, load_spec
+from components.control.intent import EVERY_ANSWER, Guard
+from components.student.runtime import Reply
 from serving.gateway import wire
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
@@ -311,9 +313,9 @@ def test_a_batch_that_takes_too_long_is_answered_in_part(spec, store, broker, cl
     class Slow:
         card = None
 
-        def predict_decoded(self, payloads):
+        def reply_decoded(self, payloads):
             time.sleep(0.06)
-            return [SoftLabel(task="classification", space="s", distribution={"neg": 1.0})]
+            return [Reply(SoftLabel(task="classification", space="s", distribution={"neg": 1.0}), None)]
 
     running = Running(limited(spec, request_seconds=0.1), store, broker, clock)
     running.serve(model("1"))
@@ -431,7 +433,7 @@ def test_a_student_that_fails_on_an_input_of_the_others_costs_no_answer_and_is_e
 
 def test_a_champion_that_finds_the_candidates_input_unusable_is_a_failure_of_its_own(running, model):
     class Refusing:
-        def predict_decoded(self, payloads):
+        def reply_decoded(self, payloads):
             raise RecordError("bad_feature", "no number")
 
     running.serve(model("1"), model("2"), weight=1.0)
@@ -446,10 +448,10 @@ def test_a_slow_shadow_does_not_slow_the_answer(running, model):
     asked = []
 
     class Slow:
-        def predict_decoded(self, payloads):
+        def reply_decoded(self, payloads):
             asked.append(payloads)
             time.sleep(0.01)
-            return [SoftLabel(task="classification", space="s", distribution={"neg": 1.0})]
+            return [Reply(SoftLabel(task="classification", space="s", distribution={"neg": 1.0}), None)]
 
     running.serve(model("1"), model("2"), shadow=True)
     routing = running.versions.routing
@@ -461,6 +463,87 @@ def test_a_slow_shadow_does_not_slow_the_answer(running, model):
     running.predict(1.0)
     assert asked == [], "it is asked when the answer has gone"
     assert [p.shadow.latency_ms >= 10 for p in running.published()] == [True, True] and len(asked) == 2
+
+
+NOVEL = tuple(n / 10 for n in range(1, 20))
+"""Scores of 19 inputs, of which x has 1 + |x|: one beyond them all has the p-value 0.05."""
+
+
+def test_an_input_that_is_unlike_what_the_version_knows_is_deferred_however_sure_the_answer(
+    spec, store, broker, clock, model
+):
+    running = Running(limited(spec, novelty=0.05), store, broker, clock)
+    running.serve(model("1", novelty=(NOVEL,)))
+    usual, novel = running.predict(0.25, 3.0).json()["predictions"]
+    assert (usual["novelty"], usual["defer"]) == (0.4, False)
+    assert novel["defer"] and novel["novelty"] == 0.05 and novel["confidence"] > 0.99
+    assert novel["defer_reason"] == "the input is unlike what the version knows: novelty 0.050 is not above 0.05"
+    assert [p.answer.novelty for p in running.published()] == [0.4, 0.05]
+    assert 'cohobate_novel_total{workload="signs"} 1.0' in running.call("GET", "/metrics").text
+    assert running.call("GET", "/v1/model").json()["champion"]["novelty"] == 0.05
+
+
+def test_novelty_and_doubt_are_told_together(spec, store, broker, clock, model):
+    running = Running(limited(spec, novelty=0.6), store, broker, clock)
+    running.serve(model("1", novelty=(NOVEL,)))
+    (answer,) = running.predict(0.05).json()["predictions"]
+    assert answer["defer_reason"].startswith("confidence ") and "; the input is unlike" in answer["defer_reason"]
+
+
+def test_a_version_that_tells_no_novelty_is_served_as_before(spec, store, broker, clock, model):
+    running = Running(limited(spec, novelty=0.05), store, broker, clock)
+    running.serve(model("1"))
+    (answer,) = running.predict(1e6).json()["predictions"]
+    assert (answer["defer"], answer["novelty"]) == (False, None)
+    assert [p.answer.novelty for p in running.published()] == [None]
+    assert running.call("GET", "/v1/model").json()["champion"]["novelty"] is None
+
+
+def guarded(spec, store, broker, clock, model, ask=None, digest=None, below=0.95):
+    """A champion that promised 25 %, of whose answers those below ``below`` are deferred while its lease is live."""
+    spec = limited(spec, defer_below=0.0, max_disagreement=0.25)
+    running = Running(spec, store, broker, clock, ask)
+    champion = msgspec.structs.replace(model("1"), defer_below=0.6)
+    running.serve(champion, guard=Guard(digest=digest or champion.digest, defer_below=below))
+    return running
+
+
+def test_a_guarded_champion_defers_more_and_everything_once_nobody_watches(spec, store, broker, clock, model):
+    running = guarded(spec, store, broker, clock, model)
+    low, some, sure = running.predict(0.01, 0.25, 3.0).json()["predictions"]
+    assert low["defer"] and some["defer"] and not sure["defer"]
+    assert "is guarded" in some["defer_reason"] and "below 0.95" in some["defer_reason"]
+    assert running.call("GET", "/v1/model").json()["champion"]["defer_below"] == 0.95
+    clock.now += 10
+    (sure,) = running.predict(3.0).json()["predictions"]
+    assert sure["defer"] and "every answer is deferred" in sure["defer_reason"]
+
+
+def test_a_guard_is_of_one_version(spec, store, broker, clock, model):
+    running = guarded(spec, store, broker, clock, model, digest="0" * 64)
+    assert [a["defer"] for a in running.predict(0.01, 0.25).json()["predictions"]] == [True, False]
+
+
+def test_where_the_budget_ends_the_least_sure_and_the_most_novel_were_asked(spec, store, broker, clock, model):
+    asked = []
+
+    async def ask(entry, student):
+        asked.append(entry.id)
+
+    running = guarded(spec, store, broker, clock, model, ask, below=EVERY_ANSWER)
+    answers = running.predict(3.0, 0.01, 0.25, allow_defer=True).json()["predictions"]
+    assert asked == ["i1", "i2", "i0"] and all(a["degraded"] for a in answers)
+    running.serve(model("2", novelty=(NOVEL,)), guard=None)
+    running.gateway.spec = limited(running.gateway.spec, novelty=0.9, defer_below=1.0, max_disagreement=None)
+    asked.clear()
+    running.predict(0.01, 3.0, allow_defer=True)
+    assert asked == ["i1", "i0"], "the sure answer is to an input that is like nothing known"
+
+
+def test_without_a_limit_novelty_is_told_and_defers_nothing(running, model):
+    running.serve(model("1", novelty=(NOVEL,)))
+    (answer,) = running.predict(3.0).json()["predictions"]
+    assert (answer["defer"], answer["novelty"]) == (False, 0.05)
 
 
 def test_an_unsure_answer_says_defer(running, model):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from serving.rollout.condition import STATES, Alarm, Crowned, Facts, Rollout, Run, condition, response
+from serving.rollout.condition import STATES, Alarm, Crowned, Facts, Promise, Rollout, Run, condition, response
 
 NOW = 1000.0
 WELL = Facts(
@@ -11,6 +11,7 @@ WELL = Facts(
     reports={"labeler": 3.0, "monitor": 9.0, "trigger": 4.0, "drift": 90_000.0}, teacher="trusted",
     crowned=Crowned(version="7", how="promote", at=400.0), trigger="12 new labels",
 )  # fmt: skip
+GUARD = Promise(defer_below=1.01, at=700.0, reason="9 of 9 disagree")
 CANARY = Rollout(id="r1", phase="canary", candidate="8", champion="7", at=900.0, weight=0.05, limit=20.0)
 
 
@@ -43,6 +44,9 @@ def rolling(in_force=0.05, **changed):
         (facts(leader_age=None), "stale", None, "cohobate up"),
         (facts(leader_age=10.5), "stale", NOW - 10.5, "cohobate up"),
         (facts(reports={"labeler": 1.0, "labeler-2": 301.0}), "stale", NOW - 301.0, "cohobate up"),
+        (facts(guard=GUARD), "guarded", 700.0, ""),
+        (facts(guard=GUARD, replicas=0), "stale", None, "cohobate up"),
+        (msgspec.structs.replace(rolling(), guard=GUARD), "guarded", 700.0, "rollout rollback --workload files"),
         (facts(teacher="suspect"), "serving", 400.0, "teacher reject --spec SPEC"),
         (facts(teacher="held"), "serving", 400.0, ""),
         (facts(run=Run(id="files-3", pipeline="continual", status="failed")), "serving", 400.0, "run continual"),
@@ -78,6 +82,8 @@ def test_the_worst_stands_first():
         (Alarm(kind="drift", at=1.0, champion="6"), {}, ""),
         (Alarm(kind="teacher", at=1.0), {"teacher": "suspect"}, "its labels are in quarantine until a person decides"),
         (Alarm(kind="teacher", at=1.0), {}, ""),
+        (Alarm(kind="guarded", at=1.0, champion="7"), {"guard": GUARD}, "an update is to come (12 new labels)"),
+        (Alarm(kind="guarded", at=1.0, champion="7"), {}, ""),
         (Alarm(kind="lost_positions", at=NOW - 60.0), {}, "the labeler read on from where the broker begins"),
         (Alarm(kind="lost_positions", at=NOW - 3600.0), {}, ""),
         (Alarm(kind="sample_ratio", at=1.0, rollout="r0"), {"rollout": CANARY}, ""),
@@ -93,3 +99,9 @@ def test_a_split_that_is_not_as_ordered_is_pressed_before_the_canary_goes_on():
     alarms = (Alarm(kind="sample_ratio", at=1.0, rollout="r1"),)
     seen = msgspec.structs.replace(rolling(), alarms=alarms)
     assert condition(seen).press.verb == "abort" and condition(seen).alarm
+
+
+def test_a_guard_says_what_is_deferred_and_why():
+    assert condition(facts(guard=GUARD)).why == "v7: every answer is deferred: 9 of 9 disagree"
+    some = msgspec.structs.replace(GUARD, defer_below=0.95)
+    assert condition(facts(guard=some)).why.startswith("v7: answers of a confidence below 0.95 are deferred")

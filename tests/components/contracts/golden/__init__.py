@@ -33,7 +33,8 @@ INPUT = Input(
 )  # fmt: skip
 SOFT = SoftLabel(task="classification", space="s@1", distribution={"a": 0.75, "b": 0.25})
 STUDENT = Answer(
-    arm="champion", version="3", ok=True, latency_ms=1.5, label="a", confidence=0.75, entropy=0.5623351446188083
+    arm="champion", version="3", ok=True, latency_ms=1.5, label="a", confidence=0.75, entropy=0.5623351446188083,
+    novelty=0.03125,
 )  # fmt: skip
 
 NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] = {
@@ -50,7 +51,7 @@ NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] =
         Truth(workload="files", input_id="i1", time=1.5, known_at=3.0, source="extension", label="a"),
     ),
     "Prediction": (
-        "1.1",
+        "1.2",
         Prediction(
             workload="files", request_id="r1", input_id="i1", key="k", time=1.5, content=content_hash(b"\x00ab\xff"),
             answer=STUDENT, shadow=Answer(arm="candidate", version="4", ok=False, latency_ms=9.0, error="boom"),

@@ -25,6 +25,7 @@ from components.distill.export import body, to_onnx
 from components.distill.fit import fit
 from components.distill.grow import grow_head
 from components.distill.networks.contract import head_of, load, logits, made, network, state_of, tensors
+from components.distill.novelty import nearness, states
 from components.distill.start import read_start
 from components.distill.temperature import HIGHEST, LEAST_ROWS, LOWEST
 from components.distill.train import distill
@@ -179,7 +180,27 @@ def test_the_same_training_and_export_give_the_same_bytes(lineage, tmp_path):
     assert save({k: np.ascontiguousarray(v) for k, v in state_of(net).items()}) == get_bytes(done.weights_uri)
     made = body(net, done.card.inputs, files_of(featuriser(spec.features, spec.source)))
     card = student(lineage, done.float_uri).card
-    assert to_onnx(made, card, done.metrics["temperature"]) == get_bytes(done.float_uri)
+    known = nearness(made, data, spec.task)
+    assert to_onnx(made, card, done.metrics["temperature"], known=known) == get_bytes(done.float_uri)
+
+
+def test_every_export_tells_novelty_and_finds_what_nothing_was_learnt_of(lineage):
+    """Its score is read from what the head is fed (a network that writes its own graph names the state)."""
+    spec, done = lineage.spec, lineage.second
+    learnt = update_rows(spec, lineage.windows, 0)
+    data = arrays(spec, learnt.new + learnt.replay, done.card.classes)
+    made = body(trained(lineage, done), done.card.inputs)
+    assert made.state != "logits"
+    known = nearness(made, data, spec.task)
+    payloads = lineage.payloads(1)[0][:20]
+    scores = student(lineage, done.float_uri).scores(payloads)
+    assert scores == pytest.approx(known.distances(states(made, encoded(spec, payloads))).tolist(), rel=1e-3, abs=1e-3)
+    assert 0.0 <= done.metrics["int8_novelty_gap"] < 0.1
+    for form in ("model", "float", "pruned"):
+        served = student(lineage, f"{done.uri.rsplit('/', 1)[0]}/{form}.onnx")
+        assert served.tells_novelty and served.card.novelty == tuple(tuple(sorted(g)) for g in served.card.novelty)
+        assert all(0.0 < reply.novelty <= 1.0 for reply in served.reply(payloads))
+        assert [reply.soft for reply in served.reply(payloads)] == served.predict(payloads)
 
 
 def test_no_path_of_this_machine_is_in_an_artifact(lineage):

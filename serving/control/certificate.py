@@ -1,0 +1,294 @@
+"""The watch over what the champion promised, as the controller keeps it: durable, and carried out once.
+
+What is known stands in the gauge :data:`GAUGE`, with how far the predictions were read, so that a controller that goes
+on loses and repeats nothing; the answers that it was judged by are lines of a journal, from which the steps can be had
+again (:func:`serving.rollout.certificate.replay`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import msgspec
+
+from components.contracts.errors import RecordError, UnavailableError
+from components.contracts.failpoint import failpoint
+from components.contracts.records import Prediction, decode
+from components.contracts.spec import Spec
+from components.control.intent import EVERY_ANSWER, Guard, Intent, ModelRef
+from components.control.store import ControlStore, JournalLine
+from components.stream.contract import Broker, Consumer, named, unnamed
+from serving.control.journal import Journal, uri_of
+from serving.control.replicas import Replicas
+from serving.rollout.certificate import Certificate, Certified, Judged, Seen, Step, Waiting, follow, told, waiting
+from serving.rollout.evidence import SCALES, Teachings, Told
+
+log = logging.getLogger(__name__)
+
+GAUGE = "certificate"
+"""The gauge of what is known of the champion's promise."""
+
+ALARM = "guarded"
+"""The kind of the alarm that a guard raises."""
+
+LOOK_SECONDS = 0.5
+"""How often the predictions are looked at: a guard comes so much later at most, and an idle look costs little."""
+
+WRITE_SECONDS = 5.0
+"""How often it is written how far was read while no label comes: what waits then grows, and is written whole."""
+
+PREDICTIONS = 2_000
+"""Records read in one look; what is more waits for the next."""
+
+PENDING = 2_000
+"""Answers that may wait for a label; the oldest beyond it are given up."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is durable: the state, how far the predictions were read, what waits for labels, and what is to be done.
+
+    ``journal``: lines of the journal; ``carried``: the number of the last step that was carried out.
+    """
+
+    state: Certificate
+    positions: dict[str, int]
+    waits: tuple[Waiting, ...] = ()
+    journal: int = 1
+    carried: int = 0
+
+
+class Carrier(Protocol):
+    """What the watch needs of the controller."""
+
+    spec: Spec
+    store: ControlStore
+    replicas: Replicas
+
+    def record(self, actor: str, action: str, detail: dict[str, Any], *, key: str) -> None:
+        """Append to the ledger, once for each ``key``."""
+
+
+class Watch:
+    """The certificate of one workload's champion. Without ``serve.max_disagreement`` nothing was promised."""
+
+    def __init__(self, controller: Carrier, broker: Broker, teachings: Teachings, artifacts: str) -> None:
+        self._controller, self._broker, self._teachings = controller, broker, teachings
+        self._artifacts = artifacts
+        self.kept: Kept | None = None
+        self._consumer: Consumer | None = None
+        self._journal: Journal | None = None
+        self._due = self._write_at = float("-inf")
+        self._begun = False
+
+    @property
+    def most(self) -> float | None:
+        """The share that was promised; None where there is nothing to watch."""
+        most = self._controller.spec.serve.max_disagreement
+        return most if most is not None and 0.0 < most < 1.0 else None
+
+    def close(self) -> None:
+        """Let go of the stream."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def tick(self, now: float) -> bool:
+        """One look, if it is due; returns whether something new was judged.
+
+        1. Go on with what is durable; begin anew where another champion serves.
+        2. Carry out what was decided and is not yet.
+        3. Judge the answers whose labels came; make what follows durable, and carry it out.
+        4. Hold the lease of what a guard gives back.
+        """
+        if now < self._due or self.most is None:
+            return False
+        self._due = now + LOOK_SECONDS
+        intent = self._controller.replicas.intent()
+        # Step 1
+        if not self._begun:
+            self._go_on()
+        if intent.champion is None:
+            return False
+        if self.kept is None or self.kept.state.digest != intent.champion.digest:
+            self._anew(intent, intent.champion, self.most, now)
+        kept = self.kept
+        if kept is None:
+            return False
+        # Step 2
+        self._carry_out(kept)
+        # Step 3
+        moved = self._look(kept, intent.champion, now)
+        # Step 4
+        if self.kept is not None and self.kept.state.guarded:
+            self._controller.replicas.hold(self._controller.spec.rollout.lease_seconds)
+        return moved
+
+    def _go_on(self) -> None:
+        self._begun = True
+        gauge = self._controller.store.gauges(self._controller.spec.name).get(GAUGE)
+        if gauge is None or "kept" not in gauge.value:
+            return
+        self.kept = msgspec.convert(gauge.value["kept"], Kept)
+        self._open(self.kept.state, self.kept.journal, self.kept.positions)
+
+    def _open(self, state: Certificate, lines: int, positions: dict[str, int] | None) -> None:
+        self.close()
+        topic = self._controller.spec.topic("predictions")
+        self._consumer = self._broker.consumer([topic], start="latest" if positions is None else unnamed(positions))
+        self._journal = self._journal_of(state, lines)
+
+    def _journal_of(self, state: Certificate, lines: int) -> Journal:
+        c, name = self._controller, journal_name(state)
+        return Journal(c.store, uri_of(self._artifacts, c.spec.name, name), name, lines)
+
+    def _anew(self, intent: Intent, champion: ModelRef, most: float, now: float) -> None:
+        """Watch another champion from here on; a guard of the one before ends.
+
+        1. Lift the guard, which says nothing of another version anyway.
+        2. Note in the ledger that it ended, and by what.
+        3. Begin the journal and the state.
+        """
+        c, before = self._controller, self.kept
+        # Step 1
+        if intent.guard is not None:
+            c.replicas.await_applied(c.replicas.change(lambda i: msgspec.structs.replace(i, guard=None)))
+        failpoint("guard.1")
+        # Step 2
+        if before is not None and before.state.guarded:
+            reason = f"version {champion.version} serves instead of version {before.state.version}"
+            detail = {"version": before.state.version, "reason": reason}
+            c.record("controller", "guard ended", detail, key=f"{_key(before.state)}/ended")
+        failpoint("guard.2")
+        # Step 3
+        limit = EVERY_ANSWER if champion.defer_below is None else champion.defer_below
+        line = Certified(at=now, version=champion.version, digest=champion.digest, most=most, limit=limit)
+        self._open(line.state(), 0, None)
+        if self._consumer is None or self._journal is None:
+            return
+        if before is not None:
+            self._retire(before)
+        self._keep(Kept(state=line.state(), positions=named(self._consumer.positions())), line)
+
+    def _retire(self, kept: Kept) -> None:
+        """Leave the lines of a champion that serves no more to their file."""
+        try:
+            self._journal_of(kept.state, kept.journal).retire()
+        except UnavailableError as error:
+            log.warning("%s: a certificate's journal stays in the database: %s", self._controller.spec.name, error)
+
+    def _look(self, kept: Kept, champion: ModelRef, now: float) -> bool:
+        if self._consumer is None or self._journal is None:
+            return False
+        waits = [*kept.waits, *self._observed(self._consumer, kept.state)]
+        judged: list[Judged] = []
+        still: list[Waiting] = []
+        for one in waits:
+            said = self._teachings.of(one.content, champion.teacher)
+            if said is None:
+                still.append(one)
+                continue
+            judged.append(
+                Judged(id=one.id, confidence=one.confidence, disagrees=_disagrees(one.label, said), novel=one.novel)
+            )
+        positions = named(self._consumer.positions())
+        seen = Seen(at=now, judged=tuple(judged)) if judged else None
+        state, lines = (
+            (follow(kept.state, seen)[0], kept.journal + 1) if seen is not None else (kept.state, kept.journal)
+        )
+        new = msgspec.structs.replace(
+            kept, state=state, positions=positions, waits=tuple(still[-PENDING:]), journal=lines
+        )
+        if judged or (positions != kept.positions and now >= self._write_at):
+            failpoint("guard.3")
+            self._keep(new, seen)
+            failpoint("guard.4")
+            self._carry_out(new)
+            self._write_at = now + WRITE_SECONDS
+        else:
+            self.kept = new  # whoever goes on from what is durable reads the same again, of which nothing was judged
+        return bool(judged)
+
+    def _observed(self, consumer: Consumer, state: Certificate) -> list[Waiting]:
+        alpha = self._controller.spec.serve.novelty
+        found: list[Waiting] = []
+        for record in consumer.poll(PREDICTIONS, timeout=0.0):
+            try:
+                one = waiting(decode(Prediction, record.value), state, alpha)
+            except RecordError as error:
+                log.debug("%s-%d@%d says nothing: %s", record.topic, record.partition, record.offset, error)
+                continue
+            if one is not None:
+                found.append(one)
+        return found
+
+    def _keep(self, kept: Kept, line: Certified | Seen | None = None) -> None:
+        """Make the state durable, with the line of the journal that led to it."""
+        value = {**told(kept.state), "kept": msgspec.to_builtins(kept)}
+        added = None
+        if line is not None:
+            added = (journal_name(kept.state), JournalLine(kept.journal, msgspec.json.encode(line).decode()))
+        self._controller.store.put_gauge(self._controller.spec.name, GAUGE, value, added)
+        self.kept = kept
+
+    def _carry_out(self, kept: Kept) -> None:
+        """Carry out the last step, if that is not done yet; of several that came together only the last is in force.
+
+        1. Write it into the intent, with a lease of what is given back, and wait for the replicas.
+        2. Append to the ledger, once.
+        3. Raise an alarm of a guard, once.
+        4. Note that it is done.
+        """
+        state, step, c = kept.state, kept.state.last, self._controller
+        if step is None or kept.carried >= step.number:
+            return
+        guard = Guard(digest=state.digest, defer_below=step.limit) if state.guarded else None
+        until = step.at + c.spec.rollout.lease_seconds
+        # Step 1
+        reached = c.replicas.await_applied(
+            c.replicas.change(lambda i: msgspec.structs.replace(i, guard=guard, lease_until=max(i.lease_until, until)))
+        )
+        failpoint("guard.5")
+        # Step 2
+        key = f"{_key(state)}/{step.number}"
+        detail = {
+            "version": state.version, "defer_below": step.limit, "reason": step.reason,
+            "unconfirmed": list(reached.waiting),
+        }  # fmt: skip
+        if self._journal is not None:
+            try:
+                detail |= {"journal_sha256": self._journal.publish(), "journal": self._journal.uri}
+            except UnavailableError as error:
+                log.warning("%s: a guard's journal stays in the database: %s", c.spec.name, error)
+        c.record("controller", _action(step), detail, key=key)
+        failpoint("guard.6")
+        # Step 3
+        if step.kind == "guard" and not any(
+            a.detail.get("key") == key for a in c.store.alarms(c.spec.name, since=step.at - LOOK_SECONDS)
+        ):
+            monitor = c.store.gauges(c.spec.name).get("monitor")  # alarms are dated in its count of labels
+            index = int(monitor.value.get("index", 0)) if monitor is not None else 0
+            detail = {"champion": state.version, "reason": step.reason, "key": key}
+            c.store.raise_alarm(c.spec.name, ALARM, index, detail)
+        # Step 4
+        self._keep(msgspec.structs.replace(kept, carried=step.number))
+        log.warning("%s: version %s: %s", c.spec.name, state.version, step.reason)
+
+
+def _action(step: Step) -> str:
+    return {"guard": "guard", "relax": "guard relaxed", "release": "guard lifted"}[step.kind]
+
+
+def journal_name(state: Certificate) -> str:
+    """The id of a certificate's journal."""
+    return f"certificate-{state.digest[:16]}-{int(state.since)}"
+
+
+def _key(state: Certificate) -> str:
+    return f"certificate/{state.digest[:16]}/{int(state.since)}"
+
+
+def _disagrees(label: str, said: Told) -> bool:
+    if said.scale is None:
+        return label != said.label
+    return abs(float(label) - float(said.label)) > SCALES * said.scale
