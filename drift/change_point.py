@@ -48,7 +48,9 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Watch:
+class Watched:
+    """A number of the rows whose mean is watched, for being too large."""
+
     column: str
     what: str
     bound: float
@@ -60,7 +62,7 @@ class ChangeDetector:
     """Watches a stream of rows; made by :meth:`fit`. Its memory and its time a row do not grow with the stream."""
 
     run_length: float
-    watches: tuple[_Watch, ...]
+    watches: tuple[Watched, ...]
     ranked: Mapping[str, npt.NDArray[np.float64]]
     named: Mapping[str, tuple[str | None, ...]]
     row: int = 0
@@ -119,8 +121,8 @@ class ChangeDetector:
         for name, what, mean, variance in means:
             own = mean * (1.0 - mean) if variance is None else variance
             margin = min_effect * (1.0 if variance is None else 0.5) + z * math.sqrt(max(own, 1.0 / rows) / rows)
-            watches.append(_Watch(column=name, what=f"{what} up", bound=min(1.0, mean + margin)))
-            watches.append(_Watch(column=name, what=f"{what} down", bound=min(1.0, 1.0 - mean + margin)))
+            watches.append(Watched(column=name, what=f"{what} up", bound=min(1.0, mean + margin)))
+            watches.append(Watched(column=name, what=f"{what} down", bound=min(1.0, 1.0 - mean + margin)))
         return cls(run_length=run_length, watches=tuple(watches), ranked=ranked, named=named)
 
     def observe(self, rows: Mapping[str, Column]) -> Change | None:

@@ -175,7 +175,7 @@ def _labels(workload: Workload) -> str:
 
 def _drift(gauges: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
-    for kind in ("drift", "entropy"):
+    for kind in ("drift", "predictive_entropy", "entropy"):
         if (gauge := gauges.get(kind)) is not None:
             found = f"in {gauge['drifted']}" if gauge.get("drifted") else gauge.get("outcome")
             parts.append(f"{kind} {found} at input {gauge.get('index')}")

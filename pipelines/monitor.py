@@ -1,13 +1,19 @@
-"""The monitors: each window of labelled inputs against what the champion was trained on.
+"""The monitors: the traffic that a champion answers, and the labels of it, against what the champion was trained on.
 
-Two verdicts are taken of a window, each with half of the spec's alpha: ``drift`` over the payload's descriptors and
-the mix of the champion's answers, and ``entropy`` over the entropies of the teacher's soft labels and of the
-champion's, their gap, and its disagreement with the one that it replaced. Where the spec gives a run length, ``change``
-looks at all of these columns after every input. Of labels that a policy chose a representative part is looked at.
-Windows follow each other by a half. A kind alarms once for each champion: the trigger holds the alarm until another
-champion serves, and the new reference arms it again.
+Drift, predictive entropy and novelty are read from inputs and from the answers that they were given, so that an alarm
+needs no call of the teacher; its own entropy, and the champion's agreement with it, from labels. Three verdicts are
+taken of windows: ``drift`` over the payload's descriptors and the mix of the champion's answers, ``predictive_entropy``
+over how unsure it is and how far it disagrees with the one that it replaced, and ``entropy`` over the teacher's soft
+labels. ``novelty`` looks at the p-value of every answer; where the spec gives a run length, ``change`` looks at all of
+the columns after every input and every label. The spec's alpha is divided among them (:class:`.Watch`).
 
-The champion's accuracy on every window is estimated without labels, and the estimates are held against the truth as it
+Of inputs that are sent again, and of more than the spec's ``inputs_per_second``, a part is looked at
+(:mod:`.traffic`); of labels that a policy chose a representative one. A kind alarms once for each champion: the trigger
+holds the alarm until another champion serves, and the new reference arms it again. Alarms are dated by the count of
+labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at.
+
+A restarted monitor goes on where it was, with the evidence of what looks at every row; windows begin anew. The
+champion's accuracy on every window is estimated without labels, and the estimates are held against the truth as it
 comes (gauge :data:`ACCURACY`); windows whose truth comes after a restart of the monitor are not.
 """
 
@@ -20,9 +26,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from components.contracts.errors import RecordError
-from components.contracts.records import Label, decode
-from components.contracts.spec import Spec
+from components.contracts.records import Input, Label, Prediction, decode
+from components.contracts.spec import Kind, Spec
 from components.control import looks
+from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, Source
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.query.policies import least_chance, representative
@@ -31,10 +38,11 @@ from components.snapshot.provenance import usable_truth
 from components.snapshot.table import representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, Record, named
-from drift.monitor import DriftVerdict
+from drift.monitor import DriftVerdict, Reference
 from drift.quality import proportion
 from pipelines.foretelling import MOST_KNOWN, Foretelling
-from pipelines.watch import CHANGE, ENTROPY_COLUMNS, KINDS, Seen, View, Watch, columns_of, observed, said
+from pipelines.traffic import Thinning, Window
+from pipelines.watch import Row, Seen, View, Watch, columns_of, observed, said
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,9 @@ POLL_SECONDS = 0.02
 IDLE_SECONDS = 1.0
 """Wait between two looks while no records come."""
 
+POLLED = 500
+"""Records that are read at once: an answer is two, and a busy gateway gives hundreds a second."""
+
 AGREEMENT = "agreement"
 """The gauge of how often the champion says what the teacher says, on the newest window, with its 95 % interval."""
 
@@ -58,33 +69,44 @@ ACCURACY = "foretold_accuracy"
 
 
 class Monitor:
-    """Watches one workload's labels."""
+    """Watches one workload's traffic. ``index`` counts its labels, ``inputs`` the inputs that were looked at."""
 
     def __init__(self, spec: Spec, store: ControlStore, broker: Broker) -> None:
         self.spec, self.store = spec, store
         self._champion: ModelRef | None = None
         self._view: View | None = None
-        self._watch = Watch(references={}, change=None)
-        self._window: list[Seen] = []
-        self._since_look = 0
+        self._watch = Watch(references={}, changes={}, novelty=None)
+        self._begin_windows()
+        self._thinning = Thinning(spec.monitor.inputs_per_second)
+        self._answered = Thinning(spec.monitor.inputs_per_second)
         self._trained_until = 0.0
-        self._armed = dict.fromkeys((*KINDS, CHANGE), True)
+        self._armed = dict.fromkeys(MONITORED, True)
         self._foretelling: Foretelling | None = None
-        self.index, self._consumer = self._resume(broker)
+        kept = self._place()
+        self.index, self.inputs = int(kept.get("index", 0)), int(kept.get("inputs", 0))
+        self._consumer = self._resume(broker, kept.get("positions", {}))
         self._behind, self._placed = False, store.clock()
 
-    def _resume(self, broker: Broker) -> tuple[int, Consumer]:
-        """How many labels were seen, and a consumer that stands behind them; from the earliest on a new broker."""
-        topics = [self.spec.topic("labels"), self.spec.topic("truth")]
+    def _begin_windows(self) -> None:
+        size = self.spec.monitor.window
+        self._traffic, self._labelled = Window[Row](size), Window[Seen](size)
+
+    def _resume(self, broker: Broker, seen: dict[str, int]) -> Consumer:
+        """A consumer that stands behind what was seen; from the earliest on a new broker.
+
+        A topic that a monitor of an earlier version did not read is read from its end.
+        """
+        kinds: tuple[Kind, ...] = ("labels", "truth", "inputs", "inputs.urgent", "predictions")
+        topics = [self.spec.topic(kind) for kind in kinds]
         broker.ensure_topics(topics, self.spec.partitions)
-        consumer, kept = broker.consumer(topics), self._place()
-        seen: dict[str, int] = kept.get("positions", {})
-        ends = named(consumer.ends())
-        if not seen or any(seen.get(name, 0) > end for name, end in ends.items()):
-            return int(kept.get("index", 0)), consumer
-        places = {p: seen.get(p.name, 0) for p in consumer.positions()}
+        consumer = broker.consumer(topics)
+        ends = consumer.ends()
+        if not seen or any(seen.get(p.name, 0) > end for p, end in ends.items()):
+            return consumer
+        known = {name.rpartition(":")[0] for name in seen}
+        places = {p: seen.get(p.name, 0 if p.topic in known else ends[p]) for p in consumer.positions()}
         consumer.close()
-        return int(kept["index"]), broker.consumer(topics, start=places)
+        return broker.consumer(topics, start=places)
 
     def _place(self) -> dict[str, Any]:
         gauge = self.store.gauges(self.spec.name).get(PLACE)
@@ -93,15 +115,26 @@ class Monitor:
     def step(self, timeout: float = 0.5) -> int:
         """Take in what waits, and look at every window that it completes; returns how many records came."""
         self._follow_champion()
-        records = self._consumer.poll(50, timeout)
+        records, payloads = self._consumer.poll(POLLED, timeout), []
         for record in records:
-            if record.topic == self.spec.topic("truth"):
+            kind = record.topic.removeprefix(f"{self.spec.name}.")
+            if kind == "truth":
                 self._learn(record)
-            else:
+            elif kind == "predictions":
+                self._note(record)
+            elif kind == "labels":
                 self._take(record)
+            elif (entry := self._input(record)) is not None:
+                payloads.append(entry.payload)
+        self._look_at_inputs(payloads)
         if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
             lag = self._consumer.lag()
-            value = {"index": self.index, "lag": lag, "positions": named(self._consumer.positions())}
+            value = {
+                "index": self.index,
+                "inputs": self.inputs,
+                "lag": lag,
+                "positions": named(self._consumer.positions()),
+            }
             self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
             self._placed = self.store.clock()
             self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
@@ -126,38 +159,43 @@ class Monitor:
         trained = [w.created_at for w in self.store.windows(self.spec.name) if w.digest in snapshots]
         self._champion, self._view = champion, view
         rows, held = self._reference(view)
-        self._watch = Watch.fit(self.spec, rows)
+        self._watch = Watch.fit(self.spec, rows, len(held))
         self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task == "classification" else None
         self._trained_until = max(trained, default=0.0)
-        self._window, self._since_look = [], 0
+        self._begin_windows()
         self._go_on(champion)
         raised = {a.kind for a in self.store.alarms(self.spec.name) if a.detail.get("champion") == champion.version}
         self._armed = {kind: kind not in raised for kind in self._armed}
         log.info("%s: reference of champion v%s", self.spec.name, champion.version)
 
     def _go_on(self, champion: ModelRef) -> None:
-        """Give the detector of change points the evidence that it had before a restart, if this was its champion."""
-        kept = self._place().get(CHANGE)
-        if self._watch.change is None or kept is None or kept["champion"] != champion.version:
+        """Give what looks at every row the evidence that it had before a restart, if this was its champion."""
+        kept = self._place().get("evidence", {})
+        if kept.get("champion") != champion.version:
             return
-        try:
-            self._watch.change.resume(kept)
-        except ValueError as error:
-            log.warning("%s: the detector of change points starts anew: %s", self.spec.name, error)
+        for name, detector in self._watch.detectors.items():
+            try:
+                detector.resume(kept.get(name, {}))
+            except (ValueError, KeyError) as error:
+                log.warning("%s: the watch over %s starts anew: %s", self.spec.name, name, error)
 
     def _report(self) -> None:
         if self._foretelling is not None and (value := self._foretelling.gauge()):
             self.store.put_gauge(self.spec.name, ACCURACY, value)
-        if (detector := self._watch.change) is not None:
-            limit = math.log(detector.run_length)
-            value = {"index": self.index, "log_evidence": max(detector.evidence, 0.0), "log_evidence_limit": limit}
-            self.store.put_gauge(self.spec.name, CHANGE, value)
+        for name, found in ((CHANGE, list(self._watch.changes.values())), (NOVELTY, [self._watch.novelty])):
+            shown = [d for d in found if d is not None]
+            if shown:
+                most = max(shown, key=lambda d: d.evidence - math.log(d.run_length))
+                limit = math.log(most.run_length)
+                value = {"index": self.index, "log_evidence": max(most.evidence, 0.0), "log_evidence_limit": limit}
+                self.store.put_gauge(self.spec.name, name, value)
 
     def _evidence(self) -> dict[str, Any]:
-        detector, champion = self._watch.change, self._champion
-        if detector is None or champion is None:
+        detectors, champion = self._watch.detectors, self._champion
+        if champion is None or not detectors:
             return {}
-        return {CHANGE: {"champion": champion.version, **detector.as_dict()}}
+        kept = {name: detector.as_dict() for name, detector in detectors.items()}
+        return {"evidence": {"champion": champion.version, **kept}}
 
     def _reference(self, view: View) -> tuple[list[Seen], list[Seen]]:
         """The newest rows of the champion's snapshots (what the traffic was when it was trained), and held-out ones.
@@ -187,6 +225,45 @@ class Monitor:
         if self._foretelling is not None and truth.label is not None:
             self._foretelling.learn(truth.input_id, truth.label)
 
+    def _input(self, record: Record) -> Input | None:
+        """An input that is to be looked at: traffic of this champion, not seen before, and not too much at once."""
+        if self._view is None or record.timestamp <= self._trained_until:
+            return None
+        try:
+            entry = decode(Input, record.value)
+        except RecordError:
+            return None  # the labeler sends it to the dead letters
+        return entry if self._thinning.takes(entry.id, record.timestamp) else None
+
+    def _look_at_inputs(self, payloads: Sequence[bytes]) -> None:
+        if self._view is None or not payloads:
+            return
+        for row in self._view.look(payloads):
+            self.inputs += 1
+            self._look_at_row("inputs", row)
+            if self._traffic.add(row):
+                columns = columns_of(self._traffic.rows)
+                for kind in (DRIFT, DOUBT):
+                    self._judge(kind, columns)
+
+    def _note(self, record: Record) -> None:
+        """Bet on how novel the champion found an input that it answered, or was asked about beside another student."""
+        detector, champion = self._watch.novelty, self._champion
+        if detector is None or champion is None:
+            return
+        try:
+            prediction = decode(Prediction, record.value)
+        except RecordError as error:
+            log.debug("%s: a prediction is unusable: %s", self.spec.name, error)
+            return
+        answers = [a for a in (prediction.answer, prediction.shadow) if a is not None and a.version == champion.version]
+        novelty = next((a.novelty for a in answers), None)
+        if novelty is None or not self._answered.takes(prediction.input_id, record.timestamp):
+            return
+        found = detector.observe({NOVELTY: [novelty]})
+        if found is not None:
+            self._alarm(NOVELTY, said(found, detector.run_length), [found.column])
+
     def _take(self, record: Record) -> None:
         self.index += 1
         try:
@@ -200,52 +277,49 @@ class Monitor:
             seen = self._view.see(label.input.id, label.input.payload, label.soft)
         except RecordError:
             return  # the labeler has sent such inputs to the dead letters; an old one may still be on the topic
-        self._look_at_row(seen)
-        self._add(seen)
+        self._look_at_row("labels", seen.columns)
+        if self._labelled.add(seen):
+            self._look_at_labels(self._labelled.rows)
 
     def _counts(self, label: Label) -> bool:
         """Whether the label is of a representative part: what a policy prefers would look like drift."""
         least = least_chance(self.spec.label.policy)
         return representative(least, self.spec.name, label.input.id, label.probability, label.audit)
 
-    def _look_at_row(self, seen: Seen) -> None:
-        if (detector := self._watch.change) is None:
+    def _look_at_row(self, source: Source, columns: Row) -> None:
+        if (detector := self._watch.changes.get(source)) is None:
             return
-        found = detector.observe(observed(detector, seen.columns))
+        found = detector.observe(observed(detector, columns))
         if found is not None:
-            self._alarm(CHANGE, said(found, detector.run_length), [found.column])
+            self._alarm(CHANGE, said(found, detector.run_length), [found.column], source)
 
-    def _add(self, seen: Seen) -> None:
-        self._window.append(seen)
-        self._since_look += 1
-        size = self.spec.monitor.window
-        if len(self._window) >= size and self._since_look >= size // 2:
-            self._since_look, self._window = 0, self._window[-size:]
-            self._look(self._window)
+    def _judge(self, kind: str, columns: dict[str, list[float | str | None]]) -> None:
+        """Take the verdict of a kind on a window, and alarm if it is drift."""
+        if (reference := self._watch.references.get(kind)) is None:
+            return
+        verdict = reference.assess(columns)
+        means = {} if kind == DRIFT else _means(columns, reference)
+        index = self.index if SOURCES[kind] == "labels" else self.inputs
+        self.store.put_gauge(self.spec.name, kind, _gauge(verdict, index) | means)
+        looks.add(self.store, self.spec.name, index, {kind: _distances(verdict)})
+        if verdict.outcome == "drift":
+            self._alarm(kind, verdict.as_dict(), verdict.drifted)
 
-    def _look(self, window: Sequence[Seen]) -> None:
-        columns = columns_of(window)
-        found: dict[str, list[looks.Distance]] = {}
-        for kind, reference in self._watch.references.items():
-            verdict = reference.assess(columns)
-            found[kind] = _distances(verdict)
-            means = _means(columns, reference.columns) if kind == "entropy" else {}
-            self.store.put_gauge(self.spec.name, kind, _gauge(verdict, self.index) | means)
-            if verdict.outcome == "drift":
-                self._alarm(kind, verdict.as_dict(), verdict.drifted)
-        looks.add(self.store, self.spec.name, self.index, found)
+    def _look_at_labels(self, window: Sequence[Seen]) -> None:
+        self._judge(ENTROPY, columns_of([row.columns for row in window]))
         if self._foretelling is not None:
             self._foretelling.look(window)
             same = proportion(sum(row.agrees for row in window), len(window))
             value = {"rows": same.n, "share": same.value, "lower": same.lower, "upper": same.upper}
             self.store.put_gauge(self.spec.name, AGREEMENT, value)
 
-    def _alarm(self, kind: str, detail: dict[str, Any], drifted: Sequence[str]) -> None:
+    def _alarm(self, kind: str, detail: dict[str, Any], drifted: Sequence[str], source: Source | None = None) -> None:
         if not self._armed[kind] or self._champion is None:
             return
         self._armed[kind] = False
-        self.store.raise_alarm(self.spec.name, kind, self.index, {**detail, "champion": self._champion.version})
-        log.warning("%s: %s alarm at input %d: %s", self.spec.name, kind, self.index, drifted)
+        read = {"read_from": source or SOURCES[kind], "inputs": self.inputs, "champion": self._champion.version}
+        self.store.raise_alarm(self.spec.name, kind, self.index, detail | read)
+        log.warning("%s: %s alarm at label %d, input %d: %s", self.spec.name, kind, self.index, self.inputs, drifted)
 
 
 def _seen(view: View, rows: Sequence[dict[str, Any]]) -> Iterator[Seen]:
@@ -253,13 +327,17 @@ def _seen(view: View, rows: Sequence[dict[str, Any]]) -> Iterator[Seen]:
         yield view.see(row["input_id"], row["payload"], soft_of(row["soft"]), row["truth_label"])
 
 
-def _means(window: dict[str, Any], reference: Any) -> dict[str, float]:
-    """Mean entropies (nats) of a window and, as ``NAME_reference``, of the reference."""
+def _means(window: dict[str, Any], reference: Reference) -> dict[str, float]:
+    """Mean entropies (nats) of a window and, as ``NAME_reference``, of the reference.
+
+    The champion's is shown beside the teacher's, too.
+    """
     found = {}
-    for name in ENTROPY_COLUMNS:
-        if name in reference:
-            found[name] = math.fsum(window[name]) / len(window[name])
-            found[f"{name}_reference"] = math.fsum(reference[name]) / len(reference[name])
+    for name in ("student_entropy", *reference.columns):
+        found[name] = math.fsum(window[name]) / len(window[name])
+        if name in reference.columns:
+            before: Any = reference.columns[name]
+            found[f"{name}_reference"] = math.fsum(before) / len(before)
     return found
 
 

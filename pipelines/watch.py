@@ -7,31 +7,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, RecordError
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.control.alarm_kinds import DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY
 from components.control.intent import ModelRef
 from components.evaluate.check import fitted
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.change_point import Change, ChangeDetector
 from drift.monitor import Reference
+from drift.novelty_detector import NoveltyDetector
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float | str]
 
-KINDS = ("drift", "entropy")
-"""The verdicts on windows, each with an equal part of the spec's alpha."""
+SHARES = len(MONITORED) - 1
+"""The parts of the spec's alpha: one for each kind but the change points, which have their own ``run_length``."""
 
-CHANGE = "change"
-"""The kind of the alarms that the detector of change points raises."""
+DOUBT_COLUMNS = ("student_entropy", "mutual_information")
+"""In nats: of the champion's answer, and how much the champion and the one that it replaced disagree, which tells
+unknown inputs from hard ones."""
 
-ENTROPY_COLUMNS = ("teacher_entropy", "student_entropy", "entropy_gap", "mutual_information")
-"""In nats: of the teacher's soft label, of the champion's answer, the second less the first, and how much the champion
-and the one that it replaced disagree, which tells unknown inputs from hard ones."""
+ENTROPY_COLUMNS = ("teacher_entropy", "entropy_gap")
+"""In nats: of the teacher's soft label, and what the champion's answer has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,57 +66,96 @@ class View:
         except CohobateError as error:  # it is asked for a second opinion, and serves nobody
             log.warning("%s: no mutual information: version %s: %s", spec.name, previous.version, error)
 
+    def look(self, payloads: Sequence[bytes]) -> list[Row]:
+        """What is watched of inputs that nobody has labelled: descriptors, answers, and how unsure they are.
+
+        What cannot be decoded is left out.
+        """
+        decoded = []
+        for payload in payloads:
+            try:
+                decoded.append(self._decode(payload))
+            except RecordError:
+                continue  # a dead letter, whose count is the labeler's
+        return [row for row, _ in self._looked(decoded)]
+
     def see(self, name: str, payload: bytes, soft: SoftLabel, truth: str | None = None) -> Seen:
-        """What is watched of an input: its descriptors, the champion's answer, and the entropies.
+        """What is watched of a labelled input: what :meth:`look` says of it, and the entropies of its label.
 
         Raises:
             RecordError: the payload cannot be decoded.
 
         """
-        decoded = self._decode(payload)
-        members = [s.predict_decoded([decoded]) for s in (self.champion, self._previous) if s is not None]
-        answer = members[0][0]
-        columns: Row = dict(self.champion.featuriser.describe(decoded))
-        if soft.task == "classification":
-            columns["answer"] = answer.label
-        values = (soft.entropy, answer.entropy, answer.entropy - soft.entropy, *disagreement(members))
-        columns |= dict(zip(ENTROPY_COLUMNS, values, strict=False))
+        ((row, answer),) = self._looked([self._decode(payload)])
+        row |= dict(zip(ENTROPY_COLUMNS, (soft.entropy, answer.entropy - soft.entropy), strict=True))
         agrees = soft.task == "classification" and answer.label == soft.label
-        return Seen(name=name, columns=columns, answer=answer, agrees=agrees, truth=truth)
+        return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth)
+
+    def _looked(self, decoded: Sequence[Any]) -> list[tuple[Row, SoftLabel]]:
+        if not decoded:
+            return []
+        members = [s.predict_decoded(decoded) for s in (self.champion, self._previous) if s is not None]
+        unlike = disagreement(members)
+        found = []
+        for i, (one, answer) in enumerate(zip(decoded, members[0], strict=True)):
+            row: Row = dict(self.champion.featuriser.describe(one))
+            if answer.task == "classification":
+                row["answer"] = answer.label
+            row |= dict(zip(DOUBT_COLUMNS, (answer.entropy, *unlike[i : i + 1]), strict=False))
+            found.append((row, answer))
+        return found
 
 
 def _student(spec: Spec, model: ModelRef) -> Student:
     return Student.load(get_bytes(model.uri, model.digest), source=spec.source)
 
 
+def _kind(column: str) -> str:
+    return ENTROPY if column in ENTROPY_COLUMNS else DOUBT if column in DOUBT_COLUMNS else DRIFT
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """What was learnt from a champion's reference.
 
-    ``references`` judge windows; ``change`` looks at every row, where the spec wants it.
+    ``references`` judge windows, by kind; ``changes`` look at every input and at every label, by what they are read
+    from, where the spec wants it; ``novelty`` at every p-value of the champion's answers. Together they raise a false
+    alarm with a chance of the spec's alpha at most while half a window of inputs goes by.
     """
 
     references: Mapping[str, Reference]
-    change: ChangeDetector | None
+    changes: Mapping[str, ChangeDetector]
+    novelty: NoveltyDetector | None
 
     @classmethod
-    def fit(cls, spec: Spec, rows: Sequence[Seen]) -> Watch:
-        """Learn from the reference's rows; of none nothing is watched."""
-        monitor, columns = spec.monitor, columns_of(rows)
+    def fit(cls, spec: Spec, rows: Sequence[Seen], held: int = 0) -> Watch:
+        """Learn from the reference's rows, of which ``held`` were not learnt from; of none nothing is watched."""
+        monitor = spec.monitor
+        if not rows:
+            return cls(references={}, changes={}, novelty=None)
+        alpha, columns = monitor.alpha / SHARES, columns_of([row.columns for row in rows])
         references = {
-            kind: fitted(
-                {n: c for n, c in columns.items() if (n in ENTROPY_COLUMNS) == (kind == "entropy")},
-                monitor,
-                window=monitor.window,
-                alpha=monitor.alpha / len(KINDS),
-                seed=spec.seed,
-            )
-            for kind in (KINDS if rows else ())
+            kind: fitted(mine, monitor, window=monitor.window, alpha=alpha, seed=spec.seed)
+            for kind in (DRIFT, DOUBT, ENTROPY)
+            if (mine := {n: c for n, c in columns.items() if _kind(n) == kind})
         }
-        change = None
-        if monitor.run_length is not None and rows:
-            change = ChangeDetector.fit(columns, run_length=monitor.run_length, min_effect=monitor.min_effect)
-        return cls(references=references, change=change)
+        # Of the Shiryaev-Roberts sums' false alarms n / run_length at most come within n inputs.
+        rare, novelty = max(2.0, monitor.window / 2.0 / alpha), None
+        if held:
+            novelty = NoveltyDetector.calibrated(held, run_length=rare, min_effect=min(monitor.min_effect, 0.49))
+        changes = {}
+        if monitor.run_length is not None:
+            for source in ("inputs", "labels"):
+                mine = {n: c for n, c in columns.items() if (_kind(n) == ENTROPY) == (source == "labels")}
+                run_length = 2.0 * monitor.run_length  # each has half of the false alarms
+                changes[source] = ChangeDetector.fit(mine, run_length=run_length, min_effect=monitor.min_effect)
+        return cls(references=references, changes=changes, novelty=novelty)
+
+    @property
+    def detectors(self) -> dict[str, ChangeDetector]:
+        """Those whose evidence outlasts a restart, by the name that it is kept under."""
+        novelty = {} if self.novelty is None else {NOVELTY: self.novelty}
+        return {**self.changes, **novelty}
 
 
 def observed(detector: ChangeDetector, columns: Row) -> dict[str, list[Any]]:
@@ -132,6 +173,6 @@ def said(found: Change, run_length: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def columns_of(rows: Sequence[Seen]) -> dict[str, list[float | str | None]]:
+def columns_of(rows: Sequence[Row]) -> dict[str, list[float | str | None]]:
     """Rows as columns."""
-    return {name: [row.columns[name] for row in rows] for name in (rows[0].columns if rows else {})}
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from components.contracts.errors import FencedError, LostPositionsError, NotFoundError, RecordError
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class MemoryBroker:
-    """Topics as lists in this process; safe to share between threads."""
+    """Topics as lists in this process; safe to share between threads. ``clock`` dates the records."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
         self.logs: dict[TopicPartition, list[Record]] = {}
         self.groups: dict[str, dict[TopicPartition, int]] = {}
         self.epochs: dict[str, int] = {}
@@ -50,7 +51,7 @@ class MemoryBroker:
     def append(self, to: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Append a record to a partition; the caller holds :attr:`grown`."""
         entries = self.logs[to]
-        entries.append(Record(to.topic, to.partition, len(entries), key, value, dict(headers), time.time()))
+        entries.append(Record(to.topic, to.partition, len(entries), key, value, dict(headers), self.clock()))
         self.grown.notify_all()
 
     def place(self, topic: str, key: bytes | None, partition: int | None = None) -> TopicPartition:

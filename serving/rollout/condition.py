@@ -22,6 +22,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from components.control.alarm_kinds import MONITORED
+
 State = Literal["stale", "no champion", "rolled back", "paused", "guarded", "canary", "shadow", "serving"]
 STATES: tuple[State, ...] = get_args(State)
 
@@ -30,7 +32,7 @@ MOST_AGE = {"labeler": 300.0, "monitor": 60.0, "trigger": 60.0}
 every 10 s, unless one piece of its work takes longer: a slow teacher's call with all its retries, fitting a reference.
 The other reports are renewed when something happens, and are never stale."""
 
-UPDATES = ("drift", "entropy", "change")
+UPDATES = MONITORED
 """Alarms that are answered by an update of the student."""
 
 LOST_SECONDS = 3600.0

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from components.contracts.records import encode
+from components.contracts.records import Answer, Prediction, encode
 from components.contracts.spec import Monitor as Policy
 from components.contracts.spec import Policy as Chosen
 from components.contracts.storage import digest_of, get_bytes, put_bytes
@@ -27,7 +27,7 @@ CLASSES = tuple(WORDS)
 
 @pytest.fixture
 def spec(spec):
-    policy = Policy(window=60, reference=60, alpha=0.02, min_effect=0.2, resamples=200)
+    policy = Policy(window=60, reference=60, alpha=0.02, min_effect=0.2, resamples=200, inputs_per_second=1e9)
     return msgspec.structs.replace(spec, monitor=policy)
 
 
@@ -35,8 +35,8 @@ def spec(spec):
 def serve(spec, store, settings, tickets, label_of):
     """Make a student the champion: random weights, trained as its card says on one window of ``entries``."""
 
-    def serve(entries, version="1", seed=0):
-        data = parquet_bytes(snapshot_table([label_of(e) for e in entries], {}, 0.4))
+    def serve(entries, version="1", seed=0, sure=lambda entry: 0.9):
+        data = parquet_bytes(snapshot_table([label_of(e, sure=sure(e)) for e in entries], {}, 0.4))
         snapshot = digest_of(data)
         uri = f"{settings.artifacts}/tickets/snapshots/{snapshot}.parquet"
         put_bytes(uri, data)
@@ -71,11 +71,30 @@ def serve(spec, store, settings, tickets, label_of):
 
 
 @pytest.fixture
-def put(broker, spec, label_of):
-    def put(entries, *, sure=0.9, at=NOW + 10, to=broker):
-        producer = to.producer()
+def broker(spec, clock):
+    """A broker whose records are dated by the test's clock."""
+    broker = MemoryBroker(clock)
+    broker.ensure_topics(spec.topics)
+    return broker
+
+
+@pytest.fixture
+def put(broker, spec, label_of, clock):
+    """Send inputs, with a label of each unless ``labelled`` is false; ``novelty``: what the champion's answers say."""
+
+    def put(entries, *, sure=0.9, at=NOW + 10, to=broker, labelled=True, novelty=(), version="1"):
+        producer, clock.now = to.producer(), at
         for entry in entries:
-            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry, sure=sure, at=at)))
+            producer.send(spec.topic("inputs"), entry.input.key, encode(entry.input))
+            if labelled:
+                producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry, sure=sure, at=at)))
+        for entry, p in zip(entries, novelty, strict=False):
+            answer = Answer(arm="champion", version=version, ok=True, latency_ms=1.0, novelty=p)
+            prediction = Prediction(
+                workload="tickets", request_id=entry.input.id, input_id=entry.input.id, key=entry.input.key, time=at,
+                content="c", answer=answer,
+            )  # fmt: skip
+            producer.send(spec.topic("predictions"), entry.input.key, encode(prediction))
 
     return put
 
@@ -150,8 +169,8 @@ def test_longer_texts_raise_one_drift_alarm_with_the_index_of_the_input(spec, st
     put(tickets(38, length=40, seed=4))
     drain(monitor)
     assert [a[0] for a in alarms(store) if a[0] == "drift"] == ["drift"]
-    (index,) = [i for kind, i, _ in alarms(store) if kind == "drift"]
-    assert 120 < index <= 120 + 60 + 30
+    (alarm,) = [a for a in store.alarms("tickets") if a.kind == "drift"]
+    assert 120 < alarm.detail["inputs"] <= 120 + 60 + 30 and 120 < alarm.input_index <= 272
 
 
 def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store, broker, serve, put, tickets):
@@ -164,28 +183,35 @@ def test_a_teacher_that_grows_unsure_raises_the_entropy_alarm_alone(spec, store,
     gauge = store.gauges("tickets")["entropy"].value
     assert gauge["teacher_entropy"] > gauge["teacher_entropy_reference"] + 0.3
     assert gauge["entropy_gap"] == pytest.approx(gauge["student_entropy"] - gauge["teacher_entropy"])
-    assert "mutual_information" not in gauge, "nobody was replaced by the champion"
+    doubt = store.gauges("tickets")["predictive_entropy"].value
+    assert "mutual_information" not in doubt, "nobody was replaced by the champion"
+    assert doubt["student_entropy"] == pytest.approx(gauge["student_entropy"]), "the same inputs, with and without"
+    assert store.alarms("tickets")[0].detail["read_from"] == "labels"
 
 
-@pytest.mark.parametrize(("policy", "expected"), [("margin", []), ("all", ["drift"])])
+@pytest.mark.parametrize(("policy", "expected"), [("margin", []), ("all", ["entropy"])])
 def test_what_a_policy_prefers_is_not_drift(spec, store, broker, serve, label_of, tickets, policy, expected):
-    """Long texts are a tenth of all traffic, and are labelled ten times as often as the short ones."""
+    """The teacher is unsure of a tenth of all traffic, which is labelled ten times as often as the rest."""
 
     def traffic(n, seed):
         return tickets(9 * n, seed=seed) + tickets(n, length=40, seed=seed + 1)
 
+    def sure(entry):
+        return 0.4 if len(entry.input.payload) > 150 else 0.9
+
     chosen = msgspec.structs.replace(spec.label, policy=Chosen(kind=policy, share=0.2, floor=0.5))
-    serve(traffic(6, 1))
+    serve(traffic(6, 1), sure=sure)
     monitor = Monitor(msgspec.structs.replace(spec, label=chosen), store, broker)
     producer, chance = broker.producer(), random.Random(0)
     for entry in traffic(30, 5):
         probability = 1.0 if len(entry.input.payload) > 150 else 0.1
         if chance.random() < probability:
-            label = msgspec.structs.replace(label_of(entry, at=NOW + 10), policy="margin", probability=probability)
+            label = label_of(entry, sure=sure(entry), at=NOW + 10)
+            label = msgspec.structs.replace(label, policy="margin", probability=probability)
             producer.send(spec.topic("labels"), entry.input.id, encode(label))
     drain(monitor)
-    assert store.gauges("tickets")["drift"].value["outcome"] in ("none", "drift")
-    assert [kind for kind, _, _ in alarms(store) if kind == "drift"] == expected
+    assert store.gauges("tickets")["entropy"].value["outcome"] in ("none", "drift")
+    assert [kind for kind, _, _ in alarms(store) if kind == "entropy"] == expected
 
 
 def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, broker, serve, put, tickets):
@@ -225,11 +251,11 @@ def test_a_restarted_monitor_goes_on_where_it_was_and_does_not_alarm_again(spec,
     assert [k for k, _, _ in alarms(store)].count("drift") == 1
 
 
-def test_a_broker_that_lost_its_records_is_read_from_the_start(spec, store, broker, serve, put, tickets):
+def test_a_broker_that_lost_its_records_is_read_from_the_start(spec, store, broker, serve, put, tickets, clock):
     serve(tickets(60))
     put(tickets(20, seed=3))
     drain(Monitor(spec, store, broker))
-    fresh = MemoryBroker()
+    fresh = MemoryBroker(clock)
     fresh.ensure_topics(spec.topics)
     put(tickets(5, seed=4), to=fresh)
     again = Monitor(spec, store, fresh)
@@ -254,6 +280,7 @@ def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, ti
     drain(monitor)
     assert monitor.index == 200
     assert set(store.gauges("tickets")) == {"monitor"}
+    assert store.gauges("tickets")["monitor"].value["inputs"] == 0
 
 
 def test_the_reference_takes_training_rows_only_where_the_holdout_is_too_small(spec, store, broker, serve, tickets):
@@ -297,9 +324,83 @@ def test_the_one_that_the_champion_replaced_is_asked_too(spec, store, broker, se
     monitor = Monitor(spec, store, broker)
     put(tickets(20, seed=3))
     drain(monitor)
-    gauge = store.gauges("tickets")["entropy"].value
+    gauge = store.gauges("tickets")["predictive_entropy"].value
     assert gauge["mutual_information"] == pytest.approx(gauge["mutual_information_reference"], rel=0.5)
     assert 0.0 < gauge["mutual_information"] < np.log(2)
+
+
+def test_a_change_of_the_inputs_is_an_alarm_without_a_label(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, seed=3), labelled=False)
+    drain(monitor)
+    assert alarms(store) == []
+    put(tickets(38, length=40, seed=4), labelled=False)
+    drain(monitor)
+    assert monitor.index == 0 and monitor.inputs == 272
+    (drift,) = [a for a in store.alarms("tickets") if a.kind == "drift"]
+    assert drift.detail["read_from"] == "inputs" and 120 < drift.detail["inputs"] <= 272
+    assert "agreement" not in store.gauges("tickets"), "that is read from labels"
+
+
+def uniform(n, seed=0):
+    return np.random.default_rng(seed).random(n).tolist()
+
+
+def novel(store):
+    return [a for a in store.alarms("tickets") if a.kind == "novelty"]
+
+
+def test_novel_inputs_are_an_alarm_within_a_window_and_usual_ones_none(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(100, seed=3), labelled=False, novelty=uniform(400))
+    drain(monitor)
+    assert novel(store) == []
+    put(tickets(10, seed=4), labelled=False, novelty=[0.01] * 40, version="2")
+    put(tickets(10, seed=5), labelled=False, novelty=[None] * 40)
+    drain(monitor)
+    assert novel(store) == [], "the answers of another version, and what says nothing"
+    put(tickets(10, seed=6), labelled=False, novelty=[0.01] * 40)
+    drain(monitor)
+    (alarm,) = novel(store)
+    assert (alarm.detail["read_from"], alarm.detail["champion"]) == ("predictions", "1")
+    assert alarm.detail["drifted"] == ["novelty"] and alarm.detail["rows"] < 30
+
+
+def test_the_bets_against_novelty_survive_a_restart(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    put(tickets(1, seed=3), labelled=False, novelty=[0.01] * 4)
+    drain(Monitor(spec, store, broker))
+    before = store.gauges("tickets")["novelty"].value["log_evidence"]
+    assert before > 1.0 and alarms(store) == []
+    again = Monitor(spec, store, broker)
+    again.step(0.0)
+    assert again._watch.novelty.evidence == pytest.approx(before)
+
+
+def test_an_input_that_is_sent_again_is_looked_at_once(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    monitor, entries = Monitor(spec, store, broker), tickets(5, seed=3)
+    for _ in range(3):
+        put(entries, labelled=False)
+    put(tickets(2, seed=4), labelled=False, at=NOW - 1)
+    broker.producer().send(spec.topic("inputs"), "k", b"nonsense")
+    drain(monitor)
+    assert monitor.inputs == 20
+
+
+def test_a_monitor_of_before_reads_inputs_from_now_on(spec, store, broker, serve, put, tickets):
+    serve(tickets(60))
+    put(tickets(5, seed=3))
+    places = {f"{spec.topic('labels')}:0": 20, f"{spec.topic('truth')}:0": 0}
+    store.put_gauge("tickets", "monitor", {"index": 20, "positions": places})
+    monitor = Monitor(spec, store, broker)
+    drain(monitor)
+    assert (monitor.index, monitor.inputs) == (20, 0)
+    put(tickets(1, seed=4))
+    drain(monitor)
+    assert (monitor.index, monitor.inputs) == (24, 4)
 
 
 @pytest.fixture
@@ -318,10 +419,11 @@ def test_a_steady_stream_has_no_change_point_and_a_changed_one_has_one(streaming
     assert gauge["index"] == 1_000 and 0.0 <= gauge["log_evidence"] < gauge["log_evidence_limit"]
     put(tickets(100, length=9, seed=4))
     drain(monitor)
-    ((kind, index, champion),) = alarms(store)
-    assert (kind, champion) == ("change", "1") and 1_000 < index <= 1_080
+    ((kind, _, champion),) = alarms(store)
     detail = store.alarms("tickets")[0].detail
-    assert detail["run_length"] == 10_000 and abs(index - detail["rows"] - 1_000) <= 40 and len(detail["drifted"]) == 1
+    assert (kind, champion) == ("change", "1") and 1_000 < detail["inputs"] <= 1_080
+    assert detail["run_length"] == 20_000 and detail["read_from"] == "inputs" and len(detail["drifted"]) == 1
+    assert abs(detail["inputs"] - detail["rows"] - 1_000) <= 40
 
 
 def test_the_evidence_for_a_change_survives_a_restart(streaming, store, broker, serve, put, tickets):
@@ -337,7 +439,7 @@ def test_the_evidence_for_a_change_survives_a_restart(streaming, store, broker, 
     assert first[0] == "change"
     fresh = Monitor(msgspec.structs.replace(streaming, seed=1), store, MemoryBroker())
     fresh.step(0.0)
-    assert fresh._watch.change.row == 80, "it goes on, whatever the stream"
+    assert fresh._watch.changes["inputs"].row == 80, "it goes on, whatever the stream"
 
 
 def test_the_accuracy_that_was_foretold_is_held_against_the_truth(spec, store, broker, serve, put, tickets):

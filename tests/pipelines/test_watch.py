@@ -1,12 +1,16 @@
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
 from components.contracts.records import SoftLabel
+from components.contracts.spec import Monitor, load_spec
 from drift.change_point import ChangeDetector
 from pipelines.foretelling import Foretelling
 from pipelines.watch import Seen, observed
+from tests.bench.monitor_null import alarms
+from tests.pipelines.conftest import TICKETS
 
 
 def seen(name, confidence, answer="a", truth=None, agrees=True):
@@ -59,3 +63,14 @@ def test_text_among_numbers_and_what_is_not_there_count_as_missing():
     assert observed(detector, {}) == {"x": [None], "c": [None]}
     found = next(f for _ in range(60) if (f := detector.observe(observed(detector, {"x": "seven", "c": "a"}))))
     assert found.what in ("missing up", "a up")
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0, 20), (2.0, 40, 40)])
+def test_false_alarms_of_all_kinds_together_stay_at_alpha(shift, least, most):
+    """40 * 0.2 = 8 are expected at most, and 20 has a chance of 1e-4; each kind at alpha by itself would raise 24."""
+    policy = Monitor(window=40, reference=80, alpha=0.2, min_effect=0.0, resamples=1)
+    spec = msgspec.structs.replace(load_spec(TICKETS), monitor=policy)
+    chance = np.random.default_rng(0)
+    raised = [set(alarms(spec, chance, 80, shift)) for _ in range(40)]
+    assert least <= sum(map(bool, raised)) <= most
+    assert shift == 0.0 or set().union(*raised) == {"drift", "predictive_entropy", "entropy", "novelty"}

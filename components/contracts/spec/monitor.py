@@ -7,22 +7,23 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from components.contracts.spec.fields import Count, Section, Share
+from components.contracts.spec.fields import Count, Positive, Section, Share
 
 
 class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Drift and entropy monitors.
+    """Drift, entropy and novelty monitors.
 
     ``window`` inputs are compared with the newest ``reference`` rows that the champion was trained on (of its
-    holdouts, where they are enough).
+    holdouts, where they are enough), and as many labels. Of more than ``inputs_per_second`` inputs a second, on the
+    mean, an even part is looked at: a look at a window takes about a tenth of a second.
 
-    ``alpha`` is the false-alarm rate of one look at one window over all columns together; ``min_effect`` is the
-    smallest effect called drift, as a Kolmogorov-Smirnov distance (for categories, Jensen-Shannon): 0 to 1. Detectors
-    of other units translate it. ``detectors`` names those of a column, or of a kind (``numeric``, ``categorical``,
-    ``vectors``, or ``(together)`` for the numeric columns as one), instead of the defaults; ``block`` is how many
-    neighbouring inputs depend on each other, learnt from the reference when ``auto``; ``joint`` looks at the numeric
-    columns' correlations, too. ``evidently`` names metrics and presets of Evidently that the reports show in addition;
-    they measure and do not decide.
+    ``alpha`` is the false-alarm rate of one look at one window over all columns and kinds of alarms together;
+    ``min_effect`` is the smallest effect called drift, as a Kolmogorov-Smirnov distance (for categories,
+    Jensen-Shannon): 0 to 1. Detectors of other units translate it. ``detectors`` names those of a column, or of a kind
+    (``numeric``, ``categorical``, ``vectors``, or ``(together)`` for the numeric columns as one), instead of the
+    defaults; ``block`` is how many neighbouring inputs depend on each other, learnt from the reference when ``auto``;
+    ``joint`` looks at the numeric columns' correlations, too. ``evidently`` names metrics and presets of Evidently that
+    the reports show in addition; they measure and do not decide.
 
     ``run_length`` turns on the detector of change points, which looks at every input instead of at windows: how many
     inputs pass between two of its false alarms, on the mean, at least; a change is found the later, by the logarithm.
@@ -31,6 +32,7 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     window: Count = 150
     reference: Count = 300
+    inputs_per_second: Positive = 50.0
     alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.01
     min_effect: Share = 0.1
     resamples: Count = 400

@@ -124,7 +124,11 @@ def watch_charts(history: History, workload: str, alarms: Mapping[str, Sequence[
             name=gauge,
             marks=alarms.get(gauge, ()),
         )
-        for title, gauge in (("Drift", "drift"), ("Entropy's drift", "entropy"))
+        for title, gauge in (
+            ("Drift", "drift"),
+            ("Doubt's drift", "predictive_entropy"),
+            ("Entropy's drift", "entropy"),
+        )
     ]
     entropies = [
         line("entropy", field, name, style)
@@ -144,11 +148,14 @@ def watch_charts(history: History, workload: str, alarms: Mapping[str, Sequence[
 def tiles(gauges: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     """What workers reported last, of what a person asks for first."""
     found = []
-    for gauge, title in (("drift", "Drift"), ("entropy", "Entropy"), ("change", "Change point")):
+    for gauge, title in (
+        ("drift", "Drift"), ("predictive_entropy", "Doubt"), ("entropy", "Entropy"), ("novelty", "Novelty"),
+        ("change", "Change point"),
+    ):  # fmt: skip
         value = gauges.get(gauge)
         if value is None:
             continue
-        if gauge == "change":
+        if "log_evidence" in value:
             text = f"{num(value['log_evidence'])} of {num(value['log_evidence_limit'])} (log evidence)"
         else:
             text = str(value.get("outcome", "unknown"))

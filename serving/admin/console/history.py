@@ -24,7 +24,9 @@ KEPT = 720
 
 WATCHED: Mapping[str, tuple[str, ...]] = {
     "drift": ("statistic", "threshold"),
-    "entropy": ("statistic", "threshold", "teacher_entropy", "student_entropy", "mutual_information"),
+    "predictive_entropy": ("statistic", "threshold", "student_entropy", "mutual_information"),
+    "entropy": ("statistic", "threshold", "teacher_entropy", "student_entropy"),
+    "novelty": ("log_evidence", "log_evidence_limit"),
     "change": ("log_evidence", "log_evidence_limit"),
     "foretold_accuracy": ("mean_confidence", "accuracy", "calibrated", "threshold", "difference", "disagreement"),
     "labeler": ("lag", "budget_left_hour", "budget_left_day"),

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Executable, func, select
 from sqlalchemy.orm import Session
 
+from components.control.alarm_kinds import MONITORED
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, GaugeRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
 from components.query.budget import BILLION
@@ -24,7 +25,7 @@ N = TypeVar("N", int, float)
 PROMOTIONS = ("rollout promote", "rollout promote-full", "first champion")
 """The ledger's words for a student that began to serve."""
 
-CHANGES = ("drift", "entropy", "change", "teacher")
+CHANGES = (*MONITORED, "teacher")
 """The kinds of alarms that tell of a change."""
 
 

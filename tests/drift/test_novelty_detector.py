@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+
+from drift.novelty_detector import NoveltyDetector
+
+
+def calibrated(chance: np.random.Generator, rows: int, shift: float = 0.0, n: int = 2_000) -> np.ndarray:
+    """Conformal p-values of normal scores, calibrated once by a sample of ``rows``."""
+    known, scores = np.sort(chance.normal(size=rows)), chance.normal(shift, 1.0, n)
+    return (rows - np.searchsorted(known, scores) + 1) / (rows + 1)
+
+
+def made(rows: int = 300, run_length: float = 2_000) -> NoveltyDetector:
+    return NoveltyDetector.calibrated(rows, run_length=run_length, min_effect=0.05)
+
+
+@pytest.mark.parametrize("rows", [30, 300])
+def test_the_error_of_the_sample_that_calibrated_is_no_change(rows: int) -> None:
+    chance = np.random.default_rng(0)
+    alarms = [made(rows).observe({"novelty": calibrated(chance, rows, n=200)}) is not None for _ in range(60)]
+    assert sum(alarms) <= 16, "60 * 200 / 2,000 = 6 are expected at most, and 16 has a chance of 1e-4"
+
+
+@pytest.mark.parametrize(("shift", "within"), [(1.0, 120), (2.0, 30), (5.0, 12)])
+def test_novel_inputs_are_found_soon(shift: float, within: int) -> None:
+    chance, detector = np.random.default_rng(1), made(run_length=1e4)
+    assert detector.observe({"novelty": calibrated(chance, 300, n=500)}) is None
+    found = detector.observe({"novelty": calibrated(chance, 300, shift, n=500)})
+    assert found is not None and found.column == "novelty" and 500 < found.row <= 500 + within
+    assert found.what in ("mean down", "novel up")
+
+
+def test_inputs_that_are_more_alike_than_usual_are_no_alarm() -> None:
+    detector = made()
+    assert detector.observe({"novelty": [0.9] * 5_000}) is None
+    assert detector.observe({"novelty": [None, float("nan")]}) is None and detector.row == 5_000
+
+
+def test_the_evidence_goes_through_json_and_on() -> None:
+    detector = made()
+    detector.observe({"novelty": [0.01] * 4})
+    kept = json.loads(json.dumps(detector.as_dict()))
+    again = made().resume(kept)
+    assert (again.row, again.evidence) == (detector.row, pytest.approx(detector.evidence))
+    with pytest.raises(ValueError, match="start the detector anew"):
+        made().resume({**kept, "log_evidence": [[0.0]]})
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [({"rows": 0}, "rows is 0"), ({"run_length": 1.0}, "run_length is 1"), ({"min_effect": 0.5}, "min_effect is 0.5")],
+)
+def test_parameters_out_of_range_are_refused(given: dict[str, float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        NoveltyDetector.calibrated(**({"rows": 10, "run_length": 100.0, "min_effect": 0.1} | given))  # type: ignore[arg-type]
+
+
+def test_what_is_no_p_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks the column"):
+        made().observe({"p": [0.5]})
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        made().observe({"novelty": [1.5]})
