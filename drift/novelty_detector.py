@@ -28,6 +28,23 @@ TAIL = 0.05
 """
 
 
+_Z = NormalDist().inv_cdf(1.0 - DOUBT / 2.0)
+
+
+def tail_bound(rows: int, min_effect: float) -> float:
+    """The largest share of p-values up to :data:`TAIL` that is no change, in [0, 1].
+
+    Arguments as of :meth:`NoveltyDetector.calibrated`.
+
+    Raises:
+        ValueError: ``rows`` is less than one.
+
+    """
+    if rows < 1:
+        raise ValueError(f"rows is {rows}: p-values are calibrated by at least one")
+    return min(1.0, TAIL + min_effect + _Z * math.sqrt(max(TAIL * (1.0 - TAIL), 1.0 / rows) / rows))
+
+
 class NoveltyDetector(ChangeDetector):
     """Watches a stream of p-values for small ones; made by :meth:`calibrated`.
 
@@ -50,18 +67,15 @@ class NoveltyDetector(ChangeDetector):
             ValueError: a parameter is out of its range.
 
         """
-        if rows < 1:
-            raise ValueError(f"rows is {rows}: p-values are calibrated by at least one")
         if not run_length > 1.0:
             raise ValueError(f"run_length is {run_length}: it must be more than one row")
         if not 0.0 <= min_effect < 0.5:
             raise ValueError(f"min_effect is {min_effect}: it must be in [0, 0.5)")
-        z = NormalDist().inv_cdf(1.0 - DOUBT / 2.0)
-        mean = 0.5 + min_effect / 2.0 + z * math.sqrt(1.0 / (12.0 * rows))
-        tail = TAIL + min_effect + z * math.sqrt(max(TAIL * (1.0 - TAIL), 1.0 / rows) / rows)
+        tail = tail_bound(rows, min_effect)
+        mean = min(1.0, 0.5 + min_effect / 2.0 + _Z * math.sqrt(1.0 / (12.0 * rows)))
         watches = (
-            Watched(column=NOVELTY, what="mean down", bound=min(1.0, mean)),
-            Watched(column=NOVELTY, what="novel up", bound=min(1.0, tail)),
+            Watched(column=NOVELTY, what="mean down", bound=mean),
+            Watched(column=NOVELTY, what="novel up", bound=tail),
         )
         return cls(run_length=run_length, watches=watches, ranked={}, named={})
 

@@ -10,7 +10,9 @@ the columns after every input and every label. The spec's alpha is divided among
 Of inputs that are sent again, and of more than the spec's ``inputs_per_second``, a part is looked at
 (:mod:`.traffic`); of labels that a policy chose a representative one. A kind alarms once for each champion: the trigger
 holds the alarm until another champion serves, and the new reference arms it again. Alarms are dated by the count of
-labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at.
+labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at. Former
+champions are held against the present one, and the canary is ordered for one whose traffic has returned
+(:mod:`.regimes`).
 
 A restarted monitor goes on where it was, with the evidence of what looks at every row; windows begin anew. The
 champion's accuracy on every window is estimated without labels, and the estimates are held against the truth as it
@@ -23,7 +25,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Input, Label, Prediction, decode
@@ -41,6 +43,7 @@ from components.stream.contract import Broker, Consumer, Record, named
 from drift.monitor import DriftVerdict, Reference
 from drift.quality import proportion
 from pipelines.foretelling import MOST_KNOWN, Foretelling
+from pipelines.regimes import RETURN, Regimes, returned
 from pipelines.traffic import Thinning, Window
 from pipelines.watch import Row, Seen, View, Watch, columns_of, observed, said
 
@@ -68,6 +71,13 @@ ACCURACY = "foretold_accuracy"
 """The gauge of the champion's accuracy as foretold without labels (:meth:`.Foretelling.gauge`)."""
 
 
+class Resumable(Protocol):
+    """What looks at every row, and keeps its evidence over a restart."""
+
+    def resume(self, data: dict[str, Any], /) -> Any:
+        """Go on with evidence that was kept."""
+
+
 class Monitor:
     """Watches one workload's traffic. ``index`` counts its labels, ``inputs`` the inputs that were looked at."""
 
@@ -82,6 +92,7 @@ class Monitor:
         self._trained_until = 0.0
         self._armed = dict.fromkeys(MONITORED, True)
         self._foretelling: Foretelling | None = None
+        self._regimes: Regimes | None = None
         kept = self._place()
         self.index, self.inputs = int(kept.get("index", 0)), int(kept.get("inputs", 0))
         self._consumer = self._resume(broker, kept.get("positions", {}))
@@ -127,6 +138,8 @@ class Monitor:
             elif (entry := self._input(record)) is not None:
                 payloads.append(entry.payload)
         self._look_at_inputs(payloads)
+        if self._regimes is not None:
+            self._regimes.consider()
         if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
             lag = self._consumer.lag()
             value = {
@@ -159,12 +172,15 @@ class Monitor:
         trained = [w.created_at for w in self.store.windows(self.spec.name) if w.digest in snapshots]
         self._champion, self._view = champion, view
         rows, held = self._reference(view)
-        self._watch = Watch.fit(self.spec, rows, len(held))
+        calibrated = min(map(len, view.champion.card.novelty), default=0)
+        self._watch = Watch.fit(self.spec, rows, calibrated)
         self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task == "classification" else None
         self._trained_until = max(trained, default=0.0)
         self._begin_windows()
+        self._regimes = Regimes(self.spec, self.store, champion, calibrated)
         self._go_on(champion)
-        raised = {a.kind for a in self.store.alarms(self.spec.name) if a.detail.get("champion") == champion.version}
+        returned(self.store, self.spec.name, champion)
+        raised = {a.kind for a in self.store.open_alarms(self.spec.name, champion.version)}
         self._armed = {kind: kind not in raised for kind in self._armed}
         log.info("%s: reference of champion v%s", self.spec.name, champion.version)
 
@@ -173,7 +189,10 @@ class Monitor:
         kept = self._place().get("evidence", {})
         if kept.get("champion") != champion.version:
             return
-        for name, detector in self._watch.detectors.items():
+        detectors: dict[str, Resumable] = {**self._watch.detectors}
+        if self._regimes is not None:
+            detectors[RETURN] = self._regimes.detector
+        for name, detector in detectors.items():
             try:
                 detector.resume(kept.get(name, {}))
             except (ValueError, KeyError) as error:
@@ -192,9 +211,11 @@ class Monitor:
 
     def _evidence(self) -> dict[str, Any]:
         detectors, champion = self._watch.detectors, self._champion
-        if champion is None or not detectors:
+        if champion is None:
             return {}
         kept = {name: detector.as_dict() for name, detector in detectors.items()}
+        if self._regimes is not None:
+            kept[RETURN] = self._regimes.detector.as_dict()
         return {"evidence": {"champion": champion.version, **kept}}
 
     def _reference(self, view: View) -> tuple[list[Seen], list[Seen]]:
@@ -238,10 +259,13 @@ class Monitor:
     def _look_at_inputs(self, payloads: Sequence[bytes]) -> None:
         if self._view is None or not payloads:
             return
-        for row in self._view.look(payloads):
+        looked = self._view.look(payloads)
+        if self._regimes is not None:
+            self._regimes.look([one.decoded for one in looked], [one.novelty for one in looked])
+        for one in looked:
             self.inputs += 1
-            self._look_at_row("inputs", row)
-            if self._traffic.add(row):
+            self._look_at_row("inputs", one.columns)
+            if self._traffic.add(one.columns):
                 columns = columns_of(self._traffic.rows)
                 for kind in (DRIFT, DOUBT):
                     self._judge(kind, columns)
@@ -274,9 +298,12 @@ class Monitor:
         if self._view is None or label.labelled_at <= self._trained_until or not self._counts(label):
             return
         try:
-            seen = self._view.see(label.input.id, label.input.payload, label.soft)
+            decoded = self._view.decoded(label.input.payload)
         except RecordError:
             return  # the labeler has sent such inputs to the dead letters; an old one may still be on the topic
+        seen = self._view.judge(label.input.id, decoded, label.soft)
+        if self._regimes is not None:
+            self._regimes.label(decoded, label.soft, seen.answer)
         self._look_at_row("labels", seen.columns)
         if self._labelled.add(seen):
             self._look_at_labels(self._labelled.rows)

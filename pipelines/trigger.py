@@ -117,7 +117,7 @@ class Trigger:
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
         ends = [r.finished_at for r in runs if r.finished_at is not None]
-        alarms = [a for a in self.store.alarms(name) if a.detail.get("champion") == champion]
+        alarms = self.store.open_alarms(name, champion)
         return TriggerState(
             labels=self.new_labels(),
             alarms=tuple(a.kind for a in alarms),

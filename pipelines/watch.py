@@ -47,6 +47,16 @@ class Seen:
     truth: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """One input as the champion sees it; ``novelty``: the p-value that it gives it, None where it tells of none."""
+
+    decoded: Any
+    columns: Row
+    answer: SoftLabel
+    novelty: float | None
+
+
 class View:
     """A champion, and the one that it replaced if there is one of its task, looking at inputs.
 
@@ -66,7 +76,7 @@ class View:
         except CohobateError as error:  # it is asked for a second opinion, and serves nobody
             log.warning("%s: no mutual information: version %s: %s", spec.name, previous.version, error)
 
-    def look(self, payloads: Sequence[bytes]) -> list[Row]:
+    def look(self, payloads: Sequence[bytes]) -> list[Looked]:
         """What is watched of inputs that nobody has labelled: descriptors, answers, and how unsure they are.
 
         What cannot be decoded is left out.
@@ -77,7 +87,7 @@ class View:
                 decoded.append(self._decode(payload))
             except RecordError:
                 continue  # a dead letter, whose count is the labeler's
-        return [row for row, _ in self._looked(decoded)]
+        return self._looked(decoded)
 
     def see(self, name: str, payload: bytes, soft: SoftLabel, truth: str | None = None) -> Seen:
         """What is watched of a labelled input: what :meth:`look` says of it, and the entropies of its label.
@@ -86,23 +96,40 @@ class View:
             RecordError: the payload cannot be decoded.
 
         """
-        ((row, answer),) = self._looked([self._decode(payload)])
+        return self.judge(name, self.decoded(payload), soft, truth)
+
+    def decoded(self, payload: bytes) -> Any:
+        """A payload as students take it.
+
+        Raises:
+            RecordError: it cannot be decoded.
+
+        """
+        return self._decode(payload)
+
+    def judge(self, name: str, decoded: Any, soft: SoftLabel, truth: str | None = None) -> Seen:
+        """As :meth:`see`, of a payload that is decoded already."""
+        (one,) = self._looked([decoded])
+        answer, row = one.answer, one.columns
         row |= dict(zip(ENTROPY_COLUMNS, (soft.entropy, answer.entropy - soft.entropy), strict=True))
         agrees = soft.task == "classification" and answer.label == soft.label
         return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth)
 
-    def _looked(self, decoded: Sequence[Any]) -> list[tuple[Row, SoftLabel]]:
+    def _looked(self, decoded: Sequence[Any]) -> list[Looked]:
         if not decoded:
             return []
-        members = [s.predict_decoded(decoded) for s in (self.champion, self._previous) if s is not None]
+        replies = self.champion.reply_decoded(decoded)
+        members = [[reply.soft for reply in replies]]
+        if self._previous is not None:
+            members.append(self._previous.predict_decoded(decoded))
         unlike = disagreement(members)
         found = []
-        for i, (one, answer) in enumerate(zip(decoded, members[0], strict=True)):
+        for i, (one, (answer, novelty)) in enumerate(zip(decoded, replies, strict=True)):
             row: Row = dict(self.champion.featuriser.describe(one))
             if answer.task == "classification":
                 row["answer"] = answer.label
             row |= dict(zip(DOUBT_COLUMNS, (answer.entropy, *unlike[i : i + 1]), strict=False))
-            found.append((row, answer))
+            found.append(Looked(decoded=one, columns=row, answer=answer, novelty=novelty))
         return found
 
 
@@ -128,8 +155,11 @@ class Watch:
     novelty: NoveltyDetector | None
 
     @classmethod
-    def fit(cls, spec: Spec, rows: Sequence[Seen], held: int = 0) -> Watch:
-        """Learn from the reference's rows, of which ``held`` were not learnt from; of none nothing is watched."""
+    def fit(cls, spec: Spec, rows: Sequence[Seen], calibrated: int = 0) -> Watch:
+        """Learn from the reference's rows; of none nothing is watched.
+
+        ``calibrated``: how many inputs the champion's p-values rest on, 0 where it tells of no novelty.
+        """
         monitor = spec.monitor
         if not rows:
             return cls(references={}, changes={}, novelty=None)
@@ -141,8 +171,8 @@ class Watch:
         }
         # Of the Shiryaev-Roberts sums' false alarms n / run_length at most come within n inputs.
         rare, novelty = max(2.0, monitor.window / 2.0 / alpha), None
-        if held:
-            novelty = NoveltyDetector.calibrated(held, run_length=rare, min_effect=min(monitor.min_effect, 0.49))
+        if calibrated:
+            novelty = NoveltyDetector.calibrated(calibrated, run_length=rare, min_effect=min(monitor.min_effect, 0.49))
         changes = {}
         if monitor.run_length is not None:
             for source in ("inputs", "labels"):

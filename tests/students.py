@@ -1,10 +1,13 @@
 """Small students for tests: a bag of features by its shape, as a card names it and as a file holds it."""
 
+from components.contracts.payload import decoder
 from components.contracts.spec import Factory
 from components.distill.export import body, to_onnx
 from components.distill.networks.contract import load, network
+from components.distill.novelty import calibrated, states
 from components.student.card import BAG
-from components.student.features import bag_signature
+from components.student.features import bag_signature, featuriser
+from drift.novelty import Nearness
 
 
 def bag(buckets, dim, hidden):
@@ -17,3 +20,11 @@ def exported(card, state=None, unit=None, source=""):
     """The ONNX file of a card's network with these weights, or with those that it is made with."""
     net = network(card, source)
     return to_onnx(body(load(net, state) if state else net, card.inputs), card, unit=unit)
+
+
+def telling(spec, card, state, payloads, truths):
+    """As :func:`exported`, of a student that tells how unlike these inputs, of these classes, another one is."""
+    made, decode = body(load(network(card, spec.source), state), card.inputs), decoder(spec.payload, spec.source)
+    features = featuriser(card.features, spec.source).encode([decode(p) for p in payloads])
+    known = Nearness.fit(states(made, features), [card.classes.index(t) for t in truths])
+    return calibrated(spec, to_onnx(made, card, known=known), [payloads], {})

@@ -6,6 +6,7 @@ has seen its last one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -48,6 +49,11 @@ def routing_bell(workload: str) -> str:
 def orders_bell(workload: str) -> str:
     """The bell that rings when an order was placed for a workload."""
     return f"orders.{workload}"
+
+
+def rollout_of(order_id: str) -> str:
+    """The id of the rollout that an order to start one begins: the same however often it is carried out."""
+    return f"rollout-{hashlib.sha256(order_id.encode()).hexdigest()[:12]}"
 
 
 class JournalLine(NamedTuple):
@@ -329,6 +335,19 @@ class ControlStore(Database):
         with self.session() as s:
             query = select(AlarmRow).where(AlarmRow.workload == workload).order_by(AlarmRow.id.desc()).limit(most)
             return list(reversed(s.scalars(query).all()))
+
+    def answer_alarms(self, workload: str, champion: str, until: float, why: str) -> None:
+        """Note why the alarms about a champion, raised up to ``until`` (Unix seconds), ask for nothing any more."""
+        with self.transaction() as s:
+            query = select(AlarmRow).where(AlarmRow.workload == workload, AlarmRow.at <= until)
+            for row in s.scalars(query):
+                if row.detail.get("champion") == champion and "answered" not in row.detail:
+                    row.detail = {**row.detail, "answered": why}
+
+    def open_alarms(self, workload: str, champion: str | None) -> list[AlarmRow]:
+        """The alarms about a champion that were not answered (:meth:`answer_alarms`), oldest first."""
+        found = self.alarms(workload)
+        return [a for a in found if a.detail.get("champion") == champion and "answered" not in a.detail]
 
     def put_gauge(
         self, workload: str, name: str, value: dict[str, Any], line: tuple[str, JournalLine] | None = None

@@ -342,6 +342,14 @@ class Controller:
         """Whether a version was ever a rollout's candidate."""
         return any(r.state["candidate"]["version"] == version for r in self.store.rollouts(self.spec.name))
 
+    def served(self, version: str) -> bool:
+        """Whether a version was champion before or after a rollout."""
+        return any(
+            version == r.state["champion"]["version"]
+            or (version == r.state["candidate"]["version"] and r.state["phase"] == "promoted")
+            for r in self.store.rollouts(self.spec.name)
+        )
+
     def model(self, alias_or_version: str) -> ModelRef:
         """The registered version.
 

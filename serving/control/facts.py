@@ -282,5 +282,7 @@ def _evidence(told: Mapping[str, Any], seen: Rollout) -> Rollout:
 
 
 def _alarm(row: AlarmRow) -> Alarm:
+    """An alarm that was answered is no champion's any more."""
     detail = row.detail
-    return Alarm(id=row.id, kind=row.kind, at=row.at, champion=detail.get("champion"), rollout=detail.get("rollout"))
+    champion = None if "answered" in detail else detail.get("champion")
+    return Alarm(id=row.id, kind=row.kind, at=row.at, champion=champion, rollout=detail.get("rollout"))

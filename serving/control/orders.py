@@ -10,7 +10,6 @@ another controller has taken over, the control database is away, or a service th
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
 from components.control.database import StaleRevisionError
 from components.control.intent import Intent, ModelRef
-from components.control.store import ControlStore
+from components.control.store import ControlStore, rollout_of
 from components.control.tables import OrderRow, RolloutRow
 from components.registry.registry import Alias, Registry
 from serving.control.replicas import Applied, ReplacedError, Replicas, UnconfirmedError
@@ -55,12 +54,14 @@ PLAN = "rollback_plan"
 class Arguments(msgspec.Struct, frozen=True, kw_only=True):
     """The arguments of all verbs. An order's row is another process's: nothing is taken for what it should be.
 
-    ``version``: of a start; None: the candidate. ``to``: what a rollback makes champion. ``revision``: see above.
+    ``version``: of a start; None: the candidate. ``returns``: it was champion before, and its traffic has returned: all
+    steps but the last it has behind it. ``to``: what a rollback makes champion. ``revision``: see above.
     """
 
     version: str | None = None
     forced: bool | None = None
     skip_shadow: bool | None = None
+    returns: bool | None = None
     to: str | None = None
     revision: int | None = None
 
@@ -112,6 +113,9 @@ class Carrier(Protocol):
 
     def tried(self, version: str) -> bool:
         """Whether a version was ever a candidate."""
+
+    def served(self, version: str) -> bool:
+        """Whether a version was ever champion."""
 
     def model(self, alias_or_version: str) -> ModelRef:
         """The registered version."""
@@ -328,7 +332,7 @@ class Orders:
 
     def _start_by_order(self, order: OrderRow) -> str:
         c = self._controller
-        rollout_id = f"rollout-{hashlib.sha256(order.id.encode()).hexdigest()[:12]}"
+        rollout_id = rollout_of(order.id)
         if c.started(rollout_id):
             return f"rollout {rollout_id} started"
         args = _arguments(order)
@@ -339,6 +343,7 @@ class Orders:
             order.actor,
             forced=bool(args.forced),
             skip_shadow=bool(args.skip_shadow),
+            returns=bool(args.returns),
         )
 
     def take_candidate(self) -> None:
@@ -413,7 +418,7 @@ class Orders:
 
     def _start(
         self, model: ModelRef, rollout_id: str, reason: str, actor: str, *, forced: bool = False,
-        skip_shadow: bool = False,
+        skip_shadow: bool = False, returns: bool = False,
     ) -> str:  # fmt: skip
         c = self._controller
         if c.state is not None:
@@ -425,18 +430,21 @@ class Orders:
         crowned = champion is not None and champion.version == model.version
         if crowned and c.registry.named(c.spec.name, "champion") is not None:
             raise TransitionError("start", f"version {model.version} is champion already", ())
+        if returns and not c.served(model.version):
+            raise TransitionError("start", f"version {model.version} never served, and cannot return", ("start",))
         c.trial(model, c.spec.source)
         if champion is None or crowned:
             return self._first(model, reason, actor)
         if c.registry.named(c.spec.name, "candidate") is None:
             c.registry.set_alias(c.spec.name, "candidate", model.version)
+        policy = c.spec.rollout
         begun = Begun(
             at=c.clock(),
             id=rollout_id,
             workload=c.spec.name,
             candidate=model,
             champion=champion,
-            policy=c.spec.rollout,
+            policy=msgspec.structs.replace(policy, steps=policy.steps[-1:]) if returns else policy,
             audit_share=c.spec.serve.audit_share,
             forced=forced,
             skip_shadow=skip_shadow,

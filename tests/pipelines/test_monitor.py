@@ -20,7 +20,7 @@ from components.student.card import StudentCard
 from components.student.runtime import Student
 from pipelines.monitor import Monitor
 from tests.pipelines.conftest import NOW, WORDS
-from tests.students import bag, exported
+from tests.students import bag, telling
 
 CLASSES = tuple(WORDS)
 
@@ -33,9 +33,12 @@ def spec(spec):
 
 @pytest.fixture
 def serve(spec, store, settings, tickets, label_of):
-    """Make a student the champion: random weights, trained as its card says on one window of ``entries``."""
+    """Make a student the champion: random weights, trained as its card says on one window of ``entries``.
 
-    def serve(entries, version="1", seed=0, sure=lambda entry: 0.9):
+    ``always``: the class that it answers whatever it is asked.
+    """
+
+    def serve(entries, version="1", seed=0, sure=lambda entry: 0.9, always=None):
         data = parquet_bytes(snapshot_table([label_of(e, sure=sure(e)) for e in entries], {}, 0.4))
         snapshot = digest_of(data)
         uri = f"{settings.artifacts}/tickets/snapshots/{snapshot}.parquet"
@@ -52,13 +55,17 @@ def serve(spec, store, settings, tickets, label_of):
             "head.bias": (4,), "norm.weight": (8,), "norm.bias": (8,),
         }  # fmt: skip
         state = {n: chance.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+        if always is not None:
+            state["head.weight"] *= 0.0
+            state["head.bias"] = np.array([5.0 * (c == always) for c in CLASSES], dtype=np.float32)
         card = StudentCard(
             workload="tickets", task="classification", space="tickets@1", classes=CLASSES, features=spec.features,
             payload=spec.payload, **bag(8192, 8, 16), variant="small", snapshots=(snapshot,),
             teacher="words@1", parent=None, code="1",
         )  # fmt: skip
         # The card names the decoder by the spec's own file, as for any user's workload.
-        artifact = exported(card, state)
+        payloads = [e.input.payload for e in entries]
+        artifact = telling(spec, card, state, payloads, [e.truth.label for e in entries])
         place = f"{settings.artifacts}/tickets/students/{version}/model.onnx"
         put_bytes(place, artifact)
         champion = ModelRef(
@@ -149,7 +156,8 @@ def test_each_look_is_kept_with_every_column_and_outlives_a_restart(
     put(tickets(30, seed=4))
     drain(Monitor(spec, store, broker))
     kept = looks.looks({looks.GAUGE: store.gauges("tickets")[looks.GAUGE].value})
-    assert set(kept) == {"drift", "entropy"} and set(kept["entropy"][0].columns) >= {"teacher_entropy"}
+    assert set(kept) == {"drift", "predictive_entropy", "entropy"}
+    assert set(kept["entropy"][0].columns) >= {"teacher_entropy"}
     assert [look.index for look in kept["drift"]] == [120, 150, 180]
 
 
@@ -508,3 +516,27 @@ def test_a_monitor_without_records_still_says_that_it_lives(spec, store, broker,
         clock.now += 10.0
         monitor.step(0.0)
         assert store.gauges("tickets")["monitor"].at == clock.now
+
+
+def test_traffic_that_returns_orders_the_canary_for_its_old_champion_over_a_restart(
+    spec, store, broker, serve, put, tickets, clock
+):
+    serve(tickets(60), version="1", always="billing")
+    old = store.intent("tickets")[1].champion
+    serve(tickets(60, seed=1), version="2", always="login")
+    new = store.intent("tickets")[1].champion
+    state = {"champion": msgspec.to_builtins(old), "candidate": msgspec.to_builtins(new), "phase": "promoted",
+             "forced": False, "restored": False, "ended_at": NOW}  # fmt: skip
+    store.put_rollout("r1", "tickets", 0, False, state)
+    monitor, later = Monitor(spec, store, broker), NOW + 10.0 + spec.trigger.cooldown_seconds
+    put(tickets(200, classes=("login",), seed=2), at=later)
+    drain(monitor)
+    put(tickets(10, classes=("billing",), seed=3), at=later)
+    drain(monitor)
+    assert store.open_orders("tickets") == []
+    again = Monitor(spec, store, broker)
+    put(tickets(15, classes=("billing",), seed=4), at=later)
+    drain(again)
+    (order,) = store.open_orders("tickets")
+    assert (order.verb, order.args["version"]) == ("start", "1") and "the last 25 labels" in order.reason
+    assert store.intent("tickets")[1].champion.version == "2", "the controller decides, by its canary"

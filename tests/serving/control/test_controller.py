@@ -7,6 +7,7 @@ import pytest
 from components.contracts.errors import ArtifactError
 from components.contracts.records import Answer, Prediction, Truth, content_hash, encode
 from components.control.intent import Intent
+from components.control.store import rollout_of
 from components.ledger.ledger import entries, verify
 from components.stream.memory import MemoryBroker
 from serving.control import controller as module
@@ -543,6 +544,37 @@ def test_nothing_is_taken_up_again_once_the_champion_has_changed(platform):
     undone = platform.order("undo")
     assert not undone.ok and "version 2 is champion" in undone.outcome
     assert "legal now are start, rollback" in undone.outcome
+
+
+@pytest.mark.parametrize(("wrong", "champion"), [(False, "1"), (True, "2")])
+def test_a_former_champion_returns_by_an_order_through_its_canary_alone(platform, wrong, champion):
+    begun(platform)
+    platform.go(lambda: platform.active() is None)
+    assert platform.intent.champion.version == "2"
+    key = platform.store.order(W, "start", "monitor", "its traffic is back", {"version": "1", "returns": True})
+    platform.tick()
+    intent = platform.intent
+    assert (intent.champion.version, intent.candidate.version, intent.shadow) == ("2", "1", False)
+    platform.go(lambda: platform.active() is None, wrong=wrong)
+    assert platform.intent.champion.version == champion
+    assert [s["name"] for s in platform.state["steps"]] == ["50 %"] + ["100 %"] * (not wrong), "the last step"
+    started = [e for e in entries(platform.store, W) if e.action == "rollout start"][-1]
+    assert (started.actor, started.detail["reason"]) == ("monitor", "its traffic is back")
+    assert started.detail["rollout"] == rollout_of(key)
+
+
+def test_what_never_served_or_the_gate_refused_cannot_return(platform):
+    begun(platform)
+    platform.order("abort")
+    refused = platform.order("start", version="2", returns=True)
+    assert not refused.ok and "version 2 never served" in refused.outcome
+    forced = platform.model("3", decision="reject")
+    platform.order("start", version=forced.version, forced=True)
+    platform.order("promote-full")
+    platform.order("start", version="2")
+    platform.order("promote-full")
+    refused = platform.order("start", version="3", returns=True)
+    assert not refused.ok and "'reject'" in refused.outcome
 
 
 @pytest.mark.parametrize("verb", ["retry", "undo"])

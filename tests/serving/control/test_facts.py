@@ -108,3 +108,11 @@ def test_what_is_known_already_and_what_changed_since_make_the_same_facts(platfo
     with platform.store.transaction() as s:  # a backup was restored
         s.execute(delete(LedgerRow).where(LedgerRow.seq > 3))
     same()
+
+
+def test_an_alarm_that_was_answered_is_not_open(platform):
+    platform.crown()
+    platform.store.raise_alarm(W, "drift", 1, {"champion": "1"})
+    assert look(platform).alarm
+    platform.store.answer_alarms(W, "1", platform.clock.now, "its traffic has returned")
+    assert not look(platform).alarm
