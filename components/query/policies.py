@@ -21,11 +21,15 @@ import numpy.typing as npt
 from components.contracts.records import SoftLabel
 from components.contracts.sampling import bucket
 from components.contracts.spec import Policy
+from components.student.runtime import Reply
 
-Scores = Sequence[Sequence[SoftLabel]]
-"""Soft labels of the same inputs by one or more students, the champion first."""
+Scores = Sequence[Sequence[SoftLabel]] | Sequence[Sequence[Reply]]
+"""Soft labels of the same inputs by one or more students, the champion first; with their novelty for ``novelty``."""
 
 Floats = npt.NDArray[np.float64]
+
+LEAST_P = 1e-3
+"""Least p-value of novelty that is told apart: students' calibration is no finer."""
 
 Reason = Literal[
     "drawn", "not_drawn", "drawn_without_student", "not_drawn_without_student", "audit", "priority", "exhausted"
@@ -148,7 +152,11 @@ def representative(least: float, workload: str, input_id: str, probability: floa
 
 def margin(scores: Scores) -> Floats:
     """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale."""
-    return np.array([_margin(s) for s in scores[0]])
+    return np.array([_margin(_soft(s)) for s in scores[0]])
+
+
+def _soft(said: SoftLabel | Reply) -> SoftLabel:
+    return said.soft if isinstance(said, Reply) else said
 
 
 def _margin(soft: SoftLabel) -> float:
@@ -160,7 +168,20 @@ def _margin(soft: SoftLabel) -> float:
 
 def entropy(scores: Scores) -> Floats:
     """Entropy of the champion's soft label in nats; for regression its scale (a differential entropy has no zero)."""
-    return np.array([float(s.scale or 0.0) if s.task == "regression" else s.entropy for s in scores[0]])
+    softs = [_soft(s) for s in scores[0]]
+    return np.array([float(s.scale or 0.0) if s.task == "regression" else s.entropy for s in softs])
+
+
+def surprise(scores: Scores) -> Floats | None:
+    """The margin, and the negative logarithm of the p-value of novelty, which is 1 on the mean where nothing is new.
+
+    In nats; a p-value counts as :data:`LEAST_P` at least. None where the champion tells of no novelty.
+    """
+    told = [said.novelty if isinstance(said, Reply) else None for said in scores[0]]
+    if any(p is None for p in told):
+        return None
+    found: Floats = margin(scores) - np.log([max(p or 0.0, LEAST_P) for p in told])
+    return found
 
 
 def vote_entropy(scores: Scores) -> Floats | None:
@@ -170,7 +191,7 @@ def vote_entropy(scores: Scores) -> Floats | None:
     """
     if len(scores) < 2:
         return None
-    return np.array([_votes(answers) for answers in zip(*scores, strict=True)])
+    return np.array([_votes([_soft(s) for s in answers]) for answers in zip(*scores, strict=True)])
 
 
 def _votes(answers: Sequence[SoftLabel]) -> float:
@@ -181,6 +202,6 @@ def _votes(answers: Sequence[SoftLabel]) -> float:
 
 
 UNCERTAINTY: Mapping[str, Callable[[Scores], Floats | None]] = {
-    "margin": margin, "entropy": entropy, "committee": vote_entropy,
+    "margin": margin, "entropy": entropy, "committee": vote_entropy, "novelty": surprise,
 }  # fmt: skip
 """The measures of the policies that ask students."""

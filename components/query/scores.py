@@ -39,6 +39,8 @@ class StudentScores:
         if self.spec.label.policy.kind not in UNCERTAINTY:
             return None
         self._follow()
+        if self.spec.label.policy.kind == "novelty":
+            return self._novelty(payloads)
         members: list[list[SoftLabel]] = []
         for ref in self._refs:
             student = self._students.get(ref.digest)
@@ -49,6 +51,17 @@ class StudentScores:
             except ArtifactError as error:
                 log.warning("%s: version %s gives no scores: %s", self.spec.name, ref.version, error)
         return members or None
+
+    def _novelty(self, payloads: Sequence[Any]) -> Scores | None:
+        """The champion's soft labels and what is novel to it; None where it tells of no novelty, or nothing serves."""
+        student = self._students.get(self._refs[0].digest) if self._refs else None
+        if student is None or not student.tells_novelty:
+            return None
+        try:
+            return [student.reply_decoded(payloads)]
+        except ArtifactError as error:
+            log.warning("%s: version %s gives no scores: %s", self.spec.name, self._refs[0].version, error)
+            return None
 
     def _follow(self) -> None:
         if time.monotonic() < self._due:

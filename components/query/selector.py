@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -111,7 +111,7 @@ class Selector:
         if allowance <= 0:
             none = Decision(label=False, policy=policy.kind, probability=0.0, reason="exhausted")
             return dict.fromkeys(free, none)
-        mine = [[member[i] for i in free] for member in scores] if scores else None
+        mine: Any = [[member[i] for i in free] for member in scores] if scores else None
         typical = self._remember(uncertainty(policy, mine, len(free)) if policy.kind in UNCERTAINTY else None)
         ids = [inputs[i].id for i in free]
         found = decide(policy, ids, mine, allowance, self.spec.seed, typical=typical)

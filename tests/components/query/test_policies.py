@@ -17,10 +17,11 @@ from components.query.policies import (
     representative,
     vote_entropy,
 )
+from components.student.runtime import Reply
 from drift.quality import weighted_proportion
 from drift.reweight import hajek
 
-KINDS = ("all", "random", "margin", "entropy", "committee")
+KINDS = ("all", "random", "margin", "entropy", "committee", "novelty")
 
 
 def soft(*shares):
@@ -32,11 +33,12 @@ def value(v, scale):
 
 
 def answers(seed, n):
-    """Two students' soft labels: sure of most inputs, unsure of some, and not always of one mind."""
+    """What two students say: sure of most inputs, unsure of some, not always of one mind, and some inputs are novel."""
     chance = np.random.default_rng(seed)
     sharp = chance.dirichlet([8.0, 0.3, 0.3], size=n)
     dull = np.where(chance.random((n, 1)) < 0.2, chance.dirichlet([1.0, 1.0, 1.0], size=n), sharp)
-    return [[soft(*row) for row in member.tolist()] for member in (sharp, dull)]
+    novel = np.where(chance.random(n) < 0.1, 0.002, chance.random(n)).tolist()
+    return [[Reply(soft(*row), p) for row, p in zip(m.tolist(), novel, strict=True)] for m in (sharp, dull)]
 
 
 IDS = [f"i{k}" for k in range(60)]
@@ -118,6 +120,21 @@ def test_plain_means_over_uncertain_labels_are_off_and_reweighted_ones_are_not()
 
 
 # What each is
+
+
+def test_a_new_kind_of_inputs_is_labelled_first():
+    """A hundred usual inputs and a hundred novel ones, of which the student is as sure as of the others."""
+    chance = np.random.default_rng(0)
+    scores = [[Reply(soft(0.9, 0.1), p) for p in [*chance.random(100).tolist(), *[0.004] * 100]]]
+    ids = [f"n{k}" for k in range(200)]
+    policy = Policy(kind="novelty", share=0.1, floor=0.2)
+    chances = [d.probability for d in decide(policy, ids, scores, math.inf, 0, typical=1.2)]
+    assert np.mean(chances[100:]) > 3.5 * np.mean(chances[:100]) and min(chances) >= 0.02
+    scarce = [d.probability for d in decide(policy, ids, scores, 4.0, 0)]
+    assert sum(scarce[100:]) > 3.0, "and so goes what a budget has left"
+    nothing_told = [[Reply(soft(0.9, 0.1), None)] * 200]
+    assert {d.policy for d in decide(policy, ids, nothing_told, math.inf, 0)} == {"random"}
+    assert {d.policy for d in decide(policy, ids, [[soft(1.0)] * 200], math.inf, 0)} == {"random"}
 
 
 def test_the_less_sure_the_likelier():

@@ -8,6 +8,7 @@ from components.contracts.storage import digest_of, local_path, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.query.scores import StudentScores
 from components.student.card import StudentCard
+from components.student.runtime import Reply, Student
 from tests.students import bag, exported
 
 PAYLOADS = [b"one", b"two", b"three"]
@@ -68,6 +69,17 @@ def test_a_committee_is_of_all_that_the_intent_names_once(scores, store, student
     assert len(ask(PAYLOADS)) == 2
     intend(store, champion=student("1"), candidate=student("2"), previous=student("3"))
     assert len(ask(PAYLOADS)) == 3
+
+
+def test_novelty_is_the_champion_s_and_unknown_where_it_tells_none(scores, store, student, monkeypatch):
+    ask = scores("novelty")
+    assert ask(PAYLOADS) is None
+    intend(store, champion=student("1"), previous=student("2"))
+    assert ask(PAYLOADS) is None, "these students were made before novelty was told"
+    told = [Reply(SoftLabel(task="classification", space="s", distribution={"a": 1.0}), 0.25)] * 3
+    monkeypatch.setattr(Student, "tells_novelty", True)
+    monkeypatch.setattr(Student, "reply_decoded", lambda self, payloads: told)
+    assert ask(PAYLOADS) == [told]
 
 
 @pytest.mark.parametrize("kind", ["all", "random"])
