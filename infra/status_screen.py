@@ -175,10 +175,11 @@ def _labels(workload: Workload) -> str:
 
 def _drift(gauges: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
-    for kind in ("drift", "predictive_entropy", "entropy"):
+    for kind, name in (("drift", "drift"), ("predictive_entropy", "doubt"), ("entropy", "entropy")):
         if (gauge := gauges.get(kind)) is not None:
             found = f"in {gauge['drifted']}" if gauge.get("drifted") else gauge.get("outcome")
-            parts.append(f"{kind} {found} at input {gauge.get('index')}")
+            of = "label" if kind == "entropy" else "input"
+            parts.append(f"{name} {found}" + ("" if kind == "predictive_entropy" else f" at {of} {gauge.get('index')}"))
     return ", ".join(parts) or "no window was looked at yet"
 
 

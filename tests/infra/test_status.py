@@ -128,9 +128,10 @@ def test_the_platform_is_up_down_or_starts():
 
 def test_what_drifted_is_named():
     drifted = {"outcome": "drift", "index": 7, "drifted": "size, kind", "age_seconds": 1.0}
-    gauges = {"drift": drifted, "entropy": {"outcome": "none", "index": 7, "drifted": "", "age_seconds": 1.0}}
-    lines = drawn(files=workload(gauges=gauges))
-    assert line(lines, "drift").rstrip() == "drift     drift in size, kind at input 7, entropy none at input 7"
+    none = {"outcome": "none", "index": 7, "drifted": "", "age_seconds": 1.0}
+    lines = drawn(files=workload(gauges={"drift": drifted, "predictive_entropy": none, "entropy": none}))
+    said = "drift     drift in size, kind at input 7, doubt none, entropy none at label 7"
+    assert line(lines, "drift").rstrip() == said
 
 
 def test_agreement_and_accuracy_have_their_intervals_where_they_were_measured():
