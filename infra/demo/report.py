@@ -20,6 +20,9 @@ from infra.demo.traffic import Answered, share
 LAST_BLOCK = 150
 """Inputs at the end of a phase on which recovery is judged."""
 
+HAPPENED = ("alarm", "candidate", "promotion")
+"""What a change is followed by: the first alarm, the first rollout that began, the first promotion."""
+
 COST_SAMPLE = 64
 """Inputs on which the CPU time of teacher and student is measured."""
 
@@ -39,9 +42,16 @@ def teacher_labels(spec: Spec, broker: Broker) -> dict[str, str]:
 
 
 def phases(
-    answers: Sequence[Answered], static: Student, teacher: Mapping[str, str], labelled_before: Collection[str]
+    answers: Sequence[Answered],
+    static: Student,
+    served: Mapping[str, Student],
+    teacher: Mapping[str, str],
+    labelled_before: Collection[str],
 ) -> list[dict[str, Any]]:
-    """Accuracy and agreement of each phase, for the student that served, the one never updated, and the teacher."""
+    """Accuracy and agreement of each phase, for the answers as given, the students alone, and the teacher.
+
+    ``served``: the students that answered, by version: what each says of its inputs by itself.
+    """
     result, seen = [], set(labelled_before)
     for name in dict.fromkeys(a.phase for a in answers):
         rows = [a for a in answers if a.phase == name]
@@ -50,11 +60,15 @@ def phases(
         seen |= fresh
         static_labels = [s.label for s in static.predict([a.item.payload for a in rows])]
         by_teacher = [teacher.get(c) for c in contents]
+        given = [a.label for a in rows]
         result.append(
             {
                 "name": name,
                 "inputs": len(rows),
-                "continual": _score(rows, [a.label for a in rows], by_teacher),
+                "given": _score(rows, given, by_teacher),
+                "deferred": sum(a.deferred for a in rows),
+                "wrong_undeferred": sum(not a.deferred and a.label not in (None, a.item.truth) for a in rows),
+                "continual": _score(rows, _by_students(rows, served), by_teacher),
                 "static": _score(rows, static_labels, by_teacher),
                 "teacher": _score(rows, by_teacher, by_teacher),
                 "teacher_calls": len(fresh),
@@ -62,6 +76,41 @@ def phases(
             }
         )
     return result
+
+
+def _by_students(rows: Sequence[Answered], served: Mapping[str, Student]) -> list[str | None]:
+    """What the student that served says of each input, deferred or not; None where the request failed."""
+    labels: list[str | None] = [None] * len(rows)
+    for version, student in served.items():
+        mine = [i for i, row in enumerate(rows) if row.version == version]
+        for i, soft in zip(mine, student.predict([rows[i].item.payload for i in mine]), strict=True):
+            labels[i] = soft.label
+    return labels
+
+
+Times = Mapping[str, Sequence[float]]
+"""When things happened (Unix seconds), by what happened."""
+
+
+def changes(answers: Sequence[Answered]) -> list[int]:
+    """The places at which another phase begins."""
+    return [i for i, a in enumerate(answers) if i and a.phase != answers[i - 1].phase]
+
+
+def recovery(answers: Sequence[Answered], happened: Times) -> list[dict[str, Any]]:
+    """For each change of the phase, how many inputs and seconds after its first input each thing first happened.
+
+    None where it did not happen before the next change.
+    """
+    starts, found = changes(answers), []
+    for start, end in zip(starts, [*starts[1:], len(answers)], strict=True):
+        since, until = answers[start].at, answers[end].at if end < len(answers) else float("inf")
+        row: dict[str, Any] = {"phase": answers[start].phase, "index": start}
+        for what, times in happened.items():
+            at = min((t for t in times if since <= t < until), default=None)
+            row[what] = at and {"inputs": sum(since <= a.at <= at for a in answers[start:end]), "seconds": at - since}
+        found.append(row)
+    return found
 
 
 def _counts(rows: Sequence[Answered]) -> dict[str, int]:
@@ -110,13 +159,17 @@ def _cpu_seconds(work: Any) -> float:
     return time.process_time() - started
 
 
-def alarms(store: ControlStore, workload: str, changes: Sequence[int]) -> list[dict[str, Any]]:
-    """Every alarm with the index of the last true change at or before it (None before the first: a false alarm)."""
+def alarms(store: ControlStore, workload: str, changes: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+    """Every alarm with the index of the last true change before it (None before the first: a false alarm).
+
+    ``changes``: index and time (Unix seconds) of each; labels, by which alarms are dated, come later than inputs.
+    """
     return [
         {
             "kind": a.kind,
             "input_index": a.input_index,
-            "true_change_index": max((c for c in changes if c <= a.input_index), default=None),
+            "read_from": a.detail.get("read_from"),
+            "true_change_index": max((index for index, at in changes if at <= a.at), default=None),
         }
         for a in store.alarms(workload)
     ]
@@ -125,16 +178,27 @@ def alarms(store: ControlStore, workload: str, changes: Sequence[int]) -> list[d
 def render(report: Mapping[str, Any], console: Console) -> None:
     """Print the report as tables."""
     table = Table(title=f"accuracy against truth, workload {report['workload']} (last {LAST_BLOCK} inputs in brackets)")
-    for column in ("phase", "inputs", "continual", "never updated", "teacher", "agreement", "teacher calls"):
+    for column in (
+        "phase", "inputs", "as given", "deferred", "wrong, not deferred", "student", "never updated", "teacher",
+        "teacher calls",
+    ):  # fmt: skip
         table.add_column(column, justify="left" if column == "phase" else "right")
     for phase in report["phases"]:
         table.add_row(
             phase["name"],
             str(phase["inputs"]),
+            _both(phase["given"]),
+            str(phase["deferred"]),
+            str(phase["wrong_undeferred"]),
             *(_both(phase[who]) for who in ("continual", "static", "teacher")),
-            _number(phase["continual"]["agreement"]),
             str(phase["teacher_calls"]),
         )
+    console.print(table)
+    table = Table(title="after each change: inputs and seconds until")
+    for column in ("phase", *HAPPENED):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for change in report["recovery"]:
+        table.add_row(change["phase"], *(_after(change[what]) for what in HAPPENED))
     console.print(table)
     table = Table(title="rollouts")
     for column in ("candidate", "outcome", "steps", "candidate's share", "reason"):
@@ -164,6 +228,10 @@ def render(report: Mapping[str, Any], console: Console) -> None:
 def _alarm(alarm: Mapping[str, Any]) -> str:
     change = alarm["true_change_index"]
     return f"{alarm['kind']} at {alarm['input_index']} ({'no change' if change is None else f'change at {change}'})"
+
+
+def _after(event: Mapping[str, float] | None) -> str:
+    return "-" if event is None else f"{event['inputs']} inputs, {event['seconds']:.1f} s"
 
 
 def _both(score: Mapping[str, float | None]) -> str:

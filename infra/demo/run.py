@@ -310,11 +310,19 @@ def _play(demo: Demo, state: PlatformState) -> dict[str, Any]:
 def _report(
     demo: Demo, traffic: Traffic, first: ModelRef, champion: ModelRef, before: dict[str, str]
 ) -> dict[str, Any]:
-    changes = [sum(len(p.items) for p in demo.source.phases[:i]) for i in range(1, len(demo.source.phases))]
     offset = len(demo.source.history)
+    changes = [(offset + i, traffic.answers[i].at) for i in report.changes(traffic.answers)]
     static = Student.load(get_bytes(first.uri, first.digest))
     artifact = get_bytes(champion.uri, champion.digest)
-    rollouts = [_rollout(r.state) for r in demo.store.rollouts(demo.spec.name)]
+    rows = demo.store.rollouts(demo.spec.name)
+    rollouts = [_rollout(r.state) for r in rows]
+    own = [r for r in rows if not r.state["forced"]]
+    happened = {
+        "alarm": [a.at for a in demo.store.alarms(demo.spec.name)],
+        "candidate": [r.created_at for r in own],
+        "promotion": [float(r.state["ended_at"]) for r in own if r.state["phase"] == "promoted"],
+    }
+    labels = report.teacher_labels(demo.spec, demo.broker)
     home = demo.settings.home
     payloads = [a.item.payload for a in traffic.answers]
     reports = sorted(str(p) for p in local_path(demo.settings.artifacts).rglob("*.html"))
@@ -323,9 +331,10 @@ def _report(
         "seed": demo.seed,
         "wall_seconds": 0.0,
         "history": {"inputs": offset, "teacher_calls": len(before)},
-        "phases": report.phases(traffic.answers, static, report.teacher_labels(demo.spec, demo.broker), before),
+        "phases": report.phases(traffic.answers, static, _served(demo, traffic), labels, before),
+        "recovery": report.recovery(traffic.answers, happened),
         "cost": report.cost(demo.spec, Student.load(artifact), payloads, len(artifact)),
-        "alarms": report.alarms(demo.store, demo.spec.name, [offset + c for c in changes]),
+        "alarms": report.alarms(demo.store, demo.spec.name, changes),
         "rollouts": rollouts,
         "rollback_seconds": next((r["rollback_seconds"] for r in rollouts if r["forced"]), None),
         "requests": traffic.requests,
@@ -338,6 +347,16 @@ def _report(
             "logs": str(home / "logs"),
         },
     }
+
+
+def _served(demo: Demo, traffic: Traffic) -> dict[str, Student]:
+    """The students that answered, by version."""
+    found = {}
+    for version in sorted({a.version for a in traffic.answers if a.version is not None}):
+        ref = demo.registry.get(demo.spec.name, version)
+        if ref is not None:
+            found[version] = Student.load(get_bytes(ref.uri, ref.digest))
+    return found
 
 
 def _rollout(state: dict[str, Any]) -> dict[str, Any]:

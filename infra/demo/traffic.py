@@ -1,6 +1,7 @@
 """The demo's client: sends inputs to the gateway over HTTP and remembers every answer.
 
-Fresh inputs are sent once, in order, and are what accuracy is reported on. While a rollout needs requests, inputs
+Fresh inputs are sent once, in order, and are what accuracy is reported on. The client asks as a user would: where the
+student is not sure, whoever it defers to may answer. While a rollout needs requests, inputs
 that were sent before are sent again under other keys, as clients that try again would: they count as requests only,
 and the labeler, which knows their ids, labels none of them twice.
 """
@@ -29,7 +30,10 @@ REPEAT_CLIENTS = 2
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """A fresh input and what the gateway answered; ``label`` is None where the request failed."""
+    """A fresh input and what the gateway answered; ``label`` is None where the request failed.
+
+    ``deferred``: not the student's answer, but of whoever it defers to; ``at``: when the answer came (Unix seconds).
+    """
 
     index: int
     phase: str
@@ -37,6 +41,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None
     version: str | None
     arm: str | None
+    deferred: bool = False
+    at: float = 0.0
 
 
 class Traffic:
@@ -61,7 +67,7 @@ class Traffic:
 
     def send(self, phase: str, item: Item) -> None:
         """Send one fresh input, keep the answer, and publish the truth of the input ``truth_delay`` before it."""
-        answer = self._post(item, item.key, item.id)
+        answer = self._post(item, item.key, item.id, allow_defer=True)
         self.answers.append(
             Answered(
                 index=len(self.answers),
@@ -70,6 +76,8 @@ class Traffic:
                 label=answer.get("label"),
                 version=answer.get("model_version"),
                 arm=answer.get("arm"),
+                deferred=answer.get("answered_by") in ("expert", "teacher"),
+                at=time.time(),
             )
         )
         self._publish_truths(len(self.answers) - self._truth_delay)
@@ -106,8 +114,9 @@ class Traffic:
                 item, key = self._random.choice(recent).item, f"repeat-{self._random.randrange(10**9)}"
             self._post(item, key, item.id)
 
-    def _post(self, item: Item, key: str, input_id: str) -> dict[str, Any]:
-        body = {"inputs": [{"id": input_id, "key": key, "payload": base64.b64encode(item.payload).decode()}]}
+    def _post(self, item: Item, key: str, input_id: str, *, allow_defer: bool = False) -> dict[str, Any]:
+        one = {"id": input_id, "key": key, "payload": base64.b64encode(item.payload).decode()}
+        body = {"inputs": [one], "allow_defer": allow_defer}
         try:
             response = self._client.post(self.url, json=body)
             response.raise_for_status()
