@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,6 +36,9 @@ from components.telemetry.endpoint import Health, exposed
 from components.telemetry.metrics import GaugesOfStore, LinkOfStore
 from infra.processes import die_with_parent
 from infra.together import Task, run_together
+
+if TYPE_CHECKING:
+    from pipelines.forked import Warm
 
 log = logging.getLogger("cohobate")
 
@@ -173,9 +177,13 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
-    worker = Trigger(spec, store, open_broker(settings))
+    warm = _warm(settings.home.resolve())
+    worker = Trigger(spec, store, open_broker(settings), warm=warm)
     watch.health.ready()
-    worker.run(stop)
+    try:
+        worker.run(stop)
+    finally:
+        warm.stop()
 
 
 NODE_IS_LATE = "timed out during startup"
@@ -268,6 +276,14 @@ def administer(settings: Settings, stop: threading.Event) -> None:
             log.info("admin API at %s, console at %s/console", url, url)
             notifier.run(stop)
         counting.join()
+
+
+@functools.cache
+def _warm(home: Path) -> Warm:
+    """The fork server, which all triggers of a process share."""
+    from pipelines.forked import Warm
+
+    return Warm(home)
 
 
 @functools.cache
