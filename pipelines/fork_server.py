@@ -1,9 +1,9 @@
 """A process that has imported what an update needs and does nothing else: runs and their steps are forked from it.
 
-``python -m pipelines.fork_server NUMBER`` serves the listening Unix socket that it got as file ``NUMBER``
-(:mod:`pipelines.forked` starts it, and is its client). Whoever connects sends one request and a file for the output,
-and gets the exit code; what it asked for is ended when it hangs up. The server ends when its standard input does, which
-its starter holds, after what is under way.
+``python -m pipelines.fork_server NUMBER MODULE...`` serves the listening Unix socket that it got as file ``NUMBER``
+(:mod:`pipelines.forked` starts it, and is its client) and imports the modules. Whoever connects sends one request and a
+file for the output, and gets the exit code; what it asked for is ended when it hangs up. The server ends when its
+standard input does, which its starter holds, after what is under way.
 
 A fork takes over memory and no threads. So nothing is opened here and no library is put to work: modules are imported,
 one by one while nobody asks, and all else is done by those that are forked. Threads that libraries start when they are
@@ -48,28 +48,34 @@ MODULES = (
     "components.snapshot.window",
     "components.stream.kafka",
     "components.stream.kafka_transactions",
+    "sqlalchemy.dialects.sqlite",
+    "fsspec.implementations.chained",
     "pyarrow.parquet",
+    "pyarrow.dataset",
     "pipelines.dags",
     "kfp.local",
     "pipelines.run",
     "torch",
-    "onnx",
-    "onnxscript",
-    "torch.onnx",
     "torch._dynamo",
-    "torch.onnx._internal.exporter._core",
     "ray.train.torch",
-    "ray.train.v2.api.data_parallel_trainer",
+    "ray.tune",
+    "datasketch",
+    "safetensors.numpy",
     "components.distill.step",
     "components.distill.train",
+    "components.distill.lesson",
     "components.distill.unlabelled",
+    "torch.utils.serialization.config",
     "components.evaluate.step",
     "components.registry.step",
     "mlflow.tracking",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "alembic.command",
     "components.registry.registry",
     "components.ledger.ledger",
+    "onnxscript",
+    "torch.onnx",
     "components.evaluate.report",
     "components.evaluate.page",
     "evidently",
@@ -90,7 +96,7 @@ HEADER = struct.Struct("!I")
 class ForkServer:
     """Serves one listening socket, in one thread."""
 
-    def __init__(self, listener: socket.socket, modules: Sequence[str] = MODULES) -> None:
+    def __init__(self, listener: socket.socket, modules: Sequence[str]) -> None:
         self._listener, self._left = listener, list(modules)
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, socket.socket] = {}
@@ -154,6 +160,7 @@ class ForkServer:
         try:
             pid = os.fork()
             if pid == 0:
+                connection.close()
                 self._become(request, out)
         finally:
             os.close(out)
@@ -294,12 +301,12 @@ def end(pid: int) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve the listening socket of this number, until standard input ends."""
+    """Serve the listening socket of this number with these modules, until standard input ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     import psutil  # noqa: F401  (before anybody has to wait for it)
 
     with socket.socket(fileno=int(argv[0])) as listener:
-        ForkServer(listener).serve(sys.stdin.fileno())
+        ForkServer(listener, argv[1:]).serve(sys.stdin.fileno())
     return 0
 
 

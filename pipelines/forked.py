@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 
 from pipelines import fork_server
-from pipelines.fork_server import ENVIRONMENT, HEADER
+from pipelines.fork_server import ENVIRONMENT, HEADER, MODULES
 
 FILE = "fork-server.json"
 """In the platform's home: where its fork server listens."""
@@ -149,8 +149,8 @@ def fork(home: Path, entry: str, argv: Sequence[str], environment: Mapping[str, 
 class Warm:
     """The fork server of a platform on this machine, which is started when it is wanted. Safe to use from threads."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, modules: Sequence[str] = MODULES) -> None:
+        self.home, self._modules = home, modules
         self._lock = threading.Lock()
         self._began = self._wanted = float("-inf")
         self._process: subprocess.Popen[bytes] | None = None
@@ -160,6 +160,11 @@ class Warm:
     def up(self) -> bool:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process is not None and self.up else None
 
     def tend(self, *, wanted: bool) -> None:
         """Start it where it is wanted, and end it where nobody has wanted it for :data:`IDLE_SECONDS`."""
@@ -185,7 +190,7 @@ class Warm:
                 listener.bind(f"{self._folder}/socket")
                 listener.listen(BACKLOG)
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "pipelines.fork_server", str(listener.fileno())],
+                    [sys.executable, "-m", "pipelines.fork_server", str(listener.fileno()), *self._modules],
                     env={**os.environ, **ENVIRONMENT}, stdin=subprocess.PIPE, stdout=out, stderr=out,
                     pass_fds=[listener.fileno()],
                 )  # fmt: skip
