@@ -12,7 +12,9 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -160,15 +162,34 @@ def _haproxy() -> bool:
 def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     """Deploy the gateways of ``specs`` on the Ray that is initialised: one application, whose replicas hold all.
 
+    Serve's proxies start beside the replicas: it would wait for the ones before it begins with the others.
+
     With ``teacher`` also the teachers and experts, of those workloads whose students defer to one.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
-    with _told():
-        serve.start(http_options=options, logging_config=LOGGING)
+    with _told(), ThreadPoolExecutor(1, thread_name_prefix="proxies") as beside:
+        started = beside.submit(serve.start, http_options=options, logging_config=LOGGING)
+        while not (started.done() or _has_controller()):
+            time.sleep(0.05)
+        if started.done():
+            started.result()
         serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
+        started.result()
+
+
+def _has_controller() -> bool:
+    """Whether Serve's controller is there, by which applications are deployed."""
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
