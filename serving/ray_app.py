@@ -88,6 +88,11 @@ CONTROL_SECONDS = 1.0
 """How often Serve's controller compares what runs with what shall run: a dead replica is noticed so much later than
 with its 0.1 s, while the other one answers, and the loop is most of what an idle controller costs."""
 
+DRAIN_SECONDS = "1"
+"""How long a replica that is to end stays open for requests that are on their way to it; those that are there it
+answers in any case. Ray's 30 s are for load balancers that learn of it late: ours is on the same machine and asks the
+other replica where one refuses. Replicas end with their platform, which took 25 s for it."""
+
 QUIET = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_SECONDS),
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
@@ -99,6 +104,7 @@ QUIET = {
     "RAY_event_stats": "0",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
 }
 """Of a Ray of our own: less of what its processes tell each other all the time for a dashboard that is not there, and
 no process kept for a task that nobody gives it. Our own metrics do not come from Ray."""
