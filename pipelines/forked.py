@@ -46,15 +46,15 @@ class GoneError(Exception):
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """A fork server: its folder, and whose code it has."""
+    """A fork server: its folder, the environment that it runs in, and whose code it has."""
 
     folder: str
-    python: str
+    prefix: str
     code: str
 
 
 def _here(folder: str) -> Where:
-    return Where(folder=folder, python=sys.executable, code=str(Path(fork_server.__file__).resolve()))
+    return Where(folder=folder, prefix=sys.prefix, code=str(Path(fork_server.__file__).resolve()))
 
 
 class Forked:
@@ -117,10 +117,18 @@ class Forked:
         return int(json.loads(line)[what])
 
 
-def fork(home: Path, entry: str, argv: Sequence[str], environment: Mapping[str, str], out: IO[bytes] | int) -> Forked:
+def fork(
+    home: Path,
+    entry: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    out: IO[bytes] | int,
+    *,
+    niceness: int = 0,
+) -> Forked:
     """Have an entry of :data:`pipelines.fork_server.ENTRIES` run by the fork server of a platform.
 
-    ``out``: a file for its output.
+    ``out``: a file for its output; ``niceness``: how far it stands back for other processes, see :func:`os.nice`.
 
     Raises:
         GoneError: there is no fork server that has our code, or it ended.
@@ -132,7 +140,10 @@ def fork(home: Path, entry: str, argv: Sequence[str], environment: Mapping[str, 
         raise GoneError(f"{home} has no fork server: {error}") from error
     if where != _here(where.folder):
         raise GoneError(f"the fork server of {home} has other code")
-    request = {"entry": entry, "argv": list(argv), "environment": dict(environment), "folder": str(Path.cwd())}
+    request = {
+        "entry": entry, "argv": list(argv), "environment": dict(environment), "folder": str(Path.cwd()),
+        "niceness": niceness,
+    }  # fmt: skip
     data = json.dumps(request).encode()
     connection = socket.socket(socket.AF_UNIX)
     try:

@@ -21,10 +21,7 @@ from pipelines.outcome import Outcome, outcome
 from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
 from pipelines.runs import beating, begin, reporting
-from pipelines.steps import steps_of
-
-REPORT = "report"
-"""The step of an update that comes after its end: the next one need not wait for it."""
+from pipelines.steps import REPORT, steps_of
 
 ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
 """The last line of a traceback, as a component's log has it."""

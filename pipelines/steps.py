@@ -14,6 +14,12 @@ RESTARTS = 2
 """How often a step is started anew that did not end by itself: it was killed, for want of memory say. Each step may be
 run again: what it has done already it finds done."""
 
+REPORT = "report"
+"""The step of an update that comes after its end: the next one need not wait for it."""
+
+NICENESS = 10
+"""How far the reports stand back for answers and for the rollout that begins beside them."""
+
 SIGNALLED = 128
 """Exit codes beyond this are a shell's for what a signal ended; negative ones are a process's own."""
 
@@ -36,7 +42,7 @@ def steps_of(home: Path, begins: Callable[[str], None] = lambda name: None) -> I
         begins(name)
         for left in reversed(range(RESTARTS + 1)):
             try:
-                code = _forked(home, full_command)
+                code = _forked(home, full_command, NICENESS if name == REPORT else 0)
             except GoneError:
                 code = cold(full_command=full_command)
             if 0 <= code <= SIGNALLED or not left:
@@ -51,7 +57,7 @@ def steps_of(home: Path, begins: Callable[[str], None] = lambda name: None) -> I
         handler.run_local_subprocess = cold
 
 
-def _forked(home: Path, command: list[str]) -> int:
+def _forked(home: Path, command: list[str], niceness: int) -> int:
     """Run one step by the fork server, and print what it prints; returns its exit code.
 
     The command is a shell's, which writes the component's code (the next argument) to a file, and starts Kubeflow's
@@ -70,7 +76,8 @@ def _forked(home: Path, command: list[str]) -> int:
         with os.fdopen(read, encoding="utf-8", errors="replace") as output:
             try:
                 argv = ["--component_module_path", str(program), *command[4:]]
-                process = fork(home, "step", argv, {**os.environ, "_KFP_RUNTIME": "true"}, write)
+                environment = {**os.environ, "_KFP_RUNTIME": "true"}
+                process = fork(home, "step", argv, environment, write, niceness=niceness)
             finally:
                 os.close(write)
             with contextlib.closing(process):

@@ -12,7 +12,7 @@ import pytest
 
 from components.contracts.settings import IMAGE
 from pipelines.forked import GoneError, Warm, fork
-from pipelines.steps import RESTARTS, steps_of
+from pipelines.steps import NICENESS, RESTARTS, steps_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -88,6 +88,13 @@ def test_a_forked_step_has_its_asker_s_environment_and_no_thread_or_file_of_the_
         "                len(os.listdir('/proc/self/task')), 'socket' in files]"
     )
     assert seen == "['mauve', None, 1, 1, False]"
+
+
+def test_only_the_reports_stand_back(warm, home, step, monkeypatch):
+    program = "import os; told['said'] = os.nice(0)"
+    assert step(program) == str(os.nice(0))
+    monkeypatch.setattr("pipelines.steps.REPORT", "act")
+    assert step(program) == str(min(19, os.nice(0) + NICENESS))
 
 
 def test_random_numbers_are_a_step_s_own(warm, step):
