@@ -177,6 +177,10 @@ class ForkServer:
             if pid == 0:
                 connection.close()
                 self._become(request, out)
+        except OSError as error:
+            log.warning("no process for a %s: %s", request["entry"], error)
+            connection.close()
+            return
         finally:
             os.close(out)
         connection.setblocking(False)
@@ -187,7 +191,7 @@ class ForkServer:
     def _hung_up(self, pid: int) -> None:
         """Whoever asked has gone: end what it asked for."""
         connection = self._children[pid]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ConnectionError):
             if connection.recv(4096):
                 return
         self._selector.unregister(connection)
