@@ -1,9 +1,10 @@
 """How soon an update's student is registered, and a platform is up: beside another build, and beside a warm process.
 
-An update is made of the same 640 labels of the ``files`` workload each time: as the trigger starts it (here: forked
-from a process that has imported what it needs), as ``COHOBATE_BENCH_BASE`` does (a checkout of another build with an
-environment of its own, ``.venv``), and by the same functions in one process that has made such updates before. Builds
-take turns. Each has a student and labels of its own making, since another build may not read them.
+An update is made of the same 640 labels of the ``files`` workload each time, which the gate promotes: as the trigger
+starts it (here: forked from a process that has imported what it needs), as ``COHOBATE_BENCH_BASE`` does (a checkout of
+another build with an environment of its own, ``.venv``), and by the same functions in one process that has made such
+updates before. Builds take turns. Each has a student and labels of its own making, since another build may not read
+them.
 """
 
 import os
@@ -119,19 +120,20 @@ class Bench:
         done = subprocess.run(command, cwd=self.checkout, env=self.env, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    def restore(self):
-        """As it was prepared, but for MLflow's database, which the warm process has open."""
+    def restore(self, *left):
+        """As it was prepared, but for what is ``left``, and what a fork server has there."""
+        left = (*left, "fork-server.json", "logs")
         for path in self.home.iterdir():
-            if path.name not in ("mlflow.db", "fork-server.json", "logs"):
+            if path.name not in left:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.copytree(self.kept, self.home, dirs_exist_ok=True, ignore=lambda *_: ["mlflow.db", "logs"])
+        shutil.copytree(self.kept, self.home, dirs_exist_ok=True, ignore=lambda *_: left)
 
     def update(self, start):
         """Seconds from ``start(argv)``, which begins a run and gives what waits for it, to the registration."""
         self.restore()
         with self.broker():
             began = time.time()
-            start(["continual", self.spec, "bench", "force=true"])()
+            start(["continual", self.spec, "bench"])()
             return float(self.python(REGISTERED)) - began
 
     def cold(self, argv):
@@ -159,6 +161,7 @@ def updates(folder):
     from pipelines.forked import Warm
 
     ours = Bench(folder / "this", ROOT)
+    inside = Bench(folder / "inside", ROOT)
     base = Bench(folder / "base", Path(BASE).resolve()) if BASE else None
     server = Warm(ours.home)
     began = time.monotonic()
@@ -167,21 +170,21 @@ def updates(folder):
     while "ready: " not in log.read_text():
         time.sleep(0.05)
     print(f"the fork server has imported everything after {time.monotonic() - began:.1f} s, {pss(server.pid):.0f} MB")
-    argv = [str(ROOT / ".venv/bin/python"), "-c", FUNCTIONS, ours.spec]
+    argv = [str(ROOT / ".venv/bin/python"), "-c", FUNCTIONS, inside.spec]
     process = subprocess.Popen(
-        argv, cwd=ROOT, env=ours.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        argv, cwd=ROOT, env=inside.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
     def functions():
-        ours.restore()
-        with ours.broker():
+        inside.restore("mlflow.db")  # it has that open
+        with inside.broker():
             process.stdin.write("go\n")
             return float(process.stdout.readline())
 
     try:
         functions()  # its imports
-        found = {"forked": [], "functions": [], "cold": [], "base": []}
+        found = {"forked": [], "functions": [], "base": []}
         for _ in range(ROUNDS):
             found["forked"].append(ours.update(forked(ours, server)))
             found["functions"].append(functions())
