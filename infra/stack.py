@@ -70,11 +70,12 @@ class Stack:
         """Start everything, in this order, and return when the gateway answers.
 
         1. Check that the ports are free.
-        2. Bring the control database to its newest schema, after a backup of it.
-        3. Start the embedded broker, with the records that it had, unless the settings name a Kafka.
-        4. Create the workloads' topics.
-        5. Start the gateway and the workers.
-        6. Wait until every workload's gateway is alive, for as long as something moves.
+        2. Start the gateway, which takes longest: its Ray comes up beside the next steps, and it deploys after them.
+        3. Bring the control database to its newest schema, after a backup of it.
+        4. Start the embedded broker, with the records that it had, unless the settings name a Kafka.
+        5. Create the workloads' topics.
+        6. Start the workers.
+        7. Wait until every workload's gateway is alive, for as long as something moves.
 
         Raises:
             UnavailableError: a port is taken, a process died, or something did not come up.
@@ -88,26 +89,31 @@ class Stack:
         _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT")
         if settings.admin_host and settings.admin_port:
             _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
+        if not settings.bootstrap_servers:
+            _require_free(settings.broker_port, "embedded broker", "COHOBATE_BROKER_PORT")
         # Step 2
+        env = {**settings.environment(), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        worker = [sys.executable, "-m", "infra.worker"]
+        gateway = Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs)
+        self.children.append(gateway)
+        gateway.start()
+        # Step 3
         self.progress("control database")
         migrate(settings.control_url, None)
-        # Step 3
+        # Step 4
         if not settings.bootstrap_servers:
             from infra.broker import EmbeddedBroker
 
             self.progress("embedded broker (Kafka protocol) and its records of before")
             self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log", settings.home / "broker")
             self._broker.start()
-        # Step 4
+        # Step 5
         self.progress(f"topics on {settings.kafka}")
         broker = open_broker(settings)
         for spec in self.specs:
             broker.ensure_topics(spec.topics, partitions=spec.partitions)
         self.write_state(ready=False, stream=True)
-        # Step 5
-        env = {**settings.environment(), "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        worker = [sys.executable, "-m", "infra.worker"]
-        self.children.append(Child("gateway", [*worker, "gateway", *(s.source for s in self.specs)], env, logs))
+        # Step 6
         one_thread = {**env, "OMP_NUM_THREADS": "1"}
         for role in TOGETHER:
             self.children.append(Child(role, [*worker, role, *(s.source for s in self.specs)], one_thread, logs))
@@ -115,9 +121,9 @@ class Stack:
             for name in _labelers(spec):
                 own = {**one_thread, "COHOBATE_WORKER": name}
                 self.children.append(Child(f"{spec.name}-{name}", [*worker, "labeler", spec.source], own, logs))
-        for child in self.children:
+        for child in self.children[1:]:
             child.start()
-        # Step 6
+        # Step 7
         self.progress("Ray Serve gateway")
         self._await_gateway()
         self.write_state(ready=True, stream=True)

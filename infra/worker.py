@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,7 +35,11 @@ from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
 from components.telemetry.metrics import GaugesOfStore, LinkOfStore
 from infra.processes import die_with_parent
+from infra.state import read_state
 from infra.together import Task, run_together
+
+if TYPE_CHECKING:
+    from pipelines.forked import Warm
 
 log = logging.getLogger("cohobate")
 
@@ -173,10 +178,17 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
-    worker = Trigger(spec, store, open_broker(settings))
+    warm = _warm(settings.home.resolve())
+    worker = Trigger(spec, store, open_broker(settings), warm=warm)
     watch.health.ready()
-    worker.run(stop)
+    try:
+        worker.run(stop)
+    finally:
+        warm.stop()
 
+
+STREAM_SECONDS = 0.1
+"""How often it is looked whether the stream is there."""
 
 NODE_IS_LATE = "timed out during startup"
 """What Ray says when its node took longer than the 30 s that it gives it, which cannot be set."""
@@ -208,22 +220,22 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         if settings.ray_address:
             ray.init(address=settings.ray_address, log_to_driver=False)
         else:
-            ray.init(
-                num_cpus=max(2, os.cpu_count() or 2),
-                object_store_memory=128 * 1024 * 1024,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                _node_ip_address="127.0.0.1",
-                runtime_env={"worker_process_setup_hook": SETUP},
-            )
+            with _without_surplus():
+                ray.init(
+                    num_cpus=max(2, os.cpu_count() or 2),
+                    object_store_memory=128 * 1024 * 1024,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    _node_ip_address="127.0.0.1",
+                    runtime_env={"worker_process_setup_hook": SETUP},
+                )
     except Exception as error:  # Ray raises no class of its own for it
         if NODE_IS_LATE not in str(error):
             raise
         raise RayIsLateError("Ray", "this machine", f"{NODE_IS_LATE}; Ray gives it 30 s and no more") from error
-    if not settings.ray_address:
-        _end_surplus()
     try:
+        await_stream(settings, stop)
         deploy(specs, settings, teacher=True)
         end_on_signals(stop)  # Ray has put handlers of its own in place
         stop.wait()
@@ -232,22 +244,44 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         ray.shutdown()
 
 
-SURPLUS = ("dashboard", "monitor", "log_monitor")
+def await_stream(settings: Settings, stop: threading.Event) -> None:
+    """Wait until the supervisor that started this process has the control database and the topics ready.
+
+    Who was started otherwise waits for nothing.
+    """
+    while not stop.is_set():
+        state = read_state(settings)
+        if state is None or state.pid != os.getppid() or state.stream:
+            return
+        stop.wait(STREAM_SECONDS)
+
+
+SURPLUS = ("api_server", "monitor", "log_monitor")
 """Processes of a Ray's head that serve nobody here: the API server, which is started without a dashboard too, the
 autoscaler of a cluster that has one machine, and the one that sends logs to a driver that does not want them."""
 
 
-def _end_surplus() -> None:
-    """End what Ray starts beside itself and has no setting for: 240 MB. What is not found there stays."""
-    from ray._private import worker
+@contextlib.contextmanager
+def _without_surplus() -> Iterator[None]:
+    """Have a Ray that is started in the block start none of what it has no setting for.
 
-    node = worker._global_node
-    for name in SURPLUS:
-        end = getattr(node, f"kill_{name}", None)
-        if end is None:
-            log.warning("this version of Ray has no way to end its %s: it goes on", name)
-        else:
-            end(check_alive=False)
+    That is 240 MB, and 3 s of processor time on the way to the first answer: it waits for its API server's address.
+    What is not found there is started.
+    """
+    from ray._private.node import Node
+
+    kept = {}
+    for name in (f"start_{one}" for one in SURPLUS):
+        if not hasattr(Node, name):
+            log.warning("this version of Ray has no %s: it starts all that it has", name)
+            continue
+        kept[name] = getattr(Node, name)
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
 
 
 def administer(settings: Settings, stop: threading.Event) -> None:
@@ -268,6 +302,14 @@ def administer(settings: Settings, stop: threading.Event) -> None:
             log.info("admin API at %s, console at %s/console", url, url)
             notifier.run(stop)
         counting.join()
+
+
+@functools.cache
+def _warm(home: Path) -> Warm:
+    """The fork server, which all triggers of a process share."""
+    from pipelines.forked import Warm
+
+    return Warm(home)
 
 
 @functools.cache

@@ -20,7 +20,8 @@ from components.control.store import ControlStore
 from pipelines.outcome import Outcome, outcome
 from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
-from pipelines.runs import beating, begin
+from pipelines.runs import beating, begin, reporting
+from pipelines.steps import REPORT, steps_of
 
 ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
 """The last line of a traceback, as a component's log has it."""
@@ -65,16 +66,22 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
         log, started = home / "logs" / f"{run}-{name}.log", store.clock()
         log.parent.mkdir(parents=True, exist_ok=True)
         status, failure, outputs = "failed", "it was ended", {}
+        marks: dict[str, float] = {}
         try:
             # Step 2
-            with beating(store, run):
-                outputs = _run(name, made, home / "pipelines" / run, log, everything=settings.log_level == "DEBUG")
+            def begins(step: str) -> None:
+                if step == REPORT:
+                    marks.update(reporting(store, run))
+
+            everything = settings.log_level == "DEBUG"
+            with beating(store, run), steps_of(home, begins):
+                outputs = _run(name, made, home / "pipelines" / run, log, everything=everything)
             status, failure = "succeeded", ""
         except RuntimeError as error:  # what Kubeflow's runner raises for a failed component
             failure = last_error(log) or str(error)
         finally:
             # Step 3
-            detail = {"log": str(log), "failure": failure, "arguments": made, "outputs": outputs}
+            detail = {"log": str(log), "failure": failure, "arguments": made, "outputs": outputs, **marks}
             store.finish_run(run, status, detail)
             did = {"run": run, "status": status, "reason": reason}
             append(store, spec.name, settings.actor, f"pipeline {name}", did)

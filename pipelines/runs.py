@@ -33,6 +33,11 @@ def alive(run: RunRow, now: float) -> bool:
     return run.status == "running" and now - last < SILENT_SECONDS
 
 
+def updating(run: RunRow, now: float) -> bool:
+    """Whether a run keeps the next update from starting: it is under way, and not merely at its reports."""
+    return alive(run, now) and "reporting_at" not in run.detail
+
+
 def begin(store: ControlStore, workload: str, pipeline: str, reason: str, actor: str) -> str:
     """Record that a run starts; returns its id, ``<workload>-<number>``.
 
@@ -54,7 +59,7 @@ def begin(store: ControlStore, workload: str, pipeline: str, reason: str, actor:
                     if not alive(run, now):
                         run.status, run.finished_at = "abandoned", now
                     # Step 2
-                    elif pipeline in UPDATES and run.pipeline in UPDATES:
+                    elif pipeline in UPDATES and run.pipeline in UPDATES and updating(run, now):
                         raise PipelineError(
                             pipeline, workload, f"run {run.id} ({run.pipeline}) is under way; one update at a time"
                         )
@@ -77,6 +82,22 @@ def beat(store: ControlStore, run_id: str) -> None:
         run = s.get(RunRow, run_id, with_for_update=True)
         if run is not None and run.status == "running":
             run.detail = {**run.detail, "alive_at": store.clock()}
+
+
+def reporting(store: ControlStore, run_id: str) -> dict[str, float]:
+    """Say that of a run only its reports are left, for which the next one need not wait; returns what says so."""
+    marks = {"reporting_at": store.clock()}
+    with store.transaction() as s:
+        run = s.get(RunRow, run_id, with_for_update=True)
+        if run is not None and run.status == "running":
+            run.detail = {**run.detail, **marks}
+    return marks
+
+
+def ended_at(run: RunRow) -> float | None:
+    """When a run had done all but its reports (Unix seconds); None while it has not."""
+    at = run.detail.get("reporting_at", run.finished_at)
+    return None if at is None else float(at)
 
 
 @contextmanager

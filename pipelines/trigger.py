@@ -20,18 +20,30 @@ from components.control.tables import WindowRow
 from components.snapshot.reading import places_after
 from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
-from pipelines.runs import alive
+from pipelines.forked import Forked, GoneError, Warm, fork
+from pipelines.runs import UPDATES, alive, ended_at, updating
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""How often it is asked whether an update pays; one takes half a minute."""
+"""How often it is asked whether an update pays, or has ended."""
+
+SOON = 0.5
+"""An update is near with this share of the labels that start one."""
 
 COUNT_SECONDS = 0.02
 """How long labels that may have come are waited for: a broker that has some answers sooner."""
 
 REPORT_SECONDS = 10.0
 """How old the gauge may be while its text stays the same."""
+
+STDOUT = 1
+"""Where a run's output goes: where this process's does."""
+
+GONE = 1
+"""In place of the exit code of a run whose fork server ended, and it with that."""
+
+Run = Forked | subprocess.Popen[bytes]
 
 Launch = Callable[[str], int]
 """Starts one run for a reason, waits for it, and returns its exit code."""
@@ -43,7 +55,8 @@ class TriggerState:
 
     ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion;
     ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
-    candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first.
+    candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
+    ``at_work``: a run that makes a student is under way, if only at its reports.
     """
 
     labels: int
@@ -53,6 +66,7 @@ class TriggerState:
     rolling: bool
     last_end: float | None
     has_champion: bool
+    at_work: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,13 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     return Decision(start=False, reason=f"{state.labels} new labels")
 
 
+def near(state: TriggerState, policy: Policy) -> bool:
+    """Whether an update is to be expected soon, or one is under way: that its processes should be warm."""
+    if state.at_work:
+        return True
+    return state.has_champion and (bool(state.alarms) or state.labels >= SOON * policy.min_labels)
+
+
 class Trigger:
     """Counts labels, reads alarms, and launches updates for one workload."""
 
@@ -98,6 +119,7 @@ class Trigger:
         broker: Broker,
         *,
         launch: Launch | None = None,
+        warm: Warm | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.spec, self.store, self._clock = spec, store, clock or store.clock
@@ -107,7 +129,8 @@ class Trigger:
         self._counted = 0
         self._reported: tuple[str, float] = "", 0.0
         self._frozen: set[str] = set()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._warm = warm
+        self._reporting: list[Run] = []
         self._stop = threading.Event()
 
     def state(self) -> TriggerState:
@@ -116,16 +139,17 @@ class Trigger:
         runs = self.store.runs(name)
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
-        ends = [r.finished_at for r in runs if r.finished_at is not None]
+        ends = [at for r in runs if (at := ended_at(r)) is not None]
         alarms = self.store.open_alarms(name, champion)
         return TriggerState(
             labels=self.new_labels(),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
-            running=any(alive(r, now) for r in runs),
+            running=any(updating(r, now) for r in runs),
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),
             has_champion=champion is not None,
+            at_work=any(alive(r, now) and r.pipeline in UPDATES for r in runs),
         )
 
     def _labels_seen(self) -> int:
@@ -181,8 +205,11 @@ class Trigger:
 
     def look(self) -> Decision:
         """Decide once, and run the update if it pays."""
-        decision = decide(self.state(), self._clock(), self.spec.trigger)
+        state = self.state()
+        decision = decide(state, self._clock(), self.spec.trigger)
         self._report(decision.reason)
+        if self._warm is not None:
+            self._warm.tend(wanted=decision.start or near(state, self.spec.trigger))
         if decision.start:
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
@@ -200,15 +227,45 @@ class Trigger:
         self._stop = stop
         while not stop.is_set():
             self.look()
+            self._reporting = [run for run in self._reporting if _ended(run) is None]
             stop.wait(POLL_SECONDS)
+        for run in self._reporting:
+            run.terminate()
+        for run in self._reporting:
+            _ended(run, wait=True)
         self._end_counting()
 
     def _run_pipeline(self, reason: str) -> int:
-        command = [sys.executable, "-m", "pipelines.run", "continual", self.spec.source, reason]
-        self._child = subprocess.Popen(command, env={**os.environ, **Settings().environment()})
-        while (code := self._child.poll()) is None:
+        """Run an update, in a process that is forked where there is one to fork it from, until its student is made.
+
+        Its reports are left to it: they are for people, and the next update need not wait for them.
+        """
+        known = {run.id for run in self.store.runs(self.spec.name)}
+        run = self._start(["continual", self.spec.source, reason])
+        while (code := _ended(run)) is None:
             self._report(reason)
+            mine = [r for r in self.store.runs(self.spec.name) if r.id not in known and r.pipeline in UPDATES]
+            if any("reporting_at" in r.detail for r in mine):
+                self._reporting.append(run)
+                return 0
             if self._stop.wait(POLL_SECONDS):
-                self._child.terminate()
-                return self._child.wait()
+                run.terminate()
+                return _ended(run, wait=True) or 0
         return code
+
+    def _start(self, argv: Sequence[str]) -> Run:
+        environment = {**os.environ, **Settings().environment()}
+        if self._warm is not None:
+            try:
+                return fork(self._warm.home, "run", argv, environment, STDOUT)
+            except GoneError as error:
+                log.warning("%s: the update begins in a process of its own: %s", self.spec.name, error)
+        return subprocess.Popen([sys.executable, "-m", "pipelines.run", *argv], env=environment)
+
+
+def _ended(run: Run, *, wait: bool = False) -> int | None:
+    """With what a run has ended: None while it goes on, unless it is waited for."""
+    try:
+        return run.wait() if wait else run.poll()
+    except GoneError:
+        return GONE

@@ -12,7 +12,9 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +88,11 @@ CONTROL_SECONDS = 1.0
 """How often Serve's controller compares what runs with what shall run: a dead replica is noticed so much later than
 with its 0.1 s, while the other one answers, and the loop is most of what an idle controller costs."""
 
+DRAIN_SECONDS = "1"
+"""How long a replica that is to end stays open for requests that are on their way to it; those that are there it
+answers in any case. Ray's 30 s are for load balancers that learn of it late: ours is on the same machine and asks the
+other replica where one refuses. Replicas end with their platform, which took 25 s for it."""
+
 QUIET = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": str(CONTROL_SECONDS),
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
@@ -97,6 +104,7 @@ QUIET = {
     "RAY_event_stats": "0",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
 }
 """Of a Ray of our own: less of what its processes tell each other all the time for a dashboard that is not there, and
 no process kept for a task that nobody gives it. Our own metrics do not come from Ray."""
@@ -160,15 +168,34 @@ def _haproxy() -> bool:
 def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
     """Deploy the gateways of ``specs`` on the Ray that is initialised: one application, whose replicas hold all.
 
+    Serve's proxies start beside the replicas: it would wait for the ones before it begins with the others.
+
     With ``teacher`` also the teachers and experts, of those workloads whose students defer to one.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
 
     options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
-    with _told():
-        serve.start(http_options=options, logging_config=LOGGING)
+    with _told(), ThreadPoolExecutor(1, thread_name_prefix="proxies") as beside:
+        started = beside.submit(serve.start, http_options=options, logging_config=LOGGING)
+        while not (started.done() or _has_controller()):
+            time.sleep(0.05)
+        if started.done():
+            started.result()
         serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
+        started.result()
+
+
+def _has_controller() -> bool:
+    """Whether Serve's controller is there, by which applications are deployed."""
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ class FeatureRepo:
 
         Joins then read the source files of these very columns: files from before a change of descriptors stay.
         """
-        feast = _feast()
+        feast = import_feast()
         described = [f for f in inputs if f.name not in INPUT_KEYS]
 
         def source(name: Source, schema: pa.Schema) -> Any:
@@ -203,7 +203,7 @@ class FeatureRepo:
         if self.root.startswith("file://"):
             yield self._store
             return
-        feast = _feast()
+        feast = import_feast()
         with tempfile.TemporaryDirectory(prefix="cohobate-join-") as folder:
             store = _open(f"file://{folder}", self.workload, {"type": "sqlite", "path": f"{folder}/online.db"})
             copies: list[Any] = [e for e in self._store.list_entities() if e.name == "input"]
@@ -257,7 +257,7 @@ def online_store(root: str) -> dict[str, Any]:
 
 
 def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureStore:
-    feast = _feast()
+    feast = import_feast()
     online = online_store(root) if online is None else online
     registry = str(local_path(root) / "registry.db") if root.startswith("file://") else f"{root}/registry.db"
     return feast.FeatureStore(
@@ -272,7 +272,7 @@ def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureSto
     )
 
 
-def _feast() -> Any:
+def import_feast() -> Any:
     """Feast, imported without two things that it does to the whole process.
 
     It weaves run-time type checks into its API, which takes half of the 5 s of its import; and it puts Prometheus'
@@ -287,6 +287,7 @@ def _feast() -> Any:
     typeguard.typechecked = plain
     try:
         import feast
+        import feast.infra.data_sources.mlflow.mlflow_dataset_source  # which its joins import
     finally:
         typeguard.typechecked = woven
         for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:

@@ -31,6 +31,7 @@ from infra.demo.sources import open_source, write_history
 from infra.demo.traffic import Traffic, wait_for
 from infra.stack import PlatformState, down, up, wipe
 from infra.workloads.source import Source
+from pipelines.runs import updating
 
 FRESH_PER_SECOND = 35.0
 """Fresh inputs a second: what one thread of the teacher keeps up with."""
@@ -98,8 +99,8 @@ class Demo:
 
     def busy(self) -> bool:
         """Whether an update or a rollout is under way."""
-        running = any(r.status == "running" for r in self.store.runs(self.spec.name))
-        return running or self.rolling()
+        now = time.time()
+        return any(updating(r, now) for r in self.store.runs(self.spec.name)) or self.rolling()
 
     def rolling(self) -> bool:
         """Whether a rollout is under way or a candidate waits for one."""

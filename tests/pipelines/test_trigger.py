@@ -1,4 +1,5 @@
 import dataclasses
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from components.snapshot.reading import read_new
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
 from pipelines import runs
-from pipelines.trigger import Decision, Trigger, TriggerState, decide
+from pipelines.trigger import Decision, Trigger, TriggerState, decide, near
 
 POLICY = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0)
 IDLE = TriggerState(labels=0, alarms=(), since_alarm=0, running=False, rolling=False, last_end=None, has_champion=True)
@@ -259,13 +260,96 @@ def test_stopping_ends_the_update_that_is_under_way(spec, store, broker, put, tm
     interpreter.write_text("#!/bin/sh\nexec sleep 600\n")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
+    begun, popen = [], subprocess.Popen
+
+    def begin(*args, **given):
+        begun.append(popen(*args, **given))
+        return begun[-1]
+
+    monkeypatch.setattr("pipelines.trigger.subprocess.Popen", begin)
     trigger, stop = Trigger(spec, store, broker), threading.Event()
-    thread = threading.Thread(target=trigger.run, args=(stop,))
+    thread = threading.Thread(target=trigger.run, args=(stop,), daemon=True)
     thread.start()
     deadline = time.monotonic() + 90
-    while trigger._child is None and time.monotonic() < deadline:
+    while not begun and time.monotonic() < deadline:
         time.sleep(0.02)
     stop.set()
     thread.join(90)
     assert not thread.is_alive()
-    assert trigger._child.returncode == -15
+    assert [run.returncode for run in begun] == [-15]
+
+
+class Reporting:
+    """An update that has come to its reports when it is looked at first, and goes on with them until it is ended."""
+
+    def __init__(self, store):
+        self.store, self.ended = store, None
+
+    def poll(self):
+        if self.ended is None and not self.store.runs("tickets"):
+            runs.reporting(self.store, runs.begin(self.store, "tickets", "continual", "why", "trigger"))
+        return self.ended
+
+    def terminate(self):
+        self.ended = -15
+
+    def wait(self):
+        return self.ended
+
+
+def test_the_next_update_does_not_wait_for_the_reports_of_the_last(spec, store, broker, put, clock, monkeypatch):
+    run = Reporting(store)
+    monkeypatch.setattr("pipelines.trigger.subprocess.Popen", lambda *_, **__: run)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(300)
+    trigger = Trigger(spec, store, broker, clock=clock)
+    assert trigger.look().start
+    (row,) = store.runs("tickets")
+    assert row.status == "running" and run.ended is None
+    clock.now += 1
+    assert "cooling down for 59 s" in trigger.look().reason, "its update has ended"
+    clock.now += 59
+    runs.beat(store, row.id)
+    assert trigger.state().at_work and not trigger.state().running
+    assert decide(trigger.state(), clock.now, spec.trigger).start
+    runs.begin(store, "tickets", "continual", "the next", "trigger")
+    stop = threading.Event()
+    stop.set()
+    trigger.run(stop)
+    assert run.ended == -15, "who stops the trigger ends the reports, too"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, False),
+        ({"labels": 299}, False),
+        ({"labels": 300}, True),
+        ({"alarms": ("drift",)}, True),
+        ({"alarms": ("drift",), "has_champion": False}, False),
+        ({"has_champion": False, "at_work": True}, True),
+    ],
+)
+def test_an_update_is_near_with_an_alarm_with_half_of_the_labels_and_beside_another(change, expected):
+    assert near(dataclasses.replace(IDLE, **change), POLICY) is expected
+
+
+class Server:
+    """Remembers when it was wanted."""
+
+    def __init__(self, home):
+        self.home, self.wanted = home, []
+
+    def tend(self, *, wanted):
+        self.wanted.append(wanted)
+
+
+def test_processes_are_warm_before_an_update_begins(spec, store, broker, put, tmp_path):
+    warm = Server(tmp_path)
+    trigger = Trigger(spec, store, broker, launch=lambda reason: 0, warm=warm)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(149)
+    trigger.look()
+    put(1, seed=1)
+    trigger.look()
+    assert warm.wanted == [False, True]

@@ -15,7 +15,7 @@ from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.review import reviews
 from components.telemetry.endpoint import announced
-from serving.ray_app import PROXY_CHECK_SECONDS, PROXY_START_SECONDS, environment
+from serving.ray_app import DRAIN_SECONDS, PROXY_CHECK_SECONDS, PROXY_START_SECONDS, QUIET, environment
 from tests.ports import free_port, free_ports
 from tests.serving.replica.test_admission import CRASHING, with_features
 
@@ -54,6 +54,14 @@ def test_ray_reads_the_settings_of_its_checks_of_the_proxy():
     env = os.environ | environment(Settings())
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(PROXY_CHECK_SECONDS), str(PROXY_START_SECONDS)]
+
+
+def test_ray_reads_how_long_a_replica_stays_open():
+    code = "from ray.serve._private.constants import RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S as d; print(d)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | QUIET, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == float(DRAIN_SECONDS) == 1.0
 
 
 def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):

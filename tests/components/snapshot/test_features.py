@@ -184,7 +184,7 @@ def test_other_descriptors_keep_their_names():
 def test_feast_changes_nothing_of_the_process_that_imports_it():
     code = (
         "import os, sys, typeguard; before = dict(os.environ), typeguard.typechecked\n"
-        "from components.snapshot.features import _feast; assert 'feast' not in sys.modules; _feast()\n"
+        "from components.snapshot.features import import_feast; assert 'feast' not in sys.modules; import_feast()\n"
         "assert (dict(os.environ), typeguard.typechecked) == before\n"
         "import prometheus_client.values as v; assert v.ValueClass.__name__ == 'MutexValue'\n"
     )
