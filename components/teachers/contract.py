@@ -131,13 +131,23 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
         raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
     if len(found) != len(payloads):
         raise TeacherError(reference(teacher), f"gave {len(found)} labels for {len(payloads)} inputs")
-    known = set(teacher.classes)
-    for outcome in found:
-        _check(teacher, known, outcome)
+    check(teacher, found)
     return found
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SoftLabel)
+
+
+def check(teacher: Teacher, found: Sequence[Outcome]) -> None:
+    """Refuse what no student may learn from this teacher.
+
+    Raises:
+        TeacherError: an outcome has another task or label space, a class that was not declared, or no valid numbers.
+
+    """
+    known = set(teacher.classes)
+    for outcome in found:
+        _check(teacher, known, outcome)
 
 
 def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
@@ -221,6 +231,11 @@ def metered(teacher: Teacher, permit: Permit) -> None:
     own = getattr(teacher, "metered", None)
     if own is not None:
         own(permit)
+
+
+def pays(teacher: Teacher) -> bool:
+    """Whether what a teacher sends after an outage is paid for by itself: see :func:`metered`."""
+    return hasattr(teacher, "metered")
 
 
 def past_breaker(teacher: Teacher, *, once: bool = False) -> AbstractContextManager[None]:
