@@ -26,7 +26,8 @@ from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
 from components.query.budget import Budget
 from components.teacher_watch.guard import Guard
-from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference
+from components.teachers.common import Common
+from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
 from serving.gateway.reply import Reply
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ class Answering:
         self.budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
         if self.budget.limited:
             metered(made, lambda inputs: self.budget.spend(inputs, least=inputs) == inputs)
+        shared(made, Common(store, spec.name, store.clock))
         self.guard: Guard | None = None
         if spec.label.probe.size:
             self.guard = Guard(

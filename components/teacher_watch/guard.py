@@ -4,8 +4,9 @@ Probes (:mod:`components.teacher_watch.probes`) are inputs of the workload's own
 it starts and after each decision, because a restart is where a teacher most often changes; then it mixes probes into
 its batches, round after round, where neither the teacher nor a service in front of it can tell them from inputs: one
 pass (:data:`~components.teacher_watch.probes.PASS` probes) in each interval of ``spec.label.probe.interval`` labels or
-``interval_seconds``. At *q* probes a label a change of a share *d* of the answers is found after ``1 / (d q)`` labels
-on average, one of 5 % within an interval with a chance of 0.966, and within one round of the set if it is found at all.
+``interval_seconds``: 4 calls for each hundred labels by default. At *q* probes a label a change of a share *d* of the
+answers is found after ``1 / (d q)`` labels on average, one of 5 % within an interval with a chance of 0.966, and within
+one round of the set if it is found at all.
 Asking a pass at once at the end of an interval costs as much and finds nothing earlier.
 
 A label budget counts probes as well (:mod:`components.teacher_watch.probing`). Where it does not reach, they are asked
@@ -213,6 +214,8 @@ class Guard:
     def contradicted(self, content: str, known: SoftLabel, answer: SoftLabel) -> None:
         """Compare an answer to content that was answered before, in this epoch: a probe that costs no call.
 
+        It takes no probe's place: a content that comes again and again says nothing of the others.
+
         Of a deterministic teacher alone: the test of a noisy one is about probes that are drawn.
         """
         with self._lock:
@@ -333,7 +336,8 @@ class Guard:
         What there is no room for stays due, but never more than a pass.
         """
         watch, now, most = self.spec.label.probe, self._clock(), min(PASS, len(self._comparison.probes))
-        intervals = max(labels / watch.interval, (now - self._planned) / watch.interval_seconds)
+        elapsed = (now - self._planned) / watch.interval_seconds if watch.interval_seconds is not None else 0.0
+        intervals = max(labels / watch.interval, elapsed)
         self._planned = now
         self._owed = min(most, self._owed + most * intervals)
         self._least = min(most, self._least + labels * watch.share)

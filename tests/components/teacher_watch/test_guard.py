@@ -3,6 +3,7 @@ import pytest
 
 from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
 from components.contracts.records import SoftLabel
+from components.contracts.spec import Probe
 from components.control.teachers import clean_rounds, decide, incidents, teacher_state, teachers
 from components.teacher_watch.probes import PASS
 from tests.components.teacher_watch.conftest import Changing, labels_on
@@ -274,6 +275,18 @@ def test_probes_take_the_room_of_a_batch_one_pass_in_an_interval(begin):
     loop.many(600, batch=5)
     assert loop.guard.counts["probed"] - before == pytest.approx(2 * PASS, abs=2)
     assert max(loop.guard.teacher.calls[-120:]) <= 10, "no call is larger than a batch"
+
+
+@pytest.mark.parametrize("batch", [5, 10])
+def test_by_default_probes_cost_at_most_one_call_in_twenty_however_slow_the_traffic(begin, clock, batch):
+    loop = begin(**{name: getattr(Probe(), name) for name in Probe.__struct_fields__})
+    loop.many(190)
+    before = loop.guard.counts["probed"]
+    for _ in range(30):
+        clock.now += 86_400
+        loop.many(100, batch=batch)
+    rotated = loop.guard.counts["probed"] - before
+    assert 0.03 <= rotated / 3_000 <= 0.05
 
 
 def test_full_batches_take_the_share_alone(begin):
