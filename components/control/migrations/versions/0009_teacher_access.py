@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009_teacher_access"
-down_revision = "0007_console"
+down_revision = "0008_rollout_journal"
 branch_labels = None
 depends_on = None
 
