@@ -28,21 +28,19 @@ if TYPE_CHECKING:
     from components.control.store import ControlStore
     from serving.gateway.app import Front
     from serving.gateway.cascade import Ask
+    from serving.gateway.reply import Reply
 
 log = logging.getLogger(__name__)
 
 APPLICATION = "gateway"
 """The application's name in Ray Serve."""
 
-ON_DEMAND = {
-    "min_replicas": 0,
-    "initial_replicas": 0,
-    "max_replicas": 1,
-    "upscale_delay_s": 0.0,
-    "downscale_delay_s": 600.0,
-}
+ON_DEMAND = {"min_replicas": 0, "initial_replicas": 0, "upscale_delay_s": 0.0, "downscale_delay_s": 600.0}
 """Of a teacher or expert behind the gateway: it has a process from the first question on, until none came for so long.
 Most are never asked."""
+
+BATCHES = 4
+"""Batches of questions that one process of a teacher takes at once: those that wait are sorted by urgency there."""
 
 REPLICA_CPUS = 0.1
 """What a replica reserves: a student's answer takes well under a millisecond, and small machines run many replicas."""
@@ -271,13 +269,20 @@ def _application(specs: Sequence[Spec], settings: Settings, teacher: bool) -> An
 
     gateway: Any = GatewayReplica
     sources = {spec.name: spec.source for spec in specs}
-    asked: Any = [
-        serve.deployment(
-            TeacherService, name=f"{s.to}-of-{s.workload}", autoscaling_config=ON_DEMAND, ray_actor_options=actor
-        ).bind(sources[s.workload], s.to == "expert")
-        for s in services
-    ]
-    return gateway.bind(*asked)
+    by_name = {spec.name: spec for spec in specs}
+
+    def service(s: Service) -> Any:
+        """Its questions come in batches: one more process is for more than a batch of them under way."""
+        spec = by_name[s.workload]
+        scaling = {
+            **ON_DEMAND, "max_replicas": spec.serve.deferral.replicas, "target_ongoing_requests": spec.label.batch
+        }  # fmt: skip
+        return serve.deployment(
+            TeacherService, name=f"{s.to}-of-{s.workload}", autoscaling_config=scaling, ray_actor_options=actor,
+            max_ongoing_requests=BATCHES * spec.label.batch,
+        ).bind(sources[s.workload], s.to == "expert", settings)  # fmt: skip
+
+    return gateway.bind(*(service(s) for s in services))
 
 
 def _builder(sources: Mapping[str, str], settings: Settings, services: Sequence[Service]) -> Callable[[], ASGIApp]:
@@ -347,8 +352,9 @@ def keep_handles(handles: Mapping[Service, Any]) -> None:
 
 
 def _asker(service: Service) -> Ask:
-    async def ask(entry: Input, _: SoftLabel) -> SoftLabel | None:
-        answer: SoftLabel = await _HANDLES[service].label.remote(entry.payload)
-        return answer
+    async def ask(entry: Input, student: SoftLabel, urgency: int) -> Reply:
+        asked = _HANDLES[service].label.remote(entry.id, entry.payload, urgency, student.confidence)
+        reply: Reply = await asked
+        return reply
 
     return ask

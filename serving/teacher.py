@@ -1,49 +1,294 @@
 """The teacher, or the mid-size expert, behind the gateway, for the answers that a student defers.
 
-It labels no training data.
+What waits is asked in batches: as many questions as the teacher takes at once, the most urgent first and of equally
+urgent ones those that the student is least sure of. One call answers and labels: the teacher's answer goes with the
+input to the stream, and the labeler takes it for the label (:mod:`components.contracts.given`). So the calls are
+reserved in the labelers' budget, the answers are watched as theirs are, and limits and outages are shared with them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import heapq
+import itertools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.contracts.errors import ConfigError, TeacherError
+from components.contracts.errors import ConfigError, RecordError, TeacherError, TeacherHeldError, UnavailableError
+from components.contracts.given import Given, headers_of
 from components.contracts.payload import decoder
-from components.contracts.records import SoftLabel
-from components.contracts.spec import build, load_spec
-from components.teachers.contract import Teacher
+from components.contracts.records import SoftLabel, content_hash
+from components.contracts.settings import Settings
+from components.contracts.signing import Signer
+from components.contracts.spec import Spec, build, load_spec
+from components.query.budget import Budget
+from components.teacher_watch.guard import Guard
+from components.teachers.common import Common
+from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
+from serving.gateway.reply import Reply
+
+if TYPE_CHECKING:
+    from components.control.store import ControlStore
+    from components.stream.contract import Broker
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 0.005
+"""How long a batch that is not full waits for more: little beside a teacher's answer, and enough for the inputs of one
+request, which are asked about at the same time."""
+
+MEMBER = "gateway"
+"""The name of the teacher behind the gateway among those that watch the teacher."""
+
+
+class Question(NamedTuple):
+    """One input that waits. ``order``: urgency, the student's confidence, and a number that makes it unique."""
+
+    order: tuple[int, float, int]
+    input_id: str
+    payload: bytes
+    decoded: Any
+    reply: asyncio.Future[Reply]
+
+
+Answer = Callable[[Sequence[Question]], list[Reply]]
 
 
 class TeacherService:
-    """The teacher of the spec at ``source``, or its ``expert``, loaded when it is first asked: many never are."""
+    """The teacher of the spec at ``source``, or its ``expert``, loaded when it is first asked: many never are.
 
-    def __init__(self, source: str, expert: bool = False) -> None:
+    ``answer`` asks it about a batch; None: what the spec and the settings say.
+    """
+
+    def __init__(
+        self, source: str, expert: bool = False, settings: Settings | None = None, answer: Answer | None = None
+    ) -> None:
         self._spec = load_spec(source)
-        factory = self._spec.serve.deferral.expert if expert else self._spec.teacher
-        if factory is None:
+        if expert and self._spec.serve.deferral.expert is None:
             raise ConfigError("serve.deferral.expert", None, "must name the expert that serve.deferral.to asks")
-        self._factory = factory
+        self._expert, self._settings, self._answer = expert, settings or Settings(), answer
         self._decode = decoder(self._spec.payload, self._spec.source)
-        self._teacher: Teacher | None = None
-        self._turn = asyncio.Lock()
+        self._waiting: list[Question] = []
+        self._numbers = itertools.count()
+        self._asker: asyncio.Task[None] | None = None
 
-    async def label(self, payload: bytes) -> SoftLabel:
-        """The teacher's soft label of a payload; one at a time, off the event loop.
+    async def label(self, input_id: str, payload: bytes, urgency: int = 0, confidence: float = 0.0) -> Reply:
+        """The answer about an input; ``urgency`` (0: the most) and the student's ``confidence`` say who goes first.
 
         Raises:
             RecordError: the payload cannot be decoded.
             TeacherError: the teacher failed.
+            UnavailableError: a remote teacher, or the control database, does not answer.
 
         """
-        decoded = self._decode(payload)
-        async with self._turn:
-            return await asyncio.to_thread(self._label, decoded)
+        order = (urgency, confidence, next(self._numbers))
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, Question(order, input_id, payload, self._decode(payload), reply))
+        if self._asker is None or self._asker.done():
+            self._asker = asyncio.create_task(self._ask())
+        return await reply
 
-    def _label(self, decoded: Any) -> SoftLabel:
-        if self._teacher is None:
-            self._teacher = build(self._factory, self._spec.source)
-        (soft,) = self._teacher.label([decoded])
-        if soft.task != self._spec.task:
-            raise TeacherError(self._teacher.name, f"answers {soft.task}, and the workload is {self._spec.task}")
-        return soft
+    async def _ask(self) -> None:
+        """Ask batch after batch while anybody waits; those whose callers have gone are not asked about."""
+        while self._waiting:
+            if len(self._waiting) < self._spec.label.batch:
+                await asyncio.sleep(LINGER_SECONDS)
+            batch: list[Question] = []
+            while self._waiting and len(batch) < self._spec.label.batch:
+                question = heapq.heappop(self._waiting)
+                if not question.reply.done():
+                    batch.append(question)
+            if batch:
+                await self._reply(batch)
+
+    async def _reply(self, batch: Sequence[Question]) -> None:
+        try:
+            found = await asyncio.to_thread(self._answered, batch)
+        except Exception as error:  # each caller is told, and the next batch is asked
+            log.debug("the teacher did not answer", exc_info=True)
+            for question in batch:
+                if not question.reply.done():
+                    question.reply.set_exception(error)
+            return
+        for question, reply in zip(batch, found, strict=True):
+            if not question.reply.done():
+                question.reply.set_result(reply)
+
+    def _answered(self, batch: Sequence[Question]) -> list[Reply]:
+        if self._answer is None:
+            self._answer = self._made()
+        return self._answer(batch)
+
+    def _made(self) -> Answer:
+        if self._expert:
+            return Expert(self._spec)
+        from components.control.store import ControlStore
+        from components.stream import open_broker
+
+        return Answering(
+            self._spec, self._settings, ControlStore(self._settings.control_url), open_broker(self._settings)
+        )
+
+
+class Expert:
+    """The mid-size expert: it labels nothing, so that nothing is reserved or watched."""
+
+    def __init__(self, spec: Spec) -> None:
+        factory = spec.serve.deferral.expert
+        if factory is None:
+            raise ConfigError("serve.deferral.expert", None, "must name the expert that serve.deferral.to asks")
+        self._spec = spec
+        self._teacher: Teacher = build(factory, spec.source)
+
+    def __call__(self, batch: Sequence[Question]) -> list[Reply]:
+        """Its answers to a batch."""
+        found = outcomes(self._teacher, [q.decoded for q in batch])
+        return [_reply(self._teacher, self._spec, outcome) for outcome in found]
+
+
+class Answering:
+    """The declared teacher, asked for callers that wait.
+
+    For every batch:
+
+    1. Content that was answered in this epoch needs no call.
+    2. Reserve the calls for the rest; those that the budget does not reach for are told so, the last ones first.
+    3. Ask, with the probes that are due.
+    4. Settle: what was sent counts, whatever came of it. Only what a remote teacher got no answer to does not: it has
+       that paid for when it sends something again.
+    5. Write down each answer for the labeler, signed where there is a key; not where a decision about the teacher came
+       between.
+
+    What dies before step 4 leaves its reservation spent, as a labeler's does.
+
+    Raises:
+        ConfigError: the teacher is not the one that the spec declares, or its task is another.
+
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        settings: Settings,
+        store: ControlStore,
+        broker: Broker,
+        *,
+        clock: Callable[[], float] = time.time,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.spec, self._clock = spec, clock
+        made: Teacher = build(spec.teacher, spec.source) if teacher is None else teacher
+        self.teacher, self._declared = made, reference(made)
+        if spec.teacher_digest not in (None, self._declared):
+            raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self._declared}")
+        if made.task != spec.task:
+            raise ConfigError("task", spec.task, f"the teacher's task is {made.task}")
+        limits = spec.label.budget
+        self.budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
+        if self.budget.limited:
+            metered(made, lambda inputs: self.budget.spend(inputs, least=inputs) == inputs)
+        shared(made, Common(store, spec.name, store.clock))
+        self.guard: Guard | None = None
+        if spec.label.probe.size:
+            self.guard = Guard(
+                spec,
+                made,
+                store,
+                broker,
+                settings.artifacts,
+                member=MEMBER,
+                budget=self.budget,
+                clock=clock,
+                aside=True,
+            )
+        key = settings.secret("label_signing_key")
+        self._signer = Signer(key) if key else None
+        self._known: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
+        self.calls = 0
+        """Inputs that the teacher was asked about."""
+
+    @property
+    def reference(self) -> str:
+        """``name@digest`` with the epoch."""
+        return self.guard.reference if self.guard is not None else self._declared
+
+    def __call__(self, batch: Sequence[Question]) -> list[Reply]:
+        """The teacher's answers to a batch, and what there is to say where it gave none.
+
+        Raises:
+            TeacherError: the teacher failed.
+            UnavailableError: a remote teacher, or the control database, does not answer.
+
+        """
+        # Step 1
+        if self.guard is not None:
+            self.guard.refresh()
+        by = self.reference
+        contents = [content_hash(q.payload) for q in batch]
+        found: dict[str, Outcome] = {c: self._known[by, c] for c in contents if (by, c) in self._known}
+        wanted = {c: q for c, q in zip(contents, batch, strict=True) if c not in found}
+        # Steps 2 to 4
+        found |= self._asked(wanted)
+        # Step 5
+        now, still = self._clock(), self.reference == by
+        replies = []
+        for question, content in zip(batch, contents, strict=True):
+            outcome = found.get(content)
+            if outcome is None:
+                replies.append(Reply(None, "over_budget", "the label budget is spent"))
+                continue
+            reply = _reply(self.teacher, self.spec, outcome)
+            if still and (soft := reply.soft) is not None:
+                given = Given(
+                    workload=self.spec.name, input_id=question.input_id, content=content, teacher=by, soft=soft,
+                    answered_at=now,
+                )  # fmt: skip
+                reply = reply._replace(headers=headers_of(given, self._signer))
+                self._remember(by, content, soft)
+            replies.append(reply)
+        return replies
+
+    def _asked(self, wanted: dict[str, Question]) -> dict[str, Outcome]:
+        """The outcomes of what the budget reaches for, by content."""
+        # Step 2
+        reservation = self.budget.reserve(len(wanted), 0, final=False) if self.budget.limited and wanted else None
+        most = len(wanted) if reservation is None else reservation.calls
+        asked = dict(itertools.islice(wanted.items(), most))
+        if not asked:
+            return {}
+        sent = len(asked)
+        try:
+            # Step 3
+            payloads = [q.decoded for q in asked.values()]
+            found = self.guard.ask((), payloads) if self.guard is not None else outcomes(self.teacher, payloads)
+        except TeacherHeldError:
+            sent = 0
+            raise
+        except UnavailableError:
+            sent = 0 if pays(self.teacher) else sent
+            raise
+        finally:
+            # Step 4
+            self.calls += sent
+            if reservation is not None:
+                self.budget.settle(reservation, sent)
+        return dict(zip(asked, found, strict=True))
+
+    def _remember(self, by: str, content: str, soft: SoftLabel) -> None:
+        self._known[by, content] = soft
+        self._known.move_to_end((by, content))
+        if len(self._known) > self.spec.label.reuse:
+            self._known.popitem(last=False)
+
+
+def _reply(teacher: Teacher, spec: Spec, outcome: Outcome) -> Reply:
+    if isinstance(outcome, RecordError):
+        return Reply(None, "refused", f"the {teacher.name} refuses the input: {outcome.reason}")
+    if isinstance(outcome, Deferred):
+        return Reply(None, "put_off", f"the {teacher.name} has no answer yet: {outcome.why}")
+    if outcome.task != spec.task:
+        raise TeacherError(teacher.name, f"answers {outcome.task}, and the workload is {spec.task}")
+    return Reply(outcome)

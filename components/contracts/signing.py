@@ -1,7 +1,8 @@
-"""Signatures of labels: who may write to a topic cannot forge what the labeler signs.
+"""Signatures of labels, and of answers that become labels: who may write to a topic cannot forge what we sign.
 
-Ed25519 (RFC 8032): the labeler holds the private key, and everybody who reads labels needs the public one alone, which
-stands in the spec. The signature covers the record's value and travels in the header :data:`HEADER`.
+Ed25519 (RFC 8032): the labeler, and the teacher behind the gateway, hold the private key; everybody who reads labels
+needs the public one alone, which stands in the spec. The signature covers the record's value and travels in the header
+:data:`HEADER`; that of an answer (:mod:`components.contracts.given`) in a header of its own.
 """
 
 from __future__ import annotations
@@ -53,9 +54,13 @@ class Signer:
         self._key = Ed25519PrivateKey.from_private_bytes(_raw("label_signing_key", private))
         self.public = _public(self._key.public_key().public_bytes_raw())
 
+    def sign(self, value: bytes, context: bytes) -> bytes:
+        """The signature of a value of the kind that ``context`` names."""
+        return bytes(self._key.sign(context + value))
+
     def headers(self, value: bytes) -> dict[str, bytes]:
-        """The headers that a record of this value carries."""
-        return {HEADER: self._key.sign(CONTEXT + value)}
+        """The headers that a label's record of this value carries."""
+        return {HEADER: self.sign(value, CONTEXT)}
 
 
 class Verifier:
@@ -72,11 +77,15 @@ class Verifier:
         self._key = Ed25519PublicKey.from_public_bytes(_raw("label.signed_by", public))
 
     def accepts(self, value: bytes, headers: Headers) -> bool:
-        """Whether the holder of the private key signed this value."""
+        """Whether the holder of the private key signed this value as a label."""
+        return self.verifies(value, headers.get(HEADER), CONTEXT)
+
+    def verifies(self, value: bytes, signature: bytes | None, context: bytes) -> bool:
+        """Whether the holder of the private key signed this value as one of the kind that ``context`` names."""
         from cryptography.exceptions import InvalidSignature
 
         try:
-            self._key.verify(headers.get(HEADER) or b"", CONTEXT + value)
+            self._key.verify(signature or b"", context + value)
         except InvalidSignature:
             return False
         return True

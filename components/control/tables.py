@@ -166,6 +166,15 @@ class TeacherRow(Base):
     state: Mapped[dict[str, Any]]
 
 
+class AccessRow(Base):
+    """What all who ask a workload's teacher share: the window of a rate limit, by its field, or an outage (as JSON)."""
+
+    __tablename__ = "teacher_access"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[dict[str, Any]]
+
+
 class CleanRow(Base):
     """The start of the last round of probes that one labeler found clean, and the labels topic's ends then."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from components.contracts.errors import ConfigError, RecordError, TeacherError, UnansweredError
+from components.contracts.errors import ConfigError, EpochChangedError, RecordError, TeacherError, UnansweredError
+from components.contracts.given import Given
 from components.contracts.records import Label, SoftLabel, label_key
 from components.contracts.spec import Spec, class_names
+from components.label.given import Receipts
 from components.label.intake import Work
 from components.query.policies import Decision, Scores
 from components.query.scores import StudentScores
@@ -81,6 +83,7 @@ class Asking:
         self.company = company or Company(metrics=LabelerMetrics(spec.name))
         self.selector = self.company.selector or Selector(spec)
         self._answers: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
+        self.receipts = Receipts(spec, teacher, lambda: self.reference, clock)
         self._open: tuple[Sequence[Work], Choice] | None = None
         self._resent = False
         self._answered: Work | None = None
@@ -92,6 +95,8 @@ class Asking:
 
     def label(self, work: Sequence[Work]) -> Answered:
         """What becomes of each input; content whose answer is known (or asked in this batch) costs no call.
+
+        Nor does an input that the teacher answered through the gateway: that answer is its label.
 
         1. Choose whom to ask about, and reserve the calls; a batch that is asked for again keeps its choice.
         2. Ask.
@@ -105,8 +110,14 @@ class Asking:
 
         """
         # Step 1
-        choice = self._chosen(work)
-        wanted = [(w, d) for w, d in zip(work, choice.decisions, strict=True) if d.label]
+        if self.company.guard is not None:
+            self.company.guard.refresh()
+        read = [(w, *self.receipts.read(w)) for w in work]
+        given = {w.key: answer for w, answer, _ in read if answer is not None}
+        choice = self._chosen(work, given, [outcome for _, _, outcome in read if outcome])
+        decided = [(w, d) for w, d in zip(work, choice.decisions, strict=True) if d.label]
+        wanted = [(w, d) for w, d in decided if w.key not in given]
+        self._note(work, given)
         # Step 2
         try:
             found, calls = self._outcomes([w for w, _ in wanted])
@@ -120,7 +131,7 @@ class Asking:
         self.selector.settle(choice, calls)
         self._open = None
         # Step 4
-        answered = Answered([], [], 0, len(work) - len(wanted))
+        answered = Answered(self._taken(decided, given), [], 0, len(work) - len(decided))
         questions = []
         for (w, decision), outcome in zip(wanted, found, strict=True):
             if isinstance(outcome, RecordError):
@@ -171,17 +182,43 @@ class Asking:
         guard = self.company.guard
         return guard.route(labels) if guard is not None else self.spec.topic("labels")
 
-    def _chosen(self, work: Sequence[Work]) -> Choice:
+    def _chosen(self, work: Sequence[Work], given: Mapping[str, Given], outcomes: Sequence[str]) -> Choice:
         if self._open is not None:
             before, choice = self._open
-            if before is work:
+            if before is work and all(
+                w.key in given for w, d in zip(work, choice.decisions, strict=True) if d.reason == "answered"
+            ):
                 return choice
             self._close(choice)
         waiting = {w.input.id for w in work if w.urgent}
-        choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting)
+        answered = [i for i, w in enumerate(work) if w.key in given]
+        choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting, answered=answered)
         self.company.metrics.decided(d.reason for d in choice.decisions)
+        self.company.metrics.answered(outcomes)
+        self.receipts.counts.update(outcomes)
         self._open, self._resent = (work, choice), False
         return choice
+
+    def _note(self, work: Sequence[Work], given: Mapping[str, Given]) -> None:
+        """Know what was answered already, so that the same content costs no call; what was known of it is compared."""
+        by, guard = self.reference, self.company.guard
+        for w in work:
+            if (answer := given.get(w.key)) is None:
+                continue
+            known = self._answers.get((by, w.content))
+            if guard is not None and known is not None:
+                guard.contradicted(w.content, known, answer.soft)
+            self._remember(by, w.content, answer.soft)
+
+    def _taken(self, decided: Sequence[tuple[Work, Decision]], given: Mapping[str, Given]) -> list[tuple[Work, Label]]:
+        """The labels of inputs that were answered already."""
+        taken = [(w, d, given[w.key]) for w, d in decided if w.key in given]
+        if self.company.guard is not None and taken:
+            self.company.guard.given([w.input for w, _, _ in taken], [w.payload for w, _, _ in taken])
+        for _, _, answer in taken:
+            if answer.teacher != self.reference:  # a decision came between: it is the ended epoch's
+                raise EpochChangedError(answer.teacher, self.reference)
+        return [(w, self._made(w, d, answer.soft, answer.answered_at)) for w, d, answer in taken]
 
     def _scores(self, work: Sequence[Work]) -> Scores | None:
         return self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
@@ -206,12 +243,17 @@ class Asking:
             known |= dict(zip(asked, self._ask(list(asked.values())), strict=True))
         found = [known[w.content if keep else w.key] for w in work]
         for w, outcome in zip(work, found, strict=True):
-            if keep and isinstance(outcome, SoftLabel) and by == self.reference:
-                self._answers[by, w.content] = outcome
-                self._answers.move_to_end((by, w.content))
-                if len(self._answers) > keep:
-                    self._answers.popitem(last=False)
+            if isinstance(outcome, SoftLabel) and by == self.reference:
+                self._remember(by, w.content, outcome)
         return found, len(asked)
+
+    def _remember(self, by: str, content: str, soft: SoftLabel) -> None:
+        if not self.spec.label.reuse:
+            return
+        self._answers[by, content] = soft
+        self._answers.move_to_end((by, content))
+        if len(self._answers) > self.spec.label.reuse:
+            self._answers.popitem(last=False)
 
     def _ask(self, work: Sequence[Work]) -> list[Outcome]:
         payloads, guard = [w.payload for w in work], self.company.guard
@@ -226,13 +268,15 @@ class Asking:
     def _key(self, work: Work) -> str:
         return label_key(work.input, self.reference, self.teacher.space)
 
-    def _made(self, work: Work, decision: Decision, soft: SoftLabel) -> Label:
+    def _made(self, work: Work, decision: Decision, soft: SoftLabel, at: float | None = None) -> Label:
+        """A label; ``at``: when the teacher gave its answer, None: now. A suspicion counts from then."""
+        now = self._clock()
         return Label(
             key=self._key(work),
             teacher=self.reference,
             soft=soft,
             input=work.input,
-            labelled_at=self._clock(),
+            labelled_at=now if at is None else min(at, now),
             policy=decision.policy,
             probability=decision.probability,
             audit=decision.audit,

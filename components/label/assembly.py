@@ -13,7 +13,8 @@ from components.query.scores import StudentScores
 from components.query.selector import Selector
 from components.stream.contract import Broker
 from components.teacher_watch.guard import Guard
-from components.teachers.contract import Teacher, metered
+from components.teachers.common import Common
+from components.teachers.contract import Teacher, metered, shared
 from components.telemetry.metrics import LabelerMetrics
 
 
@@ -39,6 +40,7 @@ def assemble(
     budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
     if budget.limited:
         metered(teacher, lambda inputs: budget.spend(inputs, least=inputs) == inputs)
+    shared(teacher, Common(store, spec.name, store.clock))
     watched = spec.label.probe.size > 0
     name = settings.worker or "labeler"
     company = Company(

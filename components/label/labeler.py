@@ -182,6 +182,7 @@ class Labeler:
             found |= {"teacher_status": company.guard.state.status, **company.guard.counts}
         if own := state(self.asking.teacher):
             found["teacher"] = own
+        found |= {f"answers_{outcome}": n for outcome, n in sorted(self.asking.receipts.counts.items())}
         found |= self._selection()
         self._measure(found, [*workers.values()])
         return found

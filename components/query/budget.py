@@ -4,7 +4,9 @@
 2. Call the teacher, for no more than was granted. A retry is another call: it needs a reservation of its own.
 3. Settle: in one transaction, remove the reservation and give back what it did not use.
 
-Calls that are made in any case once they are granted, those for probes, are spent at once (:meth:`Budget.spend`).
+Calls that are made in any case once they are granted, those for probes, are spent at once (:meth:`Budget.spend`). The
+labelers and the teacher behind the gateway (:mod:`serving.teacher`) reserve in one account: a call that answers a
+caller and then becomes the input's label is reserved once, before it answers.
 
 A labeler that dies after step 1 leaves its reservation spent, whether it called or not: money may be counted that was
 not paid, never the other way round. Any number of labelers may share a budget. Every reservation counts for the hour
@@ -121,16 +123,17 @@ class Budget:
             found = min(found, room * min(1.0, elapsed / left) if self.limits.paced and math.isfinite(room) else room)
         return found
 
-    def reserve(self, urgent: int, ordinary: int, *, skipped: int = 0) -> Reservation:
+    def reserve(self, urgent: int, ordinary: int, *, skipped: int = 0, final: bool = True) -> Reservation:
         """Reserve calls (step 1); of ``urgent`` and ``ordinary`` as many as there is room for, urgent ones first.
 
-        ``skipped`` inputs that were refused before are counted with those that are refused here.
+        ``skipped`` inputs that were refused before are counted with those that are refused here. Not ``final``: those
+        that are refused are not skipped yet, since somebody else will decide about them again.
 
         Raises:
             UnavailableError: other labelers were in the way each time.
 
         """
-        granted = self._written(lambda s: self._grant(s, urgent, ordinary, skipped))
+        granted = self._written(lambda s: self._grant(s, urgent, ordinary, skipped, final))
         failpoint("budget.2")
         return granted
 
@@ -167,14 +170,14 @@ class Budget:
             return found
         raise UnavailableError("label budget", self.workload, "too many labelers reserve at once: try again")
 
-    def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int) -> Reservation:
+    def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int, final: bool) -> Reservation:
         rows = self._rows(s)
         first = self._fitting(urgent, rows, 1.0)
         second = max(0, self._fitting(first + ordinary, rows, 1.0 - self.limits.reserve) - first)
         granted = Reservation(id=uuid.uuid4().hex if first + second else "", urgent=first, ordinary=second)
         self._count(rows, granted.calls)
         for row in rows.values():
-            row.skipped += urgent + ordinary - granted.calls + skipped
+            row.skipped += (urgent + ordinary - granted.calls if final else 0) + skipped
         if granted.id:
             s.add(
                 ReservationRow(

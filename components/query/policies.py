@@ -32,9 +32,17 @@ LEAST_P = 1e-3
 """Least p-value of novelty that is told apart: students' calibration is no finer."""
 
 Reason = Literal[
-    "drawn", "not_drawn", "drawn_without_student", "not_drawn_without_student", "audit", "priority", "exhausted"
+    "drawn",
+    "not_drawn",
+    "drawn_without_student",
+    "not_drawn_without_student",
+    "audit",
+    "priority",
+    "answered",
+    "exhausted",
 ]
-"""Why an input is labelled or skipped. ``priority``: its caller waits; ``exhausted``: there was no budget left;
+"""Why an input is labelled or skipped. ``priority``: its caller waits; ``answered``: its caller has the teacher's
+answer already, which becomes the label without a call; ``exhausted``: there was no budget left;
 ``..._without_student``: the policy needs answers of a student (``committee``: of two) and had none, and drew at random.
 """
 

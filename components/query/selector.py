@@ -60,10 +60,19 @@ class Selector:
         self._last: float | None = None
         self._exhausted = False
 
-    def choose(self, inputs: Sequence[Input], scores: Scores | None = None, waiting: Collection[str] = ()) -> Choice:
+    def choose(
+        self,
+        inputs: Sequence[Input],
+        scores: Scores | None = None,
+        waiting: Collection[str] = (),
+        answered: Collection[int] = (),
+    ) -> Choice:
         """Decide on a batch; ``scores`` as :class:`~components.query.scores.StudentScores` gives them.
 
         ``waiting``: ids of deferred inputs. Those that the gateway audits are known here: they are labelled as well.
+        ``answered``: places in ``inputs`` of those that the teacher answered before they came here: they are labelled,
+        and nothing is reserved for them. They are deferred inputs, which would be labelled with certainty in any case,
+        but for a budget that is spent: so their chance is one, and that of the audit slice what it is.
 
         Raises:
             ValueError: a student has not one soft label for each input.
@@ -74,13 +83,17 @@ class Selector:
         share = self.spec.label.audit_share
         audits = [i for i, x in enumerate(inputs) if audited(self.spec.name, x.id, share)]
         rest = sorted(set(range(len(inputs))) - set(audits))
-        urgent = [i for i in rest if inputs[i].id in waiting or self._awaited(inputs[i].id)]
+        urgent = [i for i in rest if i in answered or inputs[i].id in waiting or self._awaited(inputs[i].id)]
         free = sorted(set(rest) - set(urgent))
         audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
         asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
         decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
         decisions |= self._drawn(inputs, free, scores)
-        reservation = self._reserve(inputs, decisions, audits, urgent)
+        done = set(answered)
+        reservation = self._reserve(
+            inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]
+        )
+        decisions |= {i: msgspec.structs.replace(decisions[i], reason="answered") for i in done}
         ordered = [decisions[i] for i in range(len(inputs))]
         self.counts.update(d.reason for d in ordered)
         return Choice(ordered, reservation)

@@ -20,6 +20,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Factory, build, class_names
 from components.control.store import ControlStore
 from components.review import reviews
+from components.teachers.common import Common
 from components.teachers.contract import (
     Deferred,
     Outcome,
@@ -30,6 +31,7 @@ from components.teachers.contract import (
     metered,
     past_breaker,
     reference,
+    shared,
     soft_labels,
 )
 from components.teachers.contract import cost as cost_of
@@ -133,6 +135,11 @@ class HumanTeacher:
         """Have the primary ask ``permit`` before inputs are sent once more."""
         if self._primary is not None:
             metered(self._primary, permit)
+
+    def shared(self, common: Common) -> None:
+        """Have the primary keep its limits and its breaker with all who ask it."""
+        if self._primary is not None:
+            shared(self._primary, common)
 
     def past_breaker(self, once: bool) -> AbstractContextManager[None]:
         """Within it the primary is asked whatever its breaker says."""

@@ -4,8 +4,9 @@ Probes (:mod:`components.teacher_watch.probes`) are inputs of the workload's own
 it starts and after each decision, because a restart is where a teacher most often changes; then it mixes probes into
 its batches, round after round, where neither the teacher nor a service in front of it can tell them from inputs: one
 pass (:data:`~components.teacher_watch.probes.PASS` probes) in each interval of ``spec.label.probe.interval`` labels or
-``interval_seconds``. At *q* probes a label a change of a share *d* of the answers is found after ``1 / (d q)`` labels
-on average, one of 5 % within an interval with a chance of 0.966, and within one round of the set if it is found at all.
+``interval_seconds``: 4 calls for each hundred labels by default. At *q* probes a label a change of a share *d* of the
+answers is found after ``1 / (d q)`` labels on average, one of 5 % within an interval with a chance of 0.966, and within
+one round of the set if it is found at all.
 Asking a pass at once at the end of an interval costs as much and finds nothing earlier.
 
 A label budget counts probes as well (:mod:`components.teacher_watch.probing`). Where it does not reach, they are asked
@@ -23,7 +24,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError, UnansweredError
+from components.contracts.errors import (
+    ConfigError,
+    EpochChangedError,
+    TeacherError,
+    TeacherHeldError,
+    UnansweredError,
+    UnavailableError,
+)
 from components.contracts.payload import decoder
 from components.contracts.records import Input, Label, SoftLabel, content_hash
 from components.contracts.spec import Spec
@@ -42,7 +50,7 @@ from components.control.teachers import (
 from components.query.budget import Budget
 from components.stream.contract import Broker
 from components.teacher_watch.label_trace import LabelTrace
-from components.teacher_watch.probes import PASS, Comparison, Probe
+from components.teacher_watch.probes import PASS, Comparison, Probe, distance
 from components.teacher_watch.probing import Measurement, Prober
 from components.teachers.contract import Outcome, Teacher, in_epoch, reference
 
@@ -70,6 +78,10 @@ class Guard:
     The labeler asks through :meth:`ask`, names :attr:`reference` in its labels, and sends them where :meth:`route`
     says. ``member`` is the labeler's name among those of its workload, the same after a restart; ``budget`` counts the
     probes. ``ask`` is called by one thread at a time, the one that calls the teacher; ``route`` by any.
+
+    ``aside``: of a teacher whose callers wait (:mod:`serving.teacher`). It mixes probes in, ``spec.label.probe.share``
+    for each answer, compares, and opens incidents as any other; asking whole sets (at a start, for a candidate, for new
+    probes, of a teacher that was rejected) is left to the labelers, which share its state.
 
     What happens when a probe is answered otherwise:
 
@@ -99,10 +111,12 @@ class Guard:
         member: str = "labeler",
         budget: Budget | None = None,
         clock: Callable[[], float] = time.time,
+        aside: bool = False,
     ) -> None:
         if spec.teacher_space not in (None, teacher.space):
             raise ConfigError("teacher_space", spec.teacher_space, f"the teacher that was loaded has {teacher.space}")
         self.spec, self.teacher, self.store, self.broker, self.member = spec, teacher, store, broker, member
+        self._aside = aside
         self.declared = reference(teacher)
         self._prober = Prober(teacher, spec.label.batch, budget)
         self._incidents = 0
@@ -155,13 +169,17 @@ class Guard:
     def ask(self, inputs: Sequence[Input], payloads: Sequence[Any]) -> list[Outcome]:
         """The teacher's outcomes for a batch of decoded ``payloads``, with the probes that are due mixed in.
 
+        The ``inputs`` may become probes; who stands ``aside`` gives none.
+
         Raises:
             TeacherHeldError: the teacher's behaviour was rejected and is not back: wait, and call again.
             TeacherError: the teacher failed.
 
         """
-        self._refresh()
-        if not self._verified:
+        self.refresh()
+        if self._aside and self.state.status == "held":
+            raise TeacherHeldError(self.declared, self.spec.name)
+        if not (self._verified or self._aside):
             self._verify()
         if self.state.status == "suspect":
             self._measure_candidate()
@@ -176,9 +194,36 @@ class Guard:
         with self._lock:
             self._index += len(payloads)
             self._compare(due, answers, asked_at)
-        told = [i for i, outcome in enumerate(found) if isinstance(outcome, SoftLabel)]
-        self._gather([inputs[i] for i in told], [payloads[i] for i in told])
+        if not self._aside:
+            told = [i for i, outcome in enumerate(found) if isinstance(outcome, SoftLabel)]
+            self._gather([inputs[i] for i in told], [payloads[i] for i in told])
         return found
+
+    def given(self, inputs: Sequence[Input], payloads: Sequence[Any]) -> None:
+        """Take note of inputs that the teacher answered elsewhere, watched by a guard that stands ``aside``.
+
+        What that one leaves to the labelers is done here, although they have nothing to ask about; if the teacher
+        fails now, it is done later.
+        """
+        try:
+            self.ask((), ())
+        except (TeacherError, UnavailableError) as error:
+            log.warning("%s: the teacher's probes wait: %s", self.spec.name, error)
+        self._gather(inputs, payloads)
+
+    def contradicted(self, content: str, known: SoftLabel, answer: SoftLabel) -> None:
+        """Compare an answer to content that was answered before, in this epoch: a probe that costs no call.
+
+        It takes no probe's place: a content that comes again and again says nothing of the others.
+
+        Of a deterministic teacher alone: the test of a noisy one is about probes that are drawn.
+        """
+        with self._lock:
+            watched = self.state.status == "trusted" and self._comparison.probes and not self._comparison.noisy
+            apart = distance(known, answer)
+            if watched and apart > self.spec.label.probe.tolerance:
+                self._comparison.moved[content] = apart
+                self._suspect()
 
     def answers(self) -> bool | None:
         """Whether the teacher answers one probe now; None where there is none, False where the budget forbids it.
@@ -203,7 +248,7 @@ class Guard:
 
         """
         with self._lock:
-            self._refresh()
+            self.refresh()
             for label in labels:
                 if label.teacher != self.reference:
                     raise EpochChangedError(label.teacher, self.reference)
@@ -211,7 +256,8 @@ class Guard:
 
     # The state.
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Hear of decisions, once in a second."""
         with self._lock:
             now = time.monotonic()
             if now - self._refreshed < REFRESH_SECONDS:
@@ -252,7 +298,7 @@ class Guard:
         self._know()
         if state.status == "trusted" or offered:
             self._candidate = None
-        elif state.status == "suspect" and self._candidate is None:
+        elif state.status == "suspect" and self._candidate is None and not self._aside:
             self._candidate = self._measurement({p["content"]: self._load(p["content"]) for p in state.probes})
 
     def _comparison_with(self, probes: Iterable[Probe]) -> Comparison:
@@ -290,11 +336,12 @@ class Guard:
         What there is no room for stays due, but never more than a pass.
         """
         watch, now, most = self.spec.label.probe, self._clock(), min(PASS, len(self._comparison.probes))
-        intervals = max(labels / watch.interval, (now - self._planned) / watch.interval_seconds)
+        elapsed = (now - self._planned) / watch.interval_seconds if watch.interval_seconds is not None else 0.0
+        intervals = max(labels / watch.interval, elapsed)
         self._planned = now
         self._owed = min(most, self._owed + most * intervals)
         self._least = min(most, self._least + labels * watch.share)
-        return int(max(self._least, min(self._owed, self.spec.label.batch - labels)))
+        return int(self._least if self._aside else max(self._least, min(self._owed, self.spec.label.batch - labels)))
 
     # Judging.
 
@@ -396,7 +443,8 @@ class Guard:
     def _after_round(self) -> None:
         """A round was clean: it is written down, and some probes give way to newer inputs."""
         self._trace.clean(self._comparison.probes, self.state.epoch)
-        self._rotate()
+        if not self._aside:
+            self._rotate()
 
     def _suspect(self) -> None:
         """The numbered steps of the class."""
@@ -407,12 +455,15 @@ class Guard:
         self._retry_at = self._clock() + self.spec.label.probe.retry_seconds
         if again and incident is not None:  # it moved once more before a person decided
             update_incident(self.store, incident.id, mixed=True)
-            self._candidate = self._candidate or self._measurement(self._payloads)
-            self._measure_candidate()
+            if not self._aside:
+                self._candidate = self._candidate or self._measurement(self._payloads)
+                self._measure_candidate()
             return
         # Step 1
-        candidate = self._candidate = self._measurement(self._payloads)
-        made = self._measured(candidate) if self._prober.advance(candidate) else []
+        made: list[Probe] = []
+        if not self._aside:
+            candidate = self._candidate = self._measurement(self._payloads)
+            made = self._measured(candidate) if self._prober.advance(candidate) else []
         if made and not self._comparison.noisy:
             for probe in made:
                 self._comparison.observe(probe.content, probe.answers[-1])
@@ -469,7 +520,7 @@ class Guard:
 
     def _refresh_now(self) -> None:
         self._refreshed = float("-inf")
-        self._refresh()
+        self.refresh()
 
     def _rotate(self) -> None:
         """Replace the oldest probes that are not for good, and fill the set up, with the newest inputs.

@@ -1,10 +1,11 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Seven abilities are optional and have a function here that a caller uses for every
+Every teacher answers ``label``. Eight abilities are optional and have a function here that a caller uses for every
 teacher alike: to show what it knows inside (:func:`states`), to leave some inputs of a batch without a soft label
 (:func:`outcomes`), to keep the questions of those that wait for a person (:func:`defer`), to say what a batch may cost
-(:func:`cost`), to ask before it sends inputs once more (:func:`metered`), to be asked in spite of an open circuit
-breaker (:func:`past_breaker`), and to report its state for metrics (:func:`state`).
+(:func:`cost`), to ask before it sends inputs once more (:func:`metered`), to keep limits and outages with others who
+ask it (:func:`shared`), to be asked in spite of an open circuit breaker (:func:`past_breaker`), and to report its state
+for metrics (:func:`state`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from components.contracts.errors import CohobateError, ConfigError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
 from components.contracts.storage import digest_of
+from components.teachers.common import Common
 
 
 class Teacher(Protocol):
@@ -131,13 +133,23 @@ def outcomes(teacher: Teacher, payloads: Sequence[Any]) -> list[Outcome]:
         raise TeacherError(reference(teacher), f"raised {type(error).__name__}: {error}") from error
     if len(found) != len(payloads):
         raise TeacherError(reference(teacher), f"gave {len(found)} labels for {len(payloads)} inputs")
-    known = set(teacher.classes)
-    for outcome in found:
-        _check(teacher, known, outcome)
+    check(teacher, found)
     return found
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SoftLabel)
+
+
+def check(teacher: Teacher, found: Sequence[Outcome]) -> None:
+    """Refuse what no student may learn from this teacher.
+
+    Raises:
+        TeacherError: an outcome has another task or label space, a class that was not declared, or no valid numbers.
+
+    """
+    known = set(teacher.classes)
+    for outcome in found:
+        _check(teacher, known, outcome)
 
 
 def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
@@ -221,6 +233,18 @@ def metered(teacher: Teacher, permit: Permit) -> None:
     own = getattr(teacher, "metered", None)
     if own is not None:
         own(permit)
+
+
+def shared(teacher: Teacher, common: Common) -> None:
+    """Have a remote teacher keep its rate limits and its circuit breaker with all who ask it."""
+    own = getattr(teacher, "shared", None)
+    if own is not None:
+        own(common)
+
+
+def pays(teacher: Teacher) -> bool:
+    """Whether what a teacher sends after an outage is paid for by itself: see :func:`metered`."""
+    return hasattr(teacher, "metered")
 
 
 def past_breaker(teacher: Teacher, *, once: bool = False) -> AbstractContextManager[None]:

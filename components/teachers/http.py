@@ -4,7 +4,7 @@ One request goes this way:
 
 1. Wait for a free place among ``concurrency``.
 2. Wait for a ``Retry-After`` that any request of this teacher was given, then for the rate limits (requests, tokens).
-3. Ask the breaker: open means no request.
+3. Ask the breaker, and whether that of another one who asks this teacher is open: that means no request.
 4. Send, and read the whole answer within ``timeout_seconds``.
 5. An outage (no connection, time-out, reset, 408, 429, 5xx) goes back to step 1 after a growing, jittered pause, up to
    ``attempts`` times; anything else is final.
@@ -37,12 +37,13 @@ import httpx
 import msgspec
 import stamina
 from purgatory import SyncCircuitBreakerFactory
-from purgatory.domain.model import HalfOpenedState, OpenedState
+from purgatory.domain.model import ClosedState, HalfOpenedState, OpenedState
 from pydantic import SecretStr
 
 from components.contracts.errors import ConfigError, TeacherError, UnansweredError, UnavailableError
 from components.contracts.spec import Count, Positive, Section
 from components.contracts.storage import digest_of
+from components.teachers.common import Common
 from components.teachers.contract import Permit
 from components.teachers.rate import Rate
 
@@ -174,6 +175,7 @@ class Endpoint:
         self._requests = Rate("http.requests_per_minute", options.requests_per_minute, window_seconds)
         self._tokens = Rate("http.tokens_per_minute", options.tokens_per_minute, window_seconds)
         self._not_before = 0.0
+        self._common: Common | None = None
         self._permit: Permit = lambda _: True
         self._unpaid = 0
         self._past = self._once = False
@@ -187,6 +189,10 @@ class Endpoint:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._permit = permit
+
+    def shared(self, common: Common) -> None:
+        """Keep the rate limits, and what the breaker knows of an outage, with all who ask this teacher."""
+        self._common = self._requests.common = self._tokens.common = common
 
     def post(self, path: str, body: Any, tokens: int = 0, *, inputs: int = 1) -> Any:
         """The answer's JSON to ``body`` about so many ``inputs``; ``tokens`` is the estimate for the rate limit.
@@ -344,6 +350,8 @@ class Endpoint:
     def _guarded(self, inputs: int) -> Iterator[None]:
         """The breaker around one request; its own state is not made for threads, so the lock guards it."""
         past = self._past
+        if not past and self._common is not None and (seconds := self._common.away()) > 0:
+            raise self._unavailable(f"the circuit breaker of another one who asks it is open for {seconds:.1f} s")
         with self._lock:
             if not past:
                 self._breaker.__enter__()
@@ -369,6 +377,19 @@ class Endpoint:
                 after = self._breaker.context.state
             if before != after:
                 log.warning("teacher %s: circuit breaker %s", self.teacher, after)
+                self._tell(after)
+
+    def _tell(self, state: str) -> None:
+        """Let all who ask this teacher know of the breaker's new state."""
+        if self._common is None:
+            return
+        try:
+            if state == OpenedState.name:
+                self._common.outage(self.options.breaker_seconds)
+            elif state == ClosedState.name:
+                self._common.outage(0.0)
+        except UnavailableError as error:  # the others find out for themselves
+            log.warning("teacher %s: %s", self.teacher, error)
 
     def _send(self, method: str, path: str, content: bytes | None) -> Any:
         try:

@@ -17,6 +17,7 @@ from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.teachers.answers import Kind, distributions
+from components.teachers.common import Common
 from components.teachers.contract import Permit, TeacherChangedError, identity_digest
 from components.teachers.http import Endpoint, Http
 
@@ -152,6 +153,10 @@ class OipTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def shared(self, common: Common) -> None:
+        """See :func:`components.teachers.contract.shared`."""
+        self._endpoint.shared(common)
 
     def past_breaker(self, once: bool) -> AbstractContextManager[None]:
         """See :func:`components.teachers.contract.past_breaker`."""

@@ -17,6 +17,7 @@ from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.teachers import logprobs
+from components.teachers.common import Common
 from components.teachers.contract import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
 from components.teachers.http import Endpoint, Http, RefusedError
 from components.teachers.logprobs import Position, class_mass
@@ -193,6 +194,10 @@ class ChatTeacher:
     def metered(self, permit: Permit) -> None:
         """Ask ``permit`` before inputs are sent once more."""
         self._endpoint.metered(permit)
+
+    def shared(self, common: Common) -> None:
+        """See :func:`components.teachers.contract.shared`."""
+        self._endpoint.shared(common)
 
     def past_breaker(self, once: bool) -> AbstractContextManager[None]:
         """See :func:`components.teachers.contract.past_breaker`."""

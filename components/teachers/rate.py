@@ -1,4 +1,7 @@
-"""Rate limits over a moving window, exact: in no window of that length is more taken than allowed."""
+"""Rate limits over a moving window, exact: in no window of that length is more taken than allowed.
+
+A limit is one process's, or that of all who share it (:class:`components.teachers.common.Common`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from components.contracts.errors import ConfigError
+from components.teachers.common import Common
 
 STEPS = 1_000
 """The window's book has at most so many entries: larger amounts (tokens) are counted in steps of a thousandth, rounded
@@ -30,6 +34,8 @@ class Rate:
         self._turn = threading.Lock()
         self._item = RateLimitItemPerSecond((amount or 1) // self.step, window_seconds)
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if amount else None
+        self.common: Common | None = None
+        """Those who share the limit; None: nobody does."""
 
     def take(self, cost: int) -> None:
         """Take ``cost``, waiting until it fits; who came first goes first.
@@ -45,14 +51,26 @@ class Rate:
             raise ConfigError(self.field, self.amount, f"one request takes up to {cost}: allow at least that much")
         with self._turn:
             started = time.monotonic()
-            while not self._limiter.hit(self._item, cost=steps):
-                free = self._limiter.get_window_stats(self._item).reset_time
-                time.sleep(min(max(free - time.time(), SHORTEST_WAIT_SECONDS), self.window_seconds))
+            while (wait := self._wait(steps)) is not None:
+                time.sleep(min(max(wait, SHORTEST_WAIT_SECONDS), self.window_seconds))
             self.waited_seconds += time.monotonic() - started
+
+    def _wait(self, steps: int) -> float | None:
+        """How long to wait before it is tried again; None: it was taken."""
+        if self._limiter is None:
+            return None
+        if self.common is not None:
+            return self.common.take(self.field, steps, self._item.amount, self.window_seconds) or None
+        if self._limiter.hit(self._item, cost=steps):
+            return None
+        return float(self._limiter.get_window_stats(self._item).reset_time - time.time())
 
     def owe(self, cost: int) -> None:
         """Book ``cost`` that was used beyond what was taken, as far as the window has room for it."""
         if self._limiter is None or cost <= 0:
+            return
+        if self.common is not None:
+            self.common.owe(self.field, math.ceil(cost / self.step), self._item.amount, self.window_seconds)
             return
         with self._turn:
             room = self._limiter.get_window_stats(self._item).remaining

@@ -34,9 +34,10 @@ class LabelerMetrics:
     """What a labeler counts. Every attribute is a metric with its ``workload`` label set already.
 
     Counters: ``consumed``, ``labelled``, ``duplicates``, ``quarantined``, ``offset_resets`` (``inc``), and by reason
-    :meth:`dead`, :meth:`teacher_failed` and :meth:`decided`. Histograms: ``batch_size``, ``teacher_seconds``,
-    ``commit_seconds``, ``delay_seconds`` (``observe``; ``with teacher_seconds.time():``). Gauges: ``paused``
-    (``set(1)`` while nothing is consumed on purpose), and by :meth:`lag`, :meth:`breaker` and :meth:`budget_left`.
+    :meth:`dead`, :meth:`teacher_failed`, :meth:`decided` and :meth:`answered`. Histograms: ``batch_size``,
+    ``teacher_seconds``, ``commit_seconds``, ``delay_seconds`` (``observe``; ``with teacher_seconds.time():``). Gauges:
+    ``paused`` (``set(1)`` while nothing is consumed on purpose), and by :meth:`lag`, :meth:`breaker` and
+    :meth:`budget_left`.
     """
 
     def __init__(self, workload: str, registry: CollectorRegistry | None = None) -> None:
@@ -56,6 +57,10 @@ class LabelerMetrics:
         self._decisions = Counter(
             "cohobate_label_decisions", "Inputs that may be labelled, by decision.", ["workload", "reason"],
             registry=self.registry,
+        )  # fmt: skip
+        self._answered = Counter(
+            "cohobate_given_answers", "Answers that the teacher gave through the gateway, by what became of them.",
+            ["workload", "outcome"], registry=self.registry,
         )  # fmt: skip
         self.batch_size = self._histogram("label_batch_size", "Inputs in one batch.", BATCH)
         self.teacher_seconds = self._histogram("teacher_seconds", "One call of the teacher.", TEACHER_SECONDS)
@@ -105,6 +110,11 @@ class LabelerMetrics:
         """Count decisions about who is labelled; each reason is a stable code such as ``audit``."""
         for reason, n in Tally(reasons).items():
             self._decisions.labels(self.workload, reason).inc(n)
+
+    def answered(self, outcomes: Iterable[str]) -> None:
+        """Count answers that came with inputs; each outcome is a stable code such as ``taken``."""
+        for outcome, n in Tally(outcomes).items():
+            self._answered.labels(self.workload, outcome).inc(n)
 
     def lag(self, ends: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
         """Set the lag of every partition of ``positions``, and forget those that are not ours any more."""

@@ -19,13 +19,14 @@ from components.contracts.records import Answer, Arm, Input, Prediction, SoftLab
 from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
 from components.control.intent import EVERY_ANSWER
+from components.stream.contract import MAX_RECORD_BYTES
 from components.telemetry import tracing
-from serving.gateway.cascade import Ask, Cascade
+from serving.gateway.cascade import Ask, Cascade, Found
 from serving.gateway.metrics import Metrics
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import Served, Telemetry
 from serving.gateway.truths import Truths, request_id
-from serving.gateway.wire import Answered, Item, Problem
+from serving.gateway.wire import PRIORITY, Answered, Item, Problem
 from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
 
 TURN = 16
@@ -34,6 +35,8 @@ TURN = 16
 STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "no_version": 404}
 """HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
 
+ROOM_BYTES = 16_384
+"""Of a record beside payload and answer: its other fields and headers, generously."""
 
 Told = Literal["all", "input", "nothing"]
 """What the stream is told of an answer: the input and the prediction; the input alone, where the answer is no evidence;
@@ -41,11 +44,15 @@ or nothing, where the input's terms of consent do not allow it."""
 
 
 class Done(NamedTuple):
-    """An answered input: what others may be asked (None: they may not), and the student's answer (None: refused)."""
+    """An answered input: what others may be asked (None: they may not), and the student's answer (None: refused).
+
+    ``served``: what the stream is told of it; None where it is told nothing.
+    """
 
     answer: Answered
     entry: Input | None = None
     soft: SoftLabel | None = None
+    served: Served | None = None
 
 
 class Gateway:
@@ -84,22 +91,40 @@ class Gateway:
         return intent.guard.limit_at(self.clock(), intent.lease_until)
 
     async def predict(
-        self, items: Sequence[Item], allow_defer: bool = False, version: str | None = None
+        self,
+        items: Sequence[Item],
+        allow_defer: bool = False,
+        version: str | None = None,
+        urgency: int = PRIORITY,
     ) -> list[Answered]:
         """Answer inputs, each on its own; the deferred ones ask at the same time.
 
-        ``version`` asks that one past the split: its answers are then no evidence for or against it.
+        ``version`` asks that one past the split: its answers are then no evidence for or against it. ``urgency`` (0 to
+        7) says who of those that wait for the teacher is asked about first.
+
+        An input is published when the student has answered, or, where others are asked, when they have: their answer
+        goes with it. Whatever ends the request, it is published once.
         """
         until = time.monotonic() + self.spec.serve.request_seconds
         done: list[Done] = []
-        for n, item in enumerate(items, start=1):
-            done.append(self._one(item, version, until))
-            if n % TURN == 0 and n < len(items):
-                await asyncio.sleep(0)
-        if allow_defer and any(d.answer.defer for d in done):
-            # Where a budget ends among them, it has gone to those that it was most needed for.
-            deferred = sorted((d for d in done if d.answer.defer), key=_need)
-            await asyncio.gather(*(self._defer(*d) for d in deferred))
+        unpublished: dict[int, Done] = {}
+        try:
+            for n, item in enumerate(items, start=1):
+                one = self._one(item, version, until)
+                done.append(one)
+                if allow_defer and one.answer.defer:
+                    unpublished[n] = one
+                else:
+                    self._put(one.served)
+                if n % TURN == 0 and n < len(items):
+                    await asyncio.sleep(0)
+            if unpublished:
+                # Where a budget ends among them, it has gone to those that it was most needed for.
+                deferred = sorted(unpublished, key=lambda n: _need(unpublished[n]))
+                await asyncio.gather(*(self._defer(n, unpublished, urgency) for n in deferred))
+        finally:  # of a request that was cancelled
+            for one in unpublished.values():
+                self._put(one.served)
         return [d.answer for d in done]
 
     def _one(self, item: Item, version: str | None, until: float) -> Done:
@@ -114,12 +139,12 @@ class Gateway:
             if self._look_for_nan and not is_finite(decoded):
                 raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
             choice, tell = self._chosen(entry, version)
-            soft = self._answer(answer, entry, choice, decoded, now, tell)
+            soft, served = self._answer(answer, entry, choice, decoded, now, tell)
         except RecordError as error:
             self.metrics.refused(error.reason)
             answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
             return Done(answer)
-        return Done(answer, entry if tell != "nothing" else None, soft)
+        return Done(answer, entry if tell != "nothing" else None, soft, served)
 
     def _chosen(self, entry: Input, version: str | None) -> tuple[Choice, Told]:
         """Who answers, and what the stream is told; what must not be told of is answered by the champion alone.
@@ -168,8 +193,8 @@ class Gateway:
 
     def _answer(
         self, answer: Answered, entry: Input, choice: Choice, decoded: object, now: float, tell: Told
-    ) -> SoftLabel:
-        """Ask who is chosen, fill in the answer, and hand over the telemetry.
+    ) -> tuple[SoftLabel, Served | None]:
+        """Ask who is chosen and fill in the answer; also what the stream is to be told.
 
         A candidate that fails is answered for by the champion, and its failure is recorded as a shadow's. A champion's
         failure is recorded too: a rollout has to know what hits both.
@@ -180,7 +205,7 @@ class Gateway:
             beside, served, arm = told, choice.fallback, "champion"
             told, soft = self._ask(served, arm, decoded)
         if soft is None:
-            self._publish(answer, entry, choice, told, beside, decoded, now, tell)
+            self._put(self._served(answer, entry, choice, told, beside, decoded, now, tell))
             raise RecordError("student_failed", told.error or "the student failed")
         if tell != "nothing":
             self.versions.sample = entry.payload
@@ -193,8 +218,7 @@ class Gateway:
         if reasons := self._doubts(served, soft, told.novelty):
             answer.defer, answer.defer_reason = True, "; ".join(reasons)
             self.metrics.deferred.inc()
-        self._publish(answer, entry, choice, told, beside, decoded, now, tell)
-        return soft
+        return soft, self._served(answer, entry, choice, told, beside, decoded, now, tell)
 
     def _doubts(self, loaded: Loaded, soft: SoftLabel, novelty: float | None) -> list[str]:
         """Why an answer is to be deferred; empty where it is not."""
@@ -207,20 +231,23 @@ class Gateway:
             self.metrics.novel.inc()
         return reasons
 
-    def _publish(
+    def _put(self, served: Served | None) -> None:
+        if served is not None:
+            self.telemetry.put(served)
+
+    def _served(
         self, answer: Answered, entry: Input, choice: Choice, told: Answer, beside: Answer | None, decoded: object,
         now: float, tell: Told,
-    ) -> None:  # fmt: skip
-        """Hand over the telemetry of one request, answered or failed.
+    ) -> Served | None:  # fmt: skip
+        """The telemetry of one request, answered or failed; None where nothing may be told.
 
         The other student is asked later, off the answer's way. Inputs that it answers too are the audited ones and
         more, or some of them: one place in [0, 1) decides both.
         """
         if tell == "nothing":
-            return
+            return None
         if tell == "input":
-            self.telemetry.put(Served(entry, None, None, tracing.inject()))
-            return
+            return Served(entry, None, None, tracing.inject())
         place = audit_place(entry.workload, entry.id)
         prediction = Prediction(
             workload=entry.workload,
@@ -239,7 +266,7 @@ class Gateway:
         if other is not None and beside is None and place < choice.pairs:
             arm: Arm = "champion" if choice.arm == "candidate" else "candidate"
             later = partial(self._unserved, other, arm, decoded)
-        self.telemetry.put(Served(entry, prediction, later, tracing.inject()))
+        return Served(entry, prediction, later, tracing.inject())
 
     def _unserved(self, loaded: Loaded, arm: Arm, decoded: object) -> Answer:
         return self._ask(loaded, arm, decoded, served=False)[0]
@@ -277,18 +304,24 @@ class Gateway:
         )
         return answer, soft
 
-    async def _defer(self, answer: Answered, entry: Input | None, student: SoftLabel | None) -> None:
-        """Let others answer; where none does, the student's answer stands, degraded unless people were asked."""
-        if student is None:
-            return
-        if entry is None:
-            soft, by, told = None, None, ["its terms of consent allow nobody else to be asked"]
+    async def _defer(self, number: int, unpublished: dict[int, Done], urgency: int) -> None:
+        """Let others answer; where none does, the student's answer stands, degraded unless people were asked.
+
+        The input is published when that is done, with the teacher's answer if there is one.
+        """
+        answer, entry, student, served = unpublished[number]
+        if entry is None or student is None:
+            found = Found(None, None, ["its terms of consent allow nobody else to be asked"], {})
         else:
-            soft, by, told = await self.cascade.answer(entry, student)
-        answer.defer_reason = "; ".join([answer.defer_reason or "", *(told or ["there is nobody to ask"])])
-        if soft is not None and (by == "expert" or by == "teacher"):
-            answer.label, answer.confidence, answer.soft_label = soft.label, soft.confidence, _numbers(soft)
-            answer.answered_by = by
+            found = await self.cascade.answer(entry, student, urgency)
+        if unpublished.pop(number, None) is not None:
+            self._put(_with(served, found.headers))
+        answer.defer_reason = "; ".join([answer.defer_reason or "", *(found.told or ["there is nobody to ask"])])
+        if found.soft is not None and (found.by == "expert" or found.by == "teacher"):
+            answer.label, answer.confidence, answer.soft_label = (
+                found.soft.label, found.soft.confidence, _numbers(found.soft),
+            )  # fmt: skip
+            answer.answered_by = found.by
         else:
             answer.degraded = True
             self.metrics.degraded.inc()
@@ -298,6 +331,15 @@ def _need(done: Done) -> float:
     """How little there is for the student's own answer, the least first: of its confidence and of what it knows."""
     confidence, novelty = done.answer.confidence, done.answer.novelty
     return min(1.0 if confidence is None else confidence, 1.0 if novelty is None else novelty)
+
+
+def _with(served: Served | None, headers: Mapping[str, bytes]) -> Served | None:
+    """With headers that carry the teacher's answer, unless the record could not be published for them."""
+    if served is None or not headers:
+        return served
+    size = len(served.input.payload) + sum(len(value) for value in headers.values())
+    fits = size <= MAX_RECORD_BYTES - ROOM_BYTES
+    return served._replace(headers={**served.headers, **headers}) if fits else served
 
 
 def _below(confidence: float, limit: float) -> str:

@@ -237,7 +237,7 @@ def _internal(error: Exception) -> Problem:
     return Problem(title="internal", status=500, detail=f"the gateway failed: {type(error).__name__}; see its log")
 
 
-async def _predictions(gateway: Gateway, ask: Ask, version: str | None = None) -> list[Answered]:
+async def _predictions(gateway: Gateway, ask: Ask, call: Call, version: str | None = None) -> list[Answered]:
     if ask.priority is not None:
         gateway.pressure.check(ask.priority, mine=1)
     if gateway.versions.routing.champion is None:
@@ -245,7 +245,8 @@ async def _predictions(gateway: Gateway, ask: Ask, version: str | None = None) -
     most = gateway.spec.serve.max_batch
     if len(ask.items) > most:
         raise RequestError(413, "too_many_inputs", f"a batch has at most {most} inputs")
-    return await gateway.predict(ask.items, ask.allow_defer, version)
+    urgency = urgency_of(call.headers.get(b"priority")) if ask.priority is None else ask.priority
+    return await gateway.predict(ask.items, ask.allow_defer, version, urgency)
 
 
 def _no_champion(detail: str) -> RequestError:
@@ -259,10 +260,10 @@ class _Asks:
         self._gateway, self._versions = gateway, gateway.versions
         self._document = b""
 
-    async def predict(self, body: bytes, _: Call) -> tuple[bytes, Pairs]:
+    async def predict(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
         """Answer one input or a batch. In a batch each input has its own answer or error."""
         ask = read(body)
-        answers = await _predictions(self._gateway, ask)
+        answers = await _predictions(self._gateway, ask, call)
         if not ask.alone:
             return encode(Answers(predictions=answers)), JSON
         error = answers[0].error
@@ -379,7 +380,7 @@ class _V2:
         """Answer inputs as tensors."""
         version = self._known(call)
         inferred, ask = oip.read(body, call.headers.get(LENGTH, b"").decode("latin-1") or None)
-        answers = await _predictions(self._gateway, ask, version)
+        answers = await _predictions(self._gateway, ask, call, version)
         written, length = oip.write(self._gateway.spec, self._versions.routing, inferred, answers)
         if length is None:
             return written, JSON

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -22,6 +23,7 @@ from components.contracts.spec import Deferral, DeferTo
 from components.control.store import ControlStore
 from components.review import reviews
 from components.teachers.contract import Deferred, Question
+from serving.gateway.reply import Reply
 from serving.replica.loaded_versions import LoadedVersions
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,19 @@ log = logging.getLogger(__name__)
 HUMAN = "human"
 """Name of the teacher that people are where the workload's own teacher has none behind it."""
 
-Ask = Callable[[Input, SoftLabel], Awaitable[SoftLabel | None]]
-"""Asks one of them about an input, beside the student's answer; None where there is no answer now (people)."""
+Ask = Callable[[Input, SoftLabel, int], Awaitable[Reply]]
+"""Asks one of them about an input, beside the student's answer and the request's urgency (0 to 7, RFC 9218)."""
+
+
+class Found(NamedTuple):
+    """The answer that is given, None where nobody had one; who gave it; what became of each one asked; and what goes
+    with the input's record, whoever's answer it is that was given.
+    """  # noqa: D205
+
+    soft: SoftLabel | None
+    by: DeferTo | None
+    told: list[str]
+    headers: Mapping[str, bytes]
 
 
 class Stage:
@@ -44,27 +57,27 @@ class Stage:
         self._window = MovingWindowRateLimiter(MemoryStorage())
         self._budget = RateLimitItemPerMinute(options.per_minute) if options.per_minute is not None else None
 
-    async def ask(self, entry: Input, student: SoftLabel) -> tuple[SoftLabel | None, str, str]:
-        """The answer, or None; what became of it as a stable code; and that in words.
+    async def ask(self, entry: Input, student: SoftLabel, urgency: int) -> Reply:
+        """The answer, or why there is none.
 
-        Codes: ``answered``, ``asked`` (people), ``over_budget``, ``breaker_open``, ``timeout``, ``failed``.
+        Codes: ``answered``, ``asked`` (people), ``over_budget``, ``breaker_open``, ``timeout``, ``failed``, and those
+        that the one who is asked has of its own.
         """
         if self._budget is not None and not self._window.hit(self._budget):
-            return None, "over_budget", f"the {self.name}'s budget of {self._options.per_minute} a minute is spent"
+            why = f"the {self.name}'s budget of {self._options.per_minute} a minute is spent"
+            return Reply(None, "over_budget", why)
         seconds = self._options.timeout_seconds
         try:
             async with await self._breakers.get_breaker(self.name):
-                found = await asyncio.wait_for(self._ask(entry, student), seconds)
+                found = await asyncio.wait_for(self._ask(entry, student, urgency), seconds)
         except OpenedState:
-            return None, "breaker_open", f"the {self.name}'s circuit breaker is open"
+            return Reply(None, "breaker_open", f"the {self.name}'s circuit breaker is open")
         except TimeoutError:
-            return None, "timeout", f"the {self.name} did not answer within {seconds:g} s"
+            return Reply(None, "timeout", f"the {self.name} did not answer within {seconds:g} s")
         except Exception as error:  # the answer is given without it, whatever it was
             log.debug("the %s did not answer", self.name, exc_info=True)
-            return None, "failed", f"the {self.name} did not answer: {type(error).__name__}"
-        if found is None:
-            return None, "asked", "people were asked: their answer comes as a label"
-        return found, "answered", f"the {self.name} answered"
+            return Reply(None, "failed", f"the {self.name} did not answer: {type(error).__name__}")
+        return found if found.soft is None else found._replace(why=f"the {self.name} answered")
 
 
 class Cascade:
@@ -76,22 +89,22 @@ class Cascade:
         self._options, self._outcome = options, outcome
         self.stages: Sequence[Stage] = [Stage(name, asks[name], options) for name in options.to if name in asks]
 
-    async def answer(self, entry: Input, student: SoftLabel) -> tuple[SoftLabel | None, DeferTo | None, list[str]]:
-        """The first answer that is sure enough, else the surest; who gave it; and what became of each one asked."""
-        best: tuple[SoftLabel, DeferTo] | None = None
+    async def answer(self, entry: Input, student: SoftLabel, urgency: int) -> Found:
+        """The first answer that is sure enough, else the surest."""
+        best: tuple[SoftLabel | None, DeferTo | None] = None, None
         told: list[str] = []
         for stage in self.stages:
-            found, code, words = await stage.ask(entry, student)
-            self._outcome(stage.name, code)
-            told.append(words)
-            if found is None:
-                if code == "asked":
+            reply = await stage.ask(entry, student, urgency)
+            self._outcome(stage.name, reply.code)
+            told.append(reply.why)
+            if reply.soft is None:
+                if reply.code == "asked":
                     break
                 continue
-            if stage.name != "expert" or found.confidence >= self._options.expert_below:
-                return found, stage.name, told
-            best = found, stage.name
-        return (*best, told) if best is not None else (None, None, told)
+            if stage.name != "expert" or reply.soft.confidence >= self._options.expert_below:
+                return Found(reply.soft, stage.name, told, reply.headers)
+            best = reply.soft, stage.name
+        return Found(*best, told, {})
 
 
 def people(store: ControlStore, versions: LoadedVersions) -> Ask:
@@ -101,7 +114,7 @@ def people(store: ControlStore, versions: LoadedVersions) -> Ask:
     (:mod:`components.review.human`), and else of a teacher of their own, which no training takes.
     """
 
-    async def ask(entry: Input, student: SoftLabel) -> None:
+    async def ask(entry: Input, student: SoftLabel, _: int) -> Reply:
         champion = versions.routing.champion
         if champion is None:
             raise NotFoundError("champion", entry.workload, "a question needs its classes")
@@ -110,5 +123,6 @@ def people(store: ControlStore, versions: LoadedVersions) -> Ask:
         why = f"the student's confidence is {student.confidence:.3f}"
         question = Question(label_key(entry, name, student.space), entry, Deferred(why, student))
         await asyncio.to_thread(reviews.ask, store, entry.workload, name, student.space, classes, [question])
+        return Reply(None, "asked", "people were asked: their answer comes as a label")
 
     return ask

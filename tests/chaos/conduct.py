@@ -15,6 +15,7 @@ from tests.chaos import topics
 from tests.chaos.apache import ApacheKafka
 from tests.chaos.failpoints import ROOT, failpoints
 from tests.chaos.feed import Feed
+from tests.chaos.replica import Replicas
 from tests.chaos.report import Report
 from tests.chaos.schedule import LABELERS, BrokerKill, Event, Fault, Freeze, Kill, Scale, schedule
 from tests.chaos.slot import Slot
@@ -78,6 +79,8 @@ class Run:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
+        self.replicas = Replicas(SPEC, env, folder / "logs", seed)
+        self._published = 0
         self.slots = [Slot(n + 1, SPEC, env, folder / "logs", self._steer) for n in range(LABELERS)]
 
     def run(self) -> Report:
@@ -112,6 +115,7 @@ class Run:
                 break
             while self.events and self.events[0][0] <= self.report.killed and self.kafka.up:
                 self._happen(self.events.popleft()[1])
+            self.replicas.tend()
             self._tick()
 
     def _drain(self) -> None:
@@ -125,13 +129,15 @@ class Run:
             slot.wanted = slot.wanted and slot.kill is None
         self._until(lambda: self.kafka.up and not any(s.running and s.kill is not None for s in self.slots))
         self._scale(2)
+        self.replicas.end()
         sent = self.feed.finish()
+        self._published, self.report.answered = topics.published(self.kafka.address, self._input_topics)
         moved, settled, before = time.monotonic(), None, -1
         while time.monotonic() - moved < PATIENCE_SECONDS:
             self._tick()
             if self.accounted != before:
                 before, moved = self.accounted, time.monotonic()
-            settled = (settled or time.monotonic()) if self.accounted >= len(sent) else None
+            settled = (settled or time.monotonic()) if self.accounted >= len(sent) + self._published else None
             if settled and time.monotonic() - settled > SETTLE_SECONDS:
                 break
         self._scale(0)
@@ -148,11 +154,15 @@ class Run:
         report.quarantined = len(topics.labels(address, self.spec.topic("labels.quarantine"), teacher))
         report.produced, report.poison = len(sent), sum(s.answer is None for s in sent)
         report.labels, report.letters = len(labels), len(letters)
+        report.published, report.replica_kills = self._published, self.replicas.kills
         report.unconfirmed = sum(not s.future.succeeded() for s in sent)
         report.delivered_again = len(self.feed.again)
         report.verdict = check(inputs, labels, letters)
 
     def _stop(self) -> None:
+        if self.replicas.child.process is not None:
+            self.replicas.child.process.kill()
+            self.replicas.child.process.wait()
         for slot in self.slots:
             slot.thaw()
             if slot.child.process is not None:

@@ -1,7 +1,8 @@
 """The producer of the run: distinct inputs all the time, and some of everything that needs care.
 
 That is: poison, content that was there before under another id, inputs that are delivered a second time under the
-same id (as by a producer that crashed before it heard of its success), and inputs whose callers wait.
+same id (as by a producer that crashed before it heard of its success), inputs whose callers wait, and inputs with an
+answer that nobody may take for the teacher's: by another teacher, about another input, or none at all, and wrong.
 """
 
 import random
@@ -10,13 +11,17 @@ import time
 from collections import deque
 from typing import Any, NamedTuple
 
-from components.contracts.records import Input, SoftLabel, encode
-from tests.chaos.teacher import answer
+import msgspec
+
+from components.contracts.given import ANSWER, Given, headers_of
+from components.contracts.records import Input, SoftLabel, content_hash, encode
+from tests.chaos.teacher import CLASSES, SPACE, SteeredTeacher, answer
 
 POISON_SHARE = 0.05
 REPEAT_SHARE = 0.05
 AGAIN_SHARE = 0.03
 URGENT_SHARE = 0.1
+FORGED_SHARE = 0.05
 ENTITIES = 40
 """Keys of inputs, enough to reach every partition."""
 
@@ -89,7 +94,7 @@ class Feed(threading.Thread):
             "topic": f"{self._workload}.inputs.urgent" if urgent else f"{self._workload}.inputs",
             "key": f"entity-{self._dice.randrange(ENTITIES)}".encode(),
             "value": value,
-            "headers": [("id", id_.encode())],
+            "headers": [("id", id_.encode()), *(self._forged(id_) if self._dice.random() < FORGED_SHARE else ())],
         }
         if expected is not None and self._dice.random() < AGAIN_SHARE:
             self._again.append(record)
@@ -102,6 +107,25 @@ class Feed(threading.Thread):
         text = self._dice.choice(self._texts[-2_000:]) if repeat else f"text of {id_}"
         self._texts.append(text)
         return encode(self._entry(id_, text.encode())), said(answer(text))
+
+    def _forged(self, id_: str) -> list[tuple[str, bytes]]:
+        """An answer that is not the teacher's to this input; it says something that the teacher never says."""
+        wrong = SoftLabel.of(SPACE, CLASSES, [1.0, 0.0, 0.0])
+        content = content_hash((self._texts[-1] if self._texts else "").encode())
+        by = f"{SteeredTeacher.name}@{SteeredTeacher.digest}"
+        given = Given(
+            workload=self._workload, input_id=id_, content=content, teacher=by, soft=wrong, answered_at=time.time()
+        )  # fmt: skip
+        kind = self._dice.choice(("nothing", "another teacher", "another input", "another content", "another space"))
+        changed: dict[str, dict[str, Any]] = {
+            "another teacher": {"teacher": by + "#1"},
+            "another input": {"input_id": id_ + "0"},
+            "another content": {"content": content_hash(b"other")},
+            "another space": {"soft": SoftLabel.of("steered@2", CLASSES, [1.0, 0.0, 0.0])},
+        }
+        if kind == "nothing":
+            return [(ANSWER, b"\xc1 no answer")]
+        return list(headers_of(msgspec.structs.replace(given, **changed[kind])).items())
 
     def _poison(self, id_: str) -> tuple[bytes, None]:
         kind = self._dice.choice(("garbage", "empty", "not text", "oversize", "future", "another workload"))

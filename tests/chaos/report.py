@@ -9,7 +9,10 @@ from tests.chaos.verdict import Verdict
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What happened, and the verdict. ``kills`` of labelers by place, ``exits`` of labelers nobody asked for."""
+    """What happened, and the verdict. ``kills`` of labelers by place, ``exits`` of labelers nobody asked for.
+
+    ``published`` by replicas of the gateway, of these ``answered`` with the teacher's answer.
+    """
 
     seed: int
     planned: int
@@ -26,6 +29,9 @@ class Report(msgspec.Struct, kw_only=True):
     quarantined: int = 0
     unconfirmed: int = 0
     delivered_again: int = 0
+    replica_kills: int = 0
+    published: int = 0
+    answered: int = 0
     broker_lost: list[str] = []
     chaos_seconds: float = 0.0
     drain_seconds: float = 0.0
@@ -39,7 +45,7 @@ class Report(msgspec.Struct, kw_only=True):
     @property
     def good(self) -> bool:
         """Whether everything planned happened, and nothing was lost, doubled or wrong."""
-        done = self.killed >= self.planned and self.broker_kills >= self.planned_of_broker
+        done = self.killed >= self.planned and self.broker_kills >= self.planned_of_broker and self.answered > 0
         return done and self.verdict.good and not self.broker_lost
 
     @property
@@ -54,6 +60,7 @@ def table(report: Report, places: tuple[str, ...]) -> Table:
     for place in dict.fromkeys((*places, "start", "work", "late", "stuck")):
         shown.add_row(f"kill at {place}", str(report.kills[place]))
     shown.add_row("kill of the broker", str(report.broker_kills))
+    shown.add_row("kill of a gateway's replica", str(report.replica_kills))
     for name, times in sorted(report.events.items()):
         if name != "brokerkill":
             shown.add_row(name, str(times))
@@ -69,6 +76,7 @@ def summary(report: Report) -> list[str]:
         f"killing {report.chaos_seconds:.0f} s, draining {report.drain_seconds:.0f} s",
         f"produced {report.produced}, of them poison {report.poison}; labels {report.labels}, letters {report.letters},"
         f" quarantined {report.quarantined}",
+        f"published by replicas {report.published}, of them with the teacher's answer {report.answered}",
         f"unconfirmed {report.unconfirmed}, delivered again {report.delivered_again}, "
         f"lost by the broker {len(report.broker_lost)}",
     ]

@@ -24,5 +24,6 @@ def test_nothing_is_lost_or_labelled_twice():
     report = json.loads(ran.stdout)
     assert sum(report["kills"].values()) == KILLS and report["broker_kills"] == BROKER_KILLS
     assert report["produced"] > 100 and report["poison"] > 0 and report["unconfirmed"] == 0
+    assert 0 < report["answered"] <= report["published"]
     assert not any(report["verdict"].values()), report
     assert report["last_line"] == f"lost 0 duplicated 0 kills {KILLS}" and ran.returncode == 0, report

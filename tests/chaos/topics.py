@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from threading import Event, Thread
 from typing import Any
 
+from components.contracts.given import ANSWER
 from components.contracts.records import DeadLetter, Label, decode
 from tests.chaos.feed import Sent, said
+from tests.chaos.replica import is_own, text_of
+from tests.chaos.teacher import answer
 from tests.chaos.verdict import Labelled, Letter, Produced
 
 READ_SECONDS = 120.0
@@ -78,14 +81,28 @@ def read_all(address: str, topic: str) -> Iterator[Any]:
 
 
 def produced(address: str, topics: Sequence[str], sent: Sequence[Sent]) -> tuple[list[Produced], list[str]]:
-    """The inputs as the broker has them, and the ids of those that it confirmed and does not have."""
+    """The inputs as the broker has them, and the ids of those that it confirmed and does not have.
+
+    Those of replicas are known from here alone: nobody else has heard of what they published.
+    """
     answers = {s.id: s.answer for s in sent}
     found = []
     for record in (record for topic in topics for record in read_all(address, topic)):
         id_ = dict(record.headers)["id"].decode()
-        found.append(Produced(id_, record.topic, record.partition, record.offset, answers[id_]))
+        expected = said(answer(text_of(id_))) if is_own(id_) else answers[id_]
+        found.append(Produced(id_, record.topic, record.partition, record.offset, expected))
     present = {p.id for p in found}
     return found, [s.id for s in sent if s.future.succeeded() and s.id not in present]
+
+
+def published(address: str, topics: Sequence[str]) -> tuple[int, int]:
+    """How many inputs replicas have published, each counted once, and how many of them with the teacher's answer."""
+    found: dict[str, bool] = {}
+    for record in (record for topic in topics for record in read_all(address, topic)):
+        headers = dict(record.headers)
+        if is_own(id_ := headers["id"].decode()):
+            found[id_] = ANSWER in headers
+    return len(found), sum(found.values())
 
 
 def labels(address: str, topic: str, teacher: str) -> list[Labelled]:

@@ -79,12 +79,12 @@ class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``size`` inputs are kept as probes; 0 turns the watch off. The default misses a change of 5 % of the answers with
     a chance of 1e-4 (:func:`components.teacher_watch.probes.size_for`).
 
-    An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer. In each, 66
-    probes are asked: one pass, which finds such a change with a chance of 0.966. They take the room that inputs leave
-    in a batch, so they cost time that the teacher would have stood idle, and calls: ``66 / interval`` a label, 22 % by
-    default. Where batches are full, because inputs wait for the teacher, they get ``share`` probes a label and no more,
-    and an interval is ``66 / share`` labels: 1,650. For a teacher that is paid by the call an ``interval`` of 3,300 and
-    a ``share`` of 0.02 cost 2 %.
+    An *interval* ends after ``interval`` labels, or after ``interval_seconds`` where there are fewer (None: it has no
+    end in time). In each, 66 probes are asked: one pass, which finds such a change with a chance of 0.966. They take
+    the room that inputs leave in a batch, and calls: ``66 / interval`` a label, 4 % by default; an interval of 300 is
+    ended sooner and costs 22 %. Where batches are full, because inputs wait for the teacher, they get ``share`` probes
+    a label and no more, and an interval is ``66 / share`` labels: 1,650. For a teacher that is paid by the call an
+    ``interval`` of 3,300 and a ``share`` of 0.02 cost 2 %.
 
     ``tolerance``: the largest distance (total variation, 0 to 1; for regression in scales of the answer) between two
     answers that rounding explains; batch size and threads move Magika and MiniLM by less than a tenth of the default.
@@ -96,8 +96,8 @@ class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     size: Annotated[int, Meta(ge=0, le=10_000)] = 180
-    interval: Count = 300
-    interval_seconds: Positive = 3_600.0
+    interval: Count = 1_650
+    interval_seconds: Positive | None = None
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.04
     tolerance: Annotated[float, Meta(ge=0.0, lt=1.0)] = 2e-3
     repeats: Annotated[int, Meta(ge=2, le=100)] = 4

@@ -16,7 +16,10 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     questions to people, whose answer comes later. An expert's answer of a confidence below ``expert_below`` is given
     only when nobody after it answers. One that does not answer within ``timeout_seconds`` counts as failed; after
     ``breaker_failures`` of them in a row it is left alone for ``breaker_seconds``. ``per_minute``: questions to each,
-    from each replica; None for no limit.
+    from each replica; None for no limit. ``replicas``: the most processes that the expert, and the teacher behind the
+    gateway, may have; each is started when there are more questions than one can take in a batch.
+
+    The teacher's calls count for ``label.budget``, and its answers become labels.
     """
 
     to: tuple[DeferTo, ...] = ("teacher",)
@@ -24,6 +27,7 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expert_below: Share = 0.0
     timeout_seconds: Positive = 5.0
     per_minute: Count | None = None
+    replicas: Count = 1
     breaker_failures: Count = 5
     breaker_seconds: Positive = 30.0
 

@@ -112,12 +112,12 @@ def begin(watched, store, stream, clock, tmp_path, monkeypatch):
     monkeypatch.setattr("components.teacher_watch.guard.REFRESH_SECONDS", 0.0)
     names = itertools.count()
 
-    def make(teacher=None, member="labeler", budget=None, **probe):
+    def make(teacher=None, member="labeler", budget=None, aside=False, **probe):
         section = msgspec.structs.replace(watched.label.probe, **probe)
         spec = msgspec.structs.replace(watched, label=msgspec.structs.replace(watched.label, probe=section))
         guard = Guard(
             spec, teacher or Changing(), store, stream, f"file://{tmp_path}/artifacts", member=member, budget=budget,
-            clock=clock,
+            clock=clock, aside=aside,
         )  # fmt: skip
         return Loop(guard, stream, clock, name=next(names))
 

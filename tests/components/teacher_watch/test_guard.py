@@ -3,6 +3,7 @@ import pytest
 
 from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
 from components.contracts.records import SoftLabel
+from components.contracts.spec import Probe
 from components.control.teachers import clean_rounds, decide, incidents, teacher_state, teachers
 from components.teacher_watch.probes import PASS
 from tests.components.teacher_watch.conftest import Changing, labels_on
@@ -276,6 +277,18 @@ def test_probes_take_the_room_of_a_batch_one_pass_in_an_interval(begin):
     assert max(loop.guard.teacher.calls[-120:]) <= 10, "no call is larger than a batch"
 
 
+@pytest.mark.parametrize("batch", [5, 10])
+def test_by_default_probes_cost_at_most_one_call_in_twenty_however_slow_the_traffic(begin, clock, batch):
+    loop = begin(**{name: getattr(Probe(), name) for name in Probe.__struct_fields__})
+    loop.many(190)
+    before = loop.guard.counts["probed"]
+    for _ in range(30):
+        clock.now += 86_400
+        loop.many(100, batch=batch)
+    rotated = loop.guard.counts["probed"] - before
+    assert 0.03 <= rotated / 3_000 <= 0.05
+
+
 def test_full_batches_take_the_share_alone(begin):
     loop = begin(size=100, share=0.01, interval=300, rotate=0)
     loop.many(100)
@@ -299,3 +312,64 @@ def test_a_change_of_one_in_twenty_is_found_within_an_interval(begin):
     loop.many(190)
     teacher.share = 0.05
     assert loop.many(600, batch=5) <= 300
+
+
+def test_one_that_stands_aside_finds_a_change_and_leaves_whole_sets_to_the_labelers(begin, store):
+    labeler = begin()
+    labeler.many(300)
+    teacher = Changing()
+    gateway = begin(teacher, member="gateway", aside=True, share=0.25)
+    gateway.many(400)
+    assert gateway.guard.counts["probed"] == 100, "neither a set at the start nor one of newer inputs, only the share"
+    teacher.share = 0.2
+    assert gateway.many(1_000) <= 60 / 0.25
+    (incident,) = incidents(store, "w")
+    assert incident.detail["member"] == "gateway" and incident.candidate == []
+    assert gateway.guard.counts["probed"] <= 100 + 60
+    labeler.guard.teacher.share = 0.2
+    labeler.many(10)
+    (incident,) = incidents(store, "w")
+    assert len(incident.candidate) == 60 and not incident.mixed, "a labeler has measured what a person may accept"
+
+
+def test_a_teacher_that_was_rejected_is_not_asked_for_callers_either(begin, store):
+    begin().many(100)
+    assert begin(Changing(share=0.5)).many(20) == 10
+    decide(store, "w", "reject", "ada", "wrong")
+    gateway = begin(Changing(), member="gateway", aside=True)
+    with pytest.raises(TeacherHeldError):
+        gateway.step(["text"])
+    begin().step(["a labeler sees that it is back"])
+    assert gateway.step(["text"]) == "w.labels"
+
+
+def test_an_answer_that_contradicts_an_earlier_one_is_a_probe_that_moved(begin, store):
+    loop = begin()
+    loop.many(100)
+    known, calls = Changing().answer("seen"), len(loop.guard.teacher.calls)
+    near = SoftLabel.of(
+        "parity@1", ("even", "odd"), [known.distribution[c] + d for c, d in (("even", 1e-4), ("odd", -1e-4))]
+    )
+    loop.guard.contradicted("c" * 64, known, near)
+    assert incidents(store, "w") == [] and len(loop.guard.teacher.calls) == calls, "comparing costs nothing"
+    loop.guard.contradicted("c" * 64, known, Changing(share=1.0).answer("seen"))
+    (incident,) = incidents(store, "w")
+    assert incident.detail["worst"] == "c" * 64 and loop.step(["next"]) == "w.labels.quarantine"
+
+
+def test_an_answer_contradicts_nothing_where_there_are_no_probes_or_the_teacher_is_noisy(begin, store):
+    known, other = Changing().answer("seen"), Changing(share=1.0).answer("seen")
+    begin().guard.contradicted("c" * 64, known, other)
+    assert incidents(store, "w") == []
+
+
+def test_a_teacher_that_fails_keeps_no_label_that_was_given_waiting(begin):
+    loop = begin()
+    loop.many(100)
+    again = begin(Changing())  # it has its set to ask about
+    again.guard.teacher.fails = True
+    again.guard.given((), ())
+    assert not again.guard.teacher.calls
+    again.guard.teacher.fails = False
+    again.guard.given((), ())
+    assert sum(again.guard.teacher.calls) == 60

@@ -8,6 +8,7 @@ from components.contracts.records import Input, SoftLabel, decode
 from components.contracts.spec import Deferral, load_spec
 from components.review import reviews
 from serving.gateway.cascade import Cascade, people
+from serving.gateway.reply import Reply
 from tests.serving.gateway.test_app import Running
 
 ENTRY = Input(workload="signs", id="i", key="k", time=1.0, payload=b"{}")
@@ -21,19 +22,19 @@ STUDENT = soft(0.55)
 
 
 def answering(p, asked=None):
-    async def ask(entry, student):
+    async def ask(entry, student, urgency):
         if asked is not None:
             asked.append(entry.id)
-        return soft(p)
+        return Reply(soft(p))
 
     return ask
 
 
-async def failing(entry, student):
+async def failing(entry, student, urgency):
     raise ConnectionError("away")
 
 
-async def hanging(entry, student):
+async def hanging(entry, student, urgency):
     await asyncio.sleep(60)
 
 
@@ -42,7 +43,7 @@ def ask(options, asks, times=1):
 
     async def run():
         cascade = Cascade(options, asks, lambda *told: outcomes.append(told))
-        return [await cascade.answer(ENTRY, STUDENT) for _ in range(times)]
+        return [await cascade.answer(ENTRY, STUDENT, 3) for _ in range(times)]
 
     return asyncio.run(run()), outcomes
 
@@ -50,51 +51,51 @@ def ask(options, asks, times=1):
 def test_the_first_that_is_sure_enough_answers():
     asked = []
     options = Deferral(to=("expert", "teacher"), expert_below=0.8)
-    ((found, by, _),), outcomes = ask(options, {"expert": answering(0.9), "teacher": answering(1.0, asked)})
+    ((found, by, _, _),), outcomes = ask(options, {"expert": answering(0.9), "teacher": answering(1.0, asked)})
     assert (found.confidence, by, asked, outcomes) == (0.9, "expert", [], [("expert", "answered")])
-    ((found, by, _),), _ = ask(options, {"expert": answering(0.7), "teacher": answering(0.6)})
+    ((found, by, _, _),), _ = ask(options, {"expert": answering(0.7), "teacher": answering(0.6)})
     assert (found.confidence, by) == (0.6, "teacher")
 
 
 def test_an_unsure_expert_answers_where_the_teacher_does_not():
     options = Deferral(to=("expert", "teacher"), expert_below=0.8)
-    ((found, by, told),), _ = ask(options, {"expert": answering(0.7), "teacher": failing})
+    ((found, by, told, _),), _ = ask(options, {"expert": answering(0.7), "teacher": failing})
     assert (found.confidence, by) == (0.7, "expert") and "ConnectionError" in told[1]
 
 
 def test_one_that_hangs_is_given_up_and_the_next_one_asked():
     options = Deferral(to=("expert", "teacher"), timeout_seconds=0.5)
-    ((_, by, told),), outcomes = ask(options, {"expert": hanging, "teacher": answering(1.0)})
+    ((_, by, told, _),), outcomes = ask(options, {"expert": hanging, "teacher": answering(1.0)})
     assert by == "teacher" and "within 0.5 s" in told[0] and outcomes[0] == ("expert", "timeout")
 
 
 def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
     calls = []
 
-    async def counted(entry, student):
+    async def counted(entry, student, urgency):
         calls.append(1)
         raise ConnectionError("away")
 
     options = Deferral(breaker_failures=3, breaker_seconds=60.0)
     found, outcomes = ask(options, {"teacher": counted}, times=10)
-    assert len(calls) == 3 and all(answer is None for answer, _, _ in found)
+    assert len(calls) == 3 and all(answer is None for answer, *_ in found)
     assert [code for _, code in outcomes] == ["failed"] * 3 + ["breaker_open"] * 7
 
     async def later():
         cascade = Cascade(Deferral(breaker_failures=1, breaker_seconds=0.05), {"teacher": once})
-        first = await cascade.answer(ENTRY, STUDENT)
+        first = await cascade.answer(ENTRY, STUDENT, 3)
         await asyncio.sleep(0.1)
-        return first, await cascade.answer(ENTRY, STUDENT)
+        return first, await cascade.answer(ENTRY, STUDENT, 3)
 
     state = []
 
-    async def once(entry, student):
+    async def once(entry, student, urgency):
         state.append(1)
         if len(state) == 1:
             raise ConnectionError("away")
-        return soft(1.0)
+        return Reply(soft(1.0))
 
-    (first, _, _), (second, by, _) = asyncio.run(later())
+    (first, *_), (second, by, *_) = asyncio.run(later())
     assert first is None and second.confidence == 1.0 and by == "teacher"
 
 

@@ -1,0 +1,21 @@
+"""What somebody who was asked behind the gateway says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from components.contracts.records import SoftLabel
+
+
+class Reply(NamedTuple):
+    """An answer, or why there is none now (``soft`` None): a stable ``code``, and ``why`` in words.
+
+    ``headers`` go with the input's record to the stream: they carry the teacher's answer to the labeler
+    (:mod:`components.contracts.given`).
+    """
+
+    soft: SoftLabel | None
+    code: str = "answered"
+    why: str = ""
+    headers: Mapping[str, bytes] = {}
