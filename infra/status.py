@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.settings import Settings
-from components.control.looks import GAUGE as LOOKS
+from components.control.looks import said, shown
 from components.control.schema import SchemaError
 from components.control.store import ControlStore
 from components.registry import glance
@@ -197,7 +197,7 @@ def _workload(store: ControlStore, settings: Settings, workload: str) -> Workloa
             learnt_share=windows[-1].manifest.get("learnt_share") if windows else None,
         ),
         gauges={
-            n: {"age_seconds": _age(now, g.at), **g.value} for n, g in store.gauges(workload).items() if n != LOOKS
+            n: {"age_seconds": _age(now, g.at), **said(g.value)} for n, g in shown(store.gauges(workload)).items()
         },
         stale=tuple(stale_reports(facts.reports)),
         runs=tuple(

@@ -184,7 +184,8 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     try:
         worker.run(stop)
     finally:
-        warm.stop()
+        if stop.is_set():  # else this trigger is started anew, and others go on with it
+            warm.stop()
 
 
 STREAM_SECONDS = 0.1

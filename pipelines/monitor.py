@@ -55,6 +55,9 @@ PLACE = "monitor"
 POLL_SECONDS = 0.02
 """How long a look waits for records: a broker that has some answers sooner."""
 
+GATHER_SECONDS = 0.25
+"""Wait between two looks while records come, but few at a time: each look writes what it knows."""
+
 IDLE_SECONDS = 1.0
 """Wait between two looks while no records come."""
 
@@ -156,10 +159,11 @@ class Monitor:
         return len(records)
 
     def run(self, stop: threading.Event) -> None:
-        """Step until ``stop`` is set: at once while records come, else every :data:`IDLE_SECONDS`."""
+        """Step until ``stop`` is set: at once while many records wait, else after what gathers some more."""
         while not stop.is_set():
-            if not self.step(POLL_SECONDS):
-                stop.wait(IDLE_SECONDS)
+            found = self.step(POLL_SECONDS)
+            if found < POLLED:
+                stop.wait(GATHER_SECONDS if found else IDLE_SECONDS)
         self._consumer.close()
 
     def _follow_champion(self) -> None:

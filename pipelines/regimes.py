@@ -73,7 +73,8 @@ class Regimes:
                 self._students[ref.version] = Student.load(get_bytes(ref.uri, ref.digest), source=spec.source)
             except CohobateError as error:  # it cannot serve either
                 log.warning("%s: version %s cannot return: %s", spec.name, ref.version, error)
-        self._telling = [v for v, student in self._students.items() if student.tells_novelty]
+        least = {version: student.least_novelty for version, student in self._students.items()}
+        self._telling = [version for version, p in least.items() if p is not None and p <= TAIL]  # others know all
         policy = spec.monitor
         self.detector = ReturnDetector(
             tuple(self._students),

@@ -135,11 +135,15 @@ class Trigger:
 
     def state(self) -> TriggerState:
         """What is known now."""
+        from pipelines.regimes import returned
+
         name, now = self.spec.name, self._clock()
         runs = self.store.runs(name)
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
         ends = [at for r in runs if (at := ended_at(r)) is not None]
+        if intent.champion is not None:
+            returned(self.store, name, intent.champion)  # else its alarms of long ago would start an update
         alarms = self.store.open_alarms(name, champion)
         return TriggerState(
             labels=self.new_labels(),
@@ -243,6 +247,8 @@ class Trigger:
         known = {run.id for run in self.store.runs(self.spec.name)}
         run = self._start(["continual", self.spec.source, reason])
         while (code := _ended(run)) is None:
+            if self._warm is not None:
+                self._warm.tend(wanted=True)
             self._report(reason)
             mine = [r for r in self.store.runs(self.spec.name) if r.id not in known and r.pipeline in UPDATES]
             if any("reporting_at" in r.detail for r in mine):

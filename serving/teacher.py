@@ -129,7 +129,7 @@ class TeacherService:
         from components.stream import open_broker
 
         return Answering(
-            self._spec, self._settings, ControlStore(self._settings.control_url), open_broker(self._settings)
+            self._spec, self._settings, ControlStore.open(self._settings.control_url), open_broker(self._settings)
         )
 
 

@@ -117,9 +117,10 @@ def local_path(uri: str) -> Path:
 
 def remove(uri: str) -> None:
     """Delete what is at ``uri``, a file or a folder with all that it holds, if there is anything."""
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+    with _answering(uri):
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
 
 
 def files(pattern: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from components.control.store import ControlStore
+from components.control.tables import GaugeRow
 
 GAUGE = "looks"
 
@@ -19,6 +20,20 @@ MOST_LOOKS = 60
 
 MOST_COLUMNS = 24
 """Columns of a look that are kept: those that drifted, and then the first ones."""
+
+
+KEPT = "kept"
+"""The member of a gauge that its writer goes on from: long, and for nobody else."""
+
+
+def shown(gauges: Mapping[str, GaugeRow]) -> dict[str, GaugeRow]:
+    """The gauges without what is drawn elsewhere: the looks."""
+    return {name: row for name, row in gauges.items() if name != GAUGE}
+
+
+def said(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A gauge's value without what its writer goes on from."""
+    return {name: member for name, member in value.items() if name != KEPT}
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):

@@ -336,10 +336,14 @@ class ControlStore(Database):
             query = select(AlarmRow).where(AlarmRow.workload == workload).order_by(AlarmRow.id.desc()).limit(most)
             return list(reversed(s.scalars(query).all()))
 
-    def answer_alarms(self, workload: str, champion: str, until: float, why: str) -> None:
-        """Note why the alarms about a champion, raised up to ``until`` (Unix seconds), ask for nothing any more."""
+    def answer_alarms(self, workload: str, champion: str, until: float, why: str, kind: str | None = None) -> None:
+        """Note why the alarms about a champion, raised up to ``until`` (Unix seconds), ask for nothing any more.
+
+        ``kind``: of this kind alone.
+        """
         with self.transaction() as s:
             query = select(AlarmRow).where(AlarmRow.workload == workload, AlarmRow.at <= until)
+            query = query if kind is None else query.where(AlarmRow.kind == kind)
             for row in s.scalars(query):
                 if row.detail.get("champion") == champion and "answered" not in row.detail:
                     row.detail = {**row.detail, "answered": why}

@@ -284,7 +284,7 @@ def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
     """
     share = spec.student.calibration_share
     if share:
-        share = min(MOST_ASIDE, max(share, ASIDE_ROWS / max(len(new), 1)))
+        share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(len(new), 1)))
     known = {content_hash(p) for p in old.payloads}
     contents = map(content_hash, new.payloads)
     return tuple(i for i, c in enumerate(contents) if calibrates(c, share) and c not in known)

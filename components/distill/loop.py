@@ -53,7 +53,9 @@ def train_loop(work: Work) -> None:
     device = device_of(work.spec)
     net = fresh(work)
     data = narrow(net, work.data) if work.narrows else work.data
-    lesson = lesson_of(work, net, data).to(device).train()
+    lesson = lesson_of(work, net, data)
+    rows = tensors_of(data) if work.noise is not None else lesson.prepared(tensors_of(data))
+    lesson = lesson.to(device).train()
     optimiser = torch.optim.Adam(_learnt(work, lesson), lr=work.spec.student.learning_rate, fused=True)
     private = _private(work, lesson, optimiser, device) if work.noise is not None else None
     # Step 2
@@ -65,9 +67,9 @@ def train_loop(work: Work) -> None:
     step = private_step(private) if private is not None else step_of(parallel, optimiser, device)
     batches: Batches | DrawnBatches
     if private is not None:
-        batches = DrawnBatches(tensors_of(data), private, device)
+        batches = DrawnBatches(rows, private, device)
     else:
-        rows, size = lesson.prepared(tensors_of(data)), batch_size(net, len(data), work.spec.student.batch_size)
+        size = batch_size(net, len(data), work.spec.student.batch_size)
         together = work.spec.student.accumulate
         batches = Batches(rows, size, seed=work.seed, device=device, world=world, rank=rank, together=together)
     first, steps = work.spec.student.learning_rate, work.epochs * len(batches)

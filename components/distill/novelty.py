@@ -40,11 +40,12 @@ BATCH_ROWS = 256
 """Rows whose states are taken together."""
 
 
-def unlearnt(spec: Spec, windows: Sequence[WindowRow], learnt: Learnt) -> tuple[Rows, Rows]:
-    """The newest window's rows, and older ones', that nothing was learnt from and that may tell what is usual.
+def unlearnt(spec: Spec, windows: Sequence[WindowRow], learnt: Learnt) -> Rows:
+    """Rows of all windows that nothing was learnt from, and that may tell what is usual.
 
     They are half of what is held out, and the calibration rows where those are not learnt from too; on the other half
-    the gate sees whether p-values are as they should be (:func:`judges`).
+    the gate sees whether p-values are as they should be (:func:`judges`). Audited rows stay held out also where their
+    content was learnt in an older window: they are as the traffic is.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -52,17 +53,10 @@ def unlearnt(spec: Spec, windows: Sequence[WindowRow], learnt: Learnt) -> tuple[
 
     """
     teacher, kept = declared_teacher(spec, windows), kept_shares(windows)
-    new, older = Rows(payloads=[], soft=[], truth=[]), Rows(payloads=[], soft=[], truth=[])
-    for window in replayable(spec, windows):
-        older += _free(window_rows(window, "holdout", spec.task, teacher, kept[window.number]))
-    new += _free(window_rows(windows[-1], "holdout", spec.task, teacher))
-    if spec.student.crossfits:
-        return new, older
-    calibration = learnt.calibration
-    mine = set(window_rows(windows[-1], "train", spec.task, teacher).ids)
-    recent = [i for i, name in enumerate(calibration.ids) if name in mine]
-    others = [i for i, name in enumerate(calibration.ids) if name not in mine]
-    return new + calibration.take(recent), older + calibration.take(others)
+    found = Rows(payloads=[], soft=[], truth=[])
+    for window in (*replayable(spec, windows), windows[-1]):
+        found += _free(window_rows(window, "holdout", spec.task, teacher, kept[window.number]))
+    return found if spec.student.crossfits else found + learnt.calibration
 
 
 def judges(payload: bytes) -> bool:
@@ -74,14 +68,13 @@ def _free(rows: Rows) -> Rows:
     return rows.take([i for i, payload in enumerate(rows.payloads) if not judges(payload)])
 
 
-def groups(unlearnt: tuple[Rows, Rows]) -> list[list[bytes]]:
+def groups(rows: Rows) -> list[list[bytes]]:
     """Inputs whose scores are compared with each other: those of all windows, which are what a version knows.
 
     One group, since of several the largest p-value counts: measured on files, with the newest window apart 1 % of the
     known inputs were deferred at 5 %, and 78 % of a new kind instead of 95. Rows stand for the traffic alike: of those
     that were drawn with other chances some are left out.
     """
-    rows = unlearnt[0] + unlearnt[1]
     kept = thinned(rows.weights)
     some = np.random.default_rng(0).permutation(len(kept))[:MOST_KNOWN]
     return [[rows.payloads[kept[i]] for i in sorted(some.tolist())]] if len(some) else []

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Spec, Variant
@@ -113,9 +114,13 @@ def distill(
     private = admitted(work, net, lessons, start.card if start else None, parent.version if parent else None)
     work = replace(work, noise=private.noise if private else None)
     # Step 4
-    work, losses, spent = staged(work, stages, traffic, rows.payloads, run)
+    kept = np.ones(len(rows), dtype=bool)
+    kept[list(learnt.aside)] = False  # what calibrates is new to what comes before the labels
+    early = rows.take(np.flatnonzero(kept).tolist())
+    begun, losses, spent = staged(replace(work, data=work.data.take(kept)), stages, traffic, early.payloads, run)
+    work = replace(work, start=begun.start)
     if start is not None and reshaped:
-        likeness = taught(work, start, rows, unit or classes, run)
+        likeness = taught(work, start, early, unit or classes, run)
         work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)
     chosen_by: dict[str, float] = {}
     if spec.student.search and not chosen.recipe:

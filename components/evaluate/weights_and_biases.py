@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
@@ -58,9 +59,9 @@ def track(spec: Spec, settings: Settings, candidate: Candidate, windows: Sequenc
         x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
     )  # fmt: skip
     folder = os.environ.get("WANDB_DIR") or str(settings.home / "wandb")
-    os.makedirs(folder, exist_ok=True)
     online = os.environ.get("WANDB_MODE", "online") == "online"
     try:
+        os.makedirs(folder, exist_ok=True)
         run = wandb.init(
             project=settings.wandb_project or f"cohobate-{spec.name}",
             id=candidate.digest[:32],
@@ -80,7 +81,7 @@ def track(spec: Spec, settings: Settings, candidate: Candidate, windows: Sequenc
                 run.log({"examples": wandb.Table(columns=COLUMNS, data=found)})
         finally:
             run.finish()
-    except (wandb.Error, OSError, TimeoutError) as error:
+    except (wandb.Error, CohobateError, OSError, TypeError, ValueError) as error:
         log.warning("%s: Weights & Biases has no run of %s: %s", spec.name, candidate.digest[:12], error)
     finally:
         wandb.teardown()

@@ -26,13 +26,17 @@ ACTIONS = {
 
 EVENTS = (
     "rollout.started", "rollout.step", "rollout.promoted", "rollout.rolled_back", "rollout.aborted", "rollout.paused",
-    "rollout.alarm", "drift.alarm", "pipeline.failed", "teacher.changed", "test.sent",
+    "rollout.alarm", "champion.guarded", "drift.alarm", "pipeline.failed", "teacher.changed", "test.sent",
 )  # fmt: skip
 
 LINKED = (
-    "rollout.promoted", "rollout.rolled_back", "rollout.aborted", "rollout.paused", "rollout.alarm", "drift.alarm",
+    "rollout.promoted", "rollout.rolled_back", "rollout.aborted", "rollout.paused", "rollout.alarm", "champion.guarded",
+    "drift.alarm",
 )  # fmt: skip
 """Events after which a person may want the previous champion back: they carry the link that does it by one click."""
+
+OF_ALARMS = {"teacher": "teacher.changed", "guarded": "champion.guarded"}
+"""The events of alarms that are not the monitor's."""
 
 TOLD = ("rollout", "version", "champion", "from", "to", "reason", "weight", "run", "status", "rollback_seconds")
 """Members of an entry's detail that go into the notice: no paths, no hosts."""
@@ -74,12 +78,13 @@ def of_entry(row: LedgerRow) -> Event | None:
 
 
 def of_alarm(row: AlarmRow) -> Event:
-    """The event of a monitor's alarm, of the guard that found the teacher changed, or of a rollout's own."""
+    """The event of a monitor's alarm, of a guard of the teacher or of the champion, or of a rollout's own."""
     of_rollout = row.detail.get("rollout") is not None
-    name = "teacher.changed" if row.kind == "teacher" else "rollout.alarm" if of_rollout else "drift.alarm"
+    name = OF_ALARMS.get(row.kind) or ("rollout.alarm" if of_rollout else "drift.alarm")
     drifted = row.detail.get("drifted") or []
     columns = f" in {', '.join(map(str, drifted))}" if isinstance(drifted, list) and drifted else ""
-    what = "the teacher changed" if row.kind == "teacher" else f"{row.kind} alarm{columns}"
+    what = {"teacher": "the teacher changed", "guarded": "the champion is guarded"}.get(row.kind)
+    what = what or f"{row.kind} alarm{columns}"
     data = {"kind": row.kind, "input_index": row.input_index, "champion": row.detail.get("champion")}
     data |= {key: row.detail[key] for key in ("rollout", "reason") if row.detail.get(key) is not None}
     return Event(

@@ -73,6 +73,8 @@ def needed(spec: Spec) -> Need:
         rows.append(_for_share(1.0 - spec.serve.max_disagreement, DEFERRAL_CONFIDENCE))
     if limits.max_parity_gap is not None:
         rows.append(float(least_rows(limits.max_parity_gap, limits.confidence)))
+    if spec.serve.novelty is not None:  # half of them say what is usual: the least p-value is to be below the level
+        rows.append(2.0 * math.ceil(1.0 / spec.serve.novelty))
     if (limits.max_noise_loss, limits.max_attack_loss) != (None, None):
         rows.append(float(limits.disturbance.rows))
     for share in (limits.min_accuracy, limits.min_teacher_accuracy, limits.min_coverage):

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from components.contracts.errors import LedgerError
-from components.control.looks import GAUGE as LOOKS
+from components.control.looks import said, shown
 from components.control.order_client import Order, order_dict, revision_of
 from components.control.tables import LedgerRow, OrderRow, RolloutRow
 from components.ledger.anchor import head_of
@@ -105,7 +105,7 @@ def workload_(workload: Name, needs: Needs) -> Workload:
         routing_revision=revision,
         intent=msgspec.to_builtins(intent),
         replicas=[{"replica": a.replica, "revision": a.revision, "at": a.at, **a.detail} for a in alive],
-        gauges={name: {"at": g.at, **g.value} for name, g in needs.store.gauges(workload).items() if name != LOOKS},
+        gauges={name: {"at": g.at, **said(g.value)} for name, g in shown(needs.store.gauges(workload)).items()},
         alarms=[
             {"kind": a.kind, "input_index": a.input_index, "at": a.at, "detail": a.detail}
             for a in needs.store.alarms(workload)[-100:]

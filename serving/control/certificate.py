@@ -36,7 +36,11 @@ LOOK_SECONDS = 0.5
 """How often the predictions are looked at: a guard comes so much later at most, and an idle look costs little."""
 
 WRITE_SECONDS = 5.0
-"""How often it is written how far was read while no label comes: what waits then grows, and is written whole."""
+"""How often what was judged, and how far was read, is written while it changes nothing: it is written whole. Whoever
+goes on from what is durable reads and judges the rest again."""
+
+WAIT_SECONDS = 3_600.0
+"""How long an answer waits for its label: the labels of some never come, the budget being spent."""
 
 PREDICTIONS = 2_000
 """Records read in one look; what is more waits for the next."""
@@ -80,6 +84,8 @@ class Watch:
         self._journal: Journal | None = None
         self._due = self._write_at = float("-inf")
         self._begun = False
+        self._unwritten: list[Judged] = []
+        """What was judged since :attr:`kept` was written, and is not in its state yet."""
 
     @property
     def most(self) -> float | None:
@@ -101,16 +107,19 @@ class Watch:
         3. Judge the answers whose labels came; make what follows durable, and carry it out.
         4. Hold the lease of what a guard gives back.
         """
-        if now < self._due or self.most is None:
+        if now < self._due:
             return False
         self._due = now + LOOK_SECONDS
+        if self.most is None:
+            self._unpromised()
+            return False
         intent = self._controller.replicas.intent()
         # Step 1
         if not self._begun:
             self._go_on()
         if intent.champion is None:
             return False
-        if self.kept is None or self.kept.state.digest != intent.champion.digest:
+        if self.kept is None or (self.kept.state.digest, self.kept.state.most) != (intent.champion.digest, self.most):
             self._anew(intent, intent.champion, self.most, now)
         kept = self.kept
         if kept is None:
@@ -124,6 +133,18 @@ class Watch:
             self._controller.replicas.hold(self._controller.spec.rollout.lease_seconds)
         return moved
 
+    def _unpromised(self) -> None:
+        """Lift the guard of a promise that the spec makes no more."""
+        c = self._controller
+        if self._begun:
+            return
+        guard = c.replicas.intent().guard
+        if guard is not None:
+            c.replicas.await_applied(c.replicas.change(lambda i: msgspec.structs.replace(i, guard=None)))
+            detail = {"reason": "the spec has no serve.max_disagreement any more"}
+            c.record("controller", "guard ended", detail, key=f"certificate/{guard.digest[:16]}/unpromised")
+        self._begun = True
+
     def _go_on(self) -> None:
         self._begun = True
         gauge = self._controller.store.gauges(self._controller.spec.name).get(GAUGE)
@@ -134,6 +155,7 @@ class Watch:
 
     def _open(self, state: Certificate, lines: int, positions: dict[str, int] | None) -> None:
         self.close()
+        self._unwritten = []
         topic = self._controller.spec.topic("predictions")
         self._consumer = self._broker.consumer([topic], start="latest" if positions is None else unnamed(positions))
         self._journal = self._journal_of(state, lines)
@@ -156,7 +178,11 @@ class Watch:
         failpoint("guard.1")
         # Step 2
         if before is not None and before.state.guarded:
-            reason = f"version {champion.version} serves instead of version {before.state.version}"
+            reason = (
+                f"version {champion.version} serves instead of version {before.state.version}"
+                if champion.digest != before.state.digest
+                else f"serve.max_disagreement is {most:g} now instead of {before.state.most:g}"
+            )
             detail = {"version": before.state.version, "reason": reason}
             c.record("controller", "guard ended", detail, key=f"{_key(before.state)}/ended")
         failpoint("guard.2")
@@ -180,7 +206,8 @@ class Watch:
     def _look(self, kept: Kept, champion: ModelRef, now: float) -> bool:
         if self._consumer is None or self._journal is None:
             return False
-        waits = [*kept.waits, *self._observed(self._consumer, kept.state)]
+        waits = [w for w in kept.waits if w.at > now - WAIT_SECONDS]
+        waits += self._observed(self._consumer, kept.state, now)
         judged: list[Judged] = []
         still: list[Waiting] = []
         for one in waits:
@@ -192,29 +219,28 @@ class Watch:
                 Judged(id=one.id, confidence=one.confidence, disagrees=_disagrees(one.label, said), novel=one.novel)
             )
         positions = named(self._consumer.positions())
-        seen = Seen(at=now, judged=tuple(judged)) if judged else None
-        state, lines = (
-            (follow(kept.state, seen)[0], kept.journal + 1) if seen is not None else (kept.state, kept.journal)
-        )
-        new = msgspec.structs.replace(
-            kept, state=state, positions=positions, waits=tuple(still[-PENDING:]), journal=lines
-        )
-        if judged or (positions != kept.positions and now >= self._write_at):
+        self._unwritten += judged
+        new = msgspec.structs.replace(kept, positions=positions, waits=tuple(still[-PENDING:]))
+        seen = Seen(at=now, judged=tuple(self._unwritten)) if self._unwritten else None
+        state, steps = follow(kept.state, seen) if seen is not None else (kept.state, ())
+        if steps or ((seen is not None or positions != kept.positions) and now >= self._write_at):
+            if seen is not None:
+                new = msgspec.structs.replace(new, state=state, journal=kept.journal + 1)
             failpoint("guard.3")
             self._keep(new, seen)
             failpoint("guard.4")
+            self._unwritten, self._write_at = [], now + WRITE_SECONDS
             self._carry_out(new)
-            self._write_at = now + WRITE_SECONDS
         else:
-            self.kept = new  # whoever goes on from what is durable reads the same again, of which nothing was judged
+            self.kept = new
         return bool(judged)
 
-    def _observed(self, consumer: Consumer, state: Certificate) -> list[Waiting]:
+    def _observed(self, consumer: Consumer, state: Certificate, now: float) -> list[Waiting]:
         alpha = self._controller.spec.serve.novelty
         found: list[Waiting] = []
         for record in consumer.poll(PREDICTIONS, timeout=0.0):
             try:
-                one = waiting(decode(Prediction, record.value), state, alpha)
+                one = waiting(decode(Prediction, record.value), state, alpha, now)
             except RecordError as error:
                 log.debug("%s-%d@%d says nothing: %s", record.topic, record.partition, record.offset, error)
                 continue
@@ -236,7 +262,7 @@ class Watch:
 
         1. Write it into the intent, with a lease of what is given back, and wait for the replicas.
         2. Append to the ledger, once.
-        3. Raise an alarm of a guard, once.
+        3. Raise an alarm of a guard, once; it is answered when the guard is lifted.
         4. Note that it is done.
         """
         state, step, c = kept.state, kept.state.last, self._controller
@@ -270,6 +296,8 @@ class Watch:
             index = int(monitor.value.get("index", 0)) if monitor is not None else 0
             detail = {"champion": state.version, "reason": step.reason, "key": key}
             c.store.raise_alarm(c.spec.name, ALARM, index, detail)
+        if step.kind == "release":
+            c.store.answer_alarms(c.spec.name, state.version, step.at, "the guard was lifted", kind=ALARM)
         # Step 4
         self._keep(msgspec.structs.replace(kept, carried=step.number))
         log.warning("%s: version %s: %s", c.spec.name, state.version, step.reason)

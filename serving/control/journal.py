@@ -91,10 +91,11 @@ def journal_of(store: ControlStore, artifacts: str, rollout: str) -> Iterator[by
         NotFoundError: there is no such rollout, or nothing is left of its journal.
 
     """
-    workload = store.workload_of(rollout)
-    lines = read(store, uri_of(artifacts, workload, rollout), rollout) if workload else iter(())
-    first = list(islice(lines, 1))
-    if not first:
-        raise NotFoundError("journal of a rollout", rollout, "name a file, or a rollout of 'cohobate rollout list'")
-    yield from first
-    yield from lines
+    of = store.workload_of(rollout)
+    for workload in [of] if of else store.workloads():  # a certificate's journal has no rollout
+        lines = read(store, uri_of(artifacts, workload, rollout), rollout)
+        if first := list(islice(lines, 1)):
+            yield from first
+            yield from lines
+            return
+    raise NotFoundError("journal of a rollout", rollout, "name a file, or a rollout of 'cohobate rollout list'")

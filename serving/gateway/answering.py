@@ -88,7 +88,7 @@ class Gateway:
         intent = self.versions.routing.intent
         if intent.guard is None or intent.guard.digest != loaded.ref.digest:
             return None
-        return intent.guard.limit_at(self.clock(), intent.lease_until)
+        return intent.guard.limit_at(self.versions.clock(), intent.lease_until)
 
     async def predict(
         self,
@@ -123,8 +123,8 @@ class Gateway:
                 deferred = sorted(unpublished, key=lambda n: _need(unpublished[n]))
                 await asyncio.gather(*(self._defer(n, unpublished, urgency) for n in deferred))
         finally:  # of a request that was cancelled
-            for one in unpublished.values():
-                self._put(one.served)
+            while unpublished:
+                self._put(unpublished.popitem()[1].served)
         return [d.answer for d in done]
 
     def _one(self, item: Item, version: str | None, until: float) -> Done:
@@ -339,7 +339,7 @@ def _with(served: Served | None, headers: Mapping[str, bytes]) -> Served | None:
         return served
     size = len(served.input.payload) + sum(len(value) for value in headers.values())
     fits = size <= MAX_RECORD_BYTES - ROOM_BYTES
-    return served._replace(headers={**served.headers, **headers}) if fits else served
+    return served._replace(answer=headers) if fits else served
 
 
 def _below(confidence: float, limit: float) -> str:

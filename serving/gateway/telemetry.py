@@ -62,6 +62,7 @@ class Served(NamedTuple):
     prediction: Prediction | None
     shadow: Callable[[], Answer] | None = None
     headers: Mapping[str, bytes] = {}
+    answer: Mapping[str, bytes] = {}
 
 
 class Telemetry:
@@ -165,7 +166,7 @@ class Telemetry:
                 self.unpaired += 1
         waited_for = prediction is not None and (prediction.audited or prediction.deferred)
         topic = self.spec.topic("inputs.urgent" if waited_for else "inputs")
-        producer.send(topic, served.input.key, encode(served.input), served.headers)
+        producer.send(topic, served.input.key, encode(served.input), {**served.headers, **served.answer})
         if prediction is None:
             return
         producer.send(self.spec.topic("predictions"), prediction.key, encode(prediction), served.headers)

@@ -75,13 +75,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An audited answer that waits for the teacher's label of its ``content``."""
+    """An audited answer that waits for the teacher's label of its ``content``, since ``at`` (Unix seconds)."""
 
     id: str
     content: str
     label: str
     confidence: float
     novel: bool = False
+    at: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +202,7 @@ def _give_back(state: Certificate, place: int, at: float) -> Certificate:
     )  # fmt: skip
 
 
-def waiting(prediction: Prediction, state: Certificate, alpha: float | None) -> Waiting | None:
+def waiting(prediction: Prediction, state: Certificate, alpha: float | None, now: float) -> Waiting | None:
     """What one prediction may say of the champion once its label is known; None where that is nothing.
 
     ``alpha``: the level of novelty at or below which inputs are deferred.
@@ -214,7 +215,7 @@ def waiting(prediction: Prediction, state: Certificate, alpha: float | None) -> 
     novel = alpha is not None and answer.novelty is not None and answer.novelty <= alpha
     return Waiting(
         id=prediction.request_id, content=prediction.content, label=answer.label, confidence=answer.confidence,
-        novel=novel,
+        novel=novel, at=now,
     )  # fmt: skip
 
 

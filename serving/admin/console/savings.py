@@ -162,7 +162,8 @@ def _used(s: Session, names: Sequence[str]) -> dict[str, Used]:
         before = found.get(workload, Used(labelled=0, tokens=None, money=None))
         tokens = [teacher[n] for n in ("prompt_tokens_total", "answer_tokens_total") if n in teacher]
         found[workload] = Used(
-            labelled=before.labelled + int(value.get("labelled", 0)),
+            # Without what was answered through the gateway, which no labeler paid for.
+            labelled=before.labelled + int(value.get("labelled", 0)) - int(value.get("chosen_answered", 0)),
             tokens=_sum(before.tokens, sum(tokens) if tokens else None),
             money=_sum(before.money, teacher.get("spent_total") or None),
         )

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from components.contracts.settings import Settings
 from components.control.intent import Intent
+from components.control.looks import said
 from components.control.order_client import revision_of
 from components.control.store import ControlStore
 from components.control.tables import OrderRow, RolloutRow
@@ -103,7 +104,7 @@ def workload_view(store: ControlStore, settings: Settings, rows: Rows, workload:
             {"id": a.id, "kind": a.kind, "at": a.at, "input_index": a.input_index, "detail": a.detail}
             for a in reversed(store.last_alarms(workload, LAST))
         ],
-        gauges={name: {**g.value, "at": g.at} for name, g in sorted(store.gauges(workload).items())},
+        gauges={name: {**said(g.value), "at": g.at} for name, g in sorted(store.gauges(workload).items())},
     )
 
 

@@ -139,8 +139,8 @@ class Beaten(ControlStore):
     losses = 0
 
     @contextmanager
-    def transaction(self):
-        with super().transaction() as s:
+    def transaction(self, turn=""):
+        with super().transaction(turn) as s:
             yield s
             if self.losses > 0:
                 self.losses -= 1
@@ -206,8 +206,8 @@ def test_a_decision_that_lost_is_made_again_on_what_the_winner_wrote(store, monk
         return {"looks": len(looked)}
 
     @contextmanager
-    def slower(self):
-        with real(self) as s:
+    def slower(self, turn=""):
+        with real(self, turn) as s:
             yield s
             if len(looked) == 1:
                 raise IntegrityError("insert", {}, Exception("another writer took this seq"))

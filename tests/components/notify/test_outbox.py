@@ -69,6 +69,7 @@ def test_what_may_be_bad_carries_the_link_that_rolls_back(store, receiver):
     store.raise_alarm("files", "drift", 10, {})
     store.raise_alarm("files", "ratio", 10, {"rollout": "r1"})
     store.raise_alarm("files", "teacher", 10, {})
+    store.raise_alarm("files", "guarded", 10, {})
     drain(store, (hook(receiver),))
     carried = {
         (b["type"].removeprefix("dev.cohobate."), b["source"]): b["data"].get("rollback_url") for b in receiver.bodies()
@@ -76,7 +77,7 @@ def test_what_may_be_bad_carries_the_link_that_rolls_back(store, receiver):
     assert {event for event, link in carried.items() if link == url} == {
         (f"{name}.v1", "/cohobate/files") for name in LINKED
     }
-    assert {link for link in carried.values()} == {url, None} and len(carried) == 11
+    assert {link for link in carried.values()} == {url, None} and len(carried) == 12
 
 
 def test_a_link_ends_the_chats_message_whole_whatever_the_reason(store, receiver):
@@ -98,11 +99,12 @@ def test_each_event_has_its_source(store, receiver):
     append(store, "files", "ada", "ordered abort", {})
     store.raise_alarm("files", "drift", 150, {"drifted": ["size"], "champion": "3"})
     store.raise_alarm("files", "teacher", 160, {})
+    store.raise_alarm("files", "guarded", 165, {"champion": "3", "reason": "0.2 of 50 answers"})
     store.raise_alarm("files", "sample_ratio", 170, {"rollout": "r1", "reason": "1 in 20, not 1 in 10"})
-    assert drain(store, hooks) == 10
+    assert drain(store, hooks) == 11
     told = {b["type"].removeprefix("dev.cohobate.").removesuffix(".v1") for b in receiver.bodies()}
     assert told == set(EVENTS) - {"test.sent"}
-    assert len({b["id"] for b in receiver.bodies()}) == 10
+    assert len({b["id"] for b in receiver.bodies()}) == 11
 
 
 def test_a_webhook_hears_what_it_asked_for(store, receiver):

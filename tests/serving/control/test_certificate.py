@@ -60,6 +60,8 @@ def platform(spec, store, broker, registry, clock, model, signs, tmp_path):
 def test_a_champion_that_keeps_its_promise_is_left_alone(platform):
     platform.given(60)
     platform.given(5, wrong=True)
+    platform.clock.now += module.WRITE_SECONDS  # what changes nothing is written now and then
+    platform.tick()
     assert platform.intent.guard is None and platform.actions() == []
     assert (platform.told["answers"], platform.told["guarded"]) == (65, False)
     assert 5 / 65 < platform.told["disagreement_upper"] < 1.0
@@ -136,6 +138,33 @@ def test_a_controller_that_goes_on_counts_every_answer_once(platform):
 
 class Killed(Exception):
     pass
+
+
+def test_what_is_judged_while_it_changes_nothing_is_one_line_now_and_then_and_is_judged_again_after_a_crash(platform):
+    platform.given(1)
+    lines = platform.controller.watch.kept.journal
+    for _ in range(2):
+        platform.given(12)
+    assert platform.controller.watch.kept.journal == lines
+    platform.restart()
+    platform.clock.now += module.WRITE_SECONDS
+    platform.tick()
+    kept = platform.controller.watch.kept
+    assert (kept.state.answers, kept.journal) == (25, lines + 1)
+    state, _ = replay([line.text.encode() for line in platform.store.journal(journal_name(kept.state))])
+    assert state == kept.state
+
+
+def test_another_promise_of_the_spec_is_watched_anew_and_none_ends_the_guard(platform):
+    platform.given(30)
+    platform.given(30, wrong=True)
+    assert platform.intent.guard is not None
+    serve = msgspec.structs.replace(platform.spec.serve, max_disagreement=0.9)
+    platform.spec = platform.controller.spec = msgspec.structs.replace(platform.spec, serve=serve)
+    platform.clock.now += module.LOOK_SECONDS
+    platform.tick()
+    assert platform.intent.guard is None and platform.controller.watch.kept.state.most == 0.9
+    assert platform.actions() == ["guard", "guard ended"]
 
 
 @pytest.mark.parametrize("place", [f"guard.{n}" for n in range(3, 7)])

@@ -529,8 +529,9 @@ def test_a_guard_is_of_one_version(spec, store, broker, clock, model):
 def test_where_the_budget_ends_the_least_sure_and_the_most_novel_were_asked(spec, store, broker, clock, model):
     asked = []
 
-    async def ask(entry, student):
+    async def ask(entry, student, urgency):
         asked.append(entry.id)
+        return Reply(None, "nobody is left")
 
     running = guarded(spec, store, broker, clock, model, ask, below=EVERY_ANSWER)
     answers = running.predict(3.0, 0.01, 0.25, allow_defer=True).json()["predictions"]

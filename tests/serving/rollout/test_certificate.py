@@ -85,12 +85,13 @@ def prediction(audited=True, **changed):
 
 
 def test_of_predictions_those_count_that_are_audited_and_the_champion_s():
-    found = waiting(prediction(), fresh(), 0.05)
+    found = waiting(prediction(), fresh(), 0.05, 4.0)
     assert (found.id, found.content, found.label, found.confidence, found.novel) == ("r", "c", "a", 0.9, True)
-    assert not waiting(prediction(), fresh(), None).novel and not waiting(prediction(), fresh(), 0.03).novel
-    assert not waiting(prediction(novelty=None), fresh(), 0.05).novel
+    assert found.at == 4.0
+    assert not waiting(prediction(), fresh(), None, 4.0).novel and not waiting(prediction(), fresh(), 0.03, 4.0).novel
+    assert not waiting(prediction(novelty=None), fresh(), 0.05, 4.0).novel
     others = [{"audited": False}, {"version": "6"}, {"arm": "candidate"}, {"ok": False}, {"confidence": None}]
-    assert [waiting(prediction(**other), fresh(), 0.05) for other in others] == [None] * 5
+    assert [waiting(prediction(**other), fresh(), 0.05, 4.0) for other in others] == [None] * 5
 
 
 def test_a_journal_gives_the_same_steps_again():

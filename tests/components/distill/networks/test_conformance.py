@@ -195,7 +195,7 @@ def test_every_export_tells_novelty_and_finds_what_nothing_was_learnt_of(lineage
     payloads = lineage.payloads(1)[0][:20]
     scores = student(lineage, done.float_uri).scores(payloads)
     assert scores == pytest.approx(known.distances(states(made, encoded(spec, payloads))).tolist(), rel=1e-3, abs=1e-3)
-    assert 0.0 <= done.metrics["int8_novelty_gap"] < 0.1
+    assert 0.0 <= done.metrics["int8_novelty_gap"] < 0.2
     for form in ("model", "float", "pruned"):
         served = student(lineage, f"{done.uri.rsplit('/', 1)[0]}/{form}.onnx")
         assert served.tells_novelty and served.card.novelty == tuple(tuple(sorted(g)) for g in served.card.novelty)
