@@ -323,8 +323,8 @@ def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
     )
 
 
-def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
-    """The inputs alone of all windows' holdouts: what two forms of one student are compared on.
+def holdouts(spec: Spec, windows: Sequence[WindowRow]) -> list[tuple[WindowRow, Rows]]:
+    """What the windows that a student may learn from still hold out, the newest one's last.
 
     Raises:
         ProvenanceError: a row's label was not made by the declared teacher.
@@ -333,7 +333,12 @@ def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
     """
     teacher, usable = declared_teacher(spec, windows), [*replayable(spec, windows), windows[-1]]
     kept = kept_shares(windows)
-    return [p for w in usable for p in window_rows(w, "holdout", spec.task, teacher, kept[w.number]).payloads]
+    return [(w, window_rows(w, "holdout", spec.task, teacher, kept[w.number])) for w in usable]
+
+
+def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
+    """The inputs alone of :func:`holdouts`: what two forms of one student are compared on."""
+    return [payload for _, rows in holdouts(spec, windows) for payload in rows.payloads]
 
 
 def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:

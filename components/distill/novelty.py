@@ -20,9 +20,8 @@ from components.contracts.records import Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.distill.data import Learnt, Rows, TrainingSet, declared_teacher, replayable, window_rows
+from components.distill.data import NONE, Learnt, Rows, TrainingSet, holdouts
 from components.distill.export import Body, resealed
-from components.snapshot.holdout import kept_shares
 from components.student.features import Features
 from components.student.runtime import NOVELTY, Student
 from drift.novelty import Nearness
@@ -52,10 +51,7 @@ def unlearnt(spec: Spec, windows: Sequence[WindowRow], learnt: Learnt) -> Rows:
         ArtifactError: a snapshot is missing or not what was frozen.
 
     """
-    teacher, kept = declared_teacher(spec, windows), kept_shares(windows)
-    found = Rows(payloads=[], soft=[], truth=[])
-    for window in (*replayable(spec, windows), windows[-1]):
-        found += _free(window_rows(window, "holdout", spec.task, teacher, kept[window.number]))
+    found = sum((_free(rows) for _, rows in holdouts(spec, windows)), NONE)
     return found if spec.student.crossfits else found + learnt.calibration
 
 

@@ -18,7 +18,7 @@ from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
-from components.distill.data import Rows, declared_teacher, replayable, window_rows
+from components.distill.data import Rows, holdouts
 from components.evaluate.estimate import label_free
 from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
 from components.evaluate.exports import parities
@@ -37,7 +37,7 @@ from components.evaluate.measure import (
 )
 from components.evaluate.novelty import novelty
 from components.evaluate.robustness import attack_rows, noise_rows
-from components.snapshot.holdout import enough, kept_shares
+from components.snapshot.holdout import enough
 from components.snapshot.students import evidence_folder
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
@@ -119,13 +119,8 @@ def evaluate(
     candidate, full = (Student.load(d, source=spec.source) for d in (data, get_bytes(float_uri)))
     line = Line(candidate=candidate, champion=_load(spec, champion), previous=_load(spec, previous))
     # Step 2
-    teacher = declared_teacher(spec, windows)
-    new = window_rows(windows[-1], "holdout", spec.task, teacher)
-    kept = kept_shares(windows)
-    older = [
-        (f"window {w.number}", window_rows(w, "holdout", spec.task, teacher, kept[w.number]))
-        for w in replayable(spec, windows)
-    ]
+    *before, (_, new) = holdouts(spec, windows)
+    older = [(f"window {window.number}", part) for window, part in before]
     if champion is None:
         new, older = sum((part for _, part in older), new), []
     rows = _rows(NEW, line, new)

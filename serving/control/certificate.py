@@ -22,7 +22,7 @@ from components.stream.contract import Broker, Consumer, named, unnamed
 from serving.control.journal import Journal, uri_of
 from serving.control.replicas import Replicas
 from serving.rollout.certificate import Certificate, Certified, Judged, Seen, Step, Waiting, follow, told, waiting
-from serving.rollout.evidence import SCALES, Teachings, Told
+from serving.rollout.evidence import Teachings, disagrees
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,9 @@ class Watch:
                 still.append(one)
                 continue
             judged.append(
-                Judged(id=one.id, confidence=one.confidence, disagrees=_disagrees(one.label, said), novel=one.novel)
+                Judged(
+                    id=one.id, confidence=one.confidence, disagrees=bool(disagrees(one.label, said)), novel=one.novel
+                )
             )
         positions = named(self._consumer.positions())
         self._unwritten += judged
@@ -314,9 +316,3 @@ def journal_name(state: Certificate) -> str:
 
 def _key(state: Certificate) -> str:
     return f"certificate/{state.digest[:16]}/{int(state.since)}"
-
-
-def _disagrees(label: str, said: Told) -> bool:
-    if said.scale is None:
-        return label != said.label
-    return abs(float(label) - float(said.label)) > SCALES * said.scale

@@ -208,8 +208,8 @@ def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tupl
             audits.append(
                 Audited(
                     id=one.id,
-                    champion=_disagrees(one.champion, told),
-                    candidate=_disagrees(one.candidate, told),
+                    champion=disagrees(one.champion, told),
+                    candidate=disagrees(one.candidate, told),
                     weight=one.weight,
                     slice=told.label if told.scale is None else None,
                 )
@@ -217,7 +217,8 @@ def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tupl
     return audits, tuple(waiting[-PENDING:])
 
 
-def _disagrees(label: str | None, told: Told) -> bool | None:
+def disagrees(label: str | None, told: Told) -> bool | None:
+    """Whether an answer is another than the teacher's, of a regression beyond its scale; None of no answer."""
     if label is None:
         return None
     if told.scale is None:

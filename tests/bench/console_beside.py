@@ -20,17 +20,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
 
 from tests.bench.console import listen
-from tests.bench.gateway import COLUMN_JSON, SCRIPT, free_port, free_ports, machine
-from tests.bench.rollback import DELAY, HOLD_SECONDS, SPEC, loaded, register, started_by_candidate, until, workers
+from tests.bench.gateway import COLUMN_JSON, SCRIPT, machine
+from tests.bench.rollback import DELAY, HOLD_SECONDS, benched, loaded, started_by_candidate
 
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROUNDS", "5"))
 STREAMS = int(os.environ.get("COHOBATE_BENCH_STREAMS", "100"))
@@ -166,49 +164,22 @@ def main() -> None:
     if shutil.which("wrk") is None:
         print("skipped: wrk is not installed (apt-get install wrk)")
         return
-    from components.contracts.settings import Settings
-    from components.contracts.spec import load_spec
     from components.control.tokens import Tokens
-    from components.stream import open_broker
-    from infra.broker import EmbeddedBroker
 
-    with tempfile.TemporaryDirectory() as name:
-        folder, port, broker_port = Path(name), free_ports(6), free_port()
-        os.environ |= {
-            "COHOBATE_HOME": name, "COHOBATE_GATEWAY_PORT": str(port), "COHOBATE_BROKER_PORT": str(broker_port),
-            "COHOBATE_ADMIN_PORT": str(free_port()), "PYTHONPATH": os.getcwd(),
-        }  # fmt: skip
-        settings = Settings()
-        (folder / "bench.yaml").write_text(SPEC)
-        spec = load_spec(folder / "bench.yaml")
-        store = register(settings, spec, folder)
+    with benched() as (folder, store, broker, gateway, admin):
         token = Tokens(store).create("bench", "operator", "bench")[1]
-        gateway, admin = f"http://127.0.0.1:{port}/bench", f"http://127.0.0.1:{settings.admin_port}"
-        with EmbeddedBroker(broker_port, folder / "broker.log"):
-            broker = open_broker(settings)
-            broker.ensure_topics(spec.topics)
-            try:
-                with workers(folder, "gateway", "controller", "admin"):
-                    until(lambda: httpx.get(f"{admin}/healthz").status_code == 200, "the admin API")
-                    until(lambda: len(store.acknowledgements("bench")) == 2, "two replicas")
-                    until(lambda: httpx.get(f"{gateway}/readyz").status_code == 200, "a champion")
-                    print(f"{DELAY} ms between requests, {machine()}", flush=True)
-                    key = store.order("bench", "start", "bench", "bench", {"version": "2", "skip_shadow": True})
-                    store.await_order(key, timeout=30)
-                    load(f"{gateway}/v1/predict", folder)  # warm
-                    beside(f"{gateway}/v1/predict", admin, token, folder)
-                    store.await_order(store.order("bench", "rollback", "bench", "bench", {}), timeout=30)
-                    with loaded(f"{gateway}/v1/predict", folder):
-                        time.sleep(2)
-                        times = clicks(admin, token, store)
-                    time.sleep(3)  # the last predictions are on their way
-                    report(times, *started_by_candidate(broker))
-                    print(machine())
-            except Exception:
-                for log in ("gateway", "controller", "admin"):
-                    print(f"-- {log}\n{(folder / f'{log}.log').read_text(errors='replace')[-1500:]}")
-                raise
-        store.close()
+        print(f"{DELAY} ms between requests, {machine()}", flush=True)
+        key = store.order("bench", "start", "bench", "bench", {"version": "2", "skip_shadow": True})
+        store.await_order(key, timeout=30)
+        load(f"{gateway}/v1/predict", folder)  # warm
+        beside(f"{gateway}/v1/predict", admin, token, folder)
+        store.await_order(store.order("bench", "rollback", "bench", "bench", {}), timeout=30)
+        with loaded(f"{gateway}/v1/predict", folder):
+            time.sleep(2)
+            times = clicks(admin, token, store)
+        time.sleep(3)  # the last predictions are on their way
+        report(times, *started_by_candidate(broker))
+        print(machine())
 
 
 if __name__ == "__main__":

@@ -23,21 +23,11 @@ from components.stream.memory import MemoryBroker
 from tests.bench.gateway import free_port, machine
 from tests.clock import Clock
 from tests.integration.test_console import Running, W, ready
+from tests.integration.test_console_platform import SHOWN
 from tests.serving.conftest import SPEC, TEACHER_FILE, MemoryRegistry, artifact, label_of, payload
 from tests.serving.control.test_controller import Platform
 
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROLLBACKS", "20"))
-
-SEEN = """
-word => new Promise((resolve) => {
-  const look = () => {
-    const found = document.querySelector("#summary .state");
-    if (found && found.textContent.trim() === word) resolve(Date.now() / 1000);
-    else requestAnimationFrame(look);
-  };
-  look();
-})
-"""
 
 
 class Signs:
@@ -94,7 +84,7 @@ def main():
                 for tab in (acting, watching):
                     tab.goto(f"/console/w/{W}")
                     ready(tab)
-                watching.evaluate(f"() => {{ window.seen = ({SEEN})('rolled back'); }}")
+                watching.evaluate(f"() => {{ window.seen = ({SHOWN})('rolled back'); }}")
                 acting.get_by_role("link", name="Roll back", exact=True).click()
                 dialog = acting.get_by_role("dialog")
                 dialog.get_by_label("Reason").fill("bench")

@@ -177,10 +177,9 @@ def report(times, started, seen, load):
     print(f"{len(times)} rollbacks; answers started after the acknowledgement {after}; rounds without traffic {idle}")
 
 
-def main() -> None:
-    if shutil.which("wrk") is None:
-        print("skipped: wrk is not installed (apt-get install wrk)")
-        return
+@contextlib.contextmanager
+def benched(**environment):
+    """A platform of the spec with a champion: folder, store, broker, and addresses of the gateway and the admin API."""
     from components.contracts.settings import Settings
     from components.contracts.spec import load_spec
     from components.stream import open_broker
@@ -190,7 +189,7 @@ def main() -> None:
         folder, port, broker_port = Path(name), free_ports(6), free_port()
         os.environ |= {
             "COHOBATE_HOME": name, "COHOBATE_GATEWAY_PORT": str(port), "COHOBATE_BROKER_PORT": str(broker_port),
-            "COHOBATE_ADMIN_PORT": str(free_port()), "COHOBATE_ADMIN_AUTH": "off", "PYTHONPATH": os.getcwd(),
+            "COHOBATE_ADMIN_PORT": str(free_port()), "PYTHONPATH": os.getcwd(), **environment,
         }  # fmt: skip
         settings = Settings()
         (folder / "bench.yaml").write_text(SPEC)
@@ -205,18 +204,26 @@ def main() -> None:
                     until(lambda: httpx.get(f"{admin}/healthz").status_code == 200, "the admin API")
                     until(lambda: len(store.acknowledgements("bench")) == 2, "two replicas")
                     until(lambda: httpx.get(f"{gateway}/readyz").status_code == 200, "a champion")
-                    print(f"{'no delay' if not DELAY else f'{DELAY} ms between requests'}, {machine()}", flush=True)
-                    with loaded(f"{gateway}/v1/predict", folder) as load:
-                        time.sleep(2)
-                        times = rollbacks(admin, store)
-                    time.sleep(3)  # the last predictions are on their way
-                    report(times, *started_by_candidate(broker), load)
-                    print(f"{lost(gateway):.0f} records lost by a replica; {machine()}")
+                    yield folder, store, broker, gateway, admin
             except Exception:
                 for log in ("gateway", "controller", "admin"):
                     print(f"-- {log}\n{(folder / f'{log}.log').read_text(errors='replace')[-1500:]}")
                 raise
         store.close()
+
+
+def main() -> None:
+    if shutil.which("wrk") is None:
+        print("skipped: wrk is not installed (apt-get install wrk)")
+        return
+    with benched(COHOBATE_ADMIN_AUTH="off") as (folder, store, broker, gateway, admin):
+        print(f"{'no delay' if not DELAY else f'{DELAY} ms between requests'}, {machine()}", flush=True)
+        with loaded(f"{gateway}/v1/predict", folder) as load:
+            time.sleep(2)
+            times = rollbacks(admin, store)
+        time.sleep(3)  # the last predictions are on their way
+        report(times, *started_by_candidate(broker), load)
+        print(f"{lost(gateway):.0f} records lost by a replica; {machine()}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from serving.control.controller import Controller
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.loaded_versions import LoadedVersions
+from tests.waiting import wait_for
 from tests.workloads.regression import Physicist
 from tests.workloads.tickets.tickets import WORDS
 
@@ -198,10 +199,3 @@ class Loop:
 
 def _field(payload: Any) -> dict[str, Any]:
     return {"payload": base64.b64encode(payload).decode()} if isinstance(payload, bytes) else {"json": payload}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)

@@ -9,7 +9,8 @@ from components.ledger.ledger import entries, verify
 from components.snapshot.window import read
 from infra.demo import bad
 from serving.replica.split import to_candidate
-from tests.integration.loop import HEAT, TICKETS, Loop, Platform, wait_for
+from tests.integration.loop import HEAT, TICKETS, Loop, Platform
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420), pytest.mark.filterwarnings("ignore")]
 

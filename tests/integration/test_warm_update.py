@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from components.stream import open_broker
 from components.teachers.contract import reference
 from infra.broker import EmbeddedBroker
 from pipelines.forked import GoneError, Warm, fork
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
@@ -38,14 +38,6 @@ if "distill" in sys.argv and "HOLD" in os.environ:
     pathlib.Path(os.environ["HOLD"]).write_text(str(os.getpid()))
     time.sleep(600)
 """
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -109,7 +101,7 @@ def test_updates_are_forked_and_leave_what_others_leave(
     assert [e.action for e in entries(store)] == ["register", "pipeline bootstrap"]
 
     log = settings.home / "logs" / "fork-server.log"
-    wait_for(lambda: "ready: " in log.read_text())
+    wait_for(lambda: "ready: " in log.read_text(), SECONDS)
     tasks = Path(f"/proc/{warm.pid}/task").iterdir()
     assert len([t for t in tasks if (t / "comm").read_text().strip() != ALLOCATOR]) == 1, "it only imports"
 
@@ -124,12 +116,12 @@ def test_updates_are_forked_and_leave_what_others_leave(
 
     hold = tmp_path / "hold"
     held = begin("continual", HOLD=str(hold))
-    training = int(wait_for(lambda: hold.exists() and hold.read_text()))
+    training = int(wait_for(lambda: hold.exists() and hold.read_text(), SECONDS))
     os.kill(warm.pid, signal.SIGKILL)
     with pytest.raises(GoneError):
         held.wait(SECONDS)
-    wait_for(lambda: not psutil.pid_exists(training))
-    failed = wait_for(lambda: [r for r in store.runs("tickets") if r.status == "failed"])[0]
+    wait_for(lambda: not psutil.pid_exists(training), SECONDS)
+    failed = wait_for(lambda: [r for r in store.runs("tickets") if r.status == "failed"], SECONDS)[0]
     assert failed.detail["failure"] == "it was ended"
     window = store.windows("tickets")[1]
     assert take_snapshot(spec.source) == (window.rows, window.digest), "it waits for a student"

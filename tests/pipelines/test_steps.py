@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -13,18 +12,11 @@ import pytest
 from components.contracts.settings import IMAGE
 from pipelines.forked import GoneError, Warm, fork
 from pipelines.steps import NICENESS, RESTARTS, steps_of
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SECONDS = 90.0
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -138,7 +130,7 @@ def test_a_step_ends_with_its_server_and_is_started_anew_without(warm, step, tmp
     act = "pathlib.Path(folder, 'pid').write_text(str(os.getpid())); os.kill(os.getppid(), 9); time.sleep(600)"
     assert step(ONCE.format(act=act)) == "done"
     pid = int((tmp_path / "pid").read_text())
-    wait_for(lambda: not psutil.pid_exists(pid))
+    wait_for(lambda: not psutil.pid_exists(pid), SECONDS)
 
 
 def test_it_is_started_when_it_is_wanted_and_ends_when_nobody_wants_it_for_long(home, monkeypatch):
@@ -151,7 +143,7 @@ def test_it_is_started_when_it_is_wanted_and_ends_when_nobody_wants_it_for_long(
     server.tend(wanted=False)
     assert server.pid == first, "one is kept for a while"
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: not server.up)
+    wait_for(lambda: not server.up, SECONDS)
     server.tend(wanted=True)
     assert not server.up, "one that dies at once is not started again and again"
     monkeypatch.setattr("pipelines.forked.AGAIN_SECONDS", 0.0)
@@ -195,7 +187,7 @@ def test_a_server_ends_with_its_starter(home):
         pid = int(starter.stdout.readline())
         assert psutil.pid_exists(pid)
         starter.kill()
-    wait_for(lambda: not psutil.pid_exists(pid))
+    wait_for(lambda: not psutil.pid_exists(pid), SECONDS)
 
 
 @pytest.fixture
@@ -205,7 +197,7 @@ def run(warm, spec, store, settings, home, monkeypatch):
     (settings.home / "fork-server.json").write_bytes((home / "fork-server.json").read_bytes())
     with Path(os.devnull).open("wb") as nothing:
         made = fork(settings.home, "run", ["rollback", spec.source, "why"], os.environ, nothing)
-    wait_for(lambda: store.open_orders("tickets"))
+    wait_for(lambda: store.open_orders("tickets"), SECONDS)
     yield made
     made.close()
 
@@ -223,6 +215,6 @@ def test_a_run_ends_with_who_asked_for_it_or_its_server_and_is_recorded_as_faile
         os.kill(warm.pid, signal.SIGKILL)
         with pytest.raises(GoneError):
             run.wait(SECONDS)
-    (row,) = wait_for(lambda: [r for r in store.runs("tickets") if r.status != "running"])
+    (row,) = wait_for(lambda: [r for r in store.runs("tickets") if r.status != "running"], SECONDS)
     assert (row.status, row.detail["failure"]) == ("failed", "it was ended")
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children))
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), SECONDS)

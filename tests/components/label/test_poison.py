@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 
 import msgspec
 import pytest
@@ -22,6 +21,7 @@ from components.teacher_watch.guard import Guard
 from components.teachers.oip import OipTeacher
 from components.teachers.openai_chat import ChatTeacher
 from tests.components.teachers.conftest import CLASSES, SPACE, BreaksOff, ChatServer, OipServer
+from tests.waiting import wait_for
 
 POISON = "text 17 of all"
 QUICK = {
@@ -100,13 +100,6 @@ def labelled(broker):
 def dead(broker):
     found = [decode(DeadLetter, r.value) for r in list(broker.logs[TopicPartition("w.inputs.dlq", 0)])]
     return [(x.reason, decode(Input, x.value).id) for x in found]
-
-
-def wait_for(condition, seconds=90.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def ids(*numbers):

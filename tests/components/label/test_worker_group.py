@@ -19,6 +19,7 @@ from components.label.intake import Intake
 from components.label.labeler import Labeler
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker, MemoryTransactions
+from tests.waiting import wait_for
 
 PARTITIONS = 4
 
@@ -109,13 +110,6 @@ def put(broker, numbers, topic="w.inputs"):
 def labels(broker):
     places = [TopicPartition("w.labels", n) for n in range(PARTITIONS)]
     return [decode(Label, r.value).input.id for p in places for r in list(broker.logs[p])]
-
-
-def wait_for(condition, seconds=90.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
 
 
 def exactly(broker, n):

@@ -1,0 +1,12 @@
+"""Waiting for what another thread or process does: as long as a busy machine may take, and no longer than needed."""
+
+import time
+
+
+def wait_for(condition, seconds=90.0):
+    """What ``condition`` gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return found
