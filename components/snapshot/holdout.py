@@ -23,7 +23,7 @@ from components.control.tables import WindowRow
 from components.snapshot.leaks import REFUSED, guarded
 from components.snapshot.table import place, snapshot_table
 from drift.looks import level_of
-from drift.paired import POWER, PRICE_OF_LOOKS, PairedLoss, least_rows
+from drift.paired import MOST_LABELS, POWER, PRICE_OF_LOOKS, PairedLoss, least_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,12 +112,12 @@ def _for_loss(limit: float, confidence: float) -> float:
 def enough(limits: Limits) -> int:
     """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
 
-    Twice as many as show the limit on forgetting where no row was lost, so that a student that differs on a few rows
-    can pass as well.
+    Planned as a new window's are: with so many an equally good student that differs on a tenth of the rows keeps
+    ``max_forgetting`` with a chance of :data:`drift.paired.POWER`.
     """
     if limits.confidence is None or limits.max_forgetting is None:
         return limits.min_rows
-    return max(limits.min_rows, 2 * least_rows(limits.max_forgetting, limits.confidence))
+    return max(limits.min_rows, int(min(_for_loss(limits.max_forgetting, limits.confidence), MOST_LABELS)))
 
 
 def kept_shares(windows: Sequence[WindowRow]) -> dict[int, float]:

@@ -15,7 +15,7 @@ from components.snapshot.leaks import ALIKE, EQUAL, MOVED, REFUSED, guarded
 from components.snapshot.students import evidence_folder
 from components.snapshot.table import place, snapshot_table
 from components.snapshot.window import freeze, read
-from drift.paired import PairedLoss
+from drift.paired import MOST_LABELS, PairedLoss
 
 FIRM = Limits(min_rows=20, confidence=0.95, min_agreement=0.6)
 
@@ -61,6 +61,20 @@ def test_an_equally_good_update_passes_with_what_is_planned(spec):
     tenth = round(rows / 20)
     planned = PairedLoss(lost=tenth, won=tenth, n=int(rows), effective=float(rows))
     assert planned.bound("upper", 0.95) < 0.05
+
+
+@pytest.mark.parametrize("limit", [0.03, 0.06, 0.1])
+def test_what_is_kept_lets_an_equally_good_student_differ_on_a_tenth(limit):
+    rows = enough(Limits(min_rows=20, confidence=0.95, max_forgetting=limit))
+    tenth = rows // 20
+    differs = PairedLoss(lost=tenth, won=tenth, n=rows, effective=float(rows))
+    assert differs.bound("upper", 0.95) < limit
+    fewer = PairedLoss(lost=tenth // 4, won=tenth // 4, n=rows // 4, effective=float(rows // 4))
+    assert fewer.bound("upper", 0.95) > limit, "no more than is needed"
+
+
+def test_a_limit_that_nothing_shows_keeps_all(spec):
+    assert enough(Limits(min_rows=20, confidence=0.95, max_forgetting=0.0)) == MOST_LABELS
 
 
 def test_a_regression_s_loss_has_no_number(spec):
