@@ -65,12 +65,6 @@ class Instances(msgspec.Struct, kw_only=True):
     parameters: Parameters = msgspec.field(default_factory=Parameters)
 
 
-class Predictions(msgspec.Struct, kw_only=True):
-    """One answer, or error, for each instance, in order."""
-
-    predictions: list[Answered]
-
-
 _instances = msgspec.json.Decoder(Instances)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -85,7 +79,7 @@ def media_type(content_type: bytes) -> str:
 
 
 def ask(body: bytes, content_type: bytes) -> tuple[Ask, str]:
-    """A request as the gateway answers it, and how: ``one``, ``many``, ``instances`` or ``lines``.
+    """A request as the gateway answers it, and how: ``one``, ``many`` or ``lines``.
 
     Raises:
         RequestError: 400 for what is no JSON where it should be, 422 for what is no request.
@@ -103,7 +97,7 @@ def ask(body: bytes, content_type: bytes) -> tuple[Ask, str]:
     if INSTANCES in body and "instances" in decoded(_fields.decode, body):
         found = _of_instances(decoded(_instances.decode, body))
         check_depth(body, found.items)
-        return found, "instances"
+        return found, "many"
     found = read(body)
     return found, "one" if found.alone else "many"
 
@@ -154,8 +148,6 @@ def answer(answers: Sequence[Answered], form: str) -> bytes:
         RequestError: there was one input alone, and it was refused.
 
     """
-    if form == "instances":
-        return encode(Predictions(predictions=list(answers)))
     if form == "lines":
         return b"".join(encode(a) + b"\n" for a in answers)
     if form == "many":
