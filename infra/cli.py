@@ -237,6 +237,26 @@ def _status(settings: Settings, workload: str | None) -> Report:
 
 
 @app.command()
+def mcp(
+    workload: Annotated[
+        list[str] | None, typer.Option("--workload", help="Repeat for several. [those of the platform of this home]")
+    ] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="The gateway's address. [http://127.0.0.1:<COHOBATE_GATEWAY_PORT>]")
+    ] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="Offer the platform's status, read-only, too.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Serve over HTTP on this port of 127.0.0.1, not over standard input and output.")
+    ] = None,
+) -> None:
+    """Offer the workloads to agents as tools of the Model Context Protocol."""
+    from components.contracts.settings import Settings
+    from infra.mcp_server import serve
+
+    serve(Settings(), workload, gateway, operator=operator, port=port)
+
+
+@app.command()
 def console(
     browse: Annotated[bool, typer.Option("--open/--print", help="Open it in a browser, or print its address.")] = True,
 ) -> None:

@@ -15,8 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.errors import RecordError
-from components.contracts.payload import json_bytes
-from components.contracts.records import LATEST_TIME
+from components.contracts.records import LATEST_TIME, json_bytes
 
 PROBLEM = "application/problem+json"
 """Media type of an error's body."""

@@ -633,10 +633,13 @@ def test_the_limit_of_a_version_is_the_one_that_was_certified(spec, store, broke
     assert answer["defer"] and "no limit of confidence could be certified" in answer["defer_reason"]
 
 
-DOCS = (Path(__file__).parents[3] / "docs" / "gateway.md").read_text()
+DOCS, CLIENTS = ((Path(__file__).parents[3] / "docs" / name).read_text() for name in ("gateway.md", "clients.md"))
+BODIES = [
+    body for body in re.findall(r"```json\n(.*?)```", DOCS + CLIENTS, flags=re.DOTALL) if "mcpServers" not in body
+]
 
 
-@pytest.mark.parametrize("body", re.findall(r"```json\n(.*?)```", DOCS, flags=re.DOTALL))
+@pytest.mark.parametrize("body", BODIES)
 def test_the_requests_in_the_docs_are_read(body):
     assert wire.read(body.encode()).items
 
