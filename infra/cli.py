@@ -29,6 +29,7 @@ SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
+    SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
     SubCommand("notify", "infra.notify", "Webhooks that are told of rollouts, alarms and failures."),
     SubCommand("dlq", "infra.dlq", "Inputs that could not be labelled: why, and what becomes of them."),
