@@ -128,6 +128,10 @@ def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:
         yield "agreement", f"{agreement} with the teacher, newest window", 1
     if accuracy := _accuracy(workload.gauges.get("foretold_accuracy", {})):
         yield "accuracy", accuracy, 1
+    if (spec := workload.spec) is not None:
+        why = f" ({spec.reason})" if spec.reason else ""
+        said = f"version {spec.version}, {spec.digest[:12]}, by {spec.actor} {age(spec.age_seconds)} ago{why}"
+        yield "spec", said, 1
     if workload.runs:
         run = workload.runs[-1]
         took = "since" if run.status == "running" else "in"

@@ -20,15 +20,20 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.spec.bundles import Bundle, Reference, keep, parse
 from components.control.database import StaleRevisionError
+from components.control.leader import NOBODY
 from components.control.store import ControlStore
-from components.control.tables import WorkloadChangeRow, WorkloadRow, WorkloadVersionRow
+from components.control.tables import LeaderRow, MemberRow, WorkloadChangeRow, WorkloadRow, WorkloadVersionRow
 
 __all__ = [
-    "Change", "Version", "apply", "changes", "in_force", "opened", "pinned", "registered", "remove", "roll_back",
-    "version", "versions",
+    "Change", "Verb", "Version", "apply", "at_work", "before", "changes", "in_force", "newest", "opened", "pinned",
+    "registered", "remove", "version", "versions",
 ]  # fmt: skip
 
 Verb = Literal["apply", "roll back", "remove"]
+
+
+HEARD_SECONDS = 60.0
+"""How old the last sign of life of a controller may be."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ def apply(
     reason: str,
     before: int | Literal["any"] | None = "any",
     in_force: bool = True,
+    verb: Verb = "apply",
 ) -> Version:
     """Make a bundle a version, unless it is one, and put it in force, unless it is; all in one transaction.
 
@@ -117,21 +123,8 @@ def apply(
         elif bundle.signed_by is not None:
             found.signed_by = bundle.signed_by
         if row.version != found.number and (in_force or row.version is None):
-            _change(s, row, "apply", found.number, actor, reason, store.clock())
+            _change(s, row, verb, found.number, actor, reason, store.clock())
         return _version(found)
-
-
-def roll_back(
-    store: ControlStore, workload: str, to: Version, *, before: int | None, actor: str, reason: str
-) -> Change:
-    """Put an older version in force again.
-
-    Raises:
-        NotFoundError: no such workload is registered.
-        StaleRevisionError: another version than ``before`` is in force.
-
-    """
-    return _replaced(store, workload, "roll back", to.number, before, actor, reason)
 
 
 def remove(store: ControlStore, workload: str, *, before: int | None, actor: str, reason: str) -> Change:
@@ -142,19 +135,13 @@ def remove(store: ControlStore, workload: str, *, before: int | None, actor: str
         StaleRevisionError: another version than ``before`` is in force.
 
     """
-    return _replaced(store, workload, "remove", None, before, actor, reason)
-
-
-def _replaced(
-    store: ControlStore, workload: str, verb: Verb, number: int | None, before: int | None, actor: str, reason: str
-) -> Change:
     with store.transaction(_turn(workload)) as s:
         row = s.get(WorkloadRow, workload, with_for_update=True)
         if row is None or row.version is None:
             raise _none(workload)
         if row.version != before:
             raise StaleRevisionError(f"workload {workload}", before or 0, row.version)
-        return _seen(_change(s, row, verb, number, actor, reason, store.clock()))
+        return _seen(_change(s, row, "remove", None, actor, reason, store.clock()))
 
 
 def _turn(workload: str) -> str:
@@ -203,6 +190,14 @@ def in_force(store: ControlStore, workload: str) -> Version:
     return found
 
 
+def newest(store: ControlStore, spec: Spec) -> str:
+    """What to read of a workload now: the version in force, for a spec that came from the registry; else its file."""
+    if parse(spec.source) is None:
+        return spec.source
+    standing = registered(store, [spec.name]).get(spec.name)
+    return spec.source if standing is None else standing.reference
+
+
 def versions(store: ControlStore, workload: str) -> list[Version]:
     """All versions, oldest first; none of a workload that is not known."""
     query = select(WorkloadVersionRow).where(WorkloadVersionRow.workload == workload)
@@ -226,6 +221,36 @@ def version(store: ControlStore, workload: str, which: str | int) -> Version:
         remedy = "several begin so" if found else f"'cohobate workload history {workload}' lists them"
         raise NotFoundError(f"version of workload {workload}", text, remedy)
     return found[0]
+
+
+def before(store: ControlStore, workload: str) -> Version:
+    """The newest version below the one in force that was in force itself.
+
+    Raises:
+        NotFoundError: no such workload is registered, or there is none.
+
+    """
+    standing = in_force(store, workload)
+    was = {change.version for change in changes(store, workload)}
+    older = [v for v in versions(store, workload) if v.number < standing.number and v.number in was]
+    if not older:
+        remedy = f"{standing.number} is the first that was in force: name one with --to"
+        raise NotFoundError(f"version of workload {workload}", "before", remedy)
+    return older[-1]
+
+
+def at_work(store: ControlStore, workload: str) -> str:
+    """Who works for a workload, on whatever host, as far as they say so in the control database; empty: nobody."""
+    if replicas := len(store.acknowledgements(workload)):
+        return f"{replicas} replicas of the gateway answer for it"
+    now = store.clock()
+    with store.session() as s:
+        labelers = s.scalars(select(MemberRow.name).where(MemberRow.workload == workload, MemberRow.until > now)).all()
+        leads = select(LeaderRow).where(LeaderRow.name == f"controller/{workload}", LeaderRow.holder != NOBODY)
+        leader = s.scalar(leads.where(LeaderRow.at > now - HEARD_SECONDS))
+    if labelers:
+        return f"{', '.join(sorted(labelers))} labels for it"
+    return "a controller leads it" if leader is not None else ""
 
 
 def changes(store: ControlStore, workload: str) -> list[Change]:

@@ -43,16 +43,28 @@ def gather(path: Path, most: int) -> dict[str, bytes]:
     path = path.resolve()
     found = _Gathered(path.parent)
     text = path.read_bytes()
-    raw = msgspec.yaml.decode(text)
-    for name in sorted(set(_references(raw))):
-        found.code(name)
-    for field, name in _data(raw):
-        found.data(field, name)
+    found.all(msgspec.yaml.decode(text))
     if SPEC in found.files and found.files[SPEC] != path:
         raise ConfigError("files", SPEC, "the spec itself has this name in a bundle: give the file another")
     places = {**found.files, SPEC: path}
     _require_small({name: place.stat().st_size for name, place in places.items()}, most)
     return {**{name: place.read_bytes() for name, place in found.files.items()}, SPEC: text}
+
+
+def by_section(path: Path) -> dict[str, dict[str, bytes]]:
+    """The files that each section of a spec file needs beside it, by relative path, and their content.
+
+    Raises:
+        ConfigError: a file that is named is not there, or lies outside of the spec's folder.
+
+    """
+    path = path.resolve()
+    raw, made = msgspec.yaml.decode(path.read_bytes()), {}
+    for section, value in raw.items():
+        found = _Gathered(path.parent)
+        found.all({section: value})
+        made[section] = {name: place.read_bytes() for name, place in found.files.items()}
+    return made
 
 
 def _require_small(sizes: Mapping[str, int], most: int) -> None:
@@ -106,6 +118,13 @@ class _Gathered:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
+
+    def all(self, raw: Mapping[str, Any]) -> None:
+        """What a spec, or some sections of one, name."""
+        for name in sorted(set(_references(raw))):
+            self.code(name)
+        for field, name in _data(raw):
+            self.data(field, name)
 
     def code(self, name: str) -> None:
         """A Python file that the spec names, and what it imports."""

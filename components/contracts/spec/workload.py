@@ -81,6 +81,12 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return tuple(f"{self.name}.{k}" for k in get_args(Kind))
 
     @property
+    def bundle(self) -> str | None:
+        """Digest of the bundle that this spec was read from, with its code; None: it was read from a file."""
+        reference = bundles.parse(self.source)
+        return reference.digest if reference is not None else None
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the spec's content, wherever its file lies; its code is not in it."""
         content = msgspec.to_builtins(msgspec.structs.replace(self, source=""))

@@ -5,6 +5,8 @@ from components.contracts.settings import Settings
 from components.contracts.spec import build, load_spec
 from components.control import workloads
 from components.control.database import StaleRevisionError
+from components.control.leader import Lease
+from components.control.leases import Leases
 from components.control.store import ControlStore
 
 SPEC = "name: {name}\nseed: {seed}\nteacher: {{factory: 'code.py:Teacher'}}\nfeatures: {{factory: 'builtins:dict'}}\n"
@@ -34,8 +36,7 @@ def test_a_version_is_recorded_once_and_each_change_of_what_is_in_force(store, s
     assert first.spec == load_spec(first.reference, settings).digest != second.spec and first.digest != second.digest
     assert apply(2) == second == workloads.in_force(store, "w") and workloads.versions(store, "w") == [first, second]
     assert apply(1, reason="back") == first == workloads.in_force(store, "w")
-    done = workloads.roll_back(store, "w", second, before=1, actor="bo", reason="no")
-    assert (done.verb, done.before, done.version, done.actor) == ("roll back", 1, 2, "bo")
+    assert apply(2, verb="roll back", actor="bo") == second
     assert workloads.remove(store, "w", before=2, actor="bo", reason="over").version is None
     with pytest.raises(NotFoundError, match="none of this name is registered"):
         workloads.in_force(store, "w")
@@ -51,12 +52,11 @@ def test_a_version_is_recorded_once_and_each_change_of_what_is_in_force(store, s
 
 
 def test_a_decision_that_rests_on_another_version_than_the_one_in_force_is_refused(store, apply):
-    first = apply(1, before=None)
+    apply(1, before=None)
     apply(2, before=1)
     for decide in (
         lambda: apply(3, before=1),
         lambda: apply(3, before=None),
-        lambda: workloads.roll_back(store, "w", first, before=1, actor="bo", reason="late"),
         lambda: workloads.remove(store, "w", before=1, actor="bo", reason="late"),
     ):
         with pytest.raises(StaleRevisionError, match="workload w is at revision 2"):
@@ -84,6 +84,29 @@ def test_a_version_is_named_by_number_or_digest(store, settings, apply):
         assert workloads.pinned(as_it_is, settings, store) == as_it_is
     with pytest.raises(NotFoundError):
         workloads.pinned("workload:v", settings, store)
+
+
+def test_the_one_before_is_the_newest_older_one_that_was_in_force(store, apply):
+    first = apply(1)
+    with pytest.raises(NotFoundError, match="1 is the first that was in force"):
+        workloads.before(store, "w")
+    second = apply(2)
+    apply(3, in_force=False)
+    apply(4)
+    assert workloads.before(store, "w") == second
+    apply(2)
+    assert workloads.before(store, "w") == first
+
+
+def test_whoever_works_for_a_workload_is_named(store):
+    assert workloads.at_work(store, "w") == ""
+    store.acknowledge("v", "one", 1, {})
+    assert Lease(store, "controller/w", "me", 5.0).acquire()
+    assert workloads.at_work(store, "w") == "a controller leads it"
+    Leases(store, "w", "labeler-2").tend({0}, set())
+    assert workloads.at_work(store, "w") == "labeler-2 labels for it"
+    store.acknowledge("w", "one", 1, {})
+    assert workloads.at_work(store, "w") == "1 replicas of the gateway answer for it"
 
 
 def test_what_one_host_applied_another_loads_from_the_shared_stores(postgres_store, s3, tmp_path):
