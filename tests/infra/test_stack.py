@@ -1,6 +1,7 @@
 """How long the supervisor waits for a gateway that is on its way up, and what it says when it does not come."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from infra import processes, stack
 from infra.processes import Child, last_line, progress_marks, stop_all
-from infra.stack import Stack
+from infra.stack import Stack, read_state
 from infra.workloads import spec_path
 from tests.ports import free_port
 
@@ -157,6 +158,11 @@ def test_a_restart_is_of_one_workloads_roles_alone(waiting, workload, roles, hit
         def start(self):
             assert restarted[-1] == self.name
 
-    made.children = [Noted(name, [], {}, tmp_path) for name in names]
-    made.restart(workload, roles)
+    old, new = made.specs[0].source, str(tmp_path / "new.yaml")
+    (tmp_path / "new.yaml").write_text(Path(old).read_text().replace("name: files", f"name: {workload}"))
+    made.children = [Noted(name, ["worker", old], {}, tmp_path) for name in names]
+    made.restart(workload, roles, new)
+    now = new if workload == "files" else old
+    assert all(child.argv == ["worker", now] for child in made.children)
+    assert read_state(made.settings).specs == (now,)
     assert restarted == hit
