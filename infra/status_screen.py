@@ -94,7 +94,8 @@ def _one(name: str, workload: Workload, now: float, width: int) -> Iterator[Text
     found = workload.condition
     since = f" for {age(max(0.0, now - found.since))}" if found.since is not None else ""
     yield Text()
-    yield Text.assemble((name, "bold"), "  ", (found.word.upper(), COLOURS[found.state]), since)
+    spec = f"  spec {workload.spec.version} ({workload.spec.digest[:12]})" if workload.spec is not None else ""
+    yield Text.assemble((name, "bold"), "  ", (found.word.upper(), COLOURS[found.state]), since, (spec, "dim"))
     for key, value, lines in _lines(workload, now):
         for number, line in enumerate(_fit(value, width - NAMES, lines)):
             yield Text.assemble((f"{'' if number else key:<{NAMES}}", "dim"), line)
@@ -128,10 +129,6 @@ def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:
         yield "agreement", f"{agreement} with the teacher, newest window", 1
     if accuracy := _accuracy(workload.gauges.get("foretold_accuracy", {})):
         yield "accuracy", accuracy, 1
-    if (spec := workload.spec) is not None:
-        why = f" ({spec.reason})" if spec.reason else ""
-        said = f"version {spec.version}, {spec.digest[:12]}, by {spec.actor} {age(spec.age_seconds)} ago{why}"
-        yield "spec", said, 1
     if workload.runs:
         run = workload.runs[-1]
         took = "since" if run.status == "running" else "in"
@@ -251,6 +248,9 @@ def _rows(workload: Workload) -> Iterator[tuple[str, str]]:
     if intent.candidate:
         serving += f", candidate v{intent.candidate} at {intent.weight:.0%}{' (shadow)' if intent.shadow else ''}"
     yield "state", f"{found.word}: {found.why}"
+    if (spec := workload.spec) is not None:
+        why = f": {spec.reason}" if spec.reason else ""
+        yield "spec", f"version {spec.version}, {spec.digest}, by {spec.actor} {age(spec.age_seconds)} ago{why}"
     yield "models", ", ".join(models) or "none"
     yield "serving", f"{serving}, {len(workload.replicas)} replicas, revision {intent.revision}"
     yield "rollout", _line(workload.rollout, ("phase", "outcome", "reason")) if workload.rollout else "none"
