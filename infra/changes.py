@@ -191,8 +191,7 @@ def _require_none_refused(changes: Changes, cannot: str) -> None:
 
 def _require_no_update(store: ControlStore, settings: Settings, workload: str) -> None:
     state = read_state(settings)
-    beside = {found.workload for s in (state.specs if state else ()) if (found := parse(s)) is not None}
-    for one in sorted({workload, *beside}):
+    for one in sorted({workload, *(state.workloads if state else ())}):
         if any(alive(run, store.clock()) for run in store.runs(one)):
             remedy = "its update is under way, which would end: apply it again when that has ended"
             raise UnavailableError("trigger", one, remedy)

@@ -124,7 +124,9 @@ def take_up(spec: str, *, as_json: bool, reason: str = "") -> None:
     """Take up a changed spec on the platform that runs, and say what that did."""
     import msgspec
 
+    from components.contracts.errors import NotFoundError
     from components.contracts.settings import Settings
+    from components.contracts.spec import load_spec
     from infra.changes import apply as take
     from infra.changes import told
     from infra.state import read_state
@@ -133,7 +135,11 @@ def take_up(spec: str, *, as_json: bool, reason: str = "") -> None:
     state = read_state(settings)
     if state is None or not state.alive or not state.ready:
         raise UnavailableError("platform", str(settings.home), "it does not run: 'cohobate up' starts it")
-    changes = take(settings, spec_path(spec), state.pid, reason)
+    source = spec_path(spec)
+    if (name := load_spec(source).name) not in state.workloads:
+        remedy = f"the platform runs {', '.join(state.workloads)}: 'cohobate workload apply' registers another"
+        raise NotFoundError("workload", name, remedy)
+    changes = take(settings, source, state.pid, reason)
     typer.echo(msgspec.json.encode(changes).decode() if as_json else "\n".join(told(changes, running=True)))
 
 

@@ -51,14 +51,12 @@ def _take(source: str, reason: str, as_json: bool, verb: Verb = "apply") -> None
 
 def _supervisor(settings: Settings, workload: str) -> int | None:
     """The supervisor of the platform of this home, where it runs the workload."""
-    from components.contracts.spec.bundles import parse
     from infra.state import read_state
 
     state = read_state(settings)
     if state is None or not state.alive or not state.ready:
         return None
-    names = {found.workload for source in state.specs if (found := parse(source)) is not None}
-    return state.pid if workload in names else None
+    return state.pid if workload in state.workloads else None
 
 
 @app.command("list")
