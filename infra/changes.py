@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.spec.bundles import parse, spec_file
+from components.contracts.spec.bundles import spec_file
 from components.contracts.spec.gathering import by_section
 from components.control import workloads
 from components.control.store import ControlStore

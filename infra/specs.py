@@ -26,8 +26,8 @@ def prepared(settings: Settings, source: str | Path) -> Spec:
         ConfigError: the file is not valid, or cannot be taken along.
         NotFoundError: there is no such version.
     """
+    from components.contracts.reference import parse
     from components.contracts.spec import load_spec
-    from components.contracts.spec.bundles import parse
     from components.control.workloads import opened, pinned
 
     if parse(str(source)) is None:

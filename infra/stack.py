@@ -26,9 +26,9 @@ import msgspec
 import psutil
 
 from components.contracts.errors import CohobateError, ConfigError, UnavailableError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.spec.bundles import parse
 from components.control.store import ControlStore
 from infra import changes
 from infra.migrate import migrate

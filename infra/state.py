@@ -27,7 +27,7 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def workloads(self) -> tuple[str, ...]:
         """The names of its workloads."""
-        from components.contracts.spec.bundles import parse
+        from components.contracts.reference import parse
 
         return tuple(found.workload for source in self.specs if (found := parse(source)) is not None)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from components.contracts.reference import SCHEME
 from components.contracts.settings import Settings
-from components.contracts.spec.bundles import SCHEME
 from components.control.looks import said, shown
 from components.control.schema import SchemaError
 from components.control.store import ControlStore

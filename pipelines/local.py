@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import PipelineError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.spec.bundles import parse
 from components.control.store import ControlStore
 from components.control.workloads import apply, opened, pinned
 from pipelines.outcome import Outcome, outcome

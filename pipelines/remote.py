@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from components.contracts.spec.bundles import parse
 from pipelines.compiled import Package
 from pipelines.kubeflow_api import Kubeflow
 from pipelines.parameters import arguments, place_in_image

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from components.contracts.errors import NotFoundError
+from components.contracts.reference import Reference, parse
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, load_spec
-from components.contracts.spec.bundles import Bundle, Reference, keep, parse
 from components.control.database import StaleRevisionError
 from components.control.leader import NOBODY
 from components.control.store import ControlStore
 from components.control.tables import LeaderRow, MemberRow, WorkloadChangeRow, WorkloadRow, WorkloadVersionRow
+
+if TYPE_CHECKING:
+    from components.contracts.spec import Spec
+    from components.contracts.spec.bundles import Bundle
 
 __all__ = [
     "Change", "Verb", "Version", "apply", "at_work", "before", "changes", "in_force", "newest", "opened", "pinned",
@@ -82,6 +85,9 @@ def opened(path: str, settings: Settings) -> tuple[Spec, Bundle]:
             :func:`components.contracts.spec.bundles.keep`.
 
     """
+    from components.contracts.spec import load_spec
+    from components.contracts.spec.bundles import keep
+
     given = load_spec(path, settings)
     bundle = keep(Path(given.source), given.name, settings)
     return load_spec(bundle.reference, settings), bundle

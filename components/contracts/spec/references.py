@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import SCHEME
 from components.contracts.spec import bundles
 from components.contracts.spec.fields import Factory
 from components.contracts.spec.user_code import module_of
@@ -101,7 +102,7 @@ def folder_of(source: str) -> str:
         ArtifactError, UnavailableError: see :func:`components.contracts.spec.bundles.folder_of`.
 
     """
-    if source.startswith(bundles.SCHEME):
+    if source.startswith(SCHEME):
         return str(bundles.folder_of(source))
     return str(Path(source).parent) if source else ""
 

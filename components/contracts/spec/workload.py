@@ -12,6 +12,7 @@ import msgspec
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import Task
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import bundles
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
@@ -83,7 +84,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def bundle(self) -> str | None:
         """Digest of the bundle that this spec was read from, with its code; None: it was read from a file."""
-        reference = bundles.parse(self.source)
+        reference = parse(self.source)
         return reference.digest if reference is not None else None
 
     @property
@@ -118,7 +119,7 @@ def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
         ArtifactError, UnavailableError: see :func:`components.contracts.spec.bundles.folder_of`.
 
     """
-    reference = bundles.parse(str(source))
+    reference = parse(str(source))
     if reference is None:
         path = Path(source)
         return msgspec.structs.replace(_read(path), source=str(path.resolve()))

@@ -11,10 +11,11 @@ import pytest
 
 from components.contracts.bundle import members, pack
 from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.reference import Reference, parse
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.spec import build, load_spec, resolve
-from components.contracts.spec.bundles import Reference, folder_of, keep, kept, parse
+from components.contracts.spec.bundles import folder_of, keep, kept
 from components.contracts.spec.gathering import gather
 from components.contracts.storage import digest_of
 
