@@ -1,8 +1,8 @@
 """What the steps of the pipelines share.
 
 A step is a plain function of strings, in ``step.py`` beside what it does; a Kubeflow component's body calls it. It
-finds its platform by the environment (:class:`~components.contracts.settings.Settings`) and its workload by the path of
-the spec.
+finds its platform by the environment (:class:`~components.contracts.settings.Settings`) and its workload by the
+spec's bundle (``workload:NAME@DIGEST``) or the path of its file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 A section is taken up by restarting the workers that read it and no others: they end cleanly, with their work
 committed, and go on where they were. What pipelines alone read is in force from the next run on, a rollout
-that is under way keeps the policy that it began with, and answers go on meanwhile.
+that is under way keeps the policy that it began with, and answers go on meanwhile. The user's code belongs to the
+section that names it.
+
+The same rule decides where no platform of this home runs the workload; what only a restart takes up is no hindrance
+then, and workers elsewhere take up the version in force when they are started anew.
 """
 
 from __future__ import annotations
@@ -16,11 +20,15 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.contracts.spec.bundles import spec_file
+from components.contracts.spec.gathering import by_section
+from components.control import workloads
 from components.control.store import ControlStore
-from components.ledger.ledger import append
-from infra.specs import in_force, put_in_force, workloads
+from infra.specs import prepared, record
+from infra.state import read_state
 from pipelines.runs import alive
 
 REQUEST = "restart.json"
@@ -58,8 +66,13 @@ FIXED: dict[str, tuple[str, str]] = {
     "teacher_space": ("labels of two spaces do not go together", ANOTHER),
     "partitions": ("an entity's records would move to other partitions, out of their order", ANOTHER),
     "serve": ("the gateway's replicas read it when they start, all workloads' at once", RESTART),
+    "files": ("every process of the workload may have read them", RESTART),
 }
 """Sections that are not taken up: why, and what to do instead."""
+
+
+CODE = ("the gateway's replicas imported its code when they started, all workloads' at once", RESTART)
+"""The same of the code of a section that cannot change while the code may."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +83,10 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """Sections that can be taken up, and the roles that are started anew for it."""
     refused: dict[str, str] = {}
     """Those that cannot, with the reason and the remedy."""
+    before: int | None = None
+    """The number of the version that was in force before; None: none was."""
+    version: int | None = None
+    """The number of the version that is in force now; None: nothing was taken up yet."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -87,76 +104,129 @@ def compare(old: Spec, new: Spec) -> Changes:
         if section in READERS:
             taken[section] = READERS[section]
         else:
-            reason, remedy = FIXED[section]
-            refused[section] = f"{reason}: {remedy}"
+            refused[section] = ": ".join(FIXED[section])
     if new.label.workers != old.label.workers:
         taken.pop("label", None)
         refused["label"] = f"label.workers is the number of processes: {RESTART}"
-    return Changes(workload=new.name, taken=taken, refused=refused)
+    before, after = by_section(_file(old)), by_section(_file(new))
+    for section in before.keys() | after.keys():
+        if before.get(section, {}) == after.get(section, {}) or section in refused:
+            continue
+        if section in READERS:
+            taken[section] = READERS[section]
+        else:
+            refused[section] = ": ".join(FIXED[section] if section in ("serve", "files") else CODE)
+    return Changes(workload=new.name, taken=dict(sorted(taken.items())), refused=dict(sorted(refused.items())))
 
 
-def apply(settings: Settings, path: str | Path, supervisor: int) -> Changes:
-    """Take up a changed spec on the running platform whose supervisor this is; all of it or nothing.
+def _file(spec: Spec) -> Path:
+    return Path(spec.source) if parse(spec.source) is None else spec_file(spec.source)
 
-    1. Compare it with the spec in force; refuse it where something cannot be taken up.
-    2. Put it in force, and note who changed what in the ledger.
+
+def apply(
+    settings: Settings, source: str | Path, supervisor: int | None, reason: str = "", verb: workloads.Verb = "apply"
+) -> Changes:
+    """Take up a changed spec, or another version of the registry; all of it or nothing.
+
+    ``supervisor``: of the platform that runs the workload here; None: none does. ``verb``: as the history has it.
+
+    1. Compare it with the version in force; refuse it where something cannot be taken up.
+    2. Make it the version in force, and note who changed what in the ledger.
     3. Have the supervisor start anew the workers that read what changed, and wait until it has.
 
     Raises:
         ConfigError: the file is not valid, or changes something that cannot be taken up.
-        NotFoundError: the platform runs no such workload.
+        NotFoundError: there is no such version.
+        StaleRevisionError: somebody else put another version in force meanwhile.
         UnavailableError: an update is under way whose worker would be restarted, or the supervisor does not answer.
     """
-    # Step 1
-    new = load_spec(path)
-    old = in_force(settings, new.name)
-    changes = compare(old, new)
+    new = prepared(settings, source)
+    with closing(ControlStore.open(settings.control_url)) as store:
+        standing = workloads.registered(store, [new.name]).get(new.name)
+        # Step 1
+        changes = Changes(workload=new.name)
+        if standing is not None:
+            changes = compare(load_spec(standing.reference, settings), new)
+            changes = changes if supervisor is not None else _at_rest(changes)
+        _require_none_refused(changes, "cannot change while the platform runs" if supervisor else "cannot change")
+        if supervisor is not None and not {"monitor", "trigger"}.isdisjoint(changes.roles):
+            _require_no_update(store, settings, new.name)
+        # Step 2
+        detail: dict[str, Any] = {"sections": sorted(changes.taken)}
+        if supervisor is not None:
+            detail["restarted"] = list(changes.roles)
+        number = standing.number if standing else None
+        made = record(store, settings, new, reason, before=number, detail=detail, verb=verb)
+    # Step 3
+    if supervisor is not None and changes.roles:
+        _have_restarted(settings, new.source, changes, supervisor)
+    return msgspec.structs.replace(changes, before=number, version=made.number)
+
+
+def told(changes: Changes, *, running: bool) -> list[str]:
+    """What was taken up and how, a line each."""
+    name, version = changes.workload, f"version {changes.version}"
+    if changes.before == changes.version:
+        return [f"{name}: nothing differs from the spec in force ({version})"]
+    lines = []
+    for section, roles in changes.taken.items():
+        how = f"started anew: {', '.join(roles)}" if roles else "from the next pipeline run on"
+        lines.append(f"{name}: {section} taken up ({how if running else 'by whoever starts from now on'})")
+    return [*lines, f"{name}: {version} is in force"]
+
+
+def _at_rest(changes: Changes) -> Changes:
+    """Of a workload that does not run here: what a restart would take up can be taken up."""
+    waits = {section: () for section, why in changes.refused.items() if why.endswith(RESTART)}
+    refused = {section: why for section, why in changes.refused.items() if section not in waits}
+    return msgspec.structs.replace(changes, taken=dict(sorted({**changes.taken, **waits}.items())), refused=refused)
+
+
+def _require_none_refused(changes: Changes, cannot: str) -> None:
     if changes.refused:
         section, reason = next(iter(changes.refused.items()))
         others = [name for name in changes.refused if name != section]
         also = f" (so does {', '.join(others)})" if others else ""
-        raise ConfigError(section, "changed", f"cannot change while the platform runs{also}: {reason}")
-    if not changes.taken:
-        return changes
-    with closing(ControlStore.open(settings.control_url)) as store:
-        if not {"monitor", "trigger"}.isdisjoint(changes.roles):
-            for workload in workloads(settings):
-                if any(alive(run, store.clock()) for run in store.runs(workload)):
-                    remedy = "its update is under way, which would end: apply it again when that has ended"
-                    raise UnavailableError("trigger", workload, remedy)
-        # Step 2
-        put_in_force(settings, path)
-        detail: dict[str, Any] = {
-            "sections": sorted(changes.taken), "restarted": list(changes.roles), "from": old.digest, "to": new.digest,
-        }  # fmt: skip
-        append(store, new.name, settings.actor, "change spec", detail)
-    # Step 3
-    if changes.roles:
-        _have_restarted(settings, new.name, changes.roles, supervisor)
-    return changes
+        raise ConfigError(section, "changed", f"{cannot}{also}: {reason}")
 
 
-def _have_restarted(settings: Settings, workload: str, roles: tuple[str, ...], supervisor: int) -> None:
+def _require_no_update(store: ControlStore, settings: Settings, workload: str) -> None:
+    state = read_state(settings)
+    for one in sorted({workload, *(state.workloads if state else ())}):
+        if any(alive(run, store.clock()) for run in store.runs(one)):
+            remedy = "its update is under way, which would end: apply it again when that has ended"
+            raise UnavailableError("trigger", one, remedy)
+
+
+def _have_restarted(settings: Settings, source: str, changes: Changes, supervisor: int) -> None:
     import psutil
 
-    request = settings.home / REQUEST
-    request.with_suffix(".tmp").write_text(json.dumps({"workload": workload, "roles": roles}))
+    request, asked = settings.home / REQUEST, {"workload": changes.workload, "roles": changes.roles, "spec": source}
+    request.with_suffix(".tmp").write_text(json.dumps(asked))
     request.with_suffix(".tmp").replace(request)
     deadline = time.monotonic() + RESTART_SECONDS
     while request.exists():
         if time.monotonic() > deadline or not psutil.pid_exists(supervisor):
-            remedy = f"{' and '.join(roles)} of {workload} still work with the spec before: 'cohobate down' and 'up'"
+            late = f"{' and '.join(changes.roles)} of {changes.workload} still work with the spec before"
+            remedy = f"{late}: 'cohobate down' and 'up'"
             raise UnavailableError("supervisor", str(settings.home), remedy)
         time.sleep(0.1)
 
 
-def requested(settings: Settings) -> tuple[str, tuple[str, ...]] | None:
-    """Whose workers the supervisor is asked to start anew: a workload and its roles."""
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose workers the supervisor is asked to start anew: a workload's of these roles, with this reference."""
+
+    workload: str
+    roles: tuple[str, ...]
+    spec: str
+
+
+def requested(settings: Settings) -> Request | None:
+    """What the supervisor is asked for; None: nothing."""
     try:
-        asked = json.loads((settings.home / REQUEST).read_bytes())
+        return msgspec.json.decode((settings.home / REQUEST).read_bytes(), type=Request)
     except FileNotFoundError:
         return None
-    return asked["workload"], tuple(asked["roles"])
 
 
 def done(settings: Settings) -> None:

@@ -30,6 +30,7 @@ SUB_COMMANDS = (
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
+    SubCommand("workload", "infra.registry", "The registry: versions of workloads' specs with their code."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
     SubCommand("notify", "infra.notify", "Webhooks that are told of rollouts, alarms and failures."),
     SubCommand("dlq", "infra.dlq", "Inputs that could not be labelled: why, and what becomes of them."),
@@ -120,34 +121,37 @@ def up(spec: SpecList = None) -> None:
         console.print("the embedded broker's records are kept on disk: 'cohobate down' and 'up' go on with them")
 
 
-def take_up(spec: str, *, as_json: bool) -> None:
+def take_up(spec: str, *, as_json: bool, reason: str = "") -> None:
     """Take up a changed spec on the platform that runs, and say what that did."""
     import msgspec
 
+    from components.contracts.errors import NotFoundError
     from components.contracts.settings import Settings
+    from components.contracts.spec import load_spec
     from infra.changes import apply as take
+    from infra.changes import told
     from infra.state import read_state
 
     settings = Settings()
     state = read_state(settings)
     if state is None or not state.alive or not state.ready:
         raise UnavailableError("platform", str(settings.home), "it does not run: 'cohobate up' starts it")
-    changes = take(settings, spec_path(spec), state.pid)
-    if as_json:
-        typer.echo(msgspec.json.encode(changes).decode())
-    elif not changes.taken:
-        typer.echo(f"{changes.workload}: nothing differs from the spec in force")
-    for section, roles in () if as_json else sorted(changes.taken.items()):
-        how = f"started anew: {', '.join(roles)}" if roles else "from the next pipeline run on"
-        typer.echo(f"{changes.workload}: {section} taken up ({how})")
+    source = spec_path(spec)
+    if (name := load_spec(source).name) not in state.workloads:
+        remedy = f"the platform runs {', '.join(state.workloads)}: 'cohobate workload apply' registers another"
+        raise NotFoundError("workload", name, remedy)
+    changes = take(settings, source, state.pid, reason)
+    typer.echo(msgspec.json.encode(changes).decode() if as_json else "\n".join(told(changes, running=True)))
 
 
 @app.command()
 def apply(
-    spec: Annotated[str, typer.Argument(help="The changed spec file of a workload that runs.")], as_json: Json = False
+    spec: Annotated[str, typer.Argument(help="The changed spec file of a workload that runs.")],
+    reason: Annotated[str, typer.Option(help="Why; it goes into the registry and the ledger.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Take up a changed spec while the platform runs; what cannot be is refused, and then nothing of it is taken up."""
-    take_up(spec, as_json=as_json)
+    take_up(spec, as_json=as_json, reason=reason)
 
 
 @app.command()

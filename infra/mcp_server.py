@@ -19,7 +19,7 @@ from pydantic import Field
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from infra.specs import workloads as known
+from infra.state import read_state
 from infra.status import read
 from serving.client import AsyncClient, ClientError, given
 
@@ -55,7 +55,8 @@ def serve(
         ConfigError: no workload is named, and this home knows none.
 
     """
-    names = workloads or known(settings)
+    state = read_state(settings)
+    names = workloads or (state.workloads if state else ())
     if not names:
         raise ConfigError("--workload", [], f"name a workload: no platform was started in {settings.home}")
     base = (gateway or f"http://127.0.0.1:{settings.gateway_port}").rstrip("/")

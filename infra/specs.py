@@ -1,92 +1,86 @@
-"""The specs that a platform works with: copies in its home, so that no process ever reads a file that is being edited.
+"""The specs that a platform works with: versions of the registry, so that no process reads a file that is being edited.
 
-``<home>/specs/<workload>/spec.yaml`` is the spec in force, put there as a whole once it was found valid. Python files
-that it names by a relative path are linked beside it, so that they are found from there.
+A spec file becomes a bundle at the artifact root, with the user's code, and a version in the control database; the
+platform's processes hold a reference to it and load it by its digest.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.errors import NotFoundError
 from components.contracts.settings import Settings
 
 if TYPE_CHECKING:
     from components.contracts.spec import Spec
-
-FILE = re.compile(r"(?P<path>[^:]+\.py):\w+")
-"""A reference to an object in a Python file."""
-
-
-def place_of(settings: Settings, workload: str) -> Path:
-    """Where the spec in force of a workload lies."""
-    return settings.home.resolve() / "specs" / workload / "spec.yaml"
+    from components.control.store import ControlStore
+    from components.control.workloads import Verb, Version
 
 
-def workloads(settings: Settings) -> list[str]:
-    """The workloads that this home has a spec in force of."""
-    return sorted(path.parent.name for path in (settings.home.resolve() / "specs").glob("*/spec.yaml"))
+def prepared(settings: Settings, source: str | Path) -> Spec:
+    """A spec file, or a version of the registry, as the platform's processes will read it; nothing is recorded yet.
+
+    Raises:
+        ConfigError: the file is not valid, or cannot be taken along.
+        NotFoundError: there is no such version.
+    """
+    from components.contracts.reference import parse
+    from components.contracts.spec import load_spec
+    from components.control.workloads import opened, pinned
+
+    if parse(str(source)) is None:
+        return opened(str(source), settings)[0]
+    return load_spec(pinned(str(source), settings), settings)
+
+
+def record(
+    store: ControlStore,
+    settings: Settings,
+    spec: Spec,
+    reason: str,
+    *,
+    before: int | Literal["any"] | None = "any",
+    detail: dict[str, Any] | None = None,
+    verb: Verb = "apply",
+) -> Version:
+    """Make what was :func:`prepared` the version in force; the ledger notes it, unless it is in force already.
+
+    Raises:
+        StaleRevisionError: another version than ``before`` is in force.
+    """
+    from components.contracts.spec.bundles import kept
+    from components.control.workloads import apply, registered
+    from components.ledger.ledger import append
+
+    standing = registered(store, [spec.name]).get(spec.name)
+    made = apply(
+        store, kept(spec.source, settings), spec, actor=settings.actor, reason=reason,
+        before=(standing.number if standing else None) if before == "any" else before, verb=verb,
+    )  # fmt: skip
+    if standing is None or standing.number != made.number:
+        did = {"version": made.number, "before": standing.number if standing else None, "digest": made.digest}
+        append(store, spec.name, settings.actor, f"{verb} workload", {**did, "reason": reason, **(detail or {})})
+    return made
 
 
 def in_force(settings: Settings, workload: str) -> Spec:
-    """The spec that a workload of this home works with.
+    """The spec that is in force of a workload.
 
     Raises:
-        NotFoundError: the platform was never started with such a workload.
-        ConfigError: the copy was changed by hand, and is not valid.
+        NotFoundError: none of this name is registered.
+        SchemaError: the control database is another version's.
     """
     from components.contracts.spec import load_spec
+    from components.control.schema import SchemaError
+    from components.control.store import ControlStore
+    from components.control.workloads import in_force as standing
 
-    place = place_of(settings, workload)
-    if not place.is_file():
-        raise NotFoundError("workload", workload, f"no platform of {settings.home} was started with it")
-    return load_spec(place)
-
-
-def put_in_force(settings: Settings, path: str | Path) -> Spec:
-    """Make a spec file the one in force, in one step, and give it as the platform's processes will read it.
-
-    Raises:
-        ConfigError: the file is not valid; what was in force stays so.
-    """
-    from components.contracts.spec import load_spec
-
-    given = load_spec(path)
-    origin, place = Path(given.source), place_of(settings, given.name)
-    if origin == place:
-        return given
-    place.parent.mkdir(parents=True, exist_ok=True)
-    text = origin.read_bytes()
-    for name in sorted(set(_files(msgspec.yaml.decode(text)))):
-        if not Path(name).is_absolute():
-            _link(place.parent / name, origin.parent / name)
-    new = place.with_suffix(".tmp")
-    new.write_bytes(text)
-    load_spec(new)  # the file may have been written to since it was read first
-    new.replace(place)
-    return load_spec(place)
-
-
-def _files(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for one in value.values():
-            yield from _files(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _files(one)
-    elif isinstance(value, str) and (found := FILE.fullmatch(value)):
-        yield found["path"]
-
-
-def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    new = link.with_name(f".{link.name}.new")
-    new.unlink(missing_ok=True)
-    os.symlink(target, new)
-    new.replace(link)
+    try:
+        with closing(ControlStore.open(settings.control_url)) as store:
+            return load_spec(standing(store, workload).reference, settings)
+    except SchemaError as error:
+        if error.schema.state != "missing":
+            raise
+        raise NotFoundError("workload", workload, f"no platform of {settings.home} was started with it") from error

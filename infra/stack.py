@@ -26,12 +26,14 @@ import msgspec
 import psutil
 
 from components.contracts.errors import CohobateError, ConfigError, UnavailableError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.control.store import ControlStore
 from infra import changes
 from infra.migrate import migrate
 from infra.processes import Child, die_with_parent, last_line, progress_marks, stop_all
-from infra.specs import put_in_force
+from infra.specs import prepared, record
 from infra.state import PlatformState as PlatformState
 from infra.state import read_state as read_state
 from infra.worker import TOGETHER, TRY_AGAIN
@@ -61,7 +63,7 @@ class Stack:
         names = [s.name for s in specs]
         if not specs or len(set(names)) != len(names):
             raise ConfigError("specs", names, "need at least one workload, each with a name of its own")
-        self.settings, self.specs, self.progress = settings, specs, progress
+        self.settings, self.specs, self.progress = settings, list(specs), progress
         self.children: list[Child] = []
         self._broker: Any = None
         self._started_at = time.time()
@@ -71,7 +73,7 @@ class Stack:
 
         1. Check that the ports are free.
         2. Start the gateway, which takes longest: its Ray comes up beside the next steps, and it deploys after them.
-        3. Bring the control database to its newest schema, after a backup of it.
+        3. Bring the control database to its newest schema, after a backup of it, and register the workloads there.
         4. Start the embedded broker, with the records that it had, unless the settings name a Kafka.
         5. Create the workloads' topics.
         6. Start the workers.
@@ -100,6 +102,7 @@ class Stack:
         # Step 3
         self.progress("control database")
         migrate(settings.control_url, None)
+        self._register()
         # Step 4
         if not settings.bootstrap_servers:
             from infra.broker import EmbeddedBroker
@@ -127,6 +130,13 @@ class Stack:
         self.progress("Ray Serve gateway")
         self._await_gateway()
         self.write_state(ready=True, stream=True)
+
+    def _register(self) -> None:
+        """Make what was prepared the versions in force."""
+        with contextlib.closing(ControlStore.open(self.settings.control_url)) as store:
+            for spec in self.specs:
+                if parse(spec.source) is not None:
+                    record(store, self.settings, spec, "the platform was started with it")
 
     def _await_gateway(self) -> None:
         """Wait while there is progress: a line in a log, a process that begins or ends, a workload that answers.
@@ -180,17 +190,22 @@ class Stack:
         for child in self.children:
             child.tend()
 
-    def restart(self, workload: str, roles: Sequence[str]) -> None:
-        """End the processes that do a workload's work of these roles cleanly, and start them with the spec in force.
+    def restart(self, workload: str, roles: Sequence[str], source: str) -> None:
+        """End the processes that do a workload's work of these roles cleanly, and start them with the spec ``source``.
 
-        One that does the work of all workloads is started anew for all of them.
+        One that does the work of all workloads is started anew for all of them. The others get it when they are
+        started anew.
         """
+        before = {spec.source for spec in self.specs if spec.name == workload}
+        self.specs = [load_spec(source, self.settings) if s.name == workload else s for s in self.specs]
         for child in self.children:
+            child.argv = [source if argument in before else argument for argument in child.argv]
             parts = TOGETHER.get(child.name) or (child.name.removeprefix(f"{workload}-").rstrip("-0123456789"),)
             if not set(parts).isdisjoint(roles):
                 log.info("%s: starting it anew with the changed spec", child.name)
                 child.stop()
                 child.start()
+        self.write_state(ready=True, stream=True)
 
     def write_state(self, ready: bool, *, stream: bool = False, error: str | None = None) -> None:
         """Write ``platform.json``."""
@@ -262,7 +277,7 @@ def up(
     if state is not None and state.alive:
         raise UnavailableError("platform", str(settings.home), "it runs already: 'cohobate down' stops it")
     (settings.home / "platform.json").unlink(missing_ok=True)
-    specs = [put_in_force(settings, spec).source for spec in specs]
+    specs = [prepared(settings, spec).source for spec in specs]
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / "supervisor.log").open("ab") as out:
@@ -370,7 +385,7 @@ def main(argv: Sequence[str]) -> int:
                 time.sleep(0.5)
                 before = [c.pid for c in stack.children]
                 if asked := changes.requested(stack.settings):
-                    stack.restart(*asked)
+                    stack.restart(asked.workload, asked.roles, asked.spec)
                     changes.done(stack.settings)
                 stack.tend()
                 if before != [c.pid for c in stack.children]:

@@ -25,6 +25,13 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
     @property
+    def workloads(self) -> tuple[str, ...]:
+        """The names of its workloads."""
+        from components.contracts.reference import parse
+
+        return tuple(found.workload for source in self.specs if (found := parse(source)) is not None)
+
+    @property
     def alive(self) -> bool:
         """Whether the supervisor's process still runs."""
         try:

@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
+from components.contracts.reference import SCHEME
 from components.contracts.settings import Settings
 from components.control.looks import said, shown
 from components.control.schema import SchemaError
 from components.control.store import ControlStore
+from components.control.workloads import Version, registered
 from components.registry import glance
 from components.telemetry.announced import announced
-from infra.specs import place_of
 from infra.state import read_state
 from serving.control.facts import read_facts
 from serving.rollout.condition import Condition, Crowned, condition, stale_reports
@@ -90,12 +91,23 @@ class AlarmSeen(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float
 
 
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """The version of the spec that is in force, its bundle's digest, and who made it a version, why and when."""
+
+    version: int
+    digest: str
+    actor: str
+    reason: str
+    age_seconds: float
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """All of one workload.
 
     ``rollout``: the state of the last one, as its state machine keeps it. ``gauges``: what the workers reported last,
     by the report's name, each with its ``age_seconds``; ``stale``: the names of those that are older than they should
     be. ``crowned``: the decision by which the champion serves. ``runs`` and ``alarms``: the last, oldest first.
+    ``spec``: the registry's version in force, null of a workload that is not registered.
     """
 
     condition: Condition
@@ -110,6 +122,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     stale: tuple[str, ...]
     runs: tuple[RunSeen, ...]
     alarms: tuple[AlarmSeen, ...]
+    spec: Registered | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +158,7 @@ def read(settings: Settings) -> Report:
             kafka=settings.kafka,
             processes=state.children if state and state.alive else {},
             metrics=announced(settings.home),
-            workloads={w: _workload(store, settings, w) for w in store.workloads()} if store else {},
+            workloads=_workloads(store, settings) if store else {},
         )
     finally:
         if store:
@@ -162,12 +175,19 @@ def _store(settings: Settings) -> ControlStore | None:
         raise
 
 
-def _workload(store: ControlStore, settings: Settings, workload: str) -> Workload:
-    now, place = store.clock(), place_of(settings, workload)
+def _workloads(store: ControlStore, settings: Settings) -> dict[str, Workload]:
+    versions = registered(store)
+    return {
+        name: _workload(store, settings, name, versions.get(name)) for name in sorted({*versions, *store.workloads()})
+    }
+
+
+def _workload(store: ControlStore, settings: Settings, workload: str, version: Version | None) -> Workload:
+    now = store.clock()
     seen = glance.versions(settings, workload)
     revision, intent = store.intent(workload)
     rollout, windows = store.last_rollout(workload), store.windows(workload)
-    spec = str(place) if place.is_file() else "SPEC"
+    spec = f"{SCHEME}{workload}" if version is not None else "SPEC"
     facts = read_facts(store, workload, now, leader_term=settings.leader_seconds, spec=spec)
     return Workload(
         condition=condition(facts),
@@ -209,6 +229,10 @@ def _workload(store: ControlStore, settings: Settings, workload: str) -> Workloa
             AlarmSeen(kind=a.kind, input_index=a.input_index, age_seconds=_age(now, a.at))
             for a in store.last_alarms(workload, LAST)
         ),
+        spec=Registered(
+            version=version.number, digest=version.digest, actor=version.actor, reason=version.reason,
+            age_seconds=_age(now, version.at),
+        ) if version is not None else None,
     )  # fmt: skip
 
 

@@ -94,7 +94,8 @@ def _one(name: str, workload: Workload, now: float, width: int) -> Iterator[Text
     found = workload.condition
     since = f" for {age(max(0.0, now - found.since))}" if found.since is not None else ""
     yield Text()
-    yield Text.assemble((name, "bold"), "  ", (found.word.upper(), COLOURS[found.state]), since)
+    spec = f"  spec {workload.spec.version} ({workload.spec.digest[:12]})" if workload.spec is not None else ""
+    yield Text.assemble((name, "bold"), "  ", (found.word.upper(), COLOURS[found.state]), since, (spec, "dim"))
     for key, value, lines in _lines(workload, now):
         for number, line in enumerate(_fit(value, width - NAMES, lines)):
             yield Text.assemble((f"{'' if number else key:<{NAMES}}", "dim"), line)
@@ -247,6 +248,9 @@ def _rows(workload: Workload) -> Iterator[tuple[str, str]]:
     if intent.candidate:
         serving += f", candidate v{intent.candidate} at {intent.weight:.0%}{' (shadow)' if intent.shadow else ''}"
     yield "state", f"{found.word}: {found.why}"
+    if (spec := workload.spec) is not None:
+        why = f": {spec.reason}" if spec.reason else ""
+        yield "spec", f"version {spec.version}, {spec.digest}, by {spec.actor} {age(spec.age_seconds)} ago{why}"
     yield "models", ", ".join(models) or "none"
     yield "serving", f"{serving}, {len(workload.replicas)} replicas, revision {intent.revision}"
     yield "rollout", _line(workload.rollout, ("phase", "outcome", "reason")) if workload.rollout else "none"

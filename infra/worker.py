@@ -6,6 +6,9 @@ admin API and the notices) serve all of them, and so do ``controllers`` (the con
 them. The controllers are apart from the monitors, whose decoders are the users' and whose statistics take long: a
 rollback waits for neither. A labeler has a process of its own, since a teacher may do anything.
 Every role ends cleanly on SIGTERM, and by itself when the supervisor that started it dies.
+
+``SPEC`` is ``workload:NAME`` (the registry's version in force when the worker starts), ``workload:NAME@DIGEST``, or the
+path of a spec file.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.links import rollback_link
 from components.control.store import ControlStore
+from components.control.workloads import pinned
 from components.process import long_lived, without
 from components.telemetry import tracing
 from components.telemetry.endpoint import Health, exposed
@@ -376,7 +380,8 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # hundreds of lines an outage; what matters is raised
     stop = threading.Event()
     end_on_signals(stop)
-    role, specs, settings = argv[0], [load_spec(p) for p in argv[1:]], Settings()
+    role, settings = argv[0], Settings()
+    specs = [load_spec(pinned(given, settings), settings) for given in argv[1:]]
     tracing.configure(os.environ, f"cohobate-{role}")
     try:
         if role == "gateway":

@@ -24,9 +24,22 @@ app = typer.Typer(help="Compile, run, install, submit and schedule the Kubeflow 
 NO_STUDENT = 4
 """Exit code of an update that ended without a student: held, rejected, or nothing was new."""
 
+
+def _registered(source: str) -> str:
+    """A version of the registry by its digest; a path as it is."""
+    if not source.startswith("workload:"):
+        return source
+    from components.control.workloads import pinned
+
+    return pinned(source, Settings())
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
-SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file.")]
+SpecFile = Annotated[
+    str,
+    typer.Option("--spec", callback=_registered, help="The workload's spec file, or workload:NAME of the registry."),
+]
 Params = Annotated[
     list[str] | None, typer.Option("--param", help="NAME=VALUE, repeated; spec=PATH: its place in the image.")
 ]

@@ -14,13 +14,15 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import PipelineError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
+from components.control.workloads import apply, opened, pinned
 from pipelines.outcome import Outcome, outcome
 from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
-from pipelines.runs import beating, begin, reporting
+from pipelines.runs import UPDATES, beating, begin, reporting
 from pipelines.steps import REPORT, steps_of
 
 ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
@@ -47,6 +49,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: str, settings: Settings) -> RunResult:
     """Run a pipeline and wait for it; the run is recorded in the control database and the ledger.
 
+    A spec file is made a version of the workload, so that every step reads the same, on whatever host; it is put in
+    force only where none is. Of a reference without a digest the version in force is taken.
+
     1. Record that the run starts, and keep its heartbeat going.
     2. Run it; all output of its components goes to a log file.
     3. Record how it ended.
@@ -58,9 +63,11 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
     """
     from components.ledger.ledger import append
 
-    made = arguments(name, spec_path, given, reason)
-    spec, home = load_spec(spec_path), settings.home.resolve()
     with contextlib.closing(ControlStore.open(settings.control_url)) as store:
+        source = pinned(spec_path, settings, store)
+        made = arguments(name, source, given, reason)
+        spec, home = _registered(source, name, store, settings), settings.home.resolve()
+        made["spec"] = spec.source
         # Step 1
         run = begin(store, spec.name, name, reason, settings.actor)
         log, started = home / "logs" / f"{run}-{name}.log", store.clock()
@@ -92,6 +99,15 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
         run=run, pipeline=name, status=status, seconds=seconds, log=str(log), outputs=outputs, detail=detail,
         outcome=outcome(home / "pipelines" / run, outputs, spec.student.holdout_share),
     )  # fmt: skip
+
+
+def _registered(source: str, pipeline: str, store: ControlStore, settings: Settings) -> Spec:
+    """The spec of a reference; of a file that a student is made by, as the version of the workload that it becomes."""
+    if parse(source) is not None or pipeline not in UPDATES:
+        return load_spec(source, settings)
+    spec, bundle = opened(source, settings)
+    apply(store, bundle, spec, actor=settings.actor, reason=f"a run of {pipeline}", in_force=False)
+    return spec
 
 
 def last_error(log: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from pipelines.compiled import Package
@@ -41,13 +42,20 @@ def arguments_there(
     """A pipeline's arguments (:func:`pipelines.parameters.arguments`) as the steps of a cluster can read them.
 
     Raises:
-        ConfigError: a parameter is missing or wrong, or nothing tells where the steps' image has the spec.
+        ConfigError: a parameter is missing or wrong, or nothing tells where the steps have the spec.
 
     """
     made = arguments(name, spec_path, given, reason)
     if "://" not in given.get("history_uri", "://"):
         raise ConfigError("param history_uri", given["history_uri"], "must be a URI that the steps can read: s3://…")
-    return {**made, "spec": place_in_image(load_spec(spec_path), settings, given.get("spec", ""))}
+    return {**made, "spec": _place(spec_path, settings, given.get("spec", ""))}
+
+
+def _place(source: str, settings: Settings, given: str) -> str:
+    """What the steps read the spec by: its place in their image, or its bundle where they reach the artifact root."""
+    if not given and parse(source) is not None and not settings.artifacts.startswith("file://"):
+        return source
+    return place_in_image(load_spec(source), settings, given)
 
 
 def submit(

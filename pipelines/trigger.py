@@ -17,6 +17,7 @@ from components.contracts.spec import Spec
 from components.contracts.spec import Trigger as Policy
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
+from components.control.workloads import newest
 from components.snapshot.reading import places_after
 from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
@@ -245,7 +246,7 @@ class Trigger:
         Its reports are left to it: they are for people, and the next update need not wait for them.
         """
         known = {run.id for run in self.store.runs(self.spec.name)}
-        run = self._start(["continual", self.spec.source, reason])
+        run = self._start(["continual", newest(self.store, self.spec), reason])
         while (code := _ended(run)) is None:
             if self._warm is not None:
                 self._warm.tend(wanted=True)

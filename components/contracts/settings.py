@@ -117,6 +117,13 @@ class Settings(BaseSettings):
     label_signing_key: SecretStr | None = None
     """Private Ed25519 key in base64 with which the labeler signs labels; its public half is ``label.signed_by``."""
     label_signing_key_file: Path | None = None
+    workload_signing_key: SecretStr | None = None
+    """Private Ed25519 key in base64 with which bundles of workloads are signed when they are applied."""
+    workload_signing_key_file: Path | None = None
+    workload_signed_by: str = ""
+    """Its public half: a process that has it loads no bundle that is not signed with it. Empty: none is asked for."""
+    workload_max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    """How large a spec with the user's code and data may be, in bytes: every process on every host fetches it."""
     log_level: LogLevel = "INFO"
     """DEBUG: what libraries and Kubeflow say of their own doings is in the logs too (connections, inputs as JSON)."""
     actor: str = "local"

@@ -41,17 +41,17 @@ def _raw(field: str, text: str) -> bytes:
 
 
 class Signer:
-    """Signs labels with a private key (base64).
+    """Signs labels with a private key (base64), or what else ``field``, the setting that holds the key, is for.
 
     Raises:
         ConfigError: it is no such key.
 
     """
 
-    def __init__(self, private: str) -> None:
+    def __init__(self, private: str, field: str = "label_signing_key") -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        self._key = Ed25519PrivateKey.from_private_bytes(_raw("label_signing_key", private))
+        self._key = Ed25519PrivateKey.from_private_bytes(_raw(field, private))
         self.public = _public(self._key.public_key().public_bytes_raw())
 
     def sign(self, value: bytes, context: bytes) -> bytes:
@@ -64,17 +64,17 @@ class Signer:
 
 
 class Verifier:
-    """Checks labels against a public key (base64).
+    """Checks labels against a public key (base64), or what else ``field``, the setting that holds the key, is for.
 
     Raises:
         ConfigError: it is no such key.
 
     """
 
-    def __init__(self, public: str) -> None:
+    def __init__(self, public: str, field: str = "label.signed_by") -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-        self._key = Ed25519PublicKey.from_public_bytes(_raw("label.signed_by", public))
+        self._key = Ed25519PublicKey.from_public_bytes(_raw(field, public))
 
     def accepts(self, value: bytes, headers: Headers) -> bool:
         """Whether the holder of the private key signed this value as a label."""

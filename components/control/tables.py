@@ -388,3 +388,45 @@ class NoticeRow(Base):
     sent_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     dead_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     error: Mapped[str | None] = mapped_column(Text, nullable=True)
+
+
+class WorkloadRow(Base):
+    """A registered workload: the number of its version in force (None: it was removed), and how often that changed."""
+
+    __tablename__ = "workloads"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int | None] = mapped_column(Integer, nullable=True)
+    changes: Mapped[int] = mapped_column(Integer)
+
+
+class WorkloadVersionRow(Base):
+    """A version of a workload: the bundle's ``digest`` and ``size`` in bytes, and the digest of the ``spec`` alone.
+
+    ``signed_by``: the public key of the bundle's signature; None: it has none.
+    """
+
+    __tablename__ = "workload_versions"
+    __table_args__ = (UniqueConstraint("workload", "digest"),)
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(String(64))
+    spec: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    signed_by: Mapped[str | None] = mapped_column(String(64), nullable=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[float] = mapped_column(Float)
+
+
+class WorkloadChangeRow(Base):
+    """A change of what is in force: which version was ``before`` (None: none), and which ``version`` is since then."""
+
+    __tablename__ = "workload_changes"
+    workload: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    verb: Mapped[str] = mapped_column(String(16))
+    before: Mapped[int | None] = mapped_column(Integer, nullable=True)
+    version: Mapped[int | None] = mapped_column(Integer, nullable=True)
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[float] = mapped_column(Float)

@@ -27,7 +27,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec.references import USER_MODULE
+from components.contracts.spec.user_code import folders
 from components.distill.data import MIN_SCALE, Unit
 from components.distill.networks.contract import FIELD, head_of, logits, tensors
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
@@ -127,7 +127,6 @@ def _apart(net: torch.nn.Module, inputs: Signature) -> Any:
 
     """
     name = type(net).__name__
-    files = [m.__file__ for n, m in sys.modules.items() if n.startswith(USER_MODULE) and m.__file__]
     try:
         sent = pickle.dumps(net)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -135,7 +134,7 @@ def _apart(net: torch.nn.Module, inputs: Signature) -> Any:
         raise ConfigError(FIELD, name, f"{remedy}, at the top: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         asked, answer = Path(folder) / "asked", Path(folder) / "answer"
-        asked.write_bytes(pickle.dumps((files, sent, dict(inputs))))
+        asked.write_bytes(pickle.dumps((folders(), sent, dict(inputs))))
         command = [sys.executable, "-m", "components.distill.apart", str(asked), str(answer)]
         done = subprocess.run(command, capture_output=True, check=False)
         if not answer.is_file():

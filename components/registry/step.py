@@ -40,6 +40,7 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
     registry, store = Registry(settings), ControlStore.open(settings.control_url)
     known = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
     measured = {k: v for k, v in known.items() if "[" not in k}  # those of slices stand in the verdict
+    bundle = {"bundle": spec.bundle} if spec.bundle is not None else {}
     model = registry.register(
         spec,
         candidate.uri,
@@ -47,11 +48,12 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
         candidate.card,
         verdict={**candidate.verdict, "forced": forced},
         metrics={**candidate.metrics, **measured},
-        params={"variant": candidate.card.variant, "spec": spec.digest, "seed": str(spec.seed)},
+        params={"variant": candidate.card.variant, "spec": spec.digest, "seed": str(spec.seed), **bundle},
     )
     if not forced:
         registry.set_alias(spec.name, "candidate", model.version)
     detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision, "forced": forced}
+    detail |= bundle
     append(store, spec.name, settings.actor, "register", detail)
     store.close()
     return model.version

@@ -8,11 +8,12 @@ import pytest
 from components.contracts.errors import ConfigError, NotFoundError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec, resolve
+from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
 from components.ledger.ledger import entries, verify
 from infra import changes
 from infra.changes import FIXED, READERS, apply, compare
-from infra.specs import in_force, place_of, put_in_force
+from infra.specs import in_force, prepared, record
 from pipelines.runs import begin
 
 TEXT = """
@@ -28,10 +29,22 @@ limits: {min_rows: 50}
 def settings(tmp_path):
     settings = Settings(home=tmp_path / "home", actor="ana")
     settings.home.mkdir()
+    return settings
+
+
+@pytest.fixture
+def store(settings):
     store = ControlStore(settings.control_url)
     store.migrate()
+    yield store
     store.close()
-    return settings
+
+
+def put(settings, store, source):
+    """What the start of a platform with a spec file does."""
+    spec = prepared(settings, source)
+    record(store, settings, spec, "started")
+    return spec
 
 
 @pytest.fixture
@@ -59,7 +72,8 @@ class Supervisor:
     def _run(self):
         while not self._stop.wait(0.01):
             if asked := changes.requested(self.settings):
-                self.asked.append((*asked, in_force(self.settings, asked[0]).digest))
+                now = in_force(self.settings, asked.workload).digest
+                self.asked.append((asked.workload, asked.roles, asked.spec, now))
                 changes.done(self.settings)
 
     def __enter__(self):
@@ -76,19 +90,22 @@ def test_every_section_of_a_spec_can_be_taken_up_or_has_a_reason_why_not():
     assert sections == READERS.keys() | FIXED.keys() and not READERS.keys() & FIXED.keys()
 
 
-def test_the_spec_in_force_is_a_copy_that_finds_its_files_and_reads_alike(settings, written):
+def test_the_spec_in_force_is_a_version_that_no_edit_reaches(settings, store, written):
     path = written()
-    kept = put_in_force(settings, path)
-    assert kept.source == str(place_of(settings, "w")) and kept.digest == load_spec(path).digest
+    kept = put(settings, store, path)
+    assert kept.source == f"workload:w@{kept.bundle}" and kept.digest == load_spec(path).digest
     assert resolve(kept.features.factory, kept.source).__name__ == "Features"
-    assert resolve(kept.teacher.factory, kept.source) is resolve(kept.teacher.factory, str(path))
     path.write_text("name: [half an ed")
     assert in_force(settings, "w") == kept
     with pytest.raises(ConfigError):
-        put_in_force(settings, path)
-    assert in_force(settings, "w") == kept == put_in_force(settings, kept.source)
-    with pytest.raises(NotFoundError, match="no platform of"):
+        put(settings, store, path)
+    assert in_force(settings, "w") == kept == put(settings, store, kept.source) == prepared(settings, "workload:w@1")
+    with pytest.raises(NotFoundError, match="none of this name is registered"):
         in_force(settings, "other")
+    with pytest.raises(NotFoundError, match="no platform of"):
+        in_force(settings.model_copy(update={"home": settings.home / "none"}), "w")
+    (entry,) = entries(store, "w")
+    assert (entry.actor, entry.action, entry.detail["version"]) == ("ana", "apply workload", 1)
 
 
 @pytest.mark.parametrize(
@@ -100,32 +117,29 @@ def test_the_spec_in_force_is_a_copy_that_finds_its_files_and_reads_alike(settin
         ("description: other\nseed: 5\n", []),
     ],
 )
-def test_what_is_taken_up_restarts_the_workers_that_read_it_and_no_others(settings, written, extra, roles):
-    old = put_in_force(settings, written())
+def test_what_is_taken_up_restarts_the_workers_that_read_it_and_no_others(settings, store, written, extra, roles):
+    old = put(settings, store, written())
     with Supervisor(settings) as supervisor:
-        done = apply(settings, written(extra), supervisor=1)
+        done = apply(settings, written(extra), 1, "better")
     new = in_force(settings, "w")
-    assert new.digest != old.digest and list(done.roles) == roles
-    assert supervisor.asked == ([("w", tuple(roles), new.digest)] if roles else [])
-    store = ControlStore(settings.control_url)
-    (entry,) = entries(store, "w")
-    assert (entry.actor, entry.action) == ("ana", "change spec") and verify(store) == 1
+    assert new.digest != old.digest and list(done.roles) == roles and done.version == 2
+    assert supervisor.asked == ([("w", tuple(roles), new.source, new.digest)] if roles else [])
+    entry = entries(store, "w")[-1]
+    assert (entry.actor, entry.action) == ("ana", "apply workload") and verify(store) == 2
     assert entry.detail == {
-        "sections": sorted(done.taken), "restarted": roles, "from": old.digest, "to": new.digest,
+        "sections": sorted(done.taken), "restarted": roles, "version": 2, "before": 1, "digest": new.bundle,
+        "reason": "better",
     }  # fmt: skip
-    store.close()
 
 
-def test_limits_are_in_force_at_once_and_restart_nobody(settings, written):
-    put_in_force(settings, written())
+def test_limits_are_in_force_at_once_and_restart_nobody(settings, store, written):
+    put(settings, store, written())
     done = apply(settings, written(text=TEXT.replace("min_rows: 50", "min_rows: 60")), supervisor=1)
     assert done.taken == {"limits": ()} and not (settings.home / changes.REQUEST).exists()
     assert in_force(settings, "w").limits.min_rows == 60
     again = apply(settings, written(text=TEXT.replace("min_rows: 50", "min_rows: 60")), supervisor=1)
-    assert not again.taken
-    store = ControlStore(settings.control_url)
-    assert len(entries(store, "w")) == 1
-    store.close()
+    assert not again.taken and again.version == done.version == 2
+    assert len(entries(store, "w")) == 2
 
 
 @pytest.mark.parametrize(
@@ -140,16 +154,14 @@ def test_limits_are_in_force_at_once_and_restart_nobody(settings, written):
     ],
 )
 def test_what_cannot_change_is_refused_with_reason_and_remedy_and_nothing_else_is_taken_up(
-    settings, written, change, names
+    settings, store, written, change, names
 ):
-    old = put_in_force(settings, written())
+    old = put(settings, store, written())
     with pytest.raises(ConfigError, match=rf"{names}.*cannot change while the platform runs.*: .*: ") as refused:
         apply(settings, written(change + "seed: 9\n"), supervisor=1)
     assert "another name" in str(refused.value) or "'cohobate down'" in str(refused.value)
     assert in_force(settings, "w") == old
-    store = ControlStore(settings.control_url)
-    assert not entries(store, "w")
-    store.close()
+    assert len(entries(store, "w")) == 1
 
 
 def test_several_refused_sections_are_all_named(written):
@@ -157,24 +169,83 @@ def test_several_refused_sections_are_all_named(written):
     assert set(compare(old, new).refused) == {"task", "partitions"}
 
 
-def test_a_trigger_is_not_restarted_under_an_update(settings, written):
-    put_in_force(settings, written())
-    store = ControlStore(settings.control_url)
+def test_a_trigger_is_not_restarted_under_an_update(settings, store, written):
+    put(settings, store, written())
     begin(store, "w", "continual", "because", "ana")
     with pytest.raises(UnavailableError, match="its update is under way"):
         apply(settings, written("trigger: {min_labels: 77}\n"), supervisor=1)
     assert in_force(settings, "w").trigger == load_spec(written()).trigger
     with Supervisor(settings):
         assert apply(settings, written("label: {batch: 3}\n"), supervisor=1).roles == ("labeler",)
-    store.close()
 
 
-def test_a_supervisor_that_does_not_do_it_is_named(settings, written, monkeypatch):
+def test_a_supervisor_that_does_not_do_it_is_named(settings, store, written, monkeypatch):
     monkeypatch.setattr(changes, "RESTART_SECONDS", 0.2)
-    put_in_force(settings, written())
+    put(settings, store, written())
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="labeler of w still work with the spec before"):
         apply(settings, written("label: {batch: 3}\n"), supervisor=1)
     assert time.monotonic() - started < 60
-    assert json.loads((settings.home / changes.REQUEST).read_text()) == {"workload": "w", "roles": ["labeler"]}
+    asked = {"workload": "w", "roles": ["labeler"], "spec": in_force(settings, "w").source}
+    assert json.loads((settings.home / changes.REQUEST).read_text()) == asked
     assert msgspec.json.decode(msgspec.json.encode(compare(load_spec(written()), load_spec(written()))))
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "section", "roles"),
+    [
+        ("words.py", "SAYS = 'other'\n", "teacher", ("labeler",)),
+        ("net.py", "class Net: size = 2\n", "student", ()),
+        ("parts/features.py", "class Features: size = 2\n", "features", None),
+        ("data/words.txt", "other", "files", None),
+    ],
+)
+def test_code_belongs_to_the_section_that_names_it(settings, store, written, file, code, section, roles):
+    extra = "student: {network: {factory: 'net.py:Net'}}\nfiles: [data]\n"
+    text = TEXT.replace("user.py:Teacher", "teacher.py:Teacher")
+    path = written(extra, text)
+    for name, content in {
+        "teacher.py": "import words\nclass Teacher: pass\n", "words.py": "SAYS = 'one'\n",
+        "net.py": "class Net: pass\n", "data/words.txt": "one",
+    }.items():  # fmt: skip
+        (path.parent / name).parent.mkdir(exist_ok=True)
+        (path.parent / name).write_text(content)
+    old = put(settings, store, path)
+    (path.parent / file).write_text(code)
+    if roles is None:
+        with pytest.raises(
+            ConfigError, match=rf"{section} is 'changed': cannot change while the platform runs: .*'cohobate d"
+        ):
+            apply(settings, path, supervisor=1)
+        assert in_force(settings, "w") == old
+        assert apply(settings, path, None).taken == {section: ()}
+    else:
+        with Supervisor(settings):
+            assert apply(settings, path, supervisor=1).taken == {section: roles}
+    assert in_force(settings, "w").bundle != old.bundle and in_force(settings, "w").digest == old.digest
+
+
+def test_what_only_a_restart_takes_up_is_taken_where_nothing_runs_and_what_nothing_does_is_not(
+    settings, store, written
+):
+    assert apply(settings, written(), None).version == 1
+    done = apply(settings, written("serve: {replicas: 4}\nlabel: {workers: 3}\n"), None)
+    assert done.taken == {"label": (), "serve": ()} and done.version == 2
+    with pytest.raises(ConfigError, match="task is 'changed': cannot change: labels, windows and students"):
+        apply(settings, written("task: regression\n"), None)
+    assert not (settings.home / changes.REQUEST).exists() and in_force(settings, "w").serve.replicas == 4
+
+
+def test_two_that_change_a_workload_at_once_do_not_overwrite_each_other(settings, store, written, monkeypatch):
+    put(settings, store, written())
+    compared = changes.compare
+
+    def meanwhile(old, new):
+        monkeypatch.undo()
+        apply(settings, written("seed: 1\n"), None)
+        return compared(old, new)
+
+    monkeypatch.setattr(changes, "compare", meanwhile)
+    with pytest.raises(StaleRevisionError, match="workload w is at revision 2, not 1"):
+        apply(settings, written("seed: 2\n"), None)
+    assert in_force(settings, "w").seed == 1

@@ -5,8 +5,9 @@ import pytest
 
 from components.contracts.errors import ConfigError, NotFoundError, PipelineError
 from components.contracts.settings import Settings
+from components.control.store import ControlStore
 from infra.console_pipelines import LocalPipelines
-from infra.specs import put_in_force
+from infra.specs import in_force, prepared, record
 from tests.pipelines.conftest import TICKETS
 
 PYTHON = """#!{python}
@@ -35,7 +36,10 @@ def started(tmp_path, monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     made = Settings(home=tmp_path / "home")
-    put_in_force(made, TICKETS)
+    store = ControlStore(made.control_url)
+    store.migrate()
+    record(store, made, prepared(made, TICKETS), "started")
+    store.close()
     return made
 
 
@@ -49,7 +53,7 @@ def test_a_run_is_a_process_in_the_callers_name_and_ends_with_the_platform(setti
         while not told.exists():
             assert process.poll() is None
     assert process.returncode == -15
-    spec = str(settings.home.resolve() / "specs" / "tickets" / "spec.yaml")
+    spec = in_force(settings, "tickets").source
     argv = ["-m", "pipelines.run", "rollback", spec, "it is bad", "to=3"]
     assert json.loads(told.read_text()) == [argv, "eve", str(settings.home.resolve())]
 

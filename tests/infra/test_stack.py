@@ -1,15 +1,19 @@
 """How long the supervisor waits for a gateway that is on its way up, and what it says when it does not come."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.control.workloads import changes, in_force
 from infra import processes, stack
 from infra.processes import Child, last_line, progress_marks, stop_all
-from infra.stack import Stack
+from infra.specs import prepared
+from infra.stack import Stack, read_state
 from infra.workloads import spec_path
 from tests.ports import free_port
 
@@ -157,6 +161,30 @@ def test_a_restart_is_of_one_workloads_roles_alone(waiting, workload, roles, hit
         def start(self):
             assert restarted[-1] == self.name
 
-    made.children = [Noted(name, [], {}, tmp_path) for name in names]
-    made.restart(workload, roles)
+    old, new = made.specs[0].source, str(tmp_path / "new.yaml")
+    (tmp_path / "new.yaml").write_text(Path(old).read_text().replace("name: files", f"name: {workload}"))
+    made.children = [Noted(name, ["worker", old], {}, tmp_path) for name in names]
+    made.restart(workload, roles, new)
+    now = new if workload == "files" else old
+    assert all(child.argv == ["worker", now] for child in made.children)
+    assert read_state(made.settings).specs == (now,)
     assert restarted == hit
+
+
+def test_what_a_platform_is_started_with_is_registered_and_so_is_what_another_start_changes(tmp_path):
+    settings = Settings(home=tmp_path, actor="ana")
+    store = ControlStore(settings.control_url)
+    store.migrate()
+    (tmp_path / "code.py").write_text("class T: pass\n")
+    seen = []
+    for seed in (1, 1, 2):
+        text = f"name: w\nseed: {seed}\nteacher: {{factory: 'code.py:T'}}\nfeatures: {{factory: 'builtins:dict'}}\n"
+        (tmp_path / "w.yaml").write_text(text)
+        made = Stack(settings, [prepared(settings, tmp_path / "w.yaml"), load_spec(spec_path("files"))])
+        made._register()
+        seen.append(in_force(store, "w"))
+        assert seen[-1].reference == made.specs[0].source
+    assert [v.number for v in seen] == [1, 1, 2] and seen[0].actor == "ana"
+    assert [c.reason for c in changes(store, "w")] == ["the platform was started with it"] * 2
+    assert not changes(store, "files")  # a file that no bundle was made of is read where it lies
+    store.close()

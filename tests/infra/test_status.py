@@ -18,9 +18,11 @@ from components.control.store import ControlStore
 from components.ledger.ledger import append
 from components.registry import runs
 from infra import cli
-from infra.status import AlarmSeen, Report, Routing, RunSeen, Windows, Workload, read, schema
+from infra.specs import prepared, record
+from infra.status import AlarmSeen, Registered, Report, Routing, RunSeen, Windows, Workload, read, schema
 from infra.status_screen import screen, watch
 from serving.rollout.condition import Condition, Crowned, Press, condition
+from tests.pipelines.conftest import TICKETS
 from tests.serving.rollout.test_condition import CANARY, NOW, WELL, facts, rolling
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +95,7 @@ def longest():
         seen, condition=found, rollout=rollout, gauges=gauges, stale=("labeler-1",),
         runs=(RunSeen(id="files-999", pipeline="continual", status="failed", reason="r " * 99, seconds=1e6),),
         alarms=(AlarmSeen(kind="entropy", input_index=10**9, age_seconds=1e6),),
+        spec=Registered(version=999, digest=DIGEST, actor="ana", reason="better " * 99, age_seconds=1e6),
     )  # fmt: skip
 
 
@@ -206,6 +209,21 @@ def test_a_model_made_by_hand_is_shown_as_not_ours_and_no_age_is_negative(lived)
         console = Console(file=io.StringIO(), width=80)
         console.print(screen(report, time.time(), 80, all_=all_), highlight=False)
         assert says in console.file.getvalue()
+
+
+def test_the_version_of_the_spec_that_is_in_force_is_shown(lived, monkeypatch, tmp_path):
+    alone = lived.model_copy(update={"home": tmp_path})
+    store = ControlStore(alone.control_url)
+    store.migrate()
+    made = record(store, alone, prepared(alone, TICKETS), "first")
+    store.close()
+    spec = read(alone).workloads["tickets"].spec
+    assert (spec.version, spec.digest, spec.actor, spec.reason) == (1, made.digest, "local", "first")
+    assert read(lived).workloads["signs"].spec is None
+    lines = drawn(tickets=read(alone).workloads["tickets"])
+    assert f"spec 1 ({made.digest[:12]})" in line(lines, "tickets")
+    every = " ".join(drawn(all_=True, width=200, tickets=read(alone).workloads["tickets"]))
+    assert f"version 1, {made.digest[:12]}…, by local" in every and "first" in every
 
 
 def test_the_json_is_what_its_schema_in_the_docs_says(lived, monkeypatch):

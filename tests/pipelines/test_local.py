@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from components.contracts.errors import ConfigError, NotFoundError, PipelineError
+from components.contracts.spec import load_spec
 from pipelines import runs
-from pipelines.local import last_error, run_local, step_outputs
+from pipelines.local import _registered, last_error, run_local, step_outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -26,6 +29,23 @@ def test_wrong_arguments_are_refused_before_anything_starts(path, settings, stor
     with pytest.raises(error, match=said):
         run_local(name, path, given, reason="why", settings=settings)
     assert store.runs("tickets") == []
+
+
+def test_a_file_that_a_student_is_made_by_becomes_a_version_and_an_order_s_does_not(path, settings, store, tmp_path):
+    from components.control.workloads import apply, in_force, opened, versions
+
+    assert _registered(path, "rollback", store, settings).source == path and not versions(store, "tickets")
+    first = _registered(path, "bootstrap", store, settings)
+    assert first.source == in_force(store, "tickets").reference and first.digest == load_spec(path).digest
+    (tmp_path / "tickets.py").write_bytes((Path(path).parent / "tickets.py").read_bytes())
+    (tmp_path / "t.yaml").write_text(Path(path).read_text() + "\nseed: 99\n")
+    other = _registered(str(tmp_path / "t.yaml"), "continual", store, settings)
+    assert [v.digest for v in versions(store, "tickets")] == [first.bundle, other.bundle] and other.seed == 99
+    assert in_force(store, "tickets").digest == first.bundle
+    assert versions(store, "tickets")[1].reason == "a run of continual"
+    spec, bundle = opened(str(tmp_path / "t.yaml"), settings)
+    apply(store, bundle, spec, actor="ana", reason="better")
+    assert _registered(other.source, "continual", store, settings) == other
 
 
 def test_the_last_error_of_a_log_is_found(tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ConfigError, NotFoundError, RefusedError
 from components.contracts.settings import IMAGE
+from components.contracts.spec import load_spec
 from pipelines.cli import app
 from pipelines.compiled import compiled
 from pipelines.kubeflow_api import connect
@@ -91,6 +93,17 @@ def test_the_spec_is_named_as_the_image_has_it(remote, spec):
     assert given["spec"] == "/app/t.yaml"
     with pytest.raises(ConfigError, match="COHOBATE_KFP_SPEC"):
         arguments_there("rollback", spec.source, {}, "r", remote.model_copy(update={"kfp_spec": ""}))
+
+
+def test_a_version_of_the_registry_is_named_by_its_digest_where_the_steps_reach_the_bundle(remote, spec, settings):
+    from components.contracts.spec.bundles import keep
+
+    reference = keep(Path(spec.source), "tickets", settings).reference
+    load_spec(reference, settings)
+    shared = remote.model_copy(update={"artifact_root": "s3://bucket/root"})
+    assert arguments_there("rollback", reference, {}, "r", shared)["spec"] == reference
+    assert arguments_there("rollback", reference, {"spec": "/app/t.yaml"}, "r", shared)["spec"] == "/app/t.yaml"
+    assert arguments_there("rollback", reference, {}, "r", remote)["spec"] == "/specs/tickets.yaml"
 
 
 def test_a_history_is_a_uri_that_the_steps_can_read(remote, spec):

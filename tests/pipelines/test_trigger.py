@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,11 +15,13 @@ from components.contracts.spec import Trigger as Policy
 from components.contracts.storage import local_path, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
+from components.control.workloads import apply, opened
 from components.snapshot.reading import read_new
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
 from pipelines import runs
 from pipelines.trigger import Decision, Trigger, TriggerState, decide, near
+from tests.pipelines.conftest import TICKETS
 
 POLICY = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0)
 IDLE = TriggerState(labels=0, alarms=(), since_alarm=0, running=False, rolling=False, last_end=None, has_champion=True)
@@ -201,6 +204,38 @@ def test_its_report_is_renewed_while_an_update_is_under_way(spec, store, broker,
     put(300)
     assert Trigger(spec, store, broker, clock=clock).look().start
     assert ages == [6.0, 12.0, 6.0, 12.0, 6.0, 12.0]
+
+
+def test_an_update_works_with_the_version_that_is_in_force_when_it_starts(
+    settings, store, broker, clock, put, monkeypatch, tmp_path
+):
+    started = []
+
+    class Child:
+        """A run that has ended."""
+
+        def __init__(self, argv, **given):
+            started.append(argv[-2])
+
+        def poll(self):
+            return 0
+
+    def version(seed):
+        text = Path(TICKETS).read_text().replace("tickets.py:", f"{Path(TICKETS).parent}/tickets.py:")
+        (tmp_path / "t.yaml").write_text(f"{text}\nseed: {seed}\n")
+        spec, bundle = opened(str(tmp_path / "t.yaml"), settings)
+        apply(store, bundle, spec, actor="ana", reason="r")
+        return spec
+
+    monkeypatch.setattr("pipelines.trigger.subprocess.Popen", Child)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    put(300)
+    first = version(1)
+    trigger = Trigger(first, store, broker, clock=clock)
+    trigger.look()
+    second = version(2)
+    trigger.look()
+    assert started == [first.source, second.source] and first.bundle != second.bundle
 
 
 def test_an_alarm_counts_until_another_champion_serves(trigger, store, put):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import SCHEME
+from components.contracts.spec import bundles
 from components.contracts.spec.fields import Factory
+from components.contracts.spec.user_code import module_of
 
 log = logging.getLogger(__name__)
-
-USER_MODULE = "cohobate_user_"
-"""How the name of a module begins that is a file beside a spec."""
 
 MOVED = {
     "components.label.magika": "components.teachers.magika",
@@ -33,6 +31,8 @@ MOVED = {
 def resolve(reference: str, source: str = "") -> Any:
     """The Python object that ``module:name`` or ``file.py:name`` names; files are relative to the spec ``source``.
 
+    What such a file imports is looked for beside the spec first (:mod:`components.contracts.spec.user_code`).
+
     Raises:
         ConfigError: the module, file or name does not exist.
 
@@ -41,7 +41,12 @@ def resolve(reference: str, source: str = "") -> Any:
     if not name:
         raise ConfigError("reference", reference, "must have the form module:name or file.py:name")
     if module_name.endswith(".py"):
-        module = module_of(Path(source).parent / module_name, reference)
+        folder = Path(folder_of(source))
+        path = folder / module_name
+        if not path.is_file():
+            raise ConfigError("reference", reference, f"no such file: {path}")
+        beside = not Path(module_name).is_absolute() and ".." not in Path(module_name).parts
+        module = module_of(folder if beside else path.parent, path)
     else:
         if module_name in MOVED:
             log.warning("%s has moved: write %s:%s in the spec", reference, MOVED[module_name], name)
@@ -52,27 +57,6 @@ def resolve(reference: str, source: str = "") -> Any:
     if not hasattr(module, name):
         raise ConfigError("reference", reference, f"module {module_name} has no {name!r}")
     return getattr(module, name)
-
-
-def module_of(path: Path, reference: str) -> Any:
-    """The module of a user's file, read once in a process; ``reference`` is what names it, for the message.
-
-    Raises:
-        ConfigError: there is no such Python file.
-
-    """
-    if not path.is_file():
-        raise ConfigError("reference", reference, f"no such file: {path}")
-    name = f"{USER_MODULE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise ConfigError("reference", reference, f"not a Python file: {path}")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
 
 
 def build(factory: Factory, source: str = "") -> Any:
@@ -112,7 +96,14 @@ def placed(factory: Factory, source: str = "") -> Factory:
 
 
 def folder_of(source: str) -> str:
-    """The folder of a spec file; empty of none."""
+    """The folder of a spec: of its file, or of the bundle that is its source; empty of none.
+
+    Raises:
+        ArtifactError, UnavailableError: see :func:`components.contracts.spec.bundles.folder_of`.
+
+    """
+    if source.startswith(SCHEME):
+        return str(bundles.folder_of(source))
     return str(Path(source).parent) if source else ""
 
 

@@ -10,8 +10,11 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import Task
+from components.contracts.reference import parse
+from components.contracts.settings import Settings
+from components.contracts.spec import bundles
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
@@ -64,8 +67,10 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     serve: Serve = Serve()
     partitions: Count = 1
     seed: int = 0
+    files: tuple[str, ...] = ()
+    """Files and folders beside the spec that its code reads, so that they are on every host (relative paths)."""
     source: str = ""
-    """Path of the file that this spec was read from; filled in by :func:`load_spec`."""
+    """Path of the file that this spec was read from, or the bundle's reference; filled in by :func:`load_spec`."""
 
     def topic(self, kind: Kind) -> str:
         """Name of this workload's topic of a kind; see :data:`Kind`."""
@@ -77,9 +82,18 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return tuple(f"{self.name}.{k}" for k in get_args(Kind))
 
     @property
+    def bundle(self) -> str | None:
+        """Digest of the bundle that this spec was read from, with its code; None: it was read from a file."""
+        reference = parse(self.source)
+        return reference.digest if reference is not None else None
+
+    @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the spec's content, wherever its file lies."""
-        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, source=""))).hexdigest()
+        """SHA-256 (hex) of the spec's content, wherever its file lies; its code is not in it."""
+        content = msgspec.to_builtins(msgspec.structs.replace(self, source=""))
+        if not self.files:
+            del content["files"]  # so that specs keep the digests that students' lineage names
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 OWN = "components."
@@ -95,14 +109,27 @@ def _check_classes(field: str, options: Mapping[str, Any]) -> None:
         _check_classes(f"{field}.primary.options", primary["options"])
 
 
-def load_spec(path: str | Path) -> Spec:
-    """Read and validate a spec file.
+def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
+    """Read and validate a spec file, or the spec of the bundle that ``workload:NAME@DIGEST`` names.
+
+    A bundle is fetched from the artifact root of ``settings`` (those of the environment) unless this home has it.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a field that is unknown or out of range.
+        ArtifactError, UnavailableError: see :func:`components.contracts.spec.bundles.folder_of`.
 
     """
-    path = Path(path)
+    reference = parse(str(source))
+    if reference is None:
+        path = Path(source)
+        return msgspec.structs.replace(_read(path), source=str(path.resolve()))
+    spec = _read(bundles.spec_file(str(source), settings))
+    if spec.name != reference.workload:
+        raise ArtifactError(str(source), f"is a bundle of {spec.name}")
+    return msgspec.structs.replace(spec, source=str(source))
+
+
+def _read(path: Path) -> Spec:
     if not path.is_file():
         raise ConfigError("spec", str(path), "must be a YAML file that exists")
     try:
@@ -133,4 +160,4 @@ def load_spec(path: str | Path) -> Spec:
     if spec.serve.novelty is not None and spec.student.privacy is not None:
         remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"
         raise ConfigError("serve.novelty", spec.serve.novelty, f"{remedy} beside student.privacy")
-    return msgspec.structs.replace(spec, source=str(path.resolve()))
+    return spec
