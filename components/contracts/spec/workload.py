@@ -12,6 +12,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
+from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
@@ -52,7 +53,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     truth_sources: tuple[str, ...] | None = None
     """Sources whose truths count; None: whoever may write to the truth topic is one."""
     payload: Payload = Payload()
-    features: Factory
+    features: Features
     student: Student = Student()
     label: Label = Label()
     admission: Admission = Admission()
@@ -115,6 +116,8 @@ def load_spec(path: str | Path) -> Spec:
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
+    if spec.features.entity is not None:
+        check_entity(spec.features.entity, spec.task)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     check_network(spec.student)
