@@ -68,9 +68,24 @@ def put_in_force(settings: Settings, path: str | Path) -> Spec:
             _link(place.parent / name, origin.parent / name)
     new = place.with_suffix(".tmp")
     new.write_bytes(text)
-    load_spec(new)  # the file may have been written to since it was read first
+    check_entity_features(load_spec(new), settings)  # the file may have been written to since it was read first
     new.replace(place)
     return load_spec(place)
+
+
+def check_entity_features(spec: Spec, settings: Settings) -> None:
+    """Refuse features of the entity that Feast does not have; Feast is imported where some come from its views alone.
+
+    Raises:
+        ConfigError: names the feature.
+    """
+    entity = spec.features.entity
+    if entity is not None and any(f.of == "view" for f in entity.features):
+        from components.snapshot.entity_store import entity_store
+
+        store = entity_store(spec, settings.artifacts)
+        if store is not None:
+            store.check()
 
 
 def _files(value: Any) -> Iterator[str]:

@@ -71,8 +71,6 @@ class EntityStore:
             if self._root.startswith("file://"):
                 Path(local_path(self._root), "entity").mkdir(parents=True, exist_ok=True)
             self._opened = open_store(f"{self._root}/entity", f"{self._workload}_entity", online_store(self._root))
-            if self._source:  # what a user's file says by a relative path is relative to the spec
-                self._opened.config.repo_path = Path(self._source).parent
         return self._opened
 
     @property
@@ -92,17 +90,22 @@ class EntityStore:
             ConfigError: names the feature and what about it.
 
         """
-        views = self._views()
+        if not any(f.of == "view" for f in self.entity.features):
+            return
+        views, keys = self._views()
         for feature in self.entity.features:
             if feature.of == "view":
-                _check(feature, views)
+                _check(feature, views, keys)
 
-    def _views(self) -> dict[str, Any]:
-        """The user's views, by name."""
+    def _views(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The user's views and the join keys of the user's entities, both by name."""
         if self.entity.repository:
             store = self._theirs
-            return {v.name: v for v in [*store.list_feature_views(), *store.list_stream_feature_views()]}
-        return {o.name: o for o in self._objects() if hasattr(o, "features") and hasattr(o, "join_keys")}
+            objects = [*store.list_feature_views(), *store.list_stream_feature_views(), *store.list_entities()]
+        else:
+            objects = self._objects()
+        views = {o.name: o for o in objects if hasattr(o, "entities") and hasattr(o, "online")}
+        return views, {o.name: o.join_key for o in objects if hasattr(o, "join_key")}
 
     def _objects(self) -> list[Any]:
         if not self.entity.objects:
@@ -191,13 +194,15 @@ class EntityStore:
 
         """
         found: dict[str, dict[str, Held]] = {key: {} for key in keys}
-        for store, sources in self._stores():
-            try:
+        try:
+            for store, sources in self._stores():
                 self._look_up(store, sources, found)
-            except Exception as error:  # of a database, of Redis, of Feast: they have no common base
+        except Exception as error:  # of a database, of Redis, of Feast: they have no common base
+            for opened in (self._opened, self._repository):
                 with contextlib.suppress(Exception):
-                    store.refresh_registry()  # what it lacks may have been applied since it was read
-                raise UnavailableError("online store", self._workload, f"{type(error).__name__}: {error}") from error
+                    if opened is not None:
+                        opened.refresh_registry()  # what it lacks may have been applied since it was read
+            raise UnavailableError("online store", self._workload, f"{type(error).__name__}: {error}") from error
         return found
 
     def _look_up(self, store: FeatureStore, sources: Sequence[str], found: dict[str, dict[str, Held]]) -> None:
@@ -242,14 +247,18 @@ def _ttl(store: FeatureStore, view: str) -> float:
     return float(ttl.total_seconds()) if ttl else 0.0
 
 
-def _check(feature: EntityFeature, views: Mapping[str, Any]) -> None:
+def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, str]) -> None:
     view = views.get(feature.view or "")
     if view is None:
         raise _refused(
             f"{feature.name}.view", feature.view, f"is no view: there are {', '.join(sorted(views)) or 'none'}"
         )
-    if len(view.join_keys) != 1 or view.join_keys[0].startswith("__"):
-        allowed = f"must have one entity with one join key, which the input's key is; it has {view.join_keys}"
+    if len(view.entities) != 1 or view.entities[0] not in keys:
+        allowed = "must have one entity, whose join key the input's key is, and which is among the objects"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    path = getattr(view.batch_source, "path", "/")
+    if "://" not in path and not Path(path).is_absolute():
+        allowed = f"reads {path}: write it as an absolute path, from Path(__file__).resolve() on"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
     if not view.online:
         raise _refused(f"{feature.name}.view", feature.view, "is not online: answers could not read it")

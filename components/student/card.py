@@ -78,6 +78,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     learnt: int = 0
     novelty: tuple[tuple[float, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "features", Features.of(self.features))
+
     @property
     def form(self) -> Form:
         """Which export of its weights this is."""

@@ -84,6 +84,11 @@ class Features(Factory, frozen=True, kw_only=True, forbid_unknown_fields=True, o
 
     entity: Entity | None = None
 
+    @classmethod
+    def of(cls, factory: Factory) -> Features:
+        """A featuriser that is named without features of the entity."""
+        return factory if isinstance(factory, cls) else cls(factory=factory.factory, options=factory.options)
+
     @property
     def learnt_from(self) -> Features:
         """What a student hangs on of it, and not how it is looked up."""

@@ -68,6 +68,9 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str = ""
     """Path of the file that this spec was read from; filled in by :func:`load_spec`."""
 
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "features", Features.of(self.features))
+
     def topic(self, kind: Kind) -> str:
         """Name of this workload's topic of a kind; see :data:`Kind`."""
         return f"{self.name}.{kind}"
