@@ -346,7 +346,9 @@ def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
 
 def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
     """Features of inputs as they came."""
-    decode = knowing(decoder(spec.payload, spec.source))
+    decode = decoder(spec.payload, spec.source)
+    if spec.features.entity is not None:
+        decode = knowing(decode)
     return featuriser(spec.features, spec.source).encode([decode(p) for p in payloads])
 
 

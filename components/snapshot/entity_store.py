@@ -21,7 +21,7 @@ from components.contracts.records import Label
 from components.contracts.spec import Entity, EntityFeature, Spec, resolve
 from components.contracts.spec.features import RECENT
 from components.contracts.storage import digest_of, local_path, put_bytes
-from components.snapshot.features import import_feast, joining, online_store, open_store
+from components.snapshot.features import alone, import_feast, joining, online_store, open_store
 from components.snapshot.recent import recent_table
 from components.snapshot.table import MICROSECONDS, parquet_bytes
 
@@ -153,7 +153,8 @@ class EntityStore:
             self._ours.write_to_online_store(VIEW, newest)
         views = [name for name in {f.view for f in self.entity.features} if name] if self.entity.objects else []
         if views:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its progress
+            progress = io.StringIO()
+            with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress), alone():
                 self._ours.materialize(EPOCH, datetime.fromtimestamp(now, UTC), feature_views=sorted(views))
 
     def history(self, asked: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

@@ -205,13 +205,20 @@ class FeatureRepo:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """While Feast's DuckDB engine works for one thread, without what Ibis warns of in its own calls."""
+    with _joins, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
+        yield
+
+
+@contextmanager
 def joining(opened: FeatureStore, root: str, views: Collection[str]) -> Iterator[FeatureStore]:
     """The store to join these views with, alone: ``opened``, or one of copies on this machine of what they read.
 
     ``root``: where their sources lie; what is on this machine is read there.
     """
-    with _joins, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # Ibis's call
+    with alone():
         if root.startswith("file://"):
             yield opened
             return
