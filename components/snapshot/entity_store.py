@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.records import Label
 from components.contracts.spec import Entity, EntityFeature, Spec, resolve
 from components.contracts.spec.features import RECENT
@@ -80,7 +80,9 @@ class EntityStore:
             try:
                 self._repository = feast.FeatureStore(repo_path=folder)
             except Exception as error:  # Feast's errors, and pydantic's
-                raise _refused("repository", folder, f"is no feature repository that Feast opens: {error}") from error
+                raise _refused(
+                    "repository", folder, f"is no feature repository that Feast opens: {_line(error)}"
+                ) from error
         return self._repository
 
     def check(self) -> None:
@@ -111,7 +113,13 @@ class EntityStore:
         if not self.entity.objects:
             return []
         import_feast()
-        found = resolve(self.entity.objects, self._source)
+        try:
+            found = resolve(self.entity.objects, self._source)
+        except CohobateError:
+            raise
+        except Exception as error:  # the user's code, and Feast's, at its import
+            why = f"cannot be read: {type(error).__name__}: {_line(error)}"
+            raise _refused("objects", self.entity.objects, why) from error
         if not isinstance(found, Sequence) or not all(hasattr(o, "name") for o in found):
             raise _refused("objects", self.entity.objects, "must be a list of Feast's objects: entities and views")
         return list(found)
@@ -270,6 +278,10 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
     fitting = NUMBERS if feature.type == "number" else CATEGORIES
     if types[name] not in fitting:
         raise _refused(f"{feature.name}.type", feature.type, f"cannot be read from a feature of type {types[name]}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _refused(field: str, value: object, allowed: str) -> ConfigError:

@@ -53,7 +53,7 @@ def one(feature):
         (one("{name: last, of: last_label, type: category, values: [a], default: 1}"), r"must be text \(quote it\)"),
         (one("{name: last, of: last_label, type: category, default: a}"), "must name its values, each once"),
         (one("{name: seen, of: count, seconds: 5, values: [a], default: 0}"), "values is .*: go with type: category"),
-        (one("{name: last, of: last_label, type: category, values: [a], log: true, default: a}"), "go with type: number"),
+        (one("{name: last, of: last_label, type: category, values: [a], log: true, default: a}"), "go with type"),
         (one(VIEW), "entity.objects is None: or a repository goes with features of a view"),
         (f"objects: f.py:F, {one(COUNT)}", "entity.objects is 'f.py:F': or a repository goes with"),
         (f"objects: f.py:F, repository: /r, {one(VIEW)}", "goes without objects"),

@@ -1,11 +1,15 @@
+import pickle
+
+import msgspec
 import numpy as np
 import pytest
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import Carrying, Known, bare, carrying, decoder, knowing
+from components.contracts.records import content_hash
 from components.contracts.spec import Entity, EntityFeature, Factory, Features, Payload
 from components.student.entity import EntityColumns, Event, events_of, text_of, values
-from components.student.features import featuriser
+from components.student.features import WithEntity, featuriser
 
 EVENTS = (
     Event(10.0, "spam", 11.0, "a"), Event(20.0, "ham", 21.0, "b"), Event(30.0, "spam", 99.0, "c"),
@@ -76,22 +80,16 @@ def test_a_featuriser_has_the_entity_s_array_beside_its_own():
 
 def test_an_array_of_that_name_is_refused():
     class Taken:
-        signature = dict(featuriser(FED).signature)
-
-    import components.student.features as features
+        signature = featuriser(FED).signature
 
     with pytest.raises(ConfigError, match="is the name of an array of the featuriser already"):
-        features.WithEntity(Taken(), FED.entity.features)
+        WithEntity(Taken(), FED.entity.features)
 
 
 def test_a_payload_that_carries_what_is_known_is_the_same_payload():
-    import pickle
-
-    from components.contracts.records import content_hash
-
     payload = carrying(b'{"x": 1}', {"seen": 2.0})
     assert payload == b'{"x": 1}' and content_hash(payload) == content_hash(b'{"x": 1}')
-    again = pickle.loads(pickle.dumps(payload))
+    again = pickle.loads(pickle.dumps(payload))  # noqa: S301
     assert isinstance(again, Carrying) and again.entity == {"seen": 2.0}
     assert carrying(b"x", None) == b"x" and not isinstance(carrying(b"x", None), Carrying)
     plain = decoder(Payload(decoder="json"))
@@ -101,8 +99,6 @@ def test_a_payload_that_carries_what_is_known_is_the_same_payload():
 
 
 def test_how_it_is_looked_up_is_not_what_is_learnt_from():
-    import msgspec
-
     other = msgspec.structs.replace(FED.entity, timeout_ms=1.0, max_skew=0.5, cache_seconds=0.0)
     assert msgspec.structs.replace(FED, entity=other).learnt_from == FED.learnt_from == FED
     assert Features.of(Factory(factory="a:B", options={"c": 1})) == Features(factory="a:B", options={"c": 1})
