@@ -160,13 +160,20 @@ class EntityStore:
             newest = recent.to_pandas().drop_duplicates("key", keep="last")
             self._ours.write_to_online_store(VIEW, newest)
         views = [name for name in {f.view for f in self.entity.features} if name] if self.entity.objects else []
-        if views:
+        if not views:
+            return
+        with self._reached("sources"):
             progress = io.StringIO()
             with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress), alone():
                 self._ours.materialize(EPOCH, datetime.fromtimestamp(now, UTC), feature_views=sorted(views))
 
     def history(self, asked: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-        """What was known of entities, each a key and a time (Unix seconds), by ``view:feature``."""
+        """What was known of entities, each a key and a time (Unix seconds), by ``view:feature``.
+
+        Raises:
+            UnavailableError: what a view reads is not there, or not as its view says.
+
+        """
         found: list[dict[str, Any]] = [{} for _ in asked]
         for store, sources in self._stores():
             for row, more in zip(found, self._joined(store, sources, asked), strict=True):
@@ -187,7 +194,7 @@ class EntityStore:
         frame = pd.DataFrame({name: [key for key, _ in places] for name in _join_keys(store, views)})
         frame = frame.assign(event_timestamp=times, cohobate_row=range(len(places)))
         root = self._root if store is self._opened and views == {VIEW} else "file://"
-        with joining(store, root, views) as local:
+        with self._reached("sources"), joining(store, root, views) as local:
             rows = local.get_historical_features(entity_df=frame, features=list(sources), full_feature_names=True)
             done = rows.to_df().set_index("cohobate_row")
         columns = {source: done[source.replace(":", "__", 1)].astype(object) for source in sources}
@@ -204,15 +211,27 @@ class EntityStore:
         """
         found: dict[str, dict[str, Held]] = {key: {} for key in keys}
         try:
-            for store, sources in self._stores():
-                self._look_up(store, sources, found)
-        except Exception as error:  # of a database, of Redis, of Feast: they have no common base
+            with self._reached("online store"):
+                for store, sources in self._stores():
+                    self._look_up(store, sources, found)
+        except UnavailableError:
             for opened in (self._opened, self._repository):
                 with contextlib.suppress(Exception):
                     if opened is not None:
                         opened.refresh_registry()  # what it lacks may have been applied since it was read
-            raise UnavailableError("online store", self._workload, f"{type(error).__name__}: {error}") from error
+            raise
         return found
+
+    @contextlib.contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        """Say of what fails there that it is not to be had now: databases, files and Feast have no common error."""
+        try:
+            yield
+        except CohobateError:
+            raise
+        except Exception as error:
+            remedy = f"of the entity's features: {type(error).__name__}: {_line(error)}"
+            raise UnavailableError(what, self._workload, remedy) from error
 
     def _look_up(self, store: FeatureStore, sources: Sequence[str], found: dict[str, dict[str, Held]]) -> None:
         keys = list(found)

@@ -206,8 +206,9 @@ class FeatureRepo:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While Feast's DuckDB engine works for one thread, without what Ibis warns of in its own calls."""
+    """While Feast's DuckDB engine works for one thread, without what libraries warn of in each other's calls."""
     with _joins, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Discarding nonzero nanoseconds", category=UserWarning)
         warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
         yield
 

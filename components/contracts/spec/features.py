@@ -11,6 +11,7 @@ from msgspec import Meta
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.fields import Factory, Positive, Section
+from components.contracts.spec.privacy import Privacy
 
 Of = Literal["count", "since_last", "last_label", "label_share", "view"]
 
@@ -96,7 +97,7 @@ class Features(Factory, frozen=True, kw_only=True, forbid_unknown_fields=True, o
         return Features(factory=self.factory, options=self.options, entity=entity)
 
 
-def check_entity(entity: Entity, task: Task) -> None:
+def check_entity(entity: Entity, task: Task, privacy: Privacy | None = None) -> None:
     """Refuse features of the entity that contradict themselves; what Feast has is looked at where it is opened.
 
     Raises:
@@ -117,6 +118,9 @@ def check_entity(entity: Entity, task: Task) -> None:
     if any(f.of == "view" for f in entity.features) != bool(entity.objects or entity.repository):
         allowed = "or a repository goes with features of a view, and they with one of both"
         raise ConfigError(f"{field}.objects", entity.objects or entity.repository, allowed)
+    if privacy is not None and privacy.unit == "input" and any(f.of != "view" for f in entity.features):
+        allowed = "must be key beside features of the entity's other inputs: one input would be told of in many rows"
+        raise ConfigError("student.privacy.unit", privacy.unit, allowed)
     for feature in entity.features:
         _check_feature(feature, f"{field}.{feature.name}", task)
 

@@ -120,7 +120,7 @@ def load_spec(path: str | Path) -> Spec:
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
     if spec.features.entity is not None:
-        check_entity(spec.features.entity, spec.task)
+        check_entity(spec.features.entity, spec.task, spec.student.privacy)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     check_network(spec.student)

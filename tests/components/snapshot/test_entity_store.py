@@ -134,6 +134,17 @@ def test_a_view_of_the_user_s_is_joined_and_read_online_within_its_ttl(folder, a
         assert values(entity, at_time(held[key], at), at) == told(opened, [(key, at)])[0]
 
 
+def test_what_a_view_reads_and_is_not_there_is_said(folder, artifacts, make_label):
+    entity = Entity(objects="feast_objects.py:FEAST", features=VIEWS)
+    opened = opened_at(artifacts, entity, str(folder / "spec.yaml"))
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    (folder / "senders.parquet").unlink()
+    with pytest.raises(UnavailableError, match=r"of the entity's features: .*senders\.parquet"):
+        opened.history([("ada", BASE)])
+    with pytest.raises(UnavailableError, match="of the entity's features"):
+        opened.publish(None, BASE)
+
+
 def test_a_feature_repository_of_somebody_else_is_joined_and_read(folder, artifacts, make_label):
     (folder / "feature_store.yaml").write_text(
         "project: theirs\nprovider: local\nregistry: registry.db\nonline_store: {type: sqlite, path: online.db}\n"
