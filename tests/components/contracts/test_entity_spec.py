@@ -75,7 +75,7 @@ def test_in_private_one_input_is_not_told_of_in_the_rows_of_others(tmp_path):
     private = "student: {privacy: {epsilon: 8, delta: 1.0e-5, noise: 1.0, unit: UNIT}, near_duplicate: null}"
     path = tmp_path / "payments.yaml"
     path.write_text(HEAD.format(entity=one(COUNT), task="classification") + private.replace("UNIT", "input"))
-    with pytest.raises(ConfigError, match="student.privacy.unit is 'input': must be key"):
+    with pytest.raises(ConfigError, match=r"student\.privacy\.unit is 'input': must be key"):
         load_spec(path)
     path.write_text(path.read_text().replace("unit: input", "unit: key"))
     assert load_spec(path).features.entity is not None
