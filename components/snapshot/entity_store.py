@@ -122,6 +122,10 @@ class EntityStore:
             raise _refused("objects", self.entity.objects, why) from error
         if not isinstance(found, Sequence) or not all(hasattr(o, "name") for o in found):
             raise _refused("objects", self.entity.objects, "must be a list of Feast's objects: entities and views")
+        if any(o.name == VIEW for o in found):
+            raise _refused(
+                "objects", self.entity.objects, f"must not name one {VIEW!r}, which the platform's own view is"
+            )
         return list(found)
 
     def remember(self, number: int, labels: Sequence[Label], now: float) -> pa.Table | None:
@@ -193,14 +197,16 @@ class EntityStore:
         times = pd.to_datetime([stamp for _, stamp in places], unit="us", utc=True)
         frame = pd.DataFrame({name: [key for key, _ in places] for name in _join_keys(store, views)})
         frame = frame.assign(event_timestamp=times, cohobate_row=range(len(places)))
-        root = self._root if store is self._opened and views == {VIEW} else "file://"
-        with self._reached("sources"), joining(store, root, views) as local:
+        with self._reached("sources"), joining(store, views, copies=store is self._opened) as local:
             rows = local.get_historical_features(entity_df=frame, features=list(sources), full_feature_names=True)
-            done = rows.to_df().set_index("cohobate_row")
-        columns = {source: done[source.replace(":", "__", 1)].astype(object) for source in sources}
+            done = rows.to_df().sort_values("cohobate_row")
+        columns = [done[source.replace(":", "__", 1)].astype(object).tolist() for source in sources]
+        known = [
+            {s: None if pd.isna(v) else v for s, v in zip(sources, row, strict=True)}
+            for row in zip(*columns, strict=True)
+        ]
         place = {key: i for i, key in enumerate(places)}
-        at = [place[key, stamp] for (key, _), stamp in zip(asked, stamps, strict=True)]
-        return [{s: None if pd.isna(v := column.loc[i]) else v for s, column in columns.items()} for i in at]
+        return [dict(known[place[key, stamp]]) for (key, _), stamp in zip(asked, stamps, strict=True)]
 
     def online(self, keys: Sequence[str]) -> dict[str, dict[str, Held]]:
         """What the online stores hold of entities, by key and ``view:feature``; of what they do not know, nothing.

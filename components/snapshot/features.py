@@ -127,7 +127,7 @@ class FeatureRepo:
         when = pd.Timestamp(int(at * 1_000_000), unit="us", tz="UTC")
         asked = pd.DataFrame({"input_id": unique, "event_timestamp": pd.Series([when] * len(unique))})
         names, columns = [f.split(":", 1)[1] for f in features], [self._column(f) for f in features]
-        with joining(self._store, self.root, {f.split(":", 1)[0] for f in features}) as store:
+        with joining(self._store, {f.split(":", 1)[0] for f in features}) as store:
             found = store.get_historical_features(entity_df=asked, features=columns).to_df()
         rows = found[["input_id", *(c.split(":", 1)[1] for c in columns)]].astype(object)
         return {
@@ -214,17 +214,21 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def joining(opened: FeatureStore, root: str, views: Collection[str]) -> Iterator[FeatureStore]:
-    """The store to join these views with, alone: ``opened``, or one of copies on this machine of what they read.
+def joining(opened: FeatureStore, views: Collection[str], *, copies: bool = True) -> Iterator[FeatureStore]:
+    """The store to join these views with, alone: ``opened``, or one of copies on this machine of what is not here.
 
-    ``root``: where their sources lie; what is on this machine is read there.
+    ``copies``: whether files are copied at all; what another offline store reads is its own affair.
     """
     with alone():
-        if root.startswith("file://"):
+        if not copies or all(_is_here(opened.get_feature_view(name)) for name in views):
             yield opened
             return
         with tempfile.TemporaryDirectory(prefix="cohobate-join-") as folder:
             yield _copied(opened, views, folder)
+
+
+def _is_here(view: Any) -> bool:
+    return "://" not in view.batch_source.path
 
 
 def _copied(opened: FeatureStore, views: Collection[str], folder: str) -> FeatureStore:
@@ -235,12 +239,15 @@ def _copied(opened: FeatureStore, views: Collection[str], folder: str) -> Featur
     for name in sorted(views):
         view = opened.get_feature_view(name)
         source = view.batch_source
-        place = Path(folder) / name
-        place.mkdir()
-        for uri in files(source.path):
-            (place / uri.rsplit("/", 1)[1]).write_bytes(get_bytes(uri))
+        path = source.path
+        if not _is_here(view):
+            place = Path(folder) / name
+            place.mkdir()
+            for i, uri in enumerate(files(source.path)):
+                (place / f"{i:06d}.parquet").write_bytes(get_bytes(uri))
+            path = f"{place}/*.parquet"
         local = feast.FileSource(
-            name=source.name, path=f"{place}/*.parquet", timestamp_field=source.timestamp_field,
+            name=source.name, path=path, timestamp_field=source.timestamp_field,
             created_timestamp_column=source.created_timestamp_column, file_format=_parquet(),
             field_mapping=source.field_mapping,
         )  # fmt: skip

@@ -75,7 +75,7 @@ class Entity(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     features: tuple[EntityFeature, ...]
     objects: str | None = None
     repository: str | None = None
-    timeout_ms: Annotated[float, Meta(gt=0.0, le=10_000.0)] = 25.0
+    timeout_ms: Annotated[float, Meta(gt=0.0, le=10_000.0)] = 50.0
     cache_seconds: Annotated[float, Meta(ge=0.0)] = 1.0
     max_skew: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 

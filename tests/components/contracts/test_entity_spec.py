@@ -24,7 +24,7 @@ def spec(tmp_path, entity, task="classification"):
 
 def test_features_of_the_entity_are_read(tmp_path):
     found = spec(tmp_path, f"objects: f.py:FEAST, max_skew: 0.1, features: [{COUNT}, {VIEW}]").features
-    assert [f.name for f in found.entity.features] == ["seen", "age"] and found.entity.timeout_ms == 25.0
+    assert [f.name for f in found.entity.features] == ["seen", "age"] and found.entity.timeout_ms == 50.0
     assert [f.source for f in found.entity.features] == ["recent:recent", "v:age"]
     assert spec(tmp_path, "features: [{name: last, of: last_label, default: 0}]", "regression")
 

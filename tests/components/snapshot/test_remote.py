@@ -4,6 +4,7 @@ import gc
 import json
 
 import msgspec
+import pandas as pd
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -83,14 +84,43 @@ def test_a_scheme_without_its_package_says_what_to_install():
         get_bytes("abfs://container/a")
 
 
-def test_features_of_the_entity_are_joined_and_read_without_a_disk(spec, tape, put, make_label, store, s3, online):
-    entity = Entity(features=(EntityFeature(name="seen", of="count", seconds=1_000.0, default=0.0),))
+SENDERS = """
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64
+
+who = Entity(name="who", join_keys=["who_id"], value_type=ValueType.STRING)
+rows = FileSource(name="rows", path=str(Path(__file__).resolve().parent / "senders.parquet"), timestamp_field="at")
+FEAST = [
+    who,
+    FeatureView(
+        name="senders", entities=[who], ttl=timedelta(0), schema=[Field(name="age", dtype=Float64)], source=rows,
+    ),
+]
+"""
+
+
+def test_features_of_the_entity_are_joined_and_read_without_a_disk(
+    spec, tape, put, make_label, store, s3, online, tmp_path
+):
+    (tmp_path / "senders.py").write_text(SENDERS)
+    stamp = pd.to_datetime([BASE], unit="s", utc=True)
+    rows = pd.DataFrame({"who_id": ["k"], "age": [31.0], "at": stamp})
+    rows.to_parquet(tmp_path / "senders.parquet")
+    entity = Entity(objects="senders.py:FEAST", features=(
+        EntityFeature(name="seen", of="count", seconds=1_000.0, default=0.0),
+        EntityFeature(name="age", view="senders", default=0.0),
+    ))  # fmt: skip
     features = Features(factory=spec.features.factory, options=spec.features.options, entity=entity)
     spec = msgspec.structs.replace(spec, features=features)
     put(*(make_label(i) for i in range(3)))
     freeze(spec, tape, store, s3, now=NOW)
     put(make_label(9))
     second = freeze(spec, tape, store, s3, now=NOW)
-    assert [known_of(text) for text in read(second.uri, second.digest)["entity"].to_pylist()] == [{"seen": 3.0}]
+    assert [known_of(text) for text in read(second.uri, second.digest)["entity"].to_pylist()] == [
+        {"seen": 3.0, "age": 31.0}
+    ]
     held = entity_store(spec, s3).online(["k"])["k"]
-    assert values(entity, at_time(held, BASE + 10), BASE + 10) == {"seen": 4.0}
+    assert values(entity, at_time(held, BASE + 10), BASE + 10) == {"seen": 4.0, "age": 31.0}
