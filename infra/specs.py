@@ -23,7 +23,7 @@ def prepared(settings: Settings, source: str | Path) -> Spec:
     """A spec file, or a version of the registry, as the platform's processes will read it; nothing is recorded yet.
 
     Raises:
-        ConfigError: the file is not valid, or cannot be taken along.
+        ConfigError: the file is not valid, or cannot be taken along, or names features that Feast does not have.
         NotFoundError: there is no such version.
     """
     from components.contracts.reference import parse
@@ -31,8 +31,11 @@ def prepared(settings: Settings, source: str | Path) -> Spec:
     from components.control.workloads import opened, pinned
 
     if parse(str(source)) is None:
-        return opened(str(source), settings)[0]
-    return load_spec(pinned(str(source), settings), settings)
+        spec = opened(str(source), settings)[0]
+    else:
+        spec = load_spec(pinned(str(source), settings), settings)
+    check_entity_features(spec, settings)
+    return spec
 
 
 def record(
@@ -84,3 +87,18 @@ def in_force(settings: Settings, workload: str) -> Spec:
         if error.schema.state != "missing":
             raise
         raise NotFoundError("workload", workload, f"no platform of {settings.home} was started with it") from error
+
+
+def check_entity_features(spec: Spec, settings: Settings) -> None:
+    """Refuse features of the entity that Feast does not have; Feast is imported where some come from its views alone.
+
+    Raises:
+        ConfigError: names the feature.
+    """
+    entity = spec.features.entity
+    if entity is not None and any(f.of == "view" for f in entity.features):
+        from components.snapshot.entity_store import entity_store
+
+        store = entity_store(spec, settings.artifacts)
+        if store is not None:
+            store.check()

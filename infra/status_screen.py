@@ -127,6 +127,8 @@ def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:
     yield "drift", _drift(workload.gauges) + _stale(workload, "monitor"), 1
     if agreement := _share(workload.gauges.get("agreement", {}), "share"):
         yield "agreement", f"{agreement} with the teacher, newest window", 1
+    if (skew := workload.gauges.get("entity_skew")) is not None:
+        yield "entity", _skew(skew), 1
     if accuracy := _accuracy(workload.gauges.get("foretold_accuracy", {})):
         yield "accuracy", accuracy, 1
     if workload.runs:
@@ -182,6 +184,12 @@ def _drift(gauges: Mapping[str, Mapping[str, Any]]) -> str:
             of = "label" if kind == "entropy" else "input"
             parts.append(f"{name} {found}" + ("" if kind == "predictive_entropy" else f" at {of} {gauge.get('index')}"))
     return ", ".join(parts) or "no window was looked at yet"
+
+
+def _skew(gauge: Mapping[str, Any]) -> str:
+    """How far what answers are told of entities is from what training joins."""
+    over = f": more than max_skew, {100 * gauge['limit']:g} %" if gauge.get("over") else ""
+    return f"{gauge['worst']} served otherwise than joined in {100 * gauge['share']:.1f} % of {gauge['rows']}{over}"
 
 
 def _accuracy(gauge: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from components.contracts.errors import RecordError
+from components.contracts.payload import carried, carrying
 from components.contracts.records import Input, Label, Prediction, decode
 from components.contracts.spec import Kind, Spec
 from components.control import looks
@@ -37,7 +38,7 @@ from components.control.store import ControlStore
 from components.query.policies import least_chance, representative
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.provenance import usable_truth
-from components.snapshot.table import representatives, soft_of
+from components.snapshot.table import known_of, representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, Record, named
 from drift.monitor import DriftVerdict, Reference
@@ -139,7 +140,7 @@ class Monitor:
             elif kind == "labels":
                 self._take(record)
             elif (entry := self._input(record)) is not None:
-                payloads.append(entry.payload)
+                payloads.append(carried(entry))
         self._look_at_inputs(payloads)
         if self._regimes is not None:
             self._regimes.consider()
@@ -302,7 +303,7 @@ class Monitor:
         if self._view is None or label.labelled_at <= self._trained_until or not self._counts(label):
             return
         try:
-            decoded = self._view.decoded(label.input.payload)
+            decoded = self._view.decoded(carried(label.input))
         except RecordError:
             return  # the labeler has sent such inputs to the dead letters; an old one may still be on the topic
         seen = self._view.judge(label.input.id, decoded, label.soft)
@@ -355,7 +356,9 @@ class Monitor:
 
 def _seen(view: View, rows: Sequence[dict[str, Any]]) -> Iterator[Seen]:
     for row in rows:
-        yield view.see(row["input_id"], row["payload"], soft_of(row["soft"]), row["truth_label"])
+        yield view.see(
+            row["input_id"], carrying(row["payload"], known_of(row["entity"])), soft_of(row["soft"]), row["truth_label"]
+        )
 
 
 def _means(window: dict[str, Any], reference: Reference) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.contracts.errors import CohobateError, RecordError
-from components.contracts.payload import decoder
+from components.contracts.payload import bare, decoder, knowing
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
@@ -67,7 +67,7 @@ class View:
 
     def __init__(self, spec: Spec, champion: ModelRef, previous: ModelRef | None) -> None:
         self.champion = _student(spec, champion)
-        self._decode = decoder(spec.payload, spec.source)
+        self._decode = knowing(decoder(spec.payload, spec.source))
         self._previous: Student | None = None
         if previous is None or previous.digest == champion.digest:
             return
@@ -125,7 +125,7 @@ class View:
         unlike = disagreement(members)
         found = []
         for i, (one, (answer, novelty)) in enumerate(zip(decoded, replies, strict=True)):
-            row: Row = dict(self.champion.featuriser.describe(one))
+            row: Row = dict(self.champion.featuriser.describe(bare(one)))
             if answer.task == "classification":
                 row["answer"] = answer.label
             row |= dict(zip(DOUBT_COLUMNS, (answer.entropy, *unlike[i : i + 1]), strict=False))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from components.control.store import ControlStore
     from serving.gateway.app import Front
     from serving.gateway.cascade import Ask
+    from serving.gateway.entity import EntityReader
     from serving.gateway.reply import Reply
 
 log = logging.getLogger(__name__)
@@ -321,12 +322,15 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     telemetry = Telemetry(spec, lambda: open_broker(settings))
     if "review" in spec.serve.deferral.to:
         asks = {**asks, "review": people(store, versions)}
-    gateway, opened = Gateway(spec, versions, telemetry, asks), contextlib.ExitStack()
+    entities = _entities(spec, settings)
+    gateway, opened = Gateway(spec, versions, telemetry, asks, entities=entities), contextlib.ExitStack()
 
     def stop() -> None:
         shortcut.forget(f"/{spec.name}{PREDICT}")
         versions.stop()
         telemetry.stop()
+        if entities is not None:
+            entities.stop()
         tracing.shutdown()
         opened.close()
 
@@ -340,6 +344,21 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     app = create_app(gateway, on_stop=stop)
     shortcut.answer(f"/{spec.name}{PREDICT}", app.predict)
     return app
+
+
+def _entities(spec: Spec, settings: Settings) -> EntityReader | None:
+    """What tells the gateway of entities; Feast is imported for workloads alone that name features of them."""
+    if spec.features.entity is None:
+        return None
+    from components.snapshot.entity_store import entity_store
+    from serving.gateway.entity import EntityReader
+
+    store = entity_store(spec, settings.artifacts)
+    if store is None:
+        return None
+    reader = EntityReader(store)
+    reader.start()
+    return reader
 
 
 _HANDLES: dict[Service, Any] = {}

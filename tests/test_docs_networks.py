@@ -35,7 +35,7 @@ def blocks(kind):
 def test_every_network_that_ships_is_there():
     folder = ROOT / "components" / "distill" / "networks"
     named = {name.partition(":")[0] for name in SECTIONS if ".networks." in name}
-    others = {"__init__", "contract", "units", "pretrained"}
+    others = {"__init__", "contract", "units", "pretrained", "entity"}
     assert {n.rsplit(".", 1)[1] for n in named} == {p.stem for p in folder.glob("*.py")} - others
 
 

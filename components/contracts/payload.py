@@ -4,19 +4,71 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from components.contracts.errors import RecordError
+from components.contracts.records import Input
 from components.contracts.spec import Payload, resolve
 
 Decode = Callable[[bytes], Any]
 
 ALWAYS_FINITE = frozenset({"raw", "text", "json"})
 """Decoders that never give a NaN or an infinity: JSON has none, and what spells one is refused."""
+
+
+class Known(NamedTuple):
+    """A decoded payload, and what is known of its entity, by the feature's name: what a student may be fed."""
+
+    payload: Any
+    entity: Mapping[str, float | str]
+
+
+class Carrying(bytes):
+    """A payload as it came that carries what is known of its entity: the same bytes, and the same content."""
+
+    entity: Mapping[str, float | str]
+
+    def __new__(cls, payload: bytes, entity: Mapping[str, float | str]) -> Carrying:  # noqa: D102
+        made = super().__new__(cls, payload)
+        made.entity = entity
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Carrying, (bytes(self), self.entity)
+
+
+def carrying(payload: bytes, entity: Mapping[str, float | str] | None) -> bytes:
+    """A payload with what is known of its entity, where anything is."""
+    return payload if entity is None else Carrying(payload, entity)
+
+
+def carried(entry: Input) -> bytes:
+    """The payload of an input, with what a student was told of its entity."""
+    return carrying(entry.payload, entry.entity)
+
+
+def knowing(decode: Decode) -> Decode:
+    """As ``decode``, with what a payload carries of its entity: for students, and not for teachers."""
+
+    def decoded(payload: bytes) -> Any:
+        found = decode(payload)
+        return Known(found, payload.entity) if isinstance(payload, Carrying) else found
+
+    return decoded
+
+
+def bare(decoded: Any) -> Any:
+    """The payload alone of what :func:`knowing` gives."""
+    return decoded.payload if isinstance(decoded, Known) else decoded
+
+
+def entity_of(decoded: Any) -> Mapping[str, float | str]:
+    """What is known of the entity of what :func:`knowing` gives."""
+    return decoded.entity if isinstance(decoded, Known) else {}
 
 
 @lru_cache(maxsize=64)

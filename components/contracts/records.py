@@ -114,6 +114,8 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     """One record of traffic. ``key`` is the entity (sender, user, tenant); ``time`` is event time, Unix seconds.
 
     ``consent`` names the terms under which the payload may be labelled and trained on; None: nothing was said.
+    ``entity``: what the student was told of the entity when it answered, by the feature's name; None: nothing, or no
+    student answered yet.
     """
 
     schema: int = SCHEMA_VERSION
@@ -123,6 +125,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     payload: bytes
     consent: str | None = None
+    entity: dict[str, float | str] | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -133,6 +136,8 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
             raise NotFiniteError(f"an input's time is Unix seconds, not {self.time!r}")
         if not 0 < self.time <= LATEST_TIME:
             raise ValueError(f"an input's time is Unix seconds > 0 and before 2262, not {self.time!r}")
+        if self.entity and not all(isinstance(v, str) or math.isfinite(v) for v in self.entity.values()):
+            raise NotFiniteError("what is known of an input's entity has a NaN or an infinity in it")
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,7 +218,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     ``turn``: the arm whose turn it was by the split. The champion's answer is also served where it was the candidate's
     turn and that failed. None in records of version 1.0, in which the other student was asked in shadow, or after such
-    a failure, alone.
+    a failure, alone. ``defaulted``: the features of the entity that fell to their defaults, and why: ``timeout`` or
+    ``unavailable`` (of an entity of which nothing is known yet, nothing fell).
     """
 
     schema: int = SCHEMA_VERSION
@@ -228,6 +234,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     audited: bool = False
     deferred: bool = False
     turn: Arm | None = None
+    defaulted: dict[str, str] = {}
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

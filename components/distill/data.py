@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
-from components.contracts.payload import decoder
+from components.contracts.payload import carrying, decoder, knowing
 from components.contracts.records import SoftLabel, Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import PrivacyUnit, Spec
@@ -21,7 +21,7 @@ from components.control.tables import WindowRow
 from components.distill.replay import balanced_sample
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import learnable
-from components.snapshot.table import calibrates, soft_of
+from components.snapshot.table import calibrates, known_of, soft_of
 from components.snapshot.window import read
 from components.student.features import Features, featuriser
 from components.teachers.contract import declared_of
@@ -34,8 +34,11 @@ Split = Literal["train", "holdout"]
 
 COLUMNS = [
     "input_id", "key", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability",
-    "audit", "sketch",
+    "audit", "sketch", "entity",
 ]  # fmt: skip
+
+CARRIED = ("payload", "entity")
+"""The columns that a payload with what it carries is made of."""
 
 MIN_SCALE = 1e-3
 """Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
@@ -52,7 +55,7 @@ NO_TRUTH = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
+    """Rows of snapshots: payloads as they came, with what they carry of their entities, soft labels, and known truth.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
     same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice; left
@@ -186,7 +189,7 @@ def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collect
     sides = zip(table["split"].to_pylist(), table["input_id"].to_pylist(), strict=True)
     kept = table.filter([side == split and (only is None or name in only) for side, name in sides])
     return Rows(
-        payloads=kept["payload"].to_pylist(),
+        payloads=[carrying(p, known_of(e)) for p, e in zip(*(kept[n].to_pylist() for n in CARRIED), strict=True)],
         soft=[soft_of(s) for s in kept["soft"].to_pylist()],
         truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
         weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
@@ -344,6 +347,8 @@ def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
 def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
     """Features of inputs as they came."""
     decode = decoder(spec.payload, spec.source)
+    if spec.features.entity is not None:
+        decode = knowing(decode)
     return featuriser(spec.features, spec.source).encode([decode(p) for p in payloads])
 
 

@@ -12,6 +12,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.objective import Kl, Term, check_states
 from components.distill.networks.contract import logits, value_and_scale
+from components.distill.networks.entity import modules_of
 from components.distill.terms import Objective, Said, Shapes, Taught
 from components.distill.terms.kl import KlTerm
 from components.distill.terms.normal import NormalTerm
@@ -56,7 +57,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         self.net, self.task = net, task
         self._wanted = sorted({name for term in terms for name in term.student_states})
         self._caught: dict[str, Tensor] = {}
-        for name, module in net.named_modules():
+        for name, module in modules_of(net).items():
             if name in self._wanted:
                 module.register_forward_hook(self._catch(name))
         was = net.training
@@ -64,7 +65,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         with torch.no_grad():
             said, taught = self._said(sample), _taught(sample)
         net.train(was)
-        there = {*said.states, *(name for name, _ in net.named_modules() if name)}
+        there = {*said.states, *(name for name in modules_of(net) if name)}
         check_states(terms, student=there, teacher=taught.states)
         self.objective = Objective(terms, task, Shapes.of(said, taught), seed=seed)
 

@@ -22,6 +22,7 @@ from components.contracts.errors import ConfigError
 from components.distill.account import Spent, quiet_opacus, rate_of
 from components.distill.networks.bag import WeightedBag
 from components.distill.networks.contract import FIELD
+from components.distill.networks.entity import modules_of
 
 if TYPE_CHECKING:
     from components.distill.lesson import Lesson
@@ -230,7 +231,7 @@ def check_states(net: nn.Module, names: Collection[str], returned: Collection[st
         ConfigError: names the state.
 
     """
-    for name, module in net.named_modules():
+    for name, module in modules_of(net).items():
         if name in names and name not in returned and any(p.requires_grad for p in module.parameters(recurse=False)):
             remedy = f"is read off a {type(module).__name__}, whose gradient would lack the term's part in private: "
             raise ConfigError("student.objective", name, remedy + "let the network return the state by a name")

@@ -49,7 +49,11 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
         return None
     wanted = spec.student.network_of(variant_of(spec, card, variant))
     files = files_of(featuriser(spec.features, spec.source))
-    if (wanted, spec.features, files) != (card.network, card.features, files_of(student.featuriser)):
+    here, before = (
+        (wanted, spec.features.learnt_from, files),
+        (card.network, card.features, files_of(student.featuriser)),
+    )
+    if here != before:
         log.info("%s: a network of another shape first learns what version %s answers", spec.name, parent.version)
         return Start(student=student, state=None)
     uri = weights_uri(parent.uri)

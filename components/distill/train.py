@@ -176,7 +176,7 @@ def _card(
         task=spec.task,
         space=str(windows[-1].manifest["space"]),
         classes=classes,
-        features=spec.features,
+        features=spec.features.learnt_from,
         payload=spec.payload,
         inputs=dict(featuriser(spec.features, spec.source).signature),
         network=spec.student.network_of(variant),

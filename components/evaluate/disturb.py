@@ -7,6 +7,8 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from components.contracts.payload import Known
+
 Disturb = Callable[[Any, random.Random, float], Any]
 """From a payload, a source of chance and a strength in (0, 1] to a disturbed copy."""
 
@@ -15,12 +17,21 @@ KEYBOARD = {a: b for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm") for a, b in z
 
 
 def disturbances(payload: Any) -> dict[str, Disturb]:
-    """What a payload of this kind can suffer, by name."""
+    """What a payload of this kind can suffer, by name; what is known of its entity stays."""
+    if isinstance(payload, Known):
+        return {name: _beside_entity(disturb) for name, disturb in disturbances(payload.payload).items()}
     if isinstance(payload, str):
         return {"typos": typos, "case": case}
     if isinstance(payload, bytes | bytearray | memoryview):
         return {"bit_flips": bit_flips, "truncation": truncation}
     return {"noise": noise, "missing": missing}
+
+
+def _beside_entity(disturb: Disturb) -> Disturb:
+    def disturbed(known: Known, chance: random.Random, strength: float) -> Known:
+        return known._replace(payload=disturb(known.payload, chance, strength))
+
+    return disturbed
 
 
 def typos(text: str, chance: random.Random, strength: float) -> str:

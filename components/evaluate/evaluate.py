@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from components.contracts.errors import ConfigError
-from components.contracts.payload import decoder
+from components.contracts.payload import decoder, knowing
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import ModelRef
@@ -130,7 +130,7 @@ def evaluate(
     for name, part in pooled(older, enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
-    decode_payload = decoder(spec.payload, spec.source)
+    decode_payload = knowing(decoder(spec.payload, spec.source))
     probed = [decode_payload(p) for p in new.payloads[: spec.limits.disturbance.rows]]
     rows += noise_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     if spec.limits.max_attack_loss is not None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from components.contracts.errors import ConfigError, EpochChangedError, RecordError, TeacherError, UnansweredError
 from components.contracts.given import Given
+from components.contracts.payload import Known
 from components.contracts.records import Label, SoftLabel, label_key
 from components.contracts.spec import Spec, class_names
 from components.label.given import Receipts
@@ -221,7 +222,9 @@ class Asking:
         return [(w, self._made(w, d, answer.soft, answer.answered_at)) for w, d, answer in taken]
 
     def _scores(self, work: Sequence[Work]) -> Scores | None:
-        return self.company.scores([w.payload for w in work]) if self.company.scores is not None else None
+        if self.company.scores is None:
+            return None
+        return self.company.scores([w.payload if (e := w.input.entity) is None else Known(w.payload, e) for w in work])
 
     def _close(self, choice: Choice) -> None:
         """A choice whose calls may have been made, though nothing came of them: they count.

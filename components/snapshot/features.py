@@ -34,6 +34,7 @@ from components.contracts.chatter import hush
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, files, get_bytes, local_path, put_bytes
+from components.process import without
 from components.snapshot.table import DESCRIPTOR, INPUT_KEYS, parquet_bytes
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ class FeatureRepo:
         when = pd.Timestamp(int(at * 1_000_000), unit="us", tz="UTC")
         asked = pd.DataFrame({"input_id": unique, "event_timestamp": pd.Series([when] * len(unique))})
         names, columns = [f.split(":", 1)[1] for f in features], [self._column(f) for f in features]
-        with _joins, self._joining({f.split(":", 1)[0] for f in features}) as store, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)  # Ibis's call
+        with joining(self._store, {f.split(":", 1)[0] for f in features}) as store:
             found = store.get_historical_features(entity_df=asked, features=columns).to_df()
         rows = found[["input_id", *(c.split(":", 1)[1] for c in columns)]].astype(object)
         return {
@@ -197,40 +197,68 @@ class FeatureRepo:
         pattern = f"{self.root}/{source}/*.{_shape(schema)}.parquet"
         return str(local_path(pattern)) if pattern.startswith("file://") else pattern
 
-    @contextmanager
-    def _joining(self, views: Collection[str]) -> Iterator[FeatureStore]:
-        """The store to join with: the workload's own, or one of copies on this machine of what these views read."""
-        if self.root.startswith("file://"):
-            yield self._store
-            return
-        feast = import_feast()
-        with tempfile.TemporaryDirectory(prefix="cohobate-join-") as folder:
-            store = _open(f"file://{folder}", self.workload, {"type": "sqlite", "path": f"{folder}/online.db"})
-            copies: list[Any] = [e for e in self._store.list_entities() if e.name == "input"]
-            for name in sorted(views):
-                view = self._store.get_feature_view(name)
-                source = view.batch_source
-                place = Path(folder) / name
-                place.mkdir()
-                for uri in files(source.path):
-                    (place / uri.rsplit("/", 1)[1]).write_bytes(get_bytes(uri))
-                local = feast.FileSource(
-                    name=source.name, path=f"{place}/*.parquet", timestamp_field=source.timestamp_field,
-                    created_timestamp_column=source.created_timestamp_column, file_format=_parquet(),
-                )  # fmt: skip
-                copies.append(
-                    feast.FeatureView(
-                        name=name, entities=[copies[0]], ttl=view.ttl, schema=view.features, source=local, online=False
-                    )
-                )
-            store.apply(copies)
-            yield store
-
     @property
     def _store(self) -> FeatureStore:
         if self._opened is None:
-            self._opened = _open(self.root, self.workload, self._online)
+            self._opened = open_store(self.root, self.workload, self._online)
         return self._opened
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While Feast's DuckDB engine works for one thread, without what libraries warn of in each other's calls."""
+    with _joins, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Discarding nonzero nanoseconds", category=UserWarning)
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
+        yield
+
+
+@contextmanager
+def joining(opened: FeatureStore, views: Collection[str], *, copies: bool = True) -> Iterator[FeatureStore]:
+    """The store to join these views with, alone: ``opened``, or one of copies on this machine of what is not here.
+
+    ``copies``: whether files are copied at all; what another offline store reads is its own affair.
+    """
+    with alone():
+        if not copies or all(_is_here(opened.get_feature_view(name)) for name in views):
+            yield opened
+            return
+        with tempfile.TemporaryDirectory(prefix="cohobate-join-") as folder:
+            yield _copied(opened, views, folder)
+
+
+def _is_here(view: Any) -> bool:
+    return "://" not in view.batch_source.path
+
+
+def _copied(opened: FeatureStore, views: Collection[str], folder: str) -> FeatureStore:
+    feast = import_feast()
+    store = open_store(f"file://{folder}", opened.project, {"type": "sqlite", "path": f"{folder}/online.db"})
+    entities = {e.name: e for e in opened.list_entities()}
+    copies: list[Any] = list(entities.values())
+    for name in sorted(views):
+        view = opened.get_feature_view(name)
+        source = view.batch_source
+        path = source.path
+        if not _is_here(view):
+            place = Path(folder) / name
+            place.mkdir()
+            for i, uri in enumerate(files(source.path)):
+                (place / f"{i:06d}.parquet").write_bytes(get_bytes(uri))
+            path = f"{place}/*.parquet"
+        local = feast.FileSource(
+            name=source.name, path=path, timestamp_field=source.timestamp_field,
+            created_timestamp_column=source.created_timestamp_column, file_format=_parquet(),
+            field_mapping=source.field_mapping,
+        )  # fmt: skip
+        copies.append(
+            feast.FeatureView(
+                name=name, entities=[entities[e] for e in view.entities], ttl=view.ttl, schema=view.features,
+                source=local, online=False,
+            )
+        )  # fmt: skip
+    store.apply(copies)
+    return store
 
 
 def online_store(root: str) -> dict[str, Any]:
@@ -256,7 +284,8 @@ def online_store(root: str) -> dict[str, Any]:
     return found
 
 
-def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureStore:
+def open_store(root: str, workload: str, online: dict[str, Any] | None) -> FeatureStore:
+    """Feast's store of a project whose registry lies at ``root``; ``online``: None, what the settings say."""
     feast = import_feast()
     online = online_store(root) if online is None else online
     registry = str(local_path(root) / "registry.db") if root.startswith("file://") else f"{root}/registry.db"
@@ -273,11 +302,12 @@ def _open(root: str, workload: str, online: dict[str, Any] | None) -> FeatureSto
 
 
 def import_feast() -> Any:
-    """Feast, imported without two things that it does to the whole process.
+    """Feast, imported without three things that it does to the whole process.
 
-    It weaves run-time type checks into its API, which takes half of the 5 s of its import; and it puts Prometheus'
-    client into multi-process mode, by environment variables that name a folder which goes with this process, and
-    that children (Ray's, say) would inherit.
+    It imports all of PyTorch where that is installed, for a method that gives tensors (308 MB instead of 121,
+    measured); it weaves run-time type checks into its API, which takes half of the 5 s of its import; and it puts
+    Prometheus' client into multi-process mode, by environment variables that name a folder which goes with this
+    process, and that children (Ray's, say) would inherit.
     """
     import prometheus_client  # noqa: F401  (before Feast, so that it keeps its values in memory)
     import typeguard
@@ -286,8 +316,9 @@ def import_feast() -> Any:
     plain: Any = lambda target=None, **_: target if target is not None else (lambda made: made)  # noqa: E731
     typeguard.typechecked = plain
     try:
-        import feast
-        import feast.infra.data_sources.mlflow.mlflow_dataset_source  # which its joins import
+        with without("torch"):
+            import feast
+            import feast.infra.data_sources.mlflow.mlflow_dataset_source  # which its joins import
     finally:
         typeguard.typechecked = woven
         for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:

@@ -49,6 +49,11 @@ def soft_of(text: str) -> SoftLabel:
     return msgspec.json.decode(text, type=SoftLabel)
 
 
+def known_of(text: str | None) -> dict[str, float | str] | None:
+    """What is known of an input's entity, in a snapshot's ``entity`` column; None: nothing was asked."""
+    return None if text is None else msgspec.json.decode(text, type=dict[str, float | str])
+
+
 def snapshot_schema() -> pa.Schema:
     """The columns of a snapshot; times are Unix seconds, entropy is in nats, how a row was chosen as in its label."""
     import pyarrow as pa
@@ -60,12 +65,22 @@ def snapshot_schema() -> pa.Schema:
         ("confidence", number), ("entropy", number), ("labelled_at", number),
         ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
         ("policy", text), ("probability", number), ("audit", pa.bool_()), ("sketch", pa.binary()),
+        ("entity", text),
     ])  # fmt: skip
 
 
 def calibrates(content: str, share: float) -> bool:
     """Whether a content (hash in hex) is for calibration alone: a ``share`` of them is, the same in every window."""
     return bucket("", "calibration", content) < share
+
+
+def with_entity(table: pa.Table, known: Mapping[str, Mapping[str, float | str]]) -> pa.Table:
+    """The snapshot with what is known of its inputs' entities, by the label's key."""
+    import pyarrow as pa
+
+    column = [msgspec.json.encode(known[key], order="deterministic").decode() for key in table["label_key"].to_pylist()]
+    at = table.schema.get_field_index("entity")
+    return table.set_column(at, table.schema.field("entity"), pa.array(column, pa.string()))
 
 
 def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, Any]], holdout_share: float) -> pa.Table:
@@ -93,10 +108,10 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
 
 
 def completed(table: pa.Table) -> pa.Table:
-    """A snapshot from before rows said how they were chosen, or had sketches, with what was true of them then."""
+    """A snapshot from before rows had all of today's columns, with what was true of them then."""
     import pyarrow as pa
 
-    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False), ("sketch", None)):
+    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False), ("sketch", None), ("entity", None)):
         if name not in table.schema.names:
             column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
             table = table.append_column(snapshot_schema().field(name), column)

@@ -17,6 +17,8 @@ from components.contracts.spec import Spec, build
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
+from components.snapshot.entity_join import joined, report
+from components.snapshot.entity_store import entity_store
 from components.snapshot.features import FeatureRepo
 from components.snapshot.holdout import parted
 from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
@@ -30,6 +32,7 @@ from components.snapshot.table import (
     parquet_bytes,
     snapshot_schema,
     truth_table,
+    with_entity,
 )
 from components.stream.contract import Broker, Record
 from components.student.features import featuriser
@@ -66,16 +69,19 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     1. Read the place of the last window in the stream from its manifest.
     2. Read labels and truth from there to the present ends; sort out what is refused, and put it on its own topic, or
        known already. What is known is counted in the gauge ``snapshot``: the labeler labels nothing twice.
-    3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources.
-    4. Join the truth known at ``now`` (Unix seconds), point in time; hold out what the verdict on a student needs,
-       release what older windows held out, if a champion serves, and refuse rows that are like held-out ones.
+    3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources, and what features of the entity
+       are read from.
+    4. Join the truth known at ``now`` (Unix seconds) and what was known of entities, point in time; hold out what the
+       verdict on a student needs, release what older windows held out, if a champion serves, and refuse rows that are
+       like held-out ones.
     5. Write the snapshot under its content hash.
-    6. Send the newest inputs to the online store, which takes only what is newer.
+    6. Send the newest inputs, and what is newest of entities, to the online store, which takes only what is newer.
     7. Record the window, the new place in its manifest: from here on, and not before, it is frozen. Whatever fails
        earlier leaves files that no join sees differently and no row refers to, and online features that are true; the
        next freeze reads the same records again.
 
     Raises:
+        ConfigError: Feast does not have the features of the entity that the spec names.
         ProvenanceError: there are new labels, and all of them were made by another teacher.
         StaleRevisionError: somebody else froze a window at the same time.
         UnavailableError: the stream does not answer.
@@ -111,6 +117,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     repo.add("labels", number, labels)
     repo.add("truth", number, truth)
     repo.apply(inputs.schema, labels.schema, truth.schema)
+    entities = entity_store(spec, artifacts)
+    told = joined(entities, number, harvest.labels, now)
     # Step 4
     known = repo.truth([label.input.id for label in harvest.labels], now)
     sides = parted(
@@ -122,7 +130,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         serves=store.intent(spec.name)[1].champion is not None,
         short=bool(earlier) and lacked_evidence(earlier[-1]),
     )
-    table = sides.table
+    table = with_entity(sides.table, told.known) if entities is not None else sides.table
     if sides.leaks:
         log.info("%s: rows that are like held-out or learnt ones: %s", spec.name, dict(sides.leaks))
     # Step 5
@@ -132,6 +140,8 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
     put_bytes(uri, data)
     # Step 6
     repo.push(inputs)
+    if entities is not None:
+        entities.publish(told.recent, now)
     # Step 7
     manifest = _manifest(table, reading, harvest) | {
         "teacher": declared.reference,
@@ -139,6 +149,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         "truth_rejected_reasons": reasons_of(strange_truths),
         "truth_written": written,
         **sides.manifest,
+        **told.manifest,
         "started_at_index": sum(w.rows for w in earlier),
         "cut": now,
     }
@@ -147,6 +158,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         manifest=manifest,
     )  # fmt: skip
     store.add_window(row)
+    report(spec, store, manifest)
     return row
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from components.contracts.records import Task
-from components.contracts.spec import Factory, Form, Payload, PrivacyUnit
+from components.contracts.spec import Factory, Features, Form, Payload, PrivacyUnit
 from components.contracts.spec.student import BAG
 from components.student.features import TensorSpec, bag_signature
 
@@ -59,7 +59,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     task: Task
     space: str
     classes: tuple[str, ...]
-    features: Factory
+    features: Features
     payload: Payload
     inputs: dict[str, TensorSpec]
     network: Factory
@@ -77,6 +77,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     labels: int = 0
     learnt: int = 0
     novelty: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "features", Features.of(self.features))
 
     @property
     def form(self) -> Form:

@@ -19,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec import Factory, build, placed
+from components.contracts.payload import bare, entity_of
+from components.contracts.spec import EntityFeature, Factory, build, placed
+from components.contracts.spec import Features as Declared
+from components.student.entity import ENTITY, EntityColumns
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
@@ -59,6 +62,29 @@ class Featuriser(Protocol):
         """A few readable descriptors of one payload (numbers or categories), the columns that drift is watched on."""
 
 
+class WithEntity:
+    """A featuriser whose arrays have :data:`ENTITY` beside those of another, which sees the payload alone."""
+
+    def __init__(self, payloads: Featuriser, features: Sequence[EntityFeature]) -> None:
+        if ENTITY in payloads.signature:
+            raise ConfigError("features.entity", ENTITY, "is the name of an array of the featuriser already")
+        self._payloads, self._columns = payloads, EntityColumns(features)
+        array = TensorSpec(dtype="float32", shape=(BATCH, self._columns.width))
+        self.signature: Signature = {**payloads.signature, ENTITY: array}
+        self.files = files_of(payloads)
+
+    def encode(self, payloads: Sequence[Any]) -> Features:
+        """The arrays of payloads, or of payloads with what is known of their entities."""
+        return {
+            **self._payloads.encode([bare(p) for p in payloads]),
+            ENTITY: self._columns.encode([entity_of(p) for p in payloads]),
+        }
+
+    def describe(self, payload: Any) -> dict[str, float | str]:
+        """The descriptors of the payload."""
+        return self._payloads.describe(bare(payload))
+
+
 def bag_signature(buckets: int) -> dict[str, TensorSpec]:
     """The signature of weighted bucket ids."""
     shape = (BATCH, "length")
@@ -86,12 +112,20 @@ def featuriser(factory: Factory, source: str = "", files: Mapping[str, bytes] | 
 
     One whose constructor takes ``spec_folder`` is given the folder of ``source``, the spec file. ``files``: what an
     artifact carries of the files that the featuriser was made from (:func:`files_of`), which its constructor then gets
-    as ``files`` and reads none from the disk.
+    as ``files`` and reads none from the disk. Features of the entity stand beside its own
+    (:class:`WithEntity`).
 
     Raises:
         ConfigError: it does not exist, does not take its options, or has neither a signature nor buckets.
 
     """
+    made = _of_payloads(factory, source, files)
+    if isinstance(factory, Declared) and factory.entity is not None:
+        return WithEntity(made, factory.entity.features)
+    return made
+
+
+def _of_payloads(factory: Factory, source: str, files: Mapping[str, bytes] | None) -> Featuriser:
     wanted = placed(factory, source)
     options = {**wanted.options, "files": files} if files else wanted.options
     made = build(Factory(factory=factory.factory, options=options), source)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from components.contracts.errors import ArtifactError
-from components.contracts.payload import decoder
+from components.contracts.payload import bare, decoder, knowing
 from components.contracts.records import SoftLabel
 from components.contracts.storage import digest_of
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
@@ -52,7 +52,7 @@ class Student:
         self._inputs = [i.name for i in session.get_inputs()]
         self.batch_dependent = False
         """Whether an answer hangs on what else is in its batch."""
-        self._decode = decoder(card.payload, source)
+        self._decode = knowing(decoder(card.payload, source))
         self._outputs = OUTPUTS[card.task]
         self.scored = NOVELTY in [o.name for o in session.get_outputs()]
         """Whether the graph gives a score of novelty; p-values need the card's scores too."""
@@ -108,7 +108,7 @@ class Student:
         return [
             soft
             for first in range(0, len(payloads), CHUNK)
-            for soft in self.exercise(self.featuriser.encode(payloads[first : first + CHUNK]))
+            for soft in self.exercise(self._encoded(payloads[first : first + CHUNK]))
         ]
 
     @property
@@ -131,7 +131,7 @@ class Student:
             return [Reply(soft, None) for soft in self.predict_decoded(payloads)]
         found: list[Reply] = []
         for first in range(0, len(payloads), CHUNK):
-            *out, scores = self._run(self.featuriser.encode(payloads[first : first + CHUNK]), [*self._outputs, NOVELTY])
+            *out, scores = self._run(self._encoded(payloads[first : first + CHUNK]), [*self._outputs, NOVELTY])
             found += [
                 Reply(soft, conformal_p(score, self._known))
                 for soft, score in zip(self._told(out), scores.tolist(), strict=True)
@@ -150,7 +150,7 @@ class Student:
         return [
             score
             for first in range(0, len(decoded), size)
-            for score in self._run(self.featuriser.encode(decoded[first : first + size]), [NOVELTY])[0].tolist()
+            for score in self._run(self._encoded(decoded[first : first + size]), [NOVELTY])[0].tolist()
         ]
 
     def exercise(self, features: Features) -> list[SoftLabel]:
@@ -161,6 +161,11 @@ class Student:
 
         """
         return self._told(self._run(features, self._outputs))
+
+    def _encoded(self, decoded: Sequence[Any]) -> Features:
+        """Features of decoded payloads; a student that is fed nothing of entities is not told of them."""
+        fed = self.card.features.entity is not None
+        return self.featuriser.encode(decoded if fed else [bare(d) for d in decoded])
 
     def _run(self, features: Features, outputs: Sequence[str]) -> list[Any]:
         out: list[Any] = self._session.run(outputs, {name: features[name] for name in self._inputs})

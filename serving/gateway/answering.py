@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from components.contracts.admission import check_consent, check_time, is_finite
 from components.contracts.errors import RecordError
-from components.contracts.payload import ALWAYS_FINITE, Decode, decoder
+from components.contracts.payload import ALWAYS_FINITE, Decode, Known, carried, decoder
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
@@ -22,6 +24,8 @@ from components.control.intent import EVERY_ANSWER
 from components.stream.contract import MAX_RECORD_BYTES
 from components.telemetry import tracing
 from serving.gateway.cascade import Ask, Cascade, Found
+from serving.gateway.entity import EntityReader
+from serving.gateway.entity import Told as ToldOfEntities
 from serving.gateway.metrics import Metrics
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import Served, Telemetry
@@ -43,6 +47,10 @@ Told = Literal["all", "input", "nothing"]
 or nothing, where the input's terms of consent do not allow it."""
 
 
+NOTHING = ToldOfEntities({})
+"""What is told of entities where nothing is asked."""
+
+
 class Done(NamedTuple):
     """An answered input: what others may be asked (None: they may not), and the student's answer (None: refused).
 
@@ -56,7 +64,10 @@ class Done(NamedTuple):
 
 
 class Gateway:
-    """Answers the inputs of one workload in one replica. ``asks``: who can be asked where the student is not sure."""
+    """Answers the inputs of one workload in one replica.
+
+    ``asks``: who can be asked where the student is not sure. ``entities``: what tells of entities, where it is told.
+    """
 
     def __init__(
         self,
@@ -65,7 +76,9 @@ class Gateway:
         telemetry: Telemetry,
         asks: Mapping[DeferTo, Ask] | None = None,
         clock: Callable[[], float] = time.time,
+        entities: EntityReader | None = None,
     ) -> None:
+        self.entities = entities
         self.spec, self.versions, self.telemetry, self.clock = spec, versions, telemetry, clock
         self.pressure, self.cold_start = Pressure(spec.serve.max_under_way), versions.cold_start
         self.metrics = Metrics(versions, telemetry, self.pressure, self.cold_start)
@@ -109,8 +122,9 @@ class Gateway:
         done: list[Done] = []
         unpublished: dict[int, Done] = {}
         try:
+            known = await self.entities.read({i.key for i in items if i.key}) if self.entities else NOTHING
             for n, item in enumerate(items, start=1):
-                one = self._one(item, version, until)
+                one = self._one(item, version, until, known)
                 done.append(one)
                 if allow_defer and one.answer.defer:
                     unpublished[n] = one
@@ -127,7 +141,7 @@ class Gateway:
                 self._put(unpublished.popitem()[1].served)
         return [d.answer for d in done]
 
-    def _one(self, item: Item, version: str | None, until: float) -> Done:
+    def _one(self, item: Item, version: str | None, until: float, known: ToldOfEntities) -> Done:
         made, now = os.urandom(16).hex(), self.clock()
         answer = Answered(id=item.id or made, request_id=request_id(made, item.id))
         try:
@@ -138,8 +152,16 @@ class Gateway:
             entry = self._input(item, answer.id, payload, now)
             if self._look_for_nan and not is_finite(decoded):
                 raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
+            defaulted: dict[str, str] = {}
+            if self.entities is not None:
+                values, defaulted = self.entities.of(known, item.key, entry.time)
+                entry, decoded = msgspec.structs.replace(entry, entity=values), Known(decoded, values)
+                self.metrics.defaulted(defaulted)
             choice, tell = self._chosen(entry, version)
             soft, served = self._answer(answer, entry, choice, decoded, now, tell)
+            if defaulted and served is not None and served.prediction is not None:
+                told = msgspec.structs.replace(served.prediction, defaulted=defaulted)
+                served = served._replace(prediction=told)
         except RecordError as error:
             self.metrics.refused(error.reason)
             answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
@@ -208,7 +230,7 @@ class Gateway:
             self._put(self._served(answer, entry, choice, told, beside, decoded, now, tell))
             raise RecordError("student_failed", told.error or "the student failed")
         if tell != "nothing":
-            self.versions.sample = entry.payload
+            self.versions.sample = carried(entry)
         self.metrics.arm(arm, served.ref.version).requests.inc()
         self.cold_start.answered()
         answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)

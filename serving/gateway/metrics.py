@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -48,6 +48,10 @@ class Metrics:
         self._asked = Counter(
             "cohobate_deferral_questions", "Questions to those that the student defers to.",
             ["workload", "to", "outcome"], registry=self.registry,
+        )  # fmt: skip
+        self._defaulted = Counter(
+            "cohobate_entity_defaults", "Features of entities that fell to their defaults.",
+            ["workload", "feature", "reason"], registry=self.registry,
         )  # fmt: skip
         one = ["workload"]
         self.deferred = Counter("cohobate_deferred", "Answers to defer.", one, registry=self.registry).labels(
@@ -116,6 +120,11 @@ class Metrics:
     def withheld(self, reason: str) -> None:
         """Count an input that was answered and of which nothing was published."""
         self._withheld.labels(self._workload, reason).inc()
+
+    def defaulted(self, features: Mapping[str, str]) -> None:
+        """Count features of an entity that fell to their defaults, by name with the reason."""
+        for feature, reason in features.items():
+            self._defaulted.labels(self._workload, feature, reason).inc()
 
     def asked(self, to: str, outcome: str) -> None:
         """Count a question to one that the student defers to."""

@@ -4,6 +4,7 @@ Every section is a frozen struct; unknown fields and values out of range are ref
 A reference ``module:name`` or ``file.py:name`` (relative to the spec file) names a Python object of the user's.
 """
 
+from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
 from components.contracts.spec.limits import Disturbance, Limits
@@ -23,8 +24,11 @@ __all__ = [
     "DeferTo",
     "Deferral",
     "Disturbance",
+    "Entity",
+    "EntityFeature",
     "Export",
     "Factory",
+    "Features",
     "Form",
     "Kind",
     "Label",

@@ -15,6 +15,7 @@ from components.contracts.records import Task
 from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import bundles
+from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
@@ -55,7 +56,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     truth_sources: tuple[str, ...] | None = None
     """Sources whose truths count; None: whoever may write to the truth topic is one."""
     payload: Payload = Payload()
-    features: Factory
+    features: Features
     student: Student = Student()
     label: Label = Label()
     admission: Admission = Admission()
@@ -71,6 +72,9 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Files and folders beside the spec that its code reads, so that they are on every host (relative paths)."""
     source: str = ""
     """Path of the file that this spec was read from, or the bundle's reference; filled in by :func:`load_spec`."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "features", Features.of(self.features))
 
     def topic(self, kind: Kind) -> str:
         """Name of this workload's topic of a kind; see :data:`Kind`."""
@@ -142,6 +146,8 @@ def _read(path: Path) -> Spec:
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
+    if spec.features.entity is not None:
+        check_entity(spec.features.entity, spec.task, spec.student.privacy)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     check_network(spec.student)

@@ -47,6 +47,7 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
     """
 
     TABLE = ("embedding", "ids")
+    FED = "after"
     QUANTISED = ("Gather",)
     """Nearly all of its numbers are the embedding's: the matrices too would spare 1 % and double the error."""
 

@@ -19,6 +19,8 @@ What else it may have:
     inputs: the others are then left out while it learns.
 ``QUANTISED``
     the ONNX operators whose weights the int8 export holds in 8 bits; all that ONNX Runtime can where it is left out.
+``FED``
+    the name of what its head is fed, in the graph of its own: where features of the entity come in.
 ``graph()`` and ``cut(features, share)``
     its own ONNX graph and its own structured pruning, see :mod:`components.distill.export` and
     :mod:`components.distill.prune`, in place of PyTorch's exporter and of torch-pruning.
@@ -37,7 +39,9 @@ from components.contracts.records import Task
 from components.contracts.spec import Factory, build, placed
 from components.distill.data import MIN_SCALE
 from components.distill.grow import Arrays
+from components.distill.networks.entity import WithEntity
 from components.student.card import StudentCard
+from components.student.entity import ENTITY
 from components.student.features import Features, Signature, made_up
 
 FIELD = "student.network"
@@ -58,7 +62,18 @@ def network(card: StudentCard, source: str = "") -> nn.Module:
 
 
 def made(factory: Factory, task: Task, inputs: Signature, outputs: int, source: str = "") -> nn.Module:
-    """The same, from its parts."""
+    """The same, from its parts; where features of the entity are among the inputs, it is told of them."""
+    own = {name: tensor for name, tensor in inputs.items() if name != ENTITY}
+    net = _alone(factory, task, own, outputs, source)
+    if ENTITY not in inputs:
+        return net
+    head = net.get_submodule(path := head_of(net, outputs))
+    if head.bias is None:
+        raise ConfigError(FIELD, factory.factory, "needs a head with a bias, where features.entity are fed to it")
+    return WithEntity(net, path, int(inputs[ENTITY].shape[1]))
+
+
+def _alone(factory: Factory, task: Task, inputs: Signature, outputs: int, source: str) -> nn.Module:
     options = {**placed(factory, source).options, "task": task, "inputs": inputs, "outputs": outputs}
     net = build(Factory(factory=factory.factory, options=options), source)
     if not isinstance(net, nn.Module):

@@ -55,9 +55,10 @@ def test_a_new_version_only_adds_fields_that_may_be_absent(name):
 def test_fields_that_came_later_say_what_their_absence_meant():
     label = decode(Label, (FOLDER / "label-1.0.msgpack").read_bytes())
     assert (label.policy, label.probability, label.audit, label.annotator) == ("all", 1.0, False, None)
-    assert label.input.consent is None
+    assert label.input.consent is None and label.input.entity is None
     assert decode(Prediction, (FOLDER / "prediction-1.0.msgpack").read_bytes()).turn is None
     assert decode(Prediction, (FOLDER / "prediction-1.1.msgpack").read_bytes()).answer.novelty is None
+    assert decode(Prediction, (FOLDER / "prediction-1.2.msgpack").read_bytes()).defaulted == {}
     letter = decode(DeadLetter, (FOLDER / "deadletter-1.0.msgpack").read_bytes())
     assert (letter.attempts, letter.digest, letter.cut, letter.tombstone) == (1, None, False, False)
 

@@ -3,13 +3,19 @@
 import gc
 import json
 
+import msgspec
+import pandas as pd
 import pytest
 from sqlalchemy.engine import make_url
 
 from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.spec import Entity, EntityFeature, Features
 from components.contracts.storage import get_bytes, put_bytes
 from components.snapshot import feature_repo, freeze, known_truths, read
+from components.snapshot.entity_store import at_time, entity_store
 from components.snapshot.features import FeatureRepo
+from components.snapshot.table import known_of
+from components.student.entity import values
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Feast closes neither its connection to PostgreSQL nor the file that it reads its registry from S3 into."""
@@ -76,3 +82,45 @@ def test_a_store_that_does_not_answer_or_lets_nobody_in_is_unavailable(s3, monke
 def test_a_scheme_without_its_package_says_what_to_install():
     with pytest.raises(ConfigError, match=r"COHOBATE_ARTIFACT_ROOT is 'abfs://.*package of their fsspec filesystem"):
         get_bytes("abfs://container/a")
+
+
+SENDERS = """
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64
+
+who = Entity(name="who", join_keys=["who_id"], value_type=ValueType.STRING)
+rows = FileSource(name="rows", path=str(Path(__file__).resolve().parent / "senders.parquet"), timestamp_field="at")
+FEAST = [
+    who,
+    FeatureView(
+        name="senders", entities=[who], ttl=timedelta(0), schema=[Field(name="age", dtype=Float64)], source=rows,
+    ),
+]
+"""
+
+
+def test_features_of_the_entity_are_joined_and_read_without_a_disk(
+    spec, tape, put, make_label, store, s3, online, tmp_path
+):
+    (tmp_path / "senders.py").write_text(SENDERS)
+    stamp = pd.to_datetime([BASE], unit="s", utc=True)
+    rows = pd.DataFrame({"who_id": ["k"], "age": [31.0], "at": stamp})
+    rows.to_parquet(tmp_path / "senders.parquet")
+    entity = Entity(objects="senders.py:FEAST", features=(
+        EntityFeature(name="seen", of="count", seconds=1_000.0, default=0.0),
+        EntityFeature(name="age", view="senders", default=0.0),
+    ))  # fmt: skip
+    features = Features(factory=spec.features.factory, options=spec.features.options, entity=entity)
+    spec = msgspec.structs.replace(spec, features=features)
+    put(*(make_label(i) for i in range(3)))
+    freeze(spec, tape, store, s3, now=NOW)
+    put(make_label(9))
+    second = freeze(spec, tape, store, s3, now=NOW)
+    assert [known_of(text) for text in read(second.uri, second.digest)["entity"].to_pylist()] == [
+        {"seen": 3.0, "age": 31.0}
+    ]
+    held = entity_store(spec, s3).online(["k"])["k"]
+    assert values(entity, at_time(held, BASE + 10), BASE + 10) == {"seen": 4.0, "age": 31.0}

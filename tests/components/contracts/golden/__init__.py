@@ -29,7 +29,8 @@ FOLDER = Path(__file__).parent
 INDEX = FOLDER / "index.json"
 
 INPUT = Input(
-    workload="files", id="i1", key="k", time=1_700_000_000.5, payload=b"\x00ab\xff", consent="training"
+    workload="files", id="i1", key="k", time=1_700_000_000.5, payload=b"\x00ab\xff", consent="training",
+    entity={"seen_today": 3.0, "country": "fr"},
 )  # fmt: skip
 SOFT = SoftLabel(task="classification", space="s@1", distribution={"a": 0.75, "b": 0.25})
 STUDENT = Answer(
@@ -38,9 +39,9 @@ STUDENT = Answer(
 )  # fmt: skip
 
 NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] = {
-    "Input": ("1.1", INPUT),
+    "Input": ("1.2", INPUT),
     "Label": (
-        "1.1",
+        "1.2",
         Label(
             key="lk", teacher="t@1", soft=SOFT, input=INPUT, labelled_at=1_700_000_001.25, policy="margin",
             probability=0.125, audit=True, annotator="ann",
@@ -51,11 +52,12 @@ NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] =
         Truth(workload="files", input_id="i1", time=1.5, known_at=3.0, source="extension", label="a"),
     ),
     "Prediction": (
-        "1.2",
+        "1.3",
         Prediction(
             workload="files", request_id="r1", input_id="i1", key="k", time=1.5, content=content_hash(b"\x00ab\xff"),
             answer=STUDENT, shadow=Answer(arm="candidate", version="4", ok=False, latency_ms=9.0, error="boom"),
             audited=True, deferred=True, turn="candidate",
+            defaulted={"country": "timeout"},
         ),
     ),
     "DeadLetter": (

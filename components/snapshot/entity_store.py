@@ -1,0 +1,313 @@
+"""Features of a workload's entity in Feast: joined point in time for training, and read online for answers.
+
+Two of Feast's stores may be asked: one beside the workload's, whose registry lies under ``<root>/entity`` and whose
+online store is that of the settings, for the platform's own view (``recent``) and the objects that a spec names; and
+the repository that a spec names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from components.contracts.errors import CohobateError, ConfigError, UnavailableError
+from components.contracts.records import Label
+from components.contracts.spec import Entity, EntityFeature, Spec, resolve
+from components.contracts.spec.features import RECENT
+from components.contracts.storage import digest_of, local_path, put_bytes
+from components.snapshot.features import alone, import_feast, joining, online_store, open_store
+from components.snapshot.recent import recent_table
+from components.snapshot.table import MICROSECONDS, parquet_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from feast import FeatureStore
+
+log = logging.getLogger(__name__)
+
+VIEW = RECENT.partition(":")[0]
+
+NUMBERS = frozenset({"Int32", "Int64", "Float32", "Float64", "Bool"})
+CATEGORIES = frozenset({"String", "Int32", "Int64", "Bool"})
+"""Feast's types that a number or a category may be read from."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Held(NamedTuple):
+    """What the online store holds of a feature, and until when it counts (Unix seconds, by its view's ttl)."""
+
+    value: Any
+    until: float
+
+
+def at_time(held: Mapping[str, Held], at: float) -> dict[str, Any]:
+    """What counts at a time: Feast's online stores give rows that are past their view's ttl too."""
+    return {source: h.value for source, h in held.items() if at <= h.until}
+
+
+class EntityStore:
+    """The features that ``entity`` names, of the workload whose Feast repository lies at ``root``.
+
+    ``spec_source``: the spec file, which ``objects`` is relative to.
+    """
+
+    def __init__(self, root: str, workload: str, entity: Entity, spec_source: str = "") -> None:
+        self.entity, self._root, self._workload, self._source = entity, root.rstrip("/"), workload, spec_source
+        self._opened: FeatureStore | None = None
+        self._repository: FeatureStore | None = None
+        self._own = any(f.of != "view" for f in entity.features)
+
+    @property
+    def _ours(self) -> FeatureStore:
+        if self._opened is None:
+            import_feast()
+            if self._root.startswith("file://"):
+                Path(local_path(self._root), "entity").mkdir(parents=True, exist_ok=True)
+            self._opened = open_store(f"{self._root}/entity", f"{self._workload}_entity", online_store(self._root))
+        return self._opened
+
+    @property
+    def _theirs(self) -> FeatureStore:
+        if self._repository is None:
+            feast, folder = import_feast(), str(self.entity.repository)
+            try:
+                self._repository = feast.FeatureStore(repo_path=folder)
+            except Exception as error:  # Feast's errors, and pydantic's
+                raise _refused(
+                    "repository", folder, f"is no feature repository that Feast opens: {_line(error)}"
+                ) from error
+        return self._repository
+
+    def check(self) -> None:
+        """Refuse features that Feast does not have, or has of a kind that no student can be fed.
+
+        Raises:
+            ConfigError: names the feature and what about it.
+
+        """
+        if not any(f.of == "view" for f in self.entity.features):
+            return
+        views, keys = self._views()
+        for feature in self.entity.features:
+            if feature.of == "view":
+                _check(feature, views, keys)
+
+    def _views(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The user's views and the join keys of the user's entities, both by name."""
+        if self.entity.repository:
+            store = self._theirs
+            objects = [*store.list_feature_views(), *store.list_stream_feature_views(), *store.list_entities()]
+        else:
+            objects = self._objects()
+        views = {o.name: o for o in objects if hasattr(o, "entities") and hasattr(o, "online")}
+        return views, {o.name: o.join_key for o in objects if hasattr(o, "join_key")}
+
+    def _objects(self) -> list[Any]:
+        if not self.entity.objects:
+            return []
+        import_feast()
+        try:
+            found = resolve(self.entity.objects, self._source)
+        except CohobateError:
+            raise
+        except Exception as error:  # the user's code, and Feast's, at its import
+            why = f"cannot be read: {type(error).__name__}: {_line(error)}"
+            raise _refused("objects", self.entity.objects, why) from error
+        if not isinstance(found, Sequence) or not all(hasattr(o, "name") for o in found):
+            raise _refused("objects", self.entity.objects, "must be a list of Feast's objects: entities and views")
+        if any(o.name == VIEW for o in found):
+            raise _refused(
+                "objects", self.entity.objects, f"must not name one {VIEW!r}, which the platform's own view is"
+            )
+        return list(found)
+
+    def remember(self, number: int, labels: Sequence[Label], now: float) -> pa.Table | None:
+        """Add a window's labels to the platform's own view; gives the rows that :meth:`publish` sends online."""
+        feast = import_feast()
+        objects: list[Any] = self._objects()
+        table = None
+        if self._own:
+            who = feast.Entity(name="cohobate_key", join_keys=["key"], value_type=feast.ValueType.STRING)
+            place = f"{self._root}/entity/{VIEW}"
+            path = str(local_path(place)) if place.startswith("file://") else place
+            source = feast.FileSource(
+                name=f"{VIEW}_source", path=f"{path}/*.parquet", timestamp_field="event_time",
+                created_timestamp_column="created",
+            )  # fmt: skip
+            fields = [feast.Field(name=VIEW, dtype=feast.types.String)]
+            objects += [who, feast.FeatureView(name=VIEW, entities=[who], schema=fields, source=source, online=True)]
+            last = max([now, *(label.input.time for label in labels)])
+            keys = sorted({label.input.key for label in labels})
+            before = dict(zip(keys, self._recent(keys, last) if number > 1 else [None] * len(keys), strict=True))
+            table = recent_table(labels, before, now)
+            data = parquet_bytes(table)
+            put_bytes(f"{place}/{number:06d}-{digest_of(data)[:12]}.parquet", data)
+        if objects:
+            self._ours.apply(objects)
+        return table
+
+    def _recent(self, keys: Sequence[str], at: float) -> list[str | None]:
+        if VIEW not in {v.name for v in self._ours.list_feature_views()}:
+            return [None] * len(keys)  # its features are new in the spec
+        return [row[RECENT] for row in self._joined(self._ours, [RECENT], [(key, at) for key in keys])]
+
+    def publish(self, recent: pa.Table | None, now: float) -> None:
+        """Send what is newest by ``now`` to the online store: of the platform's own view, and of the spec's objects."""
+        if recent is not None and recent.num_rows:
+            newest = recent.to_pandas().drop_duplicates("key", keep="last")
+            self._ours.write_to_online_store(VIEW, newest)
+        views = [name for name in {f.view for f in self.entity.features} if name] if self.entity.objects else []
+        if not views:
+            return
+        with self._reached("sources"):
+            progress = io.StringIO()
+            with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress), alone():
+                self._ours.materialize(EPOCH, datetime.fromtimestamp(now, UTC), feature_views=sorted(views))
+
+    def history(self, asked: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+        """What was known of entities, each a key and a time (Unix seconds), by ``view:feature``.
+
+        Raises:
+            UnavailableError: what a view reads is not there, or not as its view says.
+
+        """
+        found: list[dict[str, Any]] = [{} for _ in asked]
+        for store, sources in self._stores():
+            for row, more in zip(found, self._joined(store, sources, asked), strict=True):
+                row |= more
+        return found
+
+    def _joined(
+        self, store: FeatureStore, sources: Sequence[str], asked: Sequence[tuple[str, float]]
+    ) -> list[dict[str, Any]]:
+        import pandas as pd
+
+        stamps = [int(at * MICROSECONDS) for _, at in asked]
+        places = sorted({(key, stamp) for (key, _), stamp in zip(asked, stamps, strict=True)})
+        if not places:
+            return []
+        views = {source.partition(":")[0] for source in sources}
+        times = pd.to_datetime([stamp for _, stamp in places], unit="us", utc=True)
+        frame = pd.DataFrame({name: [key for key, _ in places] for name in _join_keys(store, views)})
+        frame = frame.assign(event_timestamp=times, cohobate_row=range(len(places)))
+        with self._reached("sources"), joining(store, views, copies=store is self._opened) as local:
+            rows = local.get_historical_features(entity_df=frame, features=list(sources), full_feature_names=True)
+            done = rows.to_df().sort_values("cohobate_row")
+        columns = [done[source.replace(":", "__", 1)].astype(object).tolist() for source in sources]
+        known = [
+            {s: None if pd.isna(v) else v for s, v in zip(sources, row, strict=True)}
+            for row in zip(*columns, strict=True)
+        ]
+        place = {key: i for i, key in enumerate(places)}
+        return [dict(known[place[key, stamp]]) for (key, _), stamp in zip(asked, stamps, strict=True)]
+
+    def online(self, keys: Sequence[str]) -> dict[str, dict[str, Held]]:
+        """What the online stores hold of entities, by key and ``view:feature``; of what they do not know, nothing.
+
+        Raises:
+            UnavailableError: they do not answer, or do not have the views yet.
+
+        """
+        found: dict[str, dict[str, Held]] = {key: {} for key in keys}
+        try:
+            with self._reached("online store"):
+                for store, sources in self._stores():
+                    self._look_up(store, sources, found)
+        except UnavailableError:
+            for opened in (self._opened, self._repository):
+                with contextlib.suppress(Exception):
+                    if opened is not None:
+                        opened.refresh_registry()  # what it lacks may have been applied since it was read
+            raise
+        return found
+
+    @contextlib.contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        """Say of what fails there that it is not to be had now: databases, files and Feast have no common error."""
+        try:
+            yield
+        except CohobateError:
+            raise
+        except Exception as error:
+            remedy = f"of the entity's features: {type(error).__name__}: {_line(error)}"
+            raise UnavailableError(what, self._workload, remedy) from error
+
+    def _look_up(self, store: FeatureStore, sources: Sequence[str], found: dict[str, dict[str, Held]]) -> None:
+        keys = list(found)
+        views = {s.partition(":")[0] for s in sources}
+        ttls = {name: _ttl(store, name) for name in views}
+        rows = dict.fromkeys(_join_keys(store, views))
+        asked = {name: keys for name in rows}
+        answer = store.get_online_features(list(sources), asked, full_feature_names=True)
+        columns = answer.to_dict(include_event_timestamps=True)
+        for source in sources:
+            name = source.replace(":", "__", 1)
+            ttl = ttls[source.partition(":")[0]]
+            for key, value, stamp in zip(keys, columns[name], columns[f"{name}__ts"], strict=True):
+                if value is not None:
+                    found[key][source] = Held(value, stamp + ttl if ttl else math.inf)
+
+    def _stores(self) -> Iterator[tuple[FeatureStore, list[str]]]:
+        """The stores to ask, and what to ask each."""
+        theirs = list(dict.fromkeys(f.source for f in self.entity.features if f.of == "view"))
+        ours = [RECENT] if self._own else []
+        if self.entity.objects:
+            ours, theirs = [*ours, *theirs], []
+        if ours:
+            yield self._ours, ours
+        if theirs:
+            yield self._theirs, theirs
+
+
+def entity_store(spec: Spec, artifacts: str) -> EntityStore | None:
+    """The features of a workload's entity under the artifact root; None where the spec names none."""
+    entity = spec.features.entity
+    return None if entity is None else EntityStore(f"{artifacts}/{spec.name}/feast", spec.name, entity, spec.source)
+
+
+def _join_keys(store: FeatureStore, views: set[str]) -> list[str]:
+    return list(dict.fromkeys(key for view in sorted(views) for key in store.get_feature_view(view).join_keys))
+
+
+def _ttl(store: FeatureStore, view: str) -> float:
+    ttl = store.get_feature_view(view).ttl
+    return float(ttl.total_seconds()) if ttl else 0.0
+
+
+def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+    view = views.get(feature.view or "")
+    if view is None:
+        raise _refused(
+            f"{feature.name}.view", feature.view, f"is no view: there are {', '.join(sorted(views)) or 'none'}"
+        )
+    if len(view.entities) != 1 or view.entities[0] not in keys:
+        allowed = "must have one entity, whose join key the input's key is, and which is among the objects"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    path = getattr(view.batch_source, "path", "/")
+    if "://" not in path and not Path(path).is_absolute():
+        allowed = f"reads {path}: write it as an absolute path, from Path(__file__).resolve() on"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    if not view.online:
+        raise _refused(f"{feature.name}.view", feature.view, "is not online: answers could not read it")
+    types = {f.name: str(f.dtype) for f in view.features}
+    name = feature.feature or feature.name
+    if name not in types:
+        raise _refused(f"{feature.name}.feature", name, f"is no feature of {feature.view}: it has {', '.join(types)}")
+    fitting = NUMBERS if feature.type == "number" else CATEGORIES
+    if types[name] not in fitting:
+        raise _refused(f"{feature.name}.type", feature.type, f"cannot be read from a feature of type {types[name]}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _refused(field: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"features.entity.{field}", value, allowed)

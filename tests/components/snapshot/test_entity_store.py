@@ -1,0 +1,228 @@
+"""The features of entities in Feast, by the real stores: joined as they were known, online as they are known now."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pandas as pd
+import pytest
+
+from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.records import SoftLabel
+from components.contracts.settings import Settings
+from components.contracts.spec import Entity, EntityFeature, Features, load_spec, resolve
+from components.snapshot import freeze, read
+from components.snapshot.entity_store import EntityStore, at_time, entity_store
+from components.snapshot.features import alone, import_feast
+from components.snapshot.recent import recent_table
+from components.snapshot.table import known_of
+from components.student.entity import events_of, values
+from infra.specs import check_entity_features
+
+BASE = 1_700_000_000.0
+OWN = Entity(
+    features=(
+        EntityFeature(name="seen", of="count", seconds=100.0, default=0.0),
+        EntityFeature(name="last", of="last_label", type="category", values=("a", "b"), default="none"),
+    )
+)
+FILE = """
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Float64, Int64, String
+
+who = Entity(name="sender", join_keys=["sender_id"], value_type=ValueType.STRING)
+other = Entity(name="other", join_keys=["other_id"], value_type=ValueType.STRING)
+HERE = Path(__file__).resolve().parent
+
+
+def view(name, source=None, entities=(who,), **kinds):
+    fields = [Field(name=n, dtype=kind) for n, kind in kinds.items()]
+    source = source or FileSource(
+        name=f"{name}_source", path=str(HERE / "senders.parquet"), timestamp_field="at", created_timestamp_column="made"
+    )
+    return FeatureView(name=name, entities=list(entities), ttl=timedelta(days=1), schema=fields, source=source,
+                       online=name != "offline")
+
+
+senders = view("senders", age=Float64, country=String)
+FEAST = [who, senders]
+ODD = [
+    who, other, view("senders", age=Float64, country=String, many=Array(Float64)),
+    view("nobody", entities=(), age=Float64), view("both", entities=(who, other), age=Float64),
+    view("stranger", entities=(Entity(name="strange", value_type=ValueType.STRING),), age=Float64),
+    view("offline", age=Float64),
+    view("relative", source=FileSource(name="r", path="senders.parquet", timestamp_field="at"), age=Float64),
+]
+NOT_A_LIST = who
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [("ada", 30.0, "fr", 0, 0), ("ada", 31.0, "de", 100, 100), ("ada", 99.0, "xx", 100, 50)]
+    frame = pd.DataFrame(rows, columns=["sender_id", "age", "country", "at", "made"])
+    for name in ("at", "made"):
+        frame[name] = pd.to_datetime(frame[name] + BASE, unit="s", utc=True)
+    frame.to_parquet(tmp_path / "senders.parquet")
+    (tmp_path / "feast_objects.py").write_text(FILE)
+    return tmp_path
+
+
+def opened_at(artifacts, entity=OWN, source=""):
+    return EntityStore(f"{artifacts}/files/feast", "files", entity, source)
+
+
+def told(store, asked):
+    return [values(store.entity, row, at) for row, (_, at) in zip(store.history(asked), asked, strict=True)]
+
+
+def of(make_label, i, name="ada", says="a"):
+    soft = SoftLabel(task="classification", space="s@1", distribution={says: 1.0})
+    return make_label(i, entity=name, soft=soft)
+
+
+def test_what_came_before_an_input_is_joined_and_nothing_after_it(artifacts, make_label):
+    opened = opened_at(artifacts)
+    opened.remember(1, [of(make_label, i, says=s) for i, s in ((10, "a"), (20, "b"), (30, "a"))], BASE + 500)
+    asked = [("ada", BASE + at) for at in (10, 20.5, 21.5, 40, 115)] + [("bob", BASE + 40)]
+    found = [(v["seen"], v["last"]) for v in told(opened, asked)]
+    assert found == [(0.0, "none"), (2.0, "a"), (2.0, "b"), (3.0, "a"), (2.0, "a"), (0.0, "none")]
+
+
+def test_a_label_that_comes_late_counts_from_its_input_on_in_joins_and_online(artifacts, make_label):
+    opened = opened_at(artifacts)
+    opened.publish(opened.remember(1, [of(make_label, i) for i in (10, 30)], BASE + 100), BASE + 100)
+    asked = [("ada", BASE + at) for at in (20, 29, 31)]
+    assert [v["seen"] for v in told(opened, asked)] == [1.0, 1.0, 2.0]
+    late = of(make_label, 25, says="b")
+    opened.publish(opened.remember(2, [late], BASE + 200), BASE + 200)
+    assert [v["seen"] for v in told(opened, asked)] == [1.0, 2.0, 3.0]
+    held = opened_at(artifacts).online(["ada", "bob"])
+    assert values(OWN, at_time(held["ada"], BASE + 40), BASE + 40) == {"seen": 3.0, "last": "a"} and held["bob"] == {}
+
+
+def test_remembering_again_adds_nothing_and_the_newest_alone_are_kept(artifacts, make_label):
+    opened = opened_at(artifacts)
+    labels = [of(make_label, i) for i in range(100)]
+    for _ in range(2):  # a freeze that failed later reads the same labels again
+        opened.publish(opened.remember(2, labels, BASE + 200), BASE + 200)
+    events = events_of(opened.online(["ada"])["ada"]["recent:recent"].value)
+    assert [e.time - BASE for e in events] == list(range(36, 100))
+    (row,) = recent_table([labels[0]], {}, BASE).to_pylist()
+    assert row["key"] == "ada" and len(events_of(row["recent"])) == 1
+
+
+VIEWS = (
+    EntityFeature(name="years", view="senders", feature="age", default=-1.0),
+    EntityFeature(name="country", view="senders", type="category", values=("fr",), default="none"),
+)
+
+
+def test_a_view_of_the_user_s_is_joined_and_read_online_within_its_ttl(folder, artifacts, make_label):
+    entity = msgspec.structs.replace(OWN, objects="feast_objects.py:FEAST", features=(*OWN.features, *VIEWS))
+    opened = opened_at(artifacts, entity, str(folder / "spec.yaml"))
+    opened.check()
+    opened.publish(opened.remember(1, [of(make_label, 10)], BASE + 200), BASE + 200)
+    asked = [("ada", BASE + at) for at in (-1, 50, 150, 100 + 90_000)] + [("bob", BASE + 150)]
+    found = [(v["years"], v["country"]) for v in told(opened, asked)]
+    # Of two rows of one time the one that was made later counts.
+    assert found == [(-1.0, "none"), (30.0, "fr"), (31.0, "de"), (-1.0, "none"), (-1.0, "none")]
+    held = opened_at(artifacts, entity, str(folder / "spec.yaml")).online(["ada", "bob"])
+    for key, at in asked[2:]:
+        assert values(entity, at_time(held[key], at), at) == told(opened, [(key, at)])[0]
+
+
+def test_what_a_view_reads_and_is_not_there_is_said(folder, artifacts, make_label):
+    entity = Entity(objects="feast_objects.py:FEAST", features=VIEWS)
+    opened = opened_at(artifacts, entity, str(folder / "spec.yaml"))
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    (folder / "senders.parquet").unlink()
+    with pytest.raises(UnavailableError, match=r"of the entity's features: .*senders\.parquet"):
+        opened.history([("ada", BASE)])
+    with pytest.raises(UnavailableError, match="of the entity's features"):
+        opened.publish(None, BASE)
+
+
+def test_a_feature_repository_of_somebody_else_is_joined_and_read(folder, artifacts, make_label):
+    (folder / "feature_store.yaml").write_text(
+        "project: theirs\nprovider: local\nregistry: registry.db\nonline_store: {type: sqlite, path: online.db}\n"
+        "offline_store: {type: duckdb}\nentity_key_serialization_version: 3\n"
+    )
+    theirs = import_feast().FeatureStore(repo_path=str(folder))
+    theirs.apply(resolve("feast_objects.py:FEAST", str(folder / "spec.yaml")))
+    with alone():
+        theirs.materialize(datetime(1970, 1, 1, tzinfo=UTC), datetime.fromtimestamp(BASE + 200, UTC))
+    entity = msgspec.structs.replace(OWN, repository=str(folder), features=(*OWN.features, *VIEWS))
+    opened = opened_at(artifacts, entity)
+    opened.check()
+    opened.publish(opened.remember(1, [of(make_label, 10)], BASE + 200), BASE + 200)
+    expected = {"seen": 0.0, "last": "a", "years": 31.0, "country": "de"}
+    assert told(opened, [("ada", BASE + 150)]) == [expected]
+    assert values(entity, at_time(opened.online(["ada"])["ada"], BASE + 150), BASE + 150) == expected
+
+
+@pytest.mark.parametrize(
+    ("feature", "objects", "says"),
+    [
+        ({"view": "nope"}, "ODD", r"entity.age.view is 'nope': is no view: there are both, nobody, offline, relative"),
+        ({"view": "nobody"}, "ODD", "must have one entity"),
+        ({"view": "both"}, "ODD", "must have one entity"),
+        ({"view": "stranger"}, "ODD", "and which is among the objects"),
+        ({"view": "offline"}, "ODD", "is not online"),
+        ({"view": "relative"}, "ODD", r"reads senders.parquet: write it as an absolute path"),
+        ({"view": "senders", "feature": "height"}, "ODD", "is no feature of senders: it has age, country, many"),
+        ({"view": "senders", "feature": "country"}, "ODD", "type is 'number': cannot be read from a feature"),
+        ({"view": "senders", "feature": "many"}, "ODD", "cannot be read from a feature of type Array"),
+        (
+            {"view": "senders", "type": "category", "values": ("x",), "default": "x"}, "ODD",
+            "type is 'category': cannot be read from a feature of type Float64",
+        ),
+        ({"view": "senders"}, "NOT_A_LIST", "must be a list of Feast's objects"),
+        ({"view": "senders"}, "MISSING", "has no 'MISSING'"),
+    ],
+)  # fmt: skip
+def test_what_feast_does_not_have_or_no_student_can_be_fed_is_refused(folder, artifacts, feature, objects, says):
+    given = EntityFeature(**{"name": "age", "default": 0.0, **feature})
+    entity = Entity(objects=f"feast_objects.py:{objects}", features=(given,))
+    with pytest.raises(ConfigError, match=says) as caught:
+        opened_at(artifacts, entity, str(folder / "spec.yaml")).check()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_repository_that_is_none_is_refused_and_no_spec_with_it_is_put_in_force(tmp_path):
+    (tmp_path / "w.yaml").write_text(
+        'name: w\nteacher: {factory: "t.py:T"}\nfeatures:\n  factory: components.student.table:TableColumns\n'
+        f"  entity: {{repository: {tmp_path}/none, features: [{{name: age, view: v, default: 0}}]}}\n"
+    )
+    with pytest.raises(ConfigError, match="is no feature repository that Feast opens"):
+        check_entity_features(load_spec(tmp_path / "w.yaml"), Settings(home=tmp_path))
+
+
+def test_objects_that_cannot_be_made_are_refused(folder, artifacts):
+    (folder / "broken.py").write_text("from feast import Entity\n\nFEAST = [Entity()]\n")
+    entity = Entity(objects="broken.py:FEAST", features=VIEWS)
+    with pytest.raises(ConfigError, match=r"objects is 'broken.py:FEAST': cannot be read: TypeError: .*name"):
+        opened_at(artifacts, entity, str(folder / "spec.yaml")).check()
+
+
+def test_a_store_without_the_view_is_unavailable_until_it_has_it(artifacts, make_label):
+    early, writer = opened_at(artifacts), opened_at(artifacts)
+    with pytest.raises(UnavailableError, match="online store"):
+        early.online(["ada"])
+    writer.publish(writer.remember(1, [of(make_label, 10)], BASE + 100), BASE + 100)
+    assert early.online(["ada"])["ada"]
+
+
+def test_features_that_are_new_in_the_spec_are_joined_from_then_on(spec, tape, put, make_label, artifacts, store):
+    put(make_label(1, entity="ada"))
+    first = freeze(spec, tape, store, artifacts, now=BASE + 50)
+    assert read(first.uri, first.digest)["entity"].to_pylist() == [None] and "entity_skew" not in first.manifest
+    fed = Features(factory=spec.features.factory, options=spec.features.options, entity=OWN)
+    spec = msgspec.structs.replace(spec, features=fed)
+    put(make_label(60, entity="ada"), make_label(70, entity="ada"))
+    second = freeze(spec, tape, store, artifacts, now=BASE + 100)
+    found = [known_of(text) for text in read(second.uri, second.digest)["entity"].to_pylist()]
+    assert [f["seen"] for f in found] == [0.0, 1.0] and second.manifest["entity_served"] == 0
+    assert entity_store(spec, artifacts).online(["ada"])["ada"]
