@@ -52,7 +52,7 @@ def gathered(column: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     if not columns.in_files():
         return column[rows]
     found = column.new_empty((len(rows), *column.shape[1:]))
-    for span in columns.spans(len(rows)):
+    for span in columns.spans(len(rows), columns.APART):
         found[span] = column[rows[span]]
     return found
 

@@ -37,7 +37,13 @@ IN_MEMORY = 8 << 20
 """Bytes of a column that lies in memory at most."""
 
 ROWS = 512
-"""Rows that are looked at together. Each of them may bring 64 KiB of a mapped file into memory."""
+"""Rows that are looked at together, in their order."""
+
+APART = 128
+"""Rows that are looked up together where they lie: each of them may bring 64 KiB of a mapped file into memory."""
+
+ENCODED = 1_024
+"""Rows that are encoded together: so many are encoded at once."""
 
 _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
@@ -64,6 +70,7 @@ def mapped(
 ) -> Array:
     """What lies in an open file from a place on, as an array. It may be written to; nobody else sees it."""
     whole = mmap.mmap(file, 0, access=access)
+    whole.madvise(mmap.MADV_RANDOM)  # else what is around a row comes with it, up to 2 MiB
     _mapped.add(whole)
     return np.frombuffer(whole, dtype, math.prod(shape), offset).reshape(shape)
 
@@ -105,7 +112,7 @@ def sample(rows: int, most: int) -> Places:
 def taken(values: Array, rows: Places) -> Array:
     """A new column of some rows."""
     out = column((len(rows), *values.shape[1:]), values.dtype)
-    for span in spans(len(rows)):
+    for span in spans(len(rows), APART):
         out[span] = values[rows[span]]
     return out
 
@@ -135,13 +142,13 @@ def encoded(items: Sequence[T], encode: Callable[[Sequence[T]], Arrays], sized: 
     most; where a part shows them to need more than was known, those before it are encoded again in the end. ``sized``:
     what an item probably needs, to begin with the widest.
     """
-    if len(items) <= ROWS:
+    if len(items) <= ENCODED:
         return encode(items[:])
     widest = [max(items, key=sized)]
     out: Arrays = {}
     shapes: dict[str, tuple[int, ...]] = {}
     again = 0
-    for span in spans(len(items)):
+    for span in spans(len(items), ENCODED):
         part = encode([*items[span], *widest])
         if _shapes(part) != shapes:
             shapes, again = _shapes(part), span.start
@@ -149,7 +156,7 @@ def encoded(items: Sequence[T], encode: Callable[[Sequence[T]], Arrays], sized: 
             out = {name: column((len(items), *a.shape[1:]), a.dtype) for name, a in part.items()}
             part = encode([*items[span], *widest])
         _put(out, part, span)
-    for span in spans(again) if again else ():
+    for span in spans(again, ENCODED) if again else ():
         _put(out, encode([*items[span], *widest]), span)
     return out
 

@@ -46,7 +46,10 @@ class Run:
 
 
 class Fitted(NamedTuple):
-    """A trained network, the mean loss of each epoch, what each term had of it, and what was spent."""
+    """A trained network, the mean loss of each epoch, what each term had of it, and what was spent.
+
+    Of several workers the loss is that of the first one's share of the rows.
+    """
 
     net: nn.Module
     history: tuple[float, ...]

@@ -26,7 +26,8 @@ TEACHER = f"t@{DIGEST}"
 def files(monkeypatch):
     """Every column in a file, and few rows together."""
     monkeypatch.setattr(columns, "IN_MEMORY", 0)
-    monkeypatch.setattr(columns, "ROWS", 7)
+    for name in ("ROWS", "APART", "ENCODED"):
+        monkeypatch.setattr(columns, name, 7)
     monkeypatch.setattr(columns.spans, "__defaults__", (7,))
     monkeypatch.setattr(columns.filled, "__defaults__", (7,))
 
