@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
 from components.contracts.errors import ArtifactError, CohobateError, ConfigError, UnavailableError
+
+PART = 1 << 20
+"""Bytes that are read of a file at a time."""
 
 
 @contextlib.contextmanager
@@ -51,9 +55,19 @@ def digest_of(data: bytes) -> str:
 def put_bytes(uri: str, data: bytes) -> None:
     """Write ``data`` at ``uri`` at once: a reader sees the old content or the new, never a part.
 
+    Raises:
+        UnavailableError: the object store does not take it.
+
+    """
+    put_parts(uri, [data])
+
+
+def put_parts(uri: str, parts: Iterable[bytes]) -> None:
+    """Write parts, one after the other, as :func:`put_bytes` does; they need not be in memory together.
+
     On a local disk: a temporary file in the same folder, forced to the disk, then renamed (fsspec's own
     transactions move the file from the system's temporary folder, perhaps across disks, and are shared by all
-    threads). Object stores replace an object at once by themselves.
+    threads). Object stores replace an object at once by themselves, once all of it is there.
 
     Raises:
         UnavailableError: the object store does not take it.
@@ -61,18 +75,16 @@ def put_bytes(uri: str, data: bytes) -> None:
     """
     with _answering(uri):
         filesystem, path = fsspec.core.url_to_fs(uri)
-        if not _local(filesystem):
-            try:
-                filesystem.pipe_file(path, data)
-            except FileNotFoundError as error:
-                raise UnavailableError("artifact store", uri, f"{error}: name a bucket that exists") from error
-            return
+    if not _local(filesystem):
+        _upload(filesystem, uri, path, parts)
+        return
     folder = path.rsplit("/", 1)[0]
     filesystem.makedirs(folder, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -80,6 +92,21 @@ def put_bytes(uri: str, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _upload(filesystem: Any, uri: str, path: str, parts: Iterable[bytes]) -> None:
+    with tempfile.NamedTemporaryFile(prefix="cohobate-") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        with _answering(uri):
+            try:
+                if file.tell() <= PART:
+                    filesystem.pipe_file(path, Path(file.name).read_bytes())
+                else:
+                    filesystem.put_file(file.name, path)
+            except FileNotFoundError as error:
+                raise UnavailableError("artifact store", uri, f"{error}: name a bucket that exists") from error
 
 
 def get_bytes(uri: str, digest: str | None = None) -> bytes:
@@ -95,12 +122,48 @@ def get_bytes(uri: str, digest: str | None = None) -> bytes:
             data: bytes = file.read()
     except FileNotFoundError as error:
         raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
-    found = digest_of(data)
-    if digest is not None and found != digest:
+    if digest is not None:
+        _check(uri, digest_of(data), digest)
+    return data
+
+
+@contextlib.contextmanager
+def opened(uri: str, digest: str | None = None) -> Iterator[IO[bytes]]:
+    """The content of ``uri`` as a file of this machine, which is read a part at a time; otherwise as :func:`get_bytes`.
+
+    Raises:
+        ArtifactError: it does not exist, or its SHA-256 is another.
+        UnavailableError: the object store does not give it.
+
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            with _answering(uri):
+                filesystem, path = fsspec.core.url_to_fs(uri)
+                file: IO[bytes]
+                if _local(filesystem):
+                    file = stack.enter_context(Path(path).open("rb"))
+                else:
+                    file = stack.enter_context(tempfile.TemporaryFile(prefix="cohobate-"))
+                    with filesystem.open(path, "rb") as source:
+                        shutil.copyfileobj(source, file, PART)
+                    file.seek(0)
+        except FileNotFoundError as error:
+            raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
+        if digest is not None:
+            found = hashlib.sha256()
+            while part := file.read(PART):
+                found.update(part)
+            _check(uri, found.hexdigest(), digest)
+            file.seek(0)
+        yield file
+
+
+def _check(uri: str, found: str, digest: str) -> None:
+    if found != digest:
         raise ArtifactError(
             uri, f"has digest {found[:12]}, expected {digest[:12]}: it was changed after it was registered"
         )
-    return data
 
 
 def local_path(uri: str) -> Path:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from components.distill import columns
 from components.distill.data import TrainingSet
 
 if TYPE_CHECKING:
@@ -27,15 +28,10 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def tensors_of(data: TrainingSet, most: int | None = None) -> dict[str, torch.Tensor]:
-    """The arrays of (the first ``most`` rows of) a training set by the names that a batch has them by."""
+    """The arrays of (the first ``most`` rows of) a training set by the names that a batch has them by, as they lie."""
     import torch
 
-    from components.distill.lesson import FEATURE, STATE
-
-    arrays = {f"{FEATURE}{name}": a for name, a in data.features.items()}
-    arrays |= {f"{STATE}{name}": a for name, a in data.states.items()}
-    arrays |= {name: a for name in ("soft", "truth", "mask") if (a := getattr(data, name)) is not None}
-    return {name: torch.tensor(a[:most]) for name, a in arrays.items()}  # copies: Ray's are read-only
+    return {name: torch.from_numpy(array[:most]) for name, array in data.arrays.items()}
 
 
 def sample_of(data: TrainingSet, most: int, device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -51,8 +47,18 @@ def batch_size(net: torch.nn.Module, rows: int, size: int) -> int:
     return size + 1 if lone else size
 
 
+def gathered(column: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Some rows of a column; what they bring of a file into memory is given back."""
+    if not columns.in_files():
+        return column[rows]
+    found = column.new_empty((len(rows), *column.shape[1:]))
+    for span in columns.spans(len(rows), columns.APART):
+        found[span] = column[rows[span]]
+    return found
+
+
 class Batches:
-    """Shuffled batches of rows that lie in memory; one of several workers (``world``, ``rank``) has its share of them.
+    """Shuffled batches of rows; one of several workers (``world``, ``rank``) has its share of them.
 
     All workers have equally many: the first rows of an epoch come twice where they do not part evenly. ``together``:
     batches of one step.
@@ -85,7 +91,7 @@ class Batches:
 
     def _batches(self, order: torch.Tensor) -> Iterator[Batch]:
         for some in order.split(BLOCK * self._size):
-            block = {name: t[some].to(self._device).split(self._size) for name, t in self._rows.items()}
+            block = {n: gathered(t, some).to(self._device).split(self._size) for n, t in self._rows.items()}
             for parts in zip(*block.values(), strict=True):
                 yield dict(zip(block, parts, strict=True))
 
@@ -109,4 +115,4 @@ class DrawnBatches:
         """The batch of each step that is left of an epoch after ``done``; it is drawn when it is asked for."""
         for _ in range(done, len(self._steps)):
             some = self._steps.draw()
-            yield [{name: t[some].to(self._device) for name, t in self._rows.items()}]
+            yield [{name: gathered(t, some).to(self._device) for name, t in self._rows.items()}]

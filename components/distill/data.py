@@ -5,8 +5,12 @@ Shapes: N rows, C classes (2 for regression).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,11 +22,13 @@ from components.contracts.records import SoftLabel, Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
+from components.distill import columns
+from components.distill.columns import Texts, View, taken
 from components.distill.replay import balanced_sample
 from components.snapshot.holdout import kept_shares, standing
-from components.snapshot.leaks import learnable
+from components.snapshot.leaks import HeldOut
 from components.snapshot.table import calibrates, known_of, soft_of
-from components.snapshot.window import read
+from components.snapshot.window import Frozen, opened
 from components.student.features import Features, featuriser
 from components.teachers.contract import declared_of
 from drift.reweight import stratum_weights
@@ -37,8 +43,14 @@ COLUMNS = [
     "audit", "sketch", "entity",
 ]  # fmt: skip
 
-CARRIED = ("payload", "entity")
-"""The columns that a payload with what it carries is made of."""
+SIDES = ["input_id", "payload", "content", "teacher", "split", "sketch"]
+"""Of these the columns that say what is held out, and whose labels they are."""
+
+LENGTH = struct.Struct("<I")
+"""Of the text that stands before a payload outside memory."""
+
+FEATURE, STATE = "feature.", "state."
+"""What names of a batch's tensors begin with that are the student's inputs, and the teacher's states."""
 
 MIN_SCALE = 1e-3
 """Least predictive deviation of a regression student, in the unit that it learns in: keeps its likelihood finite."""
@@ -59,47 +71,48 @@ class Rows:
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
     same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice; left
-    out: unknown, and none.
+    out: unknown, and none. ``before``: whether each might be learnt from before the newest window came. Columns are
+    lists, or views of what does not lie in memory.
     """
 
-    payloads: list[bytes]
-    soft: list[SoftLabel]
-    truth: list[str | float | None]
-    weights: list[float] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    audit: list[bool] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
+    payloads: Sequence[bytes]
+    soft: Sequence[SoftLabel]
+    truth: Sequence[str | float | None]
+    weights: Sequence[float] = ()
+    ids: Sequence[str] = ()
+    audit: Sequence[bool] = ()
+    keys: Sequence[str] = ()
+    before: Sequence[bool] = ()
 
     def __post_init__(self) -> None:
-        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", "")):
-            if not getattr(self, name):
+        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", ""), ("before", False)):
+            if not len(getattr(self, name)):
                 object.__setattr__(self, name, [value] * len(self.payloads))
 
     def __len__(self) -> int:
         return len(self.payloads)
 
-    def take(self, indices: Sequence[int]) -> Rows:
+    def take(self, indices: Sequence[int] | columns.Places) -> Rows:
         """Some of the rows."""
-        return Rows(
-            payloads=[self.payloads[i] for i in indices],
-            soft=[self.soft[i] for i in indices],
-            truth=[self.truth[i] for i in indices],
-            weights=[self.weights[i] for i in indices],
-            ids=[self.ids[i] for i in indices],
-            audit=[self.audit[i] for i in indices],
-            keys=[self.keys[i] for i in indices],
-        )
+        places, known = np.asarray(indices, dtype=np.int64), dict[int, columns.Places]()
+        return Rows(**{
+            name: column.take(places, known) if isinstance(column, View) else [column[i] for i in places.tolist()]
+            for name, column in vars(self).items()
+        })  # fmt: skip
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows(
-            payloads=self.payloads + other.payloads,
-            soft=self.soft + other.soft,
-            truth=self.truth + other.truth,
-            weights=self.weights + other.weights,
-            ids=self.ids + other.ids,
-            audit=self.audit + other.audit,
-            keys=self.keys + other.keys,
-        )
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        known = dict[int, columns.Places]()
+        return Rows(**{name: _joined(column, getattr(other, name), known) for name, column in vars(self).items()})
+
+    def listed(self) -> Rows:
+        """The same rows in memory."""
+        return Rows(**{name: list(column) for name, column in vars(self).items()})
+
+
+def _joined(a: Sequence[Any], b: Sequence[Any], known: dict[int, columns.Places]) -> Sequence[Any]:
+    return a.join(b, known) if isinstance(a, View) and isinstance(b, View) else [*a, *b]
 
 
 NONE = Rows(payloads=[], soft=[], truth=[])
@@ -125,13 +138,35 @@ class TrainingSet:
 
     def take(self, rows: npt.NDArray[np.bool_]) -> TrainingSet:
         """The rows that are True."""
+        places = np.flatnonzero(rows)
         return TrainingSet(
-            features={name: array[rows] for name, array in self.features.items()},
-            soft=None if self.soft is None else self.soft[rows],
-            truth=None if self.truth is None else self.truth[rows],
-            states={name: array[rows] for name, array in self.states.items()},
-            mask=None if self.mask is None else self.mask[rows],
+            features={name: taken(array, places) for name, array in self.features.items()},
+            soft=None if self.soft is None else taken(self.soft, places),
+            truth=None if self.truth is None else taken(self.truth, places),
+            states={name: taken(array, places) for name, array in self.states.items()},
+            mask=None if self.mask is None else taken(self.mask, places),
         )
+
+    @property
+    def arrays(self) -> columns.Arrays:
+        """All arrays by the names that tensors of a batch have."""
+        found = {f"{FEATURE}{name}": a for name, a in self.features.items()}
+        found |= {f"{STATE}{name}": a for name, a in self.states.items()}
+        return found | {name: a for name in ("soft", "truth", "mask") if (a := getattr(self, name)) is not None}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> TrainingSet:
+        """The rows of arrays by those names."""
+        return cls(
+            features={n.removeprefix(FEATURE): a for n, a in arrays.items() if n.startswith(FEATURE)},
+            states={n.removeprefix(STATE): a for n, a in arrays.items() if n.startswith(STATE)},
+            soft=arrays.get("soft"),
+            truth=arrays.get("truth"),
+            mask=arrays.get("mask"),
+        )
+
+
+NO_ROWS = TrainingSet(features={}, soft=None, truth=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +179,7 @@ class Unit:
 
 def unit_of(rows: Rows) -> Unit:
     """The mean and the deviation of the teacher's values; the deviation of equal values counts as one."""
-    values = np.array([s.value for s in rows.soft], dtype=np.float64)
+    values = np.fromiter((s.value for s in rows.soft), np.float64, len(rows))
     return Unit(mean=float(values.mean()), scale=float(values.std()) or 1.0)
 
 
@@ -174,29 +209,86 @@ def window_rows(window: WindowRow, split: Split, task: Task, teacher: str, kept:
         ArtifactError: the snapshot is missing or not what was frozen.
 
     """
-    return _side(standing(_table(window), kept), split, task, teacher)
+    with opened(window.uri, window.digest) as frozen:
+        return _side(frozen, task, teacher, partial(_standing, kept=kept, split=split)).listed()
 
 
-def _table(window: WindowRow) -> pa.Table:
-    return read(window.uri, window.digest).select(COLUMNS)
+Mask = npt.NDArray[np.bool_]
 
 
-def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collection[str] | None = None) -> Rows:
-    """One side of a snapshot's table, of it ``only`` these inputs if given."""
+def _standing(table: pa.Table, *, kept: float, split: Split) -> Mask:
+    """The rows of one side as it stands where this share is still held out."""
+    return np.array([side == split for side in standing(table, kept)["split"].to_pylist()], dtype=bool)
+
+
+def _learnable(table: pa.Table, *, kept: float, held: HeldOut) -> Mask:
+    return held.learnable(standing(table, kept))
+
+
+def _side(
+    frozen: Frozen,
+    task: Task,
+    teacher: str,
+    wanted: Callable[[pa.Table], Mask],
+    before: Callable[[pa.Table], Mask] = lambda table: np.zeros(table.num_rows, dtype=bool),
+) -> Rows:
+    """The rows of a snapshot that are ``wanted``, which lie outside memory.
+
+    ``before``: which of them might be learnt from before the newest window came.
+    """
+    payloads, texts = Texts(), {name: Texts() for name in ("soft", "input_id", "key")}
+    truth: list[str | float | None] = []
+    chances, audit, early = array("d"), array("b"), array("b")
+    names: dict[str, str] = {}
+    for table in frozen.tables(COLUMNS):
+        _check_teacher(table, teacher)
+        kept = wanted(table)
+        early.extend(before(table)[kept].tolist())
+        some = table.filter(kept)
+        for payload, known in zip(some["payload"].to_pylist(), some["entity"].to_pylist(), strict=True):
+            payloads.add(_with_known(payload, known))
+        for name, column in texts.items():
+            for value in some[name].to_pylist():
+                column.add(value.encode(errors="surrogatepass"))
+        found = some["truth_value" if task == "regression" else "truth_label"].to_pylist()
+        truth += [names.setdefault(t, t) if isinstance(t, str) else t for t in found]
+        chances.extend(some["probability"].to_pylist())
+        audit.extend(some["audit"].to_pylist())
+    weights = array("d", stratum_weights(chances, list(map(bool, audit))))
+    all_ = np.arange(len(truth))
+    return Rows(
+        payloads=View.of(payloads, all_, _carrying),
+        soft=View.of(texts["soft"], all_, soft_of),
+        truth=View.of(truth, all_),
+        weights=View.of(weights, all_),
+        ids=View.of(texts["input_id"], all_, _text),
+        audit=View.of(audit, all_, bool),
+        keys=View.of(texts["key"], all_, _text),
+        before=View.of(early, all_, bool),
+    )
+
+
+def _with_known(payload: bytes, known: str | None) -> bytes:
+    """A payload behind what is known of its entity, which is behind its length (four bytes; 0: nothing was asked)."""
+    text = (known or "").encode()
+    return LENGTH.pack(len(text)) + text + payload
+
+
+def _carrying(data: bytes) -> bytes:
+    """The payload of :func:`_with_known`, with what it carries."""
+    (length,) = LENGTH.unpack_from(data)
+    known = data[LENGTH.size : LENGTH.size + length].decode()
+    return carrying(data[LENGTH.size + length :], known_of(known or None))
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogatepass")
+
+
+def _check_teacher(table: pa.Table, teacher: str) -> None:
     for input_id, found in zip(table["input_id"].to_pylist(), table["teacher"].to_pylist(), strict=True):
         if found != teacher:
             raise ProvenanceError(input_id, teacher, found)
-    sides = zip(table["split"].to_pylist(), table["input_id"].to_pylist(), strict=True)
-    kept = table.filter([side == split and (only is None or name in only) for side, name in sides])
-    return Rows(
-        payloads=[carrying(p, known_of(e)) for p, e in zip(*(kept[n].to_pylist() for n in CARRIED), strict=True)],
-        soft=[soft_of(s) for s in kept["soft"].to_pylist()],
-        truth=kept["truth_value" if task == "regression" else "truth_label"].to_pylist(),
-        weights=stratum_weights(kept["probability"].to_pylist(), kept["audit"].to_pylist()),
-        ids=kept["input_id"].to_pylist(),
-        audit=kept["audit"].to_pylist(),
-        keys=kept["key"].to_pylist(),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,27 +327,42 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
 
     """
     teacher = declared_teacher(spec, windows)
-    raw = [(window, _table(window)) for window in (*replayable(spec, windows), windows[-1])]
-    now, before = kept_shares(windows), kept_shares(windows[:-1])
-    tables = [(window, standing(table, now[window.number])) for window, table in raw]
-    allowed = learnable(spec, tables)
-    parts = [_side(table, "train", spec.task, teacher, allowed[window.digest]) for window, table in tables]
-    frozen = sum(table["split"].to_pylist().count("train") for _, table in tables)
+    usable = [*replayable(spec, windows), windows[-1]]
+    now, then = kept_shares(windows), kept_shares(windows[:-1])
+    held = HeldOut(spec)
+    labels = frozen = 0
+    with ExitStack() as stack:
+        files = [(window.number, stack.enter_context(opened(window.uri, window.digest))) for window in usable]
+        for number, file in files:
+            for table in file.tables(SIDES):
+                _check_teacher(table, teacher)
+                held.add(standing(table, now[number]))
+                labels += table.num_rows
+                frozen += int(_standing(table, kept=now[number], split="train").sum())
+        parts = [
+            _side(
+                file,
+                spec.task,
+                teacher,
+                wanted=partial(_learnable, kept=now[number], held=held),
+                before=partial(_standing, kept=then.get(number, 1.0), split="train"),
+            )
+            for number, file in files
+        ]
     apart = [(rows, NONE) if spec.student.crossfits else _calibrating(spec, rows) for rows in parts]
     learnt, kept = [rows for rows, _ in apart], [rows for _, rows in apart]
     count = sum(len(rows) for rows in learnt)
     if spec.student.privacy is not None:
         learnt = newest_of_each(learnt, spec.student.privacy.unit)
-    turns = [
-        _turned(standing(table, before[window.number]), rows)
-        for (window, table), rows in zip(raw[:-1], learnt[:-1], strict=True)
-    ]
-    released, old = sum((new for new, _ in turns), NONE), sum((rest for _, rest in turns), NONE)
+    older = sum(learnt[:-1], NONE)
+    known = np.fromiter(older.before, dtype=bool, count=len(older))
+    released, old = older.take(np.flatnonzero(~known)), older.take(np.flatnonzero(known))
     new = learnt[-1] + released
     if spec.student.privacy is not None:
         replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
     else:
-        kinds = [s.label if spec.task == "classification" else "" for s in old.soft]
+        names: dict[str, str] = {}
+        kinds = [names.setdefault(s.label, s.label) if spec.task == "classification" else "" for s in old.soft]
         replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
     aside = _aside(spec, new + replay if fresh else new, NONE if fresh else old) if spec.student.crossfits else ()
     return Learnt(
@@ -265,18 +372,8 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
         refused=frozen - sum(len(rows) for rows in parts),
         released=len(released),
         aside=aside,
-        labels=sum(table.num_rows for _, table in raw),
+        labels=labels,
         learnt=count,
-    )
-
-
-def _turned(before: pa.Table, rows: Rows) -> tuple[Rows, Rows]:
-    """Rows of an older window that could not be learnt from yet as its table ``before`` stands, and the others."""
-    known = {i for i, side in zip(before["input_id"].to_pylist(), before["split"].to_pylist(), strict=True)
-             if side == "train"}  # fmt: skip
-    return (
-        rows.take([i for i, name in enumerate(rows.ids) if name not in known]),
-        rows.take([i for i, name in enumerate(rows.ids) if name in known]),
     )
 
 
@@ -288,9 +385,13 @@ def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
     share = spec.student.calibration_share
     if share:
         share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(len(new), 1)))
-    known = {content_hash(p) for p in old.payloads}
-    contents = map(content_hash, new.payloads)
-    return tuple(i for i, c in enumerate(contents) if calibrates(c, share) and c not in known)
+    chosen: dict[str, list[int]] = {}
+    for i, content in enumerate(map(content_hash, new.payloads)):
+        if calibrates(content, share):
+            chosen.setdefault(content, []).append(i)
+    for payload in old.payloads:
+        chosen.pop(content_hash(payload), None)
+    return tuple(sorted(i for places in chosen.values() for i in places))
 
 
 def newest_of_each(windows: Sequence[Rows], unit: PrivacyUnit) -> list[Rows]:
@@ -334,22 +435,30 @@ def holdouts(spec: Spec, windows: Sequence[WindowRow]) -> list[tuple[WindowRow, 
         ArtifactError: a snapshot is missing or not what was frozen.
 
     """
-    teacher, usable = declared_teacher(spec, windows), [*replayable(spec, windows), windows[-1]]
-    kept = kept_shares(windows)
-    return [(w, window_rows(w, "holdout", spec.task, teacher, kept[w.number])) for w in usable]
+    return [(window, rows.listed()) for window, rows in held_rows(spec, windows)]
 
 
-def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> list[bytes]:
+def held_rows(spec: Spec, windows: Sequence[WindowRow]) -> Iterator[tuple[WindowRow, Rows]]:
+    """As :func:`holdouts`, outside memory."""
+    teacher, kept = declared_teacher(spec, windows), kept_shares(windows)
+    for window in (*replayable(spec, windows), windows[-1]):
+        with opened(window.uri, window.digest) as frozen:
+            share = kept[window.number]
+            wanted = partial(_standing, kept=share, split="holdout")
+            yield window, _side(frozen, spec.task, teacher, wanted)
+
+
+def holdout_payloads(spec: Spec, windows: Sequence[WindowRow]) -> Sequence[bytes]:
     """The inputs alone of :func:`holdouts`: what two forms of one student are compared on."""
-    return [payload for _, rows in holdouts(spec, windows) for payload in rows.payloads]
+    return sum((rows for _, rows in held_rows(spec, windows)), NONE).payloads
 
 
 def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
     """Features of inputs as they came."""
-    decode = decoder(spec.payload, spec.source)
+    decode, made = decoder(spec.payload, spec.source), featuriser(spec.features, spec.source)
     if spec.features.entity is not None:
         decode = knowing(decode)
-    return featuriser(spec.features, spec.source).encode([decode(p) for p in payloads])
+    return columns.encoded(payloads, lambda some: made.encode([decode(p) for p in some]), len)
 
 
 def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
@@ -358,16 +467,26 @@ def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
     Probability outside the classes is spread over them in proportion: they hold every row's most probable class.
     """
     features = encoded(spec, rows.payloads)
-    if isinstance(head, Unit):
-        values = np.array([[(s.value or 0.0) - head.mean, s.scale] for s in rows.soft], dtype=np.float64) / head.scale
-        known = np.array([np.nan if t is None else t for t in rows.truth], dtype=np.float64)
-        truth = ((known - head.mean) / head.scale).astype(np.float32)
-        return TrainingSet(features=features, soft=values.astype(np.float32), truth=truth)
-    place = {c: i for i, c in enumerate(head)}
-    soft = np.zeros((len(rows), len(place)), dtype=np.float32)
-    for i, label in enumerate(rows.soft):
+    place = {} if isinstance(head, Unit) else {c: i for i, c in enumerate(head)}
+
+    def targets(span: slice) -> columns.Arrays:
+        soft, truth = rows.soft[span], rows.truth[span]
+        return _values(soft, truth, head) if isinstance(head, Unit) else _shares(soft, truth, place)
+
+    found = columns.filled(len(rows), targets)
+    return TrainingSet(features=features, soft=found["soft"], truth=found["truth"])
+
+
+def _values(soft: Sequence[SoftLabel], truth: Sequence[Any], unit: Unit) -> columns.Arrays:
+    values = np.array([[(s.value or 0.0) - unit.mean, s.scale] for s in soft], dtype=np.float64) / unit.scale
+    known = np.array([np.nan if t is None else t for t in truth], dtype=np.float64)
+    return {"soft": values.astype(np.float32), "truth": ((known - unit.mean) / unit.scale).astype(np.float32)}
+
+
+def _shares(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:
+    shares = np.zeros((len(soft), len(place)), dtype=np.float32)
+    for i, label in enumerate(soft):
         for name in label.distribution.keys() & place.keys():
-            soft[i, place[name]] = label.distribution[name]
-    soft /= soft.sum(axis=1, keepdims=True)
-    classes = np.array([place.get(str(t), NO_TRUTH) for t in rows.truth], dtype=np.int64)
-    return TrainingSet(features=features, soft=soft, truth=classes)
+            shares[i, place[name]] = label.distribution[name]
+    shares /= shares.sum(axis=1, keepdims=True)
+    return {"soft": shares, "truth": np.array([place.get(str(t), NO_TRUTH) for t in truth], dtype=np.int64)}

@@ -12,8 +12,11 @@ from typing import NamedTuple
 from torch import nn
 
 from components.contracts.errors import ArtifactError
+from components.contracts.storage import remove
 from components.distill.account import Spent
 from components.distill.checkpoint import read_checkpoint
+from components.distill.columns import saved
+from components.distill.data import NO_ROWS
 from components.distill.loop import train_loop
 from components.distill.narrow import widen
 from components.distill.networks.contract import load
@@ -43,7 +46,10 @@ class Run:
 
 
 class Fitted(NamedTuple):
-    """A trained network, the mean loss of each epoch, what each term had of it, and what was spent."""
+    """A trained network, the mean loss of each epoch, what each term had of it, and what was spent.
+
+    Of several workers the loss is that of the first one's share of the rows.
+    """
 
     net: nn.Module
     history: tuple[float, ...]
@@ -64,12 +70,17 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         from ray.train.torch import TorchTrainer
 
         workers, cuda = work.spec.student.workers, device_of(work.spec) == "cuda"
+        rows = f"{work.checkpoint}.rows" if workers else ""
+        if workers:  # what they are given is sent to each of them: the rows are not
+            saved(rows, work.data.arrays)
+        given = replace(work, data=NO_ROWS) if workers else work
         TorchTrainer(
-            lambda config: train_loop(config["work"]),
-            train_loop_config={"work": work},
+            lambda: train_loop(given, rows),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda and workers > 0),
             run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
         ).fit()
+    if rows:
+        remove(rows)
     done = read_checkpoint(work.checkpoint)
     if done is None:
         raise ArtifactError(work.checkpoint, "was not written by the workers: the artifact root must be one they share")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,14 +12,13 @@ from torch import Tensor, nn
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.objective import Kl, Term, check_states
+from components.distill import columns
+from components.distill.data import FEATURE, STATE
 from components.distill.networks.contract import logits, value_and_scale
 from components.distill.networks.entity import modules_of
 from components.distill.terms import Objective, Said, Shapes, Taught
 from components.distill.terms.kl import KlTerm
 from components.distill.terms.normal import NormalTerm
-
-FEATURE, STATE = "feature.", "state."
-"""What names of a batch's tensors begin with that are the student's inputs, and the teacher's states."""
 
 READY = "ready."
 """What names of tensors begin with that terms made beforehand, followed by the number of the member."""
@@ -82,9 +82,12 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
 
     def prepared(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rows with what the members' terms make of them that stays the same as long as they learn."""
-        with torch.no_grad():
-            made = [member.objective.prepared(_taught(rows)) for member in (self, *self.peers)]
-        return rows | {f"{READY}{i}.{name}": t for i, found in enumerate(made) for name, t in found.items()}
+        found = dict(rows)
+        for i, member in enumerate((self, *self.peers)):
+            made = columns.filled(len(next(iter(rows.values()))), partial(_ready, member.objective, rows))
+            counting = member.objective.counting({name: torch.from_numpy(array) for name, array in made.items()})
+            found |= {f"{READY}{i}.{name}": tensor for name, tensor in counting.items()}
+        return found
 
     def _others(self, i: int, said: Sequence[Said]) -> Tensor:
         """How far a member's answers are from the others', whose are not moved by it."""
@@ -133,6 +136,12 @@ def _answer(said: Said, task: Task) -> Tensor:
         raise ConfigError("student.cohort", task, "learns from answers: a stage on states has none")
     answer = said.logits.detach()
     return torch.softmax(answer, dim=1) if task == "classification" else answer
+
+
+def _ready(objective: Objective, rows: dict[str, Tensor], span: slice) -> columns.Arrays:
+    with torch.no_grad():
+        made = objective.ready(_taught({name: tensor[span] for name, tensor in rows.items()}))
+    return {name: tensor.numpy() for name, tensor in made.items()}
 
 
 def _features(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,11 +6,15 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from components.contracts.errors import ConfigError
+from components.contracts.failpoint import failpoint
 from components.distill.batches import Batch, Batches, DrawnBatches, batch_size, epoch_seed, sample_of, tensors_of
 from components.distill.checkpoint import Checkpoints
+from components.distill.columns import read
+from components.distill.data import TrainingSet
 from components.distill.narrow import narrow
 from components.distill.work import Work, device_of, fresh, lesson_of
 
@@ -31,8 +35,10 @@ TORCH_THREADS = 1
 busy one the two wait for each other (measured: 17 times slower)."""
 
 
-def train_loop(work: Work) -> None:
+def train_loop(work: Work, rows_at: str = "") -> None:
     """Train for ``work.epochs`` epochs; equal work gives equal weights, interrupted or not.
+
+    ``rows_at``: URI of a folder of the work's rows; left out: the work has them.
 
     In private equal work gives other weights each time, unless it gives the seed of the noise.
 
@@ -50,6 +56,8 @@ def train_loop(work: Work) -> None:
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
     # Step 1
+    if rows_at:
+        work = replace(work, data=TrainingSet.of(read(rows_at)))
     device = device_of(work.spec)
     net = fresh(work)
     data = narrow(net, work.data) if work.narrows else work.data
@@ -83,6 +91,7 @@ def train_loop(work: Work) -> None:
             progress.note(*step(group, at))
             if rank == 0 and checkpoints.due():
                 checkpoints.save(progress)
+            failpoint(f"train.3.{rank}")
         progress.end_epoch()
         over = progress.epoch == work.epochs
         if rank == 0 and over:

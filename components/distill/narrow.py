@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from components.distill.columns import changed, spans
 from components.distill.data import TrainingSet
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def narrow(net: torch.nn.Module, data: TrainingSet) -> TrainingSet:
     whole = net.get_submodule(name)
     weight = whole.weight.detach()[torch.from_numpy(used)].clone()
     net.set_submodule(name, type(whole).from_pretrained(weight, freeze=False))
-    return replace(data, features={**data.features, array: np.searchsorted(used, data.features[array])})
+    place = np.zeros(len(whole.weight), dtype=np.int64)
+    place[used] = np.arange(len(used))
+    return replace(data, features={**data.features, array: changed(data.features[array], lambda ids: place[ids])})
 
 
 def widen(net: torch.nn.Module, state: dict[str, Any], data: TrainingSet) -> dict[str, Any]:
@@ -48,4 +51,11 @@ def used_rows(net: torch.nn.Module, data: TrainingSet) -> npt.NDArray[np.int64] 
     Row 0 is among them: padding names it.
     """
     table = getattr(net, "TABLE", None)
-    return None if table is None else np.union1d([0], data.features[table[1]]).astype(np.int64)
+    if table is None:
+        return None
+    used = np.zeros(len(net.get_submodule(table[0]).weight), dtype=bool)
+    used[0] = True
+    ids = data.features[table[1]]
+    for span in spans(len(ids)):
+        used[ids[span]] = True
+    return np.flatnonzero(used)

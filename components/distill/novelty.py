@@ -20,7 +20,8 @@ from components.contracts.records import Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.distill.data import NONE, Learnt, Rows, TrainingSet, holdouts
+from components.distill.columns import taken
+from components.distill.data import NONE, Learnt, Rows, TrainingSet, held_rows
 from components.distill.export import Body, resealed
 from components.student.features import Features
 from components.student.runtime import NOVELTY, Student
@@ -51,7 +52,7 @@ def unlearnt(spec: Spec, windows: Sequence[WindowRow], learnt: Learnt) -> Rows:
         ArtifactError: a snapshot is missing or not what was frozen.
 
     """
-    found = sum((_free(rows) for _, rows in holdouts(spec, windows)), NONE)
+    found = sum((_free(rows) for _, rows in held_rows(spec, windows)), NONE)
     return found if spec.student.crossfits else found + learnt.calibration
 
 
@@ -71,7 +72,7 @@ def groups(rows: Rows) -> list[list[bytes]]:
     known inputs were deferred at 5 %, and 78 % of a new kind instead of 95. Rows stand for the traffic alike: of those
     that were drawn with other chances some are left out.
     """
-    kept = thinned(rows.weights)
+    kept = thinned(list(rows.weights))
     some = np.random.default_rng(0).permutation(len(kept))[:MOST_KNOWN]
     return [[rows.payloads[kept[i]] for i in sorted(some.tolist())]] if len(some) else []
 
@@ -84,9 +85,10 @@ def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
     rows = np.random.default_rng(0).permutation(len(data))[:MOST_LEARNT]
     if not len(rows):
         return None
-    found = states(made, {name: array[rows] for name, array in data.features.items()})
-    classes = np.zeros(len(data), dtype=np.int64) if task == "regression" or data.soft is None else data.soft.argmax(1)
-    return Nearness.fit(found, classes[rows])
+    found = states(made, {name: taken(array, rows) for name, array in data.features.items()})
+    one = np.zeros(len(rows), dtype=np.int64)
+    classes = one if task == "regression" or data.soft is None else taken(data.soft, rows).argmax(1)
+    return Nearness.fit(found, classes)
 
 
 def states(made: Body, features: Features) -> npt.NDArray[np.float32]:

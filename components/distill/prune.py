@@ -11,12 +11,15 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
+from components.distill import columns
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import TORCH_THREADS
 from components.distill.networks.contract import head_of, logits, tensors, value_and_scale
@@ -53,14 +56,12 @@ def pruned(net: nn.Module, card: StudentCard, data: TrainingSet, share: float) -
 
 def answers(net: nn.Module, features: Features) -> Tensor:
     """Logits (N, C) of rows, a few at a time."""
-    count = len(next(iter(features.values())))
-    with torch.no_grad():
-        return torch.cat(
-            [
-                logits(net(**tensors({name: a[first : first + BATCH] for name, a in features.items()})))
-                for first in range(0, count, BATCH)
-            ]
-        )
+
+    def said(span: slice) -> columns.Arrays:
+        with torch.no_grad():
+            return {"": logits(net(**tensors({name: array[span] for name, array in features.items()}))).numpy()}
+
+    return torch.from_numpy(columns.filled(len(next(iter(features.values()))), said, BATCH)[""])
 
 
 def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
@@ -87,7 +88,12 @@ def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
 
 def _lesson(card: StudentCard, data: TrainingSet, out: Tensor) -> TrainingSet:
     """The same rows with the larger network's answers in the teacher's place, and no truth: parity is all it is for."""
-    if card.task == "regression":
-        soft = torch.stack(value_and_scale(out), dim=1)
-        return replace(data, soft=soft.numpy(), truth=np.full(len(out), np.nan, dtype=np.float32))
-    return replace(data, soft=torch.softmax(out, dim=1).numpy(), truth=np.full(len(out), NO_TRUTH, dtype=np.int64))
+    regression = card.task == "regression"
+
+    def answer(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        given = torch.from_numpy(logits)
+        soft = torch.stack(value_and_scale(given), dim=1) if regression else torch.softmax(given, dim=1)
+        return soft.numpy()  # type: ignore[no-any-return]
+
+    none = np.full(len(out), np.nan, np.float32) if regression else np.full(len(out), NO_TRUTH, np.int64)
+    return replace(data, soft=columns.changed(out.numpy(), answer), truth=none)

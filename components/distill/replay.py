@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
@@ -15,7 +16,7 @@ def balanced_sample(labels: Sequence[Hashable], rows: int, seed: int) -> list[in
     would follow the mix of the past and forget its rare classes (Chrysakis & Moens, "Online continual learning from
     imbalanced data", ICML 2020).
     """
-    groups: dict[Hashable, list[int]] = defaultdict(list)
+    groups: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
     for index, label in enumerate(labels):
         groups[label].append(index)
     chance = np.random.default_rng(seed)

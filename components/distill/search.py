@@ -9,7 +9,7 @@ some of those to learn from; the gate's holdout is not looked at, and the winner
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Choice:
 def search(
     work: Work,
     recipes: Mapping[str, Sequence[Term]],
-    contents: Sequence[str],
+    contents: Iterable[str],
     train: Callable[[Work, str], nn.Module],
 ) -> Choice:
     """Choose a recipe for ``work``, whose rows have these content hashes.
@@ -66,7 +66,7 @@ def search(
     """
     if len(recipes) < 2:
         raise ConfigError("student.search", list(recipes), "names two recipes at least: there is nothing to choose")
-    judges = np.array([bucket("", "search", content) < JUDGING for content in contents])
+    judges = np.fromiter((bucket("", "search", content) < JUDGING for content in contents), dtype=bool)
     if judges.sum() < LEAST or (~judges).sum() < LEAST:
         return Choice(recipe=next(iter(recipes)), scores={}, rows=int(judges.sum()))
     learnt, judging = work.data.take(~judges), work.data.take(judges)

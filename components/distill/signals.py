@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,13 +14,19 @@ import numpy as np
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
-from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.contracts.storage import digest_of, opened, put_parts
+from components.distill import columns
 from components.teachers.contract import States, declared_of, reference, states
 
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 30
-"""What the states of one update may take, in half precision: they are held in memory while a student learns."""
+"""What the states of one update may take, in half precision: as single ones they lie on the disk while it learns."""
+
+KINDS = {"float16": "F16", "bool": "BOOL"}
+"""The types of states and masks by safetensors' names."""
+
+DTYPES = {told: np.dtype(name) for name, told in KINDS.items()}
 
 MASK = "\0mask"
 """The mask's name in a file of states; no state has it."""
@@ -41,30 +50,62 @@ def teacher_states(
         TeacherError: the teacher failed.
 
     """
-    from safetensors.numpy import load, save
-
     whose = msgspec.json.encode(encoder).decode() if encoder else declared_of(teacher)
-    key = "\0".join([whose, *sorted(names), "", *(digest_of(p) for p in payloads)])
-    uri = f"{artifacts}/{spec.name}/states/{digest_of(key.encode())}.safetensors"
+    key = hashlib.sha256("\0".join([whose, *sorted(names), ""]).encode())
+    for payload in payloads:
+        key.update(b"\0" + digest_of(payload).encode())
+    uri = f"{artifacts}/{spec.name}/states/{key.hexdigest()}.safetensors"
     try:
-        found = load(get_bytes(uri))
+        return _read(uri)
     except ArtifactError:
         made = build(encoder or spec.teacher, spec.source)
-        if encoder is None and reference(made) != declared_of(teacher):
-            remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
-            raise ConfigError("teacher", reference(made), remedy) from None
-        decode = decoder(spec.payload, spec.source)
-        log.info("%s: asking %s for %s of %d inputs", spec.name, made.name, ", ".join(names), len(payloads))
-        given = states(made, [decode(p) for p in payloads], names)
-        if (size := 2 * sum(a.size for a in given.arrays.values())) > MOST_BYTES:
+    if encoder is None and reference(made) != declared_of(teacher):
+        remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
+        raise ConfigError("teacher", reference(made), remedy)
+    decode = decoder(spec.payload, spec.source)
+    log.info("%s: asking %s for %s of %d inputs", spec.name, made.name, ", ".join(names), len(payloads))
+
+    def asked(some: Sequence[bytes]) -> columns.Arrays:
+        given = states(made, [decode(p) for p in some], names)
+        size = 2 * sum(a.size for a in given.arrays.values()) * len(payloads) // len(some)
+        if size > MOST_BYTES:
             raise ConfigError(
                 "student.objective",
                 list(names),
                 f"take {size >> 20} MiB for {len(payloads)} rows, of {MOST_BYTES >> 20} at most: take fewer rows "
                 "(student.unlabelled_rows), or a state without positions",
-            ) from None
+            )
         found = {name: array.astype(np.float16) for name, array in given.arrays.items()}
-        if given.mask is not None:
-            found[MASK] = given.mask
-        put_bytes(uri, save(found))
-    return States(arrays={n: a.astype(np.float32) for n, a in found.items() if n != MASK}, mask=found.get(MASK))
+        return found if given.mask is None else found | {MASK: given.mask}
+
+    put_parts(uri, _parts(columns.encoded(payloads, asked, len)))
+    return _read(uri)
+
+
+def _parts(arrays: columns.Arrays) -> Iterator[bytes]:
+    """A file of safetensors, a part at a time: the library makes one of what is in memory."""
+    ends = accumulate((a.nbytes for a in arrays.values()), initial=0)
+    header = {
+        name: {"dtype": KINDS[a.dtype.name], "shape": a.shape, "data_offsets": place}
+        for (name, a), place in zip(arrays.items(), pairwise(ends), strict=True)
+    }
+    told = msgspec.json.encode(header)
+    told += b" " * (-len(told) % 8)  # data begins at a multiple of eight
+    yield len(told).to_bytes(8, "little") + told
+    for array in arrays.values():
+        for span in columns.spans(len(array)):
+            yield array[span].tobytes()
+
+
+def _read(uri: str) -> States:
+    with opened(uri) as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = msgspec.json.decode(file.read(size), type=dict[str, Any])
+        found = {
+            name: columns.mapped(file.fileno(), DTYPES[of["dtype"]], of["shape"], 8 + size + of["data_offsets"][0])
+            for name, of in header.items()
+            if name != "__metadata__"
+        }
+    mask = found.pop(MASK, None)
+    whole = {name: columns.changed(array, lambda part: part.astype(np.float32)) for name, array in found.items()}
+    return States(arrays=whole, mask=mask)

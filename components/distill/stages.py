@@ -6,18 +6,20 @@ import logging
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import numpy as np
 from torch import nn
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import content_hash
+from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec
 from components.contracts.spec.objective import Kl, Normal, Term
 from components.contracts.spec.student import Stage
 from components.distill.account import Spent
 from components.distill.artifact import Trained
+from components.distill.columns import spans, spooled
 from components.distill.data import Rows, TrainingSet, Unit, arrays, encoded
 from components.distill.fit import Fitted, Run
 from components.distill.networks.contract import state_of
@@ -28,6 +30,7 @@ from components.distill.start import Start
 from components.distill.temperature import LEAST_ROWS
 from components.distill.unlabelled import Unlabelled
 from components.distill.work import Work
+from components.student.runtime import CHUNK
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +67,9 @@ def staged(
 
 def taught(work: Work, start: Start, rows: Rows, head: Sequence[str] | Unit, run: Run) -> Fitted:
     """A fresh network that has learnt what the parent answers to the rows, whatever the truth is."""
-    answers = start.student.predict(rows.payloads)
-    data = arrays(work.spec, replace(rows, soft=answers, truth=[None] * len(rows)), head)
+    said = (a for span in spans(len(rows), CHUNK) for a in start.student.predict(rows.payloads[span]))
+    answers = spooled(said, msgspec.json.encode, partial(msgspec.json.decode, type=SoftLabel))
+    data = arrays(work.spec, Rows(payloads=rows.payloads, soft=answers, truth=[None] * len(rows)), head)
     return run.fit(replace(work, data=data, objective=imitation(work.spec)), "parent")
 
 
@@ -75,7 +79,7 @@ def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dic
     recipes = {name: spec.student.recipes[name] for name in spec.student.search}
     every = tuple(term for terms in recipes.values() for term in terms)
     work = with_states(replace(work, objective=every), payloads, run.artifacts)
-    found = search(work, recipes, [content_hash(p) for p in payloads], lambda arm, name: run.fit(arm, name).net)
+    found = search(work, recipes, map(content_hash, payloads), lambda arm, name: run.fit(arm, name).net)
     log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
     seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
     if found.margin is not None:

@@ -117,7 +117,8 @@ def distill(
     kept = np.ones(len(rows), dtype=bool)
     kept[list(learnt.aside)] = False  # what calibrates is new to what comes before the labels
     early = rows.take(np.flatnonzero(kept).tolist())
-    begun, losses, spent = staged(replace(work, data=work.data.take(kept)), stages, traffic, early.payloads, run)
+    beginning = replace(work, data=work.data.take(kept)) if stages else work
+    begun, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
     work = replace(work, start=begun.start)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)

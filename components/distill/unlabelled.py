@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.contracts.admission import check_consent
 from components.contracts.errors import ArtifactError, RecordError
@@ -24,8 +25,14 @@ from components.label.history_file import read_history
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import held_out
 from components.snapshot.table import parquet_bytes
-from components.snapshot.window import read
+from components.snapshot.window import opened
 from components.stream.contract import Broker, read_to_end
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SIDES = ("content", "payload", "split", "sketch")
+"""The columns of a window that say what is held out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +73,7 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 
 
 def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
-    kept = kept_shares(windows)
-    tables = [standing(read(w.uri, w.digest), kept[w.number]) for w in windows]
-    decoded, out = decoder(spec.payload, spec.source), held_out(spec, tables)
+    decoded, out = decoder(spec.payload, spec.source), held_out(spec, _standing(windows))
     seen: set[str] = set()
     for found in _inputs(spec, broker):
         content = content_hash(found.payload)
@@ -84,6 +89,14 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[
             yield found.payload
             if len(seen) == spec.student.unlabelled_rows:
                 return
+
+
+def _standing(windows: Sequence[WindowRow]) -> Iterator[pa.Table]:
+    kept = kept_shares(windows)
+    for window in windows:
+        with opened(window.uri, window.digest) as frozen:
+            for table in frozen.tables(SIDES):
+                yield standing(table, kept[window.number])
 
 
 def _place(uri: str, spec: Spec) -> str:

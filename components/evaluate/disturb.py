@@ -1,13 +1,24 @@
-"""Seeded disturbances of decoded payloads, by what they are: text, bytes, or anything else that JSON can hold."""
+"""Seeded disturbances of decoded payloads, by what they are: text, images, sounds, other bytes, or what JSON can hold.
+
+An image (PNG, JPEG) or a sound (WAV, FLAC) suffers what happens to what is seen and heard, and stays one that can be
+decoded: a flipped bit would break the file, which says nothing of the student.
+"""
 
 from __future__ import annotations
 
+import io
 import random
+import re
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from components.contracts.payload import Known
+import numpy as np
+import numpy.typing as npt
+
+from components.contracts.payload import Known, bare
+from components.student.audio import recording
+from components.student.image import MAX_PIXELS, opened
 
 Disturb = Callable[[Any, random.Random, float], Any]
 """From a payload, a source of chance and a strength in (0, 1] to a disturbed copy."""
@@ -16,20 +27,34 @@ KEYBOARD = {a: b for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm") for a, b in z
 """The key beside each letter."""
 
 
-def disturbances(payload: Any) -> dict[str, Disturb]:
-    """What a payload of this kind can suffer, by name; what is known of its entity stays."""
-    if isinstance(payload, Known):
-        return {name: _beside_entity(disturb) for name, disturb in disturbances(payload.payload).items()}
-    if isinstance(payload, str):
+IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff")
+SOUNDS = re.compile(rb"RIFF....WAVE|fLaC", re.DOTALL)
+"""How files begin that are images, or sounds."""
+
+
+def disturbances(payloads: Sequence[Any]) -> dict[str, Disturb]:
+    """What payloads of this kind can suffer, by name; of images and sounds where all of them are such.
+
+    What is known of their entities stays.
+    """
+    if any(isinstance(p, Known) for p in payloads):
+        return {name: _beside_entity(disturb) for name, disturb in disturbances([bare(p) for p in payloads]).items()}
+    if isinstance(payloads[0], str):
         return {"typos": typos, "case": case}
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return {"bit_flips": bit_flips, "truncation": truncation}
-    return {"noise": noise, "missing": missing}
+    if not isinstance(payloads[0], bytes | bytearray | memoryview):
+        return {"noise": noise, "missing": missing}
+    if all(IMAGES.match(p) for p in payloads):
+        return {"pixel_noise": pixel_noise, "blur": blur, "compression": compression, "brightness": brightness}
+    if all(SOUNDS.match(p) for p in payloads):
+        return {"white_noise": white_noise, "gain": gain, "time_shift": time_shift}
+    return {"bit_flips": bit_flips, "truncation": truncation}
 
 
 def _beside_entity(disturb: Disturb) -> Disturb:
-    def disturbed(known: Known, chance: random.Random, strength: float) -> Known:
-        return known._replace(payload=disturb(known.payload, chance, strength))
+    def disturbed(given: Any, chance: random.Random, strength: float) -> Any:
+        if not isinstance(given, Known):
+            return disturb(given, chance, strength)
+        return given._replace(payload=disturb(given.payload, chance, strength))
 
     return disturbed
 
@@ -94,6 +119,84 @@ def missing(value: Any, chance: random.Random, strength: float) -> Any:
     return _leaves(value, lambda x: None if next(place) in gone else x)
 
 
+def pixel_noise(image: bytes, chance: random.Random, strength: float) -> bytes:
+    """A normal of the deviation ``strength`` of full scale added to every channel of every pixel."""
+    pixels = _pixels(image)
+    return _png(pixels + _generator(chance).normal(0.0, 255.0 * strength, pixels.shape))
+
+
+def blur(image: bytes, chance: random.Random, strength: float) -> bytes:
+    """Out of focus: a normal's blur with a deviation of up to half of ``strength`` of the shorter side."""
+    from PIL import ImageFilter
+
+    seen, _ = opened(image, MAX_PIXELS)
+    return _written(seen.filter(ImageFilter.GaussianBlur(chance.random() * strength * min(seen.size) / 2.0)), "PNG")
+
+
+def compression(image: bytes, chance: random.Random, strength: float) -> bytes:
+    """As a JPEG of a quality below 95 of 100, by up to ten times ``strength`` of it, at most nine tenths."""
+    seen, _ = opened(image, MAX_PIXELS)
+    return _written(seen, "JPEG", quality=max(1, round(95 * (1.0 - chance.random() * min(0.9, 10.0 * strength)))))
+
+
+def brightness(image: bytes, chance: random.Random, strength: float) -> bytes:
+    """Exposed longer or shorter: every channel times two to the power of up to ten times ``strength``, either way."""
+    return _png(_pixels(image) * 2.0 ** chance.uniform(-10.0 * strength, 10.0 * strength))
+
+
+def white_noise(sound: bytes, chance: random.Random, strength: float) -> bytes:
+    """A normal added to every sample, ``strength`` times as loud as the sound is (root mean square)."""
+    samples, rate, _ = recording(sound)
+    loudness = float(np.sqrt(np.mean(samples**2)))
+    return _wav(samples + _generator(chance).normal(0.0, strength * loudness, samples.shape), rate)
+
+
+def gain(sound: bytes, chance: random.Random, strength: float) -> bytes:
+    """Louder or softer by up to 100 times ``strength`` decibels; what is above full scale is cut off."""
+    samples, rate, _ = recording(sound)
+    return _wav(samples * 10.0 ** (chance.uniform(-100.0 * strength, 100.0 * strength) / 20.0), rate)
+
+
+def time_shift(sound: bytes, chance: random.Random, strength: float) -> bytes:
+    """Later or earlier by up to ``strength`` of its length, which stays: silence comes in, the other end is lost."""
+    samples, rate, _ = recording(sound)
+    by = round(chance.uniform(-strength, strength) * len(samples))
+    moved = np.zeros_like(samples)
+    if by >= 0:
+        moved[by:] = samples[: len(samples) - by]
+    else:
+        moved[:by] = samples[-by:]
+    return _wav(moved, rate)
+
+
+def _generator(chance: random.Random) -> np.random.Generator:
+    return np.random.default_rng(chance.getrandbits(64))
+
+
+def _pixels(image: bytes) -> npt.NDArray[np.float64]:
+    return np.asarray(opened(image, MAX_PIXELS)[0], dtype=np.float64)
+
+
+def _png(pixels: npt.NDArray[np.float64]) -> bytes:
+    from PIL import Image as pillow
+
+    return _written(pillow.fromarray(pixels.round().clip(0, 255).astype(np.uint8)), "PNG")
+
+
+def _written(image: Any, form: str, **options: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def _wav(samples: npt.NDArray[np.float64], rate: int) -> bytes:
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, samples.clip(-1.0, 1.0), rate, format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
 def _count(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_count, value.values()))
@@ -108,6 +211,11 @@ def _leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-def disturbed(payloads: Sequence[Any], disturb: Disturb, seed: str, strength: float) -> list[Any]:
-    """Every payload disturbed once, each by its own chance."""
-    return [disturb(p, random.Random(f"{seed} {i}"), strength) for i, p in enumerate(payloads)]  # noqa: S311
+def disturbed(payload: Any, disturb: Disturb, seed: str, strength: float) -> Any:
+    """A payload disturbed by a chance of its own.
+
+    Raises:
+        RecordError: it is an image or a sound that cannot be decoded.
+
+    """
+    return disturb(payload, random.Random(seed), strength)  # noqa: S311

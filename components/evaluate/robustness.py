@@ -10,7 +10,7 @@ from components.contracts.errors import RecordError
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Disturbance
 from components.distill.data import Rows
-from components.evaluate.disturb import disturbances, disturbed
+from components.evaluate.disturb import Disturb, disturbances, disturbed
 from components.evaluate.evidence import Answer, Row
 from components.evaluate.measure import ATTACK, NOISE, agrees
 from components.student.runtime import Student
@@ -20,17 +20,20 @@ def noise_rows(student: Student, rows: Rows, payloads: Sequence[Any], disturbanc
     """Answers to inputs under every disturbance of their kind, in the candidate's place; the clean ones beside them.
 
     ``payloads``: the rows' decoded payloads. The teacher is not asked again: what it said of the clean input is held
-    to be right of the disturbed one. An input that the disturbance makes undecodable is left out.
+    to be right of the disturbed one. An input that cannot be disturbed, or is undecodable then, is left out.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
         return []
     clean = student.predict_decoded(payloads)
     found = []
-    for name, disturb in disturbances(payloads[0]).items():
-        changed = disturbed(payloads, disturb, f"{seed} {name}", disturbance.strength)
-        for i, payload in enumerate(changed):
-            answer, refused = _ask(student, payload)
+    for name, disturb in disturbances(payloads).items():
+        for i, payload in enumerate(payloads):
+            try:
+                changed = disturbed(payload, disturb, f"{seed} {name} {i}", disturbance.strength)
+            except RecordError:
+                continue
+            answer, refused = _ask(student, changed)
             if not refused:
                 found.append(_row(f"{NOISE}{name}", rows, i, answer, clean[i]))
     return found
@@ -45,10 +48,14 @@ def attack_rows(
     teacher's answer (regression: further from its value); it stops where the two disagree.
     """
     payloads = payloads[: disturbance.rows]
+    if not payloads:
+        return []
     clean = student.predict_decoded(payloads)
+    kinds = list(disturbances(payloads).values())
     found = []
     for i, payload in enumerate(payloads):
-        worst = _search(student, payload, rows.soft[i], clean[i], disturbance, random.Random(f"{seed} attack {i}"))  # noqa: S311
+        chance = random.Random(f"{seed} attack {i}")  # noqa: S311
+        worst = _search(student, payload, rows.soft[i], clean[i], kinds, disturbance, chance)
         found.append(_row(ATTACK, rows, i, worst, clean[i]))
     return found
 
@@ -58,15 +65,18 @@ def _search(
     payload: Any,
     teacher: SoftLabel,
     clean: SoftLabel,
+    kinds: Sequence[Disturb],
     disturbance: Disturbance,
     chance: random.Random,
 ) -> SoftLabel:
     best, said, wanted = payload, clean, Answer.of(teacher)
-    kinds = list(disturbances(payload).values())
     for _ in range(disturbance.queries):
         if not agrees(Answer.of(said), wanted):
             break
-        tried = chance.choice(kinds)(best, chance, disturbance.strength / 2.0)
+        try:
+            tried = chance.choice(kinds)(best, chance, disturbance.strength / 2.0)
+        except RecordError:
+            continue
         answer, refused = _ask(student, tried)
         if not refused and answer is not None and _distance(answer, teacher) > _distance(said, teacher):
             best, said = tried, answer

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.contracts.payload import decoder
 from components.contracts.spec import Spec
-from components.control.tables import WindowRow
-from components.snapshot.likeness import Index, Sketch, sketch
+from components.snapshot.likeness import Index, Sketch, Sketches, sketch
 from components.snapshot.table import calibrates, split_of
 
 if TYPE_CHECKING:
@@ -130,51 +130,59 @@ def _rows(spec: Spec, table: pa.Table) -> Iterable[tuple[dict[str, Any], Sketch 
     return zip(plain, sketches(spec, table), strict=True)
 
 
-class _HeldOut:
-    """What is held out in any of these rows, by content and by likeness."""
+class HeldOut:
+    """What is held out in any of the tables that are added, by content and by likeness."""
 
-    def __init__(self, spec: Spec, rows: Iterable[tuple[dict[str, Any], Sketch | None]]) -> None:
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
         self._contents: set[str] = set()
-        self._index = Index(spec.student.near_duplicate or 1.0)
-        for row, made in rows:
-            if row["split"] == "holdout":
-                self._contents.add(row["content"])
-                if made is not None:
-                    self._index.add(made)
+        self._sketches = Sketches(spec.student.near_duplicate or 1.0)
 
-    def has(self, content: str, made: Sketch | None) -> bool:
-        """Whether a content, or one that it is like, is held out."""
-        return content in self._contents or (made is not None and self._index.first(made) is not None)
+    def add(self, table: pa.Table) -> None:
+        """Take in the rows of a snapshot, or some of them, that are held out."""
+        held = table.filter([side == "holdout" for side in table["split"].to_pylist()])
+        self._contents.update(held["content"].to_pylist())
+        if (made := _stacked(sketches(self._spec, held))) is not None:
+            self._sketches.add(made)
+
+    def alike(self, contents: Sequence[str], made: Sequence[Sketch | None]) -> npt.NDArray[np.bool_]:
+        """Of each row whether its content, or one that it is like, is held out."""
+        found = np.array([content in self._contents for content in contents], dtype=bool)
+        if (stacked := _stacked(made)) is not None:
+            found |= self._sketches.alike(stacked)
+        return found
+
+    def learnable(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Of each row of a snapshot whether it may be learnt from, now that all windows have been added.
+
+        A row that was frozen as one to learn from, before its like came to the audit slice or was held out, may not.
+        """
+        train = np.array([side == "train" for side in table["split"].to_pylist()], dtype=bool)
+        learnt = table.filter(train)
+        train[train] = ~self.alike(learnt["content"].to_pylist(), sketches(self._spec, learnt))
+        return train
 
 
-def held_out(spec: Spec, tables: Sequence[pa.Table]) -> Callable[[str, Any], bool]:
+def _stacked(made: Sequence[Sketch | None]) -> npt.NDArray[np.uint32] | None:
+    """Sketches as one array; None where there are none."""
+    found = [sketch for sketch in made if sketch is not None]
+    return np.stack(found) if found else None
+
+
+def held_out(spec: Spec, tables: Iterable[pa.Table]) -> Callable[[str, Any], bool]:
     """Whether an input, by its content hash and decoded payload, may not be learnt from even without its label.
 
     It is held out in a window, or would be were it labelled, or is like one that is; or a temperature is fitted on it.
     """
     student = spec.student
-    known = _HeldOut(spec, (row for table in tables for row in _rows(spec, table)))
+    known = HeldOut(spec)
+    for table in tables:
+        known.add(table)
 
     def out(content: str, payload: Any) -> bool:
         if split_of(content, student.holdout_share) == "holdout" or calibrates(content, student.calibration_share):
             return True
-        return known.has(content, None if student.near_duplicate is None else sketch(payload))
+        made = None if student.near_duplicate is None else sketch(payload)
+        return bool(known.alike([content], [made])[0])
 
     return out
-
-
-def learnable(spec: Spec, tables: Sequence[tuple[WindowRow, pa.Table]]) -> dict[str, set[str]]:
-    """Input ids that may be learnt from, by the digest of their window, now that all these windows are known.
-
-    A row that was frozen as one to learn from, before its like came to the audit slice or was held out, is left out.
-    """
-    known = [(window, list(_rows(spec, table)), table["input_id"].to_pylist()) for window, table in tables]
-    out = _HeldOut(spec, (row for _, rows, _ in known for row in rows))
-    return {
-        window.digest: {
-            input_id
-            for (row, made), input_id in zip(rows, ids, strict=True)
-            if row["split"] == "train" and not out.has(row["content"], made)
-        }
-        for window, rows, ids in known
-    }

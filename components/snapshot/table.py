@@ -107,16 +107,20 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
     return pa.Table.from_pylist(rows, schema=snapshot_schema())
 
 
-def completed(table: pa.Table) -> pa.Table:
-    """A snapshot from before rows had all of today's columns, with what was true of them then."""
+ADDED = {"policy": "all", "probability": 1.0, "audit": False, "sketch": None, "entity": None}
+"""Columns that a snapshot from before rows said how they were chosen, or had sketches, has not, and what was true."""
+
+
+def completed(table: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
+    """A snapshot with the columns ``names`` (all of them), those among them that it is too old to have."""
     import pyarrow as pa
 
-    for name, value in (("policy", "all"), ("probability", 1.0), ("audit", False), ("sketch", None), ("entity", None)):
-        if name not in table.schema.names:
+    names = snapshot_schema().names if names is None else names
+    for name, value in ADDED.items():
+        if name in names and name not in table.schema.names:
             column = pa.array([value] * table.num_rows, snapshot_schema().field(name).type)
             table = table.append_column(snapshot_schema().field(name), column)
-    names = snapshot_schema().names
-    in_order = table.schema.names == names or set(table.schema.names) != set(names)
+    in_order = table.schema.names == list(names) or set(table.schema.names) != set(names)
     return table if in_order else table.select(names)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 import msgspec
 
+from components.contracts import storage
 from components.contracts.errors import ArtifactError, ProvenanceError, RecordError
 from components.contracts.records import Label, Truth, decode
 from components.contracts.spec import Spec, build
-from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.contracts.storage import PART, digest_of, get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.snapshot.entity_join import joined, report
@@ -45,6 +47,9 @@ log = logging.getLogger(__name__)
 
 SIDES = ["content", "split", "audit", "sketch", "truth_known_at"]
 """The columns of an earlier window that say what is held out."""
+
+READ_ROWS = 1_024
+"""Rows of a snapshot that are read together."""
 
 
 @dataclass
@@ -177,9 +182,59 @@ def read(uri: str, digest: str) -> pa.Table:
         table = completed(pq.read_table(io.BytesIO(data)))
     except pa.ArrowInvalid as error:
         raise ArtifactError(uri, f"is not Parquet: {error}") from error
-    if not table.schema.equals(snapshot_schema()):
-        raise ArtifactError(uri, f"is not a snapshot: its columns are {table.schema.names}")
+    _check_schema(uri, table.schema)
     return table
+
+
+class Frozen:
+    """A snapshot that is read some rows at a time."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        self._uri, self._file = uri, file
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of its rows, in order.
+
+        Raises:
+            ArtifactError: it is not Parquet.
+
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        # What is buffered ahead would be all of a group of rows, which may be all of the snapshot.
+        source = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=PART)
+        there = [name for name in source.schema_arrow.names if name in columns]
+        try:
+            for batch in source.iter_batches(READ_ROWS, columns=there, use_threads=False):
+                yield completed(pa.Table.from_batches([batch]), columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ArtifactError(self._uri, f"is not Parquet: {error}") from error
+
+
+@contextlib.contextmanager
+def opened(uri: str, digest: str) -> Iterator[Frozen]:
+    """The snapshot at ``uri``, if it still is what was frozen, to be read some rows at a time.
+
+    Raises:
+        ArtifactError: it does not exist, has another digest, or is not a snapshot.
+
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with storage.opened(uri, digest) as file:
+        try:
+            schema = pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise ArtifactError(uri, f"is not Parquet: {error}") from error
+        _check_schema(uri, completed(schema.empty_table()).schema)
+        yield Frozen(uri, file)
+
+
+def _check_schema(uri: str, found: pa.Schema) -> None:
+    if not found.equals(snapshot_schema()):
+        raise ArtifactError(uri, f"is not a snapshot: its columns are {found.names}")
 
 
 def _sides(window: WindowRow) -> pa.Table:

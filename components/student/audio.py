@@ -190,7 +190,13 @@ def sound_bytes(payload: bytes) -> bytes:
 
 
 def sound(data: bytes, seconds: float) -> Sound:
-    """The first ``seconds`` of a sound; what comes after them is not decoded.
+    """The first ``seconds`` of a sound; what comes after them is not decoded. Raises as :func:`recording` does."""
+    samples, rate, length = recording(data, seconds)
+    return Sound(samples=samples.mean(axis=1), rate=rate, channels=samples.shape[1], seconds=length)
+
+
+def recording(data: bytes, seconds: float = SECONDS) -> tuple[Samples, int, float]:
+    """Samples of the first ``seconds`` of a sound, (N, channels), their rate in Hz, and the seconds of it all.
 
     Raises:
         RecordError: ``undecodable``, it is neither WAV nor FLAC, or broken; ``oversize``, it has too many channels;
@@ -207,7 +213,7 @@ def sound(data: bytes, seconds: float) -> Sound:
                 raise RecordError("oversize", f"{file.channels} channels; at most {CHANNELS}")
             if not RATES[0] <= file.samplerate <= RATES[1]:
                 raise RecordError("invalid", f"{file.samplerate} Hz; it must be between {RATES[0]} and {RATES[1]}")
-            rate, channels, length = file.samplerate, file.channels, file.frames / file.samplerate
+            rate, length = file.samplerate, file.frames / file.samplerate
             samples = file.read(min(file.frames, math.ceil(seconds * rate)), dtype="float64", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
         why = getattr(error, "error_string", error)
@@ -216,7 +222,7 @@ def sound(data: bytes, seconds: float) -> Sound:
         raise RecordError("invalid", "the sound has no samples")
     if not np.isfinite(samples).all():
         raise RecordError("invalid", "the sound has samples that are not finite")
-    return Sound(samples=samples.mean(axis=1), rate=rate, channels=channels, seconds=length)
+    return samples, rate, length
 
 
 def _mel(frequency: float) -> float:

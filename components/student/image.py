@@ -104,8 +104,8 @@ def image_bytes(payload: bytes) -> bytes:
     return payload
 
 
-def opened(data: bytes, max_pixels: int, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
-    """A decoded image of ``size`` (width, height), in RGB or in greys, and the size that it came with.
+def opened(data: bytes, max_pixels: int, size: tuple[int, int] | None = None) -> tuple[Any, tuple[int, int]]:
+    """A decoded image of ``size`` (width, height; None: its own), in RGB or in greys, and the size that it came with.
 
     Raises:
         RecordError: ``undecodable``, it is neither PNG nor JPEG, or broken; ``oversize``, it has more pixels.
@@ -123,6 +123,8 @@ def opened(data: bytes, max_pixels: int, size: tuple[int, int]) -> tuple[Any, tu
     if image.width * image.height > max_pixels:
         raise RecordError("oversize", f"{image.width} x {image.height} pixels; at most {max_pixels}")
     try:
+        if size is None:
+            return _upright(image), came
         image.draft(image.mode, (2 * size[0], 2 * size[1]))  # a JPEG is decoded at a half, quarter or eighth already
         return _upright(image).resize(size, pillow.Resampling.BILINEAR), came
     except Exception as error:

@@ -7,13 +7,14 @@ compared as it is served, alone and in batches of several sizes, and the worst c
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from components.contracts.records import SoftLabel
-from components.student.runtime import Reply, Student
+from components.student.runtime import CHUNK, Reply, Student
 
 BATCHES = (1, 7, 32)
 """Sizes of batches that a model is asked in whose answers hang on what else is asked."""
@@ -51,21 +52,39 @@ def parity(reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> Parity
         ValueError: they differ in length.
 
     """
-    pairs = list(zip(reference, other, strict=True))
-    if not pairs:
-        return None
-    differences = [_difference(a, b) for a, b in pairs]
-    different = [
-        d > CLOSE if a.task == "regression" else a.label != b.label
-        for (a, b), d in zip(pairs, differences, strict=True)
-    ]
-    variations = [_variation(a, b) for a, b in pairs]
-    return Parity(
-        gap=sum(different) / len(pairs),
-        largest=max(differences),
-        variation=math.fsum(variations) / len(pairs),
-        most_variation=max(variations),
-    )
+    compared = _Compared()
+    compared.add(reference, other)
+    return compared.parity
+
+
+class _Compared:
+    """Numbers of each pair of answers; the answers themselves are not kept."""
+
+    def __init__(self) -> None:
+        self.differences, self.variations, self.novelty = array("d"), array("d"), array("d")
+        self.different = 0
+
+    def add(self, reference: Sequence[SoftLabel], other: Sequence[SoftLabel]) -> None:
+        """Compare these, pair by pair."""
+        for a, b in zip(reference, other, strict=True):
+            difference = _difference(a, b)
+            self.differences.append(difference)
+            self.different += difference > CLOSE if a.task == "regression" else a.label != b.label
+            self.variations.append(_variation(a, b))
+
+    @property
+    def parity(self) -> Parity | None:
+        """What they come to; None of nothing."""
+        count = len(self.differences)
+        if not count:
+            return None
+        return Parity(
+            gap=self.different / count,
+            largest=max(self.differences),
+            variation=math.fsum(self.variations) / count,
+            most_variation=max(self.variations),
+            novelty=math.fsum(self.novelty) / len(self.novelty) if self.novelty else None,
+        )
 
 
 def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> Parity | None:
@@ -73,23 +92,26 @@ def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> P
 
     Novelty is compared as it is told to inputs that are asked together.
     """
-    replies = full.reply(payloads), other.reply(payloads)
-    reference, said = ([reply.soft for reply in some] for some in replies)
-    found = parity(reference, said)
-    if found is None:
-        return None
-    found = replace(found, novelty=_novelty_gap(*replies))
-    if not other.batch_dependent:
+    whole, reference = _Compared(), dict[int, SoftLabel]()
+    asked = np.random.default_rng(0).permutation(len(payloads))[:ASKED].tolist()
+    wanted = set(asked)
+    for first in range(0, len(payloads), CHUNK):
+        some = payloads[first : first + CHUNK]
+        ours, theirs = full.reply(some), other.reply(some)
+        whole.add([reply.soft for reply in ours], [reply.soft for reply in theirs])
+        reference |= {first + i: reply.soft for i, reply in enumerate(ours) if first + i in wanted}
+        whole.novelty.extend(_novelty_gaps(ours, theirs))
+    found = whole.parity
+    if found is None or not other.batch_dependent:
         return found
     every = [found]
-    order = np.random.default_rng(0).permutation(len(payloads))[:ASKED].tolist()
     for size in BATCHES:
         said = [
             answer
-            for first in range(0, len(order), size)
-            for answer in other.predict([payloads[i] for i in order[first : first + size]])
+            for first in range(0, len(asked), size)
+            for answer in other.predict([payloads[i] for i in asked[first : first + size]])
         ]
-        every.append(parity([reference[i] for i in order], said) or found)
+        every.append(parity([reference[i] for i in asked], said) or found)
     return Parity(
         gap=max(p.gap for p in every),
         largest=max(p.largest for p in every),
@@ -99,13 +121,12 @@ def served_parity(full: Student, other: Student, payloads: Sequence[bytes]) -> P
     )
 
 
-def _novelty_gap(ours: Sequence[Reply], theirs: Sequence[Reply]) -> float | None:
-    apart = [
+def _novelty_gaps(ours: Sequence[Reply], theirs: Sequence[Reply]) -> list[float]:
+    return [
         abs(a.novelty - b.novelty)
         for a, b in zip(ours, theirs, strict=True)
         if a.novelty is not None and b.novelty is not None
     ]
-    return math.fsum(apart) / len(apart) if apart else None
 
 
 def _difference(a: SoftLabel, b: SoftLabel) -> float:

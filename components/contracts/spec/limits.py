@@ -13,7 +13,8 @@ class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     """How robustness is measured, where a limit demands it.
 
     ``rows``: inputs of the holdout that are disturbed. ``strength``: share of characters, bytes or cells that are
-    changed, or lost. ``queries``: answers of the student that the adversarial search may ask for on one input.
+    changed, or lost; of images and sounds how much, by :mod:`components.evaluate.disturb`. ``queries``: answers of the
+    student that the adversarial search may ask for on one input.
     """
 
     rows: Count = 100

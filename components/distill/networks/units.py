@@ -8,21 +8,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from components.distill.columns import sample, taken
 from components.distill.networks.contract import tensors
 from components.student.features import Features
 
 WATCHED = 256
 """Rows that are looked at together before units are cut; more take memory and save no time."""
 
+MOST_WATCHED = 20_000
+"""Rows that are looked at; of more some are taken."""
+
 
 def watched(net: nn.Module, layers: Sequence[nn.Module], features: Features) -> list[Tensor]:
-    """What rows feed into layers of a network, (N, inputs) each; of a sequence every place counts as a row."""
+    """What rows feed into layers of a network, (N, inputs) each; of a sequence every place counts as a row.
+
+    Of very many rows some are taken.
+    """
     caught: list[list[Tensor]] = [[] for _ in layers]
     hooks = [
         layer.register_forward_pre_hook(lambda _, given, i=i: caught[i].append(given[0].flatten(0, -2)))
         for i, layer in enumerate(layers)
     ]
     count = len(next(iter(features.values())))
+    if count > MOST_WATCHED:
+        rows = sample(count, MOST_WATCHED)
+        features, count = {name: taken(array, rows) for name, array in features.items()}, len(rows)
     with torch.no_grad():
         for first in range(0, count, WATCHED):
             net(**tensors({name: array[first : first + WATCHED] for name, array in features.items()}))

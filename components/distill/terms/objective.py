@@ -164,12 +164,21 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is not followed by th
 
         A term that counts nothing of any row is left out: its loss is then not computed.
         """
+        return self.counting(self.ready(taught))
+
+    def ready(self, taught: Taught) -> dict[str, Tensor]:
+        """As :meth:`prepared`, of some of the rows, with every term."""
         made = {name: tensor for term in self.terms for name, tensor in term.prepared(taught).items()}
         if not self.constant:
             return made
         weights_KN = self.weights(taught, 0.0)
-        counting = [i for i, any_ in enumerate(weights_KN.any(dim=1).tolist()) if any_] or [0]
-        return made | {f"{WEIGHT}{i}": weights_KN[i].clone() for i in counting}
+        return made | {f"{WEIGHT}{i}": weights_N.clone() for i, weights_N in enumerate(weights_KN)}
+
+    def counting(self, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was made of all the rows without the terms that count nothing of any; one is left at least."""
+        weights = [f"{WEIGHT}{i}" for i in range(len(self.names)) if self.constant]
+        counting = [name for name in weights if made[name].any()] or weights[:1]
+        return {name: tensor for name, tensor in made.items() if name not in weights or name in counting}
 
     def losses(self, said: Said, taught: Taught, at: float) -> Tensor:
         """Each term's part of each row's loss: (K, B); their sum over the terms is the row's loss."""

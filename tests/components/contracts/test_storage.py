@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import ArtifactError
-from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes, remove
+from components.contracts.storage import PART, digest_of, get_bytes, local_path, opened, put_bytes, put_parts, remove
 
 
 def uri(tmp_path, name="folder/model.onnx"):
@@ -94,3 +94,26 @@ def test_a_file_or_a_folder_is_removed_and_nothing_is_no_error(tmp_path):
     remove(uri(tmp_path, "a"))
     remove(uri(tmp_path, "a"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_content_is_written_and_read_a_part_at_a_time(tmp_path, where, large):
+    place = uri(tmp_path) if where == "file" else f"memory://parts/{large}/model.onnx"
+    parts = [b"a" * (PART if large else 5), b"b", b"", b"c" * 3]
+    put_parts(place, iter(parts))
+    whole = b"".join(parts)
+    with opened(place, digest_of(whole)) as file:
+        assert file.read(2) == b"aa" and file.read() == whole[2:]
+
+    def breaking():
+        yield b"new"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        put_parts(place, breaking())
+    assert get_bytes(place) == whole
+    with pytest.raises(ArtifactError, match="changed after it was registered"), opened(place, digest_of(b"other")):
+        pytest.fail("opened")
+    with pytest.raises(ArtifactError, match="does not exist"), opened(f"{place}.none"):
+        pytest.fail("opened")

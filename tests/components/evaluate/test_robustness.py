@@ -1,4 +1,8 @@
+import io
+
+import numpy as np
 import pytest
+from PIL import Image as pillow
 
 from components.contracts.errors import RecordError
 from components.contracts.records import SoftLabel
@@ -67,3 +71,31 @@ def test_what_is_refused_is_left_out_and_what_breaks_the_student_is_no_agreement
     broken = [r for r in found if r.set == "noise case" and r.candidate != r.champion]
     assert {r.candidate for r in broken} <= {Answer()}
     assert (len([r for r in found if r.candidate == Answer()]) > 0) == bool(kept)
+
+
+def grey(level):
+    out = io.BytesIO()
+    pillow.new("L", (8, 8), level).save(out, "PNG")
+    return out.getvalue()
+
+
+class Photometer(Brittle):
+    """Says how light an image is."""
+
+    def predict_decoded(self, payloads):
+        return [
+            soft(0.9 if len(p) == 50 else float(np.mean(pillow.open(io.BytesIO(p)).convert("L"))) / 255)
+            for p in payloads
+        ]
+
+
+def test_images_are_disturbed_as_images_and_those_that_cannot_be_are_left_out():
+    images = [grey(136)] * 30
+    found = noise_rows(Photometer(), made(images), images, Disturbance(rows=40, strength=0.02), 0)
+    by = {name: [r.candidate.label for r in found if r.set == f"noise {name}"] for name in {r.set[6:] for r in found}}
+    assert set(by) == {"pixel_noise", "blur", "compression", "brightness"} and all(len(x) == 30 for x in by.values())
+    assert set(by["blur"]) == set(by["compression"]) == {"lower"} and set(by["brightness"]) == {"lower", "upper"}
+    broken = [*images, grey(136)[:50]]  # which the student answers, but nothing can disturb
+    again = noise_rows(Photometer(), made(broken), broken, Disturbance(rows=40, strength=0.02), 0)
+    assert again == found
+    assert len(attack_rows(Photometer(), made(broken[-2:]), broken[-2:], DISTURBANCE, 0)) == 2

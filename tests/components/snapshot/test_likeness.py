@@ -1,8 +1,9 @@
 import random
 
+import numpy as np
 import pytest
 
-from components.snapshot.likeness import PLACES, Index, likeness, sketch
+from components.snapshot.likeness import PLACES, Index, Sketches, likeness, sketch
 
 TEXT = "The quarterly figures are late again, and nobody in accounting answers the telephone before noon. " * 3
 OTHER = "Please find attached the minutes of the meeting that was held on Thursday in the large room upstairs. " * 3
@@ -69,3 +70,27 @@ def test_few_near_duplicates_are_missed_and_fewer_strangers_taken():
     assert sum(f == i for i, f in enumerate(found)) >= 285
     strangers = [" ".join(chance.choices(words, k=40)) for _ in range(300)]
     assert all(index.first(sketch(t)) is None for t in strangers)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9, 1.0])
+def test_sketches_together_find_what_the_index_finds(threshold):
+    chance = np.random.default_rng(0)
+    base = chance.integers(0, 2**32, size=(30, PLACES), dtype=np.uint32)
+    added = np.concatenate([base, base[:5], np.where(chance.random((30, PLACES)) < 0.1, base[::-1], base)])
+    index, together = Index(threshold), Sketches(threshold)
+    assert not together.alike(base).any()
+    for some in np.array_split(added, 4):
+        together.add(some)
+    for made in added:
+        index.add(made)
+    shares = chance.random((400, 1))
+    asked = np.where(
+        chance.random((400, PLACES)) < shares,
+        chance.integers(0, 2**32, (400, PLACES)),
+        base[chance.integers(0, 30, 400)],
+    )
+    asked = np.concatenate([asked.astype(np.uint32), base])
+    expected = [index.first(made) is not None for made in asked]
+    assert together.alike(asked).tolist() == expected and 30 < sum(expected) < 400
+    together.add(asked)
+    assert together.alike(asked).all()
