@@ -141,7 +141,7 @@ class Index:
         return found[alike[0]] if len(alike) else None
 
     def _wrapped(self, made: Sketch) -> Any:
-        """What the library reads of a sketch; a whole :class:`datasketch.MinHash` would take longer to make than to find."""
+        """What the library reads of a sketch: to make a whole `datasketch.MinHash` takes longer than to find it."""
         lean = _lean().copy()
         lean.hashvalues = made.astype(lean.hashvalues.dtype)
         return lean

@@ -1,10 +1,10 @@
 """How soon an update's student is registered, and a platform is up: beside another build, and beside a warm process.
 
-An update is made of the same 640 labels of the ``files`` workload each time, which the gate promotes (its spec has no
-bound on forgetting: what a student forgets of 54 inputs is chance): as the trigger starts it (here: forked from a process that has imported what it needs), as ``COHOBATE_BENCH_BASE`` does (a checkout of
-another build with an environment of its own, ``.venv``), and by the same functions in one process that has made such
-updates before. Builds take turns. Each has a student and labels of its own making, since another build may not read
-them.
+An update is made of the same 640 labels of the ``files`` workload each time, which the gate promotes (the spec's bound
+on forgetting is lifted: what a student forgets of 54 inputs is chance): as the trigger starts it (here: forked from a
+process that has imported what it needs), as ``COHOBATE_BENCH_BASE`` does (a checkout of another build with an
+environment of its own, ``.venv``), and by the same functions in one process that has made such updates before. Builds
+take turns. Each has a student and labels of its own making, since another build may not read them.
 """
 
 import os
