@@ -221,6 +221,7 @@ class Trigger:
         alarms = _regimes(self.store.alarms(name))
         *past, points = points_of(evaluated({n: g.value for n, g in gauges.items()}), windows, alarms)
         learnt = learnt_of(champion.snapshot, windows, alarms)
+        frozen = learnt_of(windows[-1].digest, windows, alarms) if windows else learnt
         monitor = gauges["monitor"].value if "monitor" in gauges else {}
         answers = monitor.get("answers", {})
         if answers.get("champion") == champion.version:
@@ -233,7 +234,7 @@ class Trigger:
         most = policy.alarm_labels if state.alarms else policy.min_labels
         return Evidence(
             learnt=learnt,
-            fresh=state.fresh,
+            fresh=state.fresh + max(0, frozen - learnt),  # windows that no champion came of are learnt from, too
             left=max(0, most - state.fresh),
             points=tuple(points),
             past=tuple(tuple(p) for p in past if p),

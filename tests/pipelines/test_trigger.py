@@ -428,8 +428,9 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     """The champion, of window 2, knows nothing of what came after the alarm; a regime before was learnt quickly."""
     spec = msgspec.structs.replace(spec, trigger=Policy(min_labels=600, alarm_labels=300, payoff=True, least_labels=60))
     places = {}
-    for number, count in ((1, 300), (2, 100)):
-        put(count, seed=number)
+
+    def freeze(number, count):
+        nonlocal places
         read = read_new(broker, [spec.topic("labels")], places)
         places = read.anchors
         store.add_window(
@@ -438,6 +439,10 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
                 manifest={"positions": read.positions, "anchors": {p: list(a) for p, a in places.items()}},
             )
         )  # fmt: skip
+
+    for number, count in ((1, 300), (2, 100)):
+        put(count, seed=number)
+        freeze(number, count)
     store.put_intent("tickets", 0, Intent(champion=msgspec.structs.replace(CHAMPION, snapshot="w2")))
     store.raise_alarm("tickets", "drift", 310, {"champion": "6"})
     point = learning.Evaluated(
@@ -464,3 +469,9 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     evidence = entry.detail["evidence"]
     assert (evidence["learnt"], evidence["fresh"], evidence["ratio"]) == (0, 80, 2.0)
     assert [len(regime) for regime in evidence["past"]] == [2]
+    # no champion came of that update: its labels are learnt from by the next one, too
+    freeze(3, 90)
+    put(70, seed=4)
+    store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "answers": answers})
+    state = trigger.state()
+    assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 80 + 70, 0)
