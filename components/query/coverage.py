@@ -5,8 +5,9 @@ inputs are about as near as the inputs (K. Weinberger et al., "Feature hashing f
 2009; numbers by a random projection, Johnson & Lindenstrauss 1984), of length one. Its distance is that to the nearest
 sketch of what is labelled, and of the inputs that come before it in its batch: who is always asked about the farthest
 one covers the traffic within the least radius (O. Sener & S. Savarese, "Active learning for convolutional neural
-networks: a core-set approach", arXiv 1708.00489). Here the distance is a chance's weight, as doubt is elsewhere, so
-that every input may be drawn.
+networks: a core-set approach", arXiv 1708.00489). Here every input may be drawn, and what weighs its chance, as doubt
+does elsewhere, is how rare so large a distance is: distances of texts, say, differ by little. It is the negative
+logarithm of the share of the last inputs that were as far, which is about one on the mean.
 
 What is labelled is remembered in a reservoir (J. S. Vitter, "Random sampling with a reservoir", ACM TOMS 11, 1985):
 however long the labeler runs, each labelled input is in it with the same chance. It begins anew with the labeler.
@@ -14,6 +15,8 @@ however long the labeler runs, each labelled input is in it with the same chance
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -22,11 +25,14 @@ import numpy.typing as npt
 
 from components.student.features import Featuriser
 
-PLACES = 64
-"""Numbers of a sketch: distances are then about 0.1 off, of at most 2."""
+PLACES = 256
+"""Numbers of a sketch: the cosine of two is then about 0.06 off."""
 
 MEMORY = 2_000
-"""Labelled inputs that are remembered: half a megabyte, and 0.2 ms for each input that is held against them."""
+"""Labelled inputs that are remembered, in two megabytes."""
+
+RECENT = 500
+"""Inputs among which a distance is rare or not: the least share that is told apart is one in so many."""
 
 FAR = float(np.sqrt(2.0))
 """The distance of what has nothing in common."""
@@ -43,9 +49,16 @@ class Coverage:
     def __init__(self, featuriser: Featuriser, seed: int, memory: int = MEMORY) -> None:
         self._featuriser, self._seed, self._memory = featuriser, seed, memory
         self._chance = np.random.default_rng([seed, 1])
-        self._kept: Sketches = np.empty((0, PLACES), dtype=np.float32)
-        self._last: Sketches = self._kept
+        self._kept: Sketches = np.empty((memory, PLACES), dtype=np.float32)
+        self._last: Sketches = self._kept[:0]
+        self._recent = deque[float](maxlen=RECENT)
         self._seen = 0
+
+    def rarities(self, payloads: Sequence[Any]) -> list[float]:
+        """How rare it is among the last inputs to be as far as each decoded payload (>= 0, in nats)."""
+        recent, found = np.array(self._recent), self.distances(payloads)
+        self._recent.extend(found)
+        return [-math.log((1 + np.count_nonzero(recent >= d)) / (1 + len(recent))) + 0.0 for d in found]
 
     def distances(self, payloads: Sequence[Any]) -> list[float]:
         """The distance of each decoded payload, in [0, 2]; :data:`FAR` of the first where nothing is labelled."""
@@ -53,8 +66,8 @@ class Coverage:
         if not payloads:
             return []
         near = np.full(len(payloads), FAR)
-        if len(self._kept):
-            near = _apart((self._last @ self._kept.T).max(axis=1))
+        if kept := min(self._seen, self._memory):
+            near = _apart((self._last @ self._kept[:kept].T).max(axis=1))
         among = _apart(self._last @ self._last.T)
         among[np.triu_indices(len(payloads))] = np.inf
         found: list[float] = np.minimum(near, among.min(axis=1)).tolist()
@@ -64,9 +77,8 @@ class Coverage:
         """Remember which of the payloads that were asked about last are labelled now, by their places."""
         for made in self._last[sorted(places)]:
             self._seen += 1
-            if len(self._kept) < self._memory:
-                self._kept = np.vstack([self._kept, made])
-            elif (at := int(self._chance.integers(self._seen))) < self._memory:
+            at = self._seen - 1 if self._seen <= self._memory else int(self._chance.integers(self._seen))
+            if at < self._memory:
                 self._kept[at] = made
 
 

@@ -25,7 +25,7 @@ from components.student.runtime import Reply
 
 Scores = Sequence[Sequence[SoftLabel]] | Sequence[Sequence[Reply]] | Sequence[Sequence[float]]
 """Soft labels of the same inputs by one or more students, the champion first; with their novelty for ``novelty``. For
-``coverage`` one sequence of distances from what is labelled."""
+``coverage`` one sequence: how rare it is to be as far from all that is labelled."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -196,12 +196,12 @@ def margin(scores: Scores) -> Floats:
 
 def _soft(said: SoftLabel | Reply | float) -> SoftLabel:
     if isinstance(said, float):
-        raise TypeError("a distance is no answer of a student")
+        raise TypeError("a number is no answer of a student")
     return said.soft if isinstance(said, Reply) else said
 
 
-def distance(scores: Scores) -> Floats:
-    """How far each input is from what is labelled (:mod:`components.query.coverage`)."""
+def rarity(scores: Scores) -> Floats:
+    """How rare it is to be as far from all that is labelled as each input is (:mod:`components.query.coverage`)."""
     return np.array(scores[0], dtype=np.float64)
 
 
@@ -248,6 +248,6 @@ def _votes(answers: Sequence[SoftLabel]) -> float:
 
 
 UNCERTAINTY: Mapping[str, Callable[[Scores], Floats | None]] = {
-    "margin": margin, "entropy": entropy, "committee": vote_entropy, "novelty": surprise, "coverage": distance,
+    "margin": margin, "entropy": entropy, "committee": vote_entropy, "novelty": surprise, "coverage": rarity,
 }  # fmt: skip
 """The measures of the policies that ask students, or what is labelled."""

@@ -46,10 +46,10 @@ class StudentScores:
     def __call__(self, payloads: Sequence[Any]) -> Scores | None:
         """Soft labels of decoded payloads, by student, the champion first; None where there is no champion.
 
-        For ``coverage`` their distances from what is labelled.
+        For ``coverage`` how rare it is to be as far from all that is labelled.
         """
         if self._coverage is not None:
-            return [self._coverage.distances(payloads)]
+            return [self._coverage.rarities(payloads)]
         if self.spec.label.policy.kind not in UNCERTAINTY:
             return None
         self._follow()

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,19 @@ def test_distance_is_to_the_nearest_that_is_labelled_or_came_before_in_the_batch
         "what was skipped is not covered"
     )
     assert cover.distances([]) == []
+
+
+def test_a_distance_weighs_by_how_rare_it_is():
+    cover, rows = Coverage(Points(), seed=0), np.eye(3).tolist()
+    assert cover.rarities(rows[:1]) == [0.0], "nothing is known of distances yet"
+    cover.labelled([0])
+    for _ in range(99):
+        cover.rarities(rows[:1])
+    (far,) = cover.rarities(rows[1:2])
+    (near,) = cover.rarities(rows[:1])
+    assert far == pytest.approx(math.log(101 / 2)) and near == 0.0  # one of the 100 before was as far: the first of all
+    usual = cover.rarities(rows[1:2])
+    assert usual == pytest.approx([math.log(103 / 3)], abs=0.5) and usual[0] < far
 
 
 def test_memory_is_bounded_and_every_labelled_input_is_as_likely_in_it():
