@@ -46,6 +46,7 @@ MODULES = (
     "components.snapshot.step",
     "components.snapshot.students",
     "components.snapshot.window",
+    "kafka",
     "components.stream.kafka",
     "components.stream.kafka_transactions",
     "sqlalchemy.dialects.sqlite",

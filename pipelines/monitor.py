@@ -95,6 +95,7 @@ class Monitor:
         self._answered = Thinning(spec.monitor.inputs_per_second)
         self._trained_until = 0.0
         self._armed = dict.fromkeys(MONITORED, True)
+        self._answers = {"rows": 0, "wrong": 0}
         self._foretelling: Foretelling | None = None
         self._regimes: Regimes | None = None
         kept = self._place()
@@ -151,6 +152,7 @@ class Monitor:
                 "inputs": self.inputs,
                 "lag": lag,
                 "positions": named(self._consumer.positions()),
+                "answers": {"champion": self._champion.version if self._champion else None, **self._answers},
             }
             self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
             self._placed = self.store.clock()
@@ -191,6 +193,9 @@ class Monitor:
 
     def _go_on(self, champion: ModelRef) -> None:
         """Give what looks at every row the evidence that it had before a restart, if this was its champion."""
+        answers = self._place().get("answers", {})
+        same = answers.get("champion") == champion.version
+        self._answers = {name: int(answers[name]) if same else 0 for name in self._answers}
         kept = self._place().get("evidence", {})
         if kept.get("champion") != champion.version:
             return
@@ -307,6 +312,9 @@ class Monitor:
         except RecordError:
             return  # the labeler has sent such inputs to the dead letters; an old one may still be on the topic
         seen = self._view.judge(label.input.id, decoded, label.soft)
+        if label.soft.task == "classification":  # of values nobody can say by the answer alone that one is wrong
+            self._answers["rows"] += 1
+            self._answers["wrong"] += not seen.agrees
         if self._regimes is not None:
             self._regimes.label(decoded, label.soft, seen.answer)
         self._look_at_row("labels", seen.columns)
@@ -348,6 +356,8 @@ class Monitor:
     def _alarm(self, kind: str, detail: dict[str, Any], drifted: Sequence[str], source: Source | None = None) -> None:
         if not self._armed[kind] or self._champion is None:
             return
+        if all(self._armed.values()):  # a regime begins: what came before tells nothing of it
+            self._answers = dict.fromkeys(self._answers, 0)
         self._armed[kind] = False
         read = {"read_from": source or SOURCES[kind], "inputs": self.inputs, "champion": self._champion.version}
         self.store.raise_alarm(self.spec.name, kind, self.index, detail | read)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from components.contracts.errors import ArtifactError, RecordError
 from components.contracts.records import Label, decode
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec import Trigger as Policy
+from components.control.alarm_kinds import MONITORED
+from components.control.intent import ModelRef
+from components.control.learning import evaluated
 from components.control.store import ControlStore
-from components.control.tables import WindowRow
+from components.control.tables import AlarmRow, RunRow, WindowRow
 from components.control.workloads import newest
 from components.snapshot.reading import places_after
 from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
+from drift.learning_curve import Point
 from pipelines.forked import Forked, GoneError, Warm, fork
+from pipelines.payoff import Evidence, Payoff, assess, cost_of, learnt_of, least_labels, points_of
 from pipelines.runs import UPDATES, alive, ended_at, updating
 
 log = logging.getLogger(__name__)
@@ -44,6 +52,14 @@ STDOUT = 1
 GONE = 1
 """In place of the exit code of a run whose fork server ended, and it with that."""
 
+LAST_RUNS = 5
+"""Updates whose median says how long the next one takes."""
+
+ACTOR = "trigger"
+
+TOLD = ("now", "after", "gain", "cost", "wait", "waiting")
+"""The numbers of a decision that its gauge has, each as ``payoff_NAME``."""
+
 Run = Forked | subprocess.Popen[bytes]
 
 Launch = Callable[[str], int]
@@ -57,7 +73,8 @@ class TriggerState:
     ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion;
     ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
     candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
-    ``at_work``: a run that makes a student is under way, if only at its reports.
+    ``at_work``: a run that makes a student is under way, if only at its reports. ``evidence``: of whether an update
+    pays, and ``least``: the lower bound of labels, where the spec asks for that (:mod:`pipelines.payoff`).
     """
 
     labels: int
@@ -68,18 +85,29 @@ class TriggerState:
     last_end: float | None
     has_champion: bool
     at_work: bool = False
+    least: int = 0
+    evidence: Evidence | None = None
+
+    @property
+    def fresh(self) -> int:
+        """New labels of the present regime."""
+        return min(self.since_alarm, self.labels) if self.alarms else self.labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether to start an update, and why (or why not)."""
+    """Whether to start an update, and why (or why not); ``payoff``: the numbers, where it was asked whether it pays."""
 
     start: bool
     reason: str
+    payoff: Payoff | None = None
 
 
 def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     """Start when enough new labels came, or fewer together with an alarm; one at a time, after the cool-down.
+
+    With ``policy.payoff`` that is the latest moment; it starts before where it pays, with ``state.least`` new labels of
+    the present regime at least.
 
     An update needs a champion to start from, and there is one candidate at a time: while one is rolled out, labels
     wait for the next window.
@@ -95,19 +123,40 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
         return Decision(start=False, reason=f"cooling down for {left:.0f} s more")
     if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
-    if state.alarms and min(state.since_alarm, state.labels) >= policy.alarm_labels:
-        kinds = " and ".join(dict.fromkeys(state.alarms))
+    kinds = " and ".join(dict.fromkeys(state.alarms))
+    if state.alarms and state.fresh >= policy.alarm_labels:
         return Decision(
             start=True, reason=f"{kinds} alarm and {state.since_alarm} labels since (at least {policy.alarm_labels})"
         )
+    if policy.payoff:
+        return _paying(state, kinds)
     return Decision(start=False, reason=f"{state.labels} new labels")
+
+
+def _paying(state: TriggerState, kinds: str) -> Decision:
+    """Whether to start before the upper bound."""
+    came = f"{kinds} alarm and {state.since_alarm} labels since" if state.alarms else f"{state.labels} new labels"
+    if state.evidence is None or state.fresh < state.least:
+        return Decision(start=False, reason=f"{came} (at least {state.least} before an update can pay)")
+    found = assess(state.evidence)
+    return Decision(start=found.start, reason=f"{came}: {found.reason}", payoff=found)
 
 
 def near(state: TriggerState, policy: Policy) -> bool:
     """Whether an update is to be expected soon, or one is under way: that its processes should be warm."""
     if state.at_work:
         return True
-    return state.has_champion and (bool(state.alarms) or state.labels >= SOON * policy.min_labels)
+    most = state.least if policy.payoff else policy.min_labels
+    return state.has_champion and (bool(state.alarms) or state.labels >= SOON * most)
+
+
+def _regimes(alarms: Sequence[AlarmRow]) -> list[int]:
+    """The counts of labels at which regimes began: of each champion the first alarm."""
+    first: dict[str, int] = {}
+    for alarm in alarms:
+        if alarm.kind in MONITORED:
+            first.setdefault(str(alarm.detail.get("champion")), alarm.input_index)
+    return list(first.values())
 
 
 class Trigger:
@@ -146,15 +195,53 @@ class Trigger:
         if intent.champion is not None:
             returned(self.store, name, intent.champion)  # else its alarms of long ago would start an update
         alarms = self.store.open_alarms(name, champion)
-        return TriggerState(
+        state = TriggerState(
             labels=self.new_labels(),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
+            least=least_labels(self.spec) if self.spec.trigger.payoff else 0,
             running=any(updating(r, now) for r in runs),
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),
             has_champion=champion is not None,
             at_work=any(alive(r, now) and r.pipeline in UPDATES for r in runs),
+        )
+        if not self.spec.trigger.payoff or intent.champion is None or state.fresh < state.least:
+            return state
+        return replace(state, evidence=self._evidence(state, intent.champion, runs, now))
+
+    def _evidence(self, state: TriggerState, champion: ModelRef, runs: Sequence[RunRow], now: float) -> Evidence:
+        """What is known of whether an update pays.
+
+        Where an alarm is open its regime is the present one; else that of the last alarm that was followed by an
+        update. The champion's answers to labels since then, or since it serves, are a point too.
+        """
+        name, policy = self.spec.name, self.spec.trigger
+        windows, gauges = self.store.windows(name), self.store.gauges(name)
+        alarms = _regimes(self.store.alarms(name))
+        *past, points = points_of(evaluated({n: g.value for n, g in gauges.items()}), windows, alarms)
+        learnt = learnt_of(champion.snapshot, windows, alarms)
+        frozen = learnt_of(windows[-1].digest, windows, alarms) if windows else learnt
+        monitor = gauges["monitor"].value if "monitor" in gauges else {}
+        answers = monitor.get("answers", {})
+        if answers.get("champion") == champion.version:
+            points.append(Point(labels=learnt, wrong=answers["wrong"], rows=answers["rows"]))
+        ratio = max(1.0, monitor.get("inputs", 0) / max(1, monitor.get("index", 0)))
+        took = [at - r.started_at for r in runs if r.pipeline == "continual" and (at := ended_at(r)) is not None]
+        seconds = statistics.median(took[-LAST_RUNS:]) if took else 0.0
+        since = max([windows[-1].created_at if windows else now, *(r.started_at for r in runs[-1:])])
+        rate = state.labels / max(now - since, POLL_SECONDS)
+        most = policy.alarm_labels if state.alarms else policy.min_labels
+        return Evidence(
+            learnt=learnt,
+            fresh=state.fresh + max(0, frozen - learnt),  # windows that no champion came of are learnt from, too
+            left=max(0, most - state.fresh),
+            points=tuple(points),
+            past=tuple(tuple(p) for p in past if p),
+            ratio=ratio,
+            horizon=policy.min_labels,
+            making=seconds * rate * ratio,
+            cost=cost_of(self.spec, seconds),
         )
 
     def _labels_seen(self) -> int:
@@ -212,19 +299,30 @@ class Trigger:
         """Decide once, and run the update if it pays."""
         state = self.state()
         decision = decide(state, self._clock(), self.spec.trigger)
-        self._report(decision.reason)
+        self._report(decision.reason, decision.payoff)
         if self._warm is not None:
             self._warm.tend(wanted=decision.start or near(state, self.spec.trigger))
         if decision.start:
+            self._keep(state, decision)
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
             log.log(logging.WARNING if code else logging.INFO, "%s: the update ended with %d", self.spec.name, code)
         return decision
 
-    def _report(self, reason: str) -> None:
+    def _keep(self, state: TriggerState, decision: Decision) -> None:
+        """Write into the ledger why an update starts that was found to pay, so that it can be decided anew."""
+        if decision.payoff is None:
+            return
+        from components.ledger.ledger import append
+
+        numbers = {"evidence": msgspec.to_builtins(state.evidence), "payoff": msgspec.to_builtins(decision.payoff)}
+        append(self.store, self.spec.name, ACTOR, "decide update", {"reason": decision.reason, **numbers})
+
+    def _report(self, reason: str, payoff: Payoff | None = None) -> None:
         now = self._clock()
         if reason != self._reported[0] or not 0 <= now - self._reported[1] < REPORT_SECONDS:
-            self.store.put_gauge(self.spec.name, "trigger", {"last": reason})
+            numbers = {f"payoff_{n}": v for n, v in msgspec.to_builtins(payoff or {}).items() if n in TOLD}
+            self.store.put_gauge(self.spec.name, "trigger", {"last": reason, **numbers})
             self._reported = reason, now
 
     def run(self, stop: threading.Event) -> None:

@@ -15,6 +15,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder, knowing
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, put_bytes
+from components.control import learning
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
@@ -28,6 +29,7 @@ from components.evaluate.latency import latency
 from components.evaluate.measure import (
     REGIME,
     Measurements,
+    agrees,
     confusion,
     deferral,
     flat,
@@ -104,7 +106,8 @@ def evaluate(
     3. Ask the candidate about disturbed inputs.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
-    6. Record the outcome as the gauge :data:`GAUGE`, and how true the estimate without labels was.
+    6. Record the outcome as the gauge :data:`GAUGE`, the points of the learning curve that it measured
+       (:mod:`components.control.learning`), and how true the estimate without labels was.
 
     Raises:
         ConfigError: there is no window.
@@ -160,6 +163,7 @@ def evaluate(
     log.info("%s: candidate %s: %s", spec.name, digest[:12], verdict.decision)
     said = {"digest": digest, "decision": verdict.decision, "reasons": list(verdict.reasons), "evidence": uri}
     store.put_gauge(spec.name, GAUGE, said | measured)
+    learning.add(store, spec.name, _evaluated(evidence, windows, champion))
     if (foretold := label_free(evidence, spec.seed)) is not None:
         store.put_gauge(spec.name, LABEL_FREE, foretold)
     fresh = [row for row in rows if row.set == NEW]
@@ -173,6 +177,23 @@ def evaluate(
         evidence=evidence,
         evidence_uri=uri,
         slices=slice_accuracies(fresh) if classes else {},
+    )
+
+
+def _evaluated(evidence: Evidence, windows: Sequence[WindowRow], champion: ModelRef | None) -> learning.Evaluated:
+    """The points of the learning curve: how often the candidate, and the champion, disagree on the new holdout."""
+    rows = [row for row in evidence.rows if row.set == NEW and row.weight > 0.0]
+    part = len(rows) / max(sum(row.weight for row in rows), 1e-9)
+    return learning.Evaluated(
+        window=windows[-1].digest,
+        digest=evidence.judgement.digest,
+        rows=float(len(rows)),
+        wrong=part * sum(row.weight for row in rows if not agrees(row.candidate, row.teacher)),
+        champion_window=champion.snapshot if champion else None,
+        champion_wrong=part
+        * sum(row.weight for row in rows if row.champion is None or not agrees(row.champion, row.teacher))
+        if champion
+        else None,
     )
 
 

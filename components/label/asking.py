@@ -131,6 +131,8 @@ class Asking:
         # Step 3
         self.selector.settle(choice, calls)
         self._open = None
+        if self.company.scores is not None:
+            self.company.scores.labelled([i for i, d in enumerate(choice.decisions) if d.label])
         # Step 4
         answered = Answered(self._taken(decided, given), [], 0, len(work) - len(decided))
         questions = []
@@ -165,7 +167,7 @@ class Asking:
         return True if self._answered is not None else None
 
     def _proves(self, again: Work) -> bool:
-        choice = self.selector.choose([again.input], self._scores([again]), waiting={again.input.id})
+        choice = self.selector.choose([again.input], waiting={again.input.id})
         try:
             return choice.decisions[0].label and isinstance(outcomes(self.teacher, [again.payload])[0], SoftLabel)
         except (TeacherError, UnansweredError):
@@ -193,7 +195,9 @@ class Asking:
             self._close(choice)
         waiting = {w.input.id for w in work if w.urgent}
         answered = [i for i, w in enumerate(work) if w.key in given]
-        choice = self.selector.choose([w.input for w in work], self._scores(work), waiting=waiting, answered=answered)
+        inputs, scores = [w.input for w in work], self._scores(work)
+        first = self.company.scores.of_new_regime(inputs, [w.payload for w in work]) if self.company.scores else ()
+        choice = self.selector.choose(inputs, scores, waiting=waiting, answered=answered, first=first)
         self.company.metrics.decided(d.reason for d in choice.decisions)
         self.company.metrics.answered(outcomes)
         self.receipts.counts.update(outcomes)

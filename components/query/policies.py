@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -23,19 +23,25 @@ from components.contracts.sampling import bucket
 from components.contracts.spec import Policy
 from components.student.runtime import Reply
 
-Scores = Sequence[Sequence[SoftLabel]] | Sequence[Sequence[Reply]]
-"""Soft labels of the same inputs by one or more students, the champion first; with their novelty for ``novelty``."""
+Scores = Sequence[Sequence[SoftLabel]] | Sequence[Sequence[Reply]] | Sequence[Sequence[float]]
+"""Soft labels of the same inputs by one or more students, the champion first; with their novelty for ``novelty``. For
+``coverage`` one sequence: how rare it is to be as far from all that is labelled."""
 
 Floats = npt.NDArray[np.float64]
 
 LEAST_P = 1e-3
 """Least p-value of novelty that is told apart: students' calibration is no finer."""
 
+TINY = 1e-9
+"""What an input without any doubt counts as, where all others have a chance of one already."""
+
 Reason = Literal[
     "drawn",
     "not_drawn",
     "drawn_without_student",
     "not_drawn_without_student",
+    "drawn_of_new_regime",
+    "not_drawn_of_new_regime",
     "audit",
     "priority",
     "answered",
@@ -43,6 +49,7 @@ Reason = Literal[
 ]
 """Why an input is labelled or skipped. ``priority``: its caller waits; ``answered``: its caller has the teacher's
 answer already, which becomes the label without a call; ``exhausted``: there was no budget left;
+``..._of_new_regime``: an alarm is open, and the input is of what it tells of, which is asked about first;
 ``..._without_student``: the policy needs answers of a student (``committee``: of two) and had none, and drew at random.
 """
 
@@ -69,11 +76,13 @@ def decide(
     seed: int,
     *,
     typical: float | None = None,
+    first: Collection[int] = (),
 ) -> list[Decision]:
     """Draw among inputs, given students' ``scores`` of them, if there are any, and the labels that ``remaining`` buys.
 
     The expected count of labels is at most ``remaining`` (> 0). ``typical`` is the mean uncertainty of the traffic, in
-    the policy's own measure, against which that of an input is held; None: that of these inputs.
+    the policy's own measure, against which that of an input is held; None: that of these inputs. ``first``: places of
+    the inputs that are asked about first.
 
     Raises:
         ValueError: ``remaining`` is not positive, or a student has not one soft label for each input.
@@ -85,14 +94,16 @@ def decide(
         return []
     doubts = uncertainty(policy, scores, len(ids))
     blind = policy.kind in UNCERTAINTY and doubts is None
-    chances = probabilities(policy, len(ids), doubts, remaining, typical)
+    chances = probabilities(policy, len(ids), doubts, remaining, typical, first)
     name = "random" if blind else policy.kind
     decisions = []
-    for input_id, chance in zip(ids, chances.tolist(), strict=True):
+    for place, (input_id, chance) in enumerate(zip(ids, chances.tolist(), strict=True)):
         drawn = chance >= 1.0 or bucket("", f"label {seed}", input_id) < chance
         reason: Reason = "drawn" if drawn else "not_drawn"
         if blind:
             reason = "drawn_without_student" if drawn else "not_drawn_without_student"
+        if place in first:
+            reason = "drawn_of_new_regime" if drawn else "not_drawn_of_new_regime"
         decisions.append(Decision(label=drawn, policy=name, probability=chance, reason=reason))
     return decisions
 
@@ -113,13 +124,22 @@ def uncertainty(policy: Policy, scores: Scores | None, n: int) -> Floats | None:
 
 
 def probabilities(
-    policy: Policy, n: int, doubts: Floats | None, remaining: float, typical: float | None = None
+    policy: Policy,
+    n: int,
+    doubts: Floats | None,
+    remaining: float,
+    typical: float | None = None,
+    first: Collection[int] = (),
 ) -> Floats:
     """The chance of each of ``n`` (>= 1) inputs, in (0, 1]; their sum is at most ``remaining``.
 
     ``share * (floor + (1 - floor) * doubt / typical)``: a defensive mixture (Hesterberg, Technometrics 1995) of a
     uniform draw and one in proportion to the doubt. Where that is above one, or the sum above what remains, the chances
     of the others are scaled.
+
+    Where there are inputs to ask about ``first``, each keeps the uniform part, ``share * floor`` scaled alike, and all
+    that goes beyond it goes to them before the others get any. The sum stays what it is. Of a policy without a measure
+    only what the budget takes away is taken from the others: each is promised its ``share``.
     """
     share = 1.0 if policy.kind == "all" else policy.share
     wanted = np.full(n, share)
@@ -127,19 +147,30 @@ def probabilities(
         typical = float(doubts.mean()) if typical is None else typical
         if typical > 0:
             wanted = share * (policy.floor + (1 - policy.floor) * doubts / typical)
-    return _capped(wanted, min(float(wanted.sum()), float(n), remaining))
+    total = min(float(wanted.sum()), float(n), remaining)
+    if not 0 < len(first) < n or (doubts is None and total >= float(wanted.sum())):
+        return _capped(wanted, np.ones(n), total)
+    chances = np.full(n, min(1.0, share * policy.floor * total / float(wanted.sum())))
+    ahead = np.zeros(n, dtype=bool)
+    ahead[list(first)] = True
+    beyond = wanted - share * policy.floor + TINY
+    for group in (ahead, ~ahead):
+        left = min(max(0.0, total - float(chances.sum())), float((1.0 - chances[group]).sum()))
+        chances[group] += _capped(beyond[group], 1.0 - chances[group], left)
+    found: Floats = np.minimum(chances, 1.0)
+    return found
 
 
-def _capped(wanted: Floats, total: float) -> Floats:
-    """Chances in proportion to ``wanted`` (> 0) that are at most one and sum to ``total``, at most their number."""
-    chances, free = np.ones_like(wanted), np.ones(len(wanted), dtype=bool)
+def _capped(wanted: Floats, caps: Floats, total: float) -> Floats:
+    """Numbers in proportion to ``wanted`` (> 0), each at most its cap, that sum to ``total``, at most the caps' sum."""
+    chances, free = caps.copy(), np.ones(len(wanted), dtype=bool)
     while free.any():
-        left = total - float(np.count_nonzero(~free))
+        left = max(0.0, total - float(caps[~free].sum()))
         chances[free] = wanted[free] * (left / float(wanted[free].sum()))
-        over = free & (chances > 1.0)
+        over = free & (chances > caps)
         if not over.any():
             break
-        chances[over], free = 1.0, free & ~over
+        chances[over], free = caps[over], free & ~over
     return chances
 
 
@@ -163,8 +194,15 @@ def margin(scores: Scores) -> Floats:
     return np.array([_margin(_soft(s)) for s in scores[0]])
 
 
-def _soft(said: SoftLabel | Reply) -> SoftLabel:
+def _soft(said: SoftLabel | Reply | float) -> SoftLabel:
+    if isinstance(said, float):
+        raise TypeError("a number is no answer of a student")
     return said.soft if isinstance(said, Reply) else said
+
+
+def rarity(scores: Scores) -> Floats:
+    """How rare it is to be as far from all that is labelled as each input is (:mod:`components.query.coverage`)."""
+    return np.array(scores[0], dtype=np.float64)
 
 
 def _margin(soft: SoftLabel) -> float:
@@ -210,6 +248,6 @@ def _votes(answers: Sequence[SoftLabel]) -> float:
 
 
 UNCERTAINTY: Mapping[str, Callable[[Scores], Floats | None]] = {
-    "margin": margin, "entropy": entropy, "committee": vote_entropy, "novelty": surprise,
+    "margin": margin, "entropy": entropy, "committee": vote_entropy, "novelty": surprise, "coverage": rarity,
 }  # fmt: skip
-"""The measures of the policies that ask students."""
+"""The measures of the policies that ask students, or what is labelled."""

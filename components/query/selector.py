@@ -66,6 +66,7 @@ class Selector:
         scores: Scores | None = None,
         waiting: Collection[str] = (),
         answered: Collection[int] = (),
+        first: Collection[int] = (),
     ) -> Choice:
         """Decide on a batch; ``scores`` as :class:`~components.query.scores.StudentScores` gives them.
 
@@ -73,6 +74,7 @@ class Selector:
         ``answered``: places in ``inputs`` of those that the teacher answered before they came here: they are labelled,
         and nothing is reserved for them. They are deferred inputs, which would be labelled with certainty in any case,
         but for a budget that is spent: so their chance is one, and that of the audit slice what it is.
+        ``first``: places of inputs of the regime that an alarm tells of, which the policy asks about first.
 
         Raises:
             ValueError: a student has not one soft label for each input.
@@ -88,7 +90,7 @@ class Selector:
         audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
         asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
         decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
-        decisions |= self._drawn(inputs, free, scores)
+        decisions |= self._drawn(inputs, free, scores, set(first))
         done = set(answered)
         reservation = self._reserve(
             inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]
@@ -116,7 +118,9 @@ class Selector:
         choosy = self.budget is not None or self.spec.label.policy.kind != "all"
         return choosy and audited(self.spec.name, input_id, self.spec.serve.audit_share)
 
-    def _drawn(self, inputs: Sequence[Input], free: list[int], scores: Scores | None) -> dict[int, Decision]:
+    def _drawn(
+        self, inputs: Sequence[Input], free: list[int], scores: Scores | None, first: set[int]
+    ) -> dict[int, Decision]:
         policy = self.spec.label.policy
         allowance = self._allowance()
         if not free:
@@ -127,7 +131,8 @@ class Selector:
         mine: Any = [[member[i] for i in free] for member in scores] if scores else None
         typical = self._remember(uncertainty(policy, mine, len(free)) if policy.kind in UNCERTAINTY else None)
         ids = [inputs[i].id for i in free]
-        found = decide(policy, ids, mine, allowance, self.spec.seed, typical=typical)
+        ahead = {place for place, i in enumerate(free) if i in first}
+        found = decide(policy, ids, mine, allowance, self.spec.seed, typical=typical, first=ahead)
         return dict(zip(free, found, strict=True))
 
     def _allowance(self) -> float:

@@ -100,6 +100,13 @@ def _empty() -> Any:
     return MinHash(num_perm=PLACES, seed=1, hashfunc=int, scheme="affine32")
 
 
+@cache
+def _lean() -> Any:
+    from datasketch import LeanMinHash
+
+    return LeanMinHash(_empty())
+
+
 def likeness(a: Sketch, b: Sketch) -> float:
     """The estimated similarity of two sketched payloads, in [0, 1]."""
     return float((a == b).mean())
@@ -127,14 +134,18 @@ class Index:
 
     def first(self, made: Sketch) -> int | None:
         """The number of the earliest sketch that is alike; None where none is."""
-        found = self._buckets.query(self._wrapped(made))
-        alike = [n for n in found if likeness(self._sketches[n], made) >= self.threshold]
-        return min(alike, default=None)
+        found = sorted(self._buckets.query(self._wrapped(made)))
+        if not found:
+            return None
+        same = np.count_nonzero(np.stack([self._sketches[n] for n in found]) == made, axis=1)
+        alike = np.flatnonzero(same / PLACES >= self.threshold)
+        return found[alike[0]] if len(alike) else None
 
     def _wrapped(self, made: Sketch) -> Any:
-        copy = _empty().copy()
-        copy.hashvalues = made.astype(copy.hashvalues.dtype)
-        return copy
+        """What the library reads of a sketch: to make a whole `datasketch.MinHash` takes longer than to find it."""
+        lean = _lean().copy()
+        lean.hashvalues = made.astype(lean.hashvalues.dtype)
+        return lean
 
 
 class Sketches:

@@ -126,6 +126,36 @@ def test_traffic_like_the_reference_raises_nothing(spec, store, broker, serve, p
     assert (gauges["monitor"].value["index"], gauges["monitor"].value["lag"]) == (180, 0)
 
 
+def test_how_often_the_champion_errs_is_counted_anew_from_an_alarm_on_and_goes_on_after_a_restart(
+    spec, store, broker, serve, put, tickets
+):
+    def counted():
+        return store.gauges("tickets")["monitor"].value["answers"]
+
+    always = CLASSES[0]
+    serve(tickets(60), always=always)
+    monitor, entries = Monitor(spec, store, broker), tickets(10, seed=3)
+    put(entries)
+    drain(monitor)
+    wrong = sum(e.truth.label != always for e in entries)
+    assert counted() == {"champion": "1", "rows": len(entries), "wrong": wrong} and 0 < wrong < len(entries)
+    put(tickets(20, seed=4), labelled=False, novelty=[0.001] * 200)
+    drain(monitor)
+    assert "novelty" in [kind for kind, *_ in alarms(store)]
+    assert counted() == {"champion": "1", "rows": 0, "wrong": 0}
+    put(entries[:6])
+    drain(monitor)
+    monitor = Monitor(spec, store, broker)
+    put(entries[6:9], at=NOW + 20)
+    drain(monitor)
+    assert (counted()["rows"], counted()["wrong"]) == (9, sum(e.truth.label != always for e in entries[:9]))
+    serve(tickets(60, seed=9), version="2")
+    drain(monitor)
+    put([], at=NOW + 40)
+    monitor.step(0.0)
+    assert counted() == {"champion": "2", "rows": 0, "wrong": 0}
+
+
 def test_the_agreement_of_the_newest_window_is_the_champion_s_with_the_teacher(
     spec, store, broker, serve, put, tickets
 ):

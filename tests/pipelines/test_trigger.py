@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -13,13 +14,17 @@ from hypothesis import strategies as st
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
 from components.contracts.storage import local_path, put_bytes
+from components.control import learning
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.control.workloads import apply, opened
+from components.ledger.ledger import entries
 from components.snapshot.reading import read_new
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
+from drift.learning_curve import Point
 from pipelines import runs
+from pipelines.payoff import Evidence, replayed
 from pipelines.trigger import Decision, Trigger, TriggerState, decide, near
 from tests.pipelines.conftest import TICKETS
 
@@ -49,6 +54,35 @@ CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
 )
 def test_an_update_starts_when_it_pays_and_may(change, start, reason):
     decision = decide(dataclasses.replace(IDLE, **change), 1000.0, POLICY)
+    assert decision.start is start
+    assert reason in decision.reason
+
+
+PAYING = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0, payoff=True)
+CHANGED = Evidence(
+    learnt=0.0, fresh=80.0, left=120.0, horizon=600, points=(Point(labels=0, wrong=95, rows=100),),
+    past=((Point(labels=0, wrong=95, rows=100), Point(labels=100, wrong=4, rows=100)),) * 3,
+)  # fmt: skip
+ALARMED = dataclasses.replace(IDLE, labels=90, since_alarm=80, alarms=("drift",), least=70, evidence=CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("change", "policy", "start", "reason"),
+    [
+        ({}, PAYING, True, "drift alarm and 80 labels since: an update is to take wrong or deferred answers from"),
+        ({}, POLICY, False, "90 new labels"),
+        ({"since_alarm": 69}, PAYING, False, "at least 70 before an update can pay"),
+        ({"labels": 69, "since_alarm": 300}, PAYING, False, "at least 70 before an update can pay"),
+        ({"evidence": None}, PAYING, False, "before an update can pay"),
+        ({"evidence": msgspec.structs.replace(CHANGED, cost=9_999.0)}, PAYING, False, "costs 9999"),
+        ({"evidence": msgspec.structs.replace(CHANGED, cost=9_999.0), "labels": 600}, PAYING, True, "at least 600"),
+        ({"labels": 200, "since_alarm": 200, "evidence": None}, PAYING, True, "at least 200"),
+        ({"least": 700, "labels": 600}, PAYING, True, "at least 600"),
+        ({"rolling": True}, PAYING, False, "a rollout is under way"),
+    ],
+)
+def test_between_its_bounds_an_update_starts_when_it_is_expected_to_pay(change, policy, start, reason):
+    decision = decide(dataclasses.replace(ALARMED, **change), 1000.0, policy)
     assert decision.start is start
     assert reason in decision.reason
 
@@ -388,3 +422,56 @@ def test_processes_are_warm_before_an_update_begins(spec, store, broker, put, tm
     put(1, seed=1)
     trigger.look()
     assert warm.wanted == [False, True]
+
+
+def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(spec, store, broker, put, clock):
+    """The champion, of window 2, knows nothing of what came after the alarm; a regime before was learnt quickly."""
+    spec = msgspec.structs.replace(spec, trigger=Policy(min_labels=600, alarm_labels=300, payoff=True, least_labels=60))
+    places = {}
+
+    def freeze(number, count):
+        nonlocal places
+        read = read_new(broker, [spec.topic("labels")], places)
+        places = read.anchors
+        store.add_window(
+            WindowRow(
+                digest=f"w{number}", workload="tickets", number=number, uri="", rows=count, created_at=clock.now,
+                manifest={"positions": read.positions, "anchors": {p: list(a) for p, a in places.items()}},
+            )
+        )  # fmt: skip
+
+    for number, count in ((1, 300), (2, 100)):
+        put(count, seed=number)
+        freeze(number, count)
+    store.put_intent("tickets", 0, Intent(champion=msgspec.structs.replace(CHAMPION, snapshot="w2")))
+    store.raise_alarm("tickets", "drift", 310, {"champion": "6"})
+    point = learning.Evaluated(
+        window="w2", digest="c", rows=100, wrong=3, champion_window="w1", champion_wrong=95
+    )  # fmt: skip
+    learning.add(store, "tickets", point)
+    trigger = Trigger(spec, store, broker, launch=(started := []).append, clock=clock)
+    clock.now += 60.0
+    put(90, seed=3)
+    answers = {"champion": "7", "rows": 80, "wrong": 76}
+    store.put_gauge("tickets", "monitor", {"index": 490, "inputs": 980, "answers": answers})
+
+    decision = trigger.look()
+    assert not decision.start and "90 new labels" in decision.reason  # no alarm: a champion that errs may be unlucky
+    store.raise_alarm("tickets", "drift", 410, {"champion": "7"})
+    decision = trigger.look()
+    assert decision.start and "drift alarm and 80 labels since" in decision.reason
+    assert started == [decision.reason]
+    gauge = store.gauges("tickets")["trigger"].value
+    assert gauge["last"] == decision.reason and gauge["payoff_gain"] > 600 and gauge["payoff_now"] > 0.8
+    (entry,) = [e for e in entries(store, "tickets") if e.action == "decide update"]
+    assert entry.detail["reason"] == decision.reason
+    assert replayed(entry.detail) == decision.payoff
+    evidence = entry.detail["evidence"]
+    assert (evidence["learnt"], evidence["fresh"], evidence["ratio"]) == (0, 80, 2.0)
+    assert [len(regime) for regime in evidence["past"]] == [2]
+    # no champion came of that update: its labels are learnt from by the next one, too
+    freeze(3, 90)
+    put(70, seed=4)
+    store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "answers": answers})
+    state = trigger.state()
+    assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 80 + 70, 0)

@@ -43,11 +43,14 @@ class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``all``; ``random``: each with the chance ``share``; ``margin``, ``entropy``, ``committee``: the likelier the less
     sure the student (for ``committee``: champion, candidate and previous) is of an input, with the mean chance
     ``share``; ``novelty``: the likelier the less sure the champion is and the more unlike its own data the input is, so
-    that a new kind of inputs is labelled first. ``floor`` is the part of that chance that every input has however sure
-    the student is of it: with less, fewer labels go to inputs that teach nothing, but estimates over labels get wider.
+    that a new kind of inputs is labelled first; ``coverage``: the likelier the farther the input is from all that is
+    labelled. ``floor`` is the part of that chance that every input has however sure the student is of it: with less,
+    fewer labels go to inputs that teach nothing, but estimates over labels get wider. While an alarm of the monitors is
+    open, what goes beyond ``floor`` goes first to the inputs that it tells of; so does a budget that is not enough for
+    all, whatever the policy.
     """
 
-    kind: Literal["all", "random", "margin", "entropy", "committee", "novelty"] = "all"
+    kind: Literal["all", "random", "margin", "entropy", "committee", "novelty", "coverage"] = "all"
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     floor: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
 

@@ -49,9 +49,15 @@ class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``min_labels`` new labels start one by themselves; an alarm starts one once ``alarm_labels`` labels came after
     it, so that there is something of the new traffic to learn from.
 
+    With ``payoff`` these are upper bounds: an update starts sooner where it is expected to pay, by the learning curve
+    of the lineage (:mod:`pipelines.payoff`), though never with fewer new labels than ``least_labels``. None: as many as
+    hold out the rows without which the gate could let no student through.
+
     ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
     """
 
     min_labels: Count = 600
     alarm_labels: Count = 200
+    payoff: bool = False
+    least_labels: Count | None = None
     cooldown_seconds: Annotated[float, Meta(ge=0.0)] = 300.0

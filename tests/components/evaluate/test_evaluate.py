@@ -6,6 +6,7 @@ import pytest
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.spec import Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control import learning
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
@@ -186,6 +187,19 @@ def test_the_last_evaluation_is_a_gauge(world):
     gauge = world.store.gauges("letters")[GAUGE].value
     assert gauge["digest"] == world.first.digest and gauge["decision"] == done.verdict.decision
     assert gauge["accuracy"] == done.measurements["accuracy"]
+
+
+def test_an_evaluation_adds_two_points_to_the_learning_curve(world):
+    """The student's after its window, and the champion's on the same rows before it; again they are the same two."""
+    world.evaluate(world.first, windows=world.windows[:1])
+    for _ in range(2):
+        world.evaluate(world.second, champion=world.first)
+    gauges = {name: row.value for name, row in world.store.gauges("letters").items()}
+    first, second = learning.evaluated(gauges)
+    assert (first.window, first.champion_window, first.champion_wrong) == (world.windows[0].digest, None, None)
+    assert (second.window, second.digest) == (world.windows[1].digest, world.second.digest)
+    assert second.champion_window == "s" and second.champion_wrong == second.rows >= 10
+    assert first.wrong < 0.3 * first.rows and second.wrong < 0.3 * second.rows
 
 
 def test_a_first_student_is_not_compared(world):

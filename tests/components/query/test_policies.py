@@ -21,7 +21,7 @@ from components.student.runtime import Reply
 from drift.quality import weighted_proportion
 from drift.reweight import hajek
 
-KINDS = ("all", "random", "margin", "entropy", "committee", "novelty")
+KINDS = ("all", "random", "margin", "entropy", "committee", "novelty", "coverage")
 
 
 def soft(*shares):
@@ -48,10 +48,20 @@ CROWD_SCORES = answers(1, len(CROWD))
 WRONG = (np.random.default_rng(3).random(len(CROWD)) < margin(CROWD_SCORES)).astype(float)
 
 
+def told(kind, scores):
+    """What a policy of this kind is told of inputs: for coverage distances, here as far as the student is unsure."""
+    return [margin(scores).tolist()] if kind == "coverage" else scores
+
+
+@pytest.fixture
+def scores(request, kind):
+    return told(kind, SCORES) if request.param else None
+
+
 # What every policy has to keep
 
 
-@pytest.mark.parametrize("scores", [SCORES, None], ids=["scores", "blind"])
+@pytest.mark.parametrize("scores", [True, False], ids=["scores", "blind"], indirect=True)
 @pytest.mark.parametrize("remaining", [7.5, math.inf])
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryPolicy:
@@ -88,7 +98,7 @@ class TestEveryPolicy:
     def test_reweighted_the_labels_tell_the_mean_of_all_inputs(self, kind, remaining, scores):
         # Skewed: what the student is unsure of is wrong far more often, so that plain means over labels are off.
         rounds, target = 60, WRONG.mean()
-        found = decide(self.policy(kind), CROWD, CROWD_SCORES if scores else None, remaining * 20, 0)
+        found = decide(self.policy(kind), CROWD, told(kind, CROWD_SCORES) if scores else None, remaining * 20, 0)
         chances = [d.probability for d in found]
         means, covered = [], 0
         for seed in range(rounds):
@@ -188,12 +198,47 @@ def test_a_lone_input_is_held_against_the_traffic():
     st.floats(0.01, 1.0),
     st.floats(1e-3, 100),
     st.one_of(st.none(), st.floats(1e-3, 50)),
+    st.sets(st.integers(0, 39)),
+    st.booleans(),
 )
-def test_chances_are_chances_and_keep_the_budget(doubts, share, floor, remaining, typical):
-    policy = Policy(kind="margin", share=share, floor=floor)
-    found = probabilities(policy, len(doubts), np.array(doubts), remaining, typical)
+def test_chances_are_chances_and_keep_the_budget(doubts, share, floor, remaining, typical, first, blind):
+    policy, n = Policy(kind="random" if blind else "margin", share=share, floor=floor), len(doubts)
+    known = None if blind else np.array(doubts)
+    found = probabilities(policy, n, known, remaining, typical)
     assert ((found > 0) & (found <= 1)).all()
     assert found.sum() <= remaining * (1 + 1e-9)
+    first = {i for i in first if i < n}
+    ahead = probabilities(policy, n, known, remaining, typical, first)
+    assert ((ahead > 0) & (ahead <= 1 + 1e-12)).all()
+    assert ahead.sum() == pytest.approx(found.sum())
+    if 0 < len(first) < n:
+        mine, others = (np.isin(np.arange(n), list(first), invert=other) for other in (False, True))
+        assert ahead[mine].sum() >= found[mine].sum() * (1 - 1e-6)
+        least = share * floor * min(1.0, ahead.sum() / (share * n))
+        assert blind is False or ahead[others].min() >= least * (1 - 1e-6)
+
+
+def test_after_an_alarm_the_budget_goes_to_the_new_regime_first():
+    """20 of 100 inputs are of the new regime; the student is as unsure of them as of the others."""
+    first = set(range(0, 100, 5))
+    ids, doubtful = [f"r{k}" for k in range(100)], [[soft(0.6, 0.4)] * 100]
+
+    def chances(kind, remaining, **policy):
+        found = decide(Policy(kind=kind, **policy), ids, doubtful, remaining, 0, first=first)
+        mine = [d for i, d in enumerate(found) if i in first]
+        assert {d.reason for d in mine} <= {"drawn_of_new_regime", "not_drawn_of_new_regime"}
+        assert all("regime" not in d.reason for i, d in enumerate(found) if i not in first)
+        others = [d.probability for i, d in enumerate(found) if i not in first]
+        assert len({d.probability for d in mine}) == len(set(others)) == 1
+        return mine[0].probability, others[0]
+
+    assert chances("margin", math.inf, share=0.1, floor=0.2) == pytest.approx((0.42, 0.02))
+    assert chances("margin", math.inf, share=0.5, floor=0.2) == pytest.approx((1.0, 0.375)), "what is left is theirs"
+    assert chances("all", 10.0, floor=0.2) == pytest.approx((0.42, 0.02)), "of a budget that is not enough"
+    assert chances("all", math.inf) == (1.0, 1.0)
+    assert chances("random", math.inf, share=0.3) == (0.3, 0.3), "each is promised its share"
+    none = decide(Policy(kind="margin", share=0.1), ids, doubtful, math.inf, 0)
+    assert {round(d.probability, 12) for d in none} == {0.1}
 
 
 def test_a_representative_part_is_kept_evenly():

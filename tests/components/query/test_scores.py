@@ -2,7 +2,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import Input, SoftLabel
 from components.contracts.spec import Label, Policy
 from components.contracts.storage import digest_of, local_path, put_bytes
 from components.control.intent import Intent, ModelRef
@@ -98,3 +98,41 @@ def test_a_student_that_cannot_be_loaded_stops_no_labelling(scores, store, stude
     assert ask(PAYLOADS) is None and "version 1 cannot give scores" in caplog.text
     local_path(ref.uri).write_bytes(data)
     assert len(ask(PAYLOADS)) == 1
+
+
+def entry(n, at):
+    return Input(workload="letters", id=f"i{n}", key="k", time=at, payload=PAYLOADS[n])
+
+
+def test_of_a_new_regime_is_what_came_after_an_open_alarm_and_is_novel(scores, store, student, monkeypatch):
+    ask = scores("margin")
+    intend(store, champion=student("1"))
+    monkeypatch.setattr(Student, "tells_novelty", True)
+    told = dict(zip(PAYLOADS, (0.01, 0.5, 0.05), strict=True))
+    said = SoftLabel(task="classification", space="s", distribution={"a": 1.0})
+    monkeypatch.setattr(Student, "reply_decoded", lambda self, payloads: [Reply(said, told[p]) for p in payloads])
+    at = store.clock()
+    came = [entry(n, at + 10) for n in range(3)]
+    assert ask.of_new_regime(came, PAYLOADS) == set(), "no alarm is open"
+    store.raise_alarm("letters", "lost_positions", 0, {"champion": "1"})
+    store.raise_alarm("letters", "novelty", 0, {"champion": "another"})
+    assert ask.of_new_regime(came, PAYLOADS) == set(), "none about the traffic of this champion"
+    store.raise_alarm("letters", "novelty", 0, {"champion": "1"})
+    assert ask.of_new_regime(came, PAYLOADS) == {0, 2}
+    assert ask.of_new_regime([entry(0, at - 10), *came[1:]], PAYLOADS) == {2}, "it had come before"
+    monkeypatch.setattr(Student, "tells_novelty", False)
+    assert ask.of_new_regime([entry(0, at - 10), *came[1:]], PAYLOADS) == {1, 2}, "nobody can tell"
+    assert scores("all").of_new_regime(came, PAYLOADS) == set(), "all are labelled anyway"
+    store.answer_alarms("letters", "1", at + 60, "seen")
+    assert ask.of_new_regime(came, PAYLOADS) == set()
+
+
+def test_coverage_asks_no_student_and_knows_what_was_labelled(scores, store, monkeypatch):
+    ask = scores("coverage")
+    monkeypatch.setattr(store, "intent", None)
+    ask(PAYLOADS)
+    ask.labelled([0, 1])
+    for _ in range(20):
+        ask(PAYLOADS)
+    ((one, two, other),) = ask(PAYLOADS)
+    assert one < 0.5 and two < 0.5 and other > 0.9  # a third of what came was as far

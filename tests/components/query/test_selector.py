@@ -204,3 +204,33 @@ def test_decisions_are_records(selector):
     assert msgspec.json.decode(msgspec.json.encode(decision)) == {
         "label": True, "policy": "all", "probability": 1.0, "reason": "drawn", "audit": False,
     }  # fmt: skip
+
+
+def test_after_an_alarm_the_new_regime_is_asked_about_first_and_estimates_stay_unbiased(selector, clock):
+    """A quarter of the inputs is new, and the budget lets an eighth of all be labelled."""
+    found, shares = [], []
+    for seed in range(200):
+        one = selector("all", seed=seed, per_hour=25)
+        clock.now += 3_600
+        choice = one.choose(inputs(200), first=range(0, 200, 4))
+        mine = [i for i in labelled(choice) if i % 4 == 0]
+        shares.append(len(mine) / max(1, len(labelled(choice))))
+        assert one.counts["drawn_of_new_regime"] == len(mine)
+        weights = {i: 1 / choice.decisions[i].probability for i in labelled(choice)}
+        found.append([sum(w for i, w in weights.items() if (i % 4 == 0) is new) / 200 for new in (True, False)])
+    assert sum(shares) / len(shares) > 0.8
+    for counted, share in zip(zip(*found, strict=True), (0.25, 0.75), strict=True):
+        mean = sum(counted) / len(counted)
+        error = math.sqrt(sum((c - mean) ** 2 for c in counted)) / len(counted)
+        assert abs(mean - share) < 4 * error
+
+
+def test_of_the_audit_slice_and_of_those_who_wait_no_regime_takes_anything(selector):
+    one = selector("margin", share=0.2, audit_share=0.2)
+    before = one.choose(inputs(300), scores(300), waiting={"i7"}).decisions
+    after = selector("margin", share=0.2, audit_share=0.2).choose(
+        inputs(300), scores(300), waiting={"i7"}, first=range(0, 300, 2)
+    )
+    assert [d for d in before if d.reason in ("audit", "priority")] == [
+        d for d in after.decisions if d.reason in ("audit", "priority")
+    ]

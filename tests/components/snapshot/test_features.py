@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import ConfigError
-from components.snapshot.features import FeatureRepo
+from components.snapshot.features import OTHER_STORES, FeatureRepo
 from components.snapshot.table import (
     FEAST_KEEPS,
     INPUT_KEYS,
@@ -107,6 +107,16 @@ def test_feast_itself_would_let_a_late_row_through(repo, make_label):
     repo.push(newer)
     repo._store.push("latest_push", late.to_pandas())
     assert repo.latest(["ada"], BASE)["ada"]["seen_at"] == BASE + 40
+
+
+def test_a_read_online_imports_the_clients_of_no_other_store(repo, make_label, monkeypatch):
+    """Feast would, all that are installed, to compare their types with the store's."""
+    repo.push(add(repo, 1, [make_label(0)]))
+    for name in OTHER_STORES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    repo._opened = None  # the store keeps what it found
+    assert repo.latest(["k0"], BASE) is not None
+    assert [name for name in OTHER_STORES if name in sys.modules] == []
 
 
 def test_of_one_batch_the_newest_row_of_an_entity_is_kept(repo, make_label):
