@@ -23,9 +23,9 @@ SERVER = """
 import os, sys
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from serving.ray_app import deploy, environment, shutdown
+from serving.ray_app import QUIET, deploy, environment, shutdown
 settings = Settings()
-os.environ.update(environment(settings))
+os.environ.update(QUIET | environment(settings))
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
