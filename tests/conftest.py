@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests import object_store as real_object_store
 from tests import postgres as real_postgres
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
+from tests.stores import migrated
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
 # `explore` draws new ones, and more of them; an example that it finds becomes a test. How fast they are drawn is for
@@ -27,10 +29,22 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """As many workers as cores, and for one file none: to start them takes seconds."""
+    """As many workers as cores, and for one file none: to start them takes seconds.
+
+    Where integration tests are among them, three for two cores: those wait for processes a third of their time.
+    """
     paths = [Path(arg.partition("::")[0]) for arg in config.args]
-    files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
-    return min(files, len(os.sched_getaffinity(0))) if files > 1 else 0
+    files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+    cores = len(os.sched_getaffinity(0))
+    if any("integration" in file.parts for file in files):
+        cores += cores // 2
+    return min(len(files), cores) if len(files) > 1 else 0
+
+
+def pytest_collection_finish():
+    """What was collected stays to the end: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -146,7 +160,6 @@ def s3(object_store, monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     """A control database of the test's own, at its newest schema."""
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     yield store
     store.close()

@@ -15,6 +15,7 @@ from infra import changes
 from infra.changes import FIXED, READERS, apply, compare
 from infra.specs import in_force, prepared, record
 from pipelines.runs import begin
+from tests.stores import migrated
 
 TEXT = """
 name: w
@@ -34,8 +35,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def store(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     yield store
     store.close()
 
