@@ -49,19 +49,30 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Each worker's part begins with tests that start processes: those that are left to share out at the end are short.
+    """Each worker's part begins with tests that start processes or train: those that are left to share out are short.
 
-    The parts are dealt out by the file, so that what a file's tests share is made once, and stay in random order.
+    The parts are dealt out by the file, the largest first so that they are of one size, which is how they are cut:
+    what a file's tests share is made once. Within a part they stay in random order.
     """
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
     if workers == 1:
         return
-    files.sort(key=lambda tests: all(item.get_closest_marker("integration") is None for item in tests))
+    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
     parts = [[] for _ in range(workers)]
-    for tests in files:
-        min(parts, key=len).extend(tests)
-    items[:] = itertools.chain(*parts)
+    for slow in (True, False):
+        dealt = [[] for _ in parts]
+        alike = [(place, tests) for place, tests in enumerate(files) if is_slow(tests) == slow]
+        for place, tests in sorted(alike, key=lambda one: len(one[1]), reverse=True):
+            n = min(range(workers), key=lambda n: len(parts[n]) + sum(len(tests) for _, tests in dealt[n]))
+            dealt[n].append((place, tests))
+        for part, mine in zip(parts, dealt, strict=True):
+            part += itertools.chain(*(tests for _, tests in sorted(mine, key=lambda one: one[0])))
+    items[:] = itertools.chain(*sorted(parts, key=len))  # as they are cut: of sizes that differ by one the smaller first
+
+
+def is_slow(tests):
+    """Whether a file's tests start processes, or share students that take long to train."""
+    return "distill" in tests[0].path.parts or any(item.get_closest_marker("integration") for item in tests)
 
 
 class SelfClosing(socket.socket):
