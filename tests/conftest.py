@@ -1,3 +1,4 @@
+import atexit
 import gc
 import itertools
 import os
@@ -12,6 +13,7 @@ import pytest
 from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
+from components.process import ALLOCATIONS, long_lived
 from infra.broker import EmbeddedBroker
 from tests import object_store as real_object_store
 from tests import postgres as real_postgres
@@ -41,10 +43,15 @@ def pytest_xdist_auto_num_workers(config):
     return min(len(files), cores) if len(files) > 1 else 0
 
 
+def pytest_configure():
+    """Look for garbage as rarely as a pipeline's step does, and not while the process ends."""
+    gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
+
+
 def pytest_collection_finish():
-    """What was collected stays to the end: no collection of garbage looks through it again."""
-    gc.collect()
-    gc.freeze()
+    """What was collected stays to the end: no look for garbage goes through it again."""
+    long_lived()
 
 
 @pytest.hookimpl(trylast=True)
@@ -67,7 +74,7 @@ def pytest_collection_modifyitems(config, items):
             dealt[n].append((place, tests))
         for part, mine in zip(parts, dealt, strict=True):
             part += itertools.chain(*(tests for _, tests in sorted(mine, key=lambda one: one[0])))
-    items[:] = itertools.chain(*sorted(parts, key=len))  # as they are cut: of sizes that differ by one the smaller first
+    items[:] = itertools.chain(*sorted(parts, key=len))  # they are cut so that the smaller ones come first
 
 
 def is_slow(tests):
