@@ -9,7 +9,6 @@ from components.contracts.errors import ConfigError, NotFoundError, UnavailableE
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec, resolve
 from components.control.database import StaleRevisionError
-from components.control.store import ControlStore
 from components.ledger.ledger import entries, verify
 from infra import changes
 from infra.changes import FIXED, READERS, apply, compare

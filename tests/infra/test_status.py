@@ -212,8 +212,7 @@ def test_a_model_made_by_hand_is_shown_as_not_ours_and_no_age_is_negative(lived)
 
 def test_the_version_of_the_spec_that_is_in_force_is_shown(lived, monkeypatch, tmp_path):
     alone = lived.model_copy(update={"home": tmp_path})
-    store = ControlStore(alone.control_url)
-    store.migrate()
+    store = migrated(alone.control_url)
     made = record(store, alone, prepared(alone, TICKETS), "first")
     store.close()
     spec = read(alone).workloads["tickets"].spec
