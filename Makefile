@@ -31,9 +31,10 @@ install: .venv/.base ## the pinned dependencies, into .venv
 demo: .venv/.base$(extras_demo) ## run the whole loop on real input; WORKLOAD=mail for the other workload
 	.venv/bin/cohobate demo --workload $(WORKLOAD) --seed $(SEED)
 
-# One thread for OpenBLAS in each worker: there are as many workers as cores, and more threads wait for each other.
+# One thread for OpenBLAS and PyTorch in each worker: there are as many workers as cores, and more threads would wait for
+# each other.
 test: .venv/.dev ## run all tests, in random order on all cores
-	OPENBLAS_NUM_THREADS=1 .venv/bin/pytest -n auto --dist worksteal $(TESTS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist worksteal $(TESTS)
 
 check: .venv/.dev ## lint, types and import rules
 	.venv/bin/ruff format --check .

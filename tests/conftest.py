@@ -1,3 +1,5 @@
+import atexit
+import gc
 import itertools
 import os
 import shutil
@@ -11,11 +13,13 @@ import pytest
 from kafka.net.inet import KafkaNetSocket
 
 from components.control.store import ControlStore
+from components.process import ALLOCATIONS, long_lived
 from infra.broker import EmbeddedBroker
 from tests import object_store as real_object_store
 from tests import postgres as real_postgres
 from tests.ports import free_port, free_ports
 from tests.secured_kafka import running
+from tests.stores import migrated
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
 # `explore` draws new ones, and more of them; an example that it finds becomes a test. How fast they are drawn is for
@@ -27,27 +31,55 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_xdist_auto_num_workers(config):
-    """As many workers as cores, and for one file none: to start them takes seconds."""
+    """As many workers as cores, and for one file none: to start them takes seconds.
+
+    Where integration tests are among them, three for two cores: those wait for processes a third of their time.
+    """
     paths = [Path(arg.partition("::")[0]) for arg in config.args]
-    files = sum(len(list(path.rglob("test_*.py"))) if path.is_dir() else 1 for path in paths)
-    return min(files, len(os.sched_getaffinity(0))) if files > 1 else 0
+    files = [file for path in paths for file in (path.rglob("test_*.py") if path.is_dir() else [path])]
+    cores = len(os.sched_getaffinity(0))
+    if any("integration" in file.parts for file in files):
+        cores += cores // 2
+    return min(len(files), cores) if len(files) > 1 else 0
+
+
+def pytest_configure():
+    """Look for garbage as rarely as a pipeline's step does, and not while the process ends."""
+    gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
+
+
+def pytest_collection_finish():
+    """What was collected stays to the end: no look for garbage goes through it again."""
+    long_lived()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Each worker's part begins with tests that start processes: those that are left to share out at the end are short.
+    """Each worker's part begins with tests that start processes or train: those that are left to share out are short.
 
-    The parts are dealt out by the file, so that what a file's tests share is made once, and stay in random order.
+    The parts are dealt out by the file, the largest first so that they are of one size, which is how they are cut:
+    what a file's tests share is made once. Within a part they stay in random order.
     """
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
     if workers == 1:
         return
-    files.sort(key=lambda tests: all(item.get_closest_marker("integration") is None for item in tests))
+    files = [list(tests) for _, tests in itertools.groupby(items, key=lambda item: item.path)]
     parts = [[] for _ in range(workers)]
-    for tests in files:
-        min(parts, key=len).extend(tests)
-    items[:] = itertools.chain(*parts)
+    for slow in (True, False):
+        dealt = [[] for _ in parts]
+        alike = [(place, tests) for place, tests in enumerate(files) if is_slow(tests) == slow]
+        for place, tests in sorted(alike, key=lambda one: len(one[1]), reverse=True):
+            n = min(range(workers), key=lambda n: len(parts[n]) + sum(len(tests) for _, tests in dealt[n]))
+            dealt[n].append((place, tests))
+        for part, mine in zip(parts, dealt, strict=True):
+            part += itertools.chain(*(tests for _, tests in sorted(mine, key=lambda one: one[0])))
+    items[:] = itertools.chain(*sorted(parts, key=len))  # they are cut so that the smaller ones come first
+
+
+def is_slow(tests):
+    """Whether a file's tests start processes, or share students that take long to train."""
+    return "distill" in tests[0].path.parts or any(item.get_closest_marker("integration") for item in tests)
 
 
 class SelfClosing(socket.socket):
@@ -146,7 +178,6 @@ def s3(object_store, monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     """A control database of the test's own, at its newest schema."""
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     yield store
     store.close()

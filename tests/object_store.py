@@ -8,10 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
 from tests.ports import free_ports
 
 BUCKET = "cohobate"
@@ -48,6 +44,10 @@ def running():
 
 
 def _bucket(environment, server, log):
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = boto3.Session(
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],

@@ -1,10 +1,10 @@
-"""Small students for tests: a bag of features by its shape, as a card names it and as a file holds it."""
+"""Small students for tests: a bag of features by its shape, as a card names it and as a file holds it.
+
+What makes a file of them imports PyTorch, which takes seconds: only where one is made.
+"""
 
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory
-from components.distill.export import body, to_onnx
-from components.distill.networks.contract import load, network
-from components.distill.novelty import calibrated, states
 from components.student.card import BAG
 from components.student.features import bag_signature, featuriser
 from drift.novelty import Nearness
@@ -18,12 +18,19 @@ def bag(buckets, dim, hidden):
 
 def exported(card, state=None, unit=None, source=""):
     """The ONNX file of a card's network with these weights, or with those that it is made with."""
+    from components.distill.export import body, to_onnx
+    from components.distill.networks.contract import load, network
+
     net = network(card, source)
     return to_onnx(body(load(net, state) if state else net, card.inputs), card, unit=unit)
 
 
 def telling(spec, card, state, payloads, truths):
     """As :func:`exported`, of a student that tells how unlike these inputs, of these classes, another one is."""
+    from components.distill.export import body, to_onnx
+    from components.distill.networks.contract import load, network
+    from components.distill.novelty import calibrated, states
+
     made, decode = body(load(network(card, spec.source), state), card.inputs), decoder(spec.payload, spec.source)
     features = featuriser(card.features, spec.source).encode([decode(p) for p in payloads])
     known = Nearness.fit(states(made, features), [card.classes.index(t) for t in truths])

@@ -11,7 +11,6 @@ import pytest
 
 from components.contracts.spec import Student, load_spec, resolve
 from components.contracts.spec.fields import Factory
-from components.control.store import ControlStore
 from components.distill.networks.contract import made
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
@@ -21,6 +20,7 @@ from components.snapshot import freeze
 from components.stream.memory import MemoryBroker
 from components.student.features import featuriser
 from infra.init import HISTORY, write_workload
+from tests.stores import migrated
 
 ROOT = Path(__file__).parents[1]
 DOC = (ROOT / "docs" / "networks.md").read_text()
@@ -78,8 +78,7 @@ def test_the_network_of_one_s_own_is_a_student_that_is_promoted(tmp_path):
     written = msgspec.yaml.decode(path.read_bytes())
     path.write_bytes(msgspec.yaml.encode({**written, **msgspec.yaml.decode(blocks("yaml")[2])}))
     spec, broker, artifacts = load_spec(path), MemoryBroker(), f"file://{tmp_path}/artifacts"
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     label_history(spec, broker, read_history(str(path.parent / HISTORY), spec), patience=0.0)
     window = freeze(spec, broker, store, artifacts, now=time.time())
     variant = spec.student.variants[0]

@@ -13,7 +13,7 @@ from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.distill.columns import sample
 from components.distill.data import Rows, TrainingSet, Unit, encoded
-from components.distill.export import Body, body, to_int8, to_onnx
+from components.distill.export import Body, answers, body, to_int8, to_onnx
 from components.distill.networks.contract import state_of
 from components.distill.novelty import calibrated, nearness
 from components.distill.temperature import fit
@@ -139,8 +139,8 @@ def _exports(
             continue
         of = msgspec.structs.replace(card, pruned=bool(prefix))
         graph = body(net, card.inputs, files)
-        doubtful = graph if other is net else body(other, card.inputs, files)
-        temperature = _temperature(spec, to_onnx(doubtful, of, unit=trained.unit), calibration)
+        said = [] if rows is None else answers(other, of, rows, trained.unit)
+        temperature = fit(said, calibration.soft, calibration.truth)
         known = _known(trained, graph, card)
         full = to_onnx(graph, of, temperature, trained.unit, known)
         small = to_int8(full, graph, of, rows)
@@ -157,10 +157,6 @@ def _known(trained: Trained, graph: Body, card: StudentCard) -> Nearness | None:
     if trained.learnt is None or not trained.unlearnt:
         return None
     return nearness(graph, trained.learnt, card.task)
-
-
-def _temperature(spec: Spec, model: bytes, rows: Rows) -> float:
-    return fit(Student.load(model, source=spec.source).predict(rows.payloads), rows.soft, rows.truth)
 
 
 def _parities(spec: Spec, made: dict[Form, bytes], holdout: Sequence[bytes]) -> dict[Form, Parity]:

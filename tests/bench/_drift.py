@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy.stats import beta
 
 Array = npt.NDArray[Any]
 Sample = Callable[[np.random.Generator, int], dict[str, Array]]
@@ -68,6 +66,7 @@ NULL: dict[str, Sample] = {
 
 def evidently(before: dict[str, Array], now: dict[str, Array]) -> list[tuple[float, bool, bool]]:
     """Evidently's default test of each column: score, whether drifted, and whether large scores mean drift."""
+    import pandas as pd
     from evidently.legacy.calculations.stattests.registry import _get_default_stattest
     from evidently.legacy.core import ColumnType
 
@@ -85,6 +84,8 @@ def evidently(before: dict[str, Array], now: dict[str, Array]) -> list[tuple[flo
 
 def rate(hits: int, tries: int) -> str:
     """A rate with its exact 95 % interval (Clopper and Pearson)."""
+    from scipy.stats import beta
+
     low = beta.ppf(0.025, hits, tries - hits + 1) if hits else 0.0
     high = beta.ppf(0.975, hits + 1, tries - hits) if hits < tries else 1.0
     return f"{hits / tries:5.3f} [{low:5.3f}, {high:5.3f}]" if tries else "    -"

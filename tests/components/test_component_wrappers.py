@@ -26,6 +26,7 @@ from components.snapshot import step as freezing
 from components.snapshot.component import snapshot
 from components.steps import Candidate
 from components.student.card import StudentCard
+from tests.stores import migrated
 from tests.students import bag
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -54,8 +55,7 @@ def spec(tmp_path):
 
 @pytest.fixture
 def store(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     yield store
     store.close()
 

@@ -5,9 +5,9 @@ from typer.testing import CliRunner
 
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import load_spec
-from components.control.store import ControlStore
 from components.query.budget import Budget
 from infra.cli import app
+from tests.stores import migrated
 
 SPEC = """
 name: w
@@ -25,8 +25,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_person_sees_what_is_left(run, tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     ahead = store.clock() + 3_000  # the newest hour stays the present one, should the next one begin meanwhile
     Budget(load_spec(tmp_path / "w.yaml").label.budget, "w", store, clock=lambda: ahead).reserve(0, 14)
     found = json.loads(run("status").stdout)
@@ -35,8 +34,7 @@ def test_a_person_sees_what_is_left(run, tmp_path):
 
 
 def test_a_clock_that_was_set_right_frees_the_budget_and_is_in_the_ledger(run, tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     ahead = store.clock() + 90_000
     Budget(Limits(per_hour=10, reserve=0.0), "w", store, clock=lambda: ahead).reserve(0, 10)
     assert json.loads(run("status").stdout)["hour"]["left"] == 0.0

@@ -9,12 +9,12 @@ from components.contracts.errors import ConfigError, NotFoundError, UnavailableE
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec, resolve
 from components.control.database import StaleRevisionError
-from components.control.store import ControlStore
 from components.ledger.ledger import entries, verify
 from infra import changes
 from infra.changes import FIXED, READERS, apply, compare
 from infra.specs import in_force, prepared, record
 from pipelines.runs import begin
+from tests.stores import migrated
 
 TEXT = """
 name: w
@@ -34,8 +34,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def store(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     yield store
     store.close()
 

@@ -4,10 +4,10 @@ import pytest
 from rich.console import Console
 
 from components.contracts.records import SoftLabel, content_hash
-from components.control.store import ControlStore
 from infra.demo.report import alarms, changes, phases, recovery, render
 from infra.demo.traffic import Answered
 from infra.workloads.source import Item
+from tests.stores import migrated
 
 
 class Says:
@@ -80,8 +80,7 @@ def test_what_happened_after_the_next_change_is_not_the_first_one_s():
 
 
 def test_an_alarm_is_the_change_s_that_came_before_it_in_time(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/c.db", lambda: 112.0)
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/c.db", lambda: 112.0)
     store.raise_alarm("files", "novelty", 7, {"read_from": "predictions"})
     assert alarms(store, "files", [(n, answers()[n].at) for n in changes(answers())]) == [
         {"kind": "novelty", "input_index": 7, "read_from": "predictions", "true_change_index": 10}

@@ -23,6 +23,7 @@ from infra.broker import EmbeddedBroker
 from infra.cli import app
 from infra.dlq import offsets, seconds
 from tests.ports import free_port
+from tests.stores import migrated
 
 NOW = 1_700_000_000.0
 VALUES = {
@@ -50,8 +51,7 @@ def refuse(broker):
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
     monkeypatch.setenv("COHOBATE_ACTOR", "eve")
-    store = ControlStore(Settings().control_url)
-    store.migrate()
+    store = migrated(Settings().control_url)
     yield store
     store.close()
 

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from components.contracts.settings import Settings
 from components.control.intent import Intent, ModelRef
 from components.control.leader import Lease
-from components.control.store import ControlStore
 from components.ledger.ledger import append
 from components.registry import runs
 from infra import cli
@@ -24,6 +23,7 @@ from infra.status_screen import screen, watch
 from serving.rollout.condition import Condition, Crowned, Press, condition
 from tests.pipelines.conftest import TICKETS
 from tests.serving.rollout.test_condition import CANARY, NOW, WELL, facts, rolling
+from tests.stores import migrated
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "status.schema.json"
@@ -179,8 +179,7 @@ def test_watching_draws_until_the_wait_is_interrupted():
 def lived(tmp_path_factory):
     """The settings of a home whose workload has a champion of somebody else's making, and a clock that is ahead."""
     settings = Settings(home=tmp_path_factory.mktemp("home"))
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     store.put_intent("signs", 0, Intent(champion=ModelRef(version="1", uri="", digest="", snapshot="", teacher="")))
     ahead = time.time() + 3600.0  # another machine's clock
     store.clock = lambda: ahead
@@ -213,8 +212,7 @@ def test_a_model_made_by_hand_is_shown_as_not_ours_and_no_age_is_negative(lived)
 
 def test_the_version_of_the_spec_that_is_in_force_is_shown(lived, monkeypatch, tmp_path):
     alone = lived.model_copy(update={"home": tmp_path})
-    store = ControlStore(alone.control_url)
-    store.migrate()
+    store = migrated(alone.control_url)
     made = record(store, alone, prepared(alone, TICKETS), "first")
     store.close()
     spec = read(alone).workloads["tickets"].spec

@@ -3,10 +3,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from components.control.store import ControlStore
 from components.control.teachers import TeacherState, open_incident, put_teacher
 from components.stream.memory import MemoryBroker
 from infra.cli import app
+from tests.stores import migrated
 
 TEACHER = "magika@" + "a" * 64
 
@@ -16,8 +16,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
     monkeypatch.setattr("components.stream.open_broker", lambda _: broker)
     broker = MemoryBroker()
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     state = TeacherState(space="s@1")
     put_teacher(store, "files", TEACHER, 0, state)
     open_incident(

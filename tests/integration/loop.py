@@ -15,7 +15,6 @@ import msgspec
 from components.contracts.records import Input, Truth, encode
 from components.contracts.settings import Settings
 from components.contracts.spec import RolloutPolicy, Serve, Spec, Step, build, load_spec
-from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
 from components.label.labeler import Labeler
@@ -28,6 +27,7 @@ from serving.control.controller import Controller
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.loaded_versions import LoadedVersions
+from tests.stores import migrated
 from tests.waiting import wait_for
 from tests.workloads.regression import Physicist
 from tests.workloads.tickets.tickets import WORDS
@@ -50,8 +50,7 @@ class Platform:
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
         self.broker: Broker = MemoryBroker()
-        self.store = ControlStore(self.settings.control_url)
-        self.store.migrate()
+        self.store = migrated(self.settings.control_url)
         self.registry = Registry(self.settings)
 
 

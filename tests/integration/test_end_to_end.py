@@ -1,4 +1,7 @@
-"""The pipelines as a user runs them: Kubeflow's local runner, a broker over TCP, one process for each component."""
+"""The pipelines as a user runs them: Kubeflow's local runner, a broker over TCP, one process for each component.
+
+While the platform runs they are forked from its server; without it each is started anew.
+"""
 
 import threading
 import time
@@ -11,28 +14,36 @@ from components.contracts.errors import PipelineError
 from components.contracts.spec import build
 from components.contracts.storage import local_path
 from components.control.intent import Intent
-from components.control.store import ControlStore
 from components.label.history import label_history
 from components.label.labeler import Labeler
 from components.ledger.ledger import entries, verify
 from components.registry.registry import Registry
 from components.stream import open_broker
 from infra.broker import EmbeddedBroker
+from pipelines.forked import Warm
 from pipelines.local import run_local
 from pipelines.outcome import Outcome
+from tests.stores import migrated
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture
 def platform(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     log = settings.home / "logs" / "broker.log"
     log.parent.mkdir(parents=True)
     with EmbeddedBroker(settings.broker_port, log):
         yield settings, store
     store.close()
+
+
+@pytest.fixture
+def warm(settings):
+    server = Warm(settings.home.resolve())
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -48,7 +59,7 @@ def labeler(platform, spec):
 
 
 def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_something_new(
-    platform, labeler, spec, tickets, tmp_path
+    platform, warm, labeler, spec, tickets, tmp_path
 ):
     settings, store = platform
     path = spec.source
@@ -75,6 +86,7 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     assert newest.snapshots == (second.outputs["snapshot"], first.outputs["snapshot"])
 
     # Nothing came since: every step passes that on, and no version is made.
+    warm.stop()
     third = run_local("continual", path, {}, reason="by hand", settings=settings)
     assert {third.outputs[s] for s in ("snapshot", "evaluate", "register")} == {"nothing"}
     assert third.outcome == Outcome(decision="nothing", version=None)
@@ -110,7 +122,9 @@ class Ngrams(TextNgrams):
 """
 
 
-def test_an_update_that_failed_after_its_snapshot_is_made_by_the_next_run(platform, labeler, spec, tickets, tmp_path):
+def test_an_update_that_failed_after_its_snapshot_is_made_by_the_next_run(
+    platform, warm, labeler, spec, tickets, tmp_path
+):
     settings, store = platform
     folder = Path(spec.source).parent
     (tmp_path / "tickets.py").write_text((folder / "tickets.py").read_text())

@@ -6,7 +6,7 @@ import pytest
 
 from drift.evidently_report import Shelf, write
 from drift.monitor import Reference
-from tests.drift.test_evidently_report import frame
+from tests.integration.drift.test_evidently_report import frame
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # Evidently's imports warn
 

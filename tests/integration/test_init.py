@@ -5,7 +5,6 @@ import time
 import pytest
 
 from components.contracts.spec import load_spec
-from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
 from components.label.history import label_history
@@ -13,6 +12,7 @@ from components.label.history_file import read_history
 from components.snapshot import freeze
 from components.stream.memory import MemoryBroker
 from infra.init import HISTORY, MODALITIES, write_workload
+from tests.stores import migrated
 
 
 @pytest.mark.integration
@@ -21,8 +21,7 @@ from infra.init import HISTORY, MODALITIES, write_workload
 def test_a_written_workload_s_first_student_is_promoted(modality, tmp_path):
     path = write_workload("mine", modality, tmp_path / "mine")
     spec, broker, artifacts = load_spec(path), MemoryBroker(), f"file://{tmp_path}/artifacts"
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
     counts = label_history(spec, broker, read_history(str(path.parent / HISTORY), spec), patience=0.0)
     assert counts["inputs"] == 400 and counts["dead"] == 0
     window = freeze(spec, broker, store, artifacts, now=time.time())

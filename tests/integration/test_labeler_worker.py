@@ -12,10 +12,10 @@ from components.contracts.failpoint import VARIABLE
 from components.contracts.records import DeadLetter, Input, Label, decode, encode
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from components.control.store import ControlStore
 from components.stream import open_broker
 from components.stream.contract import read_to_end
 from infra.processes import Child, stop_all
+from tests.stores import migrated
 
 pytestmark = pytest.mark.integration
 
@@ -46,8 +46,7 @@ class Platform:
         self.settings = Settings(home=folder, bootstrap_servers=address, worker="labeler")
         self.broker = open_broker(self.settings)
         self.broker.ensure_topics(self.spec.topics)
-        self.store = ControlStore(self.settings.control_url)
-        self.store.migrate()
+        self.store = migrated(self.settings.control_url)
         self.producer = self.broker.producer()
         self.sent, self.children = 0, []
 

@@ -5,7 +5,6 @@ from typer.testing import CliRunner
 
 from components.contracts.records import Input, Label, SoftLabel, decode, label_key
 from components.contracts.settings import Settings
-from components.control.store import ControlStore
 from components.review import reviews
 from components.stream import open_broker
 from components.stream.contract import read_to_end
@@ -13,6 +12,7 @@ from components.teachers.contract import Deferred, Question
 from infra.broker import EmbeddedBroker
 from infra.cli import app, run_guarded
 from tests.ports import free_port
+from tests.stores import migrated
 
 pytestmark = pytest.mark.integration
 
@@ -37,8 +37,7 @@ def embedded(tmp_path):
 
 @pytest.fixture
 def questions(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     open_broker(settings).ensure_topics(["w.labels"], partitions=2)
     made = []
     for payload in (b"win!", b"\xff\xfe"):

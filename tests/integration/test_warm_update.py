@@ -12,7 +12,6 @@ import pytest
 from components.contracts.records import encode
 from components.contracts.spec import build, load_spec
 from components.control.intent import Intent
-from components.control.store import ControlStore
 from components.ledger.ledger import entries
 from components.registry.registry import Registry
 from components.snapshot.step import take_snapshot
@@ -20,6 +19,7 @@ from components.stream import open_broker
 from components.teachers.contract import reference
 from infra.broker import EmbeddedBroker
 from pipelines.forked import GoneError, Warm, fork
+from tests.stores import migrated
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
@@ -88,8 +88,7 @@ def test_updates_are_forked_and_leave_what_others_leave(
         for e in tickets(80, start=1.7e9)
     ]
     history.write_bytes(b"\n".join(msgspec.json.encode(row) for row in rows))
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
 
     assert begin("bootstrap", f"history_uri={history.as_uri()}").wait(SECONDS) == 0, (tmp_path / "out.log").read_text()
     (run,) = store.runs("tickets")

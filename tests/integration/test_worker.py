@@ -16,6 +16,7 @@ from components.telemetry.endpoint import announced
 from infra.broker import EmbeddedBroker
 from infra.status import read
 from tests.ports import free_port
+from tests.stores import migrated
 
 SPEC = str(Path("infra/workloads/files.yaml").resolve())
 
@@ -26,8 +27,7 @@ def platform(tmp_path):
     port = free_port()
     settings = Settings(home=tmp_path / "home", broker_port=port)
     settings.home.mkdir()
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     store.put_gauge("files", "drift", {"distance": 0.5})
     store.close()
     env = {**os.environ, **settings.environment(), "PYTHONPATH": os.getcwd()}

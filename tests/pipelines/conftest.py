@@ -7,12 +7,12 @@ import pytest
 from components.contracts.records import Input, Label, SoftLabel, Truth, label_key
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from components.control.store import ControlStore
 from components.label.history_file import Historic
 from components.stream.memory import MemoryBroker
 from tests.clock import Clock
 from tests.kubeflow import kubeflow, team
 from tests.ports import free_port
+from tests.stores import migrated
 
 TICKETS = Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml"
 NOW = 1_800_000_000.0
@@ -42,8 +42,7 @@ def settings(tmp_path, monkeypatch):
 
 @pytest.fixture
 def store(settings, clock):
-    store = ControlStore(settings.control_url, clock)
-    store.migrate()
+    store = migrated(settings.control_url, clock)
     yield store
     store.close()
 

@@ -23,9 +23,9 @@ SERVER = """
 import os, sys
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from serving.ray_app import deploy, environment, shutdown
+from serving.ray_app import QUIET, deploy, environment, shutdown
 settings = Settings()
-os.environ.update(environment(settings))
+os.environ.update(QUIET | environment(settings))
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
@@ -110,7 +110,8 @@ def served(spec, tmp_path, store):
         process.communicate(timeout=300)
 
 
-def until(condition, seconds=90.0):
+def until(condition, seconds=240.0):
+    """Wait for what takes seconds on a machine that has nothing else to do."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -154,7 +155,7 @@ def degraded_answers_are_given(client, served, store):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path, signs):
     with httpx.Client(timeout=90.0) as client:
         assert client.get(f"{served}/healthz").status_code == 200

@@ -10,7 +10,6 @@ from components.contracts.admission import ATTEMPTS_HEADER, LETTER_BYTES, dead_l
 from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode
 from components.contracts.spec import Factory, Payload, Spec
-from components.control.store import ControlStore
 from components.dead_letters import replay as module
 from components.dead_letters.letters import Filter, read_letters
 from components.dead_letters.replay import CHUNK, CLAIM_HEADER, REPLAY_HEADER, drop, replay, verdicts
@@ -20,6 +19,7 @@ from components.ledger import entries, verify
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker, MemoryProducer
 from tests.clock import Clock
+from tests.stores import migrated
 
 NOW = 1_700_000_000.0
 INPUTS = TopicPartition("w.inputs", 0)
@@ -185,8 +185,7 @@ ACTIONS = st.one_of(
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ACTIONS, max_size=8))
 def test_whatever_happens_every_letter_is_published_once_or_dropped(tmp_path_factory, clock, killed, actions):
-    broker, store = MemoryBroker(), ControlStore(f"sqlite:///{tmp_path_factory.mktemp('any')}/control.db", clock=clock)
-    store.migrate()
+    broker, store = MemoryBroker(), migrated(f"sqlite:///{tmp_path_factory.mktemp('any')}/control.db", clock=clock)
     broker.ensure_topics(["w.inputs", "w.inputs.dlq"])
     refuse(broker, *(b"%d" % n for n in range(CHUNK + 2)))
     for action, what, count in actions:

@@ -4,7 +4,7 @@ import torch
 
 from components.contracts.storage import digest_of
 from components.distill.data import Unit
-from components.distill.export import body, to_int8, to_onnx
+from components.distill.export import ANSWER_BATCH, answers, body, to_int8, to_onnx
 from components.distill.networks.contract import network as network_of
 from components.distill.networks.contract import tensors, value_and_scale
 from components.student.parity import parity
@@ -46,6 +46,18 @@ def test_the_graph_of_a_regression_answers_in_the_target_s_unit(line_card):
     for soft, v, s in zip(student.predict(payloads), value.tolist(), scale.tolist(), strict=True):
         assert soft.value == pytest.approx(1000 + 10 * v, rel=1e-5)
         assert soft.scale == pytest.approx(10 * s, rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_network_itself_answers_what_its_export_does(task, card, line_card):
+    of, unit = (line_card, UNIT) if task == "regression" else (card, None)
+    net, made = network(of)
+    student, n = Student.load(to_onnx(made, of, unit=unit)), ANSWER_BATCH + 9
+    given = [[i / 50] for i in range(n)] if unit else [bytes([i % 256, i // 256]) for i in range(n)]
+    said = answers(net, of, student.featuriser.encode(given), unit)
+    for ours, its in zip(said, student.predict_decoded(given), strict=True):
+        assert ours.distribution == pytest.approx(its.distribution, abs=1e-5)
+        assert (ours.value or 0.0, ours.scale or 0.0) == pytest.approx((its.value or 0.0, its.scale or 0.0), rel=1e-4)
 
 
 def test_the_quantised_model_is_a_quarter_of_the_size_and_close(card):

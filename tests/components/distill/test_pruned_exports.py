@@ -12,11 +12,11 @@ import pytest
 from components.contracts.spec import Export, Limits, Pruning, Variant
 from components.contracts.storage import get_bytes, local_path, put_bytes
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
 from components.student.card import export_uri
 from components.student.runtime import Student
+from tests.stores import migrated
 
 SHAPE = Variant(name="roomy", dim=16, hidden=16)
 HALF = Export(serve="pruned_int8", also=("int8", "pruned"), pruning=Pruning(share=0.5))
@@ -72,8 +72,7 @@ def first(spec, windows, artifacts):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    made = ControlStore(f"sqlite:///{tmp_path_factory.mktemp('store')}/control.db")
-    made.migrate()
+    made = migrated(f"sqlite:///{tmp_path_factory.mktemp('store')}/control.db")
     yield made
     made.close()
 

@@ -8,7 +8,6 @@ from components.contracts.spec import Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control import learning
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.data import window_rows
 from components.distill.train import distill
@@ -18,6 +17,7 @@ from components.evaluate.evidence import decode, encode, verdict_line
 from components.evaluate.judge import judge
 from components.snapshot.students import evidence_folder
 from components.student.card import CARD_KEY
+from tests.stores import migrated
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
 
@@ -37,8 +37,7 @@ class World:
         ]
         self.first = self.distil(self.windows[:1], None)
         self.second = self.distil(self.windows, reference(self.first))
-        self.store = ControlStore(f"sqlite:///{folder}/control.db")
-        self.store.migrate()
+        self.store = migrated(f"sqlite:///{folder}/control.db")
 
     def apart(self, folder, store):
         """The same with a store of its own, and windows beside which no evaluation lies yet."""

@@ -11,12 +11,12 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Variant
 from components.contracts.spec.objective import Kl, Truth
 from components.contracts.storage import get_bytes
-from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate import step, weights_and_biases
 from components.evaluate.weights_and_biases import COLUMNS, track, wanted
 from components.steps import Candidate
 from components.student.runtime import Student
+from tests.stores import migrated
 
 wandb = pytest.importorskip("wandb")
 
@@ -151,8 +151,7 @@ def test_runs_go_there_where_a_key_or_the_offline_mode_is_set(monkeypatch, mode,
 def test_whatever_the_gate_says_of_a_candidate_its_run_is_made(world, tmp_path, monkeypatch, asked):
     spec, window, candidate = world
     monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
-    store = ControlStore(Settings().control_url)
-    store.migrate()
+    store = migrated(Settings().control_url)
     store.close()
     made = []
     said = SimpleNamespace(decision="hold", as_dict=lambda: {"decision": "hold"})

@@ -6,18 +6,17 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from components.contracts.errors import ConfigError, LedgerError
-from components.control.store import ControlStore
 from components.control.tables import LedgerRow
 from components.ledger import GENESIS, append, entry_hash, verify
 from components.ledger.anchor import Anchor, head_of, read_anchor, sign, verify_against
 from infra.ledger import app
+from tests.stores import migrated
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
-    made = ControlStore(f"sqlite:///{tmp_path}/control.db")
-    made.migrate()
+    made = migrated(f"sqlite:///{tmp_path}/control.db")
     for i in range(6):
         append(made, f"w{i % 2}", "ada", "promote", {"version": str(i)})
     yield made

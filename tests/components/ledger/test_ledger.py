@@ -9,12 +9,12 @@ from sqlalchemy.exc import IntegrityError
 from components.contracts.errors import LedgerError, UnavailableError
 from components.control.store import ControlStore
 from components.ledger import GENESIS, append, append_if, entries, entry_hash, verify
+from tests.stores import migrated
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock=lambda: 1_700_000_000.25)
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db", clock=lambda: 1_700_000_000.25)
     yield store
     store.close()
 
@@ -149,8 +149,7 @@ class Beaten(ControlStore):
 
 @pytest.fixture
 def beaten(tmp_path):
-    store = Beaten(f"sqlite:///{tmp_path}/control.db")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db", of=Beaten)
     yield store
     store.close()
 

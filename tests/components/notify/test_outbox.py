@@ -11,12 +11,12 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.control.links import note_rollback_link
-from components.control.store import ControlStore
 from components.ledger.ledger import append, entries, verify
 from components.notify import outbox
 from components.notify.events import EVENTS, LINKED
 from components.notify.notifier import Notifier
 from components.notify.webhooks import Webhook, webhooks_of
+from tests.stores import migrated
 
 
 def hook(receiver, name="ops", **fields):
@@ -229,8 +229,7 @@ Notifier(ControlStore(sys.argv[1]), [hook]).run(threading.Event())
 
 
 def test_every_notice_arrives_though_its_notifier_is_killed_again_and_again(tmp_path, receiver):
-    store = ControlStore(f"sqlite:///{tmp_path / 'killed.db'}")
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path / 'killed.db'}")
     outbox.collect(store, ())
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     for i in range(6):

@@ -9,13 +9,13 @@ import pytest
 from components.contracts.records import content_hash
 from components.contracts.spec import Limits
 from components.control.intent import Intent, ModelRef
-from components.control.store import ControlStore
 from components.snapshot.holdout import Need, enough, kept_shares, needed, standing
 from components.snapshot.leaks import ALIKE, EQUAL, MOVED, REFUSED, guarded
 from components.snapshot.students import evidence_folder
 from components.snapshot.table import place, snapshot_table
 from components.snapshot.window import freeze, read
 from drift.paired import MOST_LABELS, PairedLoss
+from tests.stores import migrated
 
 FIRM = Limits(min_rows=20, confidence=0.95, min_agreement=0.6)
 
@@ -218,8 +218,7 @@ def test_what_was_refused_waits_for_what_it_is_like(spec, make_label):
 def test_a_window_that_is_frozen_again_is_the_same(spec, tape, store, artifacts, put, make_label, make_truth, tmp_path):
     firm = with_limits(spec, FIRM)
     frozen(firm, tape, store, artifacts, put, make_label, make_truth, 3)
-    again = ControlStore(f"sqlite:///{tmp_path}/again.db")
-    again.migrate()
+    again = migrated(f"sqlite:///{tmp_path}/again.db")
     for w in store.windows("files")[:2]:
         again.add_window(type(w)(digest=w.digest, workload=w.workload, number=w.number, uri=w.uri, rows=w.rows,
                                  created_at=w.created_at, manifest=w.manifest))  # fmt: skip

@@ -2,20 +2,19 @@ import msgspec
 import pytest
 
 from components.contracts.storage import put_bytes
-from components.control.store import ControlStore
 from components.ledger.ledger import append
 from components.snapshot import step
 from components.snapshot.students import MOST_TIMES, decisions, evidence_folder, without_student
 from components.snapshot.window import freeze
 from tests.components.snapshot.conftest import BASE
+from tests.stores import migrated
 
 NOW = BASE + 10_000
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = ControlStore(f"sqlite:///{tmp_path}/control.db", clock=lambda: NOW)
-    store.migrate()
+    store = migrated(f"sqlite:///{tmp_path}/control.db", clock=lambda: NOW)
     yield store
     store.close()
 

@@ -12,6 +12,7 @@ from components.control.store import ControlStore, StaleRevisionError
 from components.snapshot import feature_repo, freeze, known_truths, read, snapshot_schema, with_truth
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
+from tests.stores import migrated
 
 BASE = 1_700_000_000.0
 NOW = BASE + 10_000
@@ -73,8 +74,7 @@ def test_the_same_labels_give_the_same_snapshot(freeze_now, put, make_label, mak
     records = [*(make_label(i) for i in range(5)), make_truth(2, BASE + 3)]
     put(*records)
     first = freeze_now()
-    again, fresh = MemoryBroker(), ControlStore(f"sqlite:///{tmp_path}/other.db")
-    fresh.migrate()
+    again, fresh = MemoryBroker(), migrated(f"sqlite:///{tmp_path}/other.db")
     again.ensure_topics(spec.topics)
     for record in reversed(records):
         topic = "files.truth" if record is records[-1] else "files.labels"

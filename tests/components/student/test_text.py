@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from components.contracts.errors import ConfigError
 from components.student.text import TextNgrams
@@ -14,12 +15,32 @@ def pairs(text):
     return {int(i): float(w) for i, w in zip(ids[0], weights[0], strict=True) if w > 0}
 
 
-@settings(max_examples=50, deadline=None)  # the first call imports scikit-learn
+@settings(max_examples=50)
 @given(st.text(min_size=1, max_size=120))
 def test_weights_sum_to_one_or_the_text_says_nothing(text):
     ids, weights = FEATURES.encode([text])
     assert weights.sum() == pytest.approx(1.0, abs=1e-5) or not weights.any()
     assert ids.min() >= 0 and ids.max() < FEATURES.buckets
+
+
+@pytest.mark.parametrize(("chars", "words"), [((3, 4), (1, 2)), ((1, 6), (2, 3)), ((2, 2), (1, 1))])
+def test_they_are_those_of_scikit_learn(chars, words):
+    common = {"n_features": 1024, "alternate_sign": False, "norm": None, "dtype": np.float32}
+    theirs = (
+        HashingVectorizer(analyzer="word", ngram_range=words, **common),
+        HashingVectorizer(analyzer="char_wb", ngram_range=chars, **common),
+    )
+    features = TextNgrams(buckets=2048, chars=chars, words=words)
+
+    @given(st.text(max_size=60) | st.text("ab \u00a0\t\n\x1c\u0130\u00df_-1", max_size=40))
+    def same(text):
+        of_words, of_chars = (one.transform([text]) for one in theirs)
+        weights = np.sqrt(np.concatenate([of_words.data, of_chars.data]))
+        ids, ours = features.encode([text])
+        assert ids[0].tolist() == ([*of_words.indices, *(of_chars.indices + 1024)] or [0])
+        assert ours[0].tolist() == ((weights / max(weights.sum(), 1.0)).astype(np.float32).tolist() or [0.0])
+
+    same()
 
 
 def test_a_text_has_the_same_features_alone_and_in_a_batch():

@@ -12,10 +12,10 @@ from components.contracts.settings import Settings
 from components.control import tokens as token_module
 from components.control.intent import Intent, ModelRef
 from components.control.order_client import RemoteOrderClient
-from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.ledger.ledger import entries
 from serving.admin.app import create_app
+from tests.stores import migrated
 
 W = "signs"
 
@@ -61,8 +61,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def control(settings):
-    store = ControlStore(settings.control_url)
-    store.migrate()
+    store = migrated(settings.control_url)
     store.put_intent(W, 0, Intent(champion=ref("1")))
     yield store
     store.close()

@@ -14,7 +14,7 @@ from pipelines.forked import GoneError, Warm, fork
 from pipelines.steps import NICENESS, RESTARTS, steps_of
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
 SECONDS = 90.0
 

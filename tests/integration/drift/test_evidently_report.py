@@ -10,6 +10,8 @@ from drift.evidently_page import document_of, light
 from drift.evidently_report import MOST_CATEGORIES, write
 from drift.monitor import Reference
 
+pytestmark = pytest.mark.integration
+
 
 def frame(seed: int, n: int, shift: float = 0.0) -> pd.DataFrame:
     chance = np.random.default_rng(seed)

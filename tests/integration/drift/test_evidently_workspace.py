@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from drift.evidently_workspace import keep
-from tests.drift.test_evidently_report import frame
+from tests.integration.drift.test_evidently_report import frame
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Evidently's imports warn
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # Evidently's imports warn
 
 
 def test_two_who_make_a_project_at_once_make_one(tmp_path: Path) -> None:

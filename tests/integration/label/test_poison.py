@@ -23,6 +23,8 @@ from components.teachers.openai_chat import ChatTeacher
 from tests.components.teachers.conftest import CLASSES, SPACE, BreaksOff, ChatServer, OipServer
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.integration
+
 POISON = "text 17 of all"
 QUICK = {
     "timeout_seconds": 1.5, "connect_seconds": 5.0, "attempts": 2, "backoff_seconds": 0.01, "max_backoff_seconds": 0.05,

@@ -17,6 +17,8 @@ from infra.stack import Stack, read_state
 from infra.workloads import spec_path
 from tests.ports import free_port
 
+pytestmark = pytest.mark.integration
+
 DIES = "import sys; print('starting'); print('ConfigError: teacher is wrong', flush=True); sys.exit(3)"
 SILENT = "import time; print('importing', flush=True); time.sleep(600)"
 ANSWERS = """
