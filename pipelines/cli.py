@@ -25,7 +25,7 @@ NO_STUDENT = 4
 """Exit code of an update that ended without a student: held, rejected, or nothing was new."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
+Name = Annotated[str, typer.Argument(help="bootstrap, continual, data-free, promote or rollback.")]
 SpecFile = Annotated[str, typer.Option("--spec", help="The workload's spec file.")]
 Params = Annotated[
     list[str] | None, typer.Option("--param", help="NAME=VALUE, repeated; spec=PATH: its place in the image.")

@@ -5,6 +5,7 @@ Shapes: N rows, C classes (2 for regression).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +35,7 @@ Split = Literal["train", "holdout"]
 
 COLUMNS = [
     "input_id", "key", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability",
-    "audit", "sketch",
+    "audit", "sketch", "synthetic",
 ]  # fmt: skip
 
 MIN_SCALE = 1e-3
@@ -55,8 +56,8 @@ class Rows:
     """Rows of snapshots: payloads as they came, soft labels, and truth where it is known.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
-    same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice; left
-    out: unknown, and none.
+    same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice;
+    ``synthetic``: how each was made up (empty: it is of the traffic); left out: unknown, and none.
     """
 
     payloads: list[bytes]
@@ -66,9 +67,10 @@ class Rows:
     ids: list[str] = field(default_factory=list)
     audit: list[bool] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    synthetic: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", "")):
+        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", ""), ("synthetic", "")):
             if not getattr(self, name):
                 object.__setattr__(self, name, [value] * len(self.payloads))
 
@@ -85,6 +87,7 @@ class Rows:
             ids=[self.ids[i] for i in indices],
             audit=[self.audit[i] for i in indices],
             keys=[self.keys[i] for i in indices],
+            synthetic=[self.synthetic[i] for i in indices],
         )
 
     def __add__(self, other: Rows) -> Rows:
@@ -96,6 +99,7 @@ class Rows:
             ids=self.ids + other.ids,
             audit=self.audit + other.audit,
             keys=self.keys + other.keys,
+            synthetic=self.synthetic + other.synthetic,
         )
 
 
@@ -193,6 +197,7 @@ def _side(table: pa.Table, split: Split, task: Task, teacher: str, only: Collect
         ids=kept["input_id"].to_pylist(),
         audit=kept["audit"].to_pylist(),
         keys=kept["key"].to_pylist(),
+        synthetic=[made_up or "" for made_up in kept["synthetic"].to_pylist()],
     )
 
 
@@ -203,7 +208,8 @@ class Learnt:
     ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out;
     ``released``: new rows of older windows, that were held out until now. ``aside``: the places of the calibration's
     rows among the new ones and the replay after them, where they are learnt from too; empty where they are not.
-    ``labels``: rows of all windows of the teacher, and how many of them may be ``learnt`` from.
+    ``labels``: rows of all windows of the teacher, how many of them may be ``learnt`` from, and how many were made up,
+    by how.
     """
 
     new: Rows
@@ -214,6 +220,7 @@ class Learnt:
     aside: tuple[int, ...] = ()
     labels: int = 0
     learnt: int = 0
+    synthetic: dict[str, int] = field(default_factory=dict)
 
 
 def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: bool = False) -> Learnt:
@@ -264,6 +271,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
         aside=aside,
         labels=sum(table.num_rows for _, table in raw),
         learnt=count,
+        synthetic=dict(Counter(how for _, table in raw for how in table["synthetic"].to_pylist() if how)),
     )
 
 
@@ -280,14 +288,16 @@ def _turned(before: pa.Table, rows: Rows) -> tuple[Rows, Rows]:
 def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
     """The places of the rows that calibrate: a share of the contents, and of a few rows a larger one.
 
-    None of them is among the old rows, which what the update starts from may have learnt.
+    None of them is among the old rows, which what the update starts from may have learnt, and none was made up.
     """
     share = spec.student.calibration_share
     if share:
-        share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(len(new), 1)))
+        share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(new.synthetic.count(""), 1)))
     known = {content_hash(p) for p in old.payloads}
-    contents = map(content_hash, new.payloads)
-    return tuple(i for i, c in enumerate(contents) if calibrates(c, share) and c not in known)
+    contents = zip(map(content_hash, new.payloads), new.synthetic, strict=True)
+    return tuple(
+        i for i, (c, made_up) in enumerate(contents) if not made_up and calibrates(c, share) and c not in known
+    )
 
 
 def newest_of_each(windows: Sequence[Rows], unit: PrivacyUnit) -> list[Rows]:
@@ -316,7 +326,10 @@ def _replayed_apart(old: Rows, unit: PrivacyUnit, wanted: int, window: int) -> R
 def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
     """Rows to learn from and rows to calibrate on, parted by a hash of their content."""
     share = spec.student.calibration_share
-    parts = [calibrates(content_hash(p), share) for p in rows.payloads]
+    parts = [
+        not made_up and calibrates(content_hash(p), share)
+        for p, made_up in zip(rows.payloads, rows.synthetic, strict=True)
+    ]
     return (
         rows.take([i for i, aside in enumerate(parts) if not aside]),
         rows.take([i for i, aside in enumerate(parts) if aside]),

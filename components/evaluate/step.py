@@ -14,6 +14,9 @@ from components.control.tables import WindowRow
 from components.process import short_lived
 from components.steps import Candidate, champion, windows_until
 
+WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
+"""The first reason of the verdict on a data-free student."""
+
 __all__ = ["judge", "quality_page", "report"]
 
 
@@ -37,11 +40,14 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         store=store,
     )
     store.close()
+    verdict = done.verdict.as_dict()
+    if candidate.data_free:
+        verdict["reasons"] = [WHY_DATA_FREE, *verdict["reasons"]]
     judged = msgspec.structs.replace(
         candidate,
         decision=done.verdict.decision,
         measurements=dict(done.measurements),
-        verdict=done.verdict.as_dict(),
+        verdict=verdict,
         confusion=done.confusion,
     )
     if wanted():

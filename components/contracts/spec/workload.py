@@ -12,6 +12,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
+from components.contracts.spec.data_free import check_data_free
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
@@ -120,6 +121,7 @@ def load_spec(path: str | Path) -> Spec:
     check_network(spec.student)
     check_learning(spec.student, spec.task)
     check_privacy(spec.student, spec.task)
+    check_data_free(spec.student.data_free, spec.task)
     try:
         checked(spec.monitor.detectors)
     except ValueError as error:

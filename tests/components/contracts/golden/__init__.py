@@ -23,6 +23,7 @@ from components.contracts.records import (
     Truth,
     content_hash,
     encode,
+    synthetic_input,
 )
 
 FOLDER = Path(__file__).parent
@@ -38,9 +39,9 @@ STUDENT = Answer(
 )  # fmt: skip
 
 NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] = {
-    "Input": ("1.1", INPUT),
+    "Input": ("2.0", synthetic_input("files", b"\x00ab\xff", "noise;seed=0", time=1_700_000_000.5)),
     "Label": (
-        "1.1",
+        "1.2",
         Label(
             key="lk", teacher="t@1", soft=SOFT, input=INPUT, labelled_at=1_700_000_001.25, policy="margin",
             probability=0.125, audit=True, annotator="ann",
