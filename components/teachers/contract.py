@@ -218,11 +218,11 @@ def differentiable(teacher: Teacher) -> Differentiable | None:
     own = getattr(teacher, "differentiable", None)
     if own is None:
         return None
-    found = own()
+    found: Any = own()
     good = isinstance(found, Differentiable) and found.low < found.high and all(n >= 1 for n in found.shape)
     if not good or not hasattr(found.module, "named_modules"):
         raise TeacherError(reference(teacher), "differentiable() must give a Differentiable of a torch.nn.Module")
-    return found
+    return cast(Differentiable, found)
 
 
 def vocabulary(teacher: Teacher) -> tuple[str, ...]:
