@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from components.evaluate.step import WHY_DATA_FREE
 from components.kubeflow import NOTHING, read_candidate
-from components.steps import Candidate
+from components.steps import WHY_DATA_FREE, Candidate
 from drift.gate import WORST_FIRST
 
 DECISIONS = {"hold": "held", "reject": "rejected"}

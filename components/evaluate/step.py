@@ -12,10 +12,7 @@ from components.contracts.storage import get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.process import short_lived
-from components.steps import Candidate, champion, windows_until
-
-WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
-"""The first reason of the verdict on a data-free student."""
+from components.steps import WHY_DATA_FREE, Candidate, champion, windows_until
 
 __all__ = ["judge", "quality_page", "report"]
 

@@ -14,7 +14,7 @@ from components.contracts.spec import Consent, load_spec
 from components.control.store import ControlStore
 from components.distill.step import distil
 from components.evaluate.report import columns
-from components.evaluate.step import WHY_DATA_FREE, judge
+from components.evaluate.step import judge
 from components.label.asking import Company
 from components.label.history import label_history
 from components.label.history_file import Historic, read_history
@@ -24,6 +24,7 @@ from components.query.selector import Selector
 from components.registry.step import register
 from components.snapshot import freeze, read
 from components.snapshot.table import representatives
+from components.steps import WHY_DATA_FREE
 from components.stream.memory import MemoryBroker
 from components.synthetic.step import synthesise
 from tests.components.synthetic.conftest import TEXTS
