@@ -18,10 +18,18 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.student.card import StudentCard
 
-__all__ = ["NOTHING", "Candidate", "champion", "windows_until"]
+__all__ = ["DATA_FREE", "NOTHING", "WHY_DATA_FREE", "Candidate", "champion", "data_free", "windows_until"]
 
 NOTHING = "nothing"
 """In place of a snapshot's digest: there were no new labels."""
+
+
+DATA_FREE = "data_free"
+"""The gauge that names the newest registered student of synthetic inputs alone."""
+
+
+WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
+"""The first reason of the verdict on a data-free student."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +50,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     measurements: dict[str, float | None] = {}
     verdict: dict[str, Any] = {}
     confusion: dict[str, Any] = {}
+
+    @property
+    def data_free(self) -> bool:
+        """Whether all that it was taught by now was made up, so that nothing real could judge it either."""
+        return self.card.synthetic != {} and self.card.labels == sum(self.card.synthetic.values())
 
     @property
     def score(self) -> tuple[bool, float]:
@@ -70,3 +83,14 @@ def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRo
 def champion(store: ControlStore, spec: Spec) -> ModelRef | None:
     """The version that serves, from the durable intent."""
     return store.intent(spec.name)[1].champion
+
+
+def data_free(store: ControlStore, spec: Spec, variant: str = "") -> ModelRef | None:
+    """The newest registered student of synthetic inputs alone, of the named variant (empty: of any).
+
+    It is what a first student of real inputs starts from, since no champion serves yet.
+    """
+    found = store.gauges(spec.name).get(DATA_FREE)
+    if found is None or variant not in ("", found.value["variant"]):
+        return None
+    return msgspec.convert(found.value["model"], ModelRef)

@@ -35,7 +35,7 @@ def _registered(source: str) -> str:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Name = Annotated[str, typer.Argument(help="bootstrap, continual, promote or rollback.")]
+Name = Annotated[str, typer.Argument(help="bootstrap, continual, data-free, promote or rollback.")]
 SpecFile = Annotated[
     str,
     typer.Option("--spec", callback=_registered, help="The workload's spec file, or workload:NAME of the registry."),

@@ -1,4 +1,4 @@
-"""The four pipelines. Their components are thin: what they do is in the ``step.py`` beside each.
+"""The five pipelines. Their components are thin: what they do is in the ``step.py`` beside each.
 
 They have no conditions: Kubeflow's local runner (2.16) puts a value between the quotes of the expression that it then
 evaluates, cannot parse that, and takes every condition for false without failing. So a step that has nothing to do
@@ -19,6 +19,7 @@ from components.registry.component import promote as promote_version
 from components.registry.component import register
 from components.registry.component import rollback as roll_back
 from components.snapshot.component import snapshot
+from components.synthetic.component import synthesise
 
 
 @dsl.pipeline(
@@ -61,6 +62,31 @@ def continual(spec: str, force: bool = False):
     judged = evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False)
     done = register(spec=spec, student=judged.outputs["judged"], force=force).set_caching_options(False)
     # last: a rollout that the registration starts need not wait for it
+    report(spec=spec, student=judged.outputs["judged"]).after(done).set_caching_options(False)
+
+
+@dsl.pipeline(
+    name="data-free",
+    description="Distil a student from inputs that are made up, for a workload whose own may not be kept. It is held "
+    "until real inputs judge it; the first student of those starts from it.",
+)
+def data_free(spec: str, method: str = "", rows: int = 0, steps: int = 0, seed: int = -1):
+    """Make inputs up against the teacher, label and freeze them, distil a student and register it with its verdict.
+
+    Args:
+        spec: Path of the workload's spec file, as the components see it.
+        method: How inputs are made up (noise, search, inversion, generator, chat, auto). Empty is the spec's.
+        rows: How many. 0 is the spec's.
+        steps: Of the optimiser, or rounds of the search. 0 is the spec's.
+        seed: Of the random numbers. Negative is the spec's.
+    """
+    made_up = synthesise(spec=spec, method=method, rows=rows, steps=steps, seed=seed).set_caching_options(False)
+    labelled = label_history(spec=spec, history_uri=made_up.output).set_caching_options(False)
+    window = snapshot(spec=spec, start="fresh").after(labelled).set_caching_options(False)
+    made = distill(spec=spec, variant="", start="fresh", digest=window.outputs["Output"]).set_caching_options(False)
+    judged = evaluate(spec=spec, student=made.outputs["student"]).set_caching_options(False)
+    # with its verdict, whatever that is: what was held starts no rollout, and is what real inputs go on from
+    done = register(spec=spec, student=judged.outputs["judged"], force=True).set_caching_options(False)
     report(spec=spec, student=judged.outputs["judged"]).after(done).set_caching_options(False)
 
 
@@ -108,5 +134,11 @@ def rollback(
     )
 
 
-PIPELINES = {"bootstrap": bootstrap, "continual": continual, "promote": promote, "rollback": rollback}
+PIPELINES = {
+    "bootstrap": bootstrap,
+    "continual": continual,
+    "data-free": data_free,
+    "promote": promote,
+    "rollback": rollback,
+}
 """The pipelines by name."""

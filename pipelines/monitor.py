@@ -264,6 +264,8 @@ class Monitor:
             entry = decode(Input, record.value)
         except RecordError:
             return None  # the labeler sends it to the dead letters
+        if entry.synthetic is not None:
+            return None
         return entry if self._thinning.takes(entry.id, record.timestamp) else None
 
     def _look_at_inputs(self, payloads: Sequence[bytes]) -> None:
@@ -322,7 +324,9 @@ class Monitor:
             self._look_at_labels(self._labelled.rows)
 
     def _counts(self, label: Label) -> bool:
-        """Whether the label is of a representative part: what a policy prefers would look like drift."""
+        """Whether the label is of a representative part: what a policy prefers, or made up, would look like drift."""
+        if label.input.synthetic is not None:
+            return False
         least = least_chance(self.spec.label.policy)
         return representative(least, self.spec.name, label.input.id, label.probability, label.audit)
 

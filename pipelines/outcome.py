@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from components.kubeflow import NOTHING, read_candidate
-from components.steps import Candidate
+from components.steps import WHY_DATA_FREE, Candidate
 from drift.gate import WORST_FIRST
 
 DECISIONS = {"hold": "held", "reject": "rejected"}
@@ -21,19 +21,23 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     ``decision``: the gate's, or ``nothing`` where there were no new labels; ``version``: of the registered student,
     None where there is none; ``reasons``: what decided, first things first; ``more_labels``: about how many more
-    labelled inputs would decide, None where it is decided, or where no number of them is sure to.
+    labelled inputs would decide, None where it is decided, or where no number of them is sure to; ``data_free``:
+    whether it was taught by synthetic inputs alone.
     """
 
     decision: str
     version: str | None
     reasons: tuple[str, ...] = ()
     more_labels: int | None = None
+    data_free: bool = False
 
     @property
     def text(self) -> str:
         """One line for a person."""
         if self.version is not None:
             forced = "" if self.decision == "promote" else f", forced: the gate says {self.decision}"
+            if self.data_free:
+                forced = f", and {DECISIONS.get(self.decision, self.decision)}: {'; '.join(self.reasons)}"
             return f"student: version {self.version} is registered{forced}"
         if self.decision == NOTHING:
             return "no student: there are no new labels"
@@ -61,8 +65,12 @@ def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float) -> Out
         key=lambda f: WORST_FIRST.index(f["outcome"]),
     )
     reasons = tuple(f["reason"] for f in open_) or tuple(candidate.verdict.get("reasons", ()))
+    if candidate.data_free:
+        reasons = (WHY_DATA_FREE, *reasons)
     more = _more_labels(open_, holdout_share) if candidate.decision == "hold" else None
-    return Outcome(decision=candidate.decision, version=version, reasons=reasons, more_labels=more)
+    return Outcome(
+        decision=candidate.decision, version=version, reasons=reasons, more_labels=more, data_free=candidate.data_free
+    )
 
 
 def _judged(root: Path) -> Candidate | None:

@@ -13,6 +13,7 @@ from components.contracts.spec import Spec, load_spec
 PARAMETERS = {
     "bootstrap": ("history_uri", "first_variant", "second_variant"),
     "continual": ("force",),
+    "data-free": ("method", "rows", "steps", "seed"),
     "promote": ("version", "reason", "force", "with_key"),
     "rollback": ("reason", "to", "with_key"),
 }
@@ -23,6 +24,9 @@ REQUIRED = {"bootstrap": "history_uri", "promote": "version"}
 
 RENAMED = {"key": "with_key"}
 """What a parameter was called before, by which it still may be given."""
+
+NUMBERS = ("rows", "steps", "seed")
+"""Parameters that are whole numbers."""
 
 TRUTHS = {"true": True, "false": False}
 
@@ -61,6 +65,10 @@ def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) 
             made["history_uri"] = Path(made["history_uri"]).resolve().as_uri()
     if "reason" in PARAMETERS[name]:
         made.setdefault("reason", reason)
+    for number in NUMBERS:
+        if number in made and not str(made[number]).lstrip("-").isdecimal():
+            raise ConfigError(f"param {number}", made[number], "must be a whole number")
+        made |= {number: int(made[number])} if number in made else {}
     if "force" in made:
         if str(made["force"]).lower() not in TRUTHS:
             raise ConfigError("param force", made["force"], "must be true or false")

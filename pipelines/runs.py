@@ -17,7 +17,7 @@ from components.contracts.errors import PipelineError
 from components.control.store import ControlStore
 from components.control.tables import RunRow
 
-UPDATES = ("bootstrap", "continual")
+UPDATES = ("bootstrap", "continual", "data-free")
 """The pipelines that make students, of which one runs at a time."""
 
 BEAT_SECONDS = 5.0

@@ -22,11 +22,11 @@ features: {factory: "components.student.text:TextNgrams"}
 def test_an_example_is_taken(example, tmp_path):
     (tmp_path / "spec.yaml").write_text(SPEC + example)
     student = load_spec(tmp_path / "spec.yaml").student
-    assert student.stages or student.objective or student.recipes or student.privacy
+    assert student.stages or student.objective or student.recipes or student.privacy or student.data_free.inputs
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
 def test_every_term_stands_in_the_table():

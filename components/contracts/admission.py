@@ -63,7 +63,8 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
     if entry.workload != spec.name:
         raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {spec.name!r}")
     check_time(entry.time, now, spec.admission)
-    check_consent(entry.consent, spec.consent)
+    if entry.synthetic is None:
+        check_consent(entry.consent, spec.consent)
     payload = decoder(spec.payload, spec.source)(entry.payload)
     if spec.admission.finite and not is_finite(payload):
         raise RecordError("not_finite", "the payload has a NaN or an infinity in it; admission.finite refuses that")

@@ -30,7 +30,11 @@ import msgspec
 from components.contracts.errors import RecordError
 
 SCHEMA_VERSION = 1
-"""The major version that this code writes, and the only one that it reads so far."""
+"""The major version that this code writes, and the only one that it reads so far but for synthetic inputs."""
+
+SYNTHETIC_VERSION = 2
+"""The major version of an input that was made up: a reader who would take it for traffic, and hold it out, refuses it.
+"""
 
 PROBABILITY_FLOOR = 1e-6
 """Classes below this probability are left out of a soft label: together they weigh less than its rounding."""
@@ -116,6 +120,9 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     ``consent`` names the terms under which the payload may be labelled and trained on; None: nothing was said.
     ``entity``: what the student was told of the entity when it answered, by the feature's name; None: nothing, or no
     student answered yet.
+    ``synthetic``: how the payload was made up (``method;seed=0``), None of traffic. Such an input is of the major
+    version :data:`SYNTHETIC_VERSION` (:func:`synthetic_input` makes one), has nobody's consent to ask for, and may be
+    learnt from and nothing else.
     """
 
     schema: int = SCHEMA_VERSION
@@ -126,12 +133,16 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     consent: str | None = None
     entity: dict[str, float | str] | None = None
+    synthetic: str | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("an input needs an id")
-        if self.schema != SCHEMA_VERSION:
-            raise ValueError(f"an input of schema {self.schema}, not {SCHEMA_VERSION}, inside another record")
+        wanted = SCHEMA_VERSION if self.synthetic is None else SYNTHETIC_VERSION
+        if self.schema != wanted:
+            raise ValueError(f"an input of schema {self.schema}, not {wanted}, inside another record")
+        if self.synthetic == "":
+            raise ValueError("a synthetic input says how it was made up")
         if not math.isfinite(self.time):
             raise NotFiniteError(f"an input's time is Unix seconds, not {self.time!r}")
         if not 0 < self.time <= LATEST_TIME:
@@ -271,6 +282,7 @@ R = TypeVar("R", Input, Label, Truth, Prediction, DeadLetter)
 
 class _Versioned(msgspec.Struct):
     schema: int
+    synthetic: Any = None
 
 
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -297,10 +309,11 @@ def decode(kind: type[R], data: bytes | None) -> R:
     if data is None:
         raise RecordError("empty", "the record is a tombstone")
     try:
-        version = _version.decode(data).schema
+        found = _version.decode(data)
     except _MALFORMED as error:
         raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
-    if version != SCHEMA_VERSION:
+    version = found.schema
+    if version != (SYNTHETIC_VERSION if kind is Input and found.synthetic is not None else SCHEMA_VERSION):
         raise RecordError("unknown_schema", f"{kind.__name__} of schema {version}; this reader knows {SCHEMA_VERSION}")
     try:
         record: R = _decoders[kind].decode(data)
@@ -323,6 +336,14 @@ def json_bytes(value: Any) -> bytes:
 
     """
     return _dumps(value).encode()
+
+
+def synthetic_input(workload: str, payload: bytes, synthetic: str, *, time: float) -> Input:
+    """An input that was made up as ``synthetic`` says; its id and key are made of that and of its content."""
+    name = f"synthetic-{hashlib.sha256(synthetic.encode() + bytes(1) + payload).hexdigest()[:24]}"
+    return Input(
+        schema=SYNTHETIC_VERSION, workload=workload, id=name, key=name, time=time, payload=payload, synthetic=synthetic
+    )  # fmt: skip
 
 
 def content_hash(payload: bytes) -> str:

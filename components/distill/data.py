@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,11 +41,11 @@ Split = Literal["train", "holdout"]
 
 COLUMNS = [
     "input_id", "key", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability",
-    "audit", "sketch", "entity",
+    "audit", "sketch", "entity", "synthetic",
 ]  # fmt: skip
 
-SIDES = ["input_id", "payload", "content", "teacher", "split", "sketch"]
-"""Of these the columns that say what is held out, and whose labels they are."""
+SIDES = ["input_id", "payload", "content", "teacher", "split", "sketch", "synthetic"]
+"""Of these the columns that say what is held out, whose labels they are, and what was made up."""
 
 LENGTH = struct.Struct("<I")
 """Of the text that stands before a payload outside memory."""
@@ -70,9 +71,9 @@ class Rows:
     """Rows of snapshots: payloads as they came, with what they carry of their entities, soft labels, and known truth.
 
     ``weights`` (> 0): how much each row says of the traffic (:func:`drift.reweight.stratum_weights`); left out: all the
-    same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice; left
-    out: unknown, and none. ``before``: whether each might be learnt from before the newest window came. Columns are
-    lists, or views of what does not lie in memory.
+    same. ``ids`` and ``keys``: of the inputs and their entities; ``audit``: whether each is of the audit slice;
+    ``synthetic``: how each was made up (empty: it is of the traffic); left out: unknown, and none. ``before``: whether
+    each might be learnt from before the newest window came. Columns are lists, or views of what does not lie in memory.
     """
 
     payloads: Sequence[bytes]
@@ -82,10 +83,12 @@ class Rows:
     ids: Sequence[str] = ()
     audit: Sequence[bool] = ()
     keys: Sequence[str] = ()
+    synthetic: Sequence[str] = ()
     before: Sequence[bool] = ()
 
     def __post_init__(self) -> None:
-        for name, value in (("weights", 1.0), ("ids", ""), ("audit", False), ("keys", ""), ("before", False)):
+        unknown = {"weights": 1.0, "ids": "", "audit": False, "keys": "", "synthetic": "", "before": False}
+        for name, value in unknown.items():
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, [value] * len(self.payloads))
 
@@ -238,6 +241,7 @@ def _side(
     """
     payloads, texts = Texts(), {name: Texts() for name in ("soft", "input_id", "key")}
     truth: list[str | float | None] = []
+    synthetic: list[str] = []
     chances, audit, early = array("d"), array("b"), array("b")
     names: dict[str, str] = {}
     for table in frozen.tables(COLUMNS):
@@ -252,6 +256,7 @@ def _side(
                 column.add(value.encode(errors="surrogatepass"))
         found = some["truth_value" if task == "regression" else "truth_label"].to_pylist()
         truth += [names.setdefault(t, t) if isinstance(t, str) else t for t in found]
+        synthetic += [names.setdefault(how, how) if how else "" for how in some["synthetic"].to_pylist()]
         chances.extend(some["probability"].to_pylist())
         audit.extend(some["audit"].to_pylist())
     weights = array("d", stratum_weights(chances, list(map(bool, audit))))
@@ -264,6 +269,7 @@ def _side(
         ids=View.of(texts["input_id"], all_, _text),
         audit=View.of(audit, all_, bool),
         keys=View.of(texts["key"], all_, _text),
+        synthetic=View.of(synthetic, all_),
         before=View.of(early, all_, bool),
     )
 
@@ -298,7 +304,8 @@ class Learnt:
     ``refused``: rows that were frozen to be learnt from and are not, since they are like what is held out;
     ``released``: new rows of older windows, that were held out until now. ``aside``: the places of the calibration's
     rows among the new ones and the replay after them, where they are learnt from too; empty where they are not.
-    ``labels``: rows of all windows of the teacher, and how many of them may be ``learnt`` from.
+    ``labels``: rows of all windows of the teacher, how many of them may be ``learnt`` from, and how many were made up,
+    by how.
     """
 
     new: Rows
@@ -309,6 +316,7 @@ class Learnt:
     aside: tuple[int, ...] = ()
     labels: int = 0
     learnt: int = 0
+    synthetic: dict[str, int] = field(default_factory=dict)
 
 
 def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: bool = False) -> Learnt:
@@ -331,6 +339,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
     now, then = kept_shares(windows), kept_shares(windows[:-1])
     held = HeldOut(spec)
     labels = frozen = 0
+    made_up: Counter[str] = Counter()
     with ExitStack() as stack:
         files = [(window.number, stack.enter_context(opened(window.uri, window.digest))) for window in usable]
         for number, file in files:
@@ -338,6 +347,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
                 _check_teacher(table, teacher)
                 held.add(standing(table, now[number]))
                 labels += table.num_rows
+                made_up.update(how for how in table["synthetic"].to_pylist() if how)
                 frozen += int(_standing(table, kept=now[number], split="train").sum())
         parts = [
             _side(
@@ -374,20 +384,21 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
         aside=aside,
         labels=labels,
         learnt=count,
+        synthetic=dict(made_up),
     )
 
 
 def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
     """The places of the rows that calibrate: a share of the contents, and of a few rows a larger one.
 
-    None of them is among the old rows, which what the update starts from may have learnt.
+    None of them is among the old rows, which what the update starts from may have learnt, and none was made up.
     """
     share = spec.student.calibration_share
     if share:
-        share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(len(new), 1)))
+        share = max(share, min(MOST_ASIDE, ASIDE_ROWS / max(new.synthetic.count(""), 1)))
     chosen: dict[str, list[int]] = {}
-    for i, content in enumerate(map(content_hash, new.payloads)):
-        if calibrates(content, share):
+    for i, (content, made_up) in enumerate(zip(map(content_hash, new.payloads), new.synthetic, strict=True)):
+        if not made_up and calibrates(content, share):
             chosen.setdefault(content, []).append(i)
     for payload in old.payloads:
         chosen.pop(content_hash(payload), None)
@@ -420,7 +431,10 @@ def _replayed_apart(old: Rows, unit: PrivacyUnit, wanted: int, window: int) -> R
 def _calibrating(spec: Spec, rows: Rows) -> tuple[Rows, Rows]:
     """Rows to learn from and rows to calibrate on, parted by a hash of their content."""
     share = spec.student.calibration_share
-    parts = [calibrates(content_hash(p), share) for p in rows.payloads]
+    parts = [
+        not made_up and calibrates(content_hash(p), share)
+        for p, made_up in zip(rows.payloads, rows.synthetic, strict=True)
+    ]
     return (
         rows.take([i for i, aside in enumerate(parts) if not aside]),
         rows.take([i for i, aside in enumerate(parts) if aside]),

@@ -7,7 +7,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.process import short_lived
-from components.steps import NOTHING, Candidate, champion, windows_until
+from components.steps import NOTHING, Candidate, champion, data_free, windows_until
 
 __all__ = ["distil"]
 
@@ -16,7 +16,8 @@ __all__ = ["distil"]
 def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate | None:
     """Train a student on the windows up to ``digest``.
 
-    From the champion, or a ``fresh`` one of the named variant (empty: the first of the spec). Where the digest is
+    From the champion, or a ``fresh`` one of the named variant (empty: the first of the spec). Before there is a
+    champion both start from the student of synthetic inputs, where there is one (of that variant). Where the digest is
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
     Raises:
@@ -38,11 +39,15 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     windows = windows_until(store, spec, digest)
     if not windows:
         raise ConfigError("windows", [], "there is no snapshot to learn from: label a history first")
-    parent = None if fresh else champion(store, spec)
+    chosen = named[variant] if variant else spec.student.variants[0]
+    serves = champion(store, spec)
+    parent = None if fresh else serves
+    if serves is None and any(not w.manifest.get("synthetic_rows") for w in windows):
+        parent = data_free(store, spec, chosen.name if fresh else "")
     done = distill(
         spec,
         windows,
-        variant=named[variant] if variant else spec.student.variants[0],
+        variant=chosen,
         parent=parent,
         artifacts=settings.artifacts,
         seed=spec.seed,

@@ -86,7 +86,7 @@ def distill(
     stages = [s for s in spec.student.stages if s.updates or not warm]
     traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
     card = _card(spec, windows, classes, chosen, start, parent, traffic)
-    card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt)
+    card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt, synthetic=learnt.synthetic)
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
     name = _run_name(spec, card, parent, seed)
@@ -140,6 +140,7 @@ def distill(
         "new_rows": float(len(learnt.new)),
         "replay_rows": float(len(learnt.replay)),
         "refused_rows": float(learnt.refused),
+        **({"synthetic_rows": float(len(rows) - rows.synthetic.count(""))} if learnt.synthetic else {}),
         "released_rows": float(learnt.released),
         "learnt_share": learnt.learnt / max(learnt.labels, 1),
         "loss": done.history[-1],

@@ -80,7 +80,8 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[
         if content in seen:
             continue
         try:
-            check_consent(found.consent, spec.consent)
+            if found.synthetic is None:
+                check_consent(found.consent, spec.consent)
             payload = decoded(found.payload)
         except RecordError:
             continue

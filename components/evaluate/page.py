@@ -61,8 +61,15 @@ def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes
     """
     evidence = read_evidence(f"{evidence_folder(windows[-1])}/{digest}.jsonl")
     before = columns(spec, windows[:-1]) if len(windows) > 1 else {}
-    entropies = [(f"window {w.number}", read(w.uri, w.digest)["entropy"].to_pylist()) for w in windows]
+    entropies = [(f"window {w.number}", _entropies(w)) for w in windows]
     return render(evidence, judge(evidence), before, columns(spec, windows[-1:]), entropies)
+
+
+def _entropies(window: WindowRow) -> list[float]:
+    """Of the teacher on a window's traffic."""
+    table = read(window.uri, window.digest)
+    rows = zip(table["entropy"].to_pylist(), table["synthetic"].to_pylist(), strict=True)
+    return [entropy for entropy, made_up in rows if made_up is None]
 
 
 def evidence_page(evidence: Evidence, before: Columns, now: Columns) -> bytes:

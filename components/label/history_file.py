@@ -14,6 +14,7 @@ and, if you like:
 ``time``            event time, Unix seconds (Parquet: or a timestamp); now where it is left out
 ``consent``         the terms under which it may be labelled and trained on
 ``workload``        the workload's name
+``synthetic``       how the payload was made up, where it was: such a row is learnt from and never judges anything
 ``label``           what is true of it: the class,
 ``value``           or, in a regression, the value
 ``known_at``        when that became known, Unix seconds; the input's time where it is left out
@@ -41,12 +42,12 @@ import msgspec
 
 from components.contracts.errors import ConfigError, RecordError
 from components.contracts.payload import decoder
-from components.contracts.records import Input, Truth, content_hash, json_bytes
+from components.contracts.records import SYNTHETIC_VERSION, Input, Truth, content_hash, json_bytes
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 
 FORMS = ("text", "json", "payload_base64", "payload")
-ABOUT_INPUT = ("id", "key", "time", "consent", "workload")
+ABOUT_INPUT = ("id", "key", "time", "consent", "workload", "synthetic")
 ABOUT_TRUTH = ("label", "value", "known_at", "source")
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
@@ -182,6 +183,10 @@ class _Entries:
         if not about.get("id"):
             about["id"] = self._made_id(payload)
         about = {"workload": self._spec.name, "key": about["id"], "time": self._now, **about, "payload": payload}
+        if about.get("synthetic") is not None:
+            about["schema"] = SYNTHETIC_VERSION
+            if truth:
+                raise ValueError("what was made up has no truth: leave out label and value")
         entry = msgspec.convert(about, type=Input)
         if not truth:
             return Historic(input=entry)

@@ -45,6 +45,7 @@ Reason = Literal[
     "audit",
     "priority",
     "answered",
+    "synthetic",
     "exhausted",
 ]
 """Why an input is labelled or skipped. ``priority``: its caller waits; ``answered``: its caller has the teacher's

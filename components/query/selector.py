@@ -48,6 +48,9 @@ class Selector:
     3. ``selector.settle(choice, made)`` when the teacher has answered: ``made`` is how many calls were paid.
 
     A batch that is asked for again after step 3 is another choice, with a reservation of its own.
+
+    Synthetic inputs are no part of the traffic: no policy draws them, none is audited, and all are labelled, as
+    ordinary calls of the budget.
     """
 
     def __init__(self, spec: Spec, budget: Budget | None = None, clock: Clock = time.time) -> None:
@@ -83,14 +86,17 @@ class Selector:
         """
         # The audit slice comes first: nothing that is known of an input may decide whether it is in it.
         share = self.spec.label.audit_share
-        audits = [i for i, x in enumerate(inputs) if audited(self.spec.name, x.id, share)]
-        rest = sorted(set(range(len(inputs))) - set(audits))
+        made_up = [i for i, x in enumerate(inputs) if x.synthetic is not None]
+        real = [i for i, x in enumerate(inputs) if x.synthetic is None]
+        audits = [i for i in real if audited(self.spec.name, inputs[i].id, share)]
+        rest = sorted(set(real) - set(audits))
         urgent = [i for i in rest if i in answered or inputs[i].id in waiting or self._awaited(inputs[i].id)]
         free = sorted(set(rest) - set(urgent))
         audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
         asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
         decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
-        decisions |= self._drawn(inputs, free, scores, set(first))
+        wanted = Decision(label=True, policy="synthetic", probability=1.0, reason="synthetic")
+        decisions |= self._drawn(inputs, free, scores, set(first)) | dict.fromkeys(made_up, wanted)
         done = set(answered)
         reservation = self._reserve(
             inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]

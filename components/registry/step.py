@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
+
 from components.contracts.errors import ConfigError, OrderError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.process import short_lived
-from components.steps import Candidate
+from components.steps import DATA_FREE, Candidate
 
 __all__ = ["order", "register"]
 
@@ -48,12 +50,21 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
         candidate.card,
         verdict={**candidate.verdict, "forced": forced},
         metrics={**candidate.metrics, **measured},
-        params={"variant": candidate.card.variant, "spec": spec.digest, "seed": str(spec.seed), **bundle},
+        params={
+            "variant": candidate.card.variant,
+            "spec": spec.digest,
+            "seed": str(spec.seed),
+            **bundle,
+            **({"synthetic": ", ".join(sorted(candidate.card.synthetic))} if candidate.card.synthetic else {}),
+        },
     )
     if not forced:
         registry.set_alias(spec.name, "candidate", model.version)
     detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision, "forced": forced}
     detail |= bundle
+    if candidate.data_free:
+        named = {"model": msgspec.to_builtins(model), "variant": candidate.card.variant}
+        store.put_gauge(spec.name, DATA_FREE, named)
     append(store, spec.name, settings.actor, "register", detail)
     store.close()
     return model.version

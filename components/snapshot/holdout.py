@@ -247,11 +247,11 @@ def _share(spec: Spec, whole: pa.Table, before: Sequence[pa.Table]) -> float:
     left = spec.monitor.reference - sum(len(_held(table)) for table in before)
     rows, truths = max(need.rows, float(left)), need.truths
     learnt = {c for table in before for c, side in _pairs(table, "content", "split") if side == "train"}
-    columns = (whole[name].to_pylist() for name in ("content", "audit", "truth_known_at"))
+    columns = (whole[name].to_pylist() for name in ("content", "audit", "truth_known_at", "synthetic"))
     found = sorted(
         (0.0 if audit else place(c), known is not None)
-        for c, audit, known in zip(*columns, strict=True)
-        if audit or c not in learnt
+        for c, audit, known, made_up in zip(*columns, strict=True)
+        if made_up is None and (audit or c not in learnt)
     )
     for at, known in found:
         if at >= most:

@@ -83,7 +83,8 @@ class Declared:
             raise RecordError("undeclared_class", ", ".join(sorted(strange)))
         if label.key != key_of(label):
             raise RecordError("wrong_key", f"{label.key:.64} is not the key of this content, teacher and space")
-        check_consent(label.input.consent, self.spec.consent)
+        if label.input.synthetic is None:
+            check_consent(label.input.consent, self.spec.consent)
         return label
 
     def _teacher(self, label: Label) -> None:

@@ -55,7 +55,10 @@ def known_of(text: str | None) -> dict[str, float | str] | None:
 
 
 def snapshot_schema() -> pa.Schema:
-    """The columns of a snapshot; times are Unix seconds, entropy is in nats, how a row was chosen as in its label."""
+    """The columns of a snapshot; times are Unix seconds, entropy is in nats, how a row was chosen as in its label.
+
+    ``synthetic``: how an input was made up, as in the input; null of traffic.
+    """
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
@@ -65,7 +68,7 @@ def snapshot_schema() -> pa.Schema:
         ("confidence", number), ("entropy", number), ("labelled_at", number),
         ("truth_label", text), ("truth_value", number), ("truth_known_at", number), ("split", text),
         ("policy", text), ("probability", number), ("audit", pa.bool_()), ("sketch", pa.binary()),
-        ("entity", text),
+        ("entity", text), ("synthetic", text),
     ])  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
     """The snapshot of ``labels`` in the order of (time, input id, label key), with what is known of their truth.
 
     ``truths`` gives ``truth_label``, ``truth_value`` and ``truth_known_at`` by input id.
-    The whole audit slice is holdout.
+    The whole audit slice is holdout; what was made up is for training, whatever its hash says.
     """
     import pyarrow as pa
 
@@ -101,13 +104,21 @@ def snapshot_table(labels: Sequence[Label], truths: Mapping[str, Mapping[str, An
             **_labelling(label),
             "truth_label": truth.get("truth_label"), "truth_value": truth.get("truth_value"),
             "truth_known_at": truth.get("truth_known_at"),
-            "split": "holdout" if label.audit else split_of(content, holdout_share),
-            "policy": label.policy, "probability": label.probability, "audit": label.audit,
+            "split": _split(label, content, holdout_share),
+            "policy": label.policy, "probability": label.probability,
+            "audit": label.audit and label.input.synthetic is None,
+            "synthetic": label.input.synthetic,
         })  # fmt: skip
     return pa.Table.from_pylist(rows, schema=snapshot_schema())
 
 
-ADDED = {"policy": "all", "probability": 1.0, "audit": False, "sketch": None, "entity": None}
+def _split(label: Label, content: str, holdout_share: float) -> str:
+    if label.input.synthetic is not None:
+        return "train"
+    return "holdout" if label.audit else split_of(content, holdout_share)
+
+
+ADDED = {"policy": "all", "probability": 1.0, "audit": False, "sketch": None, "entity": None, "synthetic": None}
 """Columns that a snapshot from before rows said how they were chosen, or had sketches, has not, and what was true."""
 
 
@@ -126,6 +137,7 @@ def completed(table: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
 
 def representatives(spec: Spec, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of a snapshot that are a uniform sample of the traffic, whatever the policy preferred."""
+    rows = [row for row in rows if row["synthetic"] is None]
     chances = [row["probability"] for row in rows if not row["audit"]]
     least = least_chance(spec.label.policy, chances)
     return [r for r in rows if representative(least, spec.name, r["input_id"], r["probability"], r["audit"])]

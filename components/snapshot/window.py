@@ -343,4 +343,5 @@ def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, 
         "with_truth": table.num_rows - table["truth_known_at"].null_count,
         "holdout_rows": table["split"].to_pylist().count("holdout"),
         "audit_rows": sum(table["audit"].to_pylist()),
+        "synthetic_rows": table.num_rows - table["synthetic"].null_count,
     }

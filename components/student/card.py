@@ -52,7 +52,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     the first (None: nothing bounds what the weights tell); ``labels``: how many labels its windows have, and how many
     of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in
     rising order, in groups: what its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells
-    of none.
+    of none. ``synthetic``: labels of its windows whose inputs were made up, by how
+    (``method;seed=0``).
     """
 
     workload: str
@@ -77,6 +78,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     labels: int = 0
     learnt: int = 0
     novelty: tuple[tuple[float, ...], ...] = ()
+    synthetic: dict[str, int] = {}
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))

@@ -1,7 +1,9 @@
 """The contract of teachers.
 
-Every teacher answers ``label``. Eight abilities are optional and have a function here that a caller uses for every
-teacher alike: to show what it knows inside (:func:`states`), to leave some inputs of a batch without a soft label
+Every teacher answers ``label``. Eleven abilities are optional and have a function here that a caller uses for every
+teacher alike: to show what it knows inside (:func:`states`), to be differentiated by its inputs
+(:func:`differentiable`), to name the words that it knows (:func:`vocabulary`), to write examples of a class
+(:func:`examples`), to leave some inputs of a batch without a soft label
 (:func:`outcomes`), to keep the questions of those that wait for a person (:func:`defer`), to say what a batch may cost
 (:func:`cost`), to ask before it sends inputs once more (:func:`metered`), to keep limits and outages with others who
 ask it (:func:`shared`), to be asked in spite of an open circuit breaker (:func:`past_breaker`), and to report its state
@@ -100,6 +102,21 @@ class States(NamedTuple):
     mask: npt.NDArray[np.bool_] | None = None
 
 
+class Differentiable(NamedTuple):
+    """A teacher as a function of arrays with a gradient.
+
+    ``module``: a ``torch.nn.Module`` that gives logits (B, classes), in the order of the teacher's classes, of float32
+    arrays (B, *shape) with values in [``low``, ``high``]. ``payloads`` writes such arrays as the payloads that would
+    bring them about, in bytes as they come with an input.
+    """
+
+    module: Any
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    payloads: Callable[[npt.NDArray[np.float32]], list[bytes]]
+
+
 Outcome = SoftLabel | Deferred | RecordError
 """What became of one input: a soft label, a wait, or a dead letter (the teacher refuses this very input)."""
 
@@ -188,6 +205,52 @@ def states(teacher: Teacher, payloads: Sequence[Any], names: Sequence[str]) -> S
     for name in names:
         if name not in found.arrays or len(found.arrays[name]) != len(payloads):
             raise TeacherError(teacher.name, f"gave no state {name!r} for each of {len(payloads)} payloads")
+    return found
+
+
+def differentiable(teacher: Teacher) -> Differentiable | None:
+    """The teacher as a function that can be differentiated; None where it is none.
+
+    Raises:
+        TeacherError: what it gives is no such function.
+
+    """
+    own = getattr(teacher, "differentiable", None)
+    if own is None:
+        return None
+    found: Any = own()
+    good = isinstance(found, Differentiable) and found.low < found.high and all(n >= 1 for n in found.shape)
+    if not good or not hasattr(found.module, "named_modules"):
+        raise TeacherError(reference(teacher), "differentiable() must give a Differentiable of a torch.nn.Module")
+    return cast(Differentiable, found)
+
+
+def vocabulary(teacher: Teacher) -> tuple[str, ...]:
+    """The words that a teacher of texts knows, such as its tokenizer's; empty where it names none."""
+    own = getattr(teacher, "vocabulary", None)
+    return tuple(own()) if own is not None else ()
+
+
+def writes(teacher: Teacher) -> bool:
+    """Whether a teacher can write examples of a class."""
+    return hasattr(teacher, "examples")
+
+
+def examples(teacher: Teacher, kind: str, count: int, seed: int) -> list[str]:
+    """About ``count`` texts that a teacher writes as examples of the class ``kind``, by one request.
+
+    Raises:
+        ConfigError: the teacher writes none.
+        TeacherError: what it wrote are no examples.
+        UnavailableError: a remote teacher does not answer.
+
+    """
+    own = getattr(teacher, "examples", None)
+    if own is None:
+        raise ConfigError(
+            "student.data_free.method", "chat", f"needs a chat teacher, and {teacher.name} writes no texts: take search"
+        )
+    found: list[str] = own(kind, count, seed)
     return found
 
 

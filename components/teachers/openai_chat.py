@@ -28,6 +28,18 @@ PROMPT = "{text}"
 PROBE = "This is a test."
 """The text of the call at start, which finds out what the server reports of itself."""
 
+WRITE = (
+    "You write realistic inputs for a text classifier with the classes {classes}. Answer with a JSON array of strings "
+    "and nothing else."
+)
+ASK = (
+    "Write {count} different inputs of the class {kind}, each as a user would send it, of different length and wording."
+)
+"""The messages that ask for examples of a class."""
+
+EXAMPLE_TOKENS = 80
+"""How long an example that is asked for may be, on average."""
+
 TOP_LOGPROBS = 20
 """The most that OpenAI reports; servers of one's own may report more."""
 
@@ -45,12 +57,17 @@ INPUT_STATUS = (400, 413, 422)
 """Codes by which a server refuses the input (too long, filtered), not the caller."""
 
 
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
 class _LogProbs(msgspec.Struct):
     content: list[Position] | None = None
 
 
 class _Choice(msgspec.Struct):
     logprobs: _LogProbs | None = None
+    message: _Message | None = None
     finish_reason: str | None = None
 
 
@@ -184,6 +201,38 @@ class ChatTeacher:
                 raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
         return self._endpoint.each(self._outcome, payloads)
 
+    def examples(self, kind: str, count: int, seed: int) -> list[str]:
+        """See :func:`components.teachers.contract.examples`: one request, answered at temperature 1.
+
+        Raises:
+            TeacherError: the answer is no JSON array of texts.
+
+        """
+        classes = ", ".join(self.classes)
+        messages = [
+            {"role": "system", "content": WRITE.replace("{classes}", classes)},
+            {"role": "user", "content": ASK.replace("{count}", str(count)).replace("{kind}", kind)},
+        ]
+        fields = {"temperature": 1, "seed": seed, self._limit_field: EXAMPLE_TOKENS * count}
+        try:
+            completion = self._completion(messages, fields)
+        except RefusedError as error:
+            raise TeacherError(self.name, f"refuses to write examples of {kind}: {error.detail}") from error
+        if len(completion.choices) != 1:
+            raise TeacherError(self.name, f"answered {len(completion.choices)} choices, not one: remove n from body")
+        choice = completion.choices[0]
+        text = (choice.message.content if choice.message else None) or ""
+        try:
+            found = msgspec.json.decode(text.strip(), type=list[str])
+        except msgspec.MsgspecError as error:
+            cut = "it was cut off: " if choice.finish_reason == "length" else ""
+            detail = (
+                f"was asked for examples of {kind} as a JSON array of strings and answered {text!r:.200} "
+                f"({cut}{error}): take a larger model, or student.data_free.method: search or noise"
+            )
+            raise TeacherError(self.name, detail) from error
+        return [text for text in (t.strip()[: self._max_characters] for t in found) if text]
+
     def cost(self, payloads: Sequence[str]) -> float:
         """The most that labelling these can cost: a token has at least one byte."""
         prompt_price, answer_price = self._prices
@@ -266,41 +315,46 @@ class ChatTeacher:
         return [{"role": "system", "content": self._system}, {"role": "user", "content": asked}]
 
     def _complete(self, text: str) -> _Completion:
-        messages = self._messages(text)
+        return self._completion(self._messages(text), {})
+
+    def _completion(self, messages: list[dict[str, str]], other: Mapping[str, Any]) -> _Completion:
+        """The server's answer to messages; ``other``: fields of this request that differ from what is declared."""
         characters = sum(len(m["content"]) for m in messages)
         asked = characters // CHARACTERS_PER_TOKEN + OVERHEAD_TOKENS
-        estimate = asked + self._max_tokens
-        answer = self._post(messages, estimate)
+        longest = int(other.get(self._limit_field, self._max_tokens))
+        estimate = asked + longest
+        answer = self._post(messages, estimate, other)
         try:
             completion = msgspec.convert(answer, _Completion)
         except msgspec.ValidationError as error:
             raise TeacherError(self.name, f"answered no chat completion: {error}; does url end in /v1?") from error
         usage = completion.usage or _Usage()  # what the server does not report was used as estimated
         prompt_tokens = asked if usage.prompt_tokens is None else usage.prompt_tokens
-        answer_tokens = self._max_tokens if usage.completion_tokens is None else usage.completion_tokens
+        answer_tokens = longest if usage.completion_tokens is None else usage.completion_tokens
         self._endpoint.settle(estimate, prompt_tokens + answer_tokens)
         with self._lock:
             self._used["prompt_tokens"] += prompt_tokens
             self._used["answer_tokens"] += answer_tokens
         return completion
 
-    def _post(self, messages: list[dict[str, str]], estimate: int) -> Any:
+    def _post(self, messages: list[dict[str, str]], estimate: int, other: Mapping[str, Any]) -> Any:
         """The answer's JSON; once more where the server wants another name for the limit of its length.
 
         The digest knows the fields by the names that they were declared with: the server's word for it decides nothing.
         """
         old, new = LIMIT_FIELDS
-        request = self._request(messages)
+        request = self._request(messages, other)
         try:
             return self._endpoint.post("chat/completions", request, tokens=estimate)
         except RefusedError as error:
             if error.status != 400 or new not in error.detail or old not in request:
                 raise
             self._limit_field = new
-        return self._endpoint.post("chat/completions", self._request(messages), tokens=estimate)
+        return self._endpoint.post("chat/completions", self._request(messages, other), tokens=estimate)
 
-    def _request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
-        fields = {self._limit_field if name in LIMIT_FIELDS else name: value for name, value in self._fields.items()}
+    def _request(self, messages: list[dict[str, str]], other: Mapping[str, Any]) -> dict[str, Any]:
+        named = [(self._limit_field if n in LIMIT_FIELDS else n, v) for n, v in (*self._fields.items(), *other.items())]
+        fields = dict(named)
         return fields | {"messages": messages}
 
     def _positions(self, completion: _Completion) -> list[Position]:

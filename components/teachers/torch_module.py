@@ -15,7 +15,7 @@ from components.contracts.spec import class_names
 from components.contracts.storage import digest_of
 from components.teachers.answers import distributions
 from components.teachers.contract import States, identity_digest
-from components.teachers.inner import EMBEDDING, inner_states
+from components.teachers.inner import EMBEDDING, inner_states, words_of
 
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What decides an answer: weights, configuration, tokenizer. Only safetensors are loaded: a pickle can run code."""
@@ -84,6 +84,10 @@ class TransformersTeacher:
             some = order[start : start + self._batch]
             logits_BC[some] = self._forward([payloads[i] for i in some])
         return distributions(self.name, self.space, self.classes, logits_BC, len(payloads), "logits")
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The whole words that the tokenizer knows."""
+        return words_of(self._tokenizer.get_vocab())
 
     def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
         """Inner states of texts: ``embedding``, or those of a module of the model by its path.

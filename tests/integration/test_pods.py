@@ -145,6 +145,8 @@ def test_every_step_does_its_work_with_what_a_pod_gives_it(pod, declared, store,
     assert pod.run(made, "choose", {"first": "evaluate/judged", "second": "evaluate/judged"}) == "promote"
     assert pod.run(made, "register", {"student": "choose/chosen"}, **where) == "1"
     pod.run(made, "report", {"student": "choose/chosen"}, **where)
+    free = pod.run(packages["data-free"], "synthesise", **where, method="noise", rows=5, steps=0, seed=0)
+    assert free.startswith(declared.artifacts) and "/synthetic/" in free
     ordered = pod.run(packages["promote"], "promote", **where, version="1", reason="r", key="", run=RUN)
     assert ordered == "start {'version': '1', 'forced': False}"
     back = pod.run(packages["rollback"], "rollback", **where, to="previous", reason="r", key="", run=f"{RUN}-2")

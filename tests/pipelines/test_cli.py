@@ -25,7 +25,7 @@ def test_compile_writes_all_pipelines_and_prints_their_paths(tmp_path):
     assert done.exit_code == 0, done.output
     paths = json.loads(done.stdout)
     assert sorted(p.rsplit("/", 1)[1] for p in paths) == [
-        "bootstrap.yaml", "continual.yaml", "promote.yaml", "rollback.yaml",
+        "bootstrap.yaml", "continual.yaml", "data-free.yaml", "promote.yaml", "rollback.yaml",
     ]  # fmt: skip
     assert all((tmp_path / "ir" / p.rsplit("/", 1)[1]).stat().st_size > 1000 for p in paths)
 

@@ -40,8 +40,8 @@ def test_all_pipelines_are_on_the_server_with_defaults_for_all_that_can_have_one
     assert experiment["display_name"] == "tickets" and experiment["experiment_id"] == done.experiment_id
     documents = {v["pipeline_spec"]["pipelineInfo"]["name"]: v["pipeline_spec"] for v in shared.versions.values()}
     assert {name: open_parameters(one) for name, one in documents.items()} == {
-        "tickets-bootstrap": {"history_uri"}, "tickets-continual": set(), "tickets-promote": {"version"},
-        "tickets-rollback": set(),
+        "tickets-bootstrap": {"history_uri"}, "tickets-continual": set(), "tickets-data-free": set(),
+        "tickets-promote": {"version"}, "tickets-rollback": set(),
     }  # fmt: skip
     inputs = documents["tickets-bootstrap"]["root"]["inputDefinitions"]["parameters"]
     assert inputs["spec"]["defaultValue"] == "/specs/tickets.yaml"
@@ -156,13 +156,13 @@ def test_a_token_that_ends_midway_is_named_with_what_is_left(shared, remote, spe
         return False
 
     shared.before = end
-    with pytest.raises(PipelineError, match=r"install of tickets: .*\(token\).*pipeline tickets-promote.* could not"):
+    with pytest.raises(PipelineError, match=r"install of tickets: .*\(token\).*pipeline tickets-data-free.* could not"):
         put_all(remote, spec)
     shared.before = None
     renewed = remote.model_copy(update={"kfp_token": type(remote.kfp_token)("renewed")})
     done = put_all(renewed, spec)
     assert len(shared.versions) == len(PARAMETERS) == len(done.pipelines)
-    assert sum(p.new for p in done.pipelines) == 2
+    assert sum(p.new for p in done.pipelines) == 3
 
 
 def test_many_callers_at_once_install_one_of_each(shared, remote, spec):
@@ -171,7 +171,7 @@ def test_many_callers_at_once_install_one_of_each(shared, remote, spec):
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(shared.pipelines), len(shared.versions), len(shared.experiments)) == (4, 4, 1)
+    assert (len(shared.pipelines), len(shared.versions), len(shared.experiments)) == (5, 5, 1)
 
 
 def test_uninstall_leaves_nothing_of_it(shared, remote, spec):
@@ -179,7 +179,7 @@ def test_uninstall_leaves_nothing_of_it(shared, remote, spec):
     put_all(remote.model_copy(update={"kfp_image": "here/cohobate:2"}), spec)
     gone = take_all(remote, spec)
     assert (shared.pipelines, shared.versions, shared.experiments) == ({}, {}, {})
-    assert (len(gone.pipelines), gone.versions, gone.experiment) == (4, 8, True)
+    assert (len(gone.pipelines), gone.versions, gone.experiment) == (5, 10, True)
     assert take_all(remote, spec).pipelines == ()
 
 
@@ -194,7 +194,9 @@ def test_uninstall_leaves_what_others_made(shared, remote, spec):
     shared.keep(shared.runs, "run_id", {"experiment_id": experiment, "display_name": "r"})
     gone = take_all(remote, spec)
     assert set(shared.pipelines) == {kept, promote} and set(shared.versions) == {version}
-    assert set(gone.pipelines) == {"tickets-bootstrap", "tickets-continual"} and not gone.experiment
+    assert (
+        set(gone.pipelines) == {"tickets-bootstrap", "tickets-continual", "tickets-data-free"} and not gone.experiment
+    )
     assert set(shared.experiments) == {experiment}, "its runs are what happened"
 
 
@@ -209,11 +211,11 @@ def test_a_schedule_keeps_what_it_runs_from_being_taken_away(shared, remote, spe
     by_hand = shared.keep(shared.jobs, "recurring_run_id", {**job, "display_name": "by hand", "experiment_id": "other"})
     with pytest.raises(PipelineError, match="schedules by hand, tickets-continual would lose what they run"):
         take_all(remote, spec)
-    assert len(shared.pipelines) == 4
+    assert len(shared.pipelines) == 5
     with connect(remote) as server:
         unschedule(server, "tickets", "continual")
     del shared.jobs[by_hand["recurring_run_id"]]
-    assert len(take_all(remote, spec).pipelines) == 4
+    assert len(take_all(remote, spec).pipelines) == 5
 
 
 def test_install_says_which_schedules_run_another_version(shared, remote, spec):

@@ -55,6 +55,23 @@ def test_a_registered_student_is_named(ran):
     assert done.text == "student: version 3 is registered"
 
 
+def test_a_student_of_made_up_inputs_is_registered_and_says_why_it_is_held(tmp_path):
+    path = tmp_path / "data-free-1" / "evaluate" / "judged"
+    path.parent.mkdir(parents=True)
+    verdict = agreement(0, 0)
+    for synthetic, said in (({"noise;seed=0": 9}, "and held: it was taught by synthetic inputs alone"), ({}, "forced")):
+        card = msgspec.structs.replace(CARD, labels=9, synthetic=synthetic)
+        candidate = Candidate(
+            uri="u", digest="d", float_uri="u", card=card, parity_gap=0.0, metrics={}, history=(),
+            decision=verdict.decision, verdict=verdict.as_dict(),
+        )  # fmt: skip
+        path.write_bytes(msgspec.json.encode(candidate))
+        done = outcome(tmp_path, {"register": "3"}, 0.2)
+        assert (
+            done.decision == "hold" and done.text.startswith("student: version 3 is registered") and said in done.text
+        )
+
+
 def test_a_forced_one_says_that_the_gate_did_not_want_it(ran):
     done = outcome(ran(agreement(1, 100)), {"register": "3"}, 0.2)
     assert done.version == "3"

@@ -1,5 +1,6 @@
 import pytest
 
+from components.contracts.errors import ConfigError
 from pipelines.parameters import arguments
 
 
@@ -39,3 +40,10 @@ def test_a_parameter_may_be_given_by_its_former_name(path):
         made = arguments(name, path, {**given, "key": "once"}, "why")
         assert made["with_key"] == "once" and "key" not in made
         assert arguments(name, path, {**given, "with_key": "once"}, "why") == made
+
+
+def test_numbers_of_a_data_free_run_are_whole(path):
+    made = arguments("data-free", path, {"method": "noise", "rows": "50", "seed": "-1"}, "why")
+    assert made == {"spec": path, "method": "noise", "rows": 50, "seed": -1}
+    with pytest.raises(ConfigError, match="param rows is 'many': must be a whole number"):
+        arguments("data-free", path, {"rows": "many"}, "why")

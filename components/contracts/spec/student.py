@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
+from components.contracts.spec.data_free import DataFree
 from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
 from components.contracts.spec.objective import Kl, Normal, Rows, Term, Truth, check_objective
 from components.contracts.spec.privacy import Privacy
@@ -137,6 +138,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``near_duplicate``: similarity (Jaccard, of what is left of a payload's wording) from which on a row may not be
     learnt from beside one that is held out; None looks for equal content only.
     ``privacy``: what the weights may tell of a row; left out: nothing is promised.
+    ``data_free``: how inputs are made up for the pipeline of that name.
     """
 
     network: Factory | None = None
@@ -168,6 +170,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the network is trained: ``auto`` is CUDA where there is a device, in bfloat16 where that device has it."""
     export: Export = Export()
     privacy: Privacy | None = None
+    data_free: DataFree = DataFree()
 
     @property
     def releases(self) -> bool:

@@ -15,6 +15,7 @@ from components.contracts.records import Task
 from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import bundles
+from components.contracts.spec.data_free import check_data_free
 from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
@@ -153,6 +154,7 @@ def _read(path: Path) -> Spec:
     check_network(spec.student)
     check_learning(spec.student, spec.task)
     check_privacy(spec.student, spec.task)
+    check_data_free(spec.student.data_free, spec.task)
     try:
         checked(spec.monitor.detectors)
     except ValueError as error:

@@ -21,6 +21,7 @@ Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 WHAT = {
+    "data-free": "Make inputs up against the teacher, and distil a student of them that real ones must judge.",
     "bootstrap": "Label a history, distil two students of it, and register the better one if the gate lets it.",
     "continual": "Freeze the new labels, train from the champion with replay, and register the student if it passes.",
     "promote": "Start the rollout of a registered version.",

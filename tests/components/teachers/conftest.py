@@ -132,7 +132,7 @@ class ChatServer(Served):
     """A model whose tokens are ``s`` + ``pam`` and ``ham``, and which says something else with 2 %."""
 
     def __init__(self):
-        self.fingerprint, self.model, self.outside = "fp_1", "mail-llm-2026-01", 0.02
+        self.fingerprint, self.model, self.outside, self.writes = "fp_1", "mail-llm-2026-01", 0.02, None
         super().__init__(lambda me: [Route("/v1/chat/completions", me.complete, methods=["POST"])])
 
     async def complete(self, request):
@@ -140,6 +140,8 @@ class ChatServer(Served):
 
     def right(self, body):
         text = body["messages"][-1]["content"]
+        if text.startswith("Write "):
+            return self.written(body)
         spam = spamminess(text) * (1 - self.outside)
         first = {"ham": 1 - self.outside - spam, "s": spam, "The": self.outside / 2}
         taken = max(first, key=first.get)
@@ -157,6 +159,13 @@ class ChatServer(Served):
                          "logprobs": {"content": content}}],
             "usage": {"prompt_tokens": len(text.split()) + 20, "completion_tokens": len(positions), "total_tokens": 0},
         }  # fmt: skip
+
+    def written(self, body):
+        """Examples, as a chat model writes them: each request's are others, unless it shall write something else."""
+        kind = body["messages"][-1]["content"].partition("of the class ")[2].partition(",")[0]
+        text = self.writes or json.dumps([f"{kind} {body['seed']} {i}" for i in range(4)])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return {"id": "c2", "object": "chat.completion", "model": self.model, "choices": [choice]}
 
 
 class Resetting:

@@ -5,6 +5,9 @@ from starlette.responses import JSONResponse, Response
 
 from components.contracts.errors import ConfigError, TeacherError, UnavailableError
 from components.contracts.records import RecordError, SoftLabel
+from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec.data_free import DataFree
+from components.synthetic.methods import make_up
 from components.teachers.contract import TeacherChangedError
 from tests.components.teachers.conftest import spamminess
 
@@ -252,3 +255,42 @@ def test_only_texts(chat):
 def test_options_that_are_refused(chat, options, says):
     with pytest.raises(ConfigError, match=says):
         chat(**options)
+
+
+MAIL = Spec(
+    name="mail", teacher=Factory(factory="chat"), payload=Payload(decoder="text"), features=Factory(factory="words")
+)  # fmt: skip
+
+
+def test_examples_of_each_class_are_asked_for_and_read_strictly(chat, chat_server):
+    teacher, paid = chat(), []
+    made = make_up(MAIL, teacher, DataFree(rows=10, seed=3), lambda calls: paid.append(calls) or True)
+    assert made.synthetic == "chat;seed=3"
+    texts = [p.decode() for p in made.payloads]
+    assert [t.split()[0] for t in texts] == ["ham"] * 5 + ["spam"] * 5 and len({*texts}) == 10
+    assert paid == [1] * len(chat_server.bodies) == [1] * 4
+    first = chat_server.bodies[0]
+    assert first["messages"][1]["content"].startswith("Write 5 different inputs of the class ham")
+    assert (first["temperature"], first["seed"], first["max_tokens"]) == (1, 3, 400)
+
+
+@pytest.mark.parametrize("wrote", ["Sure! Here you are", '["a", 1]', '{"a": "b"}', '["cut o', ""])
+def test_what_is_no_list_of_examples_is_an_error_that_says_what_to_do(chat, chat_server, wrote):
+    teacher = chat()
+    chat_server.writes = wrote or " "
+    with pytest.raises(TeacherError, match=r"asked for examples of ham as a JSON array of strings .*take a"):
+        make_up(MAIL, teacher, DataFree(rows=10))
+
+
+def test_a_class_of_which_there_is_no_more_to_say_has_fewer_examples(chat, chat_server):
+    teacher = chat()
+    chat_server.writes = '["one", "two", " ", "one"]'
+    made = make_up(MAIL, teacher, DataFree(rows=10))
+    assert made.payloads == [b"one", b"two"] and len(chat_server.bodies) == 7
+
+
+def test_examples_are_written_within_the_budget(chat, chat_server):
+    teacher, left = chat(), iter([True, False])
+    with pytest.raises(ConfigError, match=r"label\.budget"):
+        make_up(MAIL, teacher, DataFree(rows=10), lambda calls: next(left))
+    assert len(chat_server.bodies) == 1

@@ -23,6 +23,7 @@ from components.contracts.records import (
     Truth,
     content_hash,
     encode,
+    synthetic_input,
 )
 
 FOLDER = Path(__file__).parent
@@ -39,7 +40,7 @@ STUDENT = Answer(
 )  # fmt: skip
 
 NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] = {
-    "Input": ("1.2", INPUT),
+    "Input": ("2.0", synthetic_input("files", b"\x00ab\xff", "noise;seed=0", time=1_700_000_000.5)),
     "Label": (
         "1.2",
         Label(

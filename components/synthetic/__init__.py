@@ -1,0 +1,1 @@
+"""Inputs that are made up: for a first student of a workload whose own inputs may not be kept."""

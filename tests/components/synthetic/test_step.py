@@ -1,0 +1,140 @@
+"""From made-up inputs to a held student, and from that to the first one of real inputs, by the pipelines' own steps."""
+
+import time
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from components.contracts.admission import check_consent
+from components.contracts.errors import ConfigError, RecordError
+from components.contracts.records import Input, content_hash
+from components.contracts.settings import Settings
+from components.contracts.spec import Consent, load_spec
+from components.control.store import ControlStore
+from components.distill.step import distil
+from components.evaluate.report import columns
+from components.evaluate.step import judge
+from components.label.asking import Company
+from components.label.history import label_history
+from components.label.history_file import Historic, read_history
+from components.label.labeler import Labeler
+from components.query.budget import Budget
+from components.query.selector import Selector
+from components.registry.step import register
+from components.snapshot import freeze, read
+from components.snapshot.table import representatives
+from components.steps import WHY_DATA_FREE
+from components.stream.memory import MemoryBroker
+from components.synthetic.step import synthesise
+from tests.components.synthetic.conftest import TEXTS
+from tests.components.synthetic.teachers import FILLING, KNOWN, Words
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path / "home"))
+    store = ControlStore(Settings().control_url)
+    store.migrate()
+    yield store
+    store.close()
+
+
+def labelled(spec, broker, entries, store):
+    """Label a history as the platform's labeler does, its budget counted, and freeze it."""
+    budget = Budget(spec.label.budget, spec.name, store)
+    company = Company(selector=Selector(spec, budget))
+    label_history(spec, broker, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company))
+    return freeze(spec, broker, store, Settings().artifacts, now=time.time())
+
+
+def real(n):
+    """Traffic: a word that is known among others, a different text each time."""
+    filling, kinds = sorted(FILLING), sorted(KNOWN)
+    for i in range(n):
+        word = sorted(KNOWN[kinds[i % 3]])[i // 3 % 3]
+        text = f"{filling[i % 96]} {word} {filling[(i * 7 + i // 96) % 96]} {word} x{i}"
+        yield Historic(input=Input(workload="words", id=f"r{i}", key=f"k{i}", time=1e9 + i, payload=text.encode()))
+
+
+def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, home):
+    path = str(write(TEXTS, label={"budget": {"per_day": 5_000, "paced": False}}))
+    spec, broker = load_spec(path), MemoryBroker()
+    uri = synthesise(path)
+    assert synthesise(path) == uri, "the same order makes the same file"
+    entries = read_history(uri, spec)
+    assert {e.input.synthetic for e in entries} == {"search;seed=0;steps=8"}
+    before = Budget(spec.label.budget, spec.name, home).spending()["day"].calls
+    window = labelled(spec, broker, entries, home)
+    assert Budget(spec.label.budget, spec.name, home).spending()["day"].calls == before + len(entries)
+    # what was made up is learnt from, and judges nothing
+    table = read(window.uri, window.digest)
+    assert set(table["split"].to_pylist()) == {"train"} and not any(table["audit"].to_pylist())
+    assert set(table["policy"].to_pylist()) == {"synthetic"}
+    assert set(table["synthetic"].to_pylist()) == {"search;seed=0;steps=8"}
+    assert representatives(spec, table.to_pylist()) == [] and columns(spec, [window])["teacher_label"] == []
+    assert window.manifest["synthetic_rows"] == window.rows == len(entries)
+    # the gate holds its student and says why
+    judged = judge(path, distil(path, "", True, window.digest))
+    assert judged.card.synthetic == {"search;seed=0;steps=8": len(entries)} and judged.data_free
+    assert judged.decision == "hold" and judged.verdict["reasons"][0] == WHY_DATA_FREE
+    version = register(path, judged, True)
+    assert home.intent("words")[1].champion is None
+    # the first real inputs: they are held out as ever, and their student starts from the one before
+    later = labelled(spec, broker, list(real(300)), home)
+    sides = read(later.uri, later.digest).to_pylist()
+    assert {r["split"] for r in sides} == {"train", "holdout"} and all(r["synthetic"] is None for r in sides)
+    first = distil(path, "", False, later.digest)
+    assert first.card.parent == version and first.card.synthetic == judged.card.synthetic and not first.data_free
+    assert distil(path, "base", True, later.digest).card.parent == version
+    done = judge(path, first)
+    assert done.decision == "promote", done.verdict["reasons"]
+
+
+def test_no_row_that_was_made_up_calibrates_or_is_held_out_beside_real_ones(write, home):
+    path = str(write(TEXTS, student={"calibration": "apart", "calibration_share": 0.3, "data_free": {"rows": 60}}))
+    spec, broker = load_spec(path), MemoryBroker()
+    entries = [*read_history(synthesise(path, method="noise"), spec), *real(60)]
+    window = labelled(spec, broker, entries, home)
+    from components.distill.data import holdouts, update_rows
+
+    learnt = update_rows(spec, [window], 0)
+    held = holdouts(spec, [window])[-1][1]
+    assert learnt.new.synthetic.count("noise;seed=0") == 60
+    assert len(learnt.calibration) > 5 and set(learnt.calibration.synthetic) == {""}
+    assert len(held) > 5 and set(held.synthetic) == {""}
+    crossfit = msgspec.structs.replace(spec, student=msgspec.structs.replace(spec.student, calibration="crossfit"))
+    assert set(update_rows(crossfit, [window], 0, fresh=True).calibration.synthetic) == {""}
+
+
+def test_rows_that_the_label_budget_does_not_cover_are_refused_before_anything_is_asked(write, home):
+    path = str(write(TEXTS, label={"budget": {"per_day": 100}}))
+    with pytest.raises(ConfigError, match=r"student\.data_free\.rows is 240: the label budget leaves 90 labels"):
+        synthesise(path)
+    assert Budget(load_spec(path).label.budget, "words", home).spending()["day"].calls == 0
+    with pytest.raises(ConfigError, match="more calls of the teacher are not left"):
+        synthesise(path, rows=90)
+    assert len(read_history(synthesise(path, rows=90, method="noise"), load_spec(path))) == 90
+
+
+def test_a_run_s_own_wishes_go_before_the_spec_s(write, home, tmp_path):
+    path = str(write(TEXTS))
+    table = pq.read_table(synthesise(path, "noise", 20, 0, 7).removeprefix("file://"))
+    assert table.num_rows == 20 and set(table["synthetic"].to_pylist()) == {"noise;seed=7"}
+    with pytest.raises(ConfigError, match=r"student\.data_free .*magic"):
+        synthesise(path, "magic")
+
+
+def test_a_made_up_row_of_a_history_has_no_truth_and_needs_no_consent(write, tmp_path):
+    spec = load_spec(write(TEXTS))
+    file = tmp_path / "history.jsonl"
+    file.write_text('{"text": "a b", "synthetic": "mine", "label": "animal"}\n')
+    with pytest.raises(ConfigError, match="what was made up has no truth"):
+        read_history(str(file), spec)
+    file.write_text('{"text": "a b", "synthetic": "mine"}\n')
+    (entry,) = read_history(str(file), spec)
+    assert entry.input.schema == 2 and entry.input.synthetic == "mine" and len(content_hash(entry.input.payload)) == 64
+    with pytest.raises(RecordError, match="names no terms"):
+        check_consent(entry.input.consent, Consent(required=True))
