@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,22 @@ def mask(text: str) -> str:
     'postgresql://me:***@db:5432/control'
     """
     return re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text)
+
+
+SECRET_OF_A_QUERY = re.compile(r"[?&](\w*(password|passwd|secret|token|key))=", re.IGNORECASE)
+"""A parameter of a URL that holds a secret, such as ``?password=`` of PostgreSQL's."""
+
+
+def _has_secret(text: str) -> bool:
+    """Whether there is a secret in an address: a password, a parameter of that kind, or a user of HTTP, a token often.
+
+    >>> [_has_secret(u) for u in ("postgresql://me@db/control", "postgresql://me:hush@db/control", "https://t0k@host")]
+    [False, True, True]
+    """
+    if "://" not in text:
+        return False
+    alone = re.match(r"https?://[^/\s]*@", text)
+    return mask(text) != text or bool(SECRET_OF_A_QUERY.search(text)) or alone is not None
 
 
 class Settings(BaseSettings):
@@ -85,10 +102,22 @@ class Settings(BaseSettings):
     evidently_workspace: str = ""
     """Folder or URI of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: beside the artifacts
     where those are not on this machine, else under ``home``."""
+    gateway_host: str = "127.0.0.1"
+    """Address at which each node's proxy answers; ``0.0.0.0``: all of it, as a cluster of several nodes needs."""
     gateway_port: int = 8400
+    gateway_prefix: str = "/"
+    """What the gateway's routes are below, on a Serve that has other applications too."""
+    gateway_application: str = "gateway"
+    """Name of its application in Ray Serve; two platforms on one cluster need two."""
+    gateway_proxy: Literal["haproxy", "ray"] = "haproxy"
+    """``ray``: on a cluster whose Serve has no HAProxy, go on with its own proxy, which answers about a tenth."""
     broker_port: int = 19392
     ray_address: str = ""
     """Address of a Ray cluster; empty: one is started on this machine."""
+    ray_token: SecretStr | None = None
+    """Token of a Ray cluster that asks for one; none: what Ray's own variables say. The Ray that is started here gets
+    one of its own, in ``<home>/ray-token``."""
+    ray_token_file: Path | None = None
     kfp_host: str = ""
     """URL of the Kubeflow Pipelines API."""
     kfp_token: SecretStr | None = None
@@ -171,6 +200,13 @@ class Settings(BaseSettings):
     """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
     replicas of the gateway take a free one in any case."""
 
+    @field_validator("gateway_prefix")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if not re.fullmatch(r"/|(/[\w.~-]+)+", value):
+            raise ValueError("must be / or a path such as /models, without a slash at its end")
+        return value
+
     @field_validator("gateway_port", "broker_port", "admin_port", "metrics_port", mode="before")
     @classmethod
     def _not_of_a_service(cls, value: Any, info: ValidationInfo) -> Any:
@@ -236,6 +272,29 @@ class Settings(BaseSettings):
             return self.evidently_workspace
         remote = not self.artifacts.startswith("file://")
         return f"{self.artifacts}/evidently" if remote else str(self.home.resolve() / "evidently")
+
+    @classmethod
+    def where_unset(cls, values: Mapping[str, str]) -> Settings:
+        """The settings of this process's environment, and ``values`` (by field) where that says nothing."""
+        return cls(**{name: value for name, value in values.items() if f"COHOBATE_{name.upper()}" not in os.environ})  # type: ignore[arg-type]
+
+    def withheld(self) -> tuple[str, ...]:
+        """The fields whose values :meth:`public` leaves out: secrets, and addresses that have one in them."""
+        return tuple(name for name, value in self._given() if isinstance(value, SecretStr) or _has_secret(str(value)))
+
+    def public(self) -> dict[str, str]:
+        """What is set otherwise than by default and may be read by everybody, by field."""
+        hidden = self.withheld()
+        return {
+            name: str(value.resolve() if isinstance(value, Path) else value)
+            for name, value in self._given() if name not in hidden
+        }  # fmt: skip
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.get_default(call_default_factory=True):
+                yield name, value
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process.
