@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Annotated, Any
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
+from components.contracts.errors import NotFoundError
 from components.contracts.settings import Settings
 from infra.workloads import spec_path
+
+if TYPE_CHECKING:
+    from serving.declaration import Workload
 
 app = typer.Typer(help="The gateway as a declaration, for 'serve deploy' and a RayService.", no_args_is_help=True)
 
@@ -30,9 +36,13 @@ _Text.add_representer(str, _lines)
 
 @app.command()
 def config(
+    workload: Annotated[
+        list[str] | None,
+        typer.Option("--workload", help="NAME, or NAME@VERSION. Repeat for several. [all that are in force]"),
+    ] = None,
     spec: Annotated[
         list[str] | None,
-        typer.Option("--spec", help="A spec file that all nodes have at this path, or a built-in workload. [files]"),
+        typer.Option("--spec", help="A spec file that all nodes have at this path, with its code. Repeat for several."),
     ] = None,
     replicas: Annotated[
         int | None, typer.Option(min=1, help="Replicas; without it what the specs ask for (serve.replicas).")
@@ -45,19 +55,41 @@ def config(
     as_json: Json = False,
 ) -> None:
     """Print what Ray Serve is to run, with the settings in force and no secret: for 'serve deploy' or serveConfigV2."""
-    from components.contracts.spec import load_spec
-    from serving.declaration import Workload, declared, serve_config
     from serving.declaration import apart as taken_apart
+    from serving.declaration import declared, serve_config
     from serving.ray_app import environment
 
     settings = Settings()
     given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    specs = [load_spec(spec_path(one)) for one in spec or ["files"]]
-    args = declared(settings, [Workload(name=one.name, spec=one.source) for one in specs], replicas=replicas)
+    args = declared(settings, _wanted(settings, workload or [], spec or []), replicas=replicas)
     controller = environment(settings, haproxy=settings.gateway_proxy == "haproxy")
     made = serve_config(settings, taken_apart(args) if apart else [args], controller)
     typer.echo(json.dumps(made, indent=2) if as_json else yaml.dump(made, Dumper=_Text, sort_keys=False), nl=as_json)
+
+
+def _wanted(settings: Settings, names: list[str], paths: list[str]) -> list[Workload]:
+    """The workloads of these names, each as the version that it stands for now, and of these spec files.
+
+    Raises:
+        NotFoundError: no such workload is registered, or none is.
+    """
+    from components.contracts.spec import load_spec
+    from components.control import workloads
+    from components.control.store import ControlStore
+    from serving.declaration import Workload
+
+    of_files = [Workload.of(load_spec(Path(spec_path(one)).resolve())) for one in paths]
+    if paths and not names:
+        return of_files
+    with closing(ControlStore.open(settings.control_url)) as store:
+        if names:
+            sources = [workloads.pinned(f"workload:{name}", settings, store) for name in names]
+        else:
+            sources = [one.reference for one in workloads.registered(store).values()]
+    if not sources:
+        raise NotFoundError("workload", "in force", "'cohobate workload apply SPEC' registers one; or name a --spec")
+    return [Workload.of(load_spec(source, settings)) for source in sources] + of_files
 
 
 @app.command()

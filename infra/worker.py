@@ -227,7 +227,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
     from serving.ray_app import deployed, require_node
 
-    args = declared(settings, [Workload(name=spec.name, spec=spec.source) for spec in specs])
+    args = declared(settings, [Workload.of(spec) for spec in specs])
     config = serve_config(settings, [args], controller if shared else {})
     log.info("joining or starting a Ray cluster")
     try:

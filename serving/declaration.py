@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.contracts.spec.bundles import Reference, parse
 
 IMPORT_PATH = "serving.app:build"
 """What Serve calls with :class:`GatewayArgs` to get the application."""
@@ -25,25 +26,40 @@ LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 NOT_READ = (
     "actor", "admin_", "evidently_", "feast_", "gateway_", "kfp_", "leader_", "ray_", "tracking_uri",
-    "wandb_", "webhooks", "worker",
+    "wandb_", "webhooks", "worker", "workload_max", "workload_signing",
 )  # fmt: skip
 """How settings begin that no replica reads: a change of them is no reason to replace the replicas."""
 
 
 class Workload(BaseModel):
-    """A workload as the declaration names it: by the digest of what was applied, or by the path of its spec file."""
+    """A workload as the declaration names it: by the digest of a version that was applied, or by a spec file's path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the bundle that each node loads from the artifact root."""
     spec: str | None = None
-    """Path of the spec file, where every node has it at the same one."""
+    """Path of the spec file, where every node has it, with the code that it names, at the same one."""
 
     @model_validator(mode="after")
-    def _is_somewhere(self) -> Workload:
-        if self.spec is None:
-            raise ValueError("a workload needs the path of its spec")
+    def _is_in_one_place(self) -> Workload:
+        if (self.digest is None) == (self.spec is None):
+            raise ValueError("a workload is named by its digest, or by the path of its spec")
         return self
+
+    @classmethod
+    def of(cls, spec: Spec) -> Workload:
+        """The workload of a spec, as it was loaded."""
+        reference = parse(spec.source)
+        if reference is None:
+            return cls(name=spec.name, spec=spec.source)
+        return cls(name=spec.name, digest=reference.digest)
+
+    @property
+    def source(self) -> str:
+        """Where the spec is loaded from: ``workload:NAME@DIGEST``, or the path."""
+        return str(Reference(self.name, self.digest)) if self.spec is None else self.spec
 
 
 class GatewayArgs(BaseModel):
@@ -86,13 +102,13 @@ class GatewayArgs(BaseModel):
         return self.route(self.workloads[0].name) if self.apart else self.prefix
 
     def in_force(self) -> Settings:
-        """The settings of a process that Ray started on some node.
+        """The settings of this process, which Ray started on some node; what its environment lacks is put there.
 
         Raises:
             ConfigError: the node's environment lacks a secret.
 
         """
-        settings = Settings.where_unset(self.settings)
+        settings = Settings.completed(self.settings)
         given = settings.withheld()
         for name in self.secrets:
             if name not in given and getattr(settings, f"{name}_file", None) is None:
@@ -105,31 +121,31 @@ def load(workload: Workload, settings: Settings) -> Spec:
     """The spec of a workload, as it is loaded on this host.
 
     Raises:
-        ConfigError: there is none, or it is not valid.
+        ArtifactError, ConfigError, UnavailableError: see :func:`components.contracts.spec.load_spec`.
 
     """
-    return load_spec(str(workload.spec))
+    return load_spec(workload.source, settings)
 
 
 def declared(
     settings: Settings, workloads: Sequence[Workload], *, replicas: int | None = None, teacher: bool = True
 ) -> GatewayArgs:
     """The gateway of ``workloads`` with these settings."""
+    public = {name: value for name, value in settings.public().items() if name != "home" and _is_read(name)}
+    if not (settings.database_url and settings.artifact_root):  # else nothing lasts in a folder of this machine
+        public["home"] = str(settings.home.resolve())
     return GatewayArgs(
         workloads=tuple(workloads),
         replicas=replicas,
         prefix=settings.gateway_prefix,
         teacher=teacher,
         proxy=settings.gateway_proxy,
-        settings={n: v for n, v in settings.public().items() if _is_read(n, settings)},
-        secrets=tuple(n for n in settings.withheld() if _is_read(n, settings)),
+        settings=public,
+        secrets=tuple(name for name in settings.withheld() if _is_read(name)),
     )
 
 
-def _is_read(name: str, settings: Settings) -> bool:
-    """Whether a replica reads the setting. A folder of the machine that declares is none where nothing lasts in it."""
-    if name == "home":
-        return not (settings.database_url and settings.artifact_root)
+def _is_read(name: str) -> bool:
     return not name.startswith(NOT_READ)
 
 

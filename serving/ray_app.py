@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from serving.gateway.app import Front
     from serving.gateway.cascade import Ask
     from serving.gateway.reply import Reply
+    from serving.replica.loaded_versions import LoadedVersions
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ GATEWAY_REPLICA = "GatewayReplica"
 
 NODE_SECONDS = 10.0
 """How long a cluster may take to say which nodes it has."""
+
+CHAMPION_SECONDS = 120.0
+"""How long a replica that starts waits for the students that it is to serve; each takes about two seconds."""
 
 END_SECONDS = 15.0
 """How long the end of an application is waited for, within the time that a supervisor gives a process."""
@@ -194,7 +198,7 @@ def deployed(config: Mapping[str, Any], *, shared: bool = False) -> Iterator[Non
     try:
         if shared and _has_controller():
             _require_listening(options)
-            _require_ours([one["name"] for one in config["applications"]])
+            _require_ours(config["applications"])
         _deploy(config, options, begun, shared)
         yield
     finally:
@@ -283,14 +287,22 @@ def _require_listening(wanted: Any) -> None:
             raise ConfigError(f"COHOBATE_GATEWAY_{name.upper()}", getattr(wanted, name), allowed)
 
 
-def _require_ours(names: Sequence[str]) -> None:
-    """Refuse to take the place of an application of somebody else's."""
-    from ray import serve
+def _require_ours(wanted: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to take the place, or the routes, of an application of somebody else's."""
+    import ray
 
-    for name, there in serve.status().applications.items():
-        if name in names and there.deployments and GATEWAY_REPLICA not in there.deployments:
+    there = ray.get(_controller().get_serve_instance_details.remote())["applications"]
+    for one in wanted:
+        name, prefix = one["name"], one["route_prefix"]
+        if (same := there.get(name)) and same["deployments"] and GATEWAY_REPLICA not in same["deployments"]:
             allowed = "an application of that name runs on this cluster, and is no gateway: give ours another name"
             raise ConfigError("COHOBATE_GATEWAY_APPLICATION", name, allowed)
+        taken = [other for other, told in there.items() if other != name and told["route_prefix"] == prefix]
+        if taken:
+            allowed = (
+                f"the application {taken[0]!r} of this cluster has these routes: give ours others, such as /models"
+            )
+            raise ConfigError("COHOBATE_GATEWAY_PREFIX", prefix, allowed)
 
 
 HAPROXY_ACTOR = "HAProxyManager"
@@ -467,19 +479,42 @@ def _builder(args: GatewayArgs, services: Sequence[Service]) -> Callable[[], ASG
         tracing.configure(os.environ, "cohobate-gateway")
         settings = args.in_force()
         store = ControlStore.open(settings.control_url)
-        fronts = {}
+        fronts, versions = {}, []
         for one in args.workloads:
             asks = {s.to: _asker(s) for s in services if s.workload == one.name}
-            fronts[one.name] = _workload_app(load(one, settings), settings, store, asks, args.route(one.name))
+            made = _workload_app(load(one, settings), settings, store, asks, args.route(one.name))
+            fronts[one.name] = made.front
+            versions.append(made.versions)
+        _await_champions(versions)
         long_lived()
         return side_by_side(fronts, apart=args.apart)
 
     return replica_app
 
 
-def _workload_app(
-    spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask], route: str
-) -> Front:
+def _await_champions(all_versions: Sequence[LoadedVersions]) -> None:
+    """Wait until the replica can answer what it is asked: Serve sends it requests as soon as it was built.
+
+    Without this a replica that takes the place of another answers that it has no champion, for as long as one takes to
+    be tried and loaded. One that cannot be loaded is not waited for, nor one that takes too long.
+    """
+    deadline = time.monotonic() + CHAMPION_SECONDS
+    for versions in all_versions:
+        while not versions.settled:
+            if time.monotonic() > deadline:
+                log.warning("%s: its champion is still being loaded", versions.spec.name)
+                break
+            time.sleep(0.02)
+
+
+class Part(NamedTuple):
+    """One workload's part of a replica."""
+
+    front: Front
+    versions: LoadedVersions
+
+
+def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask], route: str) -> Part:
     """One workload's part of a replica, whose routes begin with ``route``."""
     from components.stream import open_broker
     from components.telemetry import tracing
@@ -513,7 +548,7 @@ def _workload_app(
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
     app = create_app(gateway, on_stop=stop)
     shortcut.answer(f"{route}{PREDICT}", app.predict)
-    return app
+    return Part(app, versions)
 
 
 _HANDLES: dict[Service, Any] = {}

@@ -18,29 +18,28 @@ IMAGE = "cohobate:0.1.0"
 """The image that pipelines' components run in, unless another is named when they are compiled."""
 
 
+SECRET_OF_A_QUERY = re.compile(r"([?&]\w*(?:password|passwd|secret|token)=)[^&\s]+", re.IGNORECASE)
+"""A parameter of a URL that holds a secret, such as PostgreSQL's ``?password=``."""
+
+
 def mask(text: str) -> str:
     """``text`` with the passwords of its URLs replaced by three stars.
 
     >>> mask("postgresql://me:hush@db:5432/control")
     'postgresql://me:***@db:5432/control'
+    >>> mask("postgresql://db/control?user=me&password=hush&sslmode=require")
+    'postgresql://db/control?user=me&password=***&sslmode=require'
     """
-    return re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text)
-
-
-SECRET_OF_A_QUERY = re.compile(r"[?&](\w*(password|passwd|secret|token|key))=", re.IGNORECASE)
-"""A parameter of a URL that holds a secret, such as ``?password=`` of PostgreSQL's."""
+    return SECRET_OF_A_QUERY.sub(r"\1***", re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text))
 
 
 def _has_secret(text: str) -> bool:
-    """Whether there is a secret in an address: a password, a parameter of that kind, or a user of HTTP, a token often.
+    """Whether there is a secret in an address: what :func:`mask` hides, or a user of HTTP, which is a token often.
 
     >>> [_has_secret(u) for u in ("postgresql://me@db/control", "postgresql://me:hush@db/control", "https://t0k@host")]
     [False, True, True]
     """
-    if "://" not in text:
-        return False
-    alone = re.match(r"https?://[^/\s]*@", text)
-    return mask(text) != text or bool(SECRET_OF_A_QUERY.search(text)) or alone is not None
+    return mask(text) != text or re.match(r"https?://[^/\s]*@", text) is not None
 
 
 class Settings(BaseSettings):
@@ -274,9 +273,14 @@ class Settings(BaseSettings):
         return f"{self.artifacts}/evidently" if remote else str(self.home.resolve() / "evidently")
 
     @classmethod
-    def where_unset(cls, values: Mapping[str, str]) -> Settings:
-        """The settings of this process's environment, and ``values`` (by field) where that says nothing."""
-        return cls(**{name: value for name, value in values.items() if f"COHOBATE_{name.upper()}" not in os.environ})  # type: ignore[arg-type]
+    def completed(cls, values: Mapping[str, str]) -> Settings:
+        """The settings of this process, once its environment has those of ``values`` (by field) that it lacked.
+
+        So whatever it starts, and whatever reads them there, has the same.
+        """
+        for name, value in values.items():
+            os.environ.setdefault(f"COHOBATE_{name.upper()}", value)
+        return cls()
 
     def withheld(self) -> tuple[str, ...]:
         """The fields whose values :meth:`public` leaves out: secrets, and addresses that have one in them."""
