@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 import time
 
 import msgspec
@@ -55,12 +56,14 @@ def test_it_is_settled_once_the_champion_is_loaded_or_has_failed(versions, store
     put(store, champion=model("2"))
     versions.follow()
     assert versions.settled, "the one before answers meanwhile"
-    broken = LoadedVersions(versions.spec, store, "r2", versions.clock)
+    tried = threading.Event()
+    broken = LoadedVersions(versions.spec, store, "r2", versions.clock, trial=lambda *_: tried.wait(90.0))
     missing = model("3")
     (tmp_path / "v3.onnx").unlink()
     put(store, champion=missing)
     broken.follow()
     assert not broken.settled
+    tried.set()
     settle(broken, lambda: broken.settled)
     assert broken.routing.champion is None and missing.digest in broken.failed
 
