@@ -245,6 +245,9 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
                     _node_ip_address="127.0.0.1",
                     runtime_env={"worker_process_setup_hook": SETUP},
                 )
+    except ConnectionError as error:  # of a Ray client
+        remedy = f"no client server takes us in ({str(error).strip().rpartition(chr(10))[2]}): see COHOBATE_RAY_ADDRESS"
+        raise UnavailableError("Ray", settings.ray_address, remedy) from error
     except Exception as error:  # Ray raises no class of its own for it
         if NODE_IS_LATE not in str(error):
             raise

@@ -228,7 +228,7 @@ def _deploy(config: Mapping[str, Any], options: Any, begun: list[str], shared: b
             args = GatewayArgs.model_validate(one["args"])
             if shared:
                 started.result()
-                require_proxies(args)
+                _on_cluster(require_proxies, args)
             begun.append(one["name"])
             serve.run(application(args), name=one["name"], route_prefix=one["route_prefix"])
         started.result()
@@ -338,6 +338,21 @@ def require_proxies(args: GatewayArgs) -> None:
     if alive > 1 and host is not None and is_loopback(host):
         allowed = f"the proxies of {alive} nodes do not reach each other's replicas there: set it to 0.0.0.0"
         raise ConfigError("COHOBATE_GATEWAY_HOST", host, allowed)
+
+
+def _on_cluster(check: Callable[[GatewayArgs], None], args: GatewayArgs) -> None:
+    """Call ``check`` where Serve's actors can be looked at: a Ray client shows little of them."""
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util.client import ray as client
+
+    if not client.is_connected():
+        check(args)
+        return
+    try:
+        ray.get(ray.remote(num_cpus=0)(check).remote(args))
+    except RayTaskError as error:
+        raise error.cause from error
 
 
 def _class_of(actor: Any) -> str:
