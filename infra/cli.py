@@ -31,6 +31,7 @@ SUB_COMMANDS = (
     SubCommand("serve", "infra.serve", "The gateway as a declaration: what Ray Serve is to run."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("workload", "infra.registry", "The registry: versions of workloads' specs with their code."),
+    SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
     SubCommand("notify", "infra.notify", "Webhooks that are told of rollouts, alarms and failures."),
     SubCommand("dlq", "infra.dlq", "Inputs that could not be labelled: why, and what becomes of them."),
@@ -239,6 +240,26 @@ def _status(settings: Settings, workload: str | None) -> Report:
         known = ", ".join(report.workloads) or "there is none yet"
         raise NotFoundError("workload", workload, f"known to {report.home}: {known}")
     return msgspec.structs.replace(report, workloads={workload: report.workloads[workload]})
+
+
+@app.command()
+def mcp(
+    workload: Annotated[
+        list[str] | None, typer.Option("--workload", help="Repeat for several. [those of the platform of this home]")
+    ] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="The gateway's address. [http://127.0.0.1:<COHOBATE_GATEWAY_PORT>]")
+    ] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="Offer the platform's status, read-only, too.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Serve over HTTP on this port of 127.0.0.1, not over standard input and output.")
+    ] = None,
+) -> None:
+    """Offer the workloads to agents as tools of the Model Context Protocol."""
+    from components.contracts.settings import Settings
+    from infra.mcp_server import serve
+
+    serve(Settings(), workload, gateway, operator=operator, port=port)
 
 
 @app.command()

@@ -19,19 +19,6 @@ ALWAYS_FINITE = frozenset({"raw", "text", "json"})
 """Decoders that never give a NaN or an infinity: JSON has none, and what spells one is refused."""
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def json_bytes(value: Any) -> bytes:
-    """The payload of a JSON value: equal values that are written alike are equal content, wherever they come from.
-
-    Raises:
-        UnicodeEncodeError: half of a surrogate pair, which is no text.
-
-    """
-    return _dumps(value).encode()
-
-
 @lru_cache(maxsize=64)
 def decoder(spec: Payload, source: str = "") -> Decode:
     """The function that decodes this workload's payloads; it raises RecordError for poison.

@@ -21,6 +21,7 @@ How a record may change, so that what was written once stays readable for good a
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from typing import Any, Literal, TypeVar
 
@@ -302,6 +303,19 @@ def decode(kind: type[R], data: bytes | None) -> R:
     except _MALFORMED as error:
         raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
     return record
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def json_bytes(value: Any) -> bytes:
+    """The payload of a JSON value: equal values that are written alike are equal content, wherever they come from.
+
+    Raises:
+        UnicodeEncodeError: half of a surrogate pair, which is no text.
+
+    """
+    return _dumps(value).encode()
 
 
 def content_hash(payload: bytes) -> str:

@@ -40,8 +40,8 @@ import fsspec
 import msgspec
 
 from components.contracts.errors import ConfigError, RecordError
-from components.contracts.payload import decoder, json_bytes
-from components.contracts.records import Input, Truth, content_hash
+from components.contracts.payload import decoder
+from components.contracts.records import Input, Truth, content_hash, json_bytes
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 

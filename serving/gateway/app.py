@@ -1,18 +1,10 @@
-"""The HTTP interface of a gateway: an ASGI application, for Ray Serve, any ASGI server, or a test.
-
-Every error is a problem (RFC 9457); below ``/v2`` it also has the member ``error``, which clients of the Open Inference
-Protocol read.
-"""
+"""The HTTP interface of a gateway: an ASGI application, for Ray Serve, any ASGI server, or a test."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,23 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from components.telemetry import tracing
-from serving.gateway import oip
+from serving.gateway import protocols
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.openapi import document
-from serving.gateway.pressure import Pressure, urgency_of
+from serving.gateway.post import JSON, Call, Pairs, Post, internal, json_response, no_champion, predictions, problem
+from serving.gateway.pressure import Pressure
 from serving.gateway.truths import UNDER_WAY
 from serving.gateway.wire import (
-    PROBLEM,
     AllAccepted,
-    Answered,
     Answers,
-    Ask,
     ColdStart,
     Health,
     Model,
-    Problem,
     RequestError,
     Version,
     encode,
@@ -46,11 +34,6 @@ from serving.gateway.wire import (
 from serving.replica.loaded_versions import Loaded
 
 __all__ = ["Gateway", "create_app"]
-
-log = logging.getLogger(__name__)
-
-RETRY_AFTER = {"Retry-After": "5"}
-"""Seconds until a gateway without a champion may be asked again: a bootstrap takes about this long to be followed."""
 
 OVERHEAD_BYTES = 1_024
 """JSON around one payload: id, key, time and the field names."""
@@ -63,65 +46,6 @@ TRUTH_BYTES = 2 * OVERHEAD_BYTES
 
 PREDICT = "/v1/predict"
 """Where predictions are asked for, below the workload's prefix."""
-
-TRACEPARENT, LENGTH = tracing.TRACEPARENT.encode(), oip.LENGTH_HEADER.lower().encode()
-
-JSON = [(b"content-type", b"application/json")]
-
-Pairs = list[tuple[bytes, bytes]]
-Answer = Callable[[bytes, "Call"], Awaitable[tuple[bytes, Pairs]]]
-"""Answers a request's body; gives a body and headers."""
-
-
-class Call(NamedTuple):
-    """What an answer may depend on besides the body: the headers, their names in lower case, and the path."""
-
-    headers: Mapping[bytes, bytes]
-    path_params: Mapping[str, str]
-
-
-class Post:
-    """An ASGI endpoint that takes bodies: let in by urgency, read within bounds, answered, traced.
-
-    Written against ASGI itself: a tenth of a millisecond is what a request takes in all.
-    """
-
-    def __init__(
-        self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer, pressure: Pressure | None = None
-    ) -> None:
-        self._pressure = gateway.pressure if pressure is None else pressure
-        self._bodies, self._name, self._answer = bodies, name, answer
-        self._labels = {"cohobate.workload": gateway.spec.name}
-        self._traces = tracing.recording()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        try:
-            body, pairs = await self._within(scope, receive)
-            status = 200
-        except RequestError as error:
-            status, body, pairs = _refusal(error.problem, error.headers, scope["path"])
-        except Exception as error:
-            log.exception("%s failed", scope["path"])
-            status, body, pairs = _refusal(_internal(error), {}, scope["path"])
-        pairs = [*pairs, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": pairs})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _within(self, scope: Scope, receive: Receive) -> tuple[bytes, Pairs]:
-        headers = dict(scope["headers"])
-        call = Call(headers, scope.get("path_params", {}))
-        self._pressure.enter(urgency_of(headers.get(b"priority")))
-        try:
-            await asyncio.sleep(0)  # what came in at the same time is counted before any of it is answered
-            body = await self._bodies.read(headers, receive)
-            if not self._traces and TRACEPARENT not in headers:
-                return await self._answer(body, call)
-            text = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-            with tracing.request(self._name, text, **self._labels):
-                return await self._answer(body, call)
-        finally:
-            self._pressure.leave()
 
 
 class Front:
@@ -157,23 +81,6 @@ def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlet
     return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 
-def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
-    """A response that says why there is no answer."""
-    _, body, pairs = _refusal(Problem(title=title, status=status, detail=detail), headers or {}, path)
-    response = Response(body, status)
-    for name, value in pairs:
-        response.headers[name.decode()] = value.decode("latin-1")
-    return response
-
-
-def _refusal(what: Problem, headers: Mapping[str, str], path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    body: Any = what
-    if "/v2" in path:
-        body = {**msgspec.structs.asdict(what), "error": f"{what.title}: {what.detail}"}
-    pairs = [(b"content-type", PROBLEM.encode())]
-    return what.status, encode(body), pairs + [(n.lower().encode(), v.encode()) for n, v in headers.items()]
-
-
 def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> Front:
     """The application of a gateway; ``on_stop`` is called when its server ends."""
 
@@ -186,9 +93,8 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
 
     serve, payload = gateway.spec.serve, gateway.spec.payload
     most = int(serve.max_batch * (payload.max_bytes * ESCAPED + OVERHEAD_BYTES))
-    asks, v2, bodies = _Asks(gateway), _V2(gateway), Bodies(most, serve.request_seconds)
-    model = "/v2/models/{name}"
-    predict, infer = Post(gateway, "predict", bodies, asks.predict), Post(gateway, "infer", bodies, v2.infer)
+    asks, bodies = _Asks(gateway), Bodies(most, serve.request_seconds)
+    predict = Post(gateway, "predict", bodies, asks.predict)
     told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
     truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
     routes = Starlette(
@@ -200,15 +106,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
             Route("/v1/model", asks.model),
             Route("/metrics", asks.metrics),
             Route("/openapi.json", asks.openapi),
-            Route("/v2", v2.server),
-            Route("/v2/health/live", asks.healthz),
-            Route("/v2/health/ready", asks.readyz),
-            Route(f"{model}/infer", infer, methods=["POST"]),
-            Route(f"{model}/versions/{{version}}/infer", infer, methods=["POST"]),
-            Route(f"{model}/ready", v2.ready),
-            Route(f"{model}/versions/{{version}}/ready", v2.ready),
-            Route(model, v2.model),
-            Route(f"{model}/versions/{{version}}", v2.model),
+            *protocols.routes(gateway, bodies, asks.healthz, asks.readyz),
         ],
         exception_handlers={HTTPException: _http, RequestError: _request, Exception: _failed},
         lifespan=lifespan,
@@ -232,28 +130,8 @@ async def _request(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    found = _internal(error)
+    found = internal(error)
     return problem(found.status, found.title, found.detail, None, request.url.path)
-
-
-def _internal(error: Exception) -> Problem:
-    return Problem(title="internal", status=500, detail=f"the gateway failed: {type(error).__name__}; see its log")
-
-
-async def _predictions(gateway: Gateway, ask: Ask, call: Call, version: str | None = None) -> list[Answered]:
-    if ask.priority is not None:
-        gateway.pressure.check(ask.priority, mine=1)
-    if gateway.versions.routing.champion is None:
-        raise _no_champion("no student serves yet: run the bootstrap pipeline")
-    most = gateway.spec.serve.max_batch
-    if len(ask.items) > most:
-        raise RequestError(413, "too_many_inputs", f"a batch has at most {most} inputs")
-    urgency = urgency_of(call.headers.get(b"priority")) if ask.priority is None else ask.priority
-    return await gateway.predict(ask.items, ask.allow_defer, version, urgency)
-
-
-def _no_champion(detail: str) -> RequestError:
-    return RequestError(503, "no_champion", detail, RETRY_AFTER)
 
 
 class _Asks:
@@ -266,7 +144,7 @@ class _Asks:
     async def predict(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
         """Answer one input or a batch. In a batch each input has its own answer or error."""
         ask = read(body)
-        answers = await _predictions(self._gateway, ask, call)
+        answers = await predictions(self._gateway, ask, call)
         if not ask.alone:
             return encode(Answers(predictions=answers)), JSON
         error = answers[0].error
@@ -292,18 +170,18 @@ class _Asks:
         """Whether the replica lives: its threads follow the intent and publish what it does."""
         if not (self._versions.alive and self._gateway.telemetry.alive):
             raise RequestError(503, "not_alive", "a background thread of this replica ended: restart it")
-        return _json(Health(status="ok"))
+        return json_response(Health(status="ok"))
 
     async def readyz(self, _: Request) -> Response:
         """Whether a champion is loaded."""
         if self._versions.routing.champion is None:
-            raise _no_champion("no champion is loaded")
-        return _json(Health(status="ready"))
+            raise no_champion("no champion is loaded")
+        return json_response(Health(status="ready"))
 
     async def model(self, _: Request) -> Response:
         """Which versions this replica serves."""
         versions, routing, cold = self._versions, self._versions.routing, self._gateway.cold_start
-        return _json(
+        return json_response(
             Model(
                 workload=self._gateway.spec.name,
                 replica=versions.replica,
@@ -341,55 +219,3 @@ class _Asks:
         """The OpenAPI document."""
         self._document = self._document or encode(document(self._gateway.spec))
         return Response(self._document, media_type="application/json")
-
-
-class _V2:
-    """The Open Inference Protocol."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway, self._versions = gateway, gateway.versions
-
-    def _known(self, request: Request | Call) -> str | None:
-        """The version that the path names, if any.
-
-        Raises:
-            RequestError: 404, there is no such model, or its version is not loaded here.
-
-        """
-        name, version = request.path_params["name"], request.path_params.get("version")
-        if name != self._gateway.spec.name:
-            raise RequestError(404, "no_model", f"there is no model {name!r}, only {self._gateway.spec.name!r}")
-        if version is not None and version not in oip.versions_of(self._versions.routing):
-            raise RequestError(404, "no_version", f"version {version!r} is not loaded here")
-        return version
-
-    async def server(self, _: Request) -> Response:
-        """Which server this is."""
-        return _json(oip.ServerMetadata(name="cohobate", version="1", extensions=["binary_tensor_data"]))
-
-    async def model(self, request: Request) -> Response:
-        """What the model takes and gives."""
-        self._known(request)
-        return _json(oip.metadata(self._gateway.spec, self._versions.routing))
-
-    async def ready(self, request: Request) -> Response:
-        """Whether the model, or a version of it, can be asked."""
-        self._known(request)
-        if self._versions.routing.champion is None:
-            raise _no_champion("no champion is loaded")
-        return _json({"name": self._gateway.spec.name, "ready": True})
-
-    async def infer(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
-        """Answer inputs as tensors."""
-        version = self._known(call)
-        inferred, ask = oip.read(body, call.headers.get(LENGTH, b"").decode("latin-1") or None)
-        answers = await _predictions(self._gateway, ask, call, version)
-        written, length = oip.write(self._gateway.spec, self._versions.routing, inferred, answers)
-        if length is None:
-            return written, JSON
-        header = (oip.LENGTH_HEADER.lower().encode(), str(length).encode())
-        return written, [(b"content-type", b"application/octet-stream"), header]
-
-
-def _json(value: Any) -> Response:
-    return Response(encode(value), media_type="application/json")

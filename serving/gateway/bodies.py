@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from starlette.types import Receive
 
@@ -49,6 +49,30 @@ class Bodies:
             self._due.pop(task, None)
             self._overdue.discard(task)
 
+    async def spool(self, headers: Mapping[bytes, bytes], receive: Receive, file: IO[bytes]) -> None:
+        """Write the body to a file, and go to its beginning. Each part of it has ``seconds`` to come.
+
+        Raises:
+            RequestError: as for :meth:`read`.
+
+        """
+        self._refuse(headers)
+        size, more = 0, True
+        while more:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    message = await receive()
+            except TimeoutError as error:
+                raise RequestError(408, "too_slow", f"no part of the body came for {self._seconds:g} s") from error
+            if message["type"] == "http.disconnect":
+                raise _gone()
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > self._most:
+                raise self._too_large()
+            file.write(chunk)
+        file.seek(0)
+
     def _refuse(self, headers: Mapping[bytes, bytes]) -> None:
         announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > self._most:
@@ -61,7 +85,7 @@ class Bodies:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise RequestError(400, "gone", "the client went away before its request was whole")
+                raise _gone()
             chunk = message.get("body", b"")
             if isinstance(body, bytearray):
                 body += chunk
@@ -83,3 +107,7 @@ class Bodies:
             del self._due[task]
             task.cancel()
         self._look = loop.call_later(LOOK_SECONDS, self._cancel_overdue) if self._due else None
+
+
+def _gone() -> RequestError:
+    return RequestError(400, "gone", "the client went away before its request was whole")

@@ -34,7 +34,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
-from serving.gateway.wire import Answered, Ask, Item, RequestError
+from serving.gateway.wire import Answered, Ask, Item, Raw, RequestError
 from serving.replica.loaded_versions import Routing
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -209,18 +209,8 @@ def _split(data: memoryview, name: str) -> list[bytes]:
     return found
 
 
-class Bytes(Item, kw_only=True):
-    """An input whose payload came as it is."""
-
-    raw: bytes = b""
-
-    def content(self) -> bytes:
-        """The payload's bytes."""
-        return self.raw
-
-
 def _item(payload: bytes, id: bytes, key: bytes, consent: bytes) -> Item:
-    return Bytes(id=_name("id", id), key=_name("key", key), consent=_name("consent", consent), raw=payload)
+    return Raw(id=_name("id", id), key=_name("key", key), consent=_name("consent", consent), raw=payload)
 
 
 def _name(what: str, data: bytes) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from components.contracts.spec import Spec
-from serving.gateway import oip, wire
+from serving.gateway import chat, managed, oip, wire
+from serving.gateway.batch import PARQUET
 
 REFUSALS = {
     "400": "The body is not what its form asks for",
@@ -25,6 +26,7 @@ TYPES = (
     wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.TruthItem, wire.TruthBatch, wire.Accepted,
     wire.AllAccepted, wire.Model, wire.Health, wire.Problem,
     oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
+    managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
 )  # fmt: skip
 
 
@@ -42,10 +44,21 @@ def document(spec: Spec) -> dict[str, Any]:
             {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
         ]
     }
+    told = {"message": {"type": "string"}, "type": {"type": "string"}, "param": {}, "code": {"type": "string"}}
+    schemas["ChatError"] = {
+        "allOf": [
+            _ref("Problem"),
+            {
+                "type": "object",
+                "properties": {"error": {"type": "object", "properties": told}},
+                "required": ["error"],
+            },
+        ]
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Cohobate gateway: {spec.name}", "version": "1", "description": spec.description},
-        "paths": _native() | _v2(),
+        "paths": _native() | _v2() | _managed() | _chat(),
         "components": {"schemas": schemas},
     }
 
@@ -111,6 +124,39 @@ def _v2() -> dict[str, Any]:
             {"name": oip.LENGTH_HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}}
         )
     return paths
+
+
+def _managed() -> dict[str, Any]:
+    refused = ("400", "408", "413", "415", "422", "429", "500", "503")
+    invoke = _post(
+        "invocations", "Answer inputs in the form of SageMaker's and Vertex AI's containers.",
+        {"oneOf": [_ref("Instances"), _ref("Single"), _ref("Batch")]},
+        {"oneOf": [_ref("Answered"), _ref("Answers")]}, "Problem", refused,
+    )  # fmt: skip
+    file = _post(
+        "batch", "Answer a file of inputs: a line or row for each, in order.", {"type": "string"}, {"type": "string"},
+        "Problem", refused,
+    )  # fmt: skip
+    files = {kind: {"schema": {"type": "string"}} for kind in (managed.LINES[1], PARQUET)}
+    file["requestBody"]["content"], file["responses"]["200"]["content"] = files, files
+    return {
+        "/ping": {"get": _get("ping", "As /readyz.", _ref("Health"), "Problem", ("503",))},
+        "/invocations": {"post": invoke},
+        "/v1/batch": {"post": file},
+    }
+
+
+def _chat() -> dict[str, Any]:
+    refused = ("400", "404", "408", "413", "415", "422", "429", "500", "503")
+    complete = _post(
+        "chat", "Say the class of the user's last message, as a chat model would.", _ref("Completion"),
+        _ref("Completed"), "ChatError", refused,
+    )  # fmt: skip
+    complete["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "/v1/models": {"get": _get("models", "The workload, and its loaded versions, as models.", _ref("AllOffered"))},
+        "/v1/chat/completions": {"post": complete},
+    }
 
 
 def _ref(name: str) -> dict[str, str]:

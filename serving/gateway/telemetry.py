@@ -109,6 +109,11 @@ class Telemetry:
         """Answers that wait to be published."""
         return len(self._buffer)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the stream is so slow that what can wait, or be left out, should be."""
+        return len(self._buffer) > PAIRS_WITHIN * self._room
+
     def put(self, served: Served) -> None:
         """Take an answer to publish; returns at once.
 
@@ -160,7 +165,7 @@ class Telemetry:
         """Audits and deferred answers wait for the teacher's label, so their inputs go ahead of the others."""
         prediction = served.prediction
         if prediction is not None and served.shadow is not None:
-            if len(self._buffer) <= PAIRS_WITHIN * self._room:
+            if not self.crowded:
                 prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
             else:
                 self.unpaired += 1

@@ -15,8 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.errors import RecordError
-from components.contracts.payload import json_bytes
-from components.contracts.records import LATEST_TIME
+from components.contracts.records import LATEST_TIME, json_bytes
 
 PROBLEM = "application/problem+json"
 """Media type of an error's body."""
@@ -73,6 +72,16 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
     def forms(self) -> int:
         """How many of the three forms of a payload are given."""
         return (self.payload is not UNSET) + (self.text is not UNSET) + (self.json is not UNSET)
+
+
+class Raw(Item, kw_only=True):
+    """An input whose payload came as it is."""
+
+    raw: bytes = b""
+
+    def content(self) -> bytes:
+        """The payload's bytes."""
+        return self.raw
 
 
 class Single(Item, kw_only=True):
@@ -245,13 +254,12 @@ def read(raw: bytes) -> Ask:
         RequestError: 400 for what is no JSON text, 422 for what is no request.
 
     """
-    body = _decoded(_body.decode, raw)
+    body = decoded(_body.decode, raw)
     items: Sequence[Item] = _batch(body) if body.inputs is not UNSET else (body,)
     for item in items:
         if item.forms() != 1:
             raise RequestError(422, "invalid_request", _PAYLOAD)
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(_deep(item.json) for item in items):
-        raise _too_deep()
+    check_depth(raw, items)
     return Ask(items, body.allow_defer, body.priority, body.inputs is UNSET)
 
 
@@ -262,15 +270,21 @@ def read_truths(raw: bytes) -> tuple[Sequence[TruthItem], bool]:
         RequestError: as for :func:`read`.
 
     """
-    if "truths" in _decoded(_any.decode, raw):
-        return _decoded(_truths.decode, raw).truths, False
-    return [_decoded(_truth.decode, raw)], True
+    if "truths" in decoded(_any.decode, raw):
+        return decoded(_truths.decode, raw).truths, False
+    return [decoded(_truth.decode, raw)], True
 
 
 T = TypeVar("T")
 
 
-def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
+def decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
+    """A body as what it should be.
+
+    Raises:
+        RequestError: as for :func:`read`.
+
+    """
     try:
         return decode(raw)
     except msgspec.ValidationError as error:
@@ -285,6 +299,17 @@ def _batch(body: Body) -> list[Item]:
     if body.forms() or any(v is not None for v in (body.id, body.key, body.time, body.consent)):
         raise RequestError(422, "invalid_request", "a request with inputs has no input of its own beside them")
     return list(body.inputs or ())
+
+
+def check_depth(raw: bytes, items: Sequence[Item]) -> None:
+    """Refuse JSON payloads of a body that are nested too deeply.
+
+    Raises:
+        RequestError: 422.
+
+    """
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and any(_deep(item.json) for item in items):
+        raise _too_deep()
 
 
 def _deep(value: Any) -> bool:

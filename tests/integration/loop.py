@@ -19,6 +19,7 @@ from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
 from components.label.labeler import Labeler
+from components.ledger.ledger import append
 from components.registry.registry import Registry
 from components.snapshot.window import freeze
 from components.stream.contract import Broker
@@ -155,6 +156,7 @@ class Loop:
         assert judged.verdict.decision == "promote", judged.verdict.reasons
         verdict = judged.verdict.as_dict()
         model = self.registry.register(spec, made.uri, made.digest, made.card, verdict=verdict, metrics={}, params={})
+        append(self.store, spec.name, "loop", "register", {"version": model.version, "digest": model.digest})
         self.registry.set_alias(self.name, "candidate", model.version)
         return model.version
 

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from components.contracts.attestation import signer, verifier
 from components.contracts.storage import get_bytes
 from components.ledger.ledger import entries, verify
 from components.snapshot.window import read
 from infra.demo import bad
+from infra.evidence.verify import verify as show
+from infra.evidence.write import write
 from serving.replica.split import to_candidate
 from tests.integration.loop import HEAT, TICKETS, Loop, Platform
+from tests.keys import keys
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420), pytest.mark.filterwarnings("ignore")]
@@ -58,10 +62,21 @@ def test_a_student_is_distilled_updated_promoted_and_taken_back(tmp_path: Path) 
     # All of it is in the ledger, and what serves is what was registered.
     assert verify(loop.store) == len(list(entries(loop.store)))
     actions = [e.action for e in entries(loop.store, "tickets")]
+    assert shown(loop, second, tmp_path) == []
     assert "first champion" in actions and "rollout promote" in actions and "rollback" in actions
     served = loop.store.intent("tickets")[1].champion
     assert served is not None and get_bytes(served.uri, served.digest)
     loop.close()
+
+
+def shown(loop: Loop, version: str, folder: Path) -> list[str]:
+    """What a stranger finds wrong with the evidence of a version."""
+    secret, public = keys(folder)
+    bundle = folder / "bundle.tar"
+    bundle.write_bytes(write(loop.settings, loop.registry, loop.store, "tickets", version, signer(str(secret)), True))
+    done = show(bundle, verifier(public))
+    assert any(check.name == "rollouts" and check.told.startswith("1 rollouts") for check in done.checks)
+    return [wrong for check in done.checks for wrong in check.wrong]
 
 
 def test_two_workloads_on_one_platform_do_not_see_each_other(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``audit_share``: share of requests whose input is audited against the teacher (by a hash of the input id, so that
     it can be recomputed); ``buffer_records``: telemetry kept while the stream is slow, beyond which it is dropped and
     counted. ``max_under_way``: requests that one replica takes at once, beyond which it sheds the least urgent;
-    ``request_seconds``: for a body to come, and for a batch to be answered.
+    ``request_seconds``: for a body to come, and for a batch to be answered. ``file_bytes``: of a file of inputs.
     """
 
     replicas: Count = 2
@@ -57,6 +57,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     buffer_records: Count = 10_000
     max_under_way: Count = 256
     request_seconds: Positive = 10.0
+    file_bytes: Count = 268_435_456
 
     @property
     def defers(self) -> bool:

@@ -41,7 +41,7 @@ def test_schemathesis_finds_no_answer_that_is_not_documented(address, tmp_path):
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"http://{host}:{port}/openapi.json",
         "--checks", checks, "--max-examples", "25", "--seed", "1", "--no-color", "--phases", "examples,fuzzing",
-        "--exclude-path-regex", "healthz|live",
+        "--exclude-path-regex", "healthz|live|batch",
     ]  # fmt: skip
     code = "import sys; from schemathesis.cli import schemathesis; sys.argv[0] = 'schemathesis'; schemathesis()"
     command[1:3] = ["-c", code]
@@ -84,6 +84,35 @@ BODIES = st.one_of(
     st.fixed_dictionaries({"inputs": st.lists(ITEM | TENSOR, max_size=3)}).map(json.dumps).map(str.encode),
     st.fixed_dictionaries({"inputs": st.lists(TENSOR, max_size=3)}).map(json.dumps).map(lambda t: t.encode("utf-16")),
 )
+
+
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "system"])},
+    optional={"content": st.text() | st.lists(st.dictionaries(st.sampled_from(["type", "text", "image_url"]), JSON))},
+)
+CHAT = st.fixed_dictionaries(
+    {"model": st.sampled_from(["signs", "signs@2", "signs@9"]), "messages": st.lists(MESSAGE, max_size=2)},
+    optional={"n": JSON, "stream": st.booleans(), "logprobs": st.booleans(), "metadata": JSON, "user": JSON},
+)
+INSTANCES = st.fixed_dictionaries(
+    {"instances": st.lists(JSON | st.fixed_dictionaries({"b64": JSON}), max_size=3)},
+    optional={"parameters": st.fixed_dictionaries({}, optional={"ids": JSON, "priority": JSON})},
+)
+OTHERS = (CHAT | INSTANCES).map(json.dumps).map(str.encode)
+KINDS = ("application/json", "application/jsonlines", "text/csv", "application/vnd.apache.parquet", "")
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/v1/batch", "/v1/chat/completions"])
+def test_no_body_of_any_type_makes_other_protocols_fail(running, path):
+    @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+    @given(body=OTHERS | BODIES, kind=st.sampled_from(KINDS))
+    def check(body, kind):
+        answer = running.call("POST", path, content=body, headers={"content-type": kind})
+        assert answer.status_code < 500, answer.text
+        if answer.status_code != 200:
+            assert answer.headers["content-type"] == "application/problem+json" and answer.json()["title"]
+
+    check()
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v2/models/signs/infer", "/v1/truth"])
