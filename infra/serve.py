@@ -18,7 +18,7 @@ from infra.workloads import spec_path
 if TYPE_CHECKING:
     from serving.declaration import Workload
 
-app = typer.Typer(help="The gateway as a declaration, for 'serve deploy' and a RayService.", no_args_is_help=True)
+app = typer.Typer(help="The gateway as a declaration: what Ray Serve is to run.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
