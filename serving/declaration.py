@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import Reference, parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.spec.bundles import Reference, parse
 
 IMPORT_PATH = "serving.app:build"
 """What Serve calls with :class:`GatewayArgs` to get the application."""
