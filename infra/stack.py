@@ -88,7 +88,8 @@ class Stack:
         logs = settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         # Step 1
-        _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT")
+        if not settings.ray_address:  # else Serve may answer there for others, and goes on
+            _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT", _reached(settings.gateway_host))
         if settings.admin_host and settings.admin_port:
             _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
         if not settings.bootstrap_servers:
@@ -181,7 +182,8 @@ class Stack:
     @property
     def gateway(self) -> str:
         """Base URL of the gateway; a workload's routes are below ``/<workload>``."""
-        return f"http://127.0.0.1:{self.settings.gateway_port}"
+        settings = self.settings
+        return f"http://{_reached(settings.gateway_host)}:{settings.gateway_port}{settings.gateway_prefix.rstrip('/')}"
 
     def tend(self) -> None:
         """Restart what died."""
@@ -251,10 +253,15 @@ def _labelers(spec: Spec) -> Iterator[str]:
         yield f"labeler-{number}"
 
 
-def _require_free(port: int, what: str, setting: str) -> None:
+def _reached(host: str) -> str:
+    """Where this machine reaches what listens at ``host``."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (it is compared)
+
+
+def _require_free(port: int, what: str, setting: str, host: str = "127.0.0.1") -> None:
     with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UnavailableError(what, f"127.0.0.1:{port}", f"the port is taken; free it or set {setting}")
+        if probe.connect_ex((host, port)) == 0:
+            raise UnavailableError(what, f"{host}:{port}", f"the port is taken; free it or set {setting}")
 
 
 def up(

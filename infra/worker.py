@@ -207,22 +207,32 @@ class RayIsLateError(UnavailableError):
 
 
 def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> None:
-    """Start Ray (or join the cluster that the settings name) and serve every workload's gateway until stopped."""
+    """Start Ray (or join the cluster that the settings name) and serve every workload's gateway until stopped.
+
+    On a Ray of our own everything ends with us; on another's our applications alone.
+    """
+    from serving.declaration import Workload, declared, serve_config
+    from serving.ray_access import access
     from serving.ray_app import QUIET, environment
     from serving.ray_light import SETUP, import_serve
 
-    os.environ.update(environment())
+    shared = bool(settings.ray_address)
+    os.environ.update(access(settings, os.environ))
+    controller = environment(settings, haproxy=settings.gateway_proxy == "haproxy" if shared else None)
     log.info("importing Ray")
-    if not settings.ray_address:
-        os.environ.update(QUIET)
+    if not shared:
+        os.environ.update(controller | QUIET)
     import_serve()
     import ray
 
-    from serving.ray_app import deploy, shutdown
+    from serving.ray_app import deployed, require_node
 
+    args = declared(settings, [Workload.of(spec) for spec in specs])
+    config = serve_config(settings, [args], controller if shared else {})
     log.info("joining or starting a Ray cluster")
     try:
-        if settings.ray_address:
+        if shared:
+            require_node(settings.ray_address)
             ray.init(address=settings.ray_address, log_to_driver=False)
         else:
             with _without_surplus():
@@ -235,18 +245,29 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
                     _node_ip_address="127.0.0.1",
                     runtime_env={"worker_process_setup_hook": SETUP},
                 )
+    except ConnectionError as error:  # of a Ray client
+        remedy = f"no client server takes us in ({str(error).strip().rpartition(chr(10))[2]}): see COHOBATE_RAY_ADDRESS"
+        raise UnavailableError("Ray", settings.ray_address, remedy) from error
     except Exception as error:  # Ray raises no class of its own for it
         if NODE_IS_LATE not in str(error):
             raise
         raise RayIsLateError("Ray", "this machine", f"{NODE_IS_LATE}; Ray gives it 30 s and no more") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # Ray's own handlers abort the process where that takes longer than 3 s
     try:
         await_stream(settings, stop)
-        deploy(specs, settings, teacher=True)
-        end_on_signals(stop)  # Ray has put handlers of its own in place
-        stop.wait()
+        with deployed(config, shared=shared):
+            end_on_signals(stop)
+            stop.wait()
     finally:
-        shutdown()
         ray.shutdown()
+
+
+def _leave(*_: object) -> None:
+    """End what goes on, and clean up."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(0)
 
 
 def await_stream(settings: Settings, stop: threading.Event) -> None:

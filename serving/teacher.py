@@ -28,6 +28,7 @@ from components.query.budget import Budget
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
 from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
+from serving.declaration import GatewayArgs, Workload, load
 from serving.gateway.reply import Reply
 
 if TYPE_CHECKING:
@@ -131,6 +132,14 @@ class TeacherService:
         return Answering(
             self._spec, self._settings, ControlStore.open(self._settings.control_url), open_broker(self._settings)
         )
+
+
+class DeclaredTeacher(TeacherService):
+    """The teacher or expert of a declared workload, in a process that Ray starts on any node."""
+
+    def __init__(self, workload: Workload, expert: bool, args: GatewayArgs) -> None:
+        settings = args.in_force()
+        super().__init__(load(workload, settings).source, expert, settings)
 
 
 class Expert:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,28 @@ IMAGE = "cohobate:0.1.0"
 """The image that pipelines' components run in, unless another is named when they are compiled."""
 
 
+SECRET_OF_A_QUERY = re.compile(r"([?&]\w*(?:password|passwd|secret|token)=)[^&\s]+", re.IGNORECASE)
+"""A parameter of a URL that holds a secret, such as PostgreSQL's ``?password=``."""
+
+
 def mask(text: str) -> str:
     """``text`` with the passwords of its URLs replaced by three stars.
 
     >>> mask("postgresql://me:hush@db:5432/control")
     'postgresql://me:***@db:5432/control'
+    >>> mask("postgresql://db/control?user=me&password=hush&sslmode=require")
+    'postgresql://db/control?user=me&password=***&sslmode=require'
     """
-    return re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text)
+    return SECRET_OF_A_QUERY.sub(r"\1***", re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text))
+
+
+def _has_secret(text: str) -> bool:
+    """Whether there is a secret in an address: what :func:`mask` hides, or a user of HTTP, which is a token often.
+
+    >>> [_has_secret(u) for u in ("postgresql://me@db/control", "postgresql://me:hush@db/control", "https://t0k@host")]
+    [False, True, True]
+    """
+    return mask(text) != text or re.match(r"https?://[^/\s]*@", text) is not None
 
 
 class Settings(BaseSettings):
@@ -85,10 +101,22 @@ class Settings(BaseSettings):
     evidently_workspace: str = ""
     """Folder or URI of the workspace that Evidently's UI shows (``cohobate gate ui``); empty: beside the artifacts
     where those are not on this machine, else under ``home``."""
+    gateway_host: str = "127.0.0.1"
+    """Address at which each node's proxy answers; ``0.0.0.0``: all of it, as a cluster of several nodes needs."""
     gateway_port: int = 8400
+    gateway_prefix: str = "/"
+    """What the gateway's routes are below, on a Serve that has other applications too."""
+    gateway_application: str = "gateway"
+    """Name of its application in Ray Serve; two platforms on one cluster need two."""
+    gateway_proxy: Literal["haproxy", "ray"] = "haproxy"
+    """``ray``: on a cluster whose Serve has no HAProxy, go on with its own proxy, which answers about a tenth."""
     broker_port: int = 19392
     ray_address: str = ""
     """Address of a Ray cluster; empty: one is started on this machine."""
+    ray_token: SecretStr | None = None
+    """Token of a Ray cluster that asks for one; none: what Ray's own variables say. The Ray that is started here gets
+    one of its own, in ``<home>/ray-token``."""
+    ray_token_file: Path | None = None
     kfp_host: str = ""
     """URL of the Kubeflow Pipelines API."""
     kfp_token: SecretStr | None = None
@@ -171,6 +199,13 @@ class Settings(BaseSettings):
     """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
     replicas of the gateway take a free one in any case."""
 
+    @field_validator("gateway_prefix")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if not re.fullmatch(r"/|(/[\w.~-]+)+", value):
+            raise ValueError("must be / or a path such as /models, without a slash at its end")
+        return value
+
     @field_validator("gateway_port", "broker_port", "admin_port", "metrics_port", mode="before")
     @classmethod
     def _not_of_a_service(cls, value: Any, info: ValidationInfo) -> Any:
@@ -236,6 +271,34 @@ class Settings(BaseSettings):
             return self.evidently_workspace
         remote = not self.artifacts.startswith("file://")
         return f"{self.artifacts}/evidently" if remote else str(self.home.resolve() / "evidently")
+
+    @classmethod
+    def completed(cls, values: Mapping[str, str]) -> Settings:
+        """The settings of this process, once its environment has those of ``values`` (by field) that it lacked.
+
+        So whatever it starts, and whatever reads them there, has the same.
+        """
+        for name, value in values.items():
+            os.environ.setdefault(f"COHOBATE_{name.upper()}", value)
+        return cls()
+
+    def withheld(self) -> tuple[str, ...]:
+        """The fields whose values :meth:`public` leaves out: secrets, and addresses that have one in them."""
+        return tuple(name for name, value in self._given() if isinstance(value, SecretStr) or _has_secret(str(value)))
+
+    def public(self) -> dict[str, str]:
+        """What is set otherwise than by default and may be read by everybody, by field."""
+        hidden = self.withheld()
+        return {
+            name: str(value.resolve() if isinstance(value, Path) else value)
+            for name, value in self._given() if name not in hidden
+        }  # fmt: skip
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.get_default(call_default_factory=True):
+                yield name, value
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process.

@@ -64,8 +64,11 @@ class Front:
         await self.routes(scope, receive, send)
 
 
-def side_by_side(fronts: Mapping[str, Front]) -> Starlette:
-    """The applications of several workloads as one, each below ``/<workload>``; they start and end together."""
+def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlette:
+    """The applications of several workloads as one, each below ``/<workload>``; they start and end together.
+
+    ``apart``: there is one, and whatever routes to the application has that in its prefix.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -74,7 +77,7 @@ def side_by_side(fronts: Mapping[str, Front]) -> Starlette:
                 await running.enter_async_context(front.routes.router.lifespan_context(front.routes))
             yield
 
-    mounts = [Mount(f"/{name}", app=front) for name, front in fronts.items()]
+    mounts = [Mount("" if apart else f"/{name}", app=front) for name, front in fronts.items()]
     return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 

@@ -162,6 +162,12 @@ class LoadedVersions:
             log.warning("%s: could not sign off: %s", self.replica, error)
 
     @property
+    def settled(self) -> bool:
+        """Whether the champion of the intent that was seen is loaded, or has failed, or there is none."""
+        wanted = self.routing.intent.champion
+        return wanted is None or self.routing.champion is not None or wanted.digest in self.failed
+
+    @property
     def failed(self) -> dict[str, str]:
         """Why an artifact of the intent could not be loaded, by its digest."""
         with self._lock:

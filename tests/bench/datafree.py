@@ -22,8 +22,8 @@ from scipy.stats import t as student_t
 from sklearn.datasets import load_digits, load_wine
 from torch import nn
 
-from components.contracts.payload import decoder, json_bytes
-from components.contracts.records import SoftLabel
+from components.contracts.payload import decoder
+from components.contracts.records import SoftLabel, json_bytes
 from components.contracts.spec import Factory, Payload, Spec, Student
 from components.contracts.spec.data_free import Column, DataFree, ImageInputs, TableInputs
 from components.contracts.spec.objective import Kl

@@ -199,7 +199,8 @@ def serve(folder):
     """Both sides on one Ray, until standard input ends."""
     from components.contracts.settings import Settings
     from components.contracts.spec import load_spec
-    from serving.ray_app import LOGGING, REPLICA_CPUS, REPLICA_ENVIRONMENT, deploy, environment, shutdown
+    from serving.declaration import LOGGING, Workload, declared, serve_config
+    from serving.ray_app import REPLICA_CPUS, REPLICA_ENVIRONMENT, deployed, environment
 
     settings = Settings()
     os.environ.update(environment(settings))
@@ -211,7 +212,6 @@ def serve(folder):
     )  # fmt: skip
     from ray import serve
 
-    deploy([load_spec(folder / "bench.yaml")], settings, teacher=False)
     artifact = str(folder / "v1.onnx")
 
     def bare_app():
@@ -227,11 +227,12 @@ def serve(folder):
 
         serve.run(Bare.bind(), name=name, route_prefix=f"/{name}")
 
-    deploy_bare("bare", {"OMP_NUM_THREADS": "1"})
-    deploy_bare("tuned", REPLICA_ENVIRONMENT, logging_config=LOGGING)
-    print("ready", flush=True)
-    sys.stdin.read()
-    shutdown()
+    args = declared(settings, [Workload.of(load_spec(folder / "bench.yaml"))], teacher=False)
+    with deployed(serve_config(settings, [args], {})):
+        deploy_bare("bare", {"OMP_NUM_THREADS": "1"})
+        deploy_bare("tuned", REPLICA_ENVIRONMENT, logging_config=LOGGING)
+        print("ready", flush=True)
+        sys.stdin.read()
     ray.shutdown()
 
 

@@ -93,12 +93,23 @@ def test_a_secret_is_given_once_and_can_be_read(tmp_path):
     [
         ("postgresql+psycopg://me:p@ss@db:5432/x", "postgresql+psycopg://me:***@db:5432/x"),
         ("postgresql://me@db/x", "postgresql://me@db/x"),
+        ("postgresql://db/x?user=me&password=p&sslmode=on", "postgresql://db/x?user=me&password=***&sslmode=on"),
         ("http://mlflow:5000/a@b", "http://mlflow:5000/a@b"),
         ("sqlite:////home/me/control.db", "sqlite:////home/me/control.db"),
     ],
 )
 def test_only_the_password_of_a_url_is_masked(url, shown):
     assert mask(url) == shown
+
+
+def test_what_may_be_told_and_what_is_withheld_are_all_that_was_set():
+    settings = Settings(
+        database_url="postgresql://db/x?password=hush", tracking_uri="https://t0ken@mlflow", artifact_root="s3://b",
+        sasl_password="hush", gateway_port=8400, metrics_port=9,  # noqa: S106
+    )  # fmt: skip
+    assert settings.public() == {"artifact_root": "s3://b", "metrics_port": "9"}
+    assert set(settings.withheld()) == {"database_url", "tracking_uri", "sasl_password"}
+    assert Settings().public() == {} and Settings().withheld() == ()
 
 
 def test_services_of_kubernetes_leave_the_settings_valid(monkeypatch):

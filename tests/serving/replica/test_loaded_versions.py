@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 import time
 
 import msgspec
@@ -41,6 +42,30 @@ def test_a_champion_is_loaded_in_the_background_and_acknowledged(versions, store
     settle(versions, lambda: versions.routing.champion is not None)
     (ack,) = store.acknowledgements("signs", 1e12)
     assert (ack.replica, ack.revision, ack.detail["champion"], ack.detail["failed"]) == ("r1", revision, "1", {})
+
+
+def test_it_is_settled_once_the_champion_is_loaded_or_has_failed(versions, store, model, tmp_path):
+    """What a replica waits for before it is asked anything: no longer where there is nothing to wait for."""
+    versions.follow()
+    assert versions.settled, "there is no intent yet"
+    put(store, champion=model("1"))
+    versions.follow()
+    assert not versions.settled
+    settle(versions, lambda: versions.settled)
+    assert versions.routing.champion is not None
+    put(store, champion=model("2"))
+    versions.follow()
+    assert versions.settled, "the one before answers meanwhile"
+    tried = threading.Event()
+    broken = LoadedVersions(versions.spec, store, "r2", versions.clock, trial=lambda *_: tried.wait(90.0))
+    missing = model("3")
+    (tmp_path / "v3.onnx").unlink()
+    put(store, champion=missing)
+    broken.follow()
+    assert not broken.settled
+    tried.set()
+    settle(broken, lambda: broken.settled)
+    assert broken.routing.champion is None and missing.digest in broken.failed
 
 
 def test_the_candidate_gets_its_share_while_its_lease_lives(versions, store, model, clock):

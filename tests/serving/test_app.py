@@ -1,0 +1,317 @@
+"""The declared gateway on a real Ray cluster that is not ours alone, by ``serve deploy`` and by joining it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import msgspec
+import psutil
+import pytest
+import yaml
+
+from components.contracts.settings import Settings
+from components.contracts.signing import new_key
+from components.contracts.storage import digest_of, put_bytes
+from components.control import workloads
+from components.control.intent import ModelRef
+from components.control.store import ControlStore
+from serving.declaration import Workload, declared, serve_config
+from serving.ray_app import environment
+from tests.ports import free_port, free_ports
+from tests.serving import conftest as signs
+from tests.serving.test_kills_ray import Load, proxies
+
+BIN = Path(sys.executable).parent
+
+START_SECONDS = 240.0
+"""How long Ray, or an application, may take on a machine with other things to do."""
+
+FOREIGN = """
+import sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+
+@serve.deployment
+class Other:
+    def __call__(self, request):
+        return "other"
+
+serve.run(Other.bind(), name="other", route_prefix="/other")
+"""
+
+SEARCH = """
+import json, sys
+import ray
+from ray import serve
+from ray._private import ray_constants
+from ray._private.state import state
+from ray._private.worker import global_worker
+wanted = json.load(sys.stdin)  # in no argument: Ray keeps those of its drivers
+ray.init(address=wanted["address"], log_to_driver=False, configure_logging=False)
+gcs, tables = global_worker.gcs_client, state._connect_and_get_accessor()
+spaces = {v for n, v in vars(ray_constants).items() if n.startswith("KV_NAMESPACE_") and isinstance(v, bytes)}
+seen = {}
+for space in {None, b"serve", b"fun", b"cls", b"job", b"dashboard", b"runtime_env"} | spaces:
+    for key in gcs.internal_kv_keys(b"", space):
+        seen[f"{space} {key}"] = key + (gcs.internal_kv_get(key, space) or b"")
+for name, rows in (("actors", tables.get_actor_table(None, None)), ("jobs", tables.get_job_table()),
+                   ("workers", tables.get_worker_table()), ("tasks", tables.get_task_events())):
+    seen |= {f"{name} {n}": row if isinstance(row, bytes) else str(row).encode() for n, row in enumerate(rows)}
+seen["status"] = json.dumps(serve.context._get_global_client().get_serve_details(), default=str).encode()
+print(json.dumps({text: [n for n, data in seen.items() if text.encode() in data] for text in wanted["texts"]}))
+"""
+
+
+def signs_spec(folder, *, audit_share):
+    """A workload's spec in a folder, with its teacher, for two replicas."""
+    folder.mkdir(exist_ok=True)
+    (folder / "teacher.py").write_text(signs.TEACHER_FILE)
+    text = signs.SPEC.replace("replicas: 1", "replicas: 2").replace("audit_share: 1.0", f"audit_share: {audit_share}")
+    (folder / "signs.yaml").write_text(text)
+    return str(folder / "signs.yaml")
+
+
+def applied(settings, path):
+    """Make a spec the version in force, and give it as a declaration names it."""
+    with contextlib.closing(ControlStore.open(settings.control_url)) as store:
+        spec, bundle = workloads.opened(path, settings)
+        workloads.apply(store, bundle, spec, actor="test", reason="")
+    return Workload.of(spec)
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres, postgres_template):
+    """A Ray head with token authentication and secrets in its environment, our gateway on it, and another's app."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
+    port, head, dashboard, agent, client = free_ports(5)[0], *(free_port() for _ in range(4))
+    url = postgres.database(postgres_template)
+    secrets = {"database": "marker-database-9f", "kafka": "marker-kafka-9f", "label": new_key()[0]}
+    own = {
+        "COHOBATE_HOME": str(folder / "home"),
+        "COHOBATE_ARTIFACT_ROOT": (folder / "artifacts").as_uri(),
+        "COHOBATE_DATABASE_URL": url.replace("cohobate@", f"cohobate:{secrets['database']}@"),
+        "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        "COHOBATE_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "COHOBATE_SASL_MECHANISM": "PLAIN",
+        "COHOBATE_SASL_USERNAME": "me",
+        "COHOBATE_SASL_PASSWORD": secrets["kafka"],
+        "COHOBATE_LABEL_SIGNING_KEY": secrets["label"],
+        "COHOBATE_GATEWAY_PORT": str(port),
+    }
+    token = "marker-token-9f" * 4
+    env = os.environ | own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
+        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
+        "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
+        "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
+    ]  # fmt: skip
+    settings = settings_of(own)
+    with (folder / "ray.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    made = SimpleNamespace(
+        folder=folder, env=env, address=f"127.0.0.1:{head}", api=f"http://127.0.0.1:{dashboard}", settings=settings,
+        url=f"http://127.0.0.1:{port}", secrets={**secrets, "token": token}, port=port,
+    )  # fmt: skip
+    try:
+        bearer = {"Authorization": f"Bearer {token}"}
+        until(lambda: httpx.get(f"{made.api}/api/version", headers=bearer).status_code == 200, folder / "ray.log")
+        made.first = applied(settings, signs_spec(folder / "specs", audit_share=1.0))
+        champion(settings, folder)
+        deploy(made, made.first)
+        until(lambda: httpx.get(f"{made.url}/signs/readyz").status_code == 200, folder / "ray.log")
+        subprocess.run([sys.executable, "-c", FOREIGN, made.address], env=env, check=True, capture_output=True)
+        assert httpx.get(f"{made.url}/other").text == "other"
+        yield made
+    finally:
+        everything = [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]
+        everything += [p.pid for p in proxies(f"{made.url}/signs")]
+        for pid in everything:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def settings_of(environment):
+    """The settings of an environment that is not this process's."""
+    return Settings(**{name.removeprefix("COHOBATE_").lower(): value for name, value in environment.items()})
+
+
+def champion(settings, folder):
+    """Have a student serve."""
+    data = signs.artifact(space="signs@1")
+    uri = (folder / "v1.onnx").as_uri()
+    put_bytes(uri, data)
+    ref = ModelRef(version="1", uri=uri, digest=digest_of(data), snapshot="s" * 64, teacher=signs.TEACHER)
+    with contextlib.closing(ControlStore.open(settings.control_url)) as store:
+        revision, intent = store.intent("signs")
+        store.put_intent("signs", revision, msgspec.structs.replace(intent, champion=ref))
+
+
+def deploy(cluster, workload):
+    """Have the cluster run the declared gateway of a workload, as ``serve deploy`` does."""
+    config = serve_config(
+        cluster.settings, [declared(cluster.settings, [workload])], environment(cluster.settings, haproxy=True)
+    )
+    path = cluster.folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [str(BIN / "serve"), "deploy", str(path), "--address", cluster.api]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def until(condition, log):
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+def replicas(url):
+    """The replicas that answer."""
+    return {httpx.get(f"{url}/v1/model", timeout=90.0).json()["replica"] for _ in range(12)}
+
+
+def joined(cluster, log, **settings):
+    """A gateway's process that joins the cluster, and what it writes to."""
+    env = cluster.env | {"COHOBATE_RAY_ADDRESS": cluster.address} | settings
+    command = [sys.executable, "-m", "infra.worker", "gateway", cluster.first.source]
+    with log.open("wb") as out:
+        return subprocess.Popen(command, env=env, stdout=out, stderr=out)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_no_secret_is_in_what_ray_keeps(cluster):
+    """Ray's control service keeps what was deployed: what is looked for there is found, and no secret is."""
+    texts = ["GatewayReplica", cluster.first.digest, *cluster.secrets.values()]
+    given = json.dumps({"address": cluster.address, "texts": texts})
+    done = subprocess.run([sys.executable, "-c", SEARCH], env=cluster.env, input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    of_gateway, of_digest, *of_secrets = (found[text] for text in texts)
+    assert any("deployment-state" in where for where in of_gateway) and any("config" in where for where in of_digest)
+    assert "status" in of_digest and of_secrets == [[]] * len(cluster.secrets)
+    logs = [p for p in (cluster.folder / "ray").glob("session_latest/logs/**/*") if p.is_file()]
+    assert any(cluster.first.digest.encode() in p.read_bytes() for p in logs)
+    assert not [p for p in logs for secret in cluster.secrets.values() if secret.encode() in p.read_bytes()]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_another_version_is_taken_up_without_a_failed_request(cluster):
+    url = f"{cluster.url}/signs"
+    before = replicas(url)
+    second = applied(cluster.settings, signs_spec(cluster.folder / "specs", audit_share=0.5))
+    assert second.digest != cluster.first.digest
+    load = Load(url)
+    try:
+        deploy(cluster, second)
+        until(lambda: before.isdisjoint(replicas(url)), cluster.folder / "ray.log")
+    finally:
+        load.end()
+    print(f"{len(load.answers)} requests while all replicas were replaced")
+    assert len(load.answers) > 100 and {(a.status, a.told) for a in load.answers} == {(200, "champion")}
+    assert httpx.get(f"{cluster.url}/other").text == "other"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_a_gateway_that_joined_ends_alone(cluster, tmp_path):
+    """Below a prefix of its own, beside another gateway and somebody else's application, both of which go on."""
+    log = tmp_path / "second.log"
+    process = joined(cluster, log, COHOBATE_GATEWAY_APPLICATION="second", COHOBATE_GATEWAY_PREFIX="/models")
+    try:
+        url = f"{cluster.url}/models/signs"
+        until(lambda: process.poll() is not None or httpx.get(f"{url}/readyz").status_code == 200, log)
+        assert process.poll() is None, log.read_text()[-3000:]
+        body = {"inputs": [{"json": {"x": 3}}, {"json": {"x": -3}}]}
+        answers = httpx.post(f"{url}/v1/predict", json=body, timeout=90.0).json()["predictions"]
+        assert [a["label"] for a in answers] == ["pos", "neg"]
+        assert httpx.get(f"{url}/openapi.json").status_code == 200
+        until(lambda: "ready at" in log.read_text(), log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 404, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert httpx.get(f"{cluster.url}/other").text == "other"
+    assert httpx.get(f"{cluster.url}/signs/readyz").status_code == 200
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_a_gateway_that_does_not_fit_there_is_refused_and_takes_nothing_with_it(cluster, tmp_path):
+    """It says which setting is wrong, and what runs there under the very names that it would have taken goes on."""
+    wrong = {
+        "COHOBATE_GATEWAY_PORT": ({"COHOBATE_GATEWAY_PORT": "1"}, f"set it to {cluster.port}"),
+        "COHOBATE_GATEWAY_HOST": ({"COHOBATE_GATEWAY_HOST": "::"}, "set it to '127.0.0.1'"),
+        "COHOBATE_GATEWAY_APPLICATION": (
+            {"COHOBATE_GATEWAY_APPLICATION": "other", "COHOBATE_GATEWAY_PREFIX": "/models"}, "is no gateway"
+        ),
+        "COHOBATE_GATEWAY_PREFIX": ({"COHOBATE_GATEWAY_APPLICATION": "third"}, "'gateway' of this cluster has these"),
+        "Ray at": ({"RAY_AUTH_TOKEN": "wrong"}, "COHOBATE_RAY_TOKEN_FILE"),
+    }  # fmt: skip
+    running = {name: joined(cluster, tmp_path / f"{name}.log", **given) for name, (given, _) in wrong.items()}
+    for name, process in running.items():
+        said = f"{process.wait(timeout=240)} {(tmp_path / f'{name}.log').read_text()}"
+        assert said.startswith("1 ") and f"Error: {name}" in said and wrong[name][1] in said, said[-2000:]
+    assert httpx.get(f"{cluster.url}/other").text == "other"
+    assert httpx.get(f"{cluster.url}/signs/readyz").status_code == 200
+
+
+NO_HAPROXY = """
+import sys
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings
+from serving.declaration import GatewayArgs, Workload, declared, serve_config
+from serving.ray_app import deployed, environment
+head = {"num_cpus": 1, "object_store_memory": 80_000_000}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+cluster.add_node(**head)
+ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+for proxy in ("haproxy", "ray"):
+    settings = Settings(gateway_proxy=proxy, gateway_port=int(sys.argv[1]))
+    args = declared(settings, [Workload(name="signs", spec="/nowhere.yaml")])
+    try:
+        with deployed(serve_config(settings, [args], environment(settings, haproxy=True)), shared=True):
+            print("deployed")
+    except ConfigError as error:
+        print(error)
+print(serve.status().proxies and "serve runs")
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_a_serve_that_runs_without_haproxy_or_for_one_host_alone_is_refused():
+    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", NO_HAPROXY, str(free_port())]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    proxy, host, serve = done.stdout.splitlines()[-3:]
+    assert proxy.startswith("COHOBATE_GATEWAY_PROXY is 'haproxy': Ray Serve runs on this cluster without it")
+    assert host.startswith("COHOBATE_GATEWAY_HOST is '127.0.0.1': the proxies of 2 nodes do not reach")
+    assert serve == "serve runs"
