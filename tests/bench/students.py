@@ -4,7 +4,11 @@ CLINC150 has 150 intents. The teacher is MiniLM with a head that was fitted on 3
 the others are the traffic, of which it labels as many as each column says. A student learns as in an update, holdout
 rows left aside; it is judged on the 4,500 test rows, against the truth. ``general`` is a stage on the
 traffic without labels, in which the student learns the teacher's embedding. ``COHOBATE_BENCH_DATA`` names the folder
-that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS``, ``COHOBATE_BENCH_ROWS`` and
+that holds ``clinc150/``. jevstiller 0.5.3 and tracer-llm 0.3.3 (:mod:`tests.bench._rivals`) get as many labels and the
+teacher's own embeddings; each is shown by the accuracy of its answers, the teacher's where it defers, and the share
+that it answers itself; beside it is what each student of ours would answer itself at the same accuracy of the answers,
+by a limit of its confidence. jevstiller keeps its defaults, but that it is told when to train, and that it answers
+classes of which it has seen two (50 by default: none here). ``COHOBATE_BENCH_SEEDS``, ``COHOBATE_BENCH_ROWS`` and
 ``COHOBATE_BENCH_ARMS`` (lists; parts of names) make a shorter run.
 """
 
@@ -35,12 +39,17 @@ from components.snapshot.table import parquet_bytes, snapshot_table
 from components.student.runtime import Student as Served
 from components.teachers.contract import reference
 from components.teachers.minilm import MiniLM, MiniLMTeacher, fit_head
+from tests.bench import _rivals
 
 DATA = Path(os.environ.get("COHOBATE_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")) / "clinc150"
 ROWS = [int(n) for n in os.environ.get("COHOBATE_BENCH_ROWS", "500,1000,2000,5000,12000").split(",")]
 SEEDS = int(os.environ.get("COHOBATE_BENCH_SEEDS", "5"))
 GOLD, TOKENS, NARROW, WIDE = 3_000, 32, Variant(name="narrow"), Variant(name="wide", dim=64, hidden=128)
 PLAIN = Variant(name="plain")
+TARGETS = {"jevstiller": 0.98, "tracer": 0.9}
+"""The agreement that each rival promises by default."""
+
+EAGER = {"min_samples_per_class": 2, "training": "manual"}
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """Student's t for 95 % of as many seeds."""
 
@@ -100,7 +109,7 @@ class Bench:
         head = cache / f"head-{TOKENS}-{GOLD}.json"
         if not head.is_file():
             fit_head([t for t, _ in gold], [c for _, c in gold], head, space="clinc150@1", max_tokens=TOKENS)
-        self.teacher = MiniLMTeacher(str(head))
+        self.teacher, self.said = MiniLMTeacher(str(head)), {}
         self.spec = Spec(
             name="clinc150",
             teacher=Factory(factory="components.teachers.minilm:MiniLMTeacher", options={"head": str(head)}),
@@ -111,7 +120,8 @@ class Bench:
         texts = [t for t, _ in self.traffic + self.test]
         if not kept.is_file():
             np.save(kept, MiniLM(TOKENS).embed(texts))
-        shares = self.teacher._head.probabilities(np.load(kept))
+        self.embeddings = np.load(kept)
+        shares = self.teacher._head.probabilities(self.embeddings)
         self.soft = [SoftLabel.of("clinc150@1", self.teacher.classes, row.tolist()) for row in shares]
 
     def accuracy(self, said):
@@ -149,7 +159,9 @@ class Bench:
         seconds = time.perf_counter() - began
         data = get_bytes(done.uri)
         served = Served.load(data)
-        said = [s.label for s in served.predict([t.encode() for t, _ in self.test])]
+        answers = served.predict([t.encode() for t, _ in self.test])
+        self.said[len(rows), seed] = answers
+        said = [s.label for s in answers]
         taught = [s.label for s in self.soft[len(self.traffic) :]]
         times = []
         for text, _ in self.test[:500]:
@@ -158,6 +170,32 @@ class Bench:
             times.append((time.perf_counter() - at) * 1000)
         agreement = sum(a == b for a, b in zip(said, taught, strict=True)) / len(said)
         return self.accuracy(said), agreement, len(data), *np.quantile(times, [0.5, 0.99]).tolist(), seconds
+
+    def rival(self, name, rows, seed):
+        """Accuracy of the answers as given, and the share that it answers itself."""
+        with tempfile.TemporaryDirectory() as folder:
+            one = _rivals.RIVALS[name](
+                self.soft, self.teacher.classes, self.embeddings, agreement=TARGETS[name], calls=0, seed=seed,
+                folder=Path(folder), beyond=lambda rows: [], options=EAGER,
+            )  # fmt: skip
+            try:
+                one.teach(rows)
+                one.settle()
+                own = one.route(range(len(self.traffic), len(self.soft)))
+            finally:
+                one.close()
+        taught = self.soft[len(self.traffic) :]
+        given = [s.label if label is None else label for label, s in zip(own, taught, strict=True)]
+        return self.accuracy(given), sum(label is not None for label in own) / len(own)
+
+    def share_at(self, accuracy, said):
+        """The largest share that a student answers itself, the surest first, at this accuracy of the answers."""
+        order = sorted(range(len(said)), key=lambda i: -said[i].confidence)
+        taught = self.soft[len(self.traffic) :]
+        right = np.array([taught[i].label == self.test[i][1] for i in order])
+        own = np.array([said[i].label == self.test[i][1] for i in order])
+        given = np.concatenate([[0], own.cumsum()]) + np.concatenate([right[::-1].cumsum()[::-1], [0]])
+        return float(np.flatnonzero(given >= accuracy * len(said) - 0.5).max(initial=0)) / len(said)
 
     def logistic(self, rows):
         vectoriser = TfidfVectorizer(ngram_range=(1, 2))
@@ -195,6 +233,14 @@ def main():
         lines = [spread([bench.logistic(bench.rows(n, seed)) for seed in range(SEEDS)]) for n in ROWS]
         print(f"{'TF-IDF, logistic regression':42}" + "".join(f"{x:>14}" for x in lines), flush=True)
         chosen = os.environ.get("COHOBATE_BENCH_ARMS", "").split(",")
+        rivals = {}
+        for name in filter(_rivals.available, _rivals.RIVALS):
+            found = [[bench.rival(name, bench.rows(n, seed), seed) for seed in range(SEEDS)] for n in ROWS]
+            rivals[name] = found
+            print(f"{name:42}" + "".join(f"{spread([f[0] for f in of]):>14}" for of in found), flush=True)
+            print(
+                f"{'  it answers itself':42}" + "".join(f"{spread([f[1] for f in of]):>14}" for of in found), flush=True
+            )
         for name, arm in arms().items():
             if not any(part in name for part in chosen):
                 continue
@@ -204,3 +250,12 @@ def main():
             size, p50, p99, seconds = (float(np.median([f[i] for f in last])) for i in (2, 3, 4, 5))
             print(f"{name:42}{cells} {size:10,.0f} {p50:6.2f} {p99:6.2f} {seconds:9.1f}", flush=True)
             print(f"{'':42}" + "".join(f"{spread([f[1] for f in of]):>14}" for of in found), flush=True)
+            for rival, theirs in rivals.items():
+                shares = [
+                    spread([bench.share_at(theirs[i][seed][0], bench.said[n, seed]) for seed in range(SEEDS)])
+                    for i, n in enumerate(ROWS)
+                ]
+                print(
+                    f"{'  answers itself where as right as ' + rival:42}" + "".join(f"{x:>14}" for x in shares),
+                    flush=True,
+                )
