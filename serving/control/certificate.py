@@ -177,7 +177,7 @@ class Watch:
             c.replicas.await_applied(c.replicas.change(lambda i: msgspec.structs.replace(i, guard=None)))
         failpoint("guard.1")
         # Step 2
-        if before is not None and before.state.guarded:
+        if before is not None and before.state.guarded and before.state.last is not None:
             reason = (
                 f"version {champion.version} serves instead of version {before.state.version}"
                 if champion.digest != before.state.digest
@@ -188,7 +188,9 @@ class Watch:
         failpoint("guard.2")
         # Step 3
         limit = EVERY_ANSWER if champion.defer_below is None else champion.defer_below
-        line = Certified(at=now, version=champion.version, digest=champion.digest, most=most, limit=limit)
+        line = Certified(
+            at=now, version=champion.version, digest=champion.digest, most=most, limit=limit, earns=limit > 1.0
+        )
         self._open(line.state(), 0, None)
         if self._consumer is None or self._journal is None:
             return

@@ -92,9 +92,15 @@ class Gateway:
         serve = self.spec.serve
         if serve.max_disagreement is None:
             return serve.defer_below
-        own = EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
-        guarded = self._guarded(loaded)
-        return own if guarded is None else max(own, guarded)
+        own, guarded = self._own(loaded), self._guarded(loaded)
+        if guarded is None or own > 1.0:  # it has none of its own: what it earned is in force
+            return own if guarded is None else guarded
+        return max(own, guarded)
+
+    @staticmethod
+    def _own(loaded: Loaded) -> float:
+        """The limit that was certified for a version; above 1 where none could be."""
+        return EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
 
     def _guarded(self, loaded: Loaded) -> float | None:
         """The limit of the guard, where there is one of this version."""
@@ -246,7 +252,7 @@ class Gateway:
         """Why an answer is to be deferred; empty where it is not."""
         limit, alpha, reasons = self.limit(loaded), self.spec.serve.novelty, []
         if soft.confidence < limit:
-            guarded = self._guarded(loaded)
+            guarded = self._guarded(loaded) if limit > 1.0 or self._own(loaded) <= 1.0 else None
             reasons.append(_below(soft.confidence, limit) if guarded is None else _watched(soft.confidence, guarded))
         if alpha is not None and novelty is not None and novelty <= alpha:
             reasons.append(f"the input is unlike what the version knows: novelty {novelty:.3f} is not above {alpha:g}")

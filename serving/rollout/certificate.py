@@ -11,6 +11,9 @@ same kind says when the share of its answers is shown to be *below* the promise:
 The last of them is the version's own, by which the guard ends. Where a limit that was given back is shown to be too lax
 after all, every answer is deferred again. A new champion begins with a certificate of its own, and ends the guard.
 
+A version whose evaluation could certify no limit defers every answer, and **earns** one: it begins as a guarded one
+that has nothing to go back to, and is given the limits one after the other as its audited answers show them to hold.
+
 Each of the two kinds of test errs with a chance of at most ``alpha`` over all its time: of a version that keeps its
 promise, that it is ever guarded; of one that does not, that a guard is lifted.
 
@@ -98,9 +101,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one champion.
 
-    ``most``: the promised share; ``limit``: the version's own; ``place``: which of :attr:`limits` is in force, the last
-    where it is not guarded. ``watch`` tests the limit in force, ``free`` those that are laxer. ``answers`` and
-    ``disagreements``: of all audited answers that the version's own limit gives or would give.
+    ``most``: the promised share; ``limit``: the version's own; ``earns``: it has none of its own, and earns it;
+    ``place``: which of :attr:`limits` is in force, the last where it is not guarded. ``watch`` tests the limit in
+    force, ``free`` those that are laxer. ``answers`` and ``disagreements``: of all audited answers that the laxest
+    limit gives or would give.
     """
 
     version: str
@@ -116,16 +120,17 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     guarded_at: float | None = None
     last: Step | None = None
+    earns: bool = False
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """All limits, strictest first; the last is the version's own."""
-        return limits(self.limit)
+        """All limits, strictest first; the last is the version's own, or the laxest that it may earn."""
+        return limits(self.limit, self.earns)
 
     @property
     def guarded(self) -> bool:
-        """Whether more is deferred than the version's own limit says."""
-        return self.place < len(self.limits) - 1
+        """Whether other answers are deferred than the version's own limit says: more, or fewer where it earns one."""
+        return self.earns or self.place < len(self.limits) - 1
 
     @property
     def upper(self) -> float:
@@ -133,17 +138,19 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         return upper_of_counts(self.disagreements, self.answers, 1.0 - ALPHA)
 
 
-def limits(own: float) -> tuple[float, ...]:
+def limits(own: float, earns: bool = False) -> tuple[float, ...]:
     """The limits of a version, strictest first."""
+    if earns:
+        return (EVERY_ANSWER, *LIMITS)
     return (EVERY_ANSWER, *(limit for limit in LIMITS if limit > own), own)
 
 
-def certify(version: str, digest: str, most: float, limit: float, at: float) -> Certificate:
+def certify(version: str, digest: str, most: float, limit: float, at: float, earns: bool = False) -> Certificate:
     """The certificate of a champion that begins to serve."""
-    every = limits(limit)
+    every = limits(limit, earns)
     return Certificate(
-        version=version, digest=digest, most=most, limit=limit, place=len(every) - 1, watch=Risk(bound=most),
-        free=(Risk(bound=1.0 - most),) * len(every), since=at,
+        version=version, digest=digest, most=most, limit=limit, place=0 if earns else len(every) - 1,
+        watch=Risk(bound=most), free=(Risk(bound=1.0 - most),) * len(every), since=at, earns=earns,
     )  # fmt: skip
 
 
@@ -152,7 +159,7 @@ def judged(state: Certificate, seen: Judged, at: float) -> Certificate:
     if seen.novel:
         return state
     every = state.limits
-    own = seen.confidence >= state.limit
+    own = seen.confidence >= every[-1]
     state = msgspec.structs.replace(
         state, answers=state.answers + own, disagreements=state.disagreements + (own and seen.disagrees)
     )
@@ -160,7 +167,7 @@ def judged(state: Certificate, seen: Judged, at: float) -> Certificate:
         state = msgspec.structs.replace(state, watch=state.watch.observe(seen.disagrees))
         if state.watch.rejects(ALPHA):
             return _guard(state, at)
-    if not state.guarded:
+    if state.place == len(every) - 1:
         return state
     free = tuple(
         test.observe(not seen.disagrees) if i > state.place and seen.confidence >= every[i] else test
@@ -183,13 +190,13 @@ def _guard(state: Certificate, at: float) -> Certificate:
         free=tuple(test.anew for test in state.free),
         steps=step.number,
         last=step,
-        guarded_at=state.guarded_at if state.guarded else at,
+        guarded_at=at if state.guarded_at is None else state.guarded_at,
     )
 
 
 def _give_back(state: Certificate, place: int, at: float) -> Certificate:
     found, limit = state.free[place], state.limits[place]
-    ends = place == len(state.limits) - 1
+    ends = place == len(state.limits) - 1 and not state.earns
     share = f"{found.n - found.ones} of {found.n} answers of a confidence of at least {limit:g} disagree"
     then = "the version's own limit holds again" if ends else f"answers below {limit:g} are deferred"
     step = Step(
@@ -198,7 +205,7 @@ def _give_back(state: Certificate, place: int, at: float) -> Certificate:
     )  # fmt: skip
     return msgspec.structs.replace(
         state, place=place, watch=state.watch.anew, steps=step.number, last=step,
-        guarded_at=None if ends else state.guarded_at,
+        guarded_at=None if ends or state.earns else state.guarded_at,
     )  # fmt: skip
 
 
@@ -227,10 +234,11 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True, tag="certify", tag_fi
     digest: str
     most: float
     limit: float
+    earns: bool = False
 
     def state(self) -> Certificate:
         """The state that it begins with."""
-        return certify(self.version, self.digest, self.most, self.limit, self.at)
+        return certify(self.version, self.digest, self.most, self.limit, self.at, self.earns)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="judged", tag_field="kind"):
@@ -291,14 +299,24 @@ def replay(lines: Iterable[bytes]) -> tuple[Certificate, tuple[Step, ...]]:
     return state, tuple(steps)
 
 
+def _why(state: Certificate) -> str:
+    """Why others than the version's own limit is in force; empty where it is not."""
+    if not state.guarded:
+        return ""
+    if state.last is None:
+        return "no limit could be certified for it: every answer is deferred until audited ones show one to hold"
+    return state.last.reason
+
+
 def told(state: Certificate) -> dict[str, Any]:
     """What is shown of it."""
     return {
         "version": state.version,
         "guarded": state.guarded,
+        "earns": state.earns,
         "guarded_at": state.guarded_at,
         "defer_below": state.limits[state.place],
-        "reason": state.last.reason if state.last is not None and state.guarded else "",
+        "reason": _why(state),
         "answers": state.answers,
         "disagreement": state.disagreements / state.answers if state.answers else None,
         "disagreement_upper": state.upper,

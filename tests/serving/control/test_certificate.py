@@ -11,6 +11,7 @@ from components.ledger.ledger import entries, verify
 from serving.control import certificate as module
 from serving.control.certificate import ALARM, GAUGE, journal_name
 from serving.control.facts import read_facts
+from serving.control.journal import uri_of
 from serving.rollout.certificate import replay
 from tests.serving.control.test_controller import Platform, W
 
@@ -87,6 +88,30 @@ def test_it_is_lifted_by_the_answers_that_it_would_have_given(platform):
     platform.given(200, confidence=0.995)
     assert platform.intent.guard is None and not platform.told["guarded"]
     assert platform.actions()[0] == "guard" and platform.actions()[-1] == "guard lifted"
+
+
+@pytest.fixture
+def uncertified(platform, registry, model):
+    """As ``platform``, with a champion whose evaluation could certify no limit."""
+    version = registry.add(msgspec.structs.replace(model("9"), defer_below=EVERY_ANSWER)).version
+    registry.set_alias(W, "candidate", version)
+    platform.store.order(W, "rollback", "eve", "a reason", {"to": version})
+    platform.tick()
+    platform.tick()
+    assert platform.intent.champion.version == version
+    return platform
+
+
+def test_a_champion_without_a_certified_limit_earns_one(uncertified):
+    assert uncertified.intent.guard is None and uncertified.told["earns"] and uncertified.actions() == []
+    uncertified.given(60, confidence=0.995)
+    assert uncertified.intent.guard.defer_below == 0.8 and uncertified.intent.lease_until > uncertified.clock.now
+    assert set(uncertified.actions()) == {"guard relaxed"} and uncertified.store.alarms(W) == []
+    uncertified.given(60, confidence=0.995, wrong=True)
+    assert uncertified.intent.guard.defer_below == EVERY_ANSWER and "guard" in uncertified.actions()
+    journal = get_bytes(uri_of(uncertified.folder, W, journal_name(uncertified.controller.watch.kept.state)))
+    state, steps = replay(journal.splitlines())
+    assert state.earns and steps[-1].kind == "guard"
 
 
 def test_what_is_given_back_is_leased(platform):

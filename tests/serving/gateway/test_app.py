@@ -521,6 +521,18 @@ def test_a_guarded_champion_defers_more_and_everything_once_nobody_watches(spec,
     assert sure["defer"] and "every answer is deferred" in sure["defer_reason"]
 
 
+def test_a_champion_without_a_certified_limit_answers_by_what_it_earned(spec, store, broker, clock, model):
+    running = Running(limited(spec, defer_below=0.0, max_disagreement=0.25), store, broker, clock)
+    champion = model("1")
+    assert champion.defer_below is None
+    running.serve(champion, guard=Guard(digest=champion.digest, defer_below=0.95))
+    some, sure = running.predict(0.25, 3.0).json()["predictions"]
+    assert some["defer"] and not sure["defer"] and "is guarded" not in some["defer_reason"]
+    assert running.call("GET", "/v1/model").json()["champion"]["defer_below"] == 0.95
+    clock.now += 10
+    assert running.predict(3.0).json()["predictions"][0]["defer"], "nobody watches any more"
+
+
 def test_a_guard_is_of_one_version(spec, store, broker, clock, model):
     running = guarded(spec, store, broker, clock, model, digest="0" * 64)
     assert [a["defer"] for a in running.predict(0.01, 0.25).json()["predictions"]] == [True, False]

@@ -72,6 +72,41 @@ def test_a_version_without_a_certified_limit_gives_nothing_to_watch():
     assert not steps and not state.guarded and state.upper == 1.0
 
 
+def earning(**changed):
+    return fresh(limit=EVERY_ANSWER, earns=True, **changed)
+
+
+def test_a_version_without_a_certified_limit_earns_one_and_keeps_it_only_as_long_as_it_holds():
+    state = earning()
+    assert state.guarded and state.guarded_at is None and told(state)["defer_below"] == EVERY_ANSWER
+    assert "no limit could be certified" in told(state)["reason"]
+    state, steps = after(state, *answers(25, confidence=0.995))
+    assert not steps, "29 in a row are the least that show a share to be below 0.1 at 95 %"
+    state, steps = after(state, *answers(200, confidence=0.93))
+    assert not steps, "surer answers are asked about first"
+    state, steps = after(state, *answers(600, confidence=0.995))
+    assert [s.limit for s in steps] == [0.99, 0.95, 0.9, 0.8] and {s.kind for s in steps} == {"relax"}
+    state, steps = after(state, *answers(50, confidence=0.995))
+    assert not steps and state.guarded and told(state)["defer_below"] == 0.8, "there is no limit of its own to go to"
+    state, steps = after(state, *answers(400, disagrees=True, confidence=0.85))
+    assert (
+        [s.kind for s in steps] == ["guard"] and state.guarded_at == 2.0 and state.limits[state.place] == EVERY_ANSWER
+    )
+    state, _ = after(state, *answers(60, confidence=0.995))
+    assert state.guarded_at is None and state.limits[state.place] < 1.0
+
+
+def test_one_that_disagrees_too_often_earns_nothing():
+    """Of streams whose share of disagreement is the promised one, at most 5 % earn a limit: 19 of 200 would not be."""
+    chance = np.random.default_rng(7)
+    earned = 0
+    for _ in range(200):
+        wrong = chance.random(400) < MOST
+        _, steps = after(earning(), *(Judged(id="r", confidence=0.995, disagrees=bool(w)) for w in wrong))
+        earned += bool(steps)
+    assert earned < 19
+
+
 ANSWER = Answer(
     arm="champion", version="7", ok=True, latency_ms=1.0, label="a", confidence=0.9, entropy=0.1, novelty=0.04
 )
