@@ -29,7 +29,7 @@ DATA_FREE = "data_free"
 
 
 WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
-"""The first reason of the verdict on a data-free student."""
+"""The first reason that is told of a data-free student's verdict; the verdict has those of its evidence."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,7 +104,8 @@ def compare(old: Spec, new: Spec) -> Changes:
         if section in READERS:
             taken[section] = READERS[section]
         else:
-            refused[section] = ": ".join(FIXED[section])
+            alike = section == "features" and new.features.learnt_from == old.features.learnt_from
+            refused[section] = ": ".join(FIXED["serve" if alike else section])
     if new.label.workers != old.label.workers:
         taken.pop("label", None)
         refused["label"] = f"label.workers is the number of processes: {RESTART}"

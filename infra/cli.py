@@ -248,7 +248,7 @@ def mcp(
         list[str] | None, typer.Option("--workload", help="Repeat for several. [those of the platform of this home]")
     ] = None,
     gateway: Annotated[
-        str | None, typer.Option(help="The gateway's address. [http://127.0.0.1:<COHOBATE_GATEWAY_PORT>]")
+        str | None, typer.Option(help="The gateway's address. [that of the platform of this home]")
     ] = None,
     operator: Annotated[bool, typer.Option("--operator", help="Offer the platform's status, read-only, too.")] = False,
     port: Annotated[

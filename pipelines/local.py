@@ -18,7 +18,8 @@ from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
-from components.control.workloads import apply, opened, pinned
+from components.control.workloads import apply, opened, pinned, registered
+from components.ledger.ledger import append
 from pipelines.outcome import Outcome, outcome
 from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
@@ -106,7 +107,11 @@ def _registered(source: str, pipeline: str, store: ControlStore, settings: Setti
     if parse(source) is not None or pipeline not in UPDATES:
         return load_spec(source, settings)
     spec, bundle = opened(source, settings)
-    apply(store, bundle, spec, actor=settings.actor, reason=f"a run of {pipeline}", in_force=False)
+    reason, known = f"a run of {pipeline}", bool(registered(store, [spec.name]))
+    made = apply(store, bundle, spec, actor=settings.actor, reason=reason, in_force=False)
+    if not known:  # the first version of a workload is in force, whoever made it
+        detail = {"version": made.number, "before": None, "digest": made.digest, "reason": reason}
+        append(store, spec.name, settings.actor, "apply workload", detail)
     return spec
 
 

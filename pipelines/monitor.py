@@ -83,7 +83,11 @@ class Resumable(Protocol):
 
 
 class Monitor:
-    """Watches one workload's traffic. ``index`` counts its labels, ``inputs`` the inputs that were looked at."""
+    """Watches one workload's traffic.
+
+    ``index`` counts its labels, ``inputs`` the inputs that were looked at, and ``beside`` the labels of traffic that
+    came while inputs were.
+    """
 
     def __init__(self, spec: Spec, store: ControlStore, broker: Broker) -> None:
         self.spec, self.store = spec, store
@@ -100,6 +104,7 @@ class Monitor:
         self._regimes: Regimes | None = None
         kept = self._place()
         self.index, self.inputs = int(kept.get("index", 0)), int(kept.get("inputs", 0))
+        self.beside = int(kept.get("beside", 0))
         self._consumer = self._resume(broker, kept.get("positions", {}))
         self._behind, self._placed = False, store.clock()
 
@@ -150,6 +155,7 @@ class Monitor:
             value = {
                 "index": self.index,
                 "inputs": self.inputs,
+                "beside": self.beside,
                 "lag": lag,
                 "positions": named(self._consumer.positions()),
                 "answers": {"champion": self._champion.version if self._champion else None, **self._answers},
@@ -307,6 +313,7 @@ class Monitor:
         except RecordError as error:
             log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
             return
+        self.beside += self._view is not None and label.input.synthetic is None
         if self._view is None or label.labelled_at <= self._trained_until or not self._counts(label):
             return
         try:

@@ -16,7 +16,7 @@ import msgspec
 from components.contracts.errors import ArtifactError, RecordError
 from components.contracts.records import Label, decode
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, load_spec
 from components.contracts.spec import Trigger as Policy
 from components.control.alarm_kinds import MONITORED
 from components.control.intent import ModelRef
@@ -29,7 +29,7 @@ from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
 from drift.learning_curve import Point
 from pipelines.forked import Forked, GoneError, Warm, fork
-from pipelines.payoff import Evidence, Payoff, assess, cost_of, learnt_of, least_labels, points_of
+from pipelines.payoff import Evidence, Payoff, assess, cost_of, labels_of, learnt_of, least_labels, points_of
 from pipelines.runs import UPDATES, alive, ended_at, updating
 
 log = logging.getLogger(__name__)
@@ -150,13 +150,16 @@ def near(state: TriggerState, policy: Policy) -> bool:
     return state.has_champion and (bool(state.alarms) or state.labels >= SOON * most)
 
 
-def _regimes(alarms: Sequence[AlarmRow]) -> list[int]:
-    """The counts of labels at which regimes began: of each champion the first alarm."""
-    first: dict[str, int] = {}
+def _regimes(alarms: Sequence[AlarmRow], windows: Sequence[WindowRow]) -> list[int]:
+    """The counts of the windows' labels at which regimes began: of each champion the first alarm.
+
+    They are told by time: what an alarm counts has labels that no window took, too.
+    """
+    first: dict[str, float] = {}
     for alarm in alarms:
         if alarm.kind in MONITORED:
-            first.setdefault(str(alarm.detail.get("champion")), alarm.input_index)
-    return list(first.values())
+            first.setdefault(str(alarm.detail.get("champion")), alarm.at)
+    return [sum(labels_of(w) for w in windows if w.created_at <= at) for at in first.values()]
 
 
 class Trigger:
@@ -187,6 +190,8 @@ class Trigger:
         """What is known now."""
         from pipelines.regimes import returned
 
+        if (source := newest(self.store, self.spec)) != self.spec.source:
+            self.spec = load_spec(source)  # its limits and prices say what pays; none of them starts a worker anew
         name, now = self.spec.name, self._clock()
         runs = self.store.runs(name)
         intent = self.store.intent(name)[1]
@@ -218,7 +223,7 @@ class Trigger:
         """
         name, policy = self.spec.name, self.spec.trigger
         windows, gauges = self.store.windows(name), self.store.gauges(name)
-        alarms = _regimes(self.store.alarms(name))
+        alarms = _regimes(self.store.alarms(name), windows)
         *past, points = points_of(evaluated({n: g.value for n, g in gauges.items()}), windows, alarms)
         learnt = learnt_of(champion.snapshot, windows, alarms)
         frozen = learnt_of(windows[-1].digest, windows, alarms) if windows else learnt
@@ -226,7 +231,7 @@ class Trigger:
         answers = monitor.get("answers", {})
         if answers.get("champion") == champion.version:
             points.append(Point(labels=learnt, wrong=answers["wrong"], rows=answers["rows"]))
-        ratio = max(1.0, monitor.get("inputs", 0) / max(1, monitor.get("index", 0)))
+        ratio = max(1.0, monitor.get("inputs", 0) / max(1, monitor.get("beside", 0)))
         took = [at - r.started_at for r in runs if r.pipeline == "continual" and (at := ended_at(r)) is not None]
         seconds = statistics.median(took[-LAST_RUNS:]) if took else 0.0
         since = max([windows[-1].created_at if windows else now, *(r.started_at for r in runs[-1:])])

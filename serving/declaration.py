@@ -25,7 +25,7 @@ LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 """No line in a file for each request: metrics count them, and the stream has each answer."""
 
 NOT_READ = (
-    "actor", "admin_", "evidently_", "feast_", "gateway_", "kfp_", "leader_", "ray_", "tracking_uri",
+    "actor", "admin_", "evidently_", "gateway_", "kfp_", "leader_", "ray_", "tracking_uri",
     "wandb_", "webhooks", "worker", "workload_max", "workload_signing",
 )  # fmt: skip
 """How settings begin that no replica reads: a change of them is no reason to replace the replicas."""
@@ -109,7 +109,7 @@ class GatewayArgs(BaseModel):
 
         """
         settings = Settings.completed(self.settings)
-        given = settings.withheld()
+        given = {*settings.withheld(), *settings.model_fields_set}
         for name in self.secrets:
             if name not in given and getattr(settings, f"{name}_file", None) is None:
                 allowed = "each Ray node needs it in its environment: Serve's configuration holds no secret"

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError, TeacherHeldError, UnavailableError
@@ -24,6 +25,8 @@ from components.contracts.records import SoftLabel, content_hash
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
+from components.control.store import ControlStore
+from components.control.workloads import newest
 from components.query.budget import Budget
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
@@ -32,7 +35,6 @@ from serving.declaration import GatewayArgs, Workload, load
 from serving.gateway.reply import Reply
 
 if TYPE_CHECKING:
-    from components.control.store import ControlStore
     from components.stream.contract import Broker
 
 log = logging.getLogger(__name__)
@@ -139,7 +141,10 @@ class DeclaredTeacher(TeacherService):
 
     def __init__(self, workload: Workload, expert: bool, args: GatewayArgs) -> None:
         settings = args.in_force()
-        super().__init__(load(workload, settings).source, expert, settings)
+        spec = load(workload, settings)
+        with closing(ControlStore.open(settings.control_url)) as store:
+            source = newest(store, spec)  # a process that begins takes up what was applied since the gateway did
+        super().__init__(source, expert, settings)
 
 
 class Expert:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components.contracts.spec import load_spec
+from components.contracts.settings import Settings
 from components.contracts.spec.features import EntityFeature
 from components.contracts.storage import get_bytes
 from components.control.store import ControlStore
+from components.control.workloads import opened
 from components.distill.data import holdouts
 from components.distill.train import distill
 from components.label.history import label_history
@@ -49,7 +50,9 @@ def test_every_field_of_a_feature_is_told():
 
 
 def test_the_example_s_student_is_told_of_the_account(example):
-    spec, broker, artifacts = load_spec(example / "payments.yaml"), MemoryBroker(), f"file://{example}/artifacts"
+    artifacts = f"file://{example}/artifacts"
+    settings = Settings(home=example / "home", artifact_root=artifacts)
+    spec, broker = opened(str(example / "payments.yaml"), settings)[0], MemoryBroker()
     store = ControlStore(f"sqlite:///{example}/control.db")
     store.migrate()
     label_history(spec, broker, read_history(str(example / "history.jsonl"), spec), patience=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,17 @@ def _evaluated(evidence: Evidence, windows: Sequence[WindowRow], champion: Model
     """The points of the learning curve: how often the candidate, and the champion, disagree on the new holdout."""
     rows = [row for row in evidence.rows if row.set == NEW and row.weight > 0.0]
     part = len(rows) / max(sum(row.weight for row in rows), 1e-9)
+
+    def share(wrong: Iterable[Row]) -> float:
+        return min(float(len(rows)), part * sum(row.weight for row in wrong))  # a sum may round to more than all
+
     return learning.Evaluated(
         window=windows[-1].digest,
         digest=evidence.judgement.digest,
         rows=float(len(rows)),
-        wrong=part * sum(row.weight for row in rows if not agrees(row.candidate, row.teacher)),
+        wrong=share(row for row in rows if not agrees(row.candidate, row.teacher)),
         champion_window=champion.snapshot if champion else None,
-        champion_wrong=part
-        * sum(row.weight for row in rows if row.champion is None or not agrees(row.champion, row.teacher))
+        champion_wrong=share(row for row in rows if row.champion is None or not agrees(row.champion, row.teacher))
         if champion
         else None,
     )

@@ -40,11 +40,11 @@ def drift_report(
     older: list[WindowRow] = []
     for window in reversed(windows[:-1]):
         older.insert(0, window)
-        if sum(w.rows for w in older) >= spec.monitor.reference:
+        if sum(w.rows - int(w.manifest.get("synthetic_rows", 0)) for w in older) >= spec.monitor.reference:
             break
     reference, current = columns(spec, older), columns(spec, windows[-1:])
-    if not reference or not current or not (rows := len(current["teacher_entropy"])):
-        return "", "", None
+    if not reference.get("teacher_entropy") or not (rows := len(current.get("teacher_entropy", ()))):
+        return "", "", None  # one side has nothing of the traffic: all of it was made up, say
     verdict = fitted(reference, spec.monitor, window=rows, seed=spec.seed).assess(current)
     newest = windows[-1]
     about = {"window": str(newest.number), "snapshot": newest.digest, "folder": folder}

@@ -12,7 +12,7 @@ from components.contracts.storage import get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.process import short_lived
-from components.steps import WHY_DATA_FREE, Candidate, champion, windows_until
+from components.steps import Candidate, champion, windows_until
 
 __all__ = ["judge", "quality_page", "report"]
 
@@ -37,14 +37,11 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         store=store,
     )
     store.close()
-    verdict = done.verdict.as_dict()
-    if candidate.data_free:
-        verdict["reasons"] = [WHY_DATA_FREE, *verdict["reasons"]]
     judged = msgspec.structs.replace(
         candidate,
         decision=done.verdict.decision,
         measurements=dict(done.measurements),
-        verdict=verdict,
+        verdict=done.verdict.as_dict(),
         confusion=done.confusion,
     )
     if wanted():

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from components.contracts.errors import ConfigError, EpochChangedError, RecordError, TeacherError, UnansweredError
 from components.contracts.given import Given
@@ -132,7 +132,8 @@ class Asking:
         self.selector.settle(choice, calls)
         self._open = None
         if self.company.scores is not None:
-            self.company.scores.labelled([i for i, d in enumerate(choice.decisions) if d.label])
+            of_traffic = [d for w, d in zip(work, choice.decisions, strict=True) if w.input.synthetic is None]
+            self.company.scores.labelled([i for i, d in enumerate(of_traffic) if d.label])
         # Step 4
         answered = Answered(self._taken(decided, given), [], 0, len(work) - len(decided))
         questions = []
@@ -196,7 +197,7 @@ class Asking:
         waiting = {w.input.id for w in work if w.urgent}
         answered = [i for i, w in enumerate(work) if w.key in given]
         inputs, scores = [w.input for w in work], self._scores(work)
-        first = self.company.scores.of_new_regime(inputs, [w.payload for w in work]) if self.company.scores else ()
+        first = self.company.scores.of_new_regime(inputs, self._known(work)) if self.company.scores else ()
         choice = self.selector.choose(inputs, scores, waiting=waiting, answered=answered, first=first)
         self.company.metrics.decided(d.reason for d in choice.decisions)
         self.company.metrics.answered(outcomes)
@@ -226,9 +227,22 @@ class Asking:
         return [(w, self._made(w, d, answer.soft, answer.answered_at)) for w, d, answer in taken]
 
     def _scores(self, work: Sequence[Work]) -> Scores | None:
-        if self.company.scores is None:
+        """What is known of the inputs by each student; of those that were made up, which no policy draws, anything."""
+        real = [w for w in work if w.input.synthetic is None]
+        if self.company.scores is None or not real:
             return None
-        return self.company.scores([w.payload if (e := w.input.entity) is None else Known(w.payload, e) for w in work])
+        said = self.company.scores(self._known(real))
+        if said is None or len(real) == len(work):
+            return said
+        places, count = itertools.accumulate(w.input.synthetic is None for w in work), len(work)
+        of = [max(0, place - 1) for place in places]
+        return [[member[of[i]] for i in range(count)] for member in said]  # type: ignore[return-value]
+
+    def _known(self, work: Sequence[Work]) -> list[Any]:
+        """The decoded payloads, with what is known of their entities where the spec names features of them."""
+        if self.spec.features.entity is None:
+            return [w.payload for w in work]
+        return [w.payload if (e := w.input.entity) is None else Known(w.payload, e) for w in work]
 
     def _close(self, choice: Choice) -> None:
         """A choice whose calls may have been made, though nothing came of them: they count.

@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import fsspec
+
 from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.records import Label
 from components.contracts.spec import Entity, EntityFeature, Spec, resolve
 from components.contracts.spec.features import RECENT
 from components.contracts.storage import digest_of, local_path, put_bytes
-from components.snapshot.features import alone, import_feast, joining, online_store, open_store
+from components.process import without
+from components.snapshot.features import OTHER_STORES, alone, import_feast, joining, online_store, open_store
 from components.snapshot.recent import recent_table
 from components.snapshot.table import MICROSECONDS, parquet_bytes
 
@@ -245,7 +248,8 @@ class EntityStore:
         ttls = {name: _ttl(store, name) for name in views}
         rows = dict.fromkeys(_join_keys(store, views))
         asked = {name: keys for name in rows}
-        answer = store.get_online_features(list(sources), asked, full_feature_names=True)
+        with without(*OTHER_STORES):
+            answer = store.get_online_features(list(sources), asked, full_feature_names=True)
         columns = answer.to_dict(include_event_timestamps=True)
         for source in sources:
             name = source.replace(":", "__", 1)
@@ -293,6 +297,9 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
     path = getattr(view.batch_source, "path", "/")
     if "://" not in path and not Path(path).is_absolute():
         allowed = f"reads {path}: write it as an absolute path, from Path(__file__).resolve() on"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    if "://" not in path and not fsspec.filesystem("file").glob(path):
+        allowed = f"reads {path}, where nothing is: list it in the spec's files, or name what is there on every host"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
     if not view.online:
         raise _refused(f"{feature.name}.view", feature.view, "is not online: answers could not read it")

@@ -138,7 +138,7 @@ def standing(table: pa.Table, kept: float) -> pa.Table:
     """A snapshot's table with its sides as they stand: what is released is among the rows to learn from.
 
     So is what was refused, since what it is like may be released; what it is like that is not keeps it from being
-    learnt from (:func:`components.snapshot.leaks.learnable`).
+    learnt from (:class:`components.snapshot.leaks.HeldOut`).
     """
     if kept >= 1.0:
         return table

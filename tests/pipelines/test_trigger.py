@@ -440,11 +440,15 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
             )
         )  # fmt: skip
 
-    for number, count in ((1, 300), (2, 100)):
-        put(count, seed=number)
-        freeze(number, count)
-    store.put_intent("tickets", 0, Intent(champion=msgspec.structs.replace(CHAMPION, snapshot="w2")))
+    store.clock = clock
+    put(300, seed=1)
+    freeze(1, 300)
+    clock.now += 1.0
     store.raise_alarm("tickets", "drift", 310, {"champion": "6"})
+    clock.now += 1.0
+    put(100, seed=2)
+    freeze(2, 100)
+    store.put_intent("tickets", 0, Intent(champion=msgspec.structs.replace(CHAMPION, snapshot="w2")))
     point = learning.Evaluated(
         window="w2", digest="c", rows=100, wrong=3, champion_window="w1", champion_wrong=95
     )  # fmt: skip
@@ -453,7 +457,7 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     clock.now += 60.0
     put(90, seed=3)
     answers = {"champion": "7", "rows": 80, "wrong": 76}
-    store.put_gauge("tickets", "monitor", {"index": 490, "inputs": 980, "answers": answers})
+    store.put_gauge("tickets", "monitor", {"index": 490, "inputs": 980, "beside": 490, "answers": answers})
 
     decision = trigger.look()
     assert not decision.start and "90 new labels" in decision.reason  # no alarm: a champion that errs may be unlucky
@@ -470,8 +474,9 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     assert (evidence["learnt"], evidence["fresh"], evidence["ratio"]) == (0, 80, 2.0)
     assert [len(regime) for regime in evidence["past"]] == [2]
     # no champion came of that update: its labels are learnt from by the next one, too
+    clock.now += 1.0
     freeze(3, 90)
     put(70, seed=4)
-    store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "answers": answers})
+    store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "beside": 560, "answers": answers})
     state = trigger.state()
-    assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 80 + 70, 0)
+    assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 90 + 70, 0)

@@ -105,10 +105,12 @@ def _options(value: Any) -> Iterator[str]:
 
 
 def _data(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields, and the paths that they name for certain (``files``, ``unlabelled``) or may name (options, empty)."""
+    """Fields, and the paths that they name for certain (``files``, ``unlabelled``) or may name (others, empty)."""
     student = raw.get("student") or {}
     yield from (("files", name) for name in raw.get("files") or ())
     yield from (("student.unlabelled", uri) for uri in student.get("unlabelled") or () if "://" not in uri)
+    inputs = (student.get("data_free") or {}).get("inputs") or {}
+    yield from (("", name) for name in (inputs.get("vocabulary"),) if isinstance(name, str))
     yield from (("", text) for section in (raw.get("features"), student) for text in _options(section))
 
 

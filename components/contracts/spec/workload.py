@@ -96,10 +96,26 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def digest(self) -> str:
         """SHA-256 (hex) of the spec's content, wherever its file lies; its code is not in it."""
         content = msgspec.to_builtins(msgspec.structs.replace(self, source=""))
-        if not self.files:
-            del content["files"]  # so that specs keep the digests that students' lineage names
+        own = self.features
+        content["features"] = {"factory": own.factory, "options": own.options, **content["features"]}
+        for path, default in SINCE.items():
+            *sections, name = path.split(".")
+            inside = content
+            for section in sections:
+                inside = inside[section]
+            if inside[name] == default:
+                del inside[name]
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
+
+SINCE: dict[str, Any] = {
+    "files": (),
+    "serve.file_bytes": Serve().file_bytes,
+    "student.data_free": msgspec.to_builtins(Student().data_free),
+    "trigger.least_labels": None,
+    "trigger.payoff": False,
+}
+"""Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
 OWN = "components."
 """Factories of the platform's own: what their ``classes`` are is known before anything is built."""

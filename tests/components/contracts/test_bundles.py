@@ -258,3 +258,12 @@ def test_a_reference_without_a_digest_is_for_the_registry():
     assert parse("workload:w") == ("w", None) and parse("workload:w@12") == ("w", "12") and parse("w.yaml") is None
     with pytest.raises(ConfigError, match="names no bundle by its digest"):
         load_spec("workload:w@12")
+
+
+def test_a_vocabulary_of_made_up_inputs_goes_with_the_spec(tmp_path):
+    (tmp_path / "t.py").write_text("class T: ...\n")
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
+    inputs = "{kind: text, vocabulary: words.txt}"
+    text = 'name: w\nteacher: {factory: "t.py:T"}\nfeatures: {factory: "components.student.text:HashedText"}\n'
+    (tmp_path / "w.yaml").write_text(f"{text}student: {{data_free: {{inputs: {inputs}}}}}\n")
+    assert "words.txt" in gather(tmp_path / "w.yaml", 1 << 20)

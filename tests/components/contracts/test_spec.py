@@ -20,6 +20,12 @@ def write(tmp_path, **changes):
     return path
 
 
+def test_fields_that_came_later_leave_the_digest_that_students_lineage_names():
+    bare = Spec(name="w", teacher=Factory(factory="t:T"), features=Factory(factory="builtins:dict"))
+    assert bare.digest == "ad2cdb57d32fec5bf4c0dd90df4bfadafd5c518bfd79ee1b99ff67db72192a9c"
+    assert msgspec.structs.replace(bare, files=("a.txt",)).digest != bare.digest
+
+
 def test_a_minimal_spec_has_defaults_and_knows_its_file(tmp_path):
     path = write(tmp_path)
     spec = load_spec(path)

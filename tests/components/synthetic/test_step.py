@@ -8,12 +8,12 @@ import pytest
 
 from components.contracts.admission import check_consent
 from components.contracts.errors import ConfigError, RecordError
-from components.contracts.records import Input, content_hash
+from components.contracts.records import Input, content_hash, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Consent, load_spec
 from components.control.store import ControlStore
 from components.distill.step import distil
-from components.evaluate.report import columns
+from components.evaluate.report import columns, drift_report
 from components.evaluate.step import judge
 from components.label.asking import Company
 from components.label.history import label_history
@@ -24,7 +24,6 @@ from components.query.selector import Selector
 from components.registry.step import register
 from components.snapshot import freeze, read
 from components.snapshot.table import representatives
-from components.steps import WHY_DATA_FREE
 from components.stream.memory import MemoryBroker
 from components.synthetic.step import synthesise
 from tests.components.synthetic.conftest import TEXTS
@@ -79,7 +78,7 @@ def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, 
     # the gate holds its student and says why
     judged = judge(path, distil(path, "", True, window.digest))
     assert judged.card.synthetic == {"search;seed=0;steps=8": len(entries)} and judged.data_free
-    assert judged.decision == "hold" and judged.verdict["reasons"][0] == WHY_DATA_FREE
+    assert judged.decision == "hold" and judged.verdict["findings"], "its verdict is what the evidence leads to"
     version = register(path, judged, True)
     assert home.intent("words")[1].champion is None
     # the first real inputs: they are held out as ever, and their student starts from the one before
@@ -89,8 +88,38 @@ def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, 
     first = distil(path, "", False, later.digest)
     assert first.card.parent == version and first.card.synthetic == judged.card.synthetic and not first.data_free
     assert distil(path, "base", True, later.digest).card.parent == version
+    assert drift_report(spec, home.windows("words"), "memory://r", "memory://w") == ("", "", None), "no traffic before"
     done = judge(path, first)
     assert done.decision == "promote", done.verdict["reasons"]
+
+
+class OfTexts:
+    """Scores that are the payloads themselves."""
+
+    def __init__(self):
+        self.asked, self.told = [], []
+
+    def __call__(self, payloads):
+        self.asked.append(list(payloads))
+        return [list(payloads)]
+
+    def labelled(self, places):
+        self.told.append(list(places))
+
+    def of_new_regime(self, inputs, payloads):
+        return set()
+
+
+def test_scores_are_of_traffic_alone(write, home):
+    """What was made up would else fill a coverage's memory, and say what is rare."""
+    spec, broker, scores = load_spec(str(write(TEXTS))), MemoryBroker(), OfTexts()
+    made_up = [Historic(input=synthetic_input("words", b"made up %d" % n, "noise;seed=0", time=1e9)) for n in range(4)]
+    entries = [e for pair in zip(real(4), made_up, strict=True) for e in pair]
+    company = Company(selector=Selector(spec, Budget(spec.label.budget, spec.name, home)), scores=scores)
+    label_history(spec, broker, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company))
+    asked = [text for batch in scores.asked for text in batch]
+    assert sorted(asked) == sorted(e.input.payload.decode() for e in real(4))
+    assert [len(batch) for batch in scores.asked] == [len(places) for places in scores.told]
 
 
 def test_no_row_that_was_made_up_calibrates_or_is_held_out_beside_real_ones(write, home):
