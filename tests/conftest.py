@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import uuid
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaSSLTransport
 
 from components.control.store import ControlStore
 from components.process import ALLOCATIONS, long_lived
@@ -89,6 +91,13 @@ class SelfClosing(socket.socket):
         self.close()
 
 
+class SelfClosingTls(ssl.SSLSocket):
+    """The same of an encrypted one."""
+
+    def __del__(self):
+        self.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def sockets_given_up_close_themselves():
     """A client that is closed while it connects or sends drops its socket: kafka-python leaves that to CPython.
@@ -97,6 +106,14 @@ def sockets_given_up_close_themselves():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KafkaNetSocket, "socket", lambda _, *kind: SelfClosing(*kind))
+        context = KafkaSSLTransport._build_ssl_context
+
+        def self_closing(config):
+            made = context(config)
+            made.sslsocket_class = SelfClosingTls
+            return made
+
+        patch.setattr(KafkaSSLTransport, "_build_ssl_context", staticmethod(self_closing))
         yield
 
 

@@ -10,7 +10,7 @@ import typer
 
 from components.contracts.settings import Settings
 
-app = typer.Typer(help="Bundles that show a stranger what a version is and why it served.", no_args_is_help=True)
+app = typer.Typer(help="Bundles that show what a version is and why it served.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

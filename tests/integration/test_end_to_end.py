@@ -93,7 +93,7 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     assert len(Registry(settings).versions(spec.name)) == 2
 
     assert [r.status for r in store.runs(spec.name)] == ["succeeded"] * 3
-    assert verify(store) == len(entries(store)) == 5
+    assert verify(store) == len(entries(store)) == 6
     html = list((tmp_path / "home" / "pipelines").rglob("html"))
     assert any(h.stat().st_size > 100_000 for h in html)
 
@@ -104,7 +104,7 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     for run in (first, second):
         text = Path(run.log).read_text()
         assert "Task 'evaluate' finished with status SUCCESS" in text or "Task 'evaluate-2' finished" in text
-        assert f"spec={path}" in text and "executor_input" not in text
+        assert "spec=workload:tickets@" in text and "executor_input" not in text
         assert "Bootstrap complete" not in text and "Registry cache expired" not in text
 
 
@@ -116,7 +116,7 @@ from components.student.text import TextNgrams
 
 class Ngrams(TextNgrams):
     def encode(self, payloads):
-        if Path(__file__).with_name("full").exists():
+        if Path({full!r}).exists():
             raise OSError(28, "No space left on device")
         return super().encode(payloads)
 """
@@ -128,10 +128,11 @@ def test_an_update_that_failed_after_its_snapshot_is_made_by_the_next_run(
     settings, store = platform
     folder = Path(spec.source).parent
     (tmp_path / "tickets.py").write_text((folder / "tickets.py").read_text())
-    (tmp_path / "ngrams.py").write_text(BROKEN)
+    full = tmp_path / "full"
+    (tmp_path / "ngrams.py").write_text(BROKEN.format(full=str(full)))
     text = Path(spec.source).read_text().replace("components.student.text:TextNgrams", "ngrams.py:Ngrams")
     (tmp_path / "tickets.yaml").write_text(text)
-    path, full = str(tmp_path / "tickets.yaml"), tmp_path / "full"
+    path = str(tmp_path / "tickets.yaml")
     label_history(spec, open_broker(settings), tickets(60, start=time.time() - 9000))
 
     full.touch()

@@ -142,14 +142,14 @@ def test_every_command_works_in_both_modes(world, say, tmp_path):
     assert run["runtime_config"]["parameters"] == {"spec": "/specs/tickets.yaml", "to": "2", "reason": "bad"}
     assert (tmp_path / "ir" / "rollback.yaml").is_file()
     installed = say("install")
-    assert len(installed["pipelines"]) == 4 and installed["outdated"] == []
+    assert len(installed["pipelines"]) == 5 and installed["outdated"] == []
     made = say("schedule", "continual", "--cron", "0 3 * * *")
     assert made["cron"] == "0 0 3 * * *" and len(made["next"]) == 3
-    assert len(world.versions) == 4, "it runs what is installed"
+    assert len(world.versions) == 5, "it runs what is installed"
     assert say("schedules") == [made]
     assert say("link", "rollback")["url"] == installed["link"]
     assert say("unschedule", "continual") == {"removed": [made["id"]]}
-    assert len(say("uninstall")["pipelines"]) == 4
+    assert len(say("uninstall")["pipelines"]) == 5
     assert (world.pipelines, world.jobs) == ({}, {})
 
 

@@ -453,7 +453,8 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
         window="w2", digest="c", rows=100, wrong=3, champion_window="w1", champion_wrong=95
     )  # fmt: skip
     learning.add(store, "tickets", point)
-    trigger = Trigger(spec, store, broker, launch=(started := []).append, clock=clock)
+    started: list[str] = []
+    trigger = Trigger(spec, store, broker, launch=lambda reason: started.append(reason) or 0, clock=clock)
     clock.now += 60.0
     put(90, seed=3)
     answers = {"champion": "7", "rows": 80, "wrong": 76}

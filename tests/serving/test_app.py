@@ -32,7 +32,7 @@ from tests.serving.test_kills_ray import Load, proxies
 
 BIN = Path(sys.executable).parent
 
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 """How long Ray, or an application, may take on a machine with other things to do."""
 
 FOREIGN = """
