@@ -97,7 +97,7 @@ def test_updates_are_forked_and_leave_what_others_leave(
     assert run.detail["outputs"]["register"] == "1"
     assert [path.stat().st_size > 0 for path in root.glob("*/report/quality")] == [True]
     assert "tickets: candidate" in Path(run.detail["log"]).read_text()
-    assert [e.action for e in entries(store)] == ["register", "pipeline bootstrap"]
+    assert [e.action for e in entries(store)] == ["apply workload", "register", "pipeline bootstrap"]
 
     log = settings.home / "logs" / "fork-server.log"
     wait_for(lambda: "ready: " in log.read_text(), SECONDS)
