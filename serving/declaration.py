@@ -7,7 +7,6 @@ whoever asks for its state and logs it: only their names do, and each node has t
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -178,13 +177,3 @@ def serve_config(
             for args in applications
         ],
     }
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is of this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.contracts.errors import AccessError, ConfigError, UnavailableError
 from components.contracts.records import Input, SoftLabel
-from components.contracts.settings import Settings
+from components.contracts.settings import Settings, is_loopback
 from components.contracts.spec import DeferTo, Spec
-from serving.declaration import LOGGING, GatewayArgs, is_loopback, load
+from serving.declaration import LOGGING, GatewayArgs, load
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,22 @@ def mask(text: str) -> str:
     'postgresql://db/control?user=me&password=***&sslmode=require'
     """
     return SECRET_OF_A_QUERY.sub(r"\1***", re.sub(r"(\w+://[^\s/:@]*:)[^\s/]+@", r"\1***@", text))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address or host name, with or without a port, is of this machine only.
+
+    >>> [is_loopback(a) for a in ("127.0.0.1", "localhost:8401", "[::1]:8401", "10.0.0.1", "", "localhost.evil")]
+    [True, True, True, False, False, False]
+    """
+    host = address[1:].partition("]")[0] if address.startswith("[") else address
+    host = host.partition(":")[0] if host.count(":") == 1 else host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _has_secret(text: str) -> bool:

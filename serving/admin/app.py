@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from components.contracts.errors import CohobateError, ConfigError
-from components.contracts.settings import Settings
+from components.contracts.settings import Settings, is_loopback
 from components.control.store import ControlStore
 from components.control.tokens import Tokens
 from components.registry.registry import Registry
@@ -28,7 +28,7 @@ from serving.admin.console.runs import Pipelines
 from serving.admin.console.sessions import Sessions
 from serving.admin.dependencies import Dependencies
 from serving.admin.gate import CONSOLE, Gate, record_refusal
-from serving.admin.identity import Door, is_loopback
+from serving.admin.identity import Door
 from serving.admin.oidc import Issuer
 from serving.admin.problems import Refused, database_away, refusal
 from serving.admin.routes import router

@@ -6,7 +6,6 @@ the right credential gets in, unless its own id was guessed at from the same add
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
+from components.contracts.settings import is_loopback
 from components.control.tokens import Role, Tokens, token_id
 from serving.admin.oidc import Issuer
 from serving.admin.problems import Refused
@@ -42,22 +42,6 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     host: str
     authorization: str
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address or host name, with or without a port, is of this machine only.
-
-    >>> [is_loopback(a) for a in ("127.0.0.1", "localhost:8401", "[::1]:8401", "10.0.0.1", "", "localhost.evil")]
-    [True, True, True, False, False, False]
-    """
-    host = address[1:].partition("]")[0] if address.startswith("[") else address
-    host = host.partition(":")[0] if host.count(":") == 1 else host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Door:

@@ -14,8 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from components.contracts.errors import ConfigError
-from components.contracts.settings import Settings
-from serving.admin.identity import is_loopback
+from components.contracts.settings import Settings, is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,8 @@ from components.registry.registry import VersionInfo
 from components.stream.memory import MemoryBroker
 from components.student.card import CARD_KEY, StudentCard
 from tests.clock import Clock
+from tests.servers import answering
+from tests.serving.running import Running
 from tests.students import bag
 
 TEACHER = "sign@1"
@@ -188,3 +190,18 @@ def label_of(x, at=1_700_000_000.0, teacher=TEACHER):
 def signs():
     """Bytes of this workload: ``payload(x)``, the teacher's ``label(x)`` as a record, ``artifact(...)``."""
     return SimpleNamespace(payload=payload, label=label_of, artifact=artifact, teacher=TEACHER)
+
+
+@pytest.fixture
+def running(spec, store, broker, clock, model):
+    """A gateway whose champion is version 1."""
+    made = Running(spec, store, broker, clock)
+    made.serve(model("1"))
+    return made
+
+
+@pytest.fixture
+def url(running):
+    """Where that gateway answers."""
+    with answering(running.app) as (host, port):
+        yield f"http://{host}:{port}"

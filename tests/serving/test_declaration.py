@@ -9,8 +9,8 @@ import pydantic
 import pytest
 
 from components.contracts.errors import ConfigError
-from components.contracts.settings import Settings
-from serving.declaration import GatewayArgs, Workload, apart, declared, is_loopback, load, serve_config
+from components.contracts.settings import Settings, is_loopback
+from serving.declaration import GatewayArgs, Workload, apart, declared, load, serve_config
 from serving.ray_app import environment
 
 ALL = "0.0.0.0"  # noqa: S104 (nothing listens there)

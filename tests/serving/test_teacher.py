@@ -21,7 +21,7 @@ from components.query.selector import Selector
 from components.teachers.contract import Deferred
 from serving.gateway.reply import Reply
 from serving.teacher import Answering, TeacherService
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 BY = "sign@1"
 

@@ -2,36 +2,27 @@
 
 from contextlib import closing
 
-import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from components.telemetry import tracing
-from tests.serving.gateway.test_app import Running
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.fixture
-def gateway(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    return made
-
-
-def ask(gateway, headers=None):
+def ask(running, headers=None):
     body = {"inputs": [{"id": "i0", "json": {"x": 1.0}}]}
-    assert gateway.call("POST", "/v1/predict", json=body, headers=headers).status_code == 200
-    gateway.published()
+    assert running.call("POST", "/v1/predict", json=body, headers=headers).status_code == 200
+    running.published()
 
 
-def test_one_request_is_followed_from_the_gateway_to_its_label(gateway, broker, monkeypatch):
+def test_one_request_is_followed_from_the_gateway_to_its_label(running, broker, monkeypatch):
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    ask(gateway, {"traceparent": CALLER})
+    ask(running, {"traceparent": CALLER})
 
     records = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     batch = tracing.start_batch(records, "signs")
@@ -53,13 +44,13 @@ def test_one_request_is_followed_from_the_gateway_to_its_label(gateway, broker, 
     provider.shutdown()
 
 
-def test_without_an_exporter_the_callers_trace_still_reaches_the_input(gateway, broker):
-    ask(gateway, {"traceparent": CALLER})
+def test_without_an_exporter_the_callers_trace_still_reaches_the_input(running, broker):
+    ask(running, {"traceparent": CALLER})
     (record,) = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     assert record.headers == {"traceparent": CALLER.encode()}
 
 
-def test_without_any_trace_there_are_no_headers(gateway, broker):
-    ask(gateway)
+def test_without_any_trace_there_are_no_headers(running, broker):
+    ask(running)
     (record,) = broker.consumer(["signs.inputs.urgent"]).poll(10, 0)
     assert record.headers == {}

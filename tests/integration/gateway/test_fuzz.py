@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers import answering
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 
 @pytest.fixture

@@ -10,20 +10,7 @@ from components.contracts.records import Input
 from serving.client import AsyncClient, Client, ClientError, DeferredError, RefusedError, UnavailableError, calls, given
 from serving.gateway.wire import TruthItem
 from tests.servers import answering
-from tests.serving.gateway.test_app import Running
-
-
-@pytest.fixture
-def running(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    return made
-
-
-@pytest.fixture
-def url(running):
-    with answering(running.app) as (host, port):
-        yield f"http://{host}:{port}"
+from tests.serving.running import Running
 
 
 @pytest.fixture

@@ -7,16 +7,6 @@ from langchain_core.runnables import RunnableLambda
 
 from serving.client import AsyncClient, Client, RefusedError
 from serving.client.langchain import CohobateRunnable, tool
-from tests.servers import answering
-from tests.serving.gateway.test_app import Running
-
-
-@pytest.fixture
-def url(spec, store, broker, clock, model):
-    running = Running(spec, store, broker, clock)
-    running.serve(model("1"))
-    with answering(running.app) as (host, port):
-        yield f"http://{host}:{port}"
 
 
 def test_a_runnable_in_a_chain(url):

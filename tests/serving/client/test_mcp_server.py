@@ -12,25 +12,15 @@ from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from infra.mcp_server import build, serve
 from serving.client import AsyncClient
-from tests.servers import answering
-from tests.serving.gateway.test_app import Running
-
-
-@pytest.fixture
-def gateway(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    with answering(made.app) as (host, port):
-        yield f"http://{host}:{port}"
 
 
 def told(result):
     return json.loads(result.content[0].text)
 
 
-def test_an_agent_asks_and_sees_what_there_is(gateway):
+def test_an_agent_asks_and_sees_what_there_is(url):
     async def run():
-        made = build({"signs": partial(AsyncClient, gateway)})
+        made = build({"signs": partial(AsyncClient, url)})
         async with Client(made) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
             there = told(await client.call_tool("workloads", {}))
@@ -69,8 +59,8 @@ def test_a_gateway_that_is_away_is_said_to_be():
     assert "unavailable" in there["workloads"]["signs"] and asked.is_error and status == {"up": False}
 
 
-def test_the_command_speaks_over_standard_input_and_output(gateway, tmp_path):
-    host = gateway.replace("/signs", "")
+def test_the_command_speaks_over_standard_input_and_output(url, tmp_path):
+    host = url
     command = [
         "-m",
         "infra.cli",

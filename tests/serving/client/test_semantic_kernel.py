@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import answering
-from tests.serving.gateway.test_app import Running
-
 PYTHON = os.environ.get("COHOBATE_TEST_SEMANTIC_KERNEL", "")
 
 pytestmark = pytest.mark.skipif(not PYTHON, reason="COHOBATE_TEST_SEMANTIC_KERNEL names no Python with semantic-kernel")
@@ -46,15 +43,12 @@ print(json.dumps(asyncio.run(main(sys.argv[1]))))
 """
 
 
-def test_as_a_plugin_and_as_its_chat_model(spec, store, broker, clock, model):
-    running = Running(spec, store, broker, clock)
-    running.serve(model("1"))
+def test_as_a_plugin_and_as_its_chat_model(url):
     root = str(Path(__file__).parents[3])
-    with answering(running.app) as (host, port):
-        done = subprocess.run(
-            [PYTHON, "-c", AGENT, f"http://{host}:{port}"], capture_output=True, text=True, timeout=180,
-            env={**os.environ, "PYTHONPATH": root},
-        )  # fmt: skip
+    done = subprocess.run(
+        [PYTHON, "-c", AGENT, url], capture_output=True, text=True, timeout=180,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["plugin"]["label"] == "pos" and told["chat"] == "pos" and told["classes"] == ["pos", "neg"]

@@ -14,16 +14,9 @@ import pytest
 from components.contracts.records import Input
 from serving.gateway import batch
 from serving.gateway.batch import PARQUET
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 LINES = "application/x-ndjson"
-
-
-@pytest.fixture
-def running(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    return made
 
 
 def post(running, content, kind, **headers):

@@ -9,7 +9,7 @@ from components.contracts.spec import Deferral, load_spec
 from components.review import reviews
 from serving.gateway.cascade import Cascade, people
 from serving.gateway.reply import Reply
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 ENTRY = Input(workload="signs", id="i", key="k", time=1.0, payload=b"{}")
 

@@ -10,8 +10,6 @@ import pytest
 from components.contracts.records import Input
 from serving.gateway import chat
 from serving.gateway.wire import Answered, RequestError
-from tests.servers import answering
-from tests.serving.gateway.test_app import Running
 
 ASKED = [{"role": "system", "content": "Say the sign."}, {"role": "user", "content": '{"x": 0.2}'}]
 
@@ -19,21 +17,8 @@ LINKED = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}
 
 
 @pytest.fixture
-def running(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    return made
-
-
-@pytest.fixture
-def url(running):
-    with answering(running.app) as (_, port):
-        yield f"http://127.0.0.1:{port}/v1"
-
-
-@pytest.fixture
 def client(url):
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as made:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
         yield made
 
 
@@ -95,15 +80,10 @@ def test_what_a_student_cannot_do_is_refused_by_name(client, more, names):
         client.chat.completions.create(**{"model": "signs", "messages": ASKED, **more})
 
 
-def test_where_it_is_unsure_the_teacher_is_asked_if_the_client_allows_it(spec, store, broker, clock, model):
-    running = Running(spec, store, broker, clock)
-    running.serve(model("1"))
+def test_where_it_is_unsure_the_teacher_is_asked_if_the_client_allows_it(client):
     unsure = [{"role": "user", "content": '{"x": 0.01}'}]
-    with answering(running.app) as (_, port):
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
-        alone = client.chat.completions.create(model="signs", messages=unsure).model_extra["cohobate"]
-        said = client.chat.completions.create(model="signs", messages=unsure, extra_body={"allow_defer": True})
-        client.close()
+    alone = client.chat.completions.create(model="signs", messages=unsure).model_extra["cohobate"]
+    said = client.chat.completions.create(model="signs", messages=unsure, extra_body={"allow_defer": True})
     assert alone["defer"] and not alone["degraded"]
     assert said.model_extra["cohobate"]["degraded"], "there is nobody to ask here"
 
@@ -111,7 +91,7 @@ def test_where_it_is_unsure_the_teacher_is_asked_if_the_client_allows_it(spec, s
 def test_langchains_chat_model_is_answered(url):
     from langchain_openai import ChatOpenAI
 
-    model = ChatOpenAI(model="signs", base_url=url, api_key="none", logprobs=True, top_logprobs=2)
+    model = ChatOpenAI(model="signs", base_url=f"{url}/v1", api_key="none", logprobs=True, top_logprobs=2)
     said = model.invoke([("user", '{"x": -3}')])
     assert said.content == "neg"
     assert [one["token"] for one in said.response_metadata["logprobs"]["content"]] == ["neg"]

@@ -6,14 +6,7 @@ import json
 import pytest
 
 from components.contracts.records import Input
-from tests.serving.gateway.test_app import Running
-
-
-@pytest.fixture
-def running(spec, store, broker, clock, model):
-    made = Running(spec, store, broker, clock)
-    made.serve(model("1"))
-    return made
+from tests.serving.running import Running
 
 
 def invoke(running, content, kind="application/json"):

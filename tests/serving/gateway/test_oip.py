@@ -11,7 +11,7 @@ from components.contracts.records import Input
 from serving.gateway import oip
 from serving.gateway.wire import RequestError
 from tests.servers import answering
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 client_of = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed (extra dev)")
 

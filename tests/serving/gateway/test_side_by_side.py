@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from serving.gateway.app import create_app, side_by_side
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 
 @pytest.fixture

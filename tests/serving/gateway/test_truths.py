@@ -4,7 +4,7 @@ import pytest
 from components.contracts.errors import UnavailableError
 from components.contracts.records import Truth, decode
 from serving.gateway.truths import input_of, request_id
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 
 @pytest.fixture

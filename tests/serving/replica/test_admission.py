@@ -17,7 +17,7 @@ from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.admission import ADMITTED, Admission, Trial, admit
 from serving.replica.loaded_versions import LoadedVersions
-from tests.serving.gateway.test_app import Running
+from tests.serving.running import Running
 
 CRASHING = """
 import ctypes
