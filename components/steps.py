@@ -18,7 +18,7 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.student.card import StudentCard
 
-__all__ = ["DATA_FREE", "NOTHING", "WHY_DATA_FREE", "Candidate", "champion", "data_free", "windows_until"]
+__all__ = ["DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "windows_until"]
 
 NOTHING = "nothing"
 """In place of a snapshot's digest: there were no new labels."""
@@ -26,10 +26,6 @@ NOTHING = "nothing"
 
 DATA_FREE = "data_free"
 """The gauge that names the newest registered student of synthetic inputs alone."""
-
-
-WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
-"""The first reason that is told of a data-free student's verdict; the verdict has those of its evidence."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

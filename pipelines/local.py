@@ -62,8 +62,6 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
         PipelineError: a component failed (the message names its error and the log), or another update is under way.
 
     """
-    from components.ledger.ledger import append
-
     with contextlib.closing(ControlStore.open(settings.control_url)) as store:
         source = pinned(spec_path, settings, store)
         made = arguments(name, source, given, reason)

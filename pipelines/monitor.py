@@ -199,10 +199,10 @@ class Monitor:
 
     def _go_on(self, champion: ModelRef) -> None:
         """Give what looks at every row the evidence that it had before a restart, if this was its champion."""
-        answers = self._place().get("answers", {})
+        place = self._place()
+        answers, kept = place.get("answers", {}), place.get("evidence", {})
         same = answers.get("champion") == champion.version
         self._answers = {name: int(answers[name]) if same else 0 for name in self._answers}
-        kept = self._place().get("evidence", {})
         if kept.get("champion") != champion.version:
             return
         detectors: dict[str, Resumable] = {**self._watch.detectors}

@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 
 from components.kubeflow import NOTHING, read_candidate
-from components.steps import WHY_DATA_FREE, Candidate
+from components.steps import Candidate
 from drift.gate import WORST_FIRST
 
 DECISIONS = {"hold": "held", "reject": "rejected"}
+
+WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is held out to judge it by"
+"""The first reason that is told of a data-free student's verdict; the verdict has those of its evidence."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

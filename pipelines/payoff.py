@@ -165,16 +165,11 @@ def learnt_of(window: str, windows: Sequence[WindowRow], alarms: Sequence[int]) 
     return max(0, _ends(windows).get(window, 0) - max(alarms, default=0))
 
 
-def labels_of(window: WindowRow) -> int:
-    """Labels of traffic in a window: what was made up says nothing of how a curve goes on."""
-    return window.rows - int(window.manifest.get("synthetic_rows", 0))
-
-
 def _ends(windows: Sequence[WindowRow]) -> dict[str, int]:
     """The count of labels at which each window ended, by its digest."""
     ends, count = {}, 0
     for window in sorted(windows, key=lambda w: w.number):
-        count += labels_of(window)
+        count += window.of_traffic
         ends[window.digest] = count
     return ends
 

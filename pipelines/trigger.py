@@ -29,7 +29,7 @@ from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
 from drift.learning_curve import Point
 from pipelines.forked import Forked, GoneError, Warm, fork
-from pipelines.payoff import Evidence, Payoff, assess, cost_of, labels_of, learnt_of, least_labels, points_of
+from pipelines.payoff import Evidence, Payoff, assess, cost_of, learnt_of, least_labels, points_of
 from pipelines.runs import UPDATES, alive, ended_at, updating
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _regimes(alarms: Sequence[AlarmRow], windows: Sequence[WindowRow]) -> list[i
     for alarm in alarms:
         if alarm.kind in MONITORED:
             first.setdefault(str(alarm.detail.get("champion")), alarm.at)
-    return [sum(labels_of(w) for w in windows if w.created_at <= at) for at in first.values()]
+    return [sum(w.of_traffic for w in windows if w.created_at <= at) for at in first.values()]
 
 
 class Trigger:

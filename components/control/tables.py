@@ -97,6 +97,11 @@ class WindowRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
     manifest: Mapped[dict[str, Any]]
 
+    @property
+    def of_traffic(self) -> int:
+        """Rows of traffic: what was made up is none."""
+        return self.rows - int(self.manifest.get("synthetic_rows", 0))
+
 
 class RunRow(Base):
     """One run of a pipeline."""

@@ -27,7 +27,7 @@ from components.distill import columns
 from components.distill.columns import Texts, View, taken
 from components.distill.replay import balanced_sample
 from components.snapshot.holdout import kept_shares, standing
-from components.snapshot.leaks import HeldOut
+from components.snapshot.leaks import SIDES, HeldOut
 from components.snapshot.table import calibrates, known_of, soft_of
 from components.snapshot.window import Frozen, opened
 from components.student.features import Features, featuriser
@@ -43,9 +43,6 @@ COLUMNS = [
     "input_id", "key", "payload", "content", "teacher", "soft", "truth_label", "truth_value", "split", "probability",
     "audit", "sketch", "entity", "synthetic",
 ]  # fmt: skip
-
-SIDES = ["input_id", "payload", "content", "teacher", "split", "sketch", "synthetic"]
-"""Of these the columns that say what is held out, whose labels they are, and what was made up."""
 
 LENGTH = struct.Struct("<I")
 """Of the text that stands before a payload outside memory."""
@@ -343,12 +340,12 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
     with ExitStack() as stack:
         files = [(window.number, stack.enter_context(opened(window.uri, window.digest))) for window in usable]
         for number, file in files:
-            for table in file.tables(SIDES):
-                _check_teacher(table, teacher)
-                held.add(standing(table, now[number]))
+            for table in file.tables([*SIDES, "synthetic"]):
+                sides = standing(table, now[number])
+                held.add(sides)
                 labels += table.num_rows
                 made_up.update(how for how in table["synthetic"].to_pylist() if how)
-                frozen += int(_standing(table, kept=now[number], split="train").sum())
+                frozen += sides["split"].to_pylist().count("train")
         parts = [
             _side(
                 file,

@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel
 from components.contracts.spec.user_code import folders
+from components.distill import prune
 from components.distill.data import MIN_SCALE, Unit
 from components.distill.networks.contract import FIELD, head_of, logits, tensors, value_and_scale
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
@@ -50,9 +51,6 @@ PROOFS = ((1, 1), (2, 8), (7, 33))
 
 CLOSE = 1e-4
 """Largest difference of a logit, as a share of the largest one, between a network and its export."""
-
-ANSWER_BATCH = 256
-"""Rows that a network answers together."""
 
 CALIBRATION_BATCH = 32
 """Rows at a time of what a static quantisation watches."""
@@ -268,10 +266,7 @@ def _quiet() -> Iterator[None]:
 
 def answers(net: torch.nn.Module, card: StudentCard, rows: Features, unit: Unit | None = None) -> list[SoftLabel]:
     """What the float export of a network would answer, uncalibrated, by the network itself: an export takes seconds."""
-    net, count = net.cpu().eval(), len(next(iter(rows.values())))
-    parts = [{name: array[i : i + ANSWER_BATCH] for name, array in rows.items()} for i in range(0, count, ANSWER_BATCH)]
-    with torch.no_grad():
-        said = torch.cat([logits(net(**tensors(part))) for part in parts])
+    said = prune.answers(net.cpu().eval(), rows)
     if card.task == "classification":
         return [SoftLabel.of(card.space, card.classes, row) for row in torch.softmax(said, dim=1).double().tolist()]
     unit = unit or Unit(mean=0.0, scale=1.0)

@@ -49,11 +49,7 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
         return None
     wanted = spec.student.network_of(variant_of(spec, card, variant))
     files = files_of(featuriser(spec.features, spec.source))
-    here, before = (
-        (wanted, spec.features.learnt_from, files),
-        (card.network, card.features, files_of(student.featuriser)),
-    )
-    if here != before:
+    if (wanted, spec.features.learnt_from, files) != (card.network, card.features, files_of(student.featuriser)):
         log.info("%s: a network of another shape first learns what version %s answers", spec.name, parent.version)
         return Start(student=student, state=None)
     uri = weights_uri(parent.uri)

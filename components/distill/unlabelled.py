@@ -23,16 +23,13 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.tables import WindowRow
 from components.label.history_file import read_history
 from components.snapshot.holdout import kept_shares, standing
-from components.snapshot.leaks import held_out
+from components.snapshot.leaks import SIDES, held_out
 from components.snapshot.table import parquet_bytes
 from components.snapshot.window import opened
 from components.stream.contract import Broker, read_to_end
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SIDES = ("content", "payload", "split", "sketch")
-"""The columns of a window that say what is held out."""
 
 
 @dataclass(frozen=True, kw_only=True)

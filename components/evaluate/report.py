@@ -40,7 +40,7 @@ def drift_report(
     older: list[WindowRow] = []
     for window in reversed(windows[:-1]):
         older.insert(0, window)
-        if sum(w.rows - int(w.manifest.get("synthetic_rows", 0)) for w in older) >= spec.monitor.reference:
+        if sum(w.of_traffic for w in older) >= spec.monitor.reference:
             break
     reference, current = columns(spec, older), columns(spec, windows[-1:])
     if not reference.get("teacher_entropy") or not (rows := len(current.get("teacher_entropy", ()))):

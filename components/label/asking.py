@@ -234,9 +234,9 @@ class Asking:
         said = self.company.scores(self._known(real))
         if said is None or len(real) == len(work):
             return said
-        places, count = itertools.accumulate(w.input.synthetic is None for w in work), len(work)
+        places = itertools.accumulate(w.input.synthetic is None for w in work)
         of = [max(0, place - 1) for place in places]
-        return [[member[of[i]] for i in range(count)] for member in said]  # type: ignore[return-value]
+        return [[member[i] for i in of] for member in said]  # type: ignore[return-value]
 
     def _known(self, work: Sequence[Work]) -> list[Any]:
         """The decoded payloads, with what is known of their entities where the spec names features of them."""

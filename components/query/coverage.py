@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def _hash(found: npt.NDArray[np.float64], ids: npt.NDArray[Any], weights: Any, s
     np.add.at(found, (rows, places.astype(np.int64)), signs if weights is None else signs * weights)
 
 
+@lru_cache(maxsize=4)
 def _projection(size: int, seed: int) -> npt.NDArray[np.float64]:
     """Random directions; those of a longer batch begin with those of a shorter one."""
     return np.random.default_rng([seed, 2]).standard_normal((size, PLACES))

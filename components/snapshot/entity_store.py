@@ -196,9 +196,9 @@ class EntityStore:
         places = sorted({(key, stamp) for (key, _), stamp in zip(asked, stamps, strict=True)})
         if not places:
             return []
-        views = {source.partition(":")[0] for source in sources}
+        views = _views(store, sources)
         times = pd.to_datetime([stamp for _, stamp in places], unit="us", utc=True)
-        frame = pd.DataFrame({name: [key for key, _ in places] for name in _join_keys(store, views)})
+        frame = pd.DataFrame({name: [key for key, _ in places] for name in _join_keys(views)})
         frame = frame.assign(event_timestamp=times, cohobate_row=range(len(places)))
         with self._reached("sources"), joining(store, views, copies=store is self._opened) as local:
             rows = local.get_historical_features(entity_df=frame, features=list(sources), full_feature_names=True)
@@ -244,10 +244,9 @@ class EntityStore:
 
     def _look_up(self, store: FeatureStore, sources: Sequence[str], found: dict[str, dict[str, Held]]) -> None:
         keys = list(found)
-        views = {s.partition(":")[0] for s in sources}
-        ttls = {name: _ttl(store, name) for name in views}
-        rows = dict.fromkeys(_join_keys(store, views))
-        asked = {name: keys for name in rows}
+        views = _views(store, sources)
+        ttls = {name: float(view.ttl.total_seconds()) if view.ttl else 0.0 for name, view in views.items()}
+        asked = dict.fromkeys(_join_keys(views), keys)
         with without(*OTHER_STORES):
             answer = store.get_online_features(list(sources), asked, full_feature_names=True)
         columns = answer.to_dict(include_event_timestamps=True)
@@ -276,13 +275,13 @@ def entity_store(spec: Spec, artifacts: str) -> EntityStore | None:
     return None if entity is None else EntityStore(f"{artifacts}/{spec.name}/feast", spec.name, entity, spec.source)
 
 
-def _join_keys(store: FeatureStore, views: set[str]) -> list[str]:
-    return list(dict.fromkeys(key for view in sorted(views) for key in store.get_feature_view(view).join_keys))
+def _views(store: FeatureStore, sources: Sequence[str]) -> dict[str, Any]:
+    """The views of sources (``view:feature``) by name."""
+    return {name: store.get_feature_view(name) for name in sorted({s.partition(":")[0] for s in sources})}
 
 
-def _ttl(store: FeatureStore, view: str) -> float:
-    ttl = store.get_feature_view(view).ttl
-    return float(ttl.total_seconds()) if ttl else 0.0
+def _join_keys(views: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key for view in views.values() for key in view.join_keys))
 
 
 def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, str]) -> None:

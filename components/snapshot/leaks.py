@@ -130,6 +130,10 @@ def _rows(spec: Spec, table: pa.Table) -> Iterable[tuple[dict[str, Any], Sketch 
     return zip(plain, sketches(spec, table), strict=True)
 
 
+SIDES = ("content", "payload", "split", "sketch")
+"""The columns of a snapshot that :class:`HeldOut` reads."""
+
+
 class HeldOut:
     """What is held out in any of the tables that are added, by content and by likeness."""
 

@@ -4,9 +4,10 @@ import torch
 
 from components.contracts.storage import digest_of
 from components.distill.data import Unit
-from components.distill.export import ANSWER_BATCH, answers, body, to_int8, to_onnx
+from components.distill.export import answers, body, to_int8, to_onnx
 from components.distill.networks.contract import network as network_of
 from components.distill.networks.contract import tensors, value_and_scale
+from components.distill.prune import BATCH
 from components.student.parity import parity
 from components.student.runtime import Student
 from tests.students import bag
@@ -52,7 +53,7 @@ def test_the_graph_of_a_regression_answers_in_the_target_s_unit(line_card):
 def test_a_network_itself_answers_what_its_export_does(task, card, line_card):
     of, unit = (line_card, UNIT) if task == "regression" else (card, None)
     net, made = network(of)
-    student, n = Student.load(to_onnx(made, of, unit=unit)), ANSWER_BATCH + 9
+    student, n = Student.load(to_onnx(made, of, unit=unit)), BATCH + 9
     given = [[i / 50] for i in range(n)] if unit else [bytes([i % 256, i // 256]) for i in range(n)]
     said = answers(net, of, student.featuriser.encode(given), unit)
     for ours, its in zip(said, student.predict_decoded(given), strict=True):
