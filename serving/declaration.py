@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.contracts.errors import ConfigError
-from components.contracts.reference import Reference, parse
+from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 
@@ -50,10 +50,9 @@ class Workload(BaseModel):
     @classmethod
     def of(cls, spec: Spec) -> Workload:
         """The workload of a spec, as it was loaded."""
-        reference = parse(spec.source)
-        if reference is None:
+        if spec.bundle is None:
             return cls(name=spec.name, spec=spec.source)
-        return cls(name=spec.name, digest=reference.digest)
+        return cls(name=spec.name, digest=spec.bundle)
 
     @property
     def source(self) -> str:

@@ -14,11 +14,11 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.contracts import bundle
 from components.contracts.errors import ConfigError
 from components.contracts.storage import digest_of
 
@@ -32,14 +32,8 @@ MOST_BYTES = 1 << 30
 
 
 def pack(attestation: bytes, files: Mapping[str, bytes]) -> bytes:
-    """The archive; equal files give equal bytes."""
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in ((ATTESTATION, attestation), *sorted(files.items())):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o644
-            tar.addfile(info, io.BytesIO(data))
-    return sink.getvalue()
+    """The archive; equal files give equal bytes. The attestation is first by its name."""
+    return bundle.pack({ATTESTATION: attestation, **files})
 
 
 def unpack(path: Path) -> tuple[bytes, dict[str, bytes]]:

@@ -89,25 +89,19 @@ class Gateway:
 
     def limit(self, loaded: Loaded) -> float:
         """The confidence below which this version's answers are deferred."""
-        serve = self.spec.serve
+        return self._in_force(loaded)[0]
+
+    def _in_force(self, loaded: Loaded) -> tuple[float, bool]:
+        """The limit in force for a version, and whether it is so since the version is guarded."""
+        serve, intent = self.spec.serve, self.versions.routing.intent
         if serve.max_disagreement is None:
-            return serve.defer_below
-        own, guarded = self._own(loaded), self._guarded(loaded)
-        if guarded is None or own > 1.0:  # it has none of its own: what it earned is in force
-            return own if guarded is None else guarded
-        return max(own, guarded)
-
-    @staticmethod
-    def _own(loaded: Loaded) -> float:
-        """The limit that was certified for a version; above 1 where none could be."""
-        return EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
-
-    def _guarded(self, loaded: Loaded) -> float | None:
-        """The limit of the guard, where there is one of this version."""
-        intent = self.versions.routing.intent
+            return serve.defer_below, False
+        own = EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
         if intent.guard is None or intent.guard.digest != loaded.ref.digest:
-            return None
-        return intent.guard.limit_at(self.versions.clock(), intent.lease_until)
+            return own, False
+        given = intent.guard.limit_at(self.versions.clock(), intent.lease_until)
+        # one that has no limit of its own: what it earned is in force
+        return (given, False) if given <= 1.0 < own else (max(own, given), True)
 
     async def predict(
         self,
@@ -250,10 +244,9 @@ class Gateway:
 
     def _doubts(self, loaded: Loaded, soft: SoftLabel, novelty: float | None) -> list[str]:
         """Why an answer is to be deferred; empty where it is not."""
-        limit, alpha, reasons = self.limit(loaded), self.spec.serve.novelty, []
+        (limit, watched), alpha, reasons = self._in_force(loaded), self.spec.serve.novelty, []
         if soft.confidence < limit:
-            guarded = self._guarded(loaded) if limit > 1.0 or self._own(loaded) <= 1.0 else None
-            reasons.append(_below(soft.confidence, limit) if guarded is None else _watched(soft.confidence, guarded))
+            reasons.append((_watched if watched else _below)(soft.confidence, limit))
         if alpha is not None and novelty is not None and novelty <= alpha:
             reasons.append(f"the input is unlike what the version knows: novelty {novelty:.3f} is not above {alpha:g}")
             self.metrics.novel.inc()

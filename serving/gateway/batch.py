@@ -46,10 +46,7 @@ LOOK_SECONDS = 0.05
 
 FORMS = ("payload", "text", "json")
 
-COLUMNS = (
-    "id", "request_id", "label", "confidence", "soft_label", "model_version", "snapshot", "teacher", "arm", "defer",
-    "defer_reason", "degraded", "answered_by", "novelty", "error", "error_status", "error_detail",
-)  # fmt: skip
+COLUMNS = (*(n for n in Answered.__struct_fields__ if n != "error"), "error", "error_status", "error_detail")
 """Columns of an answer in Parquet: its fields, ``soft_label`` as a map, its error as code, status and reason."""
 
 Part = Sequence[Item | RequestError]
