@@ -225,19 +225,32 @@ def test_an_open_page_says_that_its_session_has_ended(running, monkeypatch):
     expect(state(tab)).to_have_text("serving")
 
 
+def away(*_):
+    """A session of a control database that does not answer."""
+    raise OperationalError("SELECT", {}, Exception("gone"))
+
+
 def test_an_open_page_says_that_the_database_is_away_and_that_it_is_back(running, monkeypatch):
     tab = running.visit()
     expect(state(tab)).to_have_text("serving")
-
-    def away(*_):
-        raise OperationalError("SELECT", {}, Exception("gone"))
-
     with monkeypatch.context() as patch:
         patch.setattr(running.store, "session", away)
         expect(tab.locator("#connection")).to_contain_text("The control database does not answer")
     expect(tab.locator("#connection")).to_be_hidden()
     start(running)
     expect(state(tab)).to_have_text("shadow")
+
+
+def test_a_page_that_connects_while_the_database_is_away_says_so(running, monkeypatch):
+    tab = running.visit()
+    tab.route("**/console/events/**", lambda route: route.abort())
+    tab.reload()
+    expect(tab.locator("#connection")).to_contain_text("The connection is lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(running.store, "session", away)
+        expect(tab.locator("#connection")).to_contain_text("The control database does not answer")
+    tab.unroute("**/console/events/**")
+    expect(tab.locator("#connection")).to_be_hidden()
 
 
 def test_an_open_page_goes_on_when_the_admin_api_was_restarted(running):

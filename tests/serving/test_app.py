@@ -169,6 +169,7 @@ def deploy(cluster, workload):
     command = [str(BIN / "serve"), "deploy", str(path), "--address", cluster.api]
     done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    cluster.deployed = workload
 
 
 def until(condition, log):
@@ -198,7 +199,8 @@ def joined(cluster, log, **settings):
 @pytest.mark.timeout(900)
 def test_no_secret_is_in_what_ray_keeps(cluster):
     """Ray's control service keeps what was deployed: what is looked for there is found, and no secret is."""
-    texts = ["GatewayReplica", cluster.first.digest, *cluster.secrets.values()]
+    digest = cluster.deployed.digest
+    texts = ["GatewayReplica", digest, *cluster.secrets.values()]
     given = json.dumps({"address": cluster.address, "texts": texts})
     done = subprocess.run([sys.executable, "-c", SEARCH], env=cluster.env, input=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -207,7 +209,7 @@ def test_no_secret_is_in_what_ray_keeps(cluster):
     assert any("deployment-state" in where for where in of_gateway) and any("config" in where for where in of_digest)
     assert "status" in of_digest and of_secrets == [[]] * len(cluster.secrets)
     logs = [p for p in (cluster.folder / "ray").glob("session_latest/logs/**/*") if p.is_file()]
-    assert any(cluster.first.digest.encode() in p.read_bytes() for p in logs)
+    assert any(digest.encode() in p.read_bytes() for p in logs)
     assert not [p for p in logs for secret in cluster.secrets.values() if secret.encode() in p.read_bytes()]
 
 

@@ -76,6 +76,7 @@
       connection.append(" ", a);
     }
   }
+  const away = "The control database does not answer: what you see is old. Serving goes on.";
   function ended() {
     if (source) source.close();
     source = null;
@@ -90,7 +91,7 @@
       const old = document.getElementById(JSON.parse(event.data).id);
       if (old) old.remove();
     });
-    source.addEventListener("away", () => tell("The control database does not answer: what you see is old. Serving goes on."));
+    source.addEventListener("away", () => tell(away));
     source.addEventListener("back", () => tell(""));
     source.addEventListener("ended", ended);
     source.addEventListener("error", async () => {
@@ -104,6 +105,7 @@
       } catch {
         status = 0;
       }
+      if (status === 503) tell(away);
       if (status === 401) ended();
       else setTimeout(() => listen(url), AGAIN);
     });
