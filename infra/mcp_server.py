@@ -59,7 +59,7 @@ def serve(
     names = workloads or (state.workloads if state else ())
     if not names:
         raise ConfigError("--workload", [], f"name a workload: no platform was started in {settings.home}")
-    base = (gateway or (state.gateway if state else f"http://127.0.0.1:{settings.gateway_port}")).rstrip("/")
+    base = (gateway or (state.gateway if state else settings.gateway)).rstrip("/")
     server = build({name: partial(AsyncClient, f"{base}/{name}") for name in names}, _status(settings, operator))
     if port is None:
         server.run()

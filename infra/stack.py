@@ -27,7 +27,7 @@ import psutil
 
 from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.reference import parse
-from components.contracts.settings import Settings
+from components.contracts.settings import Settings, reached
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
 from infra import changes
@@ -89,7 +89,7 @@ class Stack:
         logs.mkdir(parents=True, exist_ok=True)
         # Step 1
         if not settings.ray_address:  # else Serve may answer there for others, and goes on
-            _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT", _reached(settings.gateway_host))
+            _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT", reached(settings.gateway_host))
         if settings.admin_host and settings.admin_port:
             _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
         if not settings.bootstrap_servers:
@@ -145,7 +145,7 @@ class Stack:
         Raises:
             UnavailableError: a process died (its reason is its log's last line), or nothing moved for too long.
         """
-        waiting = [f"{self.gateway}/{s.name}/healthz" for s in self.specs]
+        waiting = [f"{self.settings.gateway}/{s.name}/healthz" for s in self.specs]
         seen, moved, said = progress_marks(self.children), time.monotonic(), ""
         looked = moved
         with httpx.Client(timeout=2.0, trust_env=False) as client:
@@ -179,12 +179,6 @@ class Stack:
                 remedy = f"it ended with {ended}: {child.said or 'it said nothing'} (its log: {child.log})"
                 raise UnavailableError(child.name, "this machine", remedy)
 
-    @property
-    def gateway(self) -> str:
-        """Base URL of the gateway; a workload's routes are below ``/<workload>``."""
-        settings = self.settings
-        return f"http://{_reached(settings.gateway_host)}:{settings.gateway_port}{settings.gateway_prefix.rstrip('/')}"
-
     def tend(self) -> None:
         """Restart what died."""
         if self._broker is not None:
@@ -214,7 +208,7 @@ class Stack:
         state = PlatformState(
             pid=os.getpid(),
             started_at=self._started_at,
-            gateway=self.gateway,
+            gateway=self.settings.gateway,
             kafka=self.settings.kafka,
             specs=tuple(s.source for s in self.specs),
             ready=ready,
@@ -253,15 +247,12 @@ def _labelers(spec: Spec) -> Iterator[str]:
         yield f"labeler-{number}"
 
 
-def _reached(host: str) -> str:
-    """Where this machine reaches what listens at ``host``."""
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (it is compared)
-
-
 def _require_free(port: int, what: str, setting: str, host: str = "127.0.0.1") -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise UnavailableError(what, f"{host}:{port}", f"the port is taken; free it or set {setting}")
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError:
+        return
+    raise UnavailableError(what, f"{host}:{port}", f"the port is taken; free it or set {setting}")
 
 
 def up(
@@ -387,7 +378,7 @@ def main(argv: Sequence[str]) -> int:
     changes.done(stack.settings)  # asked of a platform that ended before it could
     try:
         with stack:
-            log.info("ready: %s", stack.gateway)
+            log.info("ready: %s", stack.settings.gateway)
             while True:
                 time.sleep(0.5)
                 before = [c.pid for c in stack.children]

@@ -50,6 +50,15 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def reached(host: str) -> str:
+    """Where this machine reaches what listens at ``host``.
+
+    >>> [reached(host) for host in ("0.0.0.0", "::", "10.0.0.1")]
+    ['127.0.0.1', '::1', '10.0.0.1']
+    """
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (it is looked up)
+
+
 def _has_secret(text: str) -> bool:
     """Whether there is a secret in an address: what :func:`mask` hides, or a user of HTTP, which is a token often.
 
@@ -215,6 +224,17 @@ class Settings(BaseSettings):
     metrics_port: int = 0
     """Its port; 0: any free one, named in ``<home>/metrics``. A fixed one is for a worker with a host of its own;
     replicas of the gateway take a free one in any case."""
+
+    @property
+    def gateway(self) -> str:
+        """Base URL at which this machine reaches its gateway; a workload's routes are below ``/<workload>``.
+
+        >>> Settings(gateway_host="::", gateway_port=8400, gateway_prefix="/models").gateway
+        'http://[::1]:8400/models'
+        """
+        host = reached(self.gateway_host)
+        at = f"[{host}]" if ":" in host else host
+        return f"http://{at}:{self.gateway_port}{self.gateway_prefix.rstrip('/')}"
 
     @field_validator("gateway_prefix")
     @classmethod
