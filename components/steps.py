@@ -18,7 +18,9 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.student.card import StudentCard
 
-__all__ = ["DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "windows_until"]
+__all__ = [
+    "DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "evidence_folder", "evidence_of", "windows_until",
+]  # fmt: skip
 
 NOTHING = "nothing"
 """In place of a snapshot's digest: there were no new labels."""
@@ -74,6 +76,17 @@ def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRo
         if window.digest == digest:
             return windows[:i]
     raise NotFoundError("snapshot", digest, f"the control database has {len(windows)} of {spec.name}")
+
+
+def evidence_folder(window: WindowRow) -> str:
+    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
+    root = window.uri.rsplit("/", 2)[0]
+    return f"{root}/evidence/{window.digest}"
+
+
+def evidence_of(window: WindowRow, digest: str) -> str:
+    """Where the evidence of one student that is judged on a window lies."""
+    return f"{evidence_folder(window)}/{digest}.jsonl"
 
 
 def champion(store: ControlStore, spec: Spec) -> ModelRef | None:

@@ -31,6 +31,7 @@ SUB_COMMANDS = (
     SubCommand("serve", "infra.serve", "The gateway as a declaration: what Ray Serve is to run."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
+    SubCommand("keys", "infra.keys", "Whose signatures of students, snapshots and evidence count."),
     SubCommand("workload", "infra.registry", "The registry: versions of workloads' specs with their code."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),
     SubCommand("notify", "infra.notify", "Webhooks that are told of rollouts, alarms and failures."),

@@ -138,14 +138,16 @@ def control(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
 
     os.environ.update({name: os.environ.get(name, value) for name, value in IMPATIENT.items()})
     store, registry = _control(settings.control_url), Registry(settings)
-    trial = Admission(spec, store)
+    trial = Admission(spec, store, settings.artifact_policy)
     registry.open(spec.name)
     long_lived()
     watch.health.ready()
     lead(
         store,
         spec.name,
-        lambda: Controller(spec, store, registry, open_broker(settings), settings.artifacts, trial=trial),
+        lambda: Controller(
+            spec, store, registry, open_broker(settings), settings.artifacts, trial=trial, vouch=trial.vouch
+        ),
         term=settings.leader_seconds,
         stop=stop,
         on_tick=watch.health.beat,

@@ -542,7 +542,7 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     from serving.replica.admission import Admission
     from serving.replica.loaded_versions import LoadedVersions
 
-    versions = LoadedVersions(spec, store, trial=Admission(spec, store))
+    versions = LoadedVersions(spec, store, trial=Admission(spec, store, settings.artifact_policy))
     telemetry = Telemetry(spec, lambda: open_broker(settings))
     if "review" in spec.serve.deferral.to:
         asks = {**asks, "review": people(store, versions)}

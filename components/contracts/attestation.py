@@ -55,10 +55,10 @@ def statement(predicate_type: str, digests: Mapping[str, str], predicate: Mappin
     return Statement(subject=subjects, predicate_type=predicate_type, predicate=dict(predicate))
 
 
-def signer(key: str, public_key: Path | None = None) -> Signer:
+def signer(key: str, public_key: Path | None = None, fields: tuple[str, str] = ("--key", "--public-key")) -> Signer:
     """Who signs: the private key of a PEM file, or one that a URI names (``awskms:``, ``gcpkms:``, ``hsm:``, …).
 
-    ``public_key``: the PEM file of its public key, which a URI needs.
+    ``public_key``: the PEM file of its public key, which a URI needs; ``fields``: what the two are called in errors.
 
     Raises:
         ConfigError: the file holds no private key that can sign, or the URI cannot be used.
@@ -69,18 +69,18 @@ def signer(key: str, public_key: Path | None = None) -> Signer:
 
     if ":" in key and not Path(key).exists():
         if public_key is None:
-            raise ConfigError("--key", key, "a key that a URI names needs its public key: --public-key FILE")
+            raise ConfigError(fields[0], key, f"a key that a URI names needs its public key: {fields[1]} FILE")
         try:
             made: Signer = Any_.from_priv_key_uri(key, verifier(public_key))
         except Exception as error:  # a KMS' client raises what it likes
-            raise ConfigError("--key", key, f"cannot be used: {type(error).__name__}: {error}") from error
+            raise ConfigError(fields[0], key, f"cannot be used: {type(error).__name__}: {error}") from error
         return made
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         return CryptoSigner(load_pem_private_key(Path(key).read_bytes(), password=None))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError("--key", key, "must be an unencrypted private key in PEM (PKCS#8), or a URI") from error
+        raise ConfigError(fields[0], key, "must be an unencrypted private key in PEM (PKCS#8), or a URI") from error
 
 
 def verifier(public_key: Path) -> SSlibKey:
@@ -90,13 +90,33 @@ def verifier(public_key: Path) -> SSlibKey:
         ConfigError: it holds none.
 
     """
+    try:
+        return verifier_of(public_key.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError("--public-key", str(public_key), "must be a public key in PEM") from error
+
+
+def verifier_of(pem: bytes) -> SSlibKey:
+    """A public key from PEM.
+
+    Raises:
+        ValueError: it holds none.
+
+    """
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import SSlibKey
 
+    return SSlibKey.from_crypto(load_pem_public_key(pem))
+
+
+def signed_by(data: bytes) -> tuple[str, ...]:
+    """The ids of the keys that an envelope says it is signed by; empty of what is none. Nothing is verified."""
+    from securesystemslib.dsse import Envelope
+
     try:
-        return SSlibKey.from_crypto(load_pem_public_key(public_key.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise ConfigError("--public-key", str(public_key), "must be a public key in PEM") from error
+        return tuple(Envelope.from_dict(json.loads(data)).signatures)
+    except Exception:  # whatever a parser makes of what is no envelope
+        return ()
 
 
 def sign(said: Statement, by: Signer) -> bytes:

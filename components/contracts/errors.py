@@ -10,6 +10,7 @@
     │   └── EpochChangedError    the labels at hand were made before a decision about the teacher: ask again
     ├── ProvenanceError      a label was not made by the declared teacher or a truth source
     ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
+    │   └── UntrustedError       it is not signed as the policy asks: ``reason`` is a stable code
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
     ├── ForeignVersionError  a version in the model registry was not registered by Cohobate
     ├── LedgerError          the ledger was changed, cut or reordered: names the first bad entry
@@ -93,6 +94,19 @@ class ArtifactError(CohobateError):
     def __init__(self, uri: str, detail: str) -> None:
         super().__init__(f"artifact {uri}: {detail}")
         self.uri, self.detail = uri, detail
+
+
+class UntrustedError(ArtifactError):
+    """An artifact's signature is missing or does not count.
+
+    ``reason`` is a stable code: ``unsigned``, ``foreign_key``, ``expired_key``, ``revoked_key``, ``forged`` (the
+    signature does not fit), ``other_kind``, ``other_subject`` (it is of another file), ``other_workload``,
+    ``other_version``, ``other_verdict`` or ``other_evidence``.
+    """
+
+    def __init__(self, uri: str, reason: str, detail: str) -> None:
+        super().__init__(uri, detail)
+        self.reason = reason
 
 
 class NotFoundError(CohobateError):

@@ -176,6 +176,13 @@ class Settings(BaseSettings):
     workload_signing_key_file: Path | None = None
     workload_signed_by: str = ""
     """Its public half: a process that has it loads no bundle that is not signed with it. Empty: none is asked for."""
+    artifact_signing_key: str = ""
+    """What students, snapshots and evidence are signed with: a private key in a PEM file, or the URI of a key that a
+    KMS keeps (``awskms:…``, ``gcpkms:…``, ``hsm:…``). Empty: they are not signed."""
+    artifact_signing_public_key: Path | None = None
+    """Public key (PEM) of a signing key that a URI names."""
+    artifact_policy: Literal["any", "signed"] = "any"
+    """``signed``: nothing is learnt from, registered, rolled out or loaded that no key of ``cohobate keys`` signed."""
     workload_max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """How large a spec with the user's code and data may be, in bytes: every process on every host fetches it."""
     log_level: LogLevel = "INFO"

@@ -23,27 +23,33 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     Raises:
         ConfigError: the spec has no such variant, or there is no window.
         NotFoundError: there is no window with this digest.
+        UntrustedError: the policy asks for signatures, and a window's or the parent's does not count.
 
     """
     if digest == NOTHING and not fresh:
         return None
     from components.distill.train import distill
     from components.distill.unlabelled import unlabelled
+    from components.ledger import signatures
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore.open(settings.control_url)
-    named = {v.name: v for v in spec.student.variants}
-    if variant and variant not in named:
-        raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(named)}")
+    variants = {v.name: v for v in spec.student.variants}
+    if variant and variant not in variants:
+        raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(variants)}")
     windows = windows_until(store, spec, digest)
     if not windows:
         raise ConfigError("windows", [], "there is no snapshot to learn from: label a history first")
-    chosen = named[variant] if variant else spec.student.variants[0]
+    chosen = variants[variant] if variant else spec.student.variants[0]
     serves = champion(store, spec)
     parent = None if fresh else serves
     if serves is None and any(not w.manifest.get("synthetic_rows") for w in windows):
         parent = data_free(store, spec, chosen.name if fresh else "")
+    named = [(w.uri, w.digest) for w in windows]
+    signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
+    if parent is not None:
+        signatures.require(settings, store, spec.name, [(parent.uri, parent.digest)], signatures.PROVENANCE)
     done = distill(
         spec,
         windows,

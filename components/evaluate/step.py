@@ -8,24 +8,33 @@ import msgspec
 
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.contracts.storage import get_bytes, put_bytes
+from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.process import short_lived
 from components.steps import Candidate, champion, windows_until
 
-__all__ = ["judge", "quality_page", "report"]
+__all__ = ["judge", "quality_page", "report", "sign"]
 
 
 @short_lived
 def judge(spec_path: str, candidate: Candidate) -> Candidate:
-    """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it."""
+    """Evaluate a candidate's artifact on the windows that it was made from, and put the gate's verdict on it.
+
+    The evidence is signed where the settings name a key.
+
+    Raises:
+        UntrustedError: the policy asks for signatures, and a window's does not count.
+
+    """
     from components.evaluate.evaluate import evaluate
     from components.evaluate.weights_and_biases import track, wanted
+    from components.ledger import signatures
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore.open(settings.control_url)
     windows = windows_until(store, spec, candidate.card.snapshots[0])
+    signatures.require(settings, store, spec.name, [(w.uri, w.digest) for w in windows], signatures.SNAPSHOT)
     done = evaluate(
         spec,
         candidate.uri,
@@ -36,6 +45,7 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
         previous=store.intent(spec.name)[1].previous,
         store=store,
     )
+    sign(settings, store, windows[-1], candidate.digest, done.evidence_uri)
     store.close()
     judged = msgspec.structs.replace(
         candidate,
@@ -47,6 +57,24 @@ def judge(spec_path: str, candidate: Candidate) -> Candidate:
     if wanted():
         track(spec, settings, judged, windows)
     return judged
+
+
+def sign(settings: Settings, store: ControlStore, window: WindowRow, digest: str, uri: str) -> None:
+    """Sign the evidence at ``uri`` of a student's evaluation, where the settings name a key.
+
+    Raises as :func:`components.ledger.signatures.sign` does.
+    """
+    from components.ledger import signatures
+
+    if not signatures.wanted(settings):
+        return
+    data = get_bytes(uri)
+    last = msgspec.json.decode(data.splitlines()[-1])
+    said = {
+        "workload": window.workload, "student": digest, "window": window.digest, "decision": last.get("decision"),
+    }  # fmt: skip
+    subject = {uri.rsplit("/", 1)[-1]: digest_of(data)}
+    signatures.sign(settings, store, uri, subject, signatures.EVALUATION, said)
 
 
 @short_lived

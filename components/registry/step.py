@@ -27,11 +27,19 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
     ``force`` registers one that the gate did not promote; the verdict and the ledger then say that it was forced. The
     rollout controller starts no such version by itself: order it with ``forced``.
 
+    1. Where the policy asks for signatures: require that of the evidence, and that it has the verdict at hand.
+    2. Register it, which gives its version.
+    3. Sign its provenance, where the settings name a key.
+    4. Set the alias, from which the rollout controller takes it.
+
     Raises:
         OrderError: the gate did not promote it, and ``force`` was not given.
+        UntrustedError: its evidence is not signed as the policy asks, or has another verdict.
 
     """
+    from components.ledger import signatures
     from components.ledger.ledger import append
+    from components.registry import provenance
     from components.registry.registry import Registry
 
     spec, settings = load_spec(spec_path), Settings()
@@ -40,6 +48,11 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
         reasons = "; ".join(candidate.verdict.get("reasons", ())) or "it was not judged"
         raise OrderError("register a student of", spec.name, f"the gate says {candidate.decision}: {reasons}")
     registry, store = Registry(settings), ControlStore.open(settings.control_url)
+    # Step 1
+    signing = signatures.wanted(settings)
+    if settings.artifact_policy == "signed":
+        provenance.require_judged(settings, store, spec, candidate)
+    # Step 2
     known = {k: v for k, v in candidate.measurements.items() if v is not None and math.isfinite(v)}
     measured = {k: v for k, v in known.items() if "[" not in k}  # those of slices stand in the verdict
     bundle = {"bundle": spec.bundle} if spec.bundle is not None else {}
@@ -58,10 +71,15 @@ def register(spec_path: str, candidate: Candidate, force: bool = False) -> str:
             **({"synthetic": ", ".join(sorted(candidate.card.synthetic))} if candidate.card.synthetic else {}),
         },
     )
+    # Step 3
+    key = None
+    if signing:
+        key = provenance.sign(settings, store, provenance.of_candidate(settings, store, spec, candidate, model, forced))
+    # Step 4
     if not forced:
         registry.set_alias(spec.name, "candidate", model.version)
     detail = {"version": model.version, "digest": model.digest, "verdict": candidate.decision, "forced": forced}
-    detail |= bundle
+    detail |= bundle | ({"signed_by": key} if key is not None else {})
     if candidate.data_free:
         named = {"model": msgspec.to_builtins(model), "variant": candidate.card.variant}
         store.put_gauge(spec.name, DATA_FREE, named)

@@ -17,6 +17,7 @@ from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.ledger.ledger import entries
+from components.steps import evidence_folder as evidence_folder
 from components.teachers.contract import declared_of
 
 TAKEN = "window_taken"
@@ -25,12 +26,6 @@ TAKEN = "window_taken"
 MOST_TIMES = 3
 """How often a window is taken again before new labels go first: one on which every update fails must not stop all that
 come after it. Its rows are replayed then."""
-
-
-def evidence_folder(window: WindowRow) -> str:
-    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
-    root = window.uri.rsplit("/", 2)[0]
-    return f"{root}/evidence/{window.digest}"
 
 
 def decisions(window: WindowRow) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +64,18 @@ class Harvest:
     """The first label of another teacher."""
 
 
-def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, now: float) -> WindowRow | None:
+def freeze(
+    spec: Spec,
+    broker: Broker,
+    store: ControlStore,
+    artifacts: str,
+    *,
+    now: float,
+    vouch: Callable[[WindowRow], None] = lambda window: None,
+) -> WindowRow | None:
     """Freeze all labels since the last window; None where there are no new ones.
+
+    ``vouch`` is called with the window before it is recorded, so that none is recorded without its signature.
 
     The declared teacher is ``spec.teacher_digest``, else that of the last window, else what the spec's teacher says
     of itself. Labels of others, labels and truths that :mod:`components.snapshot.provenance` refuses, and records that
@@ -162,6 +172,7 @@ def freeze(spec: Spec, broker: Broker, store: ControlStore, artifacts: str, *, n
         digest=digest, workload=spec.name, number=number, uri=uri, rows=table.num_rows, created_at=now,
         manifest=manifest,
     )  # fmt: skip
+    vouch(row)
     store.add_window(row)
     report(spec, store, manifest)
     return row

@@ -49,7 +49,7 @@ class Controller:
     """Drives the rollouts of one workload, one at a time.
 
     ``artifacts``: the artifact root, where its rollouts' journals go. ``trial``: what an artifact must pass before it
-    is routed to.
+    is routed to. ``vouch``: what must hold of a version and its verdict before its rollout starts.
 
     Starting one takes over from any other controller of the workload, which stops when it notices.
     """
@@ -63,8 +63,9 @@ class Controller:
         artifacts: str,
         clock: Callable[[], float] | None = None,
         trial: Callable[[ModelRef, str], None] = admit,
+        vouch: Callable[[ModelRef, str | None], None] = lambda model, decision: None,
     ) -> None:
-        self.trial = trial
+        self.trial, self.vouch = trial, vouch
         self.spec, self.store, self.registry, self.clock = spec, store, registry, clock or store.clock
         self.replicas = Replicas(store, spec.name, self.clock)
         self.reader = EvidenceReader(spec, broker)

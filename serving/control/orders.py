@@ -89,6 +89,7 @@ class Carrier(Protocol):
     state: RolloutState | None
     clock: Callable[[], float]
     trial: Callable[[ModelRef, str], None]
+    vouch: Callable[[ModelRef, str | None], None]
 
     def settle(self) -> None:
         """Carry out what was decided."""
@@ -424,6 +425,7 @@ class Orders:
         if c.state is not None:
             raise TransitionError("start", f"rollout {c.state.id} is {c.state.phase}", c.state.legal)
         verdict = c.registry.info(c.spec.name, model.version).verdict.get("decision")
+        c.vouch(model, verdict)
         if verdict != "promote" and not forced:
             raise ArtifactError(model.uri, f"the gate's verdict on it is {verdict!r}; start it with force to override")
         champion = c.replicas.intent().champion

@@ -10,7 +10,9 @@ why not:
 4. Run it on made-up features of several shapes.
 5. Let it answer made-up inputs, and real ones: of the snapshot that it was made from, and what was answered lately.
 
-Bytes that were admitted lately are not tried again: their digest is kept in the control database.
+Bytes that were admitted lately are not tried again: their digest is kept in the control database. Whether a student is
+signed is asked each time, before anything else, where ``COHOBATE_ARTIFACT_POLICY`` asks for signatures: keys expire,
+and are revoked.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -112,24 +114,44 @@ def admit(
 
 
 class Admission:
-    """Admission with a memory, the control database: what one process of the platform tried, no other tries again."""
+    """Admission with a memory, the control database: what one process of the platform tried, no other tries again.
 
-    def __init__(self, spec: Spec, store: ControlStore) -> None:
-        self._spec, self._store = spec, store
+    ``policy``: see ``artifact_policy`` of :class:`~components.contracts.settings.Settings`.
+    """
+
+    def __init__(self, spec: Spec, store: ControlStore, policy: Literal["any", "signed"] = "any") -> None:
+        self._spec, self._store, self._policy = spec, store, policy
 
     def __call__(self, model: ModelRef, spec_source: str, payloads: Sequence[bytes] = ()) -> None:
         """Admit an artifact, unless these bytes were admitted for this spec before.
 
         Raises:
             ArtifactError: it is not fit to serve, and why.
+            UntrustedError: it is not signed as this version, where the policy asks for that.
 
         """
+        if self._policy == "signed":
+            from components.ledger import signatures
+
+            signatures.student(self._store, self._spec.name, model)
         if self._admitted().get(model.digest) == self._spec.digest:
             return
         admit(model, spec_source, window=self._window(model), payloads=payloads)
         # Two that write at the same time may forget one of their artifacts, which is then tried again.
         known = {**self._admitted(), model.digest: self._spec.digest}
         self._store.put_gauge(self._spec.name, ADMITTED, dict(list(known.items())[-REMEMBERED:]))
+
+    def vouch(self, model: ModelRef, decision: str | None) -> None:
+        """Require that the verdict which the registry has is the one that was signed, where the policy asks for that.
+
+        Raises:
+            UntrustedError: it is another one, or the evidence for it was changed.
+
+        """
+        if self._policy == "signed":
+            from components.ledger.signatures import vouched
+
+            vouched(self._store, self._spec.name, model, decision)
 
     def _admitted(self) -> dict[str, str]:
         gauge = self._store.gauges(self._spec.name).get(ADMITTED)

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import ArtifactError, CohobateError, LedgerError
 from components.contracts.records import Arm
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
@@ -48,6 +48,9 @@ RETRY_SECONDS = 2.0
 
 LONGEST_RETRY_SECONDS = 120.0
 """The wait doubles up to this: what is wrong with an artifact's bytes stays wrong, and a trial is not free."""
+
+REPLICA = "replica"
+"""Who refuses an artifact here, as the ledger records it: all replicas are one."""
 
 Trial = Callable[[ModelRef, str, Sequence[bytes]], None]
 """Tries an artifact for the spec at a path, with payloads that were answered lately; raises ArtifactError."""
@@ -239,6 +242,7 @@ class LoadedVersions:
             warm_up(student, sample)
         except (CohobateError, OSError, SQLAlchemyError) as error:
             log.warning("%s: cannot load version %s: %s", self.replica, ref.version, error)
+            self._record(ref, error)
             with self._lock:
                 self._failed[ref.digest] = f"{type(error).__name__}: {error}"
                 wait = min(2 * self._wait.get(ref.digest, RETRY_SECONDS / 2), LONGEST_RETRY_SECONDS)
@@ -253,6 +257,17 @@ class LoadedVersions:
                 self._loading.discard(ref.digest)
         finally:
             self._news.set()
+
+    def _record(self, ref: ModelRef, error: Exception) -> None:
+        """Put into the ledger that an artifact was refused; not that its store, or the database, does not answer."""
+        if not isinstance(error, ArtifactError | LedgerError):
+            return
+        from components.ledger.signatures import refused
+
+        try:
+            refused(self.store, self.spec.name, REPLICA, error, {"version": ref.version, "digest": ref.digest})
+        except (CohobateError, SQLAlchemyError) as late:  # it is tried again, and then recorded
+            log.warning("%s: the ledger does not have the refusal of version %s: %s", self.replica, ref.version, late)
 
     def _acknowledge(self, revision: int, intent: Intent) -> None:
         """Say what is applied: a revision counts as applied when champion and candidate are loaded or have failed."""

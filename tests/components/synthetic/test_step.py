@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.contracts.admission import check_consent
-from components.contracts.errors import ConfigError, RecordError
+from components.contracts.errors import ConfigError, RecordError, UntrustedError
 from components.contracts.records import Input, content_hash, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Consent, load_spec
+from components.contracts.storage import get_bytes, put_bytes, remove
+from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.distill.step import distil
 from components.evaluate.report import columns, drift_report
@@ -19,15 +21,20 @@ from components.label.asking import Company
 from components.label.history import label_history
 from components.label.history_file import Historic, read_history
 from components.label.labeler import Labeler
+from components.ledger import signatures
+from components.ledger.keys import add
+from components.ledger.ledger import entries as entries_of
 from components.query.budget import Budget
 from components.query.selector import Selector
 from components.registry.step import register
 from components.snapshot import freeze, read
+from components.snapshot.step import sign
 from components.snapshot.table import representatives
 from components.stream.memory import MemoryBroker
 from components.synthetic.step import synthesise
 from tests.components.synthetic.conftest import TEXTS
 from tests.components.synthetic.teachers import FILLING, KNOWN, Words
+from tests.keys import keys
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -46,7 +53,21 @@ def labelled(spec, broker, entries, store):
     budget = Budget(spec.label.budget, spec.name, store)
     company = Company(selector=Selector(spec, budget))
     label_history(spec, broker, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company))
-    return freeze(spec, broker, store, Settings().artifacts, now=time.time())
+    settings = Settings()
+    return freeze(spec, broker, store, settings.artifacts, now=time.time(), vouch=lambda w: sign(settings, store, w))
+
+
+@pytest.fixture
+def signing(home, tmp_path, monkeypatch):
+    """Nothing is used that is not signed; the id of the key that signs."""
+    secret, public = keys(tmp_path)
+    monkeypatch.setenv("COHOBATE_ARTIFACT_SIGNING_KEY", str(secret))
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    return add(home, "ana", public.read_bytes(), name="ci", reason="a test").id
+
+
+def refusals(store):
+    return [e.detail["code"] for e in entries_of(store, "words") if e.action == signatures.REFUSED]
 
 
 def real(n):
@@ -58,7 +79,8 @@ def real(n):
         yield Historic(input=Input(workload="words", id=f"r{i}", key=f"k{i}", time=1e9 + i, payload=text.encode()))
 
 
-def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, home):
+def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, home, signing):
+    """All of it signed: without its signature a window is not learnt from, nor a parent, nor is evidence registered."""
     path = str(write(TEXTS, label={"budget": {"per_day": 5_000, "paced": False}}))
     spec, broker = load_spec(path), MemoryBroker()
     uri = synthesise(path)
@@ -76,21 +98,57 @@ def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, 
     assert representatives(spec, table.to_pylist()) == [] and columns(spec, [window])["teacher_label"] == []
     assert window.manifest["synthetic_rows"] == window.rows == len(entries)
     # the gate holds its student and says why
+    envelope = f"{window.uri}{signatures.SUFFIX}"
+    kept = get_bytes(envelope)
+    remove(envelope)
+    with pytest.raises(UntrustedError, match="not signed"):
+        distil(path, "", True, window.digest)
+    put_bytes(envelope, kept)
     judged = judge(path, distil(path, "", True, window.digest))
     assert judged.card.synthetic == {"search;seed=0;steps=8": len(entries)} and judged.data_free
     assert judged.decision == "hold" and judged.verdict["findings"], "its verdict is what the evidence leads to"
+    with pytest.raises(UntrustedError, match="comes with promote"):
+        register(path, msgspec.structs.replace(judged, decision="promote"), True)
+    assert refusals(home) == ["unsigned", "other_verdict"]
     version = register(path, judged, True)
+    require_provenance(spec, home, judged, version, window, signing)
     assert home.intent("words")[1].champion is None
     # the first real inputs: they are held out as ever, and their student starts from the one before
     later = labelled(spec, broker, list(real(300)), home)
     sides = read(later.uri, later.digest).to_pylist()
     assert {r["split"] for r in sides} == {"train", "holdout"} and all(r["synthetic"] is None for r in sides)
+    place = f"{judged.uri}{signatures.SUFFIX}"
+    kept = get_bytes(place)
+    put_bytes(place, get_bytes(envelope))
+    with pytest.raises(UntrustedError, match="of a urn:cohobate:snapshot:v1"):
+        distil(path, "", False, later.digest)
+    put_bytes(place, kept)
     first = distil(path, "", False, later.digest)
     assert first.card.parent == version and first.card.synthetic == judged.card.synthetic and not first.data_free
     assert distil(path, "base", True, later.digest).card.parent == version
     assert drift_report(spec, home.windows("words"), "memory://r", "memory://w") == ("", "", None), "no traffic before"
     done = judge(path, first)
     assert done.decision == "promote", done.verdict["reasons"]
+
+
+def require_provenance(spec, store, judged, version, window, key):
+    """What the statement says that was signed when the student was registered."""
+    model = ModelRef(
+        version=version, uri=judged.uri, digest=judged.digest, snapshot=window.digest, teacher=judged.card.teacher
+    )  # fmt: skip
+    said = signatures.vouched(store, "words", model, "hold")
+    assert set(said.digests) >= {"model.onnx", "float.onnx", "student.safetensors", "environment.txt"}
+    assert said.digests["model.onnx"] == judged.digest
+    made, run = said.predicate["buildDefinition"], said.predicate["runDetails"]
+    chosen = made["externalParameters"]
+    assert (chosen["workload"], chosen["spec"], chosen["variant"]) == ("words", spec.digest, judged.card.variant)
+    named = {d["name"]: d for d in made["resolvedDependencies"]}
+    assert named["snapshot 0"]["digest"] == {"sha256": window.digest} and named["snapshot 0"]["uri"] == window.uri
+    assert named["teacher words"]["annotations"] == {"of": judged.card.teacher}
+    assert named["environment"]["digest"]["sha256"] == said.digests["environment.txt"]
+    assert run["byproducts"][0]["annotations"] == {"decision": "hold", "forced": True}
+    (entry,) = [e for e in entries_of(store, "words") if e.action == "register"]
+    assert entry.detail["signed_by"] == key
 
 
 class OfTexts:
