@@ -38,6 +38,8 @@ RESTART_SECONDS = 90.0
 """How long the supervisor may take for it: a worker ends within 20 s, or is ended."""
 
 READERS: dict[str, tuple[str, ...]] = {
+    "about": (),
+    "data": (),
     "description": (),
     "seed": (),
     "student": (),

@@ -183,6 +183,9 @@ class Settings(BaseSettings):
     """Public key (PEM) of a signing key that a URI names."""
     artifact_policy: Literal["any", "signed"] = "any"
     """``signed``: nothing is learnt from, registered, rolled out or loaded that no key of ``cohobate keys`` signed."""
+    licence_policy: Literal["forbidden", "undeclared"] = "forbidden"
+    """What is not trained on: outputs and data whose terms forbid it, as the spec declares them; ``undeclared``: those
+    too of which it does not say that they allow it."""
     workload_max_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """How large a spec with the user's code and data may be, in bytes: every process on every host fetches it."""
     log_level: LogLevel = "INFO"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
+from components.contracts.spec.declared import check_training
 from components.control.store import ControlStore
 from components.process import short_lived
 from components.steps import NOTHING, Candidate, champion, data_free, windows_until
@@ -21,7 +22,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
     Raises:
-        ConfigError: the spec has no such variant, or there is no window.
+        ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
+            there is no window.
         NotFoundError: there is no window with this digest.
         UntrustedError: the policy asks for signatures, and a window's or the parent's does not count.
 
@@ -31,10 +33,17 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     from components.distill.train import distill
     from components.distill.unlabelled import unlabelled
     from components.ledger import signatures
+    from components.ledger.ledger import append
     from components.stream import open_broker
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore.open(settings.control_url)
+    try:
+        check_training(spec, settings.licence_policy)
+    except ConfigError as error:
+        detail = {"field": error.field, "why": str(error), "spec": spec.digest}
+        append(store, spec.name, settings.actor, "refused training", detail)
+        raise
     variants = {v.name: v for v in spec.student.variants}
     if variant and variant not in variants:
         raise ConfigError("variant", variant, f"the spec of {spec.name} has {', '.join(variants)}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Spec, Variant
+from components.contracts.spec.declared import attributions
 from components.contracts.storage import remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -189,6 +190,7 @@ def _card(
         code=version("cohobate"),
         recipe=variant.recipe,
         unlabelled=traffic.digest,
+        attribution=attributions(spec),
     )
 
 

@@ -53,7 +53,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in
     rising order, in groups: what its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells
     of none. ``synthetic``: labels of its windows whose inputs were made up, by how
-    (``method;seed=0``).
+    (``method;seed=0``). ``attribution``: the sentences that the terms of its teacher and data ask for.
     """
 
     workload: str
@@ -79,6 +79,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     learnt: int = 0
     novelty: tuple[tuple[float, ...], ...] = ()
     synthetic: dict[str, int] = {}
+    attribution: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))

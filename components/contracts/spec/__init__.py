@@ -4,6 +4,7 @@ Every section is a frozen struct; unknown fields and values out of range are ref
 A reference ``module:name`` or ``file.py:name`` (relative to the spec file) names a Python object of the user's.
 """
 
+from components.contracts.spec.declared import About, Data, TeacherFactory, TeacherLicence, Terms
 from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
@@ -17,10 +18,12 @@ from components.contracts.spec.student import Export, Form, Pruning, Student, Va
 from components.contracts.spec.workload import Kind, Spec, load_spec
 
 __all__ = [
+    "About",
     "Admission",
     "Budget",
     "Consent",
     "Count",
+    "Data",
     "DeferTo",
     "Deferral",
     "Disturbance",
@@ -49,6 +52,9 @@ __all__ = [
     "Spec",
     "Step",
     "Student",
+    "TeacherFactory",
+    "TeacherLicence",
+    "Terms",
     "Trigger",
     "Variant",
     "build",

@@ -14,10 +14,11 @@ from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import Task
 from components.contracts.reference import parse
 from components.contracts.settings import Settings
-from components.contracts.spec import bundles
+from components.contracts.spec import bundles, declared
 from components.contracts.spec.data_free import check_data_free
+from components.contracts.spec.declared import About, Data, TeacherFactory
 from components.contracts.spec.features import Features, check_entity
-from components.contracts.spec.fields import Count, Factory, Name, Payload, Section, class_names
+from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits
 from components.contracts.spec.monitor import Monitor, Trigger
@@ -49,13 +50,15 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task: Task = "classification"
     description: str = ""
     entity: str = "key"
-    teacher: Factory
+    about: About = About()
+    teacher: TeacherFactory
     teacher_digest: str | None = None
     """``name@digest`` that labels must carry; None: what the teacher reports when it starts is the declared one."""
     teacher_space: str | None = None
     """Label space that labels must be in; None: the one that the teacher reported when it was last started."""
     truth_sources: tuple[str, ...] | None = None
     """Sources whose truths count; None: whoever may write to the truth topic is one."""
+    data: Data = Data()
     payload: Payload = Payload()
     features: Features
     student: Student = Student()
@@ -76,6 +79,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))
+        msgspec.structs.force_setattr(self, "teacher", TeacherFactory.of(self.teacher))
 
     def topic(self, kind: Kind) -> str:
         """Name of this workload's topic of a kind; see :data:`Kind`."""
@@ -114,6 +118,7 @@ SINCE: dict[str, Any] = {
     "student.data_free": msgspec.to_builtins(Student().data_free),
     "trigger.least_labels": None,
     "trigger.payoff": False,
+    **declared.SINCE,
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 

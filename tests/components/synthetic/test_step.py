@@ -81,7 +81,8 @@ def real(n):
 
 def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, home, signing):
     """All of it signed: without its signature a window is not learnt from, nor a parent, nor is evidence registered."""
-    path = str(write(TEXTS, label={"budget": {"per_day": 5_000, "paced": False}}))
+    terms = {"licence": {"attribution": "Made from words."}}
+    path = str(write(TEXTS, label={"budget": {"per_day": 5_000, "paced": False}}, data=terms))
     spec, broker = load_spec(path), MemoryBroker()
     uri = synthesise(path)
     assert synthesise(path) == uri, "the same order makes the same file"
@@ -106,6 +107,7 @@ def test_a_student_of_made_up_inputs_is_held_and_real_ones_go_on_from_it(write, 
     put_bytes(envelope, kept)
     judged = judge(path, distil(path, "", True, window.digest))
     assert judged.card.synthetic == {"search;seed=0;steps=8": len(entries)} and judged.data_free
+    assert judged.card.attribution == ("Made from words.",)
     assert judged.decision == "hold" and judged.verdict["findings"], "its verdict is what the evidence leads to"
     with pytest.raises(UntrustedError, match="comes with promote"):
         register(path, msgspec.structs.replace(judged, decision="promote"), True)
