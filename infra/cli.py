@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -293,6 +294,40 @@ def demo(
     done = run(Settings(), workload=workload, seed=seed, report_path=report, console=Console(stderr=as_json))
     if as_json:
         typer.echo(json.dumps(done, indent=2))
+
+
+@app.command()
+def document(
+    version: Annotated[str, typer.Argument(help="A version's number, or an alias: champion, candidate, previous.")],
+    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", file_okay=False, help="Folder. [WORKLOAD-VERSION-documents]")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="One kind. Repeat for several. [all]")] = None,
+    spec: Annotated[
+        str | None, typer.Option(help="Its spec, where it was registered without a bundle: a file, or a name.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the documents of a version: cards, bill of materials, terms, regulations; and name what is left blank."""
+    from components.contracts.settings import Settings
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+    from infra.documents.facts import gather
+    from infra.documents.write import write
+
+    settings = Settings()
+    given = spec_path(spec) if spec is not None else None
+    with closing(ControlStore.open(settings.control_url)) as store:
+        facts = gather(settings, Registry(settings), store, workload, version, given)
+    paths, blanks = write(facts, output or Path(f"{workload}-{facts.info.version}-documents"), only or ())
+    if as_json:
+        typer.echo(json.dumps({"files": [str(p) for p in paths], "blanks": blanks}, indent=2))
+        return
+    for path in paths:
+        typer.echo(str(path))
+    for kind, ids in blanks.items():
+        typer.echo(f"{kind}: {len(ids)} blanks for a person{': ' + ', '.join(ids) if ids else ''}")
 
 
 @app.command()

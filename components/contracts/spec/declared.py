@@ -6,15 +6,12 @@ Nothing here is measured; the documents of a version (``cohobate document``) car
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec.fields import Factory, Section
-
-if TYPE_CHECKING:
-    from components.contracts.spec.workload import Spec
 
 Policy = Literal["forbidden", "undeclared"]
 """What is refused: terms that forbid training, or whatever does not say that it is allowed, too."""
@@ -86,7 +83,19 @@ class About(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     instructions: str = ""
 
 
-def terms(spec: Spec) -> Iterator[tuple[str, Terms]]:
+class Termed(Protocol):
+    """A spec, as far as terms go."""
+
+    @property
+    def teacher(self) -> TeacherFactory:
+        """The teacher."""
+
+    @property
+    def data(self) -> Data:
+        """The inputs."""
+
+
+def terms(spec: Termed) -> Iterator[tuple[str, Terms]]:
     """The terms that a student comes under, by the spec's field."""
     licence = spec.teacher.licence
     yield "teacher.licence.outputs", licence.outputs
@@ -98,7 +107,7 @@ LEARNT_FROM = ("teacher.licence.outputs", "data.licence")
 """The terms that decide on training: nothing is learnt from a teacher's weights."""
 
 
-def check_training(spec: Spec, policy: Policy) -> None:
+def check_training(spec: Termed, policy: Policy) -> None:
     """Refuse to train on what may not be trained on.
 
     Raises:
@@ -117,7 +126,7 @@ def check_training(spec: Spec, policy: Policy) -> None:
             raise ConfigError(f"{field}.training", found.training, allowed)
 
 
-def attributions(spec: Spec) -> tuple[str, ...]:
+def attributions(spec: Termed) -> tuple[str, ...]:
     """The sentences that the terms ask for, each once."""
     return tuple(dict.fromkeys(found.attribution for _, found in terms(spec) if found.attribution))
 

@@ -1,0 +1,231 @@
+"""Documents of two versions that were distilled, judged and registered: what they say, and what they leave blank."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from components.contracts.errors import ConfigError, NotFoundError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.control.tables import WindowRow
+from components.distill.step import distil
+from components.evaluate.step import judge
+from components.ledger.ledger import append, entries
+from components.registry.registry import Registry
+from components.registry.step import register
+from infra.cli import app
+from infra.documents.document import declared, fact
+from infra.documents.facts import gather
+from infra.documents.materials import bom
+from infra.documents.write import KINDS, made
+from tests.components.conftest import freeze_rows, letter_spec, letters, line_spec, lines
+
+__all__ = ["freeze_rows", "letter_spec", "letters", "line_spec", "lines"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ABOUT = {
+    "intended_use": "telling <letters> apart | and more", "users": "the desk", "out_of_scope": "anything else",
+    "affected": "nobody", "risks": ["a wrong letter; it is read again"], "oversight": "the lead of the desk",
+    "provider": "Example Ltd", "contact": "desk@example.org", "instructions": "https://example.org/letters",
+}  # fmt: skip
+
+LICENCE = {
+    "outputs": {"name": "LicenseRef-acme", "training": "allowed", "attribution": "Built with Acme."},
+    "weights": {"name": "Apache-2.0", "training": "allowed"},
+}
+
+DATA = {
+    "licence": {"name": "CC-BY-4.0", "training": "allowed", "attribution": "Letters of the desk."},
+    "origin": "the desk", "collection": "all of a day", "retention": "90 days", "personal": "no",
+    "legal_basis": "there are no personal data",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A platform in a folder, which the environment names."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COHOBATE_HOME", str(folder))
+        patch.setenv("COHOBATE_ACTOR", "ana")
+        store = ControlStore(Settings().control_url)
+        store.migrate()
+        yield store
+        store.close()
+
+
+def written(spec, folder, **extra):
+    content = msgspec.to_builtins(spec)
+    content = {k: v for k, v in content.items() if k not in ("source", "features")}
+    content["features"] = {"factory": spec.features.factory, "options": spec.features.options}
+    path = folder / f"{spec.name}.yaml"
+    path.write_text(yaml.safe_dump({**content, **extra}))
+    return str(path)
+
+
+def version(home, path, rows, freeze_rows):
+    spec, settings = load_spec(path), Settings()
+    window = freeze_rows(spec, rows, settings.artifacts, 1)
+    table_facts = {"holdout_rows": 40, "audit_rows": 0, "with_truth": len(rows), "rejected": 2, "duplicates": 0}
+    manifest = {**window.manifest, **table_facts, "time_range": [1.0, 2.0], "rejected_reasons": {"unsigned": 2}}
+    home.add_window(
+        WindowRow(
+            digest=window.digest, workload=spec.name, number=1, uri=window.uri, rows=window.rows, created_at=5.0,
+            manifest=manifest,
+        )
+    )  # fmt: skip
+    judged = judge(path, distil(path, "", True, window.digest))
+    number = register(path, judged, judged.decision != "promote")
+    append(home, spec.name, "controller", "first champion", {"version": number, "reason": "registered as candidate"})
+    return gather(settings, Registry(settings), home, spec.name, number, path)
+
+
+@pytest.fixture(scope="module")
+def full(home, letter_spec, letters, freeze_rows, tmp_path_factory):
+    """A version of which everything is declared."""
+    spec = msgspec.structs.replace(letter_spec, limits=msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9))
+    teacher = {"factory": "t:T", "licence": LICENCE}
+    path = written(spec, tmp_path_factory.mktemp("full"), about=ABOUT, data=DATA, teacher=teacher)
+    return version(home, path, letters("abc", 60), freeze_rows)
+
+
+@pytest.fixture(scope="module")
+def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
+    """A regression of which nothing is declared."""
+    path = written(line_spec, tmp_path_factory.mktemp("bare"))
+    return version(home, path, lines(160), freeze_rows)
+
+
+ABSENT_OF_A_REGRESSION = {
+    "identity.classes", "quality.slices", "quality.calibration", "quality.robustness", "composition.labels",
+}  # fmt: skip
+
+ABSENT_OF_ANY = {
+    "identity.parent", "training.synthetic", "training.privacy", "policy.refused", "quality.forgetting",
+    "measure.2.10", "limits.not_demanded", "limits.not_measured",
+}  # fmt: skip
+"""What these versions have none of, as the reasons say: they began fresh, alone and without an account."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_field_is_left_unfilled_that_the_platform_could_know(full, bare, kind):
+    for facts, absent in (
+        (full, ABSENT_OF_ANY),
+        (bare, ABSENT_OF_ANY | ABSENT_OF_A_REGRESSION | {"terms.attribution"}),
+    ):
+        document = KINDS[kind](facts)
+        found = list(document.statements())
+        assert found and document.digest == facts.info.ref.digest
+        for s in found:
+            if s.by == "platform":
+                assert s.value not in (None, "", ()) and s.state in ("filled", "absent"), s.id
+                assert s.state == "filled" or s.id in absent, f"{s.id}: {s.value}"
+                assert s.state == "absent" or s.evidence, f"{s.id} rests on nothing"
+                assert not (s.state == "filled" and "None" in str(s.value).split()), s
+            else:
+                assert s.state == ("blank" if s.by == "person" or facts is bare else "filled"), s.id
+                assert (s.value is None and s.fill) if s.state == "blank" else s.evidence, s.id
+    assert {s.id for s in KINDS[kind](bare).blanks} >= {s.id for s in KINDS[kind](full).blanks}
+
+
+def test_what_they_say_is_what_was_recorded(full, home):
+    card = {s.id: s for s in KINDS["model-card"](full).statements()}
+    assert card["identity.digest"].value == full.info.ref.digest
+    assert card["identity.teacher"].value == "t@1" and card["use.intended"].value == ABOUT["intended_use"]
+    assert card["quality.verdict"].value.startswith(full.verdict["decision"])
+    accuracy = {row["measure"]: row for row in card["quality.measures"].value}["accuracy"]
+    assert accuracy["value"] == full.measured["accuracy"] and accuracy["lower"] <= accuracy["value"]
+    assert {row["class"] for row in card["quality.slices"].value} <= {"a", "b", "c"}
+    assert card["quality.robustness"].value and card["terms.attribution"].value == tuple(full.card.attribution)
+    assert full.card.attribution == ("Built with Acme.", "Letters of the desk.")
+    sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
+    assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
+    assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)
+    annex = {s.id: s for s in KINDS["annex-iv"](full).statements()}
+    history = [row["what"] for row in annex["history"].value]
+    assert history == ["register", "first champion"]
+    of = [f"ledger:{e.seq}#{e.hash[:16]}" for e in entries(home, "letters")]
+    assert list(annex["history"].evidence) == of
+
+
+class Fetched(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.names, self.links, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.links += [v for n, v in attrs if n in ("src", "href")]
+        self.names += [v for n, v in attrs if n == "id"]
+
+
+def test_each_is_written_in_three_formats_and_html_fetches_nothing(full):
+    files, blanks = made(full)
+    assert set(files) == {f"{k}.{f}" for k in KINDS for f in ("json", "md", "html")} | {"bom.cdx.json"}
+    for kind in KINDS:
+        said = json.loads(files[f"{kind}.json"])
+        assert tuple(said["blanks"]) == blanks[kind] and said["kind"] == kind
+        page, text = Fetched(), files[f"{kind}.html"].decode()
+        page.feed(text)
+        assert "script" not in page.tags and all(link.startswith("#") for link in page.links)
+        assert {link[1:] for link in page.links} <= set(page.names)
+        markdown = files[f"{kind}.md"].decode()
+        assert "<letters>" not in text and "<letters>" not in markdown
+        assert not re.search(r"complian|conforms to|certified", text.replace("as its evaluation certified", ""))
+    assert r"telling &lt;letters&gt; apart \| and more" in files["model-card.md"].decode()
+    assert len({s.id for s in KINDS["annex-iv"](full).blanks}) == 12
+
+
+def test_the_bill_of_materials_is_what_the_schema_takes_and_names_all_parts(full, bare):
+    for facts in (full, bare):
+        said = json.loads(bom(facts))
+        model = said["metadata"]["component"]
+        assert (said["bomFormat"], said["specVersion"], model["type"]) == ("CycloneDX", "1.6", "machine-learning-model")
+        assert model["hashes"] == [{"alg": "SHA-256", "content": facts.info.ref.digest}]
+        kinds = [c["type"] for c in said["components"]]
+        assert kinds.count("data") == len(facts.card.snapshots) and "machine-learning-model" in kinds
+        assert {c["name"] for c in said["components"]} >= {"onnxruntime", "torch", "t"}
+        assert [d["ref"] for d in model["modelCard"]["modelParameters"]["datasets"]] == [
+            f"snapshot:{d}" for d in facts.card.snapshots
+        ]
+        parts = {d["ref"]: set(d.get("dependsOn", ())) for d in said["dependencies"]}
+        assert f"snapshot:{facts.card.snapshots[0]}" in parts[f"student:{facts.info.ref.digest}"]
+    said = json.loads(bom(full))
+    (data,) = [c for c in said["components"] if c["type"] == "data"]
+    assert [one["license"]["id"] for one in data["licenses"]] == ["CC-BY-4.0"]
+    assert bom(full) == bom(full)
+    considerations = said["metadata"]["component"]["modelCard"]["considerations"]
+    assert considerations["useCases"] == [ABOUT["intended_use"]]
+
+
+def test_the_command_writes_a_folder_and_names_the_blanks(full, bare, tmp_path):
+    words = ["document", "champion", "--workload", "letters", "--output", str(tmp_path / "d")]
+    Registry(Settings()).set_alias("letters", "champion", full.info.version)
+    done = CliRunner().invoke(app, [*words, "--spec", full.spec.source, "--only", "model-card", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["blanks"] == {"model-card": []}
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [f"model-card.{f}" for f in ("html", "json", "md")]
+    with pytest.raises(ConfigError, match="must be one of"):
+        made(full, ["novel"])
+    settings, registry = Settings(), Registry(Settings())
+    store = ControlStore.open(settings.control_url)
+    with pytest.raises(NotFoundError, match="registered without its bundle"):
+        gather(settings, registry, store, "letters", "champion")
+    with pytest.raises(ConfigError, match="is of letters, not of lines"):
+        gather(settings, registry, store, "lines", "1", full.spec.source)
+    store.close()
+
+
+def test_a_statement_without_a_value_has_a_reason_or_a_blank():
+    with pytest.raises(ValueError, match="nothing says why"):
+        fact("a", "A", None)
+    assert fact("a", "A", (), absent="none").value == "none"
+    blank = declared("b", "B", "unknown", "data.personal", "spec:1")
+    assert (blank.state, blank.value, blank.fill) == ("blank", None, "declare data.personal in the spec")
