@@ -155,7 +155,7 @@ def test_whatever_the_gate_says_of_a_candidate_its_run_is_made(world, tmp_path, 
     store.close()
     made = []
     said = SimpleNamespace(decision="hold", as_dict=lambda: {"decision": "hold"})
-    done = SimpleNamespace(verdict=said, measurements={"agreement": 0.5}, confusion={})
+    done = SimpleNamespace(verdict=said, measurements={"agreement": 0.5}, confusion={}, evidence_uri="")
     monkeypatch.setattr("components.evaluate.evaluate.evaluate", lambda *_, **__: done)
     monkeypatch.setattr(step, "windows_until", lambda *_: [window])
     monkeypatch.setattr(step, "load_spec", lambda _: spec)

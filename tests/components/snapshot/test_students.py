@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from components.contracts.settings import Settings
 from components.contracts.storage import put_bytes
 from components.ledger.ledger import append
 from components.snapshot import step
@@ -98,11 +99,8 @@ def take(spec, tape, store, artifacts, monkeypatch):
     """The step, on the test's broker and database."""
     import components.stream
 
-    class Platform:
-        control_url, artifacts = str(store.engine.url), None
-
-    Platform.artifacts = artifacts
-    monkeypatch.setattr(step, "Settings", Platform)
+    settings = Settings(database_url=str(store.engine.url), artifact_root=artifacts)
+    monkeypatch.setattr(step, "Settings", lambda: settings)
     monkeypatch.setattr(step, "load_spec", lambda path: spec)
     monkeypatch.setattr(components.stream, "open_broker", lambda settings: tape)
     return lambda fresh=False: step.take_snapshot("files.yaml", fresh)
