@@ -30,6 +30,7 @@ SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
     SubCommand("serve", "infra.serve", "The gateway as a declaration: what Ray Serve is to run."),
+    SubCommand("deploy", "infra.manifests", "Manifests for Kubernetes: what a cluster would say to them."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
     SubCommand("keys", "infra.keys", "Whose signatures of students, snapshots and evidence count."),

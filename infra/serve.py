@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,17 +56,29 @@ def config(
     as_json: Json = False,
 ) -> None:
     """Print what Ray Serve is to run, with the settings in force and no secret: for 'serve deploy' or serveConfigV2."""
+    settings = Settings()
+    given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    made = declaration(settings, _wanted(settings, workload or [], spec or []), replicas=replicas, apart=apart)
+    typer.echo(json.dumps(made, indent=2) if as_json else text(made), nl=as_json)
+
+
+def declaration(
+    settings: Settings, workloads: Sequence[Workload], *, replicas: int | None = None, apart: bool = False
+) -> dict[str, Any]:
+    """What Ray Serve is to run, of these workloads with these settings."""
     from serving.declaration import apart as taken_apart
     from serving.declaration import declared, serve_config
     from serving.ray_app import environment
 
-    settings = Settings()
-    given: dict[str, Any] = {"gateway_host": host, "gateway_port": port}
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    args = declared(settings, _wanted(settings, workload or [], spec or []), replicas=replicas)
+    args = declared(settings, workloads, replicas=replicas)
     controller = environment(settings, haproxy=settings.gateway_proxy == "haproxy")
-    made = serve_config(settings, taken_apart(args) if apart else [args], controller)
-    typer.echo(json.dumps(made, indent=2) if as_json else yaml.dump(made, Dumper=_Text, sort_keys=False), nl=as_json)
+    return serve_config(settings, taken_apart(args) if apart else [args], controller)
+
+
+def text(declared: Mapping[str, Any]) -> str:
+    """A declaration as YAML, as it is printed."""
+    return yaml.dump(dict(declared), Dumper=_Text, sort_keys=False)
 
 
 def _wanted(settings: Settings, names: list[str], paths: list[str]) -> list[Workload]:

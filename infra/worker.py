@@ -393,8 +393,9 @@ def end_on_signals(stop: threading.Event) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one role until SIGTERM. Exit codes: 0 ended as asked, 1 failed, 2 wrong arguments."""
-    if len(argv) < 2 or argv[0] not in (*WORKLOAD_ROLES, *PLATFORM_ROLES):
-        sys.stderr.write(f"usage: python -m infra.worker {'|'.join((*WORKLOAD_ROLES, *PLATFORM_ROLES))} SPEC...\n")
+    roles = (*WORKLOAD_ROLES, *PLATFORM_ROLES)
+    if not argv or argv[0] not in roles or (len(argv) < 2 and argv[0] != "admin"):
+        sys.stderr.write(f"usage: python -m infra.worker {'|'.join(roles)} SPEC...\n")
         return 2
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

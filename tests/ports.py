@@ -18,9 +18,10 @@ _left = []
 
 
 def free_ports(n):
-    """So many ports in a row, at most ten, that nobody else is given while this process lives."""
+    """So many ports in a row that nobody else is given while this process lives."""
     while len(_left) < n:
-        _left[:] = _next_block()
+        block = _next_block()
+        _left[:] = _left + block if n > len(block) and _left and _left[-1] + 1 == block[0] else block
     taken, _left[:] = _left[:n], _left[n:]
     return taken
 
