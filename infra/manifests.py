@@ -34,15 +34,15 @@ def templates(objects: Sequence[Mapping[str, Any]]) -> Iterator[Template]:
     for one in objects:
         meta = one["metadata"]
         owner = f"{one['kind']} {meta['name']}"
-        for place, template in _templates(one.get("spec", {}), "spec"):
-            labels = dict(template.get("metadata", {}))
+        spec = one.get("spec", {})
+        claims = [{"name": c["metadata"]["name"], "emptyDir": {}} for c in spec.get("volumeClaimTemplates", ())]
+        for place, template in _templates(spec, "spec"):
+            in_namespace = {"namespace": meta["namespace"]} if "namespace" in meta else {}
             pod = {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": labels
-                | {"name": "check"}
-                | ({"namespace": meta["namespace"]} if "namespace" in meta else {}),
-                "spec": template["spec"],
+                "metadata": {**template.get("metadata", {}), "name": "check", **in_namespace},
+                "spec": {**template["spec"], "volumes": [*template["spec"].get("volumes", ()), *claims]},
             }
             yield Template(owner, place, pod)
 
@@ -104,6 +104,11 @@ def read(paths: Sequence[Path]) -> list[Mapping[str, Any]]:
                     raise ConfigError("FILE", str(path), "each document must be an object with a kind and a name")
                 objects.append(each)
     return objects
+
+
+@app.callback()
+def _several() -> None:
+    """So that ``check`` is a command of its own, though it is alone."""
 
 
 @app.command()

@@ -35,7 +35,7 @@ def test_the_base_is_pinned_by_digest(containerfile):
 def test_the_list_for_sites_without_a_registry_names_each_image():
     lines = [line.split("#")[0].strip() for line in (HERE / "images.txt").read_text().splitlines()]
     (base,) = re.findall(r"^ARG BASE=(\S+)$", (HERE / "Containerfile").read_text(), flags=re.MULTILINE)
-    assert [line for line in lines if line] == [base, IMAGE]
+    assert [line for line in lines if line][:2] == [base, IMAGE]
 
 
 def test_the_user_is_a_number_and_not_root(containerfile):
