@@ -132,6 +132,14 @@ def test_pods_that_a_cluster_would_not_make_are_told(cluster, applied, monkeypat
     assert 'violates PodSecurity "restricted:latest"' in refused["why"]
 
 
+def test_the_gateway_can_be_left_for_later(cluster, applied):
+    """Its workload has to be there first."""
+    objects, _ = applied("small")
+    argv = ("apply", "--server-side", "--dry-run=server", "-l", "app.kubernetes.io/component!=gateway", "-f", "-")
+    said = cluster(*argv, input=yaml.safe_dump_all(objects)).stdout.splitlines()
+    assert len(said) == len(objects) - 1 and not [line for line in said if line.startswith("rayservice")]
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "RayService", "Kafka", "KafkaUser", "Cluster", "ScaledObject"])
 def test_a_misspelt_field_is_refused(cluster, applied, kind):
     objects, _ = applied("production")
