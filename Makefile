@@ -19,7 +19,7 @@ export PIP_FLAGS
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench chaos image image-test clean
+.PHONY: help install demo test check format bench chaos hosts image image-test clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: .venv/.dev ## run every benchmark, or one with BENCH=name
 
 chaos: .venv/.dev ## kill labelers and a real Kafka and count what was lost or doubled; KILLS=200 SEED=0
 	.venv/bin/python -m tests.chaos --kills $(KILLS) --broker-kills $(BROKER_KILLS) --seed $(SEED)
+
+hosts: .venv/.dev ## the slow tests of an installation: a real Kubernetes with its operators, and a real Kafka
+	COHOBATE_TEST_HOSTS=1 .venv/bin/pytest tests/hosts
 
 image: ## build the container image with buildah; IMAGE=name BASE=name IMAGE_FLAGS=...
 	@command -v buildah >/dev/null || { echo "there is no buildah (Debian: buildah) to build an image with"; exit 1; }

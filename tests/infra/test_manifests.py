@@ -12,7 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from components.contracts.payload import decoder
 from components.contracts.settings import IMAGE
+from components.contracts.spec import build, load_spec
+from components.student.features import featuriser
 from infra.cli import app
 from infra.manifests import templates
 
@@ -45,6 +48,17 @@ def test_what_is_not_up_to_date_is_named(tmp_path):
     assert sorted(line.split(" is not")[0] for line in done.stderr.splitlines()) == [
         "kustomize/components/monitoring/rules.yaml", "kustomize/overlays/small/serve.yaml"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "example").iterdir()), ids=lambda path: path.stem)
+def test_the_examples_are_workloads_that_work(path):
+    """What a spec names is looked up when its workers start, and not before."""
+    spec = load_spec(str(path))
+    assert spec.name == path.stem
+    payload = b"#!/bin/sh\n"
+    assert decoder(spec.payload, spec.source)(payload) == payload
+    assert build(spec.teacher, spec.source).label([payload])[0].label
+    assert featuriser(spec.features, spec.source).encode([payload])
 
 
 def test_every_image_is_on_the_list_and_ours_is_this_version():
