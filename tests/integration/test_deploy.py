@@ -156,20 +156,26 @@ def test_a_node_is_drained_and_no_budget_is_broken(cluster, applied):
     wait_for(lambda: budgets(cluster, objects), 240)
     service = next(one for one in objects if one["kind"] == "RayService")
     node = running_pods(cluster, service, "gateway")[0]["spec"]["nodeName"]
+    budget = len(of_kind(objects, "PodDisruptionBudget"))
     shape = "jsonpath={.status.currentHealthy} {.status.desiredHealthy}\n"
     argv = [kubectl(), "--kubeconfig", cluster.kubeconfig, "get", "pdb", "-n", namespaces(objects)[0], "--watch"]
-    with (cluster.folder / "watched").open("w") as to:
+    watched = cluster.folder / "watched"
+
+    def seen():
+        return [tuple(map(int, line.split())) for line in watched.read_text().split("\n")[:-1]]
+
+    with watched.open("w") as to:
         watch = subprocess.Popen([*argv, "-o", shape], stdout=to)
         try:
+            wait_for(lambda: len(seen()) >= budget, 240)
             cluster("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s")
+            wait_for(lambda: len(seen()) > budget, 240)  # an eviction is a change of its budget
             wait_for(lambda: budgets(cluster, objects), 240)
         finally:
             watch.terminate()
             watch.wait()
             cluster("uncordon", node)
-    seen = [tuple(map(int, line.split())) for line in (cluster.folder / "watched").read_text().splitlines()]
-    assert len(seen) > len(of_kind(objects, "PodDisruptionBudget")), "pods were moved"
-    assert all(healthy >= least for healthy, least in seen)
+    assert all(healthy >= least for healthy, least in seen())
 
 
 def budgets(cluster, objects):
