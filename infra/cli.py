@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 2.0
 """How often ``status --watch`` draws again."""
 
+EXPORTS = "onnx, mlflow, openvino, kserve, sagemaker, vertex, huggingface, bentoml"
+"""What ``export --to`` knows (:data:`components.export.targets.TARGETS`, which is slow to import)."""
+
 SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
@@ -243,6 +246,41 @@ def _status(settings: Settings, workload: str | None) -> Report:
         known = ", ".join(report.workloads) or "there is none yet"
         raise NotFoundError("workload", workload, f"known to {report.home}: {known}")
     return msgspec.structs.replace(report, workloads={workload: report.workloads[workload]})
+
+
+@app.command()
+def export(
+    version: Annotated[str, typer.Argument(help="A version's number, or an alias: champion, candidate, previous.")],
+    to: Annotated[str, typer.Option("--to", help=f"What it is for: {EXPORTS}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")],
+    spec: Annotated[str, typer.Option(help="Spec file or built-in workload.")] = "files",
+    precision: Annotated[str, typer.Option(help="float32, float16 or int8. [the target's first]")] = "",
+    key: Annotated[
+        str, typer.Option(help="Private key that signs: a PEM file or a KMS' URI. [COHOBATE_WORKLOAD_SIGNING_KEY]")
+    ] = "",
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a version as a bundle that answers raw input elsewhere; exit code 4: it would answer otherwise there."""
+    from infra.export import write
+
+    write(version, to, output, spec_path(spec), precision, key, public_key, as_json)
+
+
+@app.command("verify-export")
+def verify_export(
+    bundle: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder of 'cohobate export'.")],
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle's files by its manifest and, with a public key, who signed it: no platform, no network."""
+    from infra.export import check
+
+    check(bundle, public_key, as_json)
 
 
 @app.command()

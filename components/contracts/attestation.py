@@ -17,6 +17,7 @@ import msgspec
 from components.contracts.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from securesystemslib.signer import Signer, SSlibKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -81,6 +82,14 @@ def signer(key: str, public_key: Path | None = None, fields: tuple[str, str] = (
         return CryptoSigner(load_pem_private_key(Path(key).read_bytes(), password=None))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(fields[0], key, "must be an unencrypted private key in PEM (PKCS#8), or a URI") from error
+
+
+def signer_by(key: Ed25519PrivateKey) -> Signer:
+    """Who signs by a private key that is at hand."""
+    from securesystemslib.signer import CryptoSigner
+
+    made: Signer = CryptoSigner(key)
+    return made
 
 
 def verifier(public_key: Path) -> SSlibKey:

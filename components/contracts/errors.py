@@ -10,7 +10,8 @@
     │   └── EpochChangedError    the labels at hand were made before a decision about the teacher: ask again
     ├── ProvenanceError      a label was not made by the declared teacher or a truth source
     ├── ArtifactError        a student artifact is corrupt, has another digest, or does not fit its card
-    │   └── UntrustedError       it is not signed as the policy asks: ``reason`` is a stable code
+    │   ├── UntrustedError       it is not signed as the policy asks: ``reason`` is a stable code
+    │   └── ParityError          an export answers otherwise than the artefact that was judged
     ├── NotFoundError        a named thing does not exist (model version, rollout, snapshot, workload)
     ├── ForeignVersionError  a version in the model registry was not registered by Cohobate
     ├── LedgerError          the ledger was changed, cut or reordered: names the first bad entry
@@ -107,6 +108,14 @@ class UntrustedError(ArtifactError):
     def __init__(self, uri: str, reason: str, detail: str) -> None:
         super().__init__(uri, detail)
         self.reason = reason
+
+
+class ParityError(ArtifactError):
+    """An export answers otherwise than the artefact that was judged, or it is not known; ``gap`` is in [0, 1]."""
+
+    def __init__(self, uri: str, detail: str, gap: float | None) -> None:
+        super().__init__(uri, detail)
+        self.gap = gap
 
 
 class NotFoundError(CohobateError):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import TYPE_CHECKING
 
 from components.contracts.errors import ConfigError
 from components.contracts.stream_record import Headers
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 HEADER = "signature"
 CONTEXT = b"cohobate label v1\0"
@@ -40,6 +44,18 @@ def _raw(field: str, text: str) -> bytes:
     return raw
 
 
+def private_key(text: str, field: str) -> Ed25519PrivateKey:
+    """A private key from its base64; ``field`` is the setting that holds it.
+
+    Raises:
+        ConfigError: it is no such key.
+
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(_raw(field, text))
+
+
 class Signer:
     """Signs labels with a private key (base64), or what else ``field``, the setting that holds the key, is for.
 
@@ -49,9 +65,7 @@ class Signer:
     """
 
     def __init__(self, private: str, field: str = "label_signing_key") -> None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        self._key = Ed25519PrivateKey.from_private_bytes(_raw(field, private))
+        self._key = private_key(private, field)
         self.public = _public(self._key.public_key().public_bytes_raw())
 
     def sign(self, value: bytes, context: bytes) -> bytes:

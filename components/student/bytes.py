@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ConfigError
-from components.student.features import Ids, Row, Weights, pad
+from components.student.arrays import Ids, Row, Weights, pad
 
 MAGIC_BYTES = 8
 """Bytes at the start whose position matters: most binary formats carry their signature there."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from components.contracts.errors import ConfigError, RecordError
-from components.student.features import BATCH, Features, Signature, TensorSpec
+from components.student.arrays import BATCH, Features
+from components.student.features import Signature, TensorSpec
 from components.student.table import CLIP
 
 MISSING, UNSEEN = "(missing)", "(unseen)"

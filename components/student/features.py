@@ -16,23 +16,18 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import bare, entity_of
 from components.contracts.spec import EntityFeature, Factory, build, placed
 from components.contracts.spec import Features as Declared
+from components.student.arrays import BATCH as BATCH
+from components.student.arrays import Features as Features
+from components.student.arrays import Ids as Ids
+from components.student.arrays import Row as Row
+from components.student.arrays import Weights as Weights
+from components.student.arrays import pad as pad
 from components.student.entity import ENTITY, EntityColumns
-
-Ids = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float32]
-Row = tuple[Ids, Weights]
-"""Ids and weights of one input, both of shape (L,)."""
-
-Features = dict[str, npt.NDArray[Any]]
-"""Arrays of a batch by name; the first axis of each is the batch."""
-
-BATCH = "batch"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -160,13 +155,3 @@ def made_up(signature: Signature, batch: int, length: int, seed: int = 0) -> Fea
         else:
             out[name] = (chance.random(shape) / length).astype(np.float32)
     return out
-
-
-def pad(rows: Sequence[Row]) -> tuple[Ids, Weights]:
-    """Stack rows of different lengths: padding has id 0 and weight 0, and L is at least 1."""
-    longest = max([1, *(len(ids) for ids, _ in rows)])
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    weights = np.zeros((len(rows), longest), dtype=np.float32)
-    for i, (row, weight) in enumerate(rows):
-        ids[i, : len(row)], weights[i, : len(row)] = row, weight
-    return ids, weights

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import ConfigError, RecordError
-from components.student.features import BATCH, Features, Signature, TensorSpec
+from components.student.arrays import BATCH, Features
+from components.student.features import Signature, TensorSpec
 
 FORMATS = ("PNG", "JPEG")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from components.contracts.errors import ConfigError, RecordError
-from components.student.features import Ids, Weights
+from components.student.arrays import Ids, Weights
 
 CLIP = 8.0
 """Standard deviations at which a value is cut off: one wild value must not drown the others."""

@@ -6,7 +6,6 @@ scikit-learn takes two seconds to import.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -14,9 +13,8 @@ import mmh3
 import numpy as np
 
 from components.contracts.errors import ConfigError
-from components.student.features import Ids, Row, Weights, pad
-
-LINK = re.compile(r"https?://", re.IGNORECASE)
+from components.student.arrays import Ids, Row, Weights, pad
+from components.student.text_descriptors import describe_text
 
 WORD = re.compile(r"\b\w\w+\b")
 """scikit-learn's: two letters or digits at least."""
@@ -78,17 +76,3 @@ def _counted(grams: Sequence[str], buckets: int) -> tuple[Ids, Ids]:
     """The buckets of n-grams, in order, and how many fell into each."""
     hashed = np.array([mmh3.hash(gram) for gram in grams], dtype=np.int64)
     return np.unique(np.abs(hashed) % buckets, return_counts=True)
-
-
-def describe_text(payload: str, head: int) -> dict[str, float | str]:
-    """The descriptors of a text; all but its length are of its first ``head`` characters."""
-    text, n = payload[:head], max(len(payload[:head]), 1)
-    return {
-        "log_chars": math.log1p(len(payload)),
-        "links": float(len(LINK.findall(text))),
-        "exclamations": float(min(text.count("!"), 20)),
-        "upper_share": sum(c.isupper() for c in text) / n,
-        "digit_share": sum(c.isdigit() for c in text) / n,
-        "space_share": sum(c.isspace() for c in text) / n,
-        "non_ascii_share": sum(ord(c) > 127 for c in text) / n,
-    }

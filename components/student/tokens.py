@@ -11,8 +11,9 @@ import numpy as np
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import located
-from components.student.features import BATCH, Features, Signature, TensorSpec
-from components.student.text import describe_text
+from components.student.arrays import BATCH, Features
+from components.student.features import Signature, TensorSpec
+from components.student.text_descriptors import describe_text
 
 FILE = "tokenizer.json"
 

@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from components.contracts.errors import ConfigError
-from components.student.features import BATCH, Features, Signature, TensorSpec
-from components.student.text import describe_text
+from components.student.arrays import BATCH, Features
+from components.student.features import Signature, TensorSpec
+from components.student.text_descriptors import describe_text
 
 WORD = re.compile(r"\w+|[^\w\s]")
 

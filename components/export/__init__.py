@@ -1,0 +1,1 @@
+"""Exports: bundles that answer from raw input as the judged artefact does, without Cohobate."""

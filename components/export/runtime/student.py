@@ -1,0 +1,216 @@
+"""The student of a bundle: decodes payloads, makes features of them, runs the model, and says what it is unsure of."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .decoders import decoder
+from .errors import BundleError, RecordError
+
+MANIFEST, MAJOR = "manifest.json", "1"
+"""The file that describes a bundle, and the major version of its schema that this code reads."""
+
+CHUNK = 256
+"""Inputs that are run at a time: each is padded to the longest of them."""
+
+FLOOR = 1e-6
+"""Classes below this probability are left out of a soft label."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the student says of one input, as Cohobate's gateway says it.
+
+    ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``. ``novelty``: p-value of the
+    input's likeness to what the student knows, None where it tells none. ``defer``: it is not sure enough, and
+    ``defer_reason`` says why: ask somebody else.
+    """
+
+    label: str
+    confidence: float
+    soft_label: dict[str, float]
+    defer: bool = False
+    defer_reason: str | None = None
+    novelty: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it goes into JSON."""
+        return dict(vars(self))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle.
+
+    Raises:
+        BundleError: there is none, or it is of another major version.
+
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_bytes())
+        schema = found["schema"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BundleError(f"{folder} has no {MANIFEST} that can be read: {error}") from error
+    if str(schema).partition(".")[0] != MAJOR:
+        raise BundleError(f"{folder}: its schema is {schema}; this code reads {MAJOR}: use the code beside it")
+    manifest: dict[str, Any] = found
+    return manifest
+
+
+def check(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare every file that a manifest names with its digest.
+
+    Raises:
+        BundleError: one is missing or was changed.
+
+    """
+    for name, said in sorted(manifest["files"].items()):
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise BundleError(f"{folder / name} cannot be read: {error}") from error
+        if found != said["sha256"]:
+            raise BundleError(f"{folder / name} was changed: its SHA-256 is {found[:12]}, not {said['sha256'][:12]}")
+
+
+def load(folder: str | Path | None = None, *, threads: int = 1, verify: bool = True) -> Student:
+    """The student of a bundle; None: of the one that this code lies in.
+
+    ``threads``: of the runtime. ``verify``: compare all files with the manifest first.
+
+    Raises:
+        BundleError: it is no bundle, or a file was changed.
+
+    """
+    return Student(Path(folder) if folder is not None else Path(__file__).parents[1], threads=threads, verify=verify)
+
+
+class Student:
+    """A loaded student. Safe to call from several threads. See :func:`load`."""
+
+    def __init__(self, folder: Path, *, threads: int = 1, verify: bool = True) -> None:
+        self.manifest = read_manifest(folder)
+        if verify:
+            check(folder, self.manifest)
+        model, given = self.manifest["model"], self.manifest["input"]
+        self._decode = decoder(given)
+        made = getattr(_beside(given["featuriser"]["module"]), given["featuriser"]["name"])
+        options = dict(given["featuriser"]["options"])
+        if files := given["featuriser"]["files"]:
+            options["files"] = {name: (folder / path).read_bytes() for name, path in files.items()}
+        featuriser = made(**options)
+        self._encode = featuriser.encode if hasattr(featuriser, "signature") else _pairs(featuriser)
+        engine = _beside(f"engine_{model['format']}").Engine
+        self._engine = engine(folder / model["path"], self.manifest, threads)
+        self._outputs = list(model["outputs"])
+        self._classes = list(self.manifest["classes"])
+        self._below, self._novel = self.manifest["defer"]["below"], self.manifest["defer"]["novelty"]
+        self._known = self.manifest["defer"]["known"] if len(self._outputs) > len(_own(self.manifest)) else []
+
+    def predict(self, payloads: Sequence[bytes]) -> list[Answer]:
+        """The answers to payloads as they came, one for each, in order.
+
+        Raises:
+            RecordError: one cannot be decoded.
+
+        """
+        return self.predict_decoded([self._decode(p) for p in payloads])
+
+    def predict_each(self, payloads: Sequence[bytes]) -> list[Answer | RecordError]:
+        """The same, with the error in the place of an input that cannot be answered."""
+        out: list[Answer | RecordError] = []
+        good: list[int] = []
+        decoded = []
+        for n, payload in enumerate(payloads):
+            try:
+                decoded.append(self._decode(payload))
+            except RecordError as error:
+                out.append(error)
+                continue
+            good.append(n)
+            out.append(RecordError("unanswered", "not yet"))
+        try:
+            said: list[Answer | RecordError] = list(self.predict_decoded(decoded))
+        except RecordError:  # one of them has no features: each alone
+            said = [self._alone(one) for one in decoded]
+        for n, answer in zip(good, said, strict=True):
+            out[n] = answer
+        return out
+
+    def _alone(self, decoded: Any) -> Answer | RecordError:
+        try:
+            return self.predict_decoded([decoded])[0]
+        except RecordError as error:
+            return error
+
+    def predict_decoded(self, payloads: Sequence[Any]) -> list[Answer]:
+        """The answers to decoded payloads: text, bytes, or JSON's values.
+
+        Raises:
+            RecordError: one has no features.
+
+        """
+        found = []
+        for first in range(0, len(payloads), CHUNK):
+            out = self._engine.run(self._encode(payloads[first : first + CHUNK]), self._outputs)
+            rows = [array.tolist() for array in out]
+            for n in range(len(rows[0])):
+                found.append(self._answer([row[n] for row in rows]))
+        return found
+
+    def _answer(self, row: list[Any]) -> Answer:
+        if self.manifest["task"] == "regression":
+            value, scale, *score = row
+            if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
+                raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
+            return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
+        shares, *score = row
+        kept = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
+        mass = math.fsum(kept.values())
+        if not math.isfinite(mass) or mass <= 0.0:
+            raise BundleError(f"the model's probabilities sum to {mass!r}")
+        soft = {c: p / mass for c, p in kept.items()}
+        label = min(soft, key=lambda c: (-soft[c], c))
+        return self._deferred(label, soft[label], soft, score)
+
+    def _deferred(self, label: str, confidence: float, soft: dict[str, float], score: list[float]) -> Answer:
+        novelty, reasons = conformal_p(score[0], self._known) if self._known else None, []
+        if confidence < self._below:
+            reasons.append(
+                f"confidence {confidence:.3f} is below {self._below:g}"
+                if self._below <= 1.0
+                else "no limit of confidence could be certified for this version: every answer is deferred"
+            )
+        if novelty is not None and self._novel is not None and novelty <= self._novel:
+            reasons.append(f"the input is unlike what the student knows: {novelty:.3f} is not above {self._novel:g}")
+        return Answer(label, confidence, soft, bool(reasons), "; ".join(reasons) or None, novelty)
+
+
+def conformal_p(score: float, groups: Sequence[Sequence[float]]) -> float:
+    """The p-value of a score of novelty by known scores, in groups, each in rising order: the largest of them."""
+    if math.isnan(score):
+        score = math.inf
+    return max((1 + len(known) - bisect_left(known, score)) / (len(known) + 1) for known in groups)
+
+
+def _own(manifest: Mapping[str, Any]) -> list[str]:
+    return ["probabilities"] if manifest["task"] == "classification" else ["value", "scale"]
+
+
+def _beside(module: str) -> Any:
+    return importlib.import_module(f".{module}", __package__)
+
+
+def _pairs(featuriser: Any) -> Any:
+    def encode(payloads: Sequence[Any]) -> dict[str, Any]:
+        ids, weights = featuriser.encode(payloads)
+        return {"ids": ids, "weights": weights}
+
+    return encode

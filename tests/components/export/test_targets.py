@@ -1,0 +1,47 @@
+"""Each target answers in its own runtime as the judged artefact does, and that runtime's own loader takes it."""
+
+import pytest
+
+from components.export.export import export
+from components.export.manifest import verify
+from tests.components.export.conftest import exported, load
+
+
+@pytest.fixture(scope="module")
+def students():
+    """A bag of n-grams, a convolution over words, and a table's network."""
+    return {name: exported(name) for name in ("TextNgrams", "WordSequence", "MixedColumns", "ByteNgrams")}
+
+
+@pytest.mark.parametrize("reading", ["TextNgrams", "MixedColumns", "ByteNgrams"])
+def test_mlflow_answers_as_it_was_judged(students, reading, tmp_path):
+    version, payloads, _ = students[reading]
+    done = export(version, "mlflow", tmp_path / "b", payloads[:30], limit=0.0)
+    assert done.parity.gap == 0.0 and all(c.largest < 1e-6 for c in done.parity.batches)
+    assert {"MLmodel", "python_env.yaml"} <= verify(tmp_path / "b", None).files.keys()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_openvino_answers_as_it_was_judged_and_says_in_which_precision(students, precision, tmp_path):
+    pytest.importorskip("openvino")
+    version, payloads, _ = students["WordSequence"]
+    limit = {"float32": 0.0, "float16": 0.02, "int8": 0.1}[precision]
+    done = export(version, "openvino", tmp_path / "b", payloads, limit=limit, precision=precision)
+    manifest = verify(tmp_path / "b", None)
+    assert (done.precision, manifest.model.precision) == (precision, precision)
+    assert manifest.model.options == {"INFERENCE_PRECISION_HINT": "f32"} and manifest.runtime.name == "openvino"
+    largest = max(c.largest for c in done.parity.batches)
+    assert largest < {"float32": 1e-4, "float16": 0.05, "int8": 0.5}[precision]
+    said, judged = load(tmp_path / "b").predict(payloads[:9]), version.student.reply(payloads[:9])
+    if precision == "float32":
+        assert [a.novelty for a in said] == pytest.approx([r.novelty for r in judged], abs=0.03)
+
+
+def test_openvino_s_halves_are_halves(students, tmp_path):
+    pytest.importorskip("openvino")
+    version, payloads, _ = students["TextNgrams"]
+    sizes = {}
+    for precision in ("float32", "float16"):
+        export(version, "openvino", tmp_path / precision, payloads, limit=0.05, precision=precision)
+        sizes[precision] = (tmp_path / precision / "model/model.bin").stat().st_size
+    assert sizes["float16"] < 0.6 * sizes["float32"]
