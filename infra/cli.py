@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 2.0
 """How often ``status --watch`` draws again."""
 
-EXPORTS = "onnx, mlflow, openvino, kserve, sagemaker, vertex, huggingface, bentoml"
+EXPORTS = "onnx, mlflow, openvino, triton, kserve, sagemaker, vertex, huggingface, bentoml"
 """What ``export --to`` knows (:data:`components.export.targets.TARGETS`, which is slow to import)."""
 
 SUB_COMMANDS = (

@@ -1,93 +1,165 @@
-"""What each export of a student costs and how far it answers from the float model, on real inputs."""
+"""What each target of ``cohobate export`` costs: disagreement with the judged artefact, bytes, cold start, latency.
+
+Three students with the weights that they begin with, sharpened, since what is measured is the runtimes: a bag of
+n-grams, a transformer and a convolution over words. Each target answers 12-word texts one at a time, on one thread, in
+a process of its own; the servers over HTTP on a connection that stays. ``bare`` is ONNX Runtime with the features, and
+no more. Cold start: from the start of the process to its first answer, Python's own included.
+"""
 
 import argparse
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
-import msgspec
+import httpx
+import numpy as np
 
-from components.contracts.records import Input, Label, SoftLabel, label_key
-from components.contracts.spec import Export, Pruning
-from components.contracts.storage import digest_of, get_bytes, put_bytes
-from components.control.tables import WindowRow
-from components.distill.data import window_rows
-from components.distill.train import distill
-from components.evaluate.latency import latency
-from components.snapshot.table import parquet_bytes, snapshot_table
-from components.student.card import export_uri
-from components.student.parity import parity
-from components.student.runtime import Student
-from tests.bench._pools import labelled_files, labelled_mail
+from components.export.export import export
+from components.export.parity import OPENED
+from components.export.targets import huggingface, mlflow
+from tests.components.export.conftest import TEXT, exported
+from tests.ports import free_ports
 
-SHARES = (0.25, 0.5, 0.75)
-EPOCHS = (0, 6)
-TEACHER, SPACE = "teacher@bench", "bench@1"
+READING = ("components.student.words:WordSequence", {"buckets": 16_384, "length": 64}, "text", TEXT)
+STUDENTS = {
+    "bag of n-grams": (
+        ("components.distill.networks.bag:BagOfFeatures", {}),
+        ("components.student.text:TextNgrams", {}, "text", TEXT),
+    ),
+    "transformer": (("components.distill.networks.transformer:Transformer", {}), READING),
+    "convolution": (("components.distill.networks.text_convolution:TextConvolution", {}), READING),
+}
+
+BARE = """
+import cohobate_student
+student = cohobate_student.load(folder, verify=False)
+def answer(payloads):
+    features = student._encode([student._decode(p) for p in payloads])
+    return student._engine.run(features, student._outputs)
+"""
+
+TIMED = """
+import json, sys, time
+folder, payloads = sys.argv[1], [text.encode() for text in json.load(sys.stdin)]
+sys.path.insert(0, folder)
+told, sys.stdout = sys.stdout, sys.stderr
+{opened}
+answer(payloads[:1])
+first = time.time()
+for p in payloads[:50]:
+    answer([p])
+taken = []
+for p in payloads:
+    started = time.perf_counter()
+    answer([p])
+    taken.append(time.perf_counter() - started)
+told.write(json.dumps([first, taken]))
+"""
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+"""MLflow starts its server by its name."""
+
+ONE_THREAD = {"PATH": PATH, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def frozen(found, artifacts):
-    """All inputs as one window."""
-    labels, truths = [], {}
-    for i, (payload, soft, truth) in enumerate(zip(found.payloads, found.soft, found.truths, strict=True)):
-        record = Input(workload=found.spec.name, id=f"i{i:05d}", key="k", time=1e9 + i, payload=payload)
-        answer = SoftLabel.of(SPACE, tuple(soft), list(soft.values()))
-        made = label_key(record, TEACHER, SPACE)
-        labels.append(Label(key=made, teacher=TEACHER, soft=answer, input=record, labelled_at=1e9 + i))
-        truths[record.id] = {"truth_label": truth, "truth_known_at": 1e9 + i}
-    data = parquet_bytes(snapshot_table(labels, truths, found.spec.student.holdout_share))
-    uri = f"{artifacts}/{digest_of(data)}.parquet"
-    put_bytes(uri, data)
-    return WindowRow(
-        digest=digest_of(data), workload=found.spec.name, number=1, uri=uri, rows=len(labels), created_at=0.0,
-        manifest={"teacher": TEACHER, "space": SPACE},
-    )  # fmt: skip
+def texts(count):
+    chance = random.Random(1)
+    return [" ".join(chance.choices([t.decode() for t in TEXT], k=2))[:80] for _ in range(count)]
 
 
-def show(name, student, full, rows, size):
-    said = student.predict(rows.payloads)
-    found = parity(full.predict(rows.payloads), said)
-    agreed = sum(a.label == t.label for a, t in zip(said, rows.soft, strict=True)) / len(said)
-    right = sum(a.label == t for a, t in zip(said, rows.truth, strict=True)) / len(said)
-    taken = latency(student, rows.payloads, full)
-    print(f"{name:>24} {size / 1024:9.0f} {taken.p50:8.3f} {taken.p99:8.3f} {agreed:10.4f} {right:9.4f} "
-          f"{found.gap:7.4f} {found.variation:10.4f} {found.most_variation:8.4f}", flush=True)  # fmt: skip
+def in_a_process(folder, opened, asked):
+    command = [sys.executable, "-W", "ignore", "-c", TIMED.replace("{opened}", opened), str(folder)]
+    started = time.time()
+    done = subprocess.run(
+        command, input=json.dumps(asked).encode(), capture_output=True, check=True, env=os.environ | ONE_THREAD
+    )
+    first, taken = json.loads(done.stdout)
+    return first - started, taken
 
 
-def measure(found, folder, variant, shares, epochs):
-    window = frozen(found, folder)
-    print(f"\n{found.spec.name}, student '{variant.name}' ({variant.dim} dimensions, {variant.hidden} units), "
-          f"{window.rows} inputs of which a share of {found.spec.student.holdout_share} is held out")  # fmt: skip
-    heads = ("export", "KiB", "p50 ms", "p99 ms", "agreement", "accuracy", "gap", "variation", "largest")
-    print("{:>24} {:>9} {:>8} {:>8} {:>10} {:>9} {:>7} {:>10} {:>8}".format(*heads))
-    rows = window_rows(window, "holdout", "classification", TEACHER)
-    for share in shares:
-        for n in epochs:
-            export = Export(serve="pruned_int8", also=("int8", "pruned"), pruning=Pruning(share=share, epochs=n))
-            spec = msgspec.structs.replace(
-                found.spec, student=msgspec.structs.replace(found.spec.student, export=export)
-            )  # fmt: skip
-            started = time.perf_counter()
-            done = distill(spec, [window], variant=variant, parent=None, artifacts=folder, seed=0)
-            seconds = time.perf_counter() - started
-            beside = done.uri.rsplit("/", 1)[0]
-            first = (share, n) == (shares[0], epochs[0])  # the others have the same
-            forms = {"float32": done.float_uri, "int8": export_uri(beside, "int8")} if first else {}
-            forms |= {"pruned": export_uri(beside, "pruned"), "pruned_int8": done.uri}
-            full = Student.load(get_bytes(done.float_uri), source=spec.source)
-            for form, uri in forms.items():
-                data = get_bytes(uri)
-                name = f"{form} {share} e{n}" if form.startswith("pruned") else form
-                show(name, Student.load(data, source=spec.source), full, rows, len(data))
-            print(f"{'':>24} made in {seconds:.1f} s")
+def over_http(folder, command, port, path, body, asked):
+    url, started = f"http://127.0.0.1:{port}{path}", time.time()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | ONE_THREAD, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            with httpx.Client(timeout=60) as client:
+                while True:
+                    with contextlib.suppress(httpx.TransportError):
+                        if client.post(url, json=body(asked[0])).status_code == 200:
+                            break
+                    if process.poll() is not None:
+                        log.seek(0)
+                        raise RuntimeError(log.read().decode())
+                    time.sleep(0.05)
+                first, taken = time.time(), []
+                for text in (*asked[:50], *asked):
+                    before = time.perf_counter()
+                    client.post(url, json=body(text)).raise_for_status()
+                    taken.append(time.perf_counter() - before)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 15)
+            process.wait()
+    return first - started, taken[50:]
+
+
+def ways(folders, asked):
+    """Each way of asking: its name, the export, and what measures it."""
+    plain, kserve, model = folders["onnx"], folders["kserve"], folders["mlflow"]
+    yield "bare ONNX Runtime", "onnx", lambda: in_a_process(plain, BARE, asked)
+    yield "onnx", "onnx", lambda: in_a_process(plain, OPENED, asked)
+    for precision in ("float32", "float16", "int8"):
+        name = f"openvino {precision}"
+        yield name, name, lambda name=name: in_a_process(folders[name], OPENED, asked)
+    yield "huggingface", "huggingface", lambda: in_a_process(folders["huggingface"], huggingface.OPENED, asked)
+    opened = mlflow.OPENED.replace("{column!r}", "'text'")
+    yield "mlflow pyfunc", "mlflow", lambda: in_a_process(model, opened, asked)
+    ours, theirs = free_ports(2)
+    server = [sys.executable, "-m", "cohobate_student.server", "--host", "127.0.0.1", "--port", str(ours)]
+    told = lambda text: {"instances": [text]}  # noqa: E731
+    yield "our server", "kserve", lambda: over_http(kserve, server, ours, "/invocations", told, asked)
+    serve = [
+        str(Path(sys.executable).parent / "mlflow"), "models", "serve", "--model-uri", str(model), "--env-manager",
+        "local", "--port", str(theirs), "--host", "127.0.0.1",
+    ]  # fmt: skip
+    frame = lambda text: {"dataframe_records": [{"text": text}]}  # noqa: E731
+    yield "mlflow models serve", "mlflow", lambda: over_http(model, serve, theirs, "/invocations", frame, asked)
+
+
+def measure(name, network, reading, count, folder):
+    version, payloads, _ = exported("", network, made_of=reading)
+    folders, done = {}, {}
+    for target in ("onnx", "openvino float32", "openvino float16", "openvino int8", "huggingface", "mlflow", "kserve"):
+        kind, _, precision = target.partition(" ")
+        folders[target] = folder / name.replace(" ", "-") / target.replace(" ", "-")
+        done[target] = export(version, kind, folders[target], payloads, limit=None, precision=precision)
+    print(f"\n{name}\n{'':>20} {'disagrees':>9} {'KiB':>8} {'start s':>8} {'p50 ms':>8} {'p99 ms':>8} {'of bare':>8}")
+    bare = None
+    for way, target, timed in ways(folders, texts(count)):
+        start, taken = timed()
+        p50, p99 = (1e3 * float(np.percentile(taken, q)) for q in (50, 99))
+        bare = bare or p50
+        said = done[target]
+        print(f"{way:>20} {said.parity.gap:9.4f} {said.bytes / 1024:8.0f} {start:8.2f} {p50:8.3f} {p99:8.3f} "
+              f"{p50 / bare:8.2f}", flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.exports")
-    parser.add_argument("--workload", choices=("files", "mail"), nargs="*", default=["files", "mail"])
+    parser.add_argument("--inputs", type=int, default=1_000)
+    parser.add_argument("--student", choices=list(STUDENTS), nargs="*", default=list(STUDENTS))
     given, _ = parser.parse_known_args()
-    for name in given.workload:
-        found = {"files": labelled_files, "mail": labelled_mail}[name]()
-        with tempfile.TemporaryDirectory() as folder:
-            measure(found, f"file://{folder}", found.spec.student.variants[-1], SHARES, EPOCHS)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in given.student:
+            measure(name, *STUDENTS[name], given.inputs, Path(folder))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def infer(student: Student, name: str, body: bytes, head: int | None = None) -> 
     tensors = [t for t in given if isinstance(t, Mapping) and t.get("name") == "payload"] if given else []
     if len(tensors) != 1:
         raise Refused(400, "inputs must have the tensor 'payload' (BYTES, [N])")
-    said = student.predict_each(_elements(tensors[0], given, b"" if head is None else body[head:]))
+    said = student.predict_each(_elements(tensors[0], given or [], b"" if head is None else body[head:]))
     for answer in said:
         if isinstance(answer, RecordError):
             raise Refused(422, str(answer))

@@ -8,9 +8,8 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .decoders import decoder
 from .errors import BundleError, RecordError
@@ -25,8 +24,7 @@ FLOOR = 1e-6
 """Classes below this probability are left out of a soft label."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the student says of one input, as Cohobate's gateway says it.
 
     ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``. ``novelty``: p-value of the
@@ -43,7 +41,7 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         """As it goes into JSON."""
-        return dict(vars(self))
+        return self._asdict()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -125,6 +123,12 @@ class Student:
 
     def predict_each(self, payloads: Sequence[bytes]) -> list[Answer | RecordError]:
         """The same, with the error in the place of an input that cannot be answered."""
+        try:
+            return list(self.predict(payloads))
+        except RecordError:
+            return self._each(payloads)
+
+    def _each(self, payloads: Sequence[bytes]) -> list[Answer | RecordError]:
         out: list[Answer | RecordError] = []
         good: list[int] = []
         decoded = []
@@ -177,8 +181,8 @@ class Student:
         if not math.isfinite(mass) or mass <= 0.0:
             raise BundleError(f"the model's probabilities sum to {mass!r}")
         soft = {c: p / mass for c, p in kept.items()}
-        label = min(soft, key=lambda c: (-soft[c], c))
-        return self._deferred(label, soft[label], soft, score)
+        most = max(soft.values())
+        return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
 
     def _deferred(self, label: str, confidence: float, soft: dict[str, float], score: list[float]) -> Answer:
         novelty, reasons = conformal_p(score[0], self._known) if self._known else None, []

@@ -12,6 +12,7 @@ TARGETS = {
     "onnx": "onnx:Onnx",
     "mlflow": "mlflow:Mlflow",
     "openvino": "openvino:Openvino",
+    "triton": "triton:Triton",
     "kserve": "server:KServe",
     "sagemaker": "server:SageMaker",
     "vertex": "server:Vertex",

@@ -7,7 +7,9 @@ OpenVINO takes bfloat16 by itself on processors that have it, and halves weights
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,17 +75,18 @@ def _quantised(model: Any, version: Version) -> Any:
     payloads = version.calibration()
     if not payloads:
         raise ConfigError("--precision", "int8", "there are no inputs to calibrate by: export it in float32")
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     import nncf
 
+    nncf.set_log_level(logging.ERROR)
     taken = [i.any_name for i in model.inputs]
     batches = list(_batches(version.features(payloads), taken, len(payloads)))
-    return nncf.quantize(
-        model,
-        nncf.Dataset(batches),
-        subset_size=len(batches),
-        ignored_scope=nncf.IgnoredScope(patterns=list(APART), validate=False),
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # it draws its progress where a command's answer goes
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(patterns=list(APART), validate=False),
+        )
 
 
 def _batches(features: Features, taken: list[str], count: int) -> Iterator[Features]:

@@ -1,10 +1,20 @@
 """Each target answers in its own runtime as the judged artefact does, and that runtime's own loader takes it."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
 import pytest
 
 from components.export.export import export
 from components.export.manifest import verify
 from tests.components.export.conftest import exported, load
+from tests.ports import free_ports
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +29,41 @@ def test_mlflow_answers_as_it_was_judged(students, reading, tmp_path):
     done = export(version, "mlflow", tmp_path / "b", payloads[:30], limit=0.0)
     assert done.parity.gap == 0.0 and all(c.largest < 1e-6 for c in done.parity.batches)
     assert {"MLmodel", "python_env.yaml"} <= verify(tmp_path / "b", None).files.keys()
+
+
+@pytest.mark.integration
+def test_mlflow_s_own_server_serves_it(students, tmp_path):
+    version, payloads, _ = students["TextNgrams"]
+    folder = tmp_path / "b"
+    export(version, "mlflow", folder, payloads[:5], limit=0.0)
+    (port,), log = free_ports(1), tmp_path / "log"
+    scripts = Path(sys.executable).parent
+    command = [scripts / "mlflow", "models", "serve", "--model-uri", folder, "--env-manager", "local", "--port", port]
+    environment = {"PATH": f"{scripts}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | environment,
+        )  # fmt: skip
+
+    def ready():
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/ping", timeout=60).status_code == 200
+        return False
+
+    try:
+        wait_for(ready, 300.0)
+        asked = {"dataframe_records": [{"text": p.decode()} for p in payloads[:3]] + [{"text": ""}]}
+        found = httpx.post(f"http://127.0.0.1:{port}/invocations", json=asked, timeout=60).json()["predictions"]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(120)
+    expected = load(folder).predict(payloads[:3])
+    assert [(f["label"], f["confidence"], f["defer"]) for f in found[:3]] == [
+        (a.label, a.confidence, a.defer) for a in expected
+    ]
+    assert found[0]["soft_label"] == expected[0].soft_label and "empty" in found[3]["error"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
