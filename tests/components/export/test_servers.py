@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import httpx
 import numpy as np
@@ -16,6 +17,8 @@ from tritonclient.http import InferenceServerClient, InferInput
 from components.export.export import export
 from components.export.manifest import verify
 from tests.components.export.conftest import load
+
+get, post = partial(httpx.get, timeout=120), partial(httpx.post, timeout=120)
 
 VERTEX = {"AIP_HTTP_PORT": "0", "AIP_HEALTH_ROUTE": "/healthy", "AIP_PREDICT_ROUTE": "/v1/predict"}
 
@@ -46,7 +49,7 @@ def served(kserve):
     process, url = serving(kserve, "--port", "0", **{**VERTEX, "AIP_HTTP_PORT": ""})
     yield load(kserve), url
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(300) == 0
     process.stdout.close()
 
 
@@ -54,24 +57,24 @@ def test_sagemaker_s_requests_are_answered(served, text_student):
     student, url = served
     (one, two), as_json = text_student[1][:2], {"Content-Type": "application/json"}
     expected = [a.as_dict() for a in student.predict([one, two])]
-    assert httpx.get(f"{url}/ping").status_code == 200
+    assert get(f"{url}/ping").status_code == 200
     asked = f"{url}/invocations"
-    assert httpx.post(asked, content=one, headers={"Content-Type": "text/plain"}).json() == expected[0]
+    assert post(asked, content=one, headers={"Content-Type": "text/plain"}).json() == expected[0]
     lines = b"\n".join(json.dumps(p.decode()).encode() for p in (one, two))
-    found = httpx.post(asked, content=lines, headers={"Content-Type": "application/jsonlines"})
+    found = post(asked, content=lines, headers={"Content-Type": "application/jsonlines"})
     assert [json.loads(line) for line in found.text.splitlines()] == expected
     body = {"instances": [one.decode(), {"b64": base64.b64encode(two).decode()}]}
-    assert httpx.post(asked, json=body).json() == {"predictions": expected}
-    refused = httpx.post(asked, content=b"\xff", headers={"Content-Type": "text/plain"})
+    assert post(asked, json=body).json() == {"predictions": expected}
+    refused = post(asked, content=b"\xff", headers={"Content-Type": "text/plain"})
     assert refused.status_code == 422 and "undecodable" in refused.json()["error"]
-    assert httpx.post(asked, content=b'{"instances": []}', headers=as_json).status_code == 400
+    assert post(asked, content=b'{"instances": []}', headers=as_json).status_code == 400
 
 
 def test_vertex_s_routes_are_where_its_variables_say(served, text_student):
     student, url = served
     payload = text_student[1][0]
-    assert httpx.get(f"{url}/healthy").status_code == 200 and httpx.get(f"{url}/other").status_code == 404
-    found = httpx.post(f"{url}/v1/predict", json={"instances": [payload.decode(), ""]}).json()["predictions"]
+    assert get(f"{url}/healthy").status_code == 200 and get(f"{url}/other").status_code == 404
+    found = post(f"{url}/v1/predict", json={"instances": [payload.decode(), ""]}).json()["predictions"]
     assert found[0] == student.predict([payload])[0].as_dict() and found[1]["error"]["title"] == "empty"
 
 
@@ -79,7 +82,7 @@ def test_vertex_s_routes_are_where_its_variables_say(served, text_student):
 def test_triton_s_client_takes_it_for_a_model(served, text_student, binary):
     student, url = served
     payloads = list(text_student[1][:3])
-    with InferenceServerClient(url.removeprefix("http://")) as client:
+    with InferenceServerClient(url.removeprefix("http://"), network_timeout=120.0) as client:
         assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("letters")
         assert client.get_model_metadata("letters")["inputs"][0]["name"] == "payload"
         asked = InferInput("payload", [3], "BYTES")
@@ -102,8 +105,8 @@ def test_triton_s_client_takes_it_for_a_model(served, text_student, binary):
 )  # fmt: skip
 def test_what_is_no_request_is_told_and_the_server_goes_on(served, path, body, status):
     _, url = served
-    assert httpx.post(f"{url}{path}", content=body).status_code == status
-    assert httpx.get(f"{url}/ping").status_code == 200
+    assert post(f"{url}{path}", content=body).status_code == status
+    assert get(f"{url}/ping").status_code == 200
 
 
 def test_kserve_s_service_runs_the_container_that_is_built_beside_it(kserve):
@@ -121,11 +124,11 @@ def test_managed_services_get_a_container_that_is_told_by_them_where_to_listen(t
     folder = put(text_student, target, tmp_path / "b")
     process, url = serving(folder, "serve", **VERTEX)
     try:
-        assert httpx.get(f"{url}/healthy").status_code == 200
+        assert get(f"{url}/healthy").status_code == 200
         assert "requirements.txt" in (folder / "Containerfile").read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
         process.stdout.close()
 
 

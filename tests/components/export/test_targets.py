@@ -49,13 +49,13 @@ def test_mlflow_s_own_server_serves_it(students, tmp_path):
     def ready():
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/ping", timeout=60).status_code == 200
+            return httpx.get(f"http://127.0.0.1:{port}/ping", timeout=120).status_code == 200
         return False
 
     try:
         wait_for(ready, 300.0)
         asked = {"dataframe_records": [{"text": p.decode()} for p in payloads[:3]] + [{"text": ""}]}
-        found = httpx.post(f"http://127.0.0.1:{port}/invocations", json=asked, timeout=60).json()["predictions"]
+        found = httpx.post(f"http://127.0.0.1:{port}/invocations", json=asked, timeout=120).json()["predictions"]
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(120)
