@@ -184,6 +184,14 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
+    if settings.updates == "kfp":
+        from pipelines.updates import KubeflowUpdates
+
+        remote = KubeflowUpdates(spec.name, store, settings)
+        remote.check(spec.source)
+        watch.health.ready()
+        Trigger(spec, store, open_broker(settings), remote=remote).run(stop)
+        return
     warm = _warm(settings.home.resolve())
     worker = Trigger(spec, store, open_broker(settings), warm=warm)
     watch.health.ready()

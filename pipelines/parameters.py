@@ -11,9 +11,9 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 
 PARAMETERS = {
-    "bootstrap": ("history_uri", "first_variant", "second_variant"),
-    "continual": ("force",),
-    "data-free": ("method", "rows", "steps", "seed"),
+    "bootstrap": ("history_uri", "first_variant", "second_variant", "reason", "with_run"),
+    "continual": ("force", "reason", "with_run"),
+    "data-free": ("method", "rows", "steps", "seed", "reason", "with_run"),
     "promote": ("version", "reason", "force", "with_key"),
     "rollback": ("reason", "to", "with_key"),
 }

@@ -138,19 +138,30 @@ def test_every_step_does_its_work_with_what_a_pod_gives_it(pod, declared, store,
     history.write_bytes(b"\n".join(msgspec.json.encode(e) for e in tickets(60, start=time.time() - 9000)))
     where, made = {"spec": spec.source}, packages["bootstrap"]
 
-    assert pod.run(made, "label-history", **where, history_uri=history.as_uri()) == 240
-    window = pod.run(made, "snapshot", **where, start="fresh")
-    pod.run(made, "distill", **where, variant="", start="fresh", digest=window)
-    assert pod.run(made, "evaluate", {"student": "distill/student"}, **where) == "promote"
-    assert pod.run(made, "choose", {"first": "evaluate/judged", "second": "evaluate/judged"}) == "promote"
-    assert pod.run(made, "register", {"student": "choose/chosen"}, **where) == "1"
-    pod.run(made, "report", {"student": "choose/chosen"}, **where)
+    run = pod.run(made, "begin", **where, pipeline="bootstrap", reason="by hand", key=RUN)
+    where_run = {**where, "run": run}
+    assert pod.run(made, "label-history", **where_run, history_uri=history.as_uri()) == 240
+    window = pod.run(made, "snapshot", **where_run, start="fresh")
+    pod.run(made, "distill", **where_run, variant="", start="fresh", digest=window)
+    assert pod.run(made, "evaluate", {"student": "distill/student"}, **where_run) == "promote"
+    better = {"first": "evaluate/judged", "second": "evaluate/judged"}
+    assert pod.run(made, "choose", better, run=run) == "promote"
+    assert pod.run(made, "register", {"student": "choose/chosen"}, **where_run) == "1"
+    pod.run(made, "report", {"student": "choose/chosen"}, **where_run)
+    assert pod.run(made, "finish", **where, key=RUN) == "succeeded"
+    (row,) = store.runs(spec.name)
+    assert (row.id, row.status, row.detail["outputs"]["register"]) == (run, "succeeded", "1")
     free = pod.run(packages["data-free"], "synthesise", **where, method="noise", rows=5, steps=0, seed=0)
     assert free.startswith(declared.artifacts) and "/synthetic/" in free
-    ordered = pod.run(packages["promote"], "promote", **where, version="1", reason="r", key="", run=RUN)
+    ordered = pod.run(
+        packages["promote"], "promote", **where, version="1", reason="r", key="", run=f"{RUN}-1", record=True
+    )
     assert ordered == "start {'version': '1', 'forced': False}"
-    back = pod.run(packages["rollback"], "rollback", **where, to="previous", reason="r", key="", run=f"{RUN}-2")
+    back = pod.run(
+        packages["rollback"], "rollback", **where, to="previous", reason="r", key="", run=f"{RUN}-2", record=True
+    )
     assert back == "rollback {'to': 'previous'}"
+    assert [r.status for r in store.runs(spec.name)] == ["succeeded"] * 3
 
     everything = {
         (*one["container"]["command"], *one["container"]["args"])
