@@ -39,7 +39,8 @@ class KubeflowUpdates:
     A run is never submitted twice:
 
     1. Its row is written.
-    2. A run of its name is looked for there, which has the row's id and time in it; where there is none it is submitted.
+    2. A run of its name, which has the row's id and time in it, is looked for there; where there is none it is
+       submitted.
     3. Kubeflow's id of it is noted in the row.
 
     Whoever dies between two steps finds a row without an id, and goes on at step 2. Should a request have been on its

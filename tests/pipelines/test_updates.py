@@ -1,10 +1,12 @@
 """Updates that the trigger runs on Kubeflow: submitted once, watched, and recorded."""
 
 import json
+import time
 
 import pytest
 
 from components.contracts.errors import ConfigError, PipelineError, RefusedError
+from components.contracts.records import encode
 from components.control import runs
 from components.control.intent import Intent, ModelRef
 from components.ledger.ledger import entries
@@ -14,6 +16,16 @@ from pipelines.updates import ASK_SECONDS, KubeflowUpdates
 from tests.clock import Clock
 
 CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
+
+
+@pytest.fixture
+def put(broker, spec, tickets, label_of):
+    def put(n):
+        producer = broker.producer()
+        for entry in tickets(n, classes=("login",)):
+            producer.send(spec.topic("labels"), entry.input.id, encode(label_of(entry)))
+
+    return put
 
 
 @pytest.fixture
@@ -60,7 +72,7 @@ def test_an_update_is_recorded_and_submitted_with_its_row_and_named_by_it(start,
 
 @pytest.mark.parametrize("died", ["before it was submitted", "before its id was noted", "after that"])
 def test_a_trigger_that_dies_and_is_started_again_finds_its_run(died, start, shared, store, remote, watch, monkeypatch):
-    def die(*_):
+    def die(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
@@ -147,8 +159,9 @@ def test_the_end_that_an_exit_handler_recorded_stays(start, updates, watch, shar
 
 
 def test_a_run_that_a_person_started_and_terminated_releases_the_next_at_once(
-    start, updates, watch, shared, store, spec, remote
+    start, updates, watch, shared, store, spec, clock
 ):
+    clock.now = time.time()  # by which the step goes, that is in another process
     shared.runs["by-ada"] = {"run_id": "by-ada", "experiment_id": "", "namespace": "team", "state": "RUNNING"}
     begin.python_func(spec.source, "bootstrap", "by ada", "by-ada")
     with pytest.raises(PipelineError, match=r"tickets-1 \(bootstrap\) is under way"):
