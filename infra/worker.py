@@ -185,9 +185,10 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
 
     store = _control(settings.control_url)
     if settings.updates == "kfp":
+        from pipelines.installation import completed
         from pipelines.updates import KubeflowUpdates
 
-        remote = KubeflowUpdates(spec.name, store, settings)
+        remote = KubeflowUpdates(spec.name, store, completed(settings))
         remote.check(spec.source)
         watch.health.ready()
         Trigger(spec, store, open_broker(settings), remote=remote).run(stop)

@@ -163,6 +163,9 @@ class Settings(BaseSettings):
     """Where the steps' image has a workload's spec file; ``{workload}`` stands for the workload's name."""
     kfp_image: str = ""
     """Container image of the steps; empty: the one of this version."""
+    kfp_installation: Path | None = None
+    """YAML file that describes what the cluster gives the steps: secrets, volumes, resources, time limits; none:
+    nothing."""
     kfp_env: str = ""
     """Environment that every step declares: a JSON object of names and values. None of them is kept secret there."""
     kfp_silent_seconds: float = Field(default=900.0, ge=60.0)

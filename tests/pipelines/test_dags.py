@@ -4,7 +4,7 @@ import textwrap
 import pytest
 import yaml
 
-from components.contracts.settings import IMAGE
+from components.contracts.settings import IMAGE, Settings
 from pipelines.compiled import FOLDER, read
 from pipelines.parameters import PARAMETERS, REQUIRED
 
@@ -148,7 +148,7 @@ def test_another_image_can_be_named(tmp_path, compiled):
     from pipelines.compiling import compile_all
 
     images = set()
-    for path in compile_all(tmp_path, image="registry.local/cohobate:2"):
+    for path in compile_all(tmp_path, Settings(kfp_image="registry.local/cohobate:2")):
         executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].values()
         images |= {e["container"]["image"] for e in executors}
     assert images == {"registry.local/cohobate:2"}
