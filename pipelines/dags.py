@@ -40,17 +40,22 @@ _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 
 @contextmanager
-def _recorded(pipeline: str, spec: Any, reason: Any, with_run: Any) -> Iterator[Any]:
-    """An update's steps between its first one and its exit handler; gives the id of the recorded run for them."""
+def _recorded(pipeline: str, spec: Any, reason: Any, with_run: Any) -> Iterator[tuple[Any, Any]]:
+    """An update's steps between its first one and its exit handler.
+
+    Gives them the id of the recorded run, and the spec: one that is named by its workload is the version in force when
+    the run begins, for all of them.
+    """
     if not _recording.get():
-        yield ""
+        yield "", spec
         return
     end = finish(spec=spec, key=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_caching_options(False)
     with dsl.ExitHandler(end, name="update"):
         begun = begin(
             spec=spec, pipeline=pipeline, reason=reason, key=dsl.PIPELINE_JOB_ID_PLACEHOLDER, with_run=with_run
         )
-        yield begun.set_caching_options(False).output
+        begun.set_caching_options(False)
+        yield begun.outputs["run"], begun.outputs["spec"]
 
 
 def bootstrap(
@@ -64,14 +69,14 @@ def bootstrap(
     """Label a history, freeze it, distil two variants and register the better if the gate would promote it.
 
     Args:
-        spec: Path of the workload's spec file, as the components see it.
+        spec: Path of the workload's spec file, as the components see it, or workload:NAME.
         history_uri: URI of the history: JSON lines, or a Parquet file, of inputs with the truth where it is known.
         first_variant: Name of a student variant of the spec. Empty is the spec's first.
         second_variant: Name of the variant to compare it with. Empty is the spec's first.
         reason: Why; it is recorded with the run.
         with_run: Id of the run where it is recorded already. Empty records one.
     """
-    with _recorded("bootstrap", spec, reason, with_run) as run:
+    with _recorded("bootstrap", spec, reason, with_run) as (run, spec):
         labelled = label_history(spec=spec, history_uri=history_uri, run=run).set_caching_options(False)
         window = snapshot(spec=spec, start="fresh", run=run).after(labelled).set_caching_options(False)
         judged = []
@@ -90,12 +95,12 @@ def continual(spec: str, force: bool = False, reason: str = FROM_THE_UI, with_ru
     """Freeze what is new, train from the champion with replay, and register the student if the gate promotes it.
 
     Args:
-        spec: Path of the workload's spec file, as the components see it.
+        spec: Path of the workload's spec file, as the components see it, or workload:NAME.
         force: Register the student even if the gate holds or rejects it. It is marked as forced and does not start.
         reason: Why; it is recorded with the run.
         with_run: Id of the run where it is recorded already. Empty records one.
     """
-    with _recorded("continual", spec, reason, with_run) as run:
+    with _recorded("continual", spec, reason, with_run) as (run, spec):
         window = snapshot(spec=spec, start="champion", run=run).set_caching_options(False)
         made = distill(
             spec=spec, variant="", start="champion", digest=window.outputs["Output"], run=run
@@ -116,7 +121,7 @@ def data_free(
     """Make inputs up against the teacher, label and freeze them, distil a student and register it with its verdict.
 
     Args:
-        spec: Path of the workload's spec file, as the components see it.
+        spec: Path of the workload's spec file, as the components see it, or workload:NAME.
         method: How inputs are made up (noise, search, inversion, generator, chat, auto). Empty is the spec's.
         rows: How many. 0 is the spec's.
         steps: Of the optimiser, or rounds of the search. 0 is the spec's.
@@ -124,7 +129,7 @@ def data_free(
         reason: Why; it is recorded with the run.
         with_run: Id of the run where it is recorded already. Empty records one.
     """
-    with _recorded("data-free", spec, reason, with_run) as run:
+    with _recorded("data-free", spec, reason, with_run) as (run, spec):
         made_up = synthesise(spec=spec, method=method, rows=rows, steps=steps, seed=seed, run=run).set_caching_options(
             False
         )
@@ -148,7 +153,7 @@ def promote(spec: str, version: str, reason: str, force: bool = False, with_key:
     """Order the rollout of a version.
 
     Args:
-        spec: Path of the workload's spec file, as the components see it.
+        spec: Path of the workload's spec file, as the components see it, or workload:NAME.
         version: Version number in the registry.
         reason: Why; it goes into the ledger.
         force: Allow a version that the offline gate did not promote. The canary's guards still hold.
@@ -169,7 +174,7 @@ def rollback(
     """Make another version champion now.
 
     Args:
-        spec: Path of the workload's spec file, as the components see it.
+        spec: Path of the workload's spec file, as the components see it, or workload:NAME.
         reason: Why; it goes into the ledger.
         to: Alias or version number that becomes champion.
         with_key: Idempotency key. Empty is the run's id, so that a retried step orders nothing new.

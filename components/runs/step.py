@@ -16,10 +16,12 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control import runs
 from components.control.store import ControlStore
+from components.control.workloads import pinned
 
 __all__ = ["begin", "finish", "recorded", "step"]
 
@@ -37,29 +39,38 @@ def actor(settings: Settings) -> str:
     return "kubeflow" if settings.actor == Settings.model_fields["actor"].default else settings.actor
 
 
-def begin(spec_path: str, pipeline: str, reason: str, key: str, with_run: str) -> str:
-    """Record that an update starts; returns the run's id.
+def begin(spec_path: str, pipeline: str, reason: str, key: str, with_run: str) -> tuple[str, str]:
+    """Record that an update starts; returns the run's id, and the spec that all of its steps are to work with.
 
-    ``key``: Kubeflow's id of the run, by which a first step that is started anew finds its row; ``with_run``: the row,
-    where it was recorded before the run was submitted.
+    Of ``workload:NAME`` that is the version in force, by its digest; a path stays what it is. ``key``: Kubeflow's id of
+    the run, by which a first step that is started anew finds its row; ``with_run``: the row, where it was recorded
+    before the run was submitted.
 
     Raises:
         ConfigError: the key is no run's own.
+        NotFoundError: no such workload is registered.
         PipelineError: another update is under way, or ``with_run`` names no run that this one may be.
 
     """
-    spec, settings = load_spec(spec_path), Settings()
+    settings, workload = Settings(), workload_of(spec_path)
     with closing(ControlStore.open(settings.control_url)) as store:
+        source = pinned(spec_path, settings, store)
         if with_run:
-            return runs.claim(store, with_run, spec.name, pipeline, _own(key))
-        return runs.begin(store, spec.name, pipeline, reason, actor(settings), _marks(key, settings))
+            return runs.claim(store, with_run, workload, pipeline, _own(key)), source
+        return runs.begin(store, workload, pipeline, reason, actor(settings), _marks(key, settings)), source
+
+
+def workload_of(spec_path: str) -> str:
+    """The workload's name: a reference has it, and a spec file."""
+    reference = parse(spec_path)
+    return load_spec(spec_path).name if reference is None else reference.workload
 
 
 def finish(spec_path: str, key: str) -> str:
     """Record how an update ended: well, if its last step did; returns the status."""
-    spec, settings = load_spec(spec_path), Settings()
+    settings = Settings()
     with closing(ControlStore.open(settings.control_url)) as store:
-        row = runs.on_kubeflow(store, spec.name, _own(key))
+        row = runs.on_kubeflow(store, workload_of(spec_path), _own(key))
         if row is None:
             return "never begun"
         status, failure = outcome(row.detail)
@@ -118,9 +129,9 @@ def recorded(spec_path: str, pipeline: str, reason: str, key: str) -> Iterator[S
     if not key or settings.admin_url:
         yield lambda value: None
         return
-    spec, said = load_spec(spec_path), {}
+    said: dict[str, Any] = {}
     with closing(ControlStore.open(settings.control_url)) as store:
-        run = runs.begin(store, spec.name, pipeline, reason, actor(settings), _marks(key, settings))
+        run = runs.begin(store, workload_of(spec_path), pipeline, reason, actor(settings), _marks(key, settings))
         status, failure = "failed", ENDED
         try:
             with runs.beating(store, run):

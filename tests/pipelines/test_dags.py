@@ -126,8 +126,10 @@ def test_an_update_records_itself_before_anything_else_and_whatever_becomes_of_i
         assert key == "{{$.pipeline_job_uuid}}"
     assert tasks["begin"]["inputs"]["parameters"]["pipeline"]["runtimeValue"]["constant"] == name
     for task in set(tasks) - {"exit-handler-1", "finish", "begin"}:
-        run = tasks[task]["inputs"]["parameters"]["run"]["taskOutputParameter"]
-        assert run == {"outputParameterKey": "Output", "producerTask": "begin"}, task
+        given = tasks[task]["inputs"]["parameters"]
+        for what in ("run", "spec") if task != "choose" else ("run",):
+            begun = given[what]["taskOutputParameter"]
+            assert begun == {"outputParameterKey": what, "producerTask": "begin"}, task
 
 
 def test_on_this_machine_nothing_records_itself():

@@ -96,7 +96,10 @@ def test_a_request_that_came_late_makes_a_run_that_its_own_first_step_refuses(st
     with pytest.raises(PipelineError, match="and no other"):
         begin.python_func(spec.source, "continual", "600 labels", twin["run_id"], with_run="tickets-1")
     mine = only(shared)["run_id"]
-    assert begin.python_func(spec.source, "continual", "600 labels", mine, with_run="tickets-1") == "tickets-1"
+    assert begin.python_func(spec.source, "continual", "600 labels", mine, with_run="tickets-1") == (
+        "tickets-1",
+        spec.source,
+    )
 
 
 def test_a_run_that_goes_on_is_kept_alive_and_not_asked_for_more_often_than_need_be(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.contracts.errors import ConfigError, OrderError, PipelineError
+from components.contracts.errors import ConfigError, NotFoundError, OrderError, PipelineError
 from components.contracts.settings import Settings
 from components.control import runs
 from components.ledger.ledger import entries
@@ -44,7 +44,7 @@ def store(settings):
 
 @pytest.fixture
 def began(spec, store):
-    return begin.python_func(spec, "continual", "the UI", KEY)
+    return begin.python_func(spec, "continual", "the UI", KEY)[0]
 
 
 def row(store):
@@ -120,7 +120,7 @@ def test_the_exit_handler_of_what_was_refused_ends_nothing(spec, store, began):
 
 def test_a_run_that_was_recorded_before_it_was_submitted_is_claimed(spec, store):
     run = runs.begin(store, "letters", "continual", "600 labels", "trigger", {runs.KUBEFLOW: ""})
-    assert begin.python_func(spec, "continual", "600 labels", KEY, with_run=run) == run
+    assert begin.python_func(spec, "continual", "600 labels", KEY, with_run=run) == (run, spec)
     with pytest.raises(PipelineError, match=f"is Kubeflow's {KEY}"):
         begin.python_func(spec, "continual", "600 labels", "a double", with_run=run)
     assert finish.python_func(spec, KEY) == "failed" and row(store).actor == "trigger"
@@ -185,3 +185,33 @@ def test_an_order_is_not_recorded_twice_nor_where_an_admin_api_takes_it(spec, st
 def test_the_platforms_own_actor_is_kept(settings):
     assert recording.actor(settings) == "kubeflow"
     assert recording.actor(settings.model_copy(update={"actor": "ana"})) == "ana"
+
+
+def test_a_workload_that_is_named_works_with_the_version_that_is_in_force_when_it_begins(
+    store, spec, settings, ordered
+):
+    from components.control.workloads import apply, opened
+
+    named = "workload:letters"
+    with pytest.raises(NotFoundError, match="letters"):
+        begin.python_func(named, "continual", "the UI", KEY)
+    assert store.runs("letters") == [], "what was not begun holds nobody up"
+    loaded, bundle = opened(spec, settings)
+    apply(store, bundle, loaded, actor="ana", reason="r")
+    assert begin.python_func(named, "continual", "the UI", KEY) == ("letters-1", bundle.reference)
+    assert finish.python_func(named, KEY) == "failed"
+    assert rollback.python_func(named, "previous", "the UI", "", "run-7", record=True) == "done"
+    assert [r.pipeline for r in store.runs("letters")] == ["continual", "rollback"]
+
+
+def test_an_order_needs_the_workloads_name_alone(store, monkeypatch, settings):
+    from components.control.order_client import Outcome
+    from components.registry.step import order
+
+    class Client:
+        def place(self, order, seconds):
+            assert order.workload == "letters"
+            return Outcome(order=order.key, ok=True, outcome="done")
+
+    monkeypatch.setattr("components.control.order_client.open_order_client", lambda settings: Client())
+    assert order("workload:letters", "rollback", "bad", "run-7", {"to": "previous"}) == "done"
