@@ -222,8 +222,8 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
     On a Ray of our own everything ends with us; on another's our applications alone.
     """
+    from components.contracts.ray_access import access
     from serving.declaration import Workload, declared, serve_config
-    from serving.ray_access import access
     from serving.ray_app import QUIET, environment
     from serving.ray_light import SETUP, import_serve
 

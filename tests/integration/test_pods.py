@@ -221,4 +221,4 @@ def test_a_step_that_was_given_nothing_says_so_in_one_line(pod, settings):
     done = pod.tried(compiled("continual", bare), "begin", spec="workload:tickets", **given)
     assert done.returncode != 0
     (said,) = [line for line in done.stderr.splitlines() if "Error: " in line]
-    assert "has no schema" in said and "cohobate migrate" in said and "COHOBATE_DATABASE_URL" in said
+    assert "has no tables of Cohobate yet" in said and "is COHOBATE_DATABASE_URL right?" in said
