@@ -10,7 +10,7 @@ from components.contracts.settings import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def begin(spec: str, pipeline: str, reason: str, key: str, with_run: str = "") -> NamedTuple(
     "Begun", [("run", str), ("spec", str)]
-):  # type: ignore[valid-type]
+):
     """Record that an update starts, unless another is under way; returns the run's id, and the spec that is in force.
 
     ``key`` is Kubeflow's id of the run; ``with_run`` names a run that was recorded before it was submitted.
