@@ -26,10 +26,10 @@ from components.contracts.spec import Spec, load_spec
 from components.contracts.spec.bundles import spec_file
 from components.contracts.spec.gathering import by_section
 from components.control import workloads
+from components.control.runs import alive
 from components.control.store import ControlStore
 from infra.specs import prepared, record
 from infra.state import read_state
-from pipelines.runs import alive
 
 REQUEST = "restart.json"
 """File of the home in which the supervisor finds which of its processes to start anew."""

@@ -184,6 +184,15 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
+    if settings.updates == "kfp":
+        from pipelines.installation import completed
+        from pipelines.updates import KubeflowUpdates
+
+        remote = KubeflowUpdates(spec.name, store, completed(settings))
+        remote.check(spec.source)
+        watch.health.ready()
+        Trigger(spec, store, open_broker(settings), remote=remote).run(stop)
+        return
     warm = _warm(settings.home.resolve())
     worker = Trigger(spec, store, open_broker(settings), warm=warm)
     watch.health.ready()
@@ -213,8 +222,8 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
     On a Ray of our own everything ends with us; on another's our applications alone.
     """
+    from components.contracts.ray_access import access
     from serving.declaration import Workload, declared, serve_config
-    from serving.ray_access import access
     from serving.ray_app import QUIET, environment
     from serving.ray_light import SETUP, import_serve
 

@@ -57,7 +57,9 @@ ServiceAccount = Annotated[
 def _settings(image: str | None = None, namespace: str | None = None, service_account: str | None = None) -> Settings:
     """The settings, with what options say otherwise."""
     given = {"kfp_image": image, "kfp_namespace": namespace, "kfp_service_account": service_account}
-    return Settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    from pipelines.installation import completed
+
+    return completed(Settings().model_copy(update={name: v for name, v in given.items() if v is not None}))
 
 
 def parameters(given: list[str] | None) -> dict[str, str]:
@@ -94,7 +96,7 @@ def compile_(
     if form == "ir":
         if spec or namespace:
             raise ConfigError("format", form, "--spec and --namespace go with --format kubernetes")
-        made = compile_all(output, settings.kfp_image or None)
+        made = compile_all(output, settings)
     elif not spec:
         raise ConfigError("spec", spec, "--format kubernetes writes one workload's pipelines: name its spec file")
     else:

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.contracts.errors import ConfigError
-from pipelines.compiled import Package, read
+from components.contracts.settings import Settings
+from pipelines.compiled import Package, dressed, read
 
 
-def compile_all(directory: Path, image: str | None = None) -> list[Path]:
+def compile_all(directory: Path, settings: Settings | None = None) -> list[Path]:
     """Compile every pipeline to ``<directory>/<name>.yaml``, ready to upload.
 
-    ``image``: the container image that the components run in, which must hold this package; None is the one that the
-    components name.
+    ``settings``: these name the image that the components run in, which must hold this package, and what the cluster
+    gives them; None: the image is the one that the components name, and nothing is given.
     """
     from kfp import compiler
 
@@ -25,8 +26,8 @@ def compile_all(directory: Path, image: str | None = None) -> list[Path]:
     for name, pipeline in PIPELINES.items():
         path = directory / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(path))
-        if image is not None:
-            path.write_text(read(path).with_image(image).text)
+        if settings is not None and (made := dressed(read(path), settings)) != read(path):
+            path.write_text(made.text)
         paths.append(path)
     return paths
 

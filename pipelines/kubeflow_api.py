@@ -191,9 +191,13 @@ class Kubeflow:
 
     def experiment(self, name: str) -> dict[str, Any] | None:
         """The experiment of this name; None where there is none."""
+        return self.named("experiments", "experiments", name, self.place)
+
+    def named(self, path: str, member: str, name: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+        """The first row of a list (:meth:`each`) that is called so; None where there is none."""
         predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
-        query = {"filter": json.dumps({"predicates": [predicate]}), **self.place}
-        return next(self.each("experiments", "experiments", query), None)
+        asked = {"filter": json.dumps({"predicates": [predicate]}), **query}
+        return next(self.each(path, member, asked), None)
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

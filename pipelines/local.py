@@ -13,17 +13,17 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.errors import PipelineError
+from components.contracts.errors import ConfigError, PipelineError
 from components.contracts.reference import parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
+from components.control.runs import UPDATES, beating, begin, reporting
 from components.control.store import ControlStore
 from components.control.workloads import apply, opened, pinned, registered
 from components.ledger.ledger import append
 from pipelines.outcome import Outcome, outcome
 from pipelines.parameters import arguments
 from pipelines.run_log import RunLog
-from pipelines.runs import UPDATES, beating, begin, reporting
 from pipelines.steps import REPORT, steps_of
 
 ERROR = re.compile(r"^\s*((?:[\w.]*Error|[\w.]*Exception): .+)$")
@@ -62,6 +62,10 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
         PipelineError: a component failed (the message names its error and the log), or another update is under way.
 
     """
+    if "with_run" in given:
+        raise ConfigError(
+            "param with_run", given["with_run"], "is for runs on Kubeflow: here each has a row of its own"
+        )
     with contextlib.closing(ControlStore.open(settings.control_url)) as store:
         source = pinned(spec_path, settings, store)
         made = arguments(name, source, given, reason)
@@ -128,10 +132,10 @@ def _run(name: str, made: Mapping[str, Any], root: Path, log: Path, *, everythin
         warnings.simplefilter("ignore")  # kfp warns of our base image on every step, and of its own internals
         from kfp import local
 
-        from pipelines.dags import PIPELINES
+        from pipelines.dags import on_this_machine
 
         local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-        PIPELINES[name](**made)
+        on_this_machine(name)(**made)
     return step_outputs(root)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from components.contracts.errors import ConfigError, NotFoundError
+from components.contracts.reference import Reference, parse
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 
 PARAMETERS = {
-    "bootstrap": ("history_uri", "first_variant", "second_variant"),
-    "continual": ("force",),
-    "data-free": ("method", "rows", "steps", "seed"),
+    "bootstrap": ("history_uri", "first_variant", "second_variant", "reason", "with_run"),
+    "continual": ("force", "reason", "with_run"),
+    "data-free": ("method", "rows", "steps", "seed", "reason", "with_run"),
     "promote": ("version", "reason", "force", "with_key"),
     "rollback": ("reason", "to", "with_key"),
 }
@@ -77,12 +78,17 @@ def arguments(name: str, spec_path: str, given: Mapping[str, str], reason: str) 
 
 
 def place_in_image(spec: Spec, settings: Settings, given: str = "") -> str:
-    """Where the steps' image has the workload's spec file.
+    """What the steps read the spec by that an installed pipeline has as its default.
+
+    That is the workload's name where the spec is a version of the registry and the steps reach the artifact root, for
+    then they take what is in force; else where their image has the file.
 
     Raises:
         ConfigError: nothing tells.
 
     """
+    if not given and parse(spec.source) is not None and not settings.artifacts.startswith("file://"):
+        return str(Reference(spec.name, None))
     place = given or settings.kfp_spec.replace("{workload}", spec.name)
     if not place:
         raise ConfigError(

@@ -66,15 +66,16 @@ def submit(
     workload: str,
     reason: str,
     settings: Settings,
+    called: str = "",
 ) -> Submitted:
-    """Start one run of a pipeline, in the experiment of the workload.
+    """Start one run of a pipeline, in the experiment of the workload; ``called``: its name, empty: :func:`run_name`.
 
     Raises:
         RefusedError, UnavailableError, AccessError: see :mod:`pipelines.kubeflow_api`.
 
     """
     body = {
-        "display_name": run_name(package.name, workload, reason, datetime.now(UTC)),
+        "display_name": called or run_name(package.name, workload, reason, datetime.now(UTC)),
         "experiment_id": experiment_of(server, workload),
         "pipeline_spec": package.body,
         "runtime_config": {"parameters": dict(made)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import statistics
@@ -10,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.errors import ArtifactError, CohobateError, RecordError
 from components.contracts.records import Label, decode
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
@@ -21,6 +23,7 @@ from components.contracts.spec import Trigger as Policy
 from components.control.alarm_kinds import MONITORED
 from components.control.intent import ModelRef
 from components.control.learning import evaluated
+from components.control.runs import UPDATES, alive, ended_at, updating
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, RunRow, WindowRow
 from components.control.workloads import newest
@@ -30,7 +33,9 @@ from components.stream.contract import Broker, Consumer, Record, read_to_end
 from drift.learning_curve import Point
 from pipelines.forked import Forked, GoneError, Warm, fork
 from pipelines.payoff import Evidence, Payoff, assess, cost_of, learnt_of, least_labels, points_of
-from pipelines.runs import UPDATES, alive, ended_at, updating
+
+if TYPE_CHECKING:
+    from pipelines.updates import KubeflowUpdates
 
 log = logging.getLogger(__name__)
 
@@ -173,10 +178,12 @@ class Trigger:
         *,
         launch: Launch | None = None,
         warm: Warm | None = None,
+        remote: KubeflowUpdates | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.spec, self.store, self._clock = spec, store, clock or store.clock
-        self._launch = launch or self._run_pipeline
+        self._launch = launch or (functools.partial(self._submit, remote) if remote is not None else self._run_pipeline)
+        self._remote = remote
         self._broker = broker
         self._counting: tuple[str, Consumer] | None = None
         self._counted = 0
@@ -302,6 +309,8 @@ class Trigger:
 
     def look(self) -> Decision:
         """Decide once, and run the update if it pays."""
+        if self._remote is not None:
+            self._tend(self._remote)
         state = self.state()
         decision = decide(state, self._clock(), self.spec.trigger)
         self._report(decision.reason, decision.payoff)
@@ -311,7 +320,8 @@ class Trigger:
             self._keep(state, decision)
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
-            log.log(logging.WARNING if code else logging.INFO, "%s: the update ended with %d", self.spec.name, code)
+            what = "the update ended with" if self._remote is None else "Kubeflow was given the update, with"
+            log.log(logging.WARNING if code else logging.INFO, "%s: %s %d", self.spec.name, what, code)
         return decision
 
     def _keep(self, state: TriggerState, decision: Decision) -> None:
@@ -342,6 +352,21 @@ class Trigger:
         for run in self._reporting:
             _ended(run, wait=True)
         self._end_counting()
+
+    def _submit(self, remote: KubeflowUpdates, reason: str) -> int:
+        """Have Kubeflow run an update, which is not waited for: while it is under way none starts."""
+        try:
+            remote.start(newest(self.store, self.spec), reason)
+        except CohobateError as error:
+            log.error("%s: %s", self.spec.name, error)
+            return 1
+        return 0
+
+    def _tend(self, remote: KubeflowUpdates) -> None:
+        try:
+            remote.tend()
+        except CohobateError as error:
+            log.error("%s: %s", self.spec.name, error)
 
     def _run_pipeline(self, reason: str) -> int:
         """Run an update, in a process that is forked where there is one to fork it from, until its student is made.

@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     """Token of a Ray cluster that asks for one; none: what Ray's own variables say. The Ray that is started here gets
     one of its own, in ``<home>/ray-token``."""
     ray_token_file: Path | None = None
+    updates: Literal["local", "kfp"] = "local"
+    """Where the updates run that the trigger decides on: beside it, or on the Kubeflow that ``kfp_host`` names."""
     kfp_host: str = ""
     """URL of the Kubeflow Pipelines API."""
     kfp_token: SecretStr | None = None
@@ -161,8 +163,14 @@ class Settings(BaseSettings):
     """Where the steps' image has a workload's spec file; ``{workload}`` stands for the workload's name."""
     kfp_image: str = ""
     """Container image of the steps; empty: the one of this version."""
+    kfp_installation: Path | None = None
+    """YAML file that describes what the cluster gives the steps: secrets, volumes, resources, time limits; none:
+    nothing."""
     kfp_env: str = ""
     """Environment that every step declares: a JSON object of names and values. None of them is kept secret there."""
+    kfp_silent_seconds: float = Field(default=900.0, ge=60.0)
+    """How long a run there may show no sign of life before the next update may begin: none of its steps is at work
+    while a pod waits for its node, its GPU or its image."""
     kfp_timezone: str = "UTC"
     """Time zone in which the server reads cron expressions (its CRON_SCHEDULE_TIMEZONE)."""
     worker: str = ""

@@ -20,7 +20,8 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 State = Literal["missing", "older", "newest", "newer"]
 
 REMEDIES: dict[State, str] = {
-    "missing": "has no tables of Cohobate yet: 'cohobate up' makes them, or 'cohobate migrate'",
+    "missing": "has no tables of Cohobate yet: 'cohobate up' makes them, or 'cohobate migrate'; "
+    "is COHOBATE_DATABASE_URL right?",
     "older": "is older than this Cohobate: stop what still runs of the old one, then 'cohobate migrate'",
     "newer": "was migrated by a newer Cohobate: use that version, or restore the backup from before the migration",
 }

@@ -12,9 +12,11 @@ from typing import NamedTuple
 from torch import nn
 
 from components.contracts.errors import ArtifactError
+from components.contracts.settings import Settings
 from components.contracts.storage import remove
 from components.distill.account import Spent
 from components.distill.checkpoint import read_checkpoint
+from components.distill.cluster import elsewhere, joined
 from components.distill.columns import saved
 from components.distill.data import NO_ROWS
 from components.distill.loop import train_loop
@@ -58,18 +60,25 @@ class Fitted(NamedTuple):
 
 
 def fit(work: Work, run: str, storage: str) -> Fitted:
-    """Train by Ray Train.
+    """Train by Ray Train; workers on the cluster that the settings name, where they name one by its client server.
 
     Raises:
         ConfigError: the spec wants a device that is not there.
         ArtifactError: the workers share no artifact root.
+        UnavailableError: the cluster does not answer.
 
     """
-    with _quiet_ray():
+    workers, settings = work.spec.student.workers, Settings()
+    there = elsewhere(workers, settings)
+    with (
+        _quiet_ray(),
+        joined(settings) if there else contextlib.nullcontext(),
+    ):  # before Ray's import: its access is read then
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        workers, cuda = work.spec.student.workers, device_of(work.spec) == "cuda"
+        # what devices a cluster has it knows alone: the spec says what is asked of it
+        cuda = (work.spec.student.device if there else device_of(work.spec)) == "cuda"
         rows = f"{work.checkpoint}.rows" if workers else ""
         if workers:  # what they are given is sent to each of them: the rows are not
             saved(rows, work.data.arrays)

@@ -101,19 +101,20 @@ def order(spec_path: str, verb: str, reason: str, key: str, args: dict[str, Any]
 
     """
     from components.control.order_client import Order, open_order_client
+    from components.runs.step import workload_of
 
     if "{{" in key or not key:  # a placeholder that was not filled in is the same for all runs
         raise ConfigError(
             "key", key, "must be an order's own: with one key for all only the first would be carried out"
         )
-    spec = load_spec(spec_path)
-    wanted = Order(workload=spec.name, verb=verb, reason=reason, args=args, key=key)
+    workload = workload_of(spec_path)
+    wanted = Order(workload=workload, verb=verb, reason=reason, args=args, key=key)
     done = open_order_client(Settings()).place(wanted, ORDER_SECONDS)
     if done.ok is None:
         late = (
             f"no controller took it in {ORDER_SECONDS:.0f} s; it stays open and will be carried out when one comes up"
         )
-        raise OrderError(verb, spec.name, late)
+        raise OrderError(verb, workload, late)
     if not done.ok:
-        raise OrderError(verb, spec.name, f"refused: {done.outcome}")
+        raise OrderError(verb, workload, f"refused: {done.outcome}")
     return str(done.outcome)

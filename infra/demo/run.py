@@ -22,6 +22,7 @@ from components.contracts.settings import Settings, mask
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes, local_path
 from components.control.intent import ModelRef
+from components.control.runs import updating
 from components.control.store import ControlStore
 from components.registry.registry import Registry
 from components.stream import open_broker
@@ -31,7 +32,6 @@ from infra.demo.sources import open_source, write_history
 from infra.demo.traffic import Traffic, wait_for
 from infra.stack import PlatformState, down, up, wipe
 from infra.workloads.source import Source
-from pipelines.runs import updating
 
 FRESH_PER_SECOND = 35.0
 """Fresh inputs a second: what one thread of the teacher keeps up with."""

@@ -108,16 +108,28 @@ def read(path: Path) -> Package:
 
 
 def compiled(name: str, settings: Settings) -> Package:
-    """The pipeline of this name, with the image and the environment that the settings name.
+    """The pipeline of this name, with the image, the environment and the installation that the settings name.
 
     Raises:
-        ConfigError: the environment is no JSON object of texts.
+        ConfigError: the environment is no JSON object of texts, or the description of the installation is wrong.
 
     """
-    package = read(FOLDER / f"{name}.yaml")
+    return dressed(read(FOLDER / f"{name}.yaml"), settings)
+
+
+def dressed(package: Package, settings: Settings) -> Package:
+    """A pipeline as :func:`compiled` gives it."""
+    from pipelines.installation import completed, fitted, read_installation
+
+    settings = completed(settings)
+    variables: dict[str, str] = {}
     if settings.kfp_image:
         package = package.with_image(settings.kfp_image)
-    variables = _environment(settings.kfp_env)
+    if settings.kfp_installation is not None:
+        installation = read_installation(settings.kfp_installation)
+        package = Package(fitted(package.documents[0], installation))
+        variables = installation.environment
+    variables = {**variables, **_environment(settings.kfp_env)}
     return package.with_environment(variables) if variables else package
 
 

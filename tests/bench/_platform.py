@@ -28,6 +28,7 @@ from components.contracts.records import Input, SoftLabel, encode
 from components.contracts.settings import Settings
 from components.contracts.spec import Factory, Policy, Spec, Step
 from components.control.intent import ModelRef
+from components.control.runs import beat, begin
 from components.control.store import ControlStore
 from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
@@ -42,7 +43,6 @@ from components.stream.memory import MemoryBroker
 from components.student.runtime import Student
 from components.teachers.contract import reference
 from pipelines.monitor import POLLED, Monitor
-from pipelines.runs import beat, begin
 from pipelines.trigger import Trigger
 from serving.control.controller import Controller
 from serving.gateway.answering import Gateway

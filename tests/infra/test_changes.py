@@ -9,11 +9,11 @@ from components.contracts.errors import ConfigError, NotFoundError, UnavailableE
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec, resolve
 from components.control.database import StaleRevisionError
+from components.control.runs import begin
 from components.ledger.ledger import entries, verify
 from infra import changes
 from infra.changes import FIXED, READERS, apply, compare
 from infra.specs import in_force, prepared, record
-from pipelines.runs import begin
 from tests.stores import migrated
 
 TEXT = """

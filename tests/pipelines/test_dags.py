@@ -4,7 +4,7 @@ import textwrap
 import pytest
 import yaml
 
-from components.contracts.settings import IMAGE
+from components.contracts.settings import IMAGE, Settings
 from pipelines.compiled import FOLDER, read
 from pipelines.parameters import PARAMETERS, REQUIRED
 
@@ -16,6 +16,12 @@ def compiled(tmp_path_factory):
     from pipelines.compiling import compile_all
 
     return {p.stem: yaml.safe_load(p.read_text()) for p in compile_all(tmp_path_factory.mktemp("ir"))}
+
+
+def tasks_of(document):
+    """All tasks: those of the pipeline, and those that stand between an update's first step and its exit handler."""
+    inner = document["components"].get("comp-exit-handler-1", {"dag": {"tasks": {}}})
+    return document["root"]["dag"]["tasks"] | inner["dag"]["tasks"]
 
 
 def test_the_pipelines_compile_with_the_parameters_that_the_runner_knows(compiled):
@@ -67,8 +73,8 @@ def test_descriptions_promise_no_seconds_of_a_pod(compiled):
 
 def test_no_step_is_cached_and_none_has_a_condition(compiled):
     for document in compiled.values():
-        for task in document["root"]["dag"]["tasks"].values():
-            assert not task["cachingOptions"].get("enableCache", False)
+        for name, task in tasks_of(document).items():
+            assert name == "exit-handler-1" or not task["cachingOptions"].get("enableCache", False)
             assert "triggerPolicy" not in task or "condition" not in task["triggerPolicy"]
 
 
@@ -81,10 +87,10 @@ def test_the_rollback_of_a_person_on_call_needs_the_spec_only(compiled):
 
 
 def test_the_bootstrap_compares_two_variants_and_the_better_one_goes_on(compiled):
-    tasks = compiled["bootstrap"]["root"]["dag"]["tasks"]
+    tasks = tasks_of(compiled["bootstrap"])
     variants = [t["inputs"]["parameters"]["variant"]["componentInputParameter"] for n, t in tasks.items() if "dis" in n]
-    assert variants == ["first_variant", "second_variant"]
-    assert tasks["snapshot"]["dependentTasks"] == ["label-history"]
+    assert variants == ["pipelinechannel--first_variant", "pipelinechannel--second_variant"]
+    assert tasks["snapshot"]["dependentTasks"] == ["begin", "label-history"]
     assert tasks["register"]["inputs"]["artifacts"]["student"]["taskOutputArtifact"]["producerTask"] == "choose"
 
 
@@ -105,16 +111,46 @@ def test_the_evaluation_shows_what_the_kubeflow_ui_can_draw(compiled):
 
 
 def test_a_candidate_is_registered_before_the_report_is_written(compiled):
-    tasks = compiled["continual"]["root"]["dag"]["tasks"]
+    tasks = tasks_of(compiled["continual"])
     assert "register" in tasks["report"]["dependentTasks"]
-    assert tasks["register"]["dependentTasks"] == ["evaluate"]
+    assert tasks["register"]["dependentTasks"] == ["begin", "evaluate"]
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "continual", "data-free"])
+def test_an_update_records_itself_before_anything_else_and_whatever_becomes_of_it(compiled, name):
+    tasks, outer = tasks_of(compiled[name]), compiled[name]["root"]["dag"]["tasks"]
+    assert set(outer) == {"exit-handler-1", "finish"}
+    assert outer["finish"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    for task in ("begin", "finish"):
+        key = tasks[task]["inputs"]["parameters"]["key"]["runtimeValue"]["constant"]
+        assert key == "{{$.pipeline_job_uuid}}"
+    assert tasks["begin"]["inputs"]["parameters"]["pipeline"]["runtimeValue"]["constant"] == name
+    for task in set(tasks) - {"exit-handler-1", "finish", "begin"}:
+        given = tasks[task]["inputs"]["parameters"]
+        for what in ("run", "spec") if task != "choose" else ("run",):
+            begun = given[what]["taskOutputParameter"]
+            assert begun == {"outputParameterKey": what, "producerTask": "begin"}, task
+
+
+def test_on_this_machine_nothing_records_itself():
+    from pipelines.dags import PIPELINES, on_this_machine
+
+    for name in PIPELINES:
+        tasks = on_this_machine(name).pipeline_spec.root.dag.tasks
+        assert {"begin", "finish", "exit-handler-1"}.isdisjoint(tasks)
+        for task in tasks.values():
+            given = task.inputs.parameters
+            assert not given["record"].runtime_value.constant.bool_value if "record" in given else True
+            assert "record" in given or given["run"].runtime_value.constant.string_value == ""
+    order = PIPELINES["rollback"].pipeline_spec.root.dag.tasks["rollback"].inputs.parameters
+    assert order["record"].runtime_value.constant.bool_value
 
 
 def test_another_image_can_be_named(tmp_path, compiled):
     from pipelines.compiling import compile_all
 
     images = set()
-    for path in compile_all(tmp_path, image="registry.local/cohobate:2"):
+    for path in compile_all(tmp_path, Settings(kfp_image="registry.local/cohobate:2")):
         executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].values()
         images |= {e["container"]["image"] for e in executors}
     assert images == {"registry.local/cohobate:2"}
@@ -127,9 +163,11 @@ def test_components_are_thin():
     from components.evaluate import component as evaluate
     from components.label import component as label
     from components.registry import component as registry
+    from components.runs import component as runs
     from components.snapshot import component as snapshot
+    from components.synthetic import component as synthetic
 
-    for module in (distill, evaluate, label, registry, snapshot):
+    for module in (distill, evaluate, label, registry, runs, snapshot, synthetic):
         for name, value in vars(module).items():
             if not hasattr(value, "python_func"):
                 continue

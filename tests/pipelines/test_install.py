@@ -2,12 +2,14 @@
 
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from components.contracts.errors import AccessError, ConfigError, NotFoundError, PipelineError, RefusedError
+from components.contracts.spec import load_spec
 from components.control.links import rollback_link
 from pipelines.cron import timing
 from pipelines.install import install, link, newest_version, packages_of, uninstall
@@ -296,3 +298,15 @@ def test_another_namespace_than_the_users_is_not_half_installed(shared, remote, 
     with pytest.raises(AccessError, match="permission"):
         put_all(remote.model_copy(update={"kfp_namespace": "other"}), spec)
     assert (shared.pipelines, shared.versions, shared.experiments) == ({}, {}, {})
+
+
+def test_where_steps_reach_the_registry_an_installed_pipeline_names_the_workload_alone(shared, remote, spec):
+    from components.contracts.spec.bundles import keep
+
+    version = load_spec(keep(Path(spec.source), "tickets", remote).reference, remote)
+    reached = remote.model_copy(update={"artifact_root": "s3://bucket/root", "kfp_spec": ""})
+    for name, package in packages_of(version, reached).items():
+        declared = package.documents[0]["root"]["inputDefinitions"]["parameters"]["spec"]
+        assert (declared["defaultValue"], declared["isOptional"]) == ("workload:tickets", True), name
+    with pytest.raises(ConfigError, match="COHOBATE_KFP_SPEC"):
+        packages_of(version, remote.model_copy(update={"kfp_spec": ""}))

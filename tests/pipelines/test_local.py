@@ -4,7 +4,7 @@ import pytest
 
 from components.contracts.errors import ConfigError, NotFoundError, PipelineError
 from components.contracts.spec import load_spec
-from pipelines import runs
+from components.control import runs
 from pipelines.local import _registered, last_error, run_local, step_outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore")

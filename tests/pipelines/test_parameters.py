@@ -13,6 +13,7 @@ def test_arguments_take_the_variants_from_the_spec(path):
     made = arguments("bootstrap", path, {"history_uri": "file:///h.jsonl"}, "why")
     assert made == {
         "spec": path, "history_uri": "file:///h.jsonl", "first_variant": "small", "second_variant": "wide",
+        "reason": "why",
     }  # fmt: skip
     assert arguments("bootstrap", path, {"history_uri": "u", "second_variant": "x"}, "")["second_variant"] == "x"
 
@@ -27,7 +28,7 @@ def test_a_history_s_path_becomes_a_uri_that_every_component_finds(path, tmp_pat
 def test_arguments_take_the_reason_where_there_is_one_and_the_path_in_the_image(path):
     assert arguments("rollback", path, {"to": "3"}, "it is bad") == {"spec": path, "to": "3", "reason": "it is bad"}
     assert arguments("rollback", path, {"reason": "mine"}, "other")["reason"] == "mine"
-    assert arguments("continual", path, {"spec": "/app/tickets.yaml"}, "why") == {"spec": "/app/tickets.yaml"}
+    assert arguments("continual", path, {"spec": "/app/tickets.yaml"}, "why")["spec"] == "/app/tickets.yaml"
 
 
 @pytest.mark.parametrize(("given", "meant"), [("true", True), ("False", False)])
@@ -44,6 +45,6 @@ def test_a_parameter_may_be_given_by_its_former_name(path):
 
 def test_numbers_of_a_data_free_run_are_whole(path):
     made = arguments("data-free", path, {"method": "noise", "rows": "50", "seed": "-1"}, "why")
-    assert made == {"spec": path, "method": "noise", "rows": 50, "seed": -1}
+    assert made == {"spec": path, "method": "noise", "rows": 50, "seed": -1, "reason": "why"}
     with pytest.raises(ConfigError, match="param rows is 'many': must be a whole number"):
         arguments("data-free", path, {"rows": "many"}, "why")

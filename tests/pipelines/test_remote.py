@@ -181,7 +181,7 @@ def test_without_an_expression_a_schedule_is_renewed_as_it_is(shared, remote, sa
     assert say("schedule", "continual", "--dry-run")["cron"] == "0 0 3 * * *"
     second = say("schedule", "continual", *newer)
     assert (second["cron"], second["parameters"]) == (first["cron"], first["parameters"])
-    assert second["parameters"] == {"spec": "/specs/tickets.yaml", "force": True}
+    assert second["parameters"] == {"spec": "/specs/tickets.yaml", "force": True, "reason": "scheduled"}
     assert second["version"] != first["version"] and say("install", *newer)["outdated"] == []
     changed = say("schedule", "continual", *newer, "--param", "force=false")
     assert changed["parameters"]["force"] is False and set(shared.jobs) == {changed["id"]}

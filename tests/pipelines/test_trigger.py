@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
 from components.contracts.storage import local_path, put_bytes
-from components.control import learning
+from components.control import learning, runs
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.control.workloads import apply, opened
@@ -23,7 +23,6 @@ from components.snapshot.reading import read_new
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
 from drift.learning_curve import Point
-from pipelines import runs
 from pipelines.payoff import Evidence, replayed
 from pipelines.trigger import Decision, Trigger, TriggerState, decide, near
 from tests.pipelines.conftest import TICKETS

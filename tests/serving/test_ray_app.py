@@ -24,7 +24,7 @@ import os, sys
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from serving.declaration import Workload, declared, serve_config
-from serving.ray_access import access
+from components.contracts.ray_access import access
 from serving.ray_app import QUIET, deployed, environment
 settings = Settings()
 os.environ.update(QUIET | access(settings, os.environ) | environment(settings))

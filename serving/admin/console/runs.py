@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import select
 
 from components.contracts.spec import Spec
+from components.control.runs import alive
 from components.control.store import ControlStore
 from components.control.tables import RunRow
 
@@ -23,9 +24,6 @@ MOST = 100
 
 TAIL_BYTES = 32 * 1024
 """How much of a log's end is shown."""
-
-SILENT_SECONDS = 60.0
-"""A run that is said to be under way and has not beaten for so long has lost its process."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -95,8 +93,7 @@ def run_of(store: ControlStore, workload: str, run: str) -> RunView | None:
 
 
 def _view(row: RunRow, now: float) -> RunView:
-    beat = max(row.started_at, float(row.detail.get("alive_at", 0.0)))
-    status = "silent" if row.status == "running" and now - beat > SILENT_SECONDS else row.status
+    status = "silent" if row.status == "running" and not alive(row, now) else row.status
     return RunView(
         id=row.id, workload=row.workload, pipeline=row.pipeline, reason=row.reason, actor=row.actor,
         started_at=row.started_at, finished_at=row.finished_at,

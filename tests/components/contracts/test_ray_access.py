@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from components.contracts.errors import ConfigError
+from components.contracts.ray_access import access
 from components.contracts.settings import Settings
-from serving.ray_access import access
 
 
 def test_a_ray_of_our_own_gets_a_token_that_nobody_else_reads(tmp_path):

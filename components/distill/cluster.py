@@ -1,0 +1,51 @@
+"""The Ray cluster on which workers train, where the settings name one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from components.contracts.errors import UnavailableError
+from components.contracts.ray_access import access
+from components.contracts.settings import Settings
+
+SCHEME = "ray://"
+"""Of an address of Ray's client server, which takes in whoever is no node of the cluster: a pod, say."""
+
+HANDED_ON = ("artifact_root", "workload_signed_by", "workload_max_bytes")
+"""Settings that workers have from us: where the spec's bundle, the rows and the checkpoint lie. None is a secret; the
+store's credentials are those of the cluster's own pods."""
+
+
+def elsewhere(workers: int, settings: Settings) -> bool:
+    """Whether so many workers train on a cluster that this process is no node of."""
+    return workers > 0 and settings.ray_address.startswith(SCHEME)
+
+
+@contextlib.contextmanager
+def joined(settings: Settings) -> Iterator[None]:
+    """Be a client of the cluster while the body runs.
+
+    Whatever it started there ends with it: when it has ended, and also when this process was killed, as the cluster
+    waits half a minute for a client that it has lost (``RAY_CLIENT_RECONNECT_GRACE_PERIOD``, in seconds).
+
+    Raises:
+        UnavailableError: no client server answers there, or it does not take us in.
+
+    """
+    os.environ.update(access(settings, os.environ))
+    import ray
+
+    public = settings.public()
+    variables = {f"COHOBATE_{name.upper()}": public[name] for name in HANDED_ON if name in public}
+    try:
+        ray.init(address=settings.ray_address, log_to_driver=False, runtime_env={"env_vars": variables})
+    except ConnectionError as error:
+        said = str(error).strip().rpartition("\n")[2]
+        remedy = f"no client server takes us in ({said}): see COHOBATE_RAY_ADDRESS and COHOBATE_RAY_TOKEN_FILE"
+        raise UnavailableError("Ray", settings.ray_address, remedy) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,1 @@
+"""Runs on Kubeflow as the platform knows them: the first step, the exit handler, and what the others tell."""

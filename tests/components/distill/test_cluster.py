@@ -1,0 +1,85 @@
+"""The Ray cluster on which workers train: who is a client of it, what it is told, and what it is asked for."""
+
+import contextlib
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from components.contracts.errors import UnavailableError
+from components.contracts.settings import Settings
+from components.distill.cluster import elsewhere, joined
+from components.distill.fit import fit
+from tests.integration.test_workers import work
+
+ADDRESS = "ray://head:10001"
+
+
+@pytest.mark.parametrize(
+    ("workers", "address", "there"), [(2, ADDRESS, True), (0, ADDRESS, False), (2, "", False), (2, "head:6379", False)]
+)
+def test_workers_are_a_clients_where_the_address_is_a_client_servers(workers, address, there):
+    assert elsewhere(workers, Settings(ray_address=address)) is there
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What Ray is asked for, instead of which nothing happens."""
+    import ray
+
+    calls = []
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # so that it is put back as it was when the test is over
+    monkeypatch.setattr(ray, "init", lambda **given: calls.append(given))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("over"))
+    return calls
+
+
+def test_workers_are_told_where_artifacts_lie_and_no_secret(asked):
+    settings = Settings(
+        ray_address=ADDRESS, ray_token="t0ken", artifact_root="s3://bucket/root",  # noqa: S106
+        database_url="postgresql+psycopg://me:s3cret@host/db", home="/elsewhere",
+    )  # fmt: skip
+    with joined(settings):
+        (call,) = asked
+    assert call["address"] == ADDRESS
+    assert call["runtime_env"] == {"env_vars": {"COHOBATE_ARTIFACT_ROOT": "s3://bucket/root"}}
+    assert asked[-1] == "over"
+
+
+def test_a_cluster_is_left_where_training_fails_too(asked):
+    with pytest.raises(ZeroDivisionError), joined(Settings(ray_address=ADDRESS)):
+        _ = 1 / 0
+    assert asked[-1] == "over"
+
+
+def test_a_cluster_that_takes_nobody_in_is_named_with_the_remedy(asked, monkeypatch):
+    import ray
+
+    def refuse(**_):
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    said = rf"Ray at {ADDRESS} does not answer: .*timeout.*COHOBATE_RAY_ADDRESS"
+    with pytest.raises(UnavailableError, match=said), joined(Settings(ray_address=ADDRESS)):
+        pytest.fail("nobody is in")
+
+
+class Wanted(Exception):
+    """In place of training: what would be asked of the cluster."""
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cuda", True), ("auto", False), ("cpu", False)])
+def test_the_spec_says_how_many_workers_and_whether_each_has_a_gpu(tmp_path, monkeypatch, device, gpu):
+    def trainer(loop, *, scaling_config, run_config):
+        raise Wanted(scaling_config.num_workers, scaling_config.use_gpu)
+
+    monkeypatch.setenv("COHOBATE_RAY_ADDRESS", ADDRESS)
+    monkeypatch.setattr("components.distill.fit.joined", lambda settings: contextlib.nullcontext())
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", trainer)
+    given = work(tmp_path)
+    student = msgspec.structs.replace(given.spec.student, device=device)
+    given = replace(given, spec=msgspec.structs.replace(given.spec, student=student))
+    with pytest.raises(Wanted) as wanted:
+        fit(given, "two", f"file://{tmp_path}/ray")
+    assert wanted.value.args == (2, gpu)

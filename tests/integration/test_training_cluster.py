@@ -1,0 +1,126 @@
+"""Workers that train on a Ray cluster which the pipeline's step is no node of, and end with the step."""
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.test_workers import EPOCHS, NETWORK, work
+from tests.ports import free_port
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
+
+BIN = Path(sys.executable).parent
+TOKEN = "a-token-of-this-test" * 3
+START_SECONDS = 300.0
+
+TOLD = '''
+import time
+
+
+class Watched(Watched):
+    """Says where it learns, and learns nothing more where a file wants that."""
+
+    def forward(self, ids, weights):
+        found = super().forward(ids, weights)
+        if self.training and torch.distributed.is_initialized():
+            above = self.folder.parent
+            (above / f"at-{os.getpid()}").write_text(os.environ.get("TEST_CLUSTER", "elsewhere"))
+            while (above / "wait").exists():
+                time.sleep(0.1)
+        return found
+'''
+
+RUN = """
+import pickle, sys
+from components.distill.fit import fit
+with open(sys.argv[1], "rb") as file:
+    found = fit(pickle.load(file), "two", sys.argv[2])
+with open(sys.argv[3], "wb") as file:
+    pickle.dump(found.history, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The variables of a client of a Ray head that asks for a token; what runs there is told where it is."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
+    head, dashboard, agent, client = (free_port() for _ in range(4))
+    env = os.environ | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
+        "TEST_CLUSTER": "there", "COHOBATE_HOME": str(folder / "home"),
+    }  # fmt: skip
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
+        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
+        "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
+        "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
+    ]  # fmt: skip
+    with (folder / "ray.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    try:
+        wait_for(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), START_SECONDS)
+        yield {
+            **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(folder / "own"),
+            "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
+        }  # fmt: skip
+    finally:
+        for pid in [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps(work(tmp_path)))
+    (tmp_path / "nets.py").write_text(NETWORK + TOLD)
+    return tmp_path
+
+
+def started(cluster, folder):
+    """A step that trains, as a process of its own."""
+    names = [str(folder / "work.pkl"), f"file://{folder}/ray", str(folder / "found.pkl")]
+    return subprocess.Popen([sys.executable, "-c", RUN, *names], env=cluster)
+
+
+def told(folder):
+    """Where those learn who do, by their process ids."""
+    found = {int(path.name.removeprefix("at-")): path.read_text() for path in folder.glob("at-*")}
+    return {pid: where for pid, where in found.items() if where}
+
+
+def gone(pids):
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_workers_train_on_the_cluster_and_leave_what_the_step_goes_on_from(cluster, folder):
+    step = started(cluster, folder)
+    assert step.wait() == 0
+    assert len(pickle.loads((folder / "found.pkl").read_bytes())) == EPOCHS  # noqa: S301
+    assert list(told(folder).values()) == ["there"] * 2
+    wait_for(lambda: gone(told(folder)), START_SECONDS)
+
+
+def test_training_ends_with_the_step_that_waits_for_it(cluster, folder):
+    (folder / "wait").touch()
+    step = started(cluster, folder)
+    try:
+        wait_for(lambda: len(told(folder)) == 2, START_SECONDS)
+        assert step.poll() is None and not gone(told(folder))
+    finally:
+        step.kill()
+        step.wait()
+    wait_for(lambda: gone(told(folder)), START_SECONDS)
+    assert not (folder / "found.pkl").exists()
