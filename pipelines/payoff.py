@@ -35,7 +35,7 @@ from components.contracts.spec import Spec
 from components.control.learning import Evaluated
 from components.control.tables import WindowRow
 from drift.learning_curve import Point, fit
-from drift.paired import least_rows
+from drift.paired import POWER, least_rows
 
 WAITS = 24
 """Lengths of a wait that are weighed, evenly spread up to the upper bound."""
@@ -116,19 +116,36 @@ def assess(evidence: Evidence) -> Payoff:
     )  # fmt: skip
 
 
-def least_labels(spec: Spec) -> int:
+def least_labels(spec: Spec, *, alarmed: bool = False) -> int:
     """The lower bound: with fewer new labels no student could pass the gate, however good it is.
 
-    ``trigger.least_labels``, or as many as hold out the rows that each limit asks of a student without a fault.
+    ``trigger.least_labels``, or so many that with a chance of :data:`drift.paired.POWER` as many of them are held out
+    as each limit asks of a student without a fault. Where ``serve.max_disagreement`` is promised, as many too as
+    certify a limit of deferral for such a student: one that comes up without a limit has everything deferred. Not when
+    ``alarmed``: the champion is wrong then, and a student that is right and has to earn its limit is better than it.
     """
+    from components.snapshot.holdout import DEFERRAL_CONFIDENCE  # with what parts rows it takes a while to import
+
     if spec.trigger.least_labels is not None:
         return spec.trigger.least_labels
     limits, rows = spec.limits, [spec.limits.min_rows]
     if limits.confidence is not None:
         shares = (limits.min_agreement, limits.min_accuracy, limits.min_teacher_accuracy, limits.min_coverage)
         rows += [least_rows(1.0 - share, limits.confidence) for share in shares if share is not None and share > 0.0]
+    if spec.serve.max_disagreement and not alarmed:
+        rows.append(least_rows(spec.serve.max_disagreement, DEFERRAL_CONFIDENCE))
     audited, held = spec.label.audit_share, spec.student.holdout_share
-    return math.ceil(max(rows) / (audited + (1.0 - audited) * held))
+    return _labels_for(max(rows), audited + (1.0 - audited) * held)
+
+
+def _labels_for(rows: int, share: float) -> int:
+    """The least number of labels of which, each with a chance of ``share``, so many are held out mostly."""
+    from scipy.special import bdtrc
+
+    found = math.ceil(rows / share)
+    while bdtrc(rows - 1, found, share) < POWER:
+        found += 1
+    return found
 
 
 def cost_of(spec: Spec, seconds: float) -> float:

@@ -107,7 +107,8 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     """Start when enough new labels came, or fewer together with an alarm; one at a time, after the cool-down.
 
     With ``policy.payoff`` that is the latest moment; it starts before where it pays, with ``state.least`` new labels of
-    the present regime at least.
+    the present regime at least. Even after an alarm it does not start with fewer than that in all: a student that
+    cannot be judged serves nobody, and the labels after it would begin to be counted anew.
 
     An update needs a champion to start from, and there is one candidate at a time: while one is rolled out, labels
     wait for the next window.
@@ -124,7 +125,7 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
     kinds = " and ".join(dict.fromkeys(state.alarms))
-    if state.alarms and state.fresh >= policy.alarm_labels:
+    if state.alarms and state.fresh >= policy.alarm_labels and state.labels >= state.least:
         return Decision(
             start=True, reason=f"{kinds} alarm and {state.since_alarm} labels since (at least {policy.alarm_labels})"
         )
@@ -204,7 +205,7 @@ class Trigger:
             labels=self.new_labels(),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
-            least=least_labels(self.spec) if self.spec.trigger.payoff else 0,
+            least=least_labels(self.spec, alarmed=bool(alarms)) if self.spec.trigger.payoff else 0,
             running=any(updating(r, now) for r in runs),
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),

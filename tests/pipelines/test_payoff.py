@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.spec import Budget, Label, Limits, Student
+from components.contracts.spec import Budget, Label, Limits, Serve, Student
 from components.contracts.spec import Trigger as Policy
 from components.control.learning import Evaluated
 from components.control.tables import WindowRow
@@ -89,9 +89,12 @@ def test_fewer_labels_than_the_gate_could_pass_on_start_no_update(spec):
         student=Student(holdout_share=0.2),
         label=Label(audit_share=0.0),
     )
-    assert least_labels(made) == 145  # 29 rows without a fault show 0.9 at 95 %: a fifth of 145
-    assert least_labels(spec_with(made, label=Label(audit_share=0.5))) == 49
-    assert least_labels(spec_with(made, limits=Limits(min_rows=20, min_agreement=None))) == 100
+    assert least_labels(made) == 177  # 29 rows without a fault show 0.9 at 95 %: of 177 a fifth is that in 90 of 100
+    assert least_labels(spec_with(made, label=Label(audit_share=0.5))) == 56
+    assert least_labels(spec_with(made, limits=Limits(min_rows=20, min_agreement=None))) == 126
+    promised = spec_with(made, serve=Serve(max_disagreement=0.1))
+    assert least_labels(promised) == 259, "44 rows without a fault certify a limit of deferral"
+    assert least_labels(promised, alarmed=True) == 177, "what is wrong now does not wait for it"
     assert least_labels(spec_with(made, trigger=Policy(payoff=True, least_labels=40))) == 40
 
 

@@ -77,6 +77,8 @@ ALARMED = dataclasses.replace(IDLE, labels=90, since_alarm=80, alarms=("drift",)
         ({"evidence": msgspec.structs.replace(CHANGED, cost=9_999.0)}, PAYING, False, "costs 9999"),
         ({"evidence": msgspec.structs.replace(CHANGED, cost=9_999.0), "labels": 600}, PAYING, True, "at least 600"),
         ({"labels": 200, "since_alarm": 200, "evidence": None}, PAYING, True, "at least 200"),
+        ({"labels": 240, "since_alarm": 210, "least": 250}, PAYING, False, "at least 250 before an update can pay"),
+        ({"labels": 260, "since_alarm": 210, "least": 250, "evidence": None}, PAYING, True, "at least 200"),
         ({"least": 700, "labels": 600}, PAYING, True, "at least 600"),
         ({"rolling": True}, PAYING, False, "a rollout is under way"),
     ],
