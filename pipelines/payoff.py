@@ -116,32 +116,38 @@ def assess(evidence: Evidence) -> Payoff:
     )  # fmt: skip
 
 
-def least_labels(spec: Spec, *, alarmed: bool = False) -> int:
+def least_labels(spec: Spec) -> int:
     """The lower bound: with fewer new labels no student could pass the gate, however good it is.
 
     ``trigger.least_labels``, or so many that with a chance of :data:`drift.paired.POWER` as many of them are held out
-    as each limit asks of a student without a fault. Where ``serve.max_disagreement`` is promised, as many too as
-    certify a limit of deferral for such a student: one that comes up without a limit has everything deferred. Not when
-    ``alarmed``: the champion is wrong then, and a student that is right and has to earn its limit is better than it.
+    as each limit asks of a student without a fault.
     """
-    from components.snapshot.holdout import DEFERRAL_CONFIDENCE  # with what parts rows it takes a while to import
-
     if spec.trigger.least_labels is not None:
         return spec.trigger.least_labels
     limits, rows = spec.limits, [spec.limits.min_rows]
     if limits.confidence is not None:
         shares = (limits.min_agreement, limits.min_accuracy, limits.min_teacher_accuracy, limits.min_coverage)
         rows += [least_rows(1.0 - share, limits.confidence) for share in shares if share is not None and share > 0.0]
-    if spec.serve.max_disagreement and not alarmed:
-        rows.append(least_rows(spec.serve.max_disagreement, DEFERRAL_CONFIDENCE))
-    audited, held = spec.label.audit_share, spec.student.holdout_share
-    return _labels_for(max(rows), audited + (1.0 - audited) * held)
+    return _labels_for(max(rows), spec)
 
 
-def _labels_for(rows: int, share: float) -> int:
-    """The least number of labels of which, each with a chance of ``share``, so many are held out mostly."""
+def certifying_labels(spec: Spec) -> int:
+    """So many new labels as mostly certify a limit of deferral for a student without a fault; 0: none is promised.
+
+    A version that comes up without a limit has all of its answers deferred, until its audits have earned it one.
+    """
+    from components.snapshot.holdout import DEFERRAL_CONFIDENCE  # with what parts rows it takes a while to import
+
+    promise = spec.serve.max_disagreement
+    return _labels_for(least_rows(promise, DEFERRAL_CONFIDENCE), spec) if promise else 0
+
+
+def _labels_for(rows: int, spec: Spec) -> int:
+    """The least number of labels of which so many are held out with a chance of :data:`drift.paired.POWER`."""
     from scipy.special import bdtrc
 
+    audited, held = spec.label.audit_share, spec.student.holdout_share
+    share = audited + (1.0 - audited) * held
     found = math.ceil(rows / share)
     while bdtrc(rows - 1, found, share) < POWER:
         found += 1
