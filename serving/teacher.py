@@ -23,6 +23,7 @@ from components.contracts.errors import ConfigError, RecordError, TeacherError, 
 from components.contracts.given import Given, headers_of
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel, content_hash
+from components.contracts.sampling import audited
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
@@ -279,11 +280,16 @@ class Answering:
         return replies
 
     def _paced(self, wanted: dict[str, Question]) -> set[str]:
-        """The contents that are not asked about, so that the budget lasts; none where it is spent."""
+        """The contents that are not asked about, so that the budget lasts; none where it is spent.
+
+        Nor those of inputs that the gateway or the labeler audits: they are asked about in any case, and so the call
+        answers, too.
+        """
         if not (self.budget.limited and wanted):
             return set()
-        allowed = self.budget.neediest({c: q.need for c, q in wanted.items()})
-        return set(wanted) - set(allowed)
+        share = max(self.spec.serve.audit_share, self.spec.label.audit_share)
+        free = {c: q.need for c, q in wanted.items() if not audited(self.spec.name, q.input_id, share)}
+        return set(free) - set(self.budget.neediest(free))
 
     def _asked(self, wanted: dict[str, Question]) -> dict[str, Outcome]:
         """The outcomes of what the budget reaches for, by content."""

@@ -95,7 +95,7 @@ def spec_of(stream: Stream, calls: int, seed: int) -> Spec:
         student=sections.Student(variants=(sections.Variant(name="base", **shape),)),
         limits=sections.Limits(min_rows=20, confidence=0.8, min_agreement=0.4, max_parity_gap=0.05),
         monitor=sections.Monitor(window=100, reference=60, min_effect=0.15, resamples=200, run_length=10_000),
-        trigger=sections.Trigger(min_labels=200, alarm_labels=60, cooldown_seconds=5, payoff=True),
+        trigger=sections.Trigger(min_labels=200, alarm_labels=60, cooldown_seconds=5),
         rollout=sections.RolloutPolicy(
             steps=(
                 Step(weight=0.0, min_requests=30, min_candidate=20),

@@ -161,6 +161,13 @@ def test_what_the_pace_does_not_allow_is_answered_degraded_and_nobody_asks_again
     assert one.answering.budget.pacing()["share"] < 0.5
 
 
+def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):
+    one = whole(budget=Limits(per_hour=3_600, reserve=0.0), audited=1.0)
+    answers = one.predict(0.01, 0.05, 0.02, 0.04)
+    assert [a["answered_by"] for a in answers] == 4 * ["teacher"]
+    assert set(one.label()) == {"i0", "i1", "i2", "i3"} and teacher.calls == 4
+
+
 def test_a_call_that_failed_counts_and_one_that_a_remote_teacher_pays_itself_does_not(made, teacher):
     spec, answering = made(teacher, budget=Limits(per_hour=100))
     service = TeacherService(spec.source, answer=answering)
