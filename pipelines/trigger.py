@@ -32,7 +32,16 @@ from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
 from drift.learning_curve import Point
 from pipelines.forked import Forked, GoneError, Warm, fork
-from pipelines.payoff import Evidence, Payoff, assess, cost_of, learnt_of, least_labels, points_of
+from pipelines.payoff import (
+    Evidence,
+    Payoff,
+    assess,
+    certifying_labels,
+    cost_of,
+    learnt_of,
+    least_labels,
+    points_of,
+)
 
 if TYPE_CHECKING:
     from pipelines.updates import KubeflowUpdates
@@ -79,7 +88,8 @@ class TriggerState:
     ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
     candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
     ``at_work``: a run that makes a student is under way, if only at its reports. ``evidence``: of whether an update
-    pays, and ``least``: the lower bound of labels, where the spec asks for that (:mod:`pipelines.payoff`).
+    pays, and ``least``: the lower bound of labels, where the spec asks for that (:mod:`pipelines.payoff`); ``certain``:
+    labels that certify a limit of deferral, and ``promise``: the share that may disagree of what is not deferred.
     """
 
     labels: int
@@ -91,6 +101,8 @@ class TriggerState:
     has_champion: bool
     at_work: bool = False
     least: int = 0
+    certain: int = 0
+    promise: float = 1.0
     evidence: Evidence | None = None
 
     @property
@@ -112,7 +124,10 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     """Start when enough new labels came, or fewer together with an alarm; one at a time, after the cool-down.
 
     With ``policy.payoff`` that is the latest moment; it starts before where it pays, with ``state.least`` new labels of
-    the present regime at least.
+    the present regime at least. Where the champion keeps what is promised of its answers, ``state.certain`` are waited
+    for: with fewer its successor would come up without a limit of deferral. Even after an alarm it does not start with
+    fewer than ``state.least`` in all: a student that cannot be judged serves nobody, and the labels after it would
+    begin to be counted anew.
 
     An update needs a champion to start from, and there is one candidate at a time: while one is rolled out, labels
     wait for the next window.
@@ -129,7 +144,7 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
     kinds = " and ".join(dict.fromkeys(state.alarms))
-    if state.alarms and state.fresh >= policy.alarm_labels:
+    if state.alarms and state.fresh >= policy.alarm_labels and state.labels >= state.least:
         return Decision(
             start=True, reason=f"{kinds} alarm and {state.since_alarm} labels since (at least {policy.alarm_labels})"
         )
@@ -144,6 +159,9 @@ def _paying(state: TriggerState, kinds: str) -> Decision:
     if state.evidence is None or state.fresh < state.least:
         return Decision(start=False, reason=f"{came} (at least {state.least} before an update can pay)")
     found = assess(state.evidence)
+    if found.start and state.labels < state.certain and found.now <= state.promise:
+        why = f"{came} (at least {state.certain} certify a limit of deferral, and the champion keeps what is promised)"
+        return Decision(start=False, reason=why, payoff=found)
     return Decision(start=found.start, reason=f"{came}: {found.reason}", payoff=found)
 
 
@@ -212,6 +230,8 @@ class Trigger:
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
             least=least_labels(self.spec) if self.spec.trigger.payoff else 0,
+            certain=certifying_labels(self.spec) if self.spec.trigger.payoff else 0,
+            promise=1.0 if self.spec.serve.max_disagreement is None else self.spec.serve.max_disagreement,
             running=any(updating(r, now) for r in runs),
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),

@@ -595,8 +595,8 @@ def keep_handles(handles: Mapping[Service, Any]) -> None:
 
 
 def _asker(service: Service) -> Ask:
-    async def ask(entry: Input, student: SoftLabel, urgency: int) -> Reply:
-        asked = _HANDLES[service].label.remote(entry.id, entry.payload, urgency, student.confidence)
+    async def ask(entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
+        asked = _HANDLES[service].label.remote(entry.id, entry.payload, urgency, need)
         reply: Reply = await asked
         return reply
 

@@ -1,9 +1,10 @@
 """The teacher, or the mid-size expert, behind the gateway, for the answers that a student defers.
 
 What waits is asked in batches: as many questions as the teacher takes at once, the most urgent first and of equally
-urgent ones those that the student is least sure of. One call answers and labels: the teacher's answer goes with the
-input to the stream, and the labeler takes it for the label (:mod:`components.contracts.given`). So the calls are
-reserved in the labelers' budget, the answers are watched as theirs are, and limits and outages are shared with them.
+urgent ones those that need it most (:func:`components.query.pace.need`). One call answers and labels: the teacher's
+answer goes with the input to the stream, and the labeler takes it for the label (:mod:`components.contracts.given`). So
+the calls are reserved in the labelers' budget, the answers are watched as theirs are, and limits and outages are shared
+with them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from components.contracts.errors import ConfigError, RecordError, TeacherError, 
 from components.contracts.given import Given, headers_of
 from components.contracts.payload import decoder
 from components.contracts.records import SoftLabel, content_hash
+from components.contracts.sampling import audited
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
@@ -32,7 +34,7 @@ from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
 from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
 from serving.declaration import GatewayArgs, Workload, load
-from serving.gateway.reply import Reply
+from serving.gateway.reply import PACED, Reply
 
 if TYPE_CHECKING:
     from components.stream.contract import Broker
@@ -47,14 +49,24 @@ MEMBER = "gateway"
 """The name of the teacher behind the gateway among those that watch the teacher."""
 
 
+SPENT = Reply(None, "over_budget", "the label budget is spent")
+
+PACE = Reply(None, PACED, "the label budget is paced: what is left of it is kept for inputs that need it more")
+
+
 class Question(NamedTuple):
-    """One input that waits. ``order``: urgency, the student's confidence, and a number that makes it unique."""
+    """One input that waits. ``order``: urgency, one less its need, and a number that makes it unique."""
 
     order: tuple[int, float, int]
     input_id: str
     payload: bytes
     decoded: Any
     reply: asyncio.Future[Reply]
+
+    @property
+    def need(self) -> float:
+        """How much the input needs an answer, in [0, 1]."""
+        return 1.0 - self.order[1]
 
 
 Answer = Callable[[Sequence[Question]], list[Reply]]
@@ -78,8 +90,8 @@ class TeacherService:
         self._numbers = itertools.count()
         self._asker: asyncio.Task[None] | None = None
 
-    async def label(self, input_id: str, payload: bytes, urgency: int = 0, confidence: float = 0.0) -> Reply:
-        """The answer about an input; ``urgency`` (0: the most) and the student's ``confidence`` say who goes first.
+    async def label(self, input_id: str, payload: bytes, urgency: int = 0, need: float = 1.0) -> Reply:
+        """The answer about an input; ``urgency`` (0: the most) and how much it needs one (0 to 1) say who goes first.
 
         Raises:
             RecordError: the payload cannot be decoded.
@@ -87,7 +99,7 @@ class TeacherService:
             UnavailableError: a remote teacher, or the control database, does not answer.
 
         """
-        order = (urgency, confidence, next(self._numbers))
+        order = (urgency, 1.0 - need, next(self._numbers))
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, Question(order, input_id, payload, self._decode(payload), reply))
         if self._asker is None or self._asker.done():
@@ -169,7 +181,8 @@ class Answering:
     For every batch:
 
     1. Content that was answered in this epoch needs no call.
-    2. Reserve the calls for the rest; those that the budget does not reach for are told so, the last ones first.
+    2. Of the rest take those that the pace of the budget allows for (:meth:`components.query.budget.Budget.neediest`)
+       and reserve the calls for them. The others are told so; where the budget is spent, the last ones first.
     3. Ask, with the probes that are due.
     4. Settle: what was sent counts, whatever came of it. Only what a remote teacher got no answer to does not: it has
        that paid for when it sends something again.
@@ -245,14 +258,15 @@ class Answering:
         found: dict[str, Outcome] = {c: self._known[by, c] for c in contents if (by, c) in self._known}
         wanted = {c: q for c, q in zip(contents, batch, strict=True) if c not in found}
         # Steps 2 to 4
-        found |= self._asked(wanted)
+        paced = self._paced(wanted)
+        found |= self._asked({c: q for c, q in wanted.items() if c not in paced})
         # Step 5
         now, still = self._clock(), self.reference == by
         replies = []
         for question, content in zip(batch, contents, strict=True):
             outcome = found.get(content)
             if outcome is None:
-                replies.append(Reply(None, "over_budget", "the label budget is spent"))
+                replies.append(PACE if content in paced else SPENT)
                 continue
             reply = _reply(self.teacher, self.spec, outcome)
             if still and (soft := reply.soft) is not None:
@@ -264,6 +278,18 @@ class Answering:
                 self._remember(by, content, soft)
             replies.append(reply)
         return replies
+
+    def _paced(self, wanted: dict[str, Question]) -> set[str]:
+        """The contents that are not asked about, so that the budget lasts; none where it is spent.
+
+        Nor those of inputs that the gateway or the labeler audits: they are asked about in any case, and so the call
+        answers, too.
+        """
+        if not (self.budget.limited and wanted):
+            return set()
+        share = max(self.spec.serve.audit_share, self.spec.label.audit_share)
+        free = {c: q.need for c, q in wanted.items() if not audited(self.spec.name, q.input_id, share)}
+        return set(free) - set(self.budget.neediest(free))
 
     def _asked(self, wanted: dict[str, Question]) -> dict[str, Outcome]:
         """The outcomes of what the budget reaches for, by content."""

@@ -21,7 +21,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, TypeVar
 
@@ -35,7 +35,8 @@ from components.contracts.failpoint import failpoint
 from components.contracts.spec import Budget as Limits
 from components.control.database import Database
 from components.control.store import Clock
-from components.control.tables import ReservationRow, SpendingRow
+from components.control.tables import AccessRow, ReservationRow, SpendingRow
+from components.query import pace
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ BILLION = 1_000_000_000
 
 KEPT_DAYS = 35
 """How long the spending of past periods stays readable."""
+
+DEMAND = "demand"
+"""What is kept of the inputs that wanted calls, beside what else all who ask a teacher share."""
 
 ATTEMPTS = 5
 """How often a period's first reservation is tried when other labelers make theirs at the same moment."""
@@ -115,13 +119,85 @@ class Budget:
         """
         with self._database.session() as s:
             now = self._now(s)
-            rows = {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
+            rows = self._now_rows(s, now)
         found = math.inf
         for period, row in rows.items():
             room = max(0.0, self._room(period, row, 1.0 - self.limits.reserve))
             left = _start(now, period) + PERIODS[period] - now
             found = min(found, room * min(1.0, elapsed / left) if self.limits.paced and math.isfinite(room) else room)
         return found
+
+    def neediest(self, wanted: Mapping[str, float]) -> list[str]:
+        """Which inputs whose callers wait may be asked about now, of needs in [0, 1] by id; the neediest first.
+
+        All of them where the budget is not paced, where it reaches for all that is expected, and where it is spent, so
+        that nothing can be reserved. Nothing is reserved by it. They are counted as wanted, for all who share the
+        budget (:mod:`components.query.pace`).
+
+        Raises:
+            UnavailableError: other labelers were in the way each time.
+
+        """
+        if not (self.limited and self.limits.paced and wanted):
+            return sorted(wanted, key=lambda i: -wanted[i])
+
+        def found(s: Session) -> list[str]:
+            demand, now = self._demand(s, list(wanted.values()))
+            if min(self._room(p, row, 1.0) for p, row in self._now_rows(s, now).items()) < 1.0:
+                return sorted(wanted, key=lambda i: -wanted[i])
+            return pace.granted(demand, self._affordable(s, demand, now), wanted, self.workload)
+
+        return self._written(found)
+
+    def promise(self, calls: float) -> None:
+        """Count labels that inputs were promised whatever is known of them, asked for or not: room is kept for such."""
+        if self.limited and self.limits.paced and calls > 0.0:
+            self._written(lambda s: self._demand(s, promised=calls))
+
+    def pacing(self) -> dict[str, float]:
+        """``share`` of the inputs whose callers wait that the budget is expected to reach for, and the ``price``.
+
+        That is the need, in [0, 1], below which none is asked about. Empty where the budget is not paced, or none of
+        them has come yet.
+        """
+        if not (self.limited and self.limits.paced):
+            return {}
+        with self._database.session() as s:
+            row, now = s.get(AccessRow, (self.workload, DEMAND)), self._now(s)
+            if row is None:
+                return {}
+            demand = pace.counted(msgspec.convert(row.state, pace.Demand), now, *self._memory)
+            share = self._affordable(s, demand, now)
+        return {"share": share, "price": pace.price(demand, share)}
+
+    @property
+    def _memory(self) -> tuple[float, float]:
+        """Seconds of the shortest period that has a limit, and those in which that limit pays for one call."""
+        period = min((p for p in PERIODS if self._limit_of(p) is not None), key=PERIODS.__getitem__)
+        return PERIODS[period], PERIODS[period] / max(1.0, self._room(period, None, 1.0))
+
+    def _demand(self, s: Session, needs: Sequence[float] = (), promised: float = 0.0) -> tuple[pace.Demand, float]:
+        """The demand with this, written down, and the time."""
+        now, key = self._now(s), (self.workload, DEMAND)
+        row = s.get(AccessRow, key, with_for_update=True)
+        before = None if row is None else msgspec.convert(row.state, pace.Demand)
+        found = pace.counted(before, now, *self._memory, needs=needs, promised=promised)
+        if row is None:
+            s.add(AccessRow(workload=self.workload, name=DEMAND, state=msgspec.to_builtins(found)))
+            s.flush()
+        else:
+            row.state = msgspec.to_builtins(found)
+        return found, now
+
+    def _affordable(self, s: Session, demand: pace.Demand, now: float) -> float:
+        return min(
+            pace.affordable(demand, self._room(p, row, 1.0), _start(now, p) + PERIODS[p] - now)
+            for p, row in self._now_rows(s, now).items()
+        )
+
+    def _now_rows(self, s: Session, now: float) -> dict[str, SpendingRow | None]:
+        """The present hour and day, to read."""
+        return {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
 
     def reserve(self, urgent: int, ordinary: int, *, skipped: int = 0, final: bool = True) -> Reservation:
         """Reserve calls (step 1); of ``urgent`` and ``ordinary`` as many as there is room for, urgent ones first.
@@ -215,7 +291,7 @@ class Budget:
         """The present hour and day."""
         with self._database.session() as s:
             now = self._now(s)
-            rows = {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
+            rows = self._now_rows(s, now)
         return {p: self._spending(p, row, _start(now, p) + PERIODS[p] - now) for p, row in rows.items()}
 
     def _spending(self, period: str, row: SpendingRow | None, seconds_left: float) -> Spending:
@@ -299,7 +375,8 @@ class Budget:
 
     def gauge(self) -> dict[str, Any]:
         """What ``cohobate budget status`` shows of it."""
-        return {p: msgspec.to_builtins(s) for p, s in self.spending().items()} | {"unsettled": self.unsettled()}
+        found = {p: msgspec.to_builtins(s) for p, s in self.spending().items()} | {"unsettled": self.unsettled()}
+        return found | ({"pacing": now} if (now := self.pacing()) else {})
 
 
 def _start(now: float, period: str) -> int:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from components.contracts.records import Input
+from components.contracts.records import Input, SoftLabel
 from components.contracts.sampling import audited, bucket
 from components.contracts.spec import Spec
 from components.control.store import Clock
 from components.query.budget import Budget, Reservation
+from components.query.pace import need
 from components.query.policies import UNCERTAINTY, Decision, Floats, Scores, decide, uncertainty
+from components.student.runtime import Reply
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +92,15 @@ class Selector:
         real = [i for i, x in enumerate(inputs) if x.synthetic is None]
         audits = [i for i in real if audited(self.spec.name, inputs[i].id, share)]
         rest = sorted(set(real) - set(audits))
-        urgent = [i for i in rest if i in answered or inputs[i].id in waiting or self._awaited(inputs[i].id)]
+        urgent = [i for i in rest if i in answered or self._awaited(inputs[i].id)]
+        urgent += self._neediest(inputs, [i for i in rest if i not in urgent and inputs[i].id in waiting], scores)
         free = sorted(set(rest) - set(urgent))
         audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
         asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
         decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
         wanted = Decision(label=True, policy="synthetic", probability=1.0, reason="synthetic")
         decisions |= self._drawn(inputs, free, scores, set(first)) | dict.fromkeys(made_up, wanted)
+        self._promise(len(audits) + sum(self._awaited(inputs[i].id) for i in rest), len(real))
         done = set(answered)
         reservation = self._reserve(
             inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]
@@ -117,7 +121,30 @@ class Selector:
         for period, spent in self.budget.spending().items() if self.budget is not None else ():
             found |= {f"budget_left_{period}": spent.left} if spent.left is not None else {}
             found[f"budget_skipped_{period}"] = spent.skipped
+        for name, value in self.budget.pacing().items() if self.budget is not None else ():
+            found[f"budget_pace_{name}"] = value
         return found
+
+    def _neediest(self, inputs: Sequence[Input], waiting: list[int], scores: Scores | None) -> list[int]:
+        """Those that wait and that the pace of the budget lets ask; the others are as inputs that do not wait.
+
+        Without a student's scores of them one needs it as much as another.
+        """
+        if self.budget is None or not waiting:
+            return waiting
+        alpha = self.spec.serve.novelty
+        wanted = {inputs[i].id: _need(scores[0][i], alpha) if scores else 1.0 for i in waiting}
+        granted = set(self.budget.neediest(wanted))
+        found = [i for i in waiting if inputs[i].id in granted]
+        if refused := len(waiting) - len(found):
+            self.counts["paced"] += refused
+        return found
+
+    def _promise(self, audits: int, traffic: int) -> None:
+        """Let room be kept for audits and for the part of the policy's labels that every input is promised."""
+        if self.budget is not None:
+            policy = self.spec.label.policy
+            self.budget.promise(audits + policy.share * policy.floor * (traffic - audits))
 
     def _awaited(self, input_id: str) -> bool:
         """Whether the gateway audits the input, so that a rollout waits for its label, and it might get none."""
@@ -193,3 +220,11 @@ class Selector:
             thinned = msgspec.structs.replace(decisions[i], probability=decisions[i].probability * part)
             kept = place < granted
             decisions[i] = thinned if kept else msgspec.structs.replace(thinned, label=False, reason="exhausted")
+
+
+def _need(said: SoftLabel | Reply | float, alpha: float | None) -> float:
+    """An input's need by what a student says of it; of those that are measured by distance all need it alike."""
+    if isinstance(said, float):
+        return 1.0
+    soft, novelty = (said.soft, said.novelty) if isinstance(said, Reply) else (said, None)
+    return need(soft.confidence, novelty, alpha)

@@ -21,6 +21,7 @@ from components.contracts.records import Answer, Arm, Input, Prediction, SoftLab
 from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
 from components.control.intent import EVERY_ANSWER
+from components.query.pace import need
 from components.stream.contract import MAX_RECORD_BYTES
 from components.telemetry import tracing
 from serving.gateway.cascade import Ask, Cascade, Found
@@ -134,7 +135,7 @@ class Gateway:
                     await asyncio.sleep(0)
             if unpublished:
                 # Where a budget ends among them, it has gone to those that it was most needed for.
-                deferred = sorted(unpublished, key=lambda n: _need(unpublished[n]))
+                deferred = sorted(unpublished, key=lambda n: -self._need(unpublished[n].answer))
                 await asyncio.gather(*(self._defer(n, unpublished, urgency) for n in deferred))
         finally:  # of a request that was cancelled
             while unpublished:
@@ -325,6 +326,10 @@ class Gateway:
         )
         return answer, soft
 
+    def _need(self, answer: Answered) -> float:
+        """How much an input needs another's answer than the student's."""
+        return need(answer.confidence, answer.novelty, self.spec.serve.novelty)
+
     async def _defer(self, number: int, unpublished: dict[int, Done], urgency: int) -> None:
         """Let others answer; where none does, the student's answer stands, degraded unless people were asked.
 
@@ -334,9 +339,9 @@ class Gateway:
         if entry is None or student is None:
             found = Found(None, None, ["its terms of consent allow nobody else to be asked"], {})
         else:
-            found = await self.cascade.answer(entry, student, urgency)
+            found = await self.cascade.answer(entry, student, urgency, self._need(answer))
         if unpublished.pop(number, None) is not None:
-            self._put(_with(served, found.headers))
+            self._put(_with(served, found))
         answer.defer_reason = "; ".join([answer.defer_reason or "", *(found.told or ["there is nobody to ask"])])
         if found.soft is not None and (found.by == "expert" or found.by == "teacher"):
             answer.label, answer.confidence, answer.soft_label = (
@@ -348,19 +353,13 @@ class Gateway:
             self.metrics.degraded.inc()
 
 
-def _need(done: Done) -> float:
-    """How little there is for the student's own answer, the least first: of its confidence and of what it knows."""
-    confidence, novelty = done.answer.confidence, done.answer.novelty
-    return min(1.0 if confidence is None else confidence, 1.0 if novelty is None else novelty)
-
-
-def _with(served: Served | None, headers: Mapping[str, bytes]) -> Served | None:
+def _with(served: Served | None, found: Found) -> Served | None:
     """With headers that carry the teacher's answer, unless the record could not be published for them."""
-    if served is None or not headers:
+    if served is None:
         return served
-    size = len(served.input.payload) + sum(len(value) for value in headers.values())
-    fits = size <= MAX_RECORD_BYTES - ROOM_BYTES
-    return served._replace(answer=headers) if fits else served
+    served = served._replace(waits=found.waits)
+    size = len(served.input.payload) + sum(len(value) for value in found.headers.values())
+    return served._replace(answer=found.headers) if size <= MAX_RECORD_BYTES - ROOM_BYTES else served
 
 
 def _below(confidence: float, limit: float) -> str:

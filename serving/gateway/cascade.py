@@ -23,7 +23,7 @@ from components.contracts.spec import Deferral, DeferTo
 from components.control.store import ControlStore
 from components.review import reviews
 from components.teachers.contract import Deferred, Question
-from serving.gateway.reply import Reply
+from serving.gateway.reply import PACED, Reply
 from serving.replica.loaded_versions import LoadedVersions
 
 log = logging.getLogger(__name__)
@@ -31,19 +31,21 @@ log = logging.getLogger(__name__)
 HUMAN = "human"
 """Name of the teacher that people are where the workload's own teacher has none behind it."""
 
-Ask = Callable[[Input, SoftLabel, int], Awaitable[Reply]]
-"""Asks one of them about an input, beside the student's answer and the request's urgency (0 to 7, RFC 9218)."""
+Ask = Callable[[Input, SoftLabel, int, float], Awaitable[Reply]]
+"""Asks one of them about an input, beside the student's answer, the request's urgency (0 to 7, RFC 9218) and how much
+the input needs it (0 to 1, :func:`components.query.pace.need`)."""
 
 
 class Found(NamedTuple):
-    """The answer that is given, None where nobody had one; who gave it; what became of each one asked; and what goes
-    with the input's record, whoever's answer it is that was given.
+    """The answer that is given, None where nobody had one; who gave it; what became of each one asked; what goes
+    with the input's record, whoever's answer it is that was given; and whether a label is waited for all the same.
     """  # noqa: D205
 
     soft: SoftLabel | None
     by: DeferTo | None
     told: list[str]
     headers: Mapping[str, bytes]
+    waits: bool = True
 
 
 class Stage:
@@ -57,7 +59,7 @@ class Stage:
         self._window = MovingWindowRateLimiter(MemoryStorage())
         self._budget = RateLimitItemPerMinute(options.per_minute) if options.per_minute is not None else None
 
-    async def ask(self, entry: Input, student: SoftLabel, urgency: int) -> Reply:
+    async def ask(self, entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
         """The answer, or why there is none.
 
         Codes: ``answered``, ``asked`` (people), ``over_budget``, ``breaker_open``, ``timeout``, ``failed``, and those
@@ -69,7 +71,7 @@ class Stage:
         seconds = self._options.timeout_seconds
         try:
             async with await self._breakers.get_breaker(self.name):
-                found = await asyncio.wait_for(self._ask(entry, student, urgency), seconds)
+                found = await asyncio.wait_for(self._ask(entry, student, urgency, need), seconds)
         except OpenedState:
             return Reply(None, "breaker_open", f"the {self.name}'s circuit breaker is open")
         except TimeoutError:
@@ -89,14 +91,16 @@ class Cascade:
         self._options, self._outcome = options, outcome
         self.stages: Sequence[Stage] = [Stage(name, asks[name], options) for name in options.to if name in asks]
 
-    async def answer(self, entry: Input, student: SoftLabel, urgency: int) -> Found:
+    async def answer(self, entry: Input, student: SoftLabel, urgency: int, need: float = 1.0) -> Found:
         """The first answer that is sure enough, else the surest."""
         best: tuple[SoftLabel | None, DeferTo | None] = None, None
         told: list[str] = []
+        waits = True
         for stage in self.stages:
-            reply = await stage.ask(entry, student, urgency)
+            reply = await stage.ask(entry, student, urgency, need)
             self._outcome(stage.name, reply.code)
             told.append(reply.why)
+            waits = waits and reply.code != PACED
             if reply.soft is None:
                 if reply.code == "asked":
                     break
@@ -104,7 +108,7 @@ class Cascade:
             if stage.name != "expert" or reply.soft.confidence >= self._options.expert_below:
                 return Found(reply.soft, stage.name, told, reply.headers)
             best = reply.soft, stage.name
-        return Found(*best, told, {})
+        return Found(*best, told, {}, waits)
 
 
 def people(store: ControlStore, versions: LoadedVersions) -> Ask:
@@ -114,7 +118,7 @@ def people(store: ControlStore, versions: LoadedVersions) -> Ask:
     (:mod:`components.review.human`), and else of a teacher of their own, which no training takes.
     """
 
-    async def ask(entry: Input, student: SoftLabel, _: int) -> Reply:
+    async def ask(entry: Input, student: SoftLabel, *_: float) -> Reply:
         champion = versions.routing.champion
         if champion is None:
             raise NotFoundError("champion", entry.workload, "a question needs its classes")

@@ -19,3 +19,7 @@ class Reply(NamedTuple):
     code: str = "answered"
     why: str = ""
     headers: Mapping[str, bytes] = {}
+
+
+PACED = "paced"
+"""The code of a reply that the budget's pace does not allow for: nobody need ask again about the input."""

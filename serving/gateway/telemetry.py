@@ -55,7 +55,7 @@ class Served(NamedTuple):
     """One input that was answered; ``shadow`` asks the other student for its unserved answer.
 
     ``prediction`` is None where the answer is no evidence. ``headers`` go with both records: the trace context of the
-    request.
+    request. ``waits``: a deferred input's label is still waited for, if its teacher's ``answer`` does not come along.
     """
 
     input: Input
@@ -63,6 +63,7 @@ class Served(NamedTuple):
     shadow: Callable[[], Answer] | None = None
     headers: Mapping[str, bytes] = {}
     answer: Mapping[str, bytes] = {}
+    waits: bool = True
 
 
 class Telemetry:
@@ -169,7 +170,7 @@ class Telemetry:
                 prediction = msgspec.structs.replace(prediction, shadow=served.shadow())
             else:
                 self.unpaired += 1
-        waited_for = prediction is not None and (prediction.audited or prediction.deferred)
+        waited_for = prediction is not None and (prediction.audited or (prediction.deferred and served.waits))
         topic = self.spec.topic("inputs.urgent" if waited_for else "inputs")
         producer.send(topic, served.input.key, encode(served.input), {**served.headers, **served.answer})
         if prediction is None:

@@ -34,6 +34,7 @@ from components.distill.train import distill
 from components.evaluate.evaluate import evaluate
 from components.label.asking import Company
 from components.label.labeler import Labeler
+from components.ledger.ledger import append
 from components.query.budget import Budget
 from components.query.scores import StudentScores
 from components.query.selector import Selector
@@ -220,10 +221,10 @@ class Platform:
         )
         return [Given(label=a.label, asked=a.answered_by == "teacher") for a in answers]
 
-    async def _asked(self, entry: Input, student: SoftLabel, urgency: int) -> Reply:
+    async def _asked(self, entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
         future = asyncio.get_running_loop().create_future()
         decoded = entry.payload.decode() if self.spec.payload.decoder == "text" else entry.payload
-        question = Question((urgency, student.confidence, 0), entry.id, entry.payload, decoded, future)
+        question = Question((urgency, 1.0 - need, 0), entry.id, entry.payload, decoded, future)
         return self._answering([question])[0]
 
     def _tick(self) -> None:
@@ -258,7 +259,9 @@ class Platform:
             self.store.finish_run(run, "succeeded", {})
 
     def _register(self, ref: ModelRef) -> None:
+        """As the step does, with its entry in the ledger: by that a window is known to have had its student."""
         self.registry.add(ref)
+        append(self.store, self.spec.name, "bench", "register", {"version": ref.version, "digest": ref.digest})
         self.registry.set_alias(self.spec.name, "candidate", ref.version)
 
     def _update(self) -> tuple[str, ModelRef | None]:

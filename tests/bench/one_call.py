@@ -82,8 +82,8 @@ def calls(carried):
         answering = Answering(spec, Settings(home=folder), store, broker, teacher=teacher)
         service = TeacherService(spec.source, answer=answering)
 
-        async def ask(entry, student, urgency):
-            reply = await service.label(entry.id, entry.payload, urgency, student.confidence)
+        async def ask(entry, student, urgency, need):
+            reply = await service.label(entry.id, entry.payload, urgency, need)
             return reply if carried else reply._replace(headers={})
 
         data = artifact(space="signs@1")

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.spec import Budget, Label, Limits, Student
+from components.contracts.spec import Budget, Label, Limits, Serve, Student
 from components.contracts.spec import Trigger as Policy
 from components.control.learning import Evaluated
 from components.control.tables import WindowRow
 from drift.learning_curve import Point
-from pipelines.payoff import Evidence, assess, cost_of, learnt_of, least_labels, points_of, replayed
+from pipelines.payoff import Evidence, assess, certifying_labels, cost_of, learnt_of, least_labels, points_of, replayed
 
 
 def measured(*points, rows=100):
@@ -89,10 +89,13 @@ def test_fewer_labels_than_the_gate_could_pass_on_start_no_update(spec):
         student=Student(holdout_share=0.2),
         label=Label(audit_share=0.0),
     )
-    assert least_labels(made) == 145  # 29 rows without a fault show 0.9 at 95 %: a fifth of 145
-    assert least_labels(spec_with(made, label=Label(audit_share=0.5))) == 49
-    assert least_labels(spec_with(made, limits=Limits(min_rows=20, min_agreement=None))) == 100
+    assert least_labels(made) == 177  # 29 rows without a fault show 0.9 at 95 %: of 177 a fifth is that in 90 of 100
+    assert least_labels(spec_with(made, label=Label(audit_share=0.5))) == 56
+    assert least_labels(spec_with(made, limits=Limits(min_rows=20, min_agreement=None))) == 126
     assert least_labels(spec_with(made, trigger=Policy(payoff=True, least_labels=40))) == 40
+    promised = spec_with(made, serve=Serve(max_disagreement=0.1))
+    assert (certifying_labels(made), certifying_labels(promised)) == (0, 259)  # 44 rows without a fault certify it
+    assert least_labels(promised) == 177
 
 
 def test_an_update_costs_its_seconds_in_calls_where_both_have_a_price(spec):

@@ -12,7 +12,7 @@ from components.contracts.records import Input, Label, Prediction, SoftLabel, de
 from components.contracts.settings import Settings
 from components.contracts.signing import Verifier, new_key
 from components.contracts.spec import Budget as Limits
-from components.contracts.spec import Probe, load_spec
+from components.contracts.spec import Policy, Probe, load_spec
 from components.control.teachers import decide, open_incident, teacher_state
 from components.label.asking import Company
 from components.label.labeler import Labeler
@@ -56,9 +56,11 @@ def made(spec, store, broker, clock, tmp_path, monkeypatch):
     """A spec with these sections of ``label``, and the answering of its teacher."""
     store.clock = clock
 
-    def make(teacher, key=None, **label):
+    def make(teacher, key=None, audited=None, **label):
         label = {"probe": Probe(size=0), **label}
         changed = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, **label))
+        if audited is not None:
+            changed = msgspec.structs.replace(changed, serve=msgspec.structs.replace(spec.serve, audit_share=audited))
         if key is not None:
             monkeypatch.setenv("COHOBATE_LABEL_SIGNING_KEY", key)
         settings = Settings(home=tmp_path)
@@ -74,8 +76,8 @@ class Whole:
         self.spec, self.store, self.broker, self.answering = spec, store, broker, answering
         self.service = TeacherService(spec.source, answer=answering)
 
-        async def ask(entry, student, urgency):
-            return await self.service.label(entry.id, entry.payload, urgency, student.confidence)
+        async def ask(entry, student, urgency, need):
+            return await self.service.label(entry.id, entry.payload, urgency, need)
 
         self.gateway = Running(spec, store, broker, clock, ask)
         self.gateway.serve(champion)
@@ -148,6 +150,24 @@ def test_when_the_budget_is_spent_the_answer_says_so_and_the_account_is_exact(wh
     assert (spent.calls, spent.skipped, one.answering.budget.unsettled()) == (2, 2, 0)
 
 
+def test_what_the_pace_does_not_allow_is_answered_degraded_and_nobody_asks_again(whole, teacher):
+    policy = Policy(kind="random", share=1e-9)
+    one = whole(budget=Limits(per_hour=3_600, reserve=0.0), policy=policy, audit_share=0.0, audited=0.0)
+    answers = one.predict(0.01, 0.05, 0.02, 0.04)
+    assert [a["answered_by"] for a in answers] == ["teacher", *3 * ["student"]], "the least sure one is asked about"
+    assert all(a["degraded"] and "label budget is paced" in a["defer_reason"] for a in answers[1:])
+    assert set(one.label()) == {"i0"} and teacher.calls == 1
+    assert one.labeler.asking.selector.counts["not_drawn"] == 3, "the others are inputs as any"
+    assert one.answering.budget.pacing()["share"] < 0.5
+
+
+def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):
+    one = whole(budget=Limits(per_hour=3_600, reserve=0.0), audited=1.0)
+    answers = one.predict(0.01, 0.05, 0.02, 0.04)
+    assert [a["answered_by"] for a in answers] == 4 * ["teacher"]
+    assert set(one.label()) == {"i0", "i1", "i2", "i3"} and teacher.calls == 4
+
+
 def test_a_call_that_failed_counts_and_one_that_a_remote_teacher_pays_itself_does_not(made, teacher):
     spec, answering = made(teacher, budget=Limits(per_hour=100))
     service = TeacherService(spec.source, answer=answering)
@@ -171,7 +191,7 @@ def questions(service, asked):
     return asyncio.run(run())
 
 
-def test_what_waits_is_asked_in_batches_urgent_first_then_the_least_sure(spec):
+def test_what_waits_is_asked_in_batches_urgent_first_then_the_neediest(spec):
     spec_batches = []
 
     def answer(batch):
@@ -181,10 +201,10 @@ def test_what_waits_is_asked_in_batches_urgent_first_then_the_least_sure(spec):
     service = TeacherService(spec.source, answer=answer)
     service._spec = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, batch=2))
     asked = [
-        ("a", b'{"x": 1}', 3, 0.6),
+        ("a", b'{"x": 1}', 3, 0.4),
         ("b", b'{"x": 1}', 3, 0.5),
-        ("c", b'{"x": 1}', 0, 0.9),
-        ("d", b'{"x": 1}', 7, 0.1),
+        ("c", b'{"x": 1}', 0, 0.1),
+        ("d", b'{"x": 1}', 7, 0.9),
     ]
     found = questions(service, asked)
     assert spec_batches == [["c", "b"], ["a", "d"]]
@@ -242,7 +262,7 @@ def test_nobody_is_asked_about_for_a_caller_that_has_gone(spec):
 def test_an_input_whose_request_is_given_up_is_published_once_and_without_an_answer(
     spec, store, broker, clock, model, allowed
 ):
-    async def ask(entry, student, urgency):
+    async def ask(entry, student, urgency, need):
         await asyncio.sleep(3_600)
 
     running = Running(spec, store, broker, clock, ask)
@@ -266,7 +286,7 @@ def test_an_input_that_does_not_wait_is_published_at_once(spec, store, broker, c
     async def run():
         asked = asyncio.Event()
 
-        async def ask(entry, student, urgency):
+        async def ask(entry, student, urgency, need):
             asked.set()
             await asyncio.sleep(3_600)
 

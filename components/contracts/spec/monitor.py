@@ -51,7 +51,8 @@ class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     With ``payoff`` these are upper bounds: an update starts sooner where it is expected to pay, by the learning curve
     of the lineage (:mod:`pipelines.payoff`), though never with fewer new labels than ``least_labels``. None: as many as
-    hold out the rows without which the gate could let no student through.
+    mostly hold out the rows without which the gate could let no student through. While the champion keeps
+    ``serve.max_disagreement``, it starts no sooner than with those that can certify it for its successor.
 
     ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
     """

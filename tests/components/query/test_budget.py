@@ -264,3 +264,43 @@ def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, t
     last = start(store, calls, 40)
     last.communicate(timeout=300)
     assert calls.stat().st_size <= 120 == one.spending()["hour"].calls
+
+
+def test_the_neediest_are_asked_about_where_the_budget_does_not_reach_for_all(budget, clock):
+    one = budget(per_hour=3_600)
+    assert one.neediest({"a": 0.1}) == ["a"], "the first is paid for"
+    clock.now += 100.0
+    asked = []
+    for second in range(60):
+        clock.now += 1.0
+        found = one.neediest({f"{second}-{n}": n / 10 for n in range(10)})
+        one.spend(len(found))
+        asked += [int(i[-1]) for i in found]
+    assert min(asked[-20:]) >= 6 and 60 <= len(asked) < 400, asked
+    assert 0.0 < one.pacing()["share"] < 0.5 and one.pacing()["price"] > 0.5
+    assert one.gauge()["pacing"] == one.pacing()
+
+
+def test_who_shares_a_budget_shares_its_pace_and_a_restart_changes_nothing(budget, clock):
+    one, other = budget(per_hour=100), budget(per_hour=100)
+    one.neediest({f"i{n}": n / 10 for n in range(10)})
+    assert one.pacing() == other.pacing() and one.pacing()["share"] < 0.2
+    assert set(other.neediest({"sure": 0.0, "unsure": 0.95})) == {"unsure"}
+    assert set(budget(per_hour=100, workload="other").neediest({"sure": 0.0})) == {"sure"}
+
+
+def test_what_inputs_were_promised_is_kept_for_them(budget, clock):
+    one, promised = budget(per_hour=3_600), budget(per_hour=3_600, workload="promised")
+    for each in (one, promised):
+        each.neediest({f"i{n}": n / 10 for n in range(2)})
+    promised.promise(0.5)
+    assert promised.pacing()["share"] == pytest.approx(one.pacing()["share"] / 2, rel=0.01)
+
+
+def test_without_a_pace_or_a_limit_or_what_is_left_nobody_is_refused_by_it(budget):
+    wanted = {"a": 0.2, "b": 0.9}
+    assert budget().neediest(wanted) == budget(per_hour=1, paced=False).neediest(wanted) == ["b", "a"]
+    assert budget().pacing() == budget(per_hour=1, paced=False).pacing() == budget(per_hour=1).pacing() == {}
+    spent = budget(per_hour=1)
+    spent.spend(1)
+    assert spent.neediest(wanted) == ["b", "a"], "what is spent is said by who reserves"

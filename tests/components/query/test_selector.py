@@ -234,3 +234,37 @@ def test_of_the_audit_slice_and_of_those_who_wait_no_regime_takes_anything(selec
     assert [d for d in before if d.reason in ("audit", "priority")] == [
         d for d in after.decisions if d.reason in ("audit", "priority")
     ]
+
+
+def test_of_those_that_wait_the_neediest_are_asked_about_and_the_others_are_as_any(selector, clock):
+    one = selector("random", share=0.05, per_hour=3_600, paced=True)
+    labelled_of = {"priority": 0, "drawn": 0}
+    for second in range(40):
+        some = inputs(20, 20 * second)
+        choice = one.choose(some, scores(20), waiting={x.id for x in some})
+        for k, decision in enumerate(choice.decisions):
+            if decision.label:
+                labelled_of[decision.reason] += 1
+                assert decision.reason != "priority" or decision.probability == 1.0
+                assert decision.reason != "drawn" or decision.probability <= 0.05
+                assert decision.reason == "drawn" or k >= 10, "the student is sure of the first half"
+        one.settle(choice, choice.reservation.calls)
+        clock.now += 1.0
+    assert one.counts["paced"] > 700 and labelled_of["priority"] > 20
+    assert one.gauge()["budget_pace_share"] < 0.1 and one.gauge()["budget_pace_price"] > 0.4
+
+
+def test_room_is_kept_for_audits_and_for_what_the_policy_promises_every_input(selector, clock):
+    one, plain = selector("random", share=0.5, audit_share=0.2, per_hour=3_600, paced=True), inputs(100)
+    one.choose(plain)
+    audits = sum(audited("files", x.id, 0.2) for x in plain)
+    promised = audits + 0.5 * 0.2 * (100 - audits)
+    before = one.budget.pacing()
+    assert before == {"share": 1.0, "price": 0.0}, "nobody waits"
+    one.budget.neediest({f"w{n}": 0.5 for n in range(100)})
+    clock.now += 60.0
+    seconds = 1.0 + 3_599.0 * (1 - math.exp(-60 / 3_600))
+    kept = math.exp(-60 / 3_600)
+    left = one.budget.spending()["hour"].left / (3_600 - 60)
+    expected = (left - promised * kept / seconds) / (100 * kept / seconds)
+    assert one.budget.pacing()["share"] == pytest.approx(max(0.0, expected), abs=1e-3)

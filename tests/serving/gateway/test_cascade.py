@@ -22,7 +22,7 @@ STUDENT = soft(0.55)
 
 
 def answering(p, asked=None):
-    async def ask(entry, student, urgency):
+    async def ask(entry, student, urgency, need):
         if asked is not None:
             asked.append(entry.id)
         return Reply(soft(p))
@@ -30,11 +30,11 @@ def answering(p, asked=None):
     return ask
 
 
-async def failing(entry, student, urgency):
+async def failing(entry, student, urgency, need):
     raise ConnectionError("away")
 
 
-async def hanging(entry, student, urgency):
+async def hanging(entry, student, urgency, need):
     await asyncio.sleep(60)
 
 
@@ -51,28 +51,28 @@ def ask(options, asks, times=1):
 def test_the_first_that_is_sure_enough_answers():
     asked = []
     options = Deferral(to=("expert", "teacher"), expert_below=0.8)
-    ((found, by, _, _),), outcomes = ask(options, {"expert": answering(0.9), "teacher": answering(1.0, asked)})
+    ((found, by, *_),), outcomes = ask(options, {"expert": answering(0.9), "teacher": answering(1.0, asked)})
     assert (found.confidence, by, asked, outcomes) == (0.9, "expert", [], [("expert", "answered")])
-    ((found, by, _, _),), _ = ask(options, {"expert": answering(0.7), "teacher": answering(0.6)})
+    ((found, by, *_),), _ = ask(options, {"expert": answering(0.7), "teacher": answering(0.6)})
     assert (found.confidence, by) == (0.6, "teacher")
 
 
 def test_an_unsure_expert_answers_where_the_teacher_does_not():
     options = Deferral(to=("expert", "teacher"), expert_below=0.8)
-    ((found, by, told, _),), _ = ask(options, {"expert": answering(0.7), "teacher": failing})
+    ((found, by, told, *_),), _ = ask(options, {"expert": answering(0.7), "teacher": failing})
     assert (found.confidence, by) == (0.7, "expert") and "ConnectionError" in told[1]
 
 
 def test_one_that_hangs_is_given_up_and_the_next_one_asked():
     options = Deferral(to=("expert", "teacher"), timeout_seconds=0.5)
-    ((_, by, told, _),), outcomes = ask(options, {"expert": hanging, "teacher": answering(1.0)})
+    ((_, by, told, *_),), outcomes = ask(options, {"expert": hanging, "teacher": answering(1.0)})
     assert by == "teacher" and "within 0.5 s" in told[0] and outcomes[0] == ("expert", "timeout")
 
 
 def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
     calls = []
 
-    async def counted(entry, student, urgency):
+    async def counted(entry, student, urgency, need):
         calls.append(1)
         raise ConnectionError("away")
 
@@ -89,7 +89,7 @@ def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
 
     state = []
 
-    async def once(entry, student, urgency):
+    async def once(entry, student, urgency, need):
         state.append(1)
         if len(state) == 1:
             raise ConnectionError("away")
@@ -104,6 +104,16 @@ def test_the_budget_of_a_minute_is_kept():
     found, outcomes = ask(Deferral(per_minute=3), {"teacher": answering(1.0, asked)}, times=5)
     assert len(asked) == 3 and [code for _, code in outcomes][3:] == ["over_budget"] * 2
     assert found[4][0] is None and "budget of 3 a minute" in found[4][2][0]
+
+
+@pytest.mark.parametrize(("code", "waits"), [("paced", False), ("over_budget", True)])
+def test_what_the_pace_refuses_is_no_more_waited_for(code, waits):
+    async def refuses(entry, student, urgency, need):
+        return Reply(None, code, f"{need:g} is not enough")
+
+    (found,), outcomes = ask(Deferral(), {"teacher": refuses})
+    assert (found.soft, found.waits, found.told) == (None, waits, ["1 is not enough"])
+    assert outcomes == [("teacher", code)]
 
 
 @pytest.fixture
