@@ -20,6 +20,12 @@ from components.control.tables import RunRow
 UPDATES = ("bootstrap", "continual", "data-free")
 """The pipelines that make students, of which one runs at a time."""
 
+FORGET = "forget"
+"""What keeps updates from starting while an entity is forgotten: it is recorded as a run."""
+
+ALONE = (*UPDATES, FORGET)
+"""Of these one runs at a time."""
+
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A run is dead after twelve beats that did not come: a loaded machine, or a database that is briefly away, is not."""
@@ -59,7 +65,7 @@ def begin(store: ControlStore, workload: str, pipeline: str, reason: str, actor:
                     if not alive(run, now):
                         run.status, run.finished_at = "abandoned", now
                     # Step 2
-                    elif pipeline in UPDATES and run.pipeline in UPDATES and updating(run, now):
+                    elif pipeline in ALONE and run.pipeline in ALONE and updating(run, now):
                         raise PipelineError(
                             pipeline, workload, f"run {run.id} ({run.pipeline}) is under way; one update at a time"
                         )
