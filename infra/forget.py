@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Spec, load_spec
 from components.control import forgettings
 from components.control.store import ControlStore
 from components.control.workloads import in_force
 from components.forget import order
+from components.forget.kafka import delete
 from components.forget.traces import Places
 from components.stream import open_broker
+from components.stream.kafka import KafkaBroker
 from infra.broker import ask_to_erase
 from infra.state import read_state
 from pipelines.runs import FORGET, beating, begin
@@ -79,16 +81,15 @@ def _platform(settings: Settings, workload: str, signer: Signer | None) -> Itera
         spec = load_spec(in_force(store, workload).reference, settings)
         yield order.Platform(
             spec=spec, settings=settings, store=store, broker=open_broker(settings), registry=Registry(settings),
-            erase=_eraser(settings), leftovers=lambda since: _leftovers(settings, store, workload, since),
+            erase=_eraser(settings, spec, store), leftovers=lambda since: _leftovers(settings, store, workload, since),
             signer=signer,
         )  # fmt: skip
 
 
-def _eraser(settings: Settings) -> Callable[[Places], None]:
+def _eraser(settings: Settings, spec: Spec, store: ControlStore) -> Callable[[Places], None]:
     """How records are deleted: the embedded broker's by its platform, another's by Kafka's own request."""
     if settings.bootstrap_servers:
-        broker = open_broker(settings)
-        return lambda places: broker.delete_through(places)  # type: ignore[attr-defined]
+        return lambda places: delete(spec, store, KafkaBroker(settings), places)
     state = read_state(settings)
     if state is None or not state.alive:
         raise UnavailableError("platform", str(settings.home), "it does not run: 'cohobate up' starts its broker")
