@@ -345,6 +345,28 @@ def rollback(
 
 
 @app.command()
+def savings(
+    since: Annotated[str, typer.Option(help="The period's first day (UTC), such as 2026-01-31. [7 days ago]")] = "",
+    until: Annotated[str, typer.Option(help="Its last day. [today]")] = "",
+    workload: Annotated[list[str] | None, typer.Option(help="Repeat for several. [all]")] = None,
+    as_json: Json = False,
+) -> None:
+    """What the students saved in a period, from recorded facts and declared prices; what is not known is left blank."""
+    from infra.savings import report
+    from serving.cli import show
+
+    rows = report(since, until, workload or [])
+    if as_json:
+        show(rows, as_json)
+        return
+    for row in rows:
+        typer.echo(f"{row['workload']}, {row['since']} to {row['until']}")
+        for name, value in row.items():
+            if name not in ("workload", "since", "until"):
+                typer.echo(f"  {name.replace('_', ' '):20} {'' if value is None else value}")
+
+
+@app.command()
 def forget(
     key: Annotated[str, typer.Argument(help="The entity's key, as its inputs carry it.")] = "",
     workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
