@@ -59,6 +59,7 @@ from components.forget.lineage import learnt
 from components.forget.traces import Names, Places, Traces, search
 from components.ledger.ledger import append_if
 from components.snapshot import erase
+from components.snapshot.step import sign
 from components.stream.contract import Broker, named
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class _Work:
     def _snapshots(self) -> None:
         on = self.on
         for window in on.store.windows(on.spec.name):
-            erase.rewritten(on.store, window, self.key, self.row.at)
+            erase.rewritten(on.store, window, self.key, self.row.at, lambda made: sign(on.settings, on.store, made))
             failpoint("forget.window")
         windows = on.store.windows(on.spec.name)
         erase.swept(windows)

@@ -20,6 +20,7 @@ from components.contracts.spec import Spec
 from components.contracts.storage import digest_of, files, get_bytes, put_bytes, remove
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
+from components.ledger.signatures import SUFFIX
 from components.snapshot.entity_store import VIEW
 from components.snapshot.features import import_feast, open_store
 from components.snapshot.table import parquet_bytes
@@ -61,10 +62,16 @@ def meant(window: WindowRow, table: pa.Table, key: str, until: float) -> list[bo
     return [k == key and (there or time <= until) for k, time in rows]
 
 
-def rewritten(store: ControlStore, window: WindowRow, key: str, until: float) -> Rewritten | None:
+def rewritten(
+    store: ControlStore,
+    window: WindowRow,
+    key: str,
+    until: float,
+    vouch: Callable[[WindowRow], None] = lambda window: None,
+) -> Rewritten | None:
     """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot; None where it has none.
 
-    1. Write the successor.
+    1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say.
     2. Have the window name it, in one transaction.
     3. Delete what it replaces. A crash before this leaves a file that no window names: :func:`swept` finds it.
 
@@ -83,8 +90,14 @@ def rewritten(store: ControlStore, window: WindowRow, key: str, until: float) ->
     digest = digest_of(data)
     folder, old = window.uri.rsplit("/", 1)[0], window.uri
     put_bytes(f"{folder}/{digest}.parquet", data)
-    # Step 2
     lost = whole.num_rows - table.num_rows
+    vouch(
+        WindowRow(
+            digest=digest, workload=window.workload, number=window.number, uri=f"{folder}/{digest}.parquet",
+            rows=table.num_rows, created_at=window.created_at, manifest=window.manifest,
+        )
+    )  # fmt: skip
+    # Step 2
     with store.transaction() as s:
         row = s.get_one(WindowRow, (window.digest, window.workload))
         row.manifest = {**row.manifest, **_counts(row, table), "replaces": list(row.digests)}
@@ -92,6 +105,7 @@ def rewritten(store: ControlStore, window: WindowRow, key: str, until: float) ->
         row.digest, row.uri, row.rows = digest, f"{folder}/{digest}.parquet", table.num_rows
     # Step 3
     remove(old)
+    remove(old + SUFFIX)
     return Rewritten(number=window.number, before=window.digests, digest=digest, rows=lost)
 
 
@@ -114,7 +128,9 @@ def swept(windows: Collection[WindowRow]) -> None:
     """Delete the snapshots that windows no longer name."""
     for window in windows:
         for digest in window.digests[1:]:
-            remove(f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet")
+            old = f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet"
+            remove(old)
+            remove(old + SUFFIX)
 
 
 def unlabelled_without(
