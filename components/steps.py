@@ -73,15 +73,18 @@ def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRo
     if digest == NOTHING:
         return windows
     for i, window in enumerate(windows, start=1):
-        if window.digest == digest:
+        if digest in window.digests:
             return windows[:i]
     raise NotFoundError("snapshot", digest, f"the control database has {len(windows)} of {spec.name}")
 
 
 def evidence_folder(window: WindowRow) -> str:
-    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests."""
+    """Where the evidence of all students that are judged on a window lies, one file each, named by their digests.
+
+    It stays there when rows of the window are forgotten: the folder is named by the window's first digest.
+    """
     root = window.uri.rsplit("/", 2)[0]
-    return f"{root}/evidence/{window.digest}"
+    return f"{root}/evidence/{window.digests[-1]}"
 
 
 def evidence_of(window: WindowRow, digest: str) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import uuid
 import warnings
+from collections.abc import Collection
 from typing import Any
+
+import fsspec
 
 NAMESPACE = uuid.UUID("6b8f5cd2-7d9c-4a53-9c4e-0d2c3c0f8e11")
 """Of the projects' identities: the same workload is the same project, whoever makes it first."""
@@ -27,6 +30,27 @@ def keep(snapshot: Any, workspace: str, project: str) -> str:
         if space.get_project(identity) is None:
             space.add_project(ProjectModel(id=identity, name=project))
         return str(space.add_run(identity, snapshot).id)
+
+
+def drop(workspace: str, project: str, snapshots: Collection[str]) -> int:
+    """Delete the runs of ``project`` that say in their metadata that they are of one of these ``snapshots``.
+
+    Returns how many there were; none where there is no such workspace.
+    """
+    if not fsspec.core.url_to_fs(workspace)[0].exists(fsspec.core.url_to_fs(workspace)[1]):
+        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.ui.workspace import Workspace
+
+        space, identity = Workspace.create(workspace), uuid.uuid5(NAMESPACE, project)
+        if space.get_project(identity) is None:
+            return 0
+        found = [(run, space.get_run(identity, run)) for run in space.list_runs(identity)]
+        gone = [run for run, known in found if known is not None and known.metadata.get("snapshot") in snapshots]
+        for run in gone:
+            space.delete_run(identity, run)
+    return len(gone)
 
 
 def serve(workspace: str, host: str, port: int) -> None:

@@ -6,18 +6,24 @@ for it is given. For anything that many write to, name a real Kafka in the setti
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import socket
 import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from components.contracts.errors import UnavailableError
+from components.stream.contract import TopicPartition
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import BrokerLog
 from infra.processes import Child
 
 log = logging.getLogger("cohobate")
+
+Places = Mapping[TopicPartition, Collection[int]]
+"""Offsets of records, by partition."""
 
 READY_SECONDS = 15.0
 """The broker answers within one second on a quiet machine."""
@@ -44,6 +50,7 @@ class EmbeddedBroker:
         self.address = f"127.0.0.1:{port}"
         self._child: Child | None = None
         self._copy: BrokerCopy | None = None
+        self._erased: Places = {}
 
     @property
     def pid(self) -> int | None:
@@ -90,7 +97,7 @@ class EmbeddedBroker:
             self._copy = BrokerCopy(BrokerLog(self.keep), self.address)
         for attempt in range(1, TRIES + 1):
             try:
-                self._copy.restore()
+                self._copy.restore(self._erased)
                 break
             except UnavailableError:
                 if attempt == TRIES:
@@ -101,13 +108,40 @@ class EmbeddedBroker:
         self._copy.follow()
 
     def tend(self) -> None:
-        """Start the broker again if it died."""
-        if self._child is not None and (ended := self._child.ended) is not None:
+        """Start the broker again if it died; or without records that :func:`ask_to_erase` was asked to erase."""
+        if self._child is not None and self._copy is not None and (asked := _asked(self.keep)):
+            self._erase(self._child, self._copy, asked)
+        elif self._child is not None and (ended := self._child.ended) is not None:
             log.warning("the embedded broker ended with %s: starting it again", ended)
             if self._copy is not None:
                 self._copy.halt()
             self._child.restarts += 1
             self._begin(self._child)
+
+    def _erase(self, child: Child, copy: BrokerCopy, places: Places) -> None:
+        """Have the broker hold these records no more, nor its copy on disk.
+
+        It cannot delete records, so it is given all others anew, at the offsets that they had, as when it died; clients
+        see no more of it than then. It is stopped at a moment in which nothing comes.
+
+        1. Copy all that it has.
+        2. Stop it.
+        3. Rewrite the copy, and start it with that.
+        4. Only then say that it is done: whoever is interrupted before begins again.
+        """
+        log.info("the embedded broker is started anew without %d records", sum(map(len, places.values())))
+        # Step 1
+        copy.settle()
+        # Step 2
+        child.stop(seconds=0)
+        # Step 3
+        self._erased = places
+        try:
+            self._begin(child)
+        finally:
+            self._erased = {}
+        # Step 4
+        _request(self.keep).unlink(missing_ok=True)
 
     def _await_answer(self, child: Child) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -131,6 +165,35 @@ class EmbeddedBroker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def ask_to_erase(keep: Path, places: Places, alive: Callable[[], bool]) -> None:
+    """Ask whoever tends the broker whose copy lies at ``keep`` to erase records, and wait until it has.
+
+    Raises:
+        UnavailableError: nobody tends it any more, as ``alive`` says.
+
+    """
+    asked = [[place.topic, place.partition, sorted(offsets)] for place, offsets in sorted(places.items())]
+    request = _request(keep)
+    request.with_suffix(".tmp").write_text(json.dumps(asked))
+    request.with_suffix(".tmp").replace(request)
+    while request.exists():
+        if not alive():
+            raise UnavailableError("embedded broker", str(keep), "its platform ended: 'cohobate up', and ask again")
+        time.sleep(0.1)
+
+
+def _request(keep: Path | None) -> Path:
+    return (keep or Path()) / "erase.json"
+
+
+def _asked(keep: Path | None) -> Places:
+    try:
+        found = json.loads(_request(keep).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return {TopicPartition(topic, number): frozenset(offsets) for topic, number, offsets in found}
 
 
 def _listens(port: int) -> bool:

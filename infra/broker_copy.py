@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -46,6 +46,9 @@ SPARE_PRODUCERS = 100
 TOPICS_SECONDS = 30.0
 """How long clients that stayed connected may be faster than we are in making a topic."""
 
+QUIET_MS, QUIET_SECONDS = 50, 10.0
+"""For how long nothing must come before a broker in use is stopped, and how long that is waited for."""
+
 DRAIN_SECONDS = 60.0
 """How long the rest may take to copy when the broker is stopped."""
 
@@ -74,14 +77,16 @@ class BrokerCopy:
         with closing(KafkaAdminClient(**client_config(self._settings))) as admin:
             yield admin
 
-    def restore(self) -> int:
+    def restore(self, erased: Mapping[TopicPartition, Collection[int]] | None = None) -> int:
         """Give a new broker the topics, records and positions of the copy; gives the number of batches.
+
+        ``erased``: the offsets of records that it does not get, and that the copy loses.
 
         Raises:
             UnavailableError: the broker does not answer, or someone else has written to it meanwhile.
         """
         self._make_topics()
-        self.copy.compact()
+        self.copy.compact(erased)
         with self._client() as client:
             self._know_producers(client)
             count = sum(self._produce(client, place) for place in self.copy.partitions())
@@ -259,6 +264,23 @@ class BrokerCopy:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def settle(self) -> None:
+        """Copy until nothing came for :data:`QUIET_MS`, and no more: the moment to stop a broker that is in use."""
+        from kafka.errors import KafkaError
+
+        self.halt()
+        deadline = time.monotonic() + QUIET_SECONDS
+        try:
+            with self._client() as client, self._admin() as admin:
+                self.copy.know(self._topics(admin))
+                groups = self._positions(admin)
+                self._drain(client, time.monotonic() + DRAIN_SECONDS)
+                self.copy.sync(groups)
+                while self._fetch(client, QUIET_MS)[0] and time.monotonic() < deadline:
+                    pass
+        except KafkaError as error:
+            log.warning("the embedded broker's last records were not copied: %s", error)
 
     def finish(self) -> None:
         """Copy the rest of a broker that nobody writes to any more, and close the copy."""

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,11 +120,11 @@ class BrokerLog:
         """Whether the copy was complete when it was last closed."""
         return (self.folder / "clean").exists()
 
-    def compact(self) -> None:
+    def compact(self, erased: Mapping[TopicPartition, Collection[int]] | None = None) -> None:
         """Make every file what a new broker is given, and begin to write behind it.
 
         1. Cut off what was torn: a last batch that is not whole.
-        2. Leave out the records of transactions that were aborted or have no end.
+        2. Leave out the records of transactions that were aborted or have no end, and those that are ``erased``.
         3. Rebuild the rest into large batches without a producer, every record at the offset that it had.
         4. After a stop that was not clean, leave :data:`LOST_ROOM` offsets out behind the last record.
         """
@@ -140,7 +140,7 @@ class BrokerLog:
             found = list(batches(before))
             self.producer = max([self.producer, *(batch.producer for batch in found)])
             # Steps 2 and 3
-            made = list(rebuilt(found))
+            made = list(rebuilt(found, frozenset((erased or {}).get(place, ()))))
             # Step 4
             if not clean and found:
                 made.append(_left_out(found[-1].end, found[-1].end + LOST_ROOM))
@@ -229,18 +229,21 @@ def batches(data: bytes) -> Iterator[Batch]:
         at += len(raw)
 
 
-def rebuilt(found: list[Batch]) -> Iterator[bytes]:
-    """The committed records of ``found`` in large batches without a producer, at their offsets.
+def rebuilt(found: list[Batch], erased: Collection[int] = ()) -> Iterator[bytes]:
+    """The committed records of ``found`` but those at ``erased`` offsets in large batches without a producer.
 
-    An offset without one (a transaction's mark, a record of one that was aborted) gets a control record, which no
-    reader is given: the broker counts records, not offsets, and hands out a batch with holes again and again.
-    What stands at the head without a producer was rebuilt before, and goes through as it is.
+    They are at their offsets. One without a record (a transaction's mark, a record of one that was aborted) gets a
+    control record, which no reader is given: the broker counts records, not offsets, and hands out a batch with holes
+    again and again.
+    What stands at the head without a producer was rebuilt before, and goes through as it is, as far as nothing in it is
+    erased.
     """
     from kafka.record.default_records import DefaultRecordBatch
 
     committed = _committed(found)
     plain = 0
-    while plain < len(found) and found[plain].producer < 0:
+    first = min(erased, default=None)
+    while plain < len(found) and found[plain].producer < 0 and (first is None or found[plain].end <= first):
         plain += 1
     yield from (batch.raw for batch in found[:plain])
     at = found[plain - 1].end if plain else 0
@@ -250,6 +253,8 @@ def rebuilt(found: list[Batch]) -> Iterator[bytes]:
         if not kept:
             continue
         for record in DefaultRecordBatch(batch.raw):
+            if record.offset in erased:
+                continue
             if records and (record.offset != at or size > BATCH_BYTES):
                 yield _built(records)
                 records, size = [], 0

@@ -383,6 +383,69 @@ def rollback(
     place("rollback", load_spec(spec_path(spec)).name, reason, "", as_json, {"to": to})
 
 
+@app.command()
+def savings(
+    since: Annotated[str, typer.Option(help="The period's first day (UTC), such as 2026-01-31. [7 days ago]")] = "",
+    until: Annotated[str, typer.Option(help="Its last day. [today]")] = "",
+    workload: Annotated[list[str] | None, typer.Option(help="Repeat for several. [all]")] = None,
+    as_json: Json = False,
+) -> None:
+    """What the students saved in a period, from recorded facts and declared prices; what is not known is left blank."""
+    from infra.savings import report
+    from serving.cli import show
+
+    rows = report(since, until, workload or [])
+    if as_json:
+        show(rows, as_json)
+        return
+    for row in rows:
+        typer.echo(f"{row['workload']}, {row['since']} to {row['until']}")
+        for name, value in row.items():
+            if name not in ("workload", "since", "until"):
+                typer.echo(f"  {name.replace('_', ' '):20} {'' if value is None else value}")
+
+
+@app.command()
+def forget(
+    key: Annotated[str, typer.Argument(help="The entity's key, as its inputs carry it.")] = "",
+    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    reason: Annotated[str, typer.Option(help="Why; it goes into the ledger, and must not name the key.")] = "",
+    signing_key: Annotated[
+        str, typer.Option("--key", help="Private key that signs the proof: a PEM file, or a URI of a KMS.")
+    ] = "",
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Show the orders so far, in place of giving one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase an entity from every topic and store, and have the students that learnt from it made anew without it."""
+    from components.contracts.attestation import signer
+    from infra import forget as forgetting
+    from serving.cli import show
+
+    if listed:
+        show(forgetting.orders(workload), as_json)
+        return
+    if dry_run:
+        typer.echo(json.dumps(forgetting.look(workload, key), indent=2))
+        return
+    by = signer(signing_key, public_key) if signing_key else None
+    done = forgetting.forget(workload, key, reason, by)
+    if as_json:
+        typer.echo(json.dumps(done, indent=2))
+        return
+    rows, records = sum(w["rows"] for w in done["windows"]), sum(done["topics"].values())
+    typer.echo(f"erased: {records} records, {rows} rows of {len(done['windows'])} windows, {done['reviews']} questions")
+    for student in done["students"]:
+        typer.echo(f"version {student['version']} had learnt from it: {student['why']}")
+    for left in done["left"]:
+        typer.echo(f"left: {left}")
+    proof = done["proof"]
+    typer.echo(f"proof{'' if proof['signed'] else ' (not signed: --key signs it)'}: {proof['uri']}")
+
+
 def run_guarded(command: Callable[[], None]) -> NoReturn:
     """Run a command; an error of ours becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:

@@ -181,8 +181,8 @@ class Monitor:
         if champion is None or champion == self._champion:
             return
         view = View(self.spec, champion, intent.previous)
-        snapshots = view.champion.card.snapshots
-        trained = [w.created_at for w in self.store.windows(self.spec.name) if w.digest in snapshots]
+        snapshots = set(view.champion.card.snapshots)
+        trained = [w.created_at for w in self.store.windows(self.spec.name) if not snapshots.isdisjoint(w.digests)]
         self._champion, self._view = champion, view
         rows, held = self._reference(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
@@ -241,7 +241,7 @@ class Monitor:
         traffic, and has learnt the others by heart. Training rows come in only where the spec asks for a larger
         reference than the holdouts give.
         """
-        known = {w.digest: w for w in self.store.windows(self.spec.name)}
+        known = {d: w for w in self.store.windows(self.spec.name) for d in w.digests}
         trained = [known[d] for d in view.champion.card.snapshots if d in known]
         kept = kept_shares(trained)
         tables = [standing(read(w.uri, w.digest), kept[w.number]).to_pylist() for w in trained]

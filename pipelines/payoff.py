@@ -190,10 +190,11 @@ def learnt_of(window: str, windows: Sequence[WindowRow], alarms: Sequence[int]) 
 
 def _ends(windows: Sequence[WindowRow]) -> dict[str, int]:
     """The count of labels at which each window ended, by its digest."""
-    ends, count = {}, 0
+    ends: dict[str, int] = {}
+    count = 0
     for window in sorted(windows, key=lambda w: w.number):
         count += window.of_traffic
-        ends[window.digest] = count
+        ends |= dict.fromkeys(window.digests, count)
     return ends
 
 

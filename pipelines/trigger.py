@@ -20,6 +20,7 @@ from components.contracts.records import Label, decode
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.spec import Trigger as Policy
+from components.control import forgettings
 from components.control.alarm_kinds import MONITORED
 from components.control.intent import ModelRef
 from components.control.learning import evaluated
@@ -87,7 +88,8 @@ class TriggerState:
     ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion;
     ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
     candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
-    ``at_work``: a run that makes a student is under way, if only at its reports. ``evidence``: of whether an update
+    ``at_work``: a run that makes a student is under way, if only at its reports; ``forgotten``: orders to forget what
+    the champion had learnt from, for which no update was started yet. ``evidence``: of whether an update
     pays, and ``least``: the lower bound of labels, where the spec asks for that (:mod:`pipelines.payoff`); ``certain``:
     labels that certify a limit of deferral, and ``promise``: the share that may disagree of what is not deferred.
     """
@@ -100,6 +102,7 @@ class TriggerState:
     last_end: float | None
     has_champion: bool
     at_work: bool = False
+    forgotten: tuple[str, ...] = ()
     least: int = 0
     certain: int = 0
     promise: float = 1.0
@@ -141,6 +144,9 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     if state.last_end is not None and now - state.last_end < policy.cooldown_seconds:
         left = policy.cooldown_seconds - (now - state.last_end)
         return Decision(start=False, reason=f"cooling down for {left:.0f} s more")
+    if state.forgotten:
+        named = ", ".join(state.forgotten)
+        return Decision(start=True, reason=f"the champion had learnt from what was forgotten since (order {named})")
     if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
     kinds = " and ".join(dict.fromkeys(state.alarms))
@@ -221,6 +227,7 @@ class Trigger:
         runs = self.store.runs(name)
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
+        digest = intent.champion.digest if intent.champion else None
         ends = [at for r in runs if (at := ended_at(r)) is not None]
         if intent.champion is not None:
             returned(self.store, name, intent.champion)  # else its alarms of long ago would start an update
@@ -236,6 +243,7 @@ class Trigger:
             rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
             last_end=max(ends, default=None),
             has_champion=champion is not None,
+            forgotten=tuple(row.id for row in forgettings.waiting(self.store, name, digest)),
             at_work=any(alive(r, now) and r.pipeline in UPDATES for r in runs),
         )
         if not self.spec.trigger.payoff or intent.champion is None or state.fresh < state.least:
@@ -340,6 +348,8 @@ class Trigger:
             self._keep(state, decision)
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
+            if state.forgotten and not code:
+                forgettings.retrained(self.store, self.spec.name, state.forgotten)
             what = "the update ended with" if self._remote is None else "Kubeflow was given the update, with"
             log.log(logging.WARNING if code else logging.INFO, "%s: %s %d", self.spec.name, what, code)
         return decision

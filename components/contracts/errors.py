@@ -23,11 +23,14 @@
     │   └── ExistsError          what was to be made there exists already
     ├── UnavailableError     an outside service does not answer
     │   └── UnansweredError      a teacher's server was reached, and gave no answer to this very request
+    ├── RemainsError         something of what was to be forgotten is still there: name where, and give the order again
     ├── FencedError          another process took over what this one was doing: it must let go
     └── LostPositionsError   the broker no longer has the records that a group stands at
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class CohobateError(Exception):
@@ -234,3 +237,14 @@ class LostPositionsError(CohobateError):
             "broker lost its records or retention passed them; to read on from the earliest set the policy to earliest"
         )
         self.topic, self.partition, self.wanted, self.earliest = topic, partition, wanted, earliest
+
+
+class RemainsError(CohobateError):
+    """Something of an entity that was to be forgotten is still there, or came while it was erased."""
+
+    def __init__(self, workload: str, order: str, where: Mapping[str, int]) -> None:
+        places = ", ".join(f"{count} in {place}" for place, count in where.items())
+        super().__init__(
+            f"order {order} of {workload} is not done: there are still {places}: give it again, it goes on"
+        )
+        self.workload, self.order, self.where = workload, order, dict(where)

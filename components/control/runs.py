@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 UPDATES = ("bootstrap", "continual", "data-free")
 """The pipelines that make students, of which one runs at a time."""
 
+FORGET = "forget"
+"""What keeps updates from starting while an entity is forgotten: it is recorded as a run."""
+
+ALONE = (*UPDATES, FORGET)
+"""Of these one runs at a time."""
+
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A run is dead after twelve beats that did not come: a loaded machine, or a database that is briefly away, is not."""
@@ -162,8 +168,8 @@ def _abandon_silent(s: Session, workload: str, actor: str, now: float) -> None:
 
 def _one_at_a_time(s: Session, workload: str, pipeline: str, now: float) -> None:
     running = select(RunRow).where(RunRow.workload == workload, RunRow.status == "running")
-    for run in s.scalars(running).all() if pipeline in UPDATES else ():
-        if run.pipeline in UPDATES and updating(run, now):
+    for run in s.scalars(running).all() if pipeline in ALONE else ():
+        if run.pipeline in ALONE and updating(run, now):
             raise PipelineError(pipeline, workload, f"run {run.id} ({run.pipeline}) is under way; one update at a time")
 
 

@@ -98,6 +98,11 @@ class WindowRow(Base):
     manifest: Mapped[dict[str, Any]]
 
     @property
+    def digests(self) -> tuple[str, ...]:
+        """Its digest, and those that it had before rows of it were forgotten: students name the one that they read."""
+        return (self.digest, *self.manifest.get("replaces", ()))
+
+    @property
     def of_traffic(self) -> int:
         """Rows of traffic: what was made up is none."""
         return self.rows - int(self.manifest.get("synthetic_rows", 0))
@@ -393,6 +398,31 @@ class NoticeRow(Base):
     sent_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     dead_at: Mapped[float | None] = mapped_column(Float, nullable=True)
     error: Mapped[str | None] = mapped_column(Text, nullable=True)
+
+
+class ForgettingRow(Base):
+    """An order to erase an entity from a workload, and how far it is.
+
+    ``subject``: HMAC-SHA-256 (hex) of the entity's key under ``secret``, which nobody is told. ``step``: the number of
+    steps that are done; ``found``: while it is under way, what the next ones go by, afterwards None. ``result``: what
+    was erased and rewritten, and which students had learnt from it. ``retrained_at``: when the update was started that
+    it asks for.
+    """
+
+    __tablename__ = "forgettings"
+    __table_args__ = (Index("forgettings_of", "workload", "at"),)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    workload: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(64))
+    secret: Mapped[str] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[float] = mapped_column(Float)
+    step: Mapped[int] = mapped_column(Integer)
+    found: Mapped[dict[str, Any] | None] = mapped_column(JSON, nullable=True)
+    result: Mapped[dict[str, Any]]
+    done_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    retrained_at: Mapped[float | None] = mapped_column(Float, nullable=True)
 
 
 class WorkloadRow(Base):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Spec, load_spec
 from components.contracts.spec.declared import check_training
+from components.contracts.storage import get_bytes
+from components.control.forgettings import tainted
+from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.process import short_lived
 from components.steps import NOTHING, Candidate, champion, data_free, windows_until
 
 __all__ = ["distil"]
+
+log = logging.getLogger(__name__)
 
 
 @short_lived
@@ -21,6 +28,9 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     champion both start from the student of synthetic inputs, where there is one (of that variant). Where the digest is
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
+    A champion that had learnt from what was forgotten since is not started from: the update is then a fresh student of
+    its variant, that learns from all windows as they are now, though there may be no new labels.
+
     Raises:
         ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
             there is no window.
@@ -28,8 +38,6 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         UntrustedError: the policy asks for signatures, and a window's or the parent's does not count.
 
     """
-    if digest == NOTHING and not fresh:
-        return None
     from components.distill.train import distill
     from components.distill.unlabelled import unlabelled
     from components.ledger import signatures
@@ -38,6 +46,18 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
 
     spec, settings = load_spec(spec_path), Settings()
     store = ControlStore.open(settings.control_url)
+    serves = champion(store, spec)
+    without = tainted(store, spec.name)
+    if not fresh and serves is not None and serves.digest in without:
+        log.warning(
+            "%s: version %s had learnt from what order %s forgot: the update does not start from it, but afresh",
+            spec.name, serves.version, without[serves.digest],
+        )  # fmt: skip
+        fresh = True
+        variant = variant or _variant_of(spec, serves)
+    if digest == NOTHING and not fresh:
+        store.close()
+        return None
     try:
         check_training(spec, settings.licence_policy)
     except ConfigError as error:
@@ -51,10 +71,11 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     if not windows:
         raise ConfigError("windows", [], "there is no snapshot to learn from: label a history first")
     chosen = variants[variant] if variant else spec.student.variants[0]
-    serves = champion(store, spec)
     parent = None if fresh else serves
     if serves is None and any(not w.manifest.get("synthetic_rows") for w in windows):
         parent = data_free(store, spec, chosen.name if fresh else "")
+    if parent is not None and parent.digest in without:
+        parent = None
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
     if parent is not None:
@@ -79,3 +100,11 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         history=done.history,
         terms=done.terms,
     )
+
+
+def _variant_of(spec: Spec, model: ModelRef) -> str:
+    """The name of a version's variant, where the spec still has it; else that of the first."""
+    from components.student.runtime import Student
+
+    name = Student.load(get_bytes(model.uri, model.digest), source=spec.source).card.variant
+    return name if name in {v.name for v in spec.student.variants} else spec.student.variants[0].name

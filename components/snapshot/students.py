@@ -69,7 +69,7 @@ def _learnable(spec: Spec, window: WindowRow) -> bool:
 def take_again(spec: Spec, store: ControlStore, window: WindowRow) -> bool:
     """Whether a window without a student goes before new labels; counts how often it did."""
     gauge = store.gauges(spec.name).get(TAKEN)
-    times = int(gauge.value["times"]) if gauge and gauge.value["digest"] == window.digest else 0
+    times = int(gauge.value["times"]) if gauge and gauge.value["digest"] in window.digests else 0
     if times >= MOST_TIMES:
         return False
     store.put_gauge(spec.name, TAKEN, {"digest": window.digest, "times": times + 1})

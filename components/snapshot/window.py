@@ -17,6 +17,7 @@ from components.contracts.errors import ArtifactError, ProvenanceError, RecordEr
 from components.contracts.records import Label, Truth, decode
 from components.contracts.spec import Spec, build
 from components.contracts.storage import PART, digest_of, get_bytes, put_bytes
+from components.control.forgettings import Forgotten
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.snapshot.entity_join import joined, report
@@ -54,12 +55,16 @@ READ_ROWS = 1_024
 
 @dataclass
 class Harvest:
-    """Labels of a window that are fit to be learnt from, and how many were not, by reason."""
+    """Labels of a window that are fit to be learnt from, and how many were not, by reason.
+
+    ``forgotten``: labels of entities that were forgotten since their inputs came (:mod:`components.forget.order`).
+    """
 
     labels: list[Label] = field(default_factory=list)
     descriptors: list[Descriptors] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     duplicates: int = 0
+    forgotten: int = 0
     stranger: Label | None = None
     """The first label of another teacher."""
 
@@ -113,7 +118,7 @@ def freeze(
     if not reading.of(topics[0]):
         return None
     declared = _declared(spec, store, last)
-    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier))
+    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier), Forgotten.of(store, spec.name))
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
     written = dict(last.get("truth_written", {}))
     truths, strange_truths = _truths(declared, reading.of(topics[1]), written)
@@ -272,7 +277,7 @@ def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Decla
     return Declared.of(spec, store, reference(teacher), teacher.space)
 
 
-def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) -> Harvest:
+def _sort_out(records: Sequence[Record], declared: Declared, known: set[str], forgotten: Forgotten) -> Harvest:
     from components.contracts.payload import decoder
 
     spec = declared.spec
@@ -281,6 +286,9 @@ def _sort_out(records: Sequence[Record], declared: Declared, known: set[str]) ->
     for record in records:
         try:
             label = declared.check(record)
+            if label.input.time <= forgotten.until(label.input.key):
+                harvest.forgotten += 1
+                continue
             descriptors = features.describe(payload_of(label.input.payload))
         except RecordError as error:
             harvest.refusals.append((record, error))
@@ -351,6 +359,7 @@ def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, 
         "rejected": len(harvest.refusals),
         "rejected_reasons": reasons_of(harvest.refusals),
         "duplicates": harvest.duplicates,
+        "forgotten": harvest.forgotten,
         "with_truth": table.num_rows - table["truth_known_at"].null_count,
         "holdout_rows": table["split"].to_pylist().count("holdout"),
         "audit_rows": sum(table["audit"].to_pylist()),

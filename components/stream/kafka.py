@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +100,26 @@ class KafkaBroker:
                 admin.close()
         numbers = (p.get("partition_index", p.get("partition")) for p in found["partitions"])
         return [TopicPartition(topic, n) for n in sorted(numbers)]
+
+    def delete_through(self, places: Mapping[TopicPartition, Iterable[int]]) -> None:
+        """Delete everything up to the last of some records, by their offsets (Kafka's KIP-107).
+
+        The records are gone for every reader at once. The broker deletes the files when their segments are closed
+        (``segment.ms``, ``segment.bytes``) and it next looks (``log.retention.check.interval.ms``).
+
+        Raises:
+            UnavailableError: the broker does not answer, or not delete.
+
+        """
+        from kafka import KafkaAdminClient
+        from kafka import TopicPartition as Partition
+
+        with self._opening():
+            admin = KafkaAdminClient(**self.config)
+            try:
+                admin.delete_records({Partition(*p): max(offsets) + 1 for p, offsets in places.items()})
+            finally:
+                admin.close()
 
     def transactional_producer(self, transactional_id: str) -> KafkaTransactions:
         """A new transactional producer, which fences every earlier one of this id.

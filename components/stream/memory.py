@@ -27,6 +27,7 @@ class MemoryBroker:
         self.groups: dict[str, dict[TopicPartition, int]] = {}
         self.epochs: dict[str, int] = {}
         self.grown = threading.Condition()
+        self.erased: dict[TopicPartition, set[int]] = {}
 
     def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
         """Create the topics that do not exist yet."""
@@ -53,6 +54,14 @@ class MemoryBroker:
         entries = self.logs[to]
         entries.append(Record(to.topic, to.partition, len(entries), key, value, dict(headers), self.clock()))
         self.grown.notify_all()
+
+    def erase(self, places: Mapping[TopicPartition, Iterable[int]]) -> None:
+        """Delete records by their offsets; all others keep theirs."""
+        with self.grown:
+            for to, offsets in places.items():
+                for offset in offsets:
+                    self.logs[to][offset] = Record(to.topic, to.partition, offset, None, None, {}, 0.0)
+                    self.erased.setdefault(to, set()).add(offset)
 
     def place(self, topic: str, key: bytes | None, partition: int | None = None) -> TopicPartition:
         """The partition that a record goes to.
@@ -234,7 +243,8 @@ class MemoryConsumer:
             records: list[Record] = []
             for partition, offset in self._next.items():
                 taken = self.broker.logs[partition][offset : offset + max_records - len(records)]
-                records += taken
+                gone = self.broker.erased.get(partition, ())
+                records += [r for r in taken if r.offset not in gone] if gone else taken
                 self._next[partition] = offset + len(taken)
             return records
 

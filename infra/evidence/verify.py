@@ -14,6 +14,7 @@ from components.contracts.storage import digest_of
 from components.control.chain import entry_hash
 from components.control.tables import LedgerRow
 from components.evaluate import judge
+from components.forget.order import ACTION, successors
 from infra.evidence.archive import PREDICATE, digests, unpack
 from infra.evidence.write import CARD, FIELDS, LEDGER, STUDENT, VERDICT, WINDOWS, card_of
 from serving.rollout import replay
@@ -98,7 +99,8 @@ def _student(files: Files, of: Mapping[str, Any]) -> Check:
     if artifact is not None and card_of(artifact) != files[CARD]:
         wrong.append(f"{CARD} is not the card inside {STUDENT}")
     card = msgspec.json.decode(files[CARD])
-    known = {window["digest"] for window in msgspec.json.decode(files[WINDOWS]).values()}
+    windows = msgspec.json.decode(files[WINDOWS]).values()
+    known = {digest for window in windows for digest in (window["digest"], *window.get("replaces", ()))}
     wrong += [
         f"it learnt from snapshot {digest[:12]}, which no window is"
         for digest in card["snapshots"]
@@ -158,19 +160,25 @@ def _rollouts(files: Files, of: Mapping[str, Any]) -> Check:
         detail = row.get("detail", {})
         if detail.get("version") == of["version"] and "rollout" in detail:
             ledger.setdefault(detail["rollout"], {})[detail["key"]] = row
+    since = successors(row["detail"] for row in _rows(files) if row.get("action") == ACTION)
     journals = {n.removeprefix("rollouts/").removesuffix(".jsonl"): n for n in files if n.startswith("rollouts/")}
     wrong += [f"{rollout}: its journal is missing" for rollout in sorted(ledger.keys() - journals.keys())]
     for rollout, name in sorted(journals.items()):
         decisions = replay.replay(files[name].splitlines()).decisions
         count += len(decisions)
-        wrong += [f"{rollout}: {what}" for what in _unlike(rollout, decisions, ledger.get(rollout, {}), files[name])]
+        recorded = ledger.get(rollout, {})
+        wrong += [f"{rollout}: {what}" for what in _unlike(rollout, decisions, recorded, files[name], since)]
     return Check(name="rollouts", wrong=tuple(wrong), told=f"{len(journals)} rollouts, {count} decisions replayed")
 
 
 def _unlike(
-    rollout: str, decisions: Sequence[Action], recorded: Mapping[str, dict[str, Any]], journal: bytes
-) -> Iterator[str]:
-    """What the decisions of a journal and the entries of the ledger do not have alike."""
+    rollout: str, decisions: Sequence[Action], recorded: Mapping[str, dict[str, Any]], journal: bytes,
+    since: Mapping[str, str],
+) -> Iterator[str]:  # fmt: skip
+    """What the decisions of a journal and the entries of the ledger do not have alike.
+
+    ``since``: which digest a file has since ids in it were forgotten, by the one that it had.
+    """
     decided = {f"{rollout}/{action.number}": action for action in decisions}
     for key in sorted(decided.keys() | recorded.keys()):
         action, row = decided.get(key), recorded.get(key)
@@ -183,5 +191,8 @@ def _unlike(
         ):  # fmt: skip
             yield f"decision {key} is {action.verb}, and the ledger says {row['action']}"
     published = [row["detail"]["journal_sha256"] for row in recorded.values() if "journal_sha256" in row["detail"]]
-    if published and published[-1] != digest_of(journal):
+    named = published[-1] if published else ""
+    while named in since:
+        named = since[named]
+    if named and named != digest_of(journal):
         yield "its journal is not the one that the ledger names"

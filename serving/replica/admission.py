@@ -158,7 +158,7 @@ class Admission:
         return dict(gauge.value) if gauge is not None else {}
 
     def _window(self, model: ModelRef) -> tuple[str, str] | None:
-        found = (w for w in self._store.windows(self._spec.name) if w.digest == model.snapshot)
+        found = (w for w in self._store.windows(self._spec.name) if model.snapshot in w.digests)
         return next(((w.uri, w.digest) for w in found), None)
 
 

@@ -32,6 +32,9 @@ MOST_AGE = {"labeler": 300.0, "monitor": 60.0, "trigger": 60.0}
 every 10 s, unless one piece of its work takes longer: a slow teacher's call with all its retries, fitting a reference.
 The other reports are renewed when something happens, and are never stale."""
 
+FORGET = "forget"
+"""The run that is recorded while an entity is forgotten: its order alone can be given again, by who knows the key."""
+
 UPDATES = MONITORED
 """Alarms that are answered by an update of the student."""
 
@@ -317,6 +320,9 @@ def _press(facts: Facts, state: State) -> Press:
         )  # fmt: skip
     if state == "paused":
         return Press(remark="go on (rollback takes it back)", command=f"cohobate rollout resume {of}", verb="resume")
+    if facts.run is not None and facts.run.status in ("failed", "abandoned") and facts.run.pipeline == FORGET:
+        remark = f"run {facts.run.id} {facts.run.status}: give the order again, it goes on; what there is"
+        return Press(remark=remark, command=f"cohobate forget --list --workload {facts.workload}")
     if facts.run is not None and facts.run.status in ("failed", "abandoned"):
         return Press(
             remark=f"run {facts.run.id} {facts.run.status}: its log, then",

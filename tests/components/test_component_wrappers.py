@@ -11,6 +11,8 @@ from components.contracts.errors import ConfigError, NotFoundError, OrderError
 from components.contracts.settings import Settings
 from components.contracts.spec import Factory, Payload, load_spec
 from components.contracts.storage import digest_of, put_bytes
+from components.control import forgettings
+from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill import step as distilling
@@ -94,7 +96,7 @@ def candidate(settings):
 # Nothing new: every step passes that on and touches nothing.
 
 
-def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, artifact, monkeypatch):
+def test_nothing_new_goes_through_every_step_without_a_platform(spec, settings, store, artifact, monkeypatch):
     monkeypatch.setattr(freezing, "take_snapshot", lambda *_: (0, steps.NOTHING))
     dataset = artifact(dsl.Dataset, "dataset")
     assert snapshot.python_func(spec, "champion", dataset) == "nothing"
@@ -272,6 +274,42 @@ def test_what_cannot_be_distilled_is_named(spec, store):
         distilling.distil(spec, "huge", True, "nothing")
     with pytest.raises(ConfigError, match="label a history first"):
         distilling.distil(spec, "small", True, "nothing")
+
+
+@pytest.fixture
+def distilled(monkeypatch):
+    """What the training would have been asked for."""
+    asked = {}
+
+    def distill(spec, windows, *, variant, parent, **_):
+        asked.update(variant=variant.name, parent=parent and parent.version, windows=[w.digest for w in windows])
+        raise RuntimeError("it was asked")
+
+    monkeypatch.setattr("components.distill.train.distill", distill)
+    return asked
+
+
+@pytest.mark.parametrize(("listed", "parent", "variant"), [(False, "7", "small"), (True, None, "wide")])
+def test_an_update_starts_from_no_champion_that_learnt_from_what_was_forgotten(
+    spec, store, distilled, monkeypatch, listed, parent, variant
+):
+    champion = ModelRef(version="7", uri="u", digest="d7", snapshot="d1", teacher="t@1")
+    store.put_intent("letters", 0, Intent(champion=champion))
+    row = WindowRow(digest="d1", workload="letters", number=1, uri="u", rows=1, created_at=1.0, manifest={})
+    store.add_window(row)
+    monkeypatch.setattr(distilling, "_variant_of", lambda *_: "wide")
+    order = forgettings.open_order(store, "letters", "someone", "ada", "asked")
+    forgettings.put(store, order.id, result={"students": [{"version": "7", "digest": "d7" if listed else "d6"}]})
+    with pytest.raises(RuntimeError, match="asked"):
+        distilling.distil(spec, "", False, "d1")
+    assert distilled == {"variant": variant, "parent": parent, "windows": ["d1"]}
+    if listed:  # without new labels too
+        distilled.clear()
+        with pytest.raises(RuntimeError, match="asked"):
+            distilling.distil(spec, "", False, "nothing")
+        assert distilled["windows"] == ["d1"]
+    else:
+        assert distilling.distil(spec, "", False, "nothing") is None
 
 
 def test_a_candidate_survives_the_artifact(artifact, candidate):

@@ -157,3 +157,27 @@ def test_a_file_that_is_no_copy_is_named(copy):
     (copy.folder / "groups.json").write_text(json.dumps({}))
     copy.remove()
     assert not copy.folder.exists()
+
+
+def test_what_is_erased_is_in_no_record_any_more_and_all_others_keep_their_offsets(copy):
+    copy.append(HERE, batch(0, "a", "secret", "b") + batch(3, "c", compression=1))
+    again = closed(copy)
+    again.append(HERE, batch(4, "d", "secret", transactional=True) + mark(6, committed=True) + batch(7, "e"))
+    again.close(complete=True)
+    last = BrokerLog(again.folder)
+    last.compact({HERE: [1, 5], TopicPartition("t", 9): [0]})
+    assert read(last) == (records((0, "a"), (2, "b"), (3, "c"), (4, "d"), (7, "e")), 8)
+    assert b"secret" not in last.path(HERE).read_bytes()
+    assert read(closed(last)) == (records((0, "a"), (2, "b"), (3, "c"), (4, "d"), (7, "e")), 8)
+
+
+def test_what_lies_before_an_erased_record_and_was_rebuilt_goes_through_as_it_is(copy):
+    copy.append(HERE, batch(0, "a", "b"))
+    again = closed(copy)
+    before = again.path(HERE).read_bytes()
+    again.append(HERE, batch(2, "c", "d"))
+    again.close(complete=True)
+    last = BrokerLog(again.folder)
+    last.compact({HERE: [3]})
+    assert read(last) == (records((0, "a"), (1, "b"), (2, "c")), 4)
+    assert last.path(HERE).read_bytes().startswith(before)

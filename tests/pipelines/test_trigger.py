@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
 from components.contracts.storage import local_path, put_bytes
-from components.control import learning, runs
+from components.control import forgettings, learning, runs
 from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.control.workloads import apply, opened
@@ -49,6 +49,9 @@ CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
         ({"labels": 9999, "has_champion": False}, False, "bootstrap"),
         ({"labels": 9999, "last_end": 800.0}, False, "cooling down for 100 s more"),
         ({"labels": 9999, "last_end": 700.0}, True, "9999 new labels"),
+        ({"forgotten": ("o1", "o2")}, True, "had learnt from what was forgotten since (order o1, o2)"),
+        ({"forgotten": ("o1",), "rolling": True}, False, "a rollout is under way"),
+        ({"forgotten": ("o1",), "last_end": 800.0}, False, "cooling down for 100 s more"),
     ],
 )
 def test_an_update_starts_when_it_pays_and_may(change, start, reason):
@@ -219,6 +222,22 @@ def test_an_update_starts_with_a_recorded_reason(trigger, store, put):
     assert trigger.look().start
     assert trigger.started == ["300 new labels (at least 300)"]
     assert store.gauges("tickets")["trigger"].value == {"last": "300 new labels (at least 300)"}
+
+
+@pytest.mark.parametrize(("code", "started"), [(0, 1), (1, 2)])
+def test_a_champion_that_learnt_from_what_was_forgotten_is_made_anew_once(spec, store, broker, clock, code, started):
+    launched = []
+    trigger = Trigger(spec, store, broker, launch=lambda reason: launched.append(reason) or code, clock=clock)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    for key, student in (("someone", CHAMPION.digest), ("another", "another's digest")):
+        row = forgettings.open_order(store, "tickets", key, "ada", "asked")
+        forgettings.put(store, row.id, result={"students": [{"version": "7", "digest": student}]})
+    assert [r.result["students"][0]["digest"] for r in forgettings.waiting(store, "tickets", "d")] == ["d"]
+    assert trigger.look().start and len(launched) == 1 and "forgotten since" in launched[0]
+    trigger.look()
+    assert len(launched) == started, "one that failed is tried again"
+    noted = {r.result["students"][0]["digest"]: r.retrained_at for r in forgettings.orders(store, "tickets")}
+    assert noted["another's digest"] is None and (noted["d"] is not None) == (code == 0)
 
 
 def test_its_report_is_renewed_while_an_update_is_under_way(spec, store, broker, clock, put, monkeypatch):

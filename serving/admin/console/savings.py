@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Executable, func, select
+from sqlalchemy import ColumnElement, Executable, func, select
 from sqlalchemy.orm import Session
 
 from components.control.alarm_kinds import MONITORED
+from components.control.learning import evaluated
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, GaugeRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
 from components.query.budget import BILLION
@@ -60,7 +61,11 @@ class Savings(msgspec.Struct, frozen=True, kw_only=True):
     tokens where their price and number are known; or as declared; or what the teacher itself reckons.
     ``teacher_cost``: of the calls made; ``avoided_cost``: of those avoided; ``student_cost``: processor time of the
     students' answers. ``student_ms`` per answer and ``teacher_ms`` per call, which is for a batch.
-    ``changes``: seconds from each alarm of a change to the next student that began to serve.
+    ``changes``: seconds from each alarm of a change to the next student that began to serve. ``student_answers``: of
+    ``student_seconds``. ``hours``: those in which anything was counted. ``time_to_value``: seconds from the workload's
+    first entry in the ledger to its first champion, whenever that was. ``stale_share``: by how much the champion
+    disagreed with the teacher more often than the student that was made to follow it, on the rows that the last such
+    evaluation of the period held out, in [-1, 1].
     """
 
     workload: str
@@ -76,6 +81,41 @@ class Savings(msgspec.Struct, frozen=True, kw_only=True):
     prices: Prices
     call_tokens: float | None = None
     call_price: float | None = None
+    student_answers: int | None = None
+    hours: int = 0
+    time_to_value: float | None = None
+    stale_share: float | None = None
+
+    @property
+    def student_per_1000(self) -> float | None:
+        """What 1,000 answers of a student cost: its processor time."""
+        if self.student_cost is None or not self.student_answers:
+            return None
+        return 1_000.0 * self.student_cost / self.student_answers
+
+    @property
+    def teacher_per_1000(self) -> float | None:
+        """What 1,000 answers of the teacher cost."""
+        return None if self.call_price is None else 1_000.0 * self.call_price
+
+    @property
+    def deferral_per_1000(self) -> float | None:
+        """What 1,000 deferred answers cost: the student was asked first, and then the teacher."""
+        if self.student_per_1000 is None or self.teacher_per_1000 is None:
+            return None
+        return self.student_per_1000 + self.teacher_per_1000
+
+    @property
+    def stale_answers(self) -> float | None:
+        """Answers in an hour of the period's mean traffic that a stale student gets wrong and its update would not."""
+        if self.stale_share is None or self.answers is None or not self.hours:
+            return None
+        return max(0.0, self.stale_share) * self.answers / self.hours
+
+    @property
+    def stale_hour(self) -> float | None:
+        """What such an hour costs, at what the teacher would have taken for those answers."""
+        return None if self.stale_answers is None or self.call_price is None else self.stale_answers * self.call_price
 
     @property
     def avoided(self) -> int | None:
@@ -144,11 +184,38 @@ def savings(store: ControlStore, prices: Mapping[str, Prices], start: float, end
             LedgerRow.workload.in_(alarms), LedgerRow.action.in_(PROMOTIONS), LedgerRow.at >= first
         ).order_by(LedgerRow.at)) if alarms else {}  # fmt: skip
         used = _used(s, names)
+        seen = select(TrafficRow.workload, func.count()).where(
+            TrafficRow.workload.in_(names), TrafficRow.hour >= start, TrafficRow.hour < end
+        )
+        hours = {w: n for w, n in s.execute(seen.group_by(TrafficRow.workload))}
+        begun = _firsts(s, names, LedgerRow.action.is_not(None))
+        valued = _firsts(s, names, LedgerRow.action.in_(PROMOTIONS))
     return [
-        _savings(name, prices[name], used.get(name), counted.get(name, {}), spent.get(name), asked.get(name, 0),
-                 _changes(alarms.get(name, ()), promoted.get(name, ())))
+        msgspec.structs.replace(
+            _savings(name, prices[name], used.get(name), counted.get(name, {}), spent.get(name), asked.get(name, 0),
+                     _changes(alarms.get(name, ()), promoted.get(name, ()))),
+            hours=hours.get(name, 0),
+            time_to_value=valued[name] - begun[name] if name in valued else None,
+            stale_share=_stale_share(store, name, start, end),
+        )
         for name in names
     ]  # fmt: skip
+
+
+def _firsts(s: Session, names: Sequence[str], which: ColumnElement[bool]) -> dict[str, float]:
+    """When the ledger first had such an entry, by workload."""
+    query = select(LedgerRow.workload, func.min(LedgerRow.at)).where(LedgerRow.workload.in_(names), which)
+    return {workload: at for workload, at in s.execute(query.group_by(LedgerRow.workload))}
+
+
+def _stale_share(store: ControlStore, workload: str, start: float, end: float) -> float | None:
+    """Of the newest evaluation beside a champion on a window of the period; None where there was none."""
+    frozen = {d: w.created_at for w in store.windows(workload) for d in w.digests}
+    gauges = {name: row.value for name, row in store.gauges(workload).items()}
+    for one in reversed(evaluated(gauges)):
+        if one.champion_wrong is not None and one.rows > 0 and start <= frozen.get(one.window, -1.0) < end:
+            return (one.champion_wrong - one.wrong) / one.rows
+    return None
 
 
 def _used(s: Session, names: Sequence[str]) -> dict[str, Used]:
@@ -203,6 +270,7 @@ def _savings(
         teacher_calls=calls,
         teacher_cost=cost,
         student_seconds=counted.get("student_seconds"),
+        student_answers=counted.get("student_answers"),
         student_ms=_mean_ms(counted.get("student_seconds"), counted.get("student_answers")),
         teacher_ms=_mean_ms(counted.get("teacher_seconds"), counted.get("teacher_calls")),
         people_asked=asked,
@@ -241,9 +309,10 @@ def _changes(alarms: Sequence[float], promoted: Sequence[float]) -> tuple[float,
 COLUMNS = (
     "workload", "answers", "deferred", "teacher_calls", "avoided", "teacher_cost", "avoided_cost", "student_cost",
     "saved", "student_ms", "teacher_ms", "people_asked", "people_avoided", "change_seconds", "call_tokens",
-    "call_price",
+    "call_price", "student_per_1000", "deferral_per_1000", "teacher_per_1000", "time_to_value", "stale_answers",
+    "stale_hour",
 )  # fmt: skip
-"""The columns of the CSV file."""
+"""The columns of the CSV file, and of the report of the command line."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a text for a formula."""

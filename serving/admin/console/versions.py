@@ -63,12 +63,8 @@ class VersionView(msgspec.Struct, frozen=True, kw_only=True):
 def version_view(store: ControlStore, info: VersionInfo, verdict: dict[str, Any], workload: str) -> VersionView:
     """A version, from what the registry says of it."""
     with store.session() as s:
-        found = {
-            row.digest: row
-            for row in s.scalars(
-                select(WindowRow).where(WindowRow.workload == workload, WindowRow.digest.in_(info.snapshots))
-            )
-        }
+        windows = s.scalars(select(WindowRow).where(WindowRow.workload == workload))
+        found = {digest: row for row in windows for digest in row.digests}
         entries = s.scalars(
             select(LedgerRow).where(LedgerRow.workload == workload, LedgerRow.action == "register")
             .order_by(LedgerRow.seq.desc())

@@ -30,6 +30,15 @@ def test_an_update_is_refused_beside_another_of_the_same_workload_only(store):
     assert runs.begin(store, "files", "continual", "why", "me") == "files-2"
 
 
+@pytest.mark.parametrize("pipeline", ["bootstrap", "continual", "data-free", runs.FORGET])
+def test_no_update_starts_while_an_entity_is_forgotten_and_the_other_way_round(store, pipeline):
+    for first, second in ((runs.FORGET, pipeline), (pipeline, runs.FORGET)):
+        run = runs.begin(store, "tickets", first, "asked", "ada")
+        with pytest.raises(PipelineError, match="under way"):
+            runs.begin(store, "tickets", second, "asked", "ada")
+        store.finish_run(run, "succeeded", {})
+
+
 def test_orders_run_beside_an_update_and_do_not_keep_one_from_starting(store):
     runs.begin(store, "files", "continual", "why", "me")
     order = runs.begin(store, "files", "rollback", "it is bad", "me")

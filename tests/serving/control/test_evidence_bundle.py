@@ -13,11 +13,12 @@ from components.contracts.attestation import signer, verifier
 from components.contracts.errors import ConfigError, NotFoundError
 from components.contracts.settings import Settings
 from components.contracts.spec import Limits
-from components.contracts.storage import put_bytes
+from components.contracts.storage import files, get_bytes, put_bytes
 from components.control.chain import entry_hash
 from components.control.tables import LedgerRow, WindowRow
 from components.evaluate.evidence import Answer, Evidence, Judgement, Row, encode
 from components.evaluate.judge import demanded, judge
+from components.forget.evidence import ID, Unnamed, files_unnamed, planned
 from components.ledger.ledger import append
 from components.snapshot.students import evidence_folder
 from infra.evidence.archive import PREDICATE, digests, pack, unpack
@@ -96,6 +97,29 @@ def test_without_the_artifact_its_digest_is_there(judged, settings, tmp_path):
     path = tmp_path / "b.tar"
     path.write_bytes(write(settings, judged.registry, judged.store, W, "2", signer(str(secret)), False))
     assert "student.onnx" not in unpack(path)[1] and verify(path, verifier(public)).ok
+
+
+def test_what_was_forgotten_since_is_followed_by_the_digests_that_the_ledger_names(judged, settings, tmp_path):
+    secret, public = keys(tmp_path)
+    path = tmp_path / "b.tar"
+    journals = [get_bytes(uri) for uri in files(f"{settings.artifacts}/{W}/rollouts/*.jsonl")]
+    ids = {msgspec.json.decode(found) for data in journals for found in ID.findall(data)}
+    unnamed = Unnamed({*sorted(ids)[:5], "7"}, "00" * 32)
+    plan = planned(settings.artifacts, W, unnamed)
+    assert {uri.rsplit("/", 2)[1] for uri in plan} >= {"rollouts", "s" * 64}, "a journal, and evidence of the gate"
+    files_unnamed(plan, unnamed)
+    with judged.store.transaction() as s:
+        row = s.get_one(WindowRow, ("s" * 64, W))
+        row.digest, row.manifest = "n" * 64, {**row.manifest, "replaces": ["s" * 64]}
+
+    def found():
+        path.write_bytes(write(settings, judged.registry, judged.store, W, "2", signer(str(secret)), True))
+        return findings(path, public)
+
+    (wrong,) = found()["rollouts"]
+    assert "not the one that the ledger names" in wrong
+    append(judged.store, W, "ada", "forget", {"files": dict(plan.values())})
+    assert found() == {}
 
 
 def edited(files, name, change):

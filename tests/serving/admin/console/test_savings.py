@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from components.contracts.spec import Budget, Factory, Label, Limits, Spec
-from components.control.tables import AlarmRow, ReviewRow, SpendingRow, TrafficRow
+from components.control import learning
+from components.control.tables import AlarmRow, ReviewRow, SpendingRow, TrafficRow, WindowRow
 from components.ledger.ledger import append
 from serving.admin.app import create_app
 from serving.admin.console import traffic as module
@@ -159,6 +160,34 @@ def test_what_was_never_counted_is_unknown_and_nothing_is_made_of_it(control, fi
     assert (found.avoided, found.avoided_cost, found.student_cost, found.saved) == (960, None, None, None)
     (later,) = savings(control, {W: Prices(call=2.0)}, DAY + 86_400, DAY + 2 * 86_400)
     assert (later.teacher_calls, later.teacher_cost) == (70, 140.0)  # no budget: labels that were made
+
+
+def test_what_a_thousand_answers_and_an_hour_of_a_stale_student_cost(control, filled):
+    control.add_window(
+        WindowRow(
+            digest="w1", workload=W, number=1, uri="u", rows=9, created_at=DAY + 10.0, manifest={"replaces": ["w0"]}
+        )
+    )
+    before = learning.Evaluated(window="w1", digest="d1", rows=100.0, wrong=50.0)  # beside no champion
+    beside = {"champion_window": "w9", "champion_wrong": 30.0}
+    for one in (learning.Evaluated(window="w0", digest="d2", rows=100.0, wrong=10.0, **beside), before):
+        learning.add(control, W, one)
+    (found,) = savings(control, {W: Prices(call=2.0, core_hour=0.36)}, DAY, DAY + 86_400)
+    assert found.student_per_1000 == pytest.approx(0.0002)
+    assert (found.teacher_per_1000, found.deferral_per_1000) == (2_000.0, pytest.approx(2_000.0002))
+    assert found.time_to_value == 0.0, "its first entry of the ledger is the promotion"
+    assert (found.stale_share, found.hours) == (pytest.approx(0.2), 2)
+    assert (found.stale_answers, found.stale_hour) == (pytest.approx(100.0), pytest.approx(200.0))
+
+
+def test_without_a_price_or_a_fact_nothing_is_said_of_them(control, filled):
+    (found,) = savings(control, {W: Prices()}, DAY, DAY + 86_400)
+    assert (found.student_per_1000, found.deferral_per_1000, found.teacher_per_1000) == (None,) * 3
+    assert (found.stale_share, found.stale_answers, found.stale_hour) == (None,) * 3
+    (found,) = savings(control, {W: Prices(call=2.0)}, DAY, DAY + 86_400)
+    assert (found.student_per_1000, found.deferral_per_1000, found.teacher_per_1000) == (None, None, 2_000.0)
+    (none,) = savings(control, {"another": Prices(call=2.0)}, DAY, DAY + 86_400)
+    assert none.time_to_value is None and none.hours == 0
 
 
 def reports(control, worker="labeler", **teacher):

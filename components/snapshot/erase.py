@@ -1,0 +1,248 @@
+"""Rows of one entity taken out of what was frozen: snapshots, the sources of features, and the online stores.
+
+A snapshot is named by its content, so one that loses rows becomes another, its *successor*. The window then names the
+successor, and the digests that it replaces, newest first: cards of students, verdicts and evidence go on naming what
+was read then, and a window is found by each of its digests.
+"""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from components.contracts.errors import ArtifactError
+from components.contracts.records import content_hash
+from components.contracts.spec import Spec
+from components.contracts.storage import digest_of, files, get_bytes, put_bytes, remove
+from components.control.store import ControlStore
+from components.control.tables import WindowRow
+from components.ledger.signatures import SUFFIX
+from components.snapshot.entity_store import VIEW
+from components.snapshot.features import import_feast, open_store
+from components.snapshot.table import parquet_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from feast import FeatureStore
+
+Taken = Callable[[Mapping[str, Any]], bool]
+"""Whether a row of a table goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewritten:
+    """A window that lost ``rows``. ``before``: all digests that it had; ``digest``: the one that it has now."""
+
+    number: int
+    before: tuple[str, ...]
+    digest: str
+    rows: int
+
+
+def column_of(window: WindowRow, names: Collection[str]) -> pa.Table:
+    """Some columns of a snapshot.
+
+    Raises:
+        ArtifactError: it does not exist or has another digest.
+
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(get_bytes(window.uri, window.digest)), columns=list(names))
+
+
+def meant(window: WindowRow, table: pa.Table, key: str, until: float) -> list[bool]:
+    """Of each row, by its ``key`` and ``time``, whether it is of an entity and was there, or had happened, by then."""
+    there = window.created_at <= until
+    rows = zip(table["key"].to_pylist(), table["time"].to_pylist(), strict=True)
+    return [k == key and (there or time <= until) for k, time in rows]
+
+
+def rewritten(
+    store: ControlStore,
+    window: WindowRow,
+    key: str,
+    until: float,
+    vouch: Callable[[WindowRow], None] = lambda window: None,
+) -> Rewritten | None:
+    """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot; None where it has none.
+
+    1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say.
+    2. Have the window name it, in one transaction.
+    3. Delete what it replaces. A crash before this leaves a file that no window names: :func:`swept` finds it.
+
+    Raises:
+        ArtifactError: the snapshot does not exist or has another digest.
+
+    """
+    import pyarrow.parquet as pq
+
+    whole = pq.read_table(io.BytesIO(get_bytes(window.uri, window.digest)))
+    table = whole.filter([not gone for gone in meant(window, whole, key, until)])
+    if table.num_rows == whole.num_rows:
+        return None
+    # Step 1
+    data = parquet_bytes(table)
+    digest = digest_of(data)
+    folder, old = window.uri.rsplit("/", 1)[0], window.uri
+    put_bytes(f"{folder}/{digest}.parquet", data)
+    lost = whole.num_rows - table.num_rows
+    vouch(
+        WindowRow(
+            digest=digest, workload=window.workload, number=window.number, uri=f"{folder}/{digest}.parquet",
+            rows=table.num_rows, created_at=window.created_at, manifest=window.manifest,
+        )
+    )  # fmt: skip
+    # Step 2
+    with store.transaction() as s:
+        row = s.get_one(WindowRow, (window.digest, window.workload))
+        row.manifest = {**row.manifest, **_counts(row, table), "replaces": list(row.digests)}
+        row.manifest["forgotten_rows"] = int(window.manifest.get("forgotten_rows", 0)) + lost
+        row.digest, row.uri, row.rows = digest, f"{folder}/{digest}.parquet", table.num_rows
+    # Step 3
+    remove(old)
+    remove(old + SUFFIX)
+    return Rewritten(number=window.number, before=window.digests, digest=digest, rows=lost)
+
+
+def _counts(window: WindowRow, table: pa.Table) -> dict[str, Any]:
+    """What the manifest counts of the rows, of those that are left."""
+    sides, times = table["split"].to_pylist(), table["time"].to_pylist()
+    found: dict[str, Any] = {
+        "time_range": [min(times), max(times)] if times else [window.created_at, window.created_at],
+        "with_truth": table.num_rows - table["truth_known_at"].null_count,
+        "holdout_rows": sides.count("holdout"),
+    }
+    if "audit" in table.schema.names:
+        found["audit_rows"] = sum(table["audit"].to_pylist())
+    if "synthetic" in table.schema.names:
+        found["synthetic_rows"] = table.num_rows - table["synthetic"].null_count
+    return found
+
+
+def swept(windows: Collection[WindowRow]) -> None:
+    """Delete the snapshots that windows no longer name."""
+    for window in windows:
+        for digest in window.digests[1:]:
+            old = f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet"
+            remove(old)
+            remove(old + SUFFIX)
+
+
+def unlabelled_without(
+    spec: Spec, artifacts: str, windows: Collection[WindowRow], contents: Collection[str], *, dry: bool = False
+) -> list[int]:
+    """Take payloads, by their content hashes, out of what was frozen without labels.
+
+    Returns the numbers of the windows beside which there were any; ``dry``: and does no more than look.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for window in windows:
+        for digest in window.digests:
+            uri = f"{artifacts}/{spec.name}/unlabelled/{digest}.parquet"
+            try:
+                payloads = pq.read_table(io.BytesIO(get_bytes(uri)))["payload"].to_pylist()
+            except ArtifactError:
+                continue
+            kept = [p for p in payloads if content_hash(p) not in contents]
+            if len(kept) < len(payloads):
+                found.append(window.number)
+                if not dry:
+                    put_bytes(uri, parquet_bytes(pa.table({"payload": pa.array(kept, pa.binary())})))
+    return found
+
+
+def sources_without(spec: Spec, artifacts: str, key: str, ids: Collection[str]) -> int:
+    """Take an entity's rows out of the offline sources of features; returns how many there were.
+
+    A file that loses rows is written anew under the name that its content has now, and then deleted.
+    """
+    root = f"{artifacts}/{spec.name}/feast"
+    named = {
+        f"{root}/inputs": ("key", {key}), f"{root}/labels": ("input_id", ids), f"{root}/truth": ("input_id", ids),
+        f"{root}/entity/{VIEW}": ("key", {key}),
+    }  # fmt: skip
+    return sum(_file_without(uri, *by) for folder, by in named.items() for uri in files(f"{folder}/*.parquet"))
+
+
+def _file_without(uri: str, column: str, values: Collection[str]) -> int:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    whole = pq.read_table(io.BytesIO(get_bytes(uri)))
+    table = whole.filter(pc.invert(pc.is_in(whole[column], pa.array(sorted(values), pa.string()))))
+    if table.num_rows == whole.num_rows:
+        return 0
+    data = parquet_bytes(table)
+    folder, name = uri.rsplit("/", 1)
+    number, _, rest = name.partition("-")
+    _, _, suffix = rest.partition(".")
+    put_bytes(f"{folder}/{number}-{digest_of(data)[:12]}.{suffix}", data)
+    remove(uri)
+    return int(whole.num_rows - table.num_rows)
+
+
+def online_without(spec: Spec, artifacts: str, key: str) -> list[str]:
+    """Take an entity out of the online stores of the platform; what could not be, in words.
+
+    Feast can write to an online store and not delete from it. So this is done to SQLite itself; of another store the
+    command of that store has to do it.
+    """
+    root = f"{artifacts}/{spec.name}/feast"
+    wanted = [(root, spec.name)]
+    if spec.features.entity is not None:
+        wanted.append((f"{root}/entity", f"{spec.name}_entity"))
+    left = []
+    for place, project in wanted:
+        if not files(f"{place}/registry.db"):
+            continue
+        store = _opened(place, project, root)
+        online = store.config.online_store
+        if online.type == "sqlite":
+            _delete(store, str(online.path), key)
+        else:
+            left.append(f"the online store of {project} ({online.type}): delete the entity's key there")
+    return left
+
+
+def _opened(place: str, project: str, root: str) -> FeatureStore:
+    from components.snapshot.features import online_store
+
+    import_feast()
+    return open_store(place, project, online_store(root))
+
+
+def _delete(store: FeatureStore, path: str, key: str) -> None:
+    from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    joined = {name for view in store.list_feature_views() for name in view.join_keys}
+    rows = [
+        serialize_entity_key(
+            EntityKey(join_keys=[name], entity_values=[Value(string_val=key)]), entity_key_serialization_version=3
+        )
+        for name in sorted(joined)
+    ]
+    with closing(sqlite3.connect(path, timeout=15.0, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        for table in list(_tables(connection)):
+            for row in rows:
+                connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (row,))  # noqa: S608 (its own name)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("VACUUM")
+
+
+def _tables(connection: sqlite3.Connection) -> Iterator[str]:
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        columns = {column[1] for column in connection.execute(f'PRAGMA table_info("{name}")')}
+        if "entity_key" in columns:
+            yield str(name)

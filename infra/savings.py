@@ -1,0 +1,66 @@
+"""``cohobate savings``: the console's page of savings for the command line, at the prices that the specs declare."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from components.contracts.errors import ConfigError, NotFoundError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from components.control.store import ControlStore
+from components.control.workloads import registered
+from serving.admin.console.savings import COLUMNS, Prices, savings
+
+DAYS = 7
+"""The period that is shown where none is named."""
+
+
+def report(since: str, until: str, workloads: list[str]) -> list[dict[str, Any]]:
+    """One row a workload, by :data:`~serving.admin.console.savings.COLUMNS`; None is unknown, or has no price.
+
+    Raises:
+        ConfigError: a day is none, or the period ends before it begins.
+        NotFoundError: there is no such workload.
+
+    """
+    settings = Settings()
+    with closing(ControlStore.open(settings.control_url)) as store:
+        last = _day("--until", until) if until else datetime.fromtimestamp(store.clock(), UTC).date()
+        first = _day("--since", since) if since else last - timedelta(days=DAYS - 1)
+        if first > last:
+            raise ConfigError("--since", since, f"must not be later than the period's end, {last.isoformat()}")
+        known = store.workloads()
+        if unknown := sorted(set(workloads) - set(known)):
+            raise NotFoundError("workload", unknown[0], f"known are {', '.join(known) or 'none yet'}")
+        prices = _prices(settings, store, workloads or known)
+        found = savings(store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
+    period = {"since": first.isoformat(), "until": last.isoformat()}
+    return [{"workload": row.workload, **period} | {name: getattr(row, name) for name in COLUMNS} for row in found]
+
+
+def _prices(settings: Settings, store: ControlStore, names: list[str]) -> dict[str, Prices]:
+    """Of each workload what the version of its spec in force declares; nothing where none is registered."""
+    versions = registered(store, names)
+    found = {}
+    for name in names:
+        version = versions.get(name)
+        if version is None:
+            found[name] = Prices()
+            continue
+        spec = load_spec(version.reference, settings)
+        budget = spec.label.budget
+        found[name] = Prices(call=budget.cost, token=budget.token_cost, core_hour=spec.limits.core_hour_price)
+    return found
+
+
+def _midnight(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _day(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(option, text, "must be a day such as 2026-01-31") from error

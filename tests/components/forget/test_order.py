@@ -1,0 +1,221 @@
+import msgspec
+import pytest
+
+from components.contracts import storage
+from components.contracts.errors import ConfigError, RemainsError
+from components.contracts.storage import digest_of, get_bytes
+from components.control import forgettings
+from components.control.tables import ReviewRow, TeacherRow
+from components.evaluate.judge import replay
+from components.forget import order
+from components.forget.order import STEPS, forget, look
+from components.ledger.ledger import entries, verify
+from components.snapshot.students import evidence_folder
+from components.snapshot.window import read
+from tests.components.forget.conftest import BASE, KEY, label_of
+
+REASON = "asked by letter"
+
+
+def forgotten(world):
+    return forget(world.platform, KEY, REASON)
+
+
+def everything(world):
+    """What tells whether two worlds are the same, beside what is drawn at random."""
+    windows = [(w.number, w.digest, w.rows, w.digests, w.manifest) for w in world.store.windows("files")]
+    files = {
+        str(path.relative_to(world.folder)): digest_of(path.read_bytes())
+        for path in world.folder.rglob("*")
+        if path.is_file() and path.suffix in (".parquet", ".html")
+    }
+    records = {p: [(r.key, r.value) for r in log] for p, log in world.broker.logs.items()}
+    with world.store.session() as s:
+        asked = sorted(r.key for r in s.query(ReviewRow))
+        probes = [r.state["probes"] for r in s.query(TeacherRow)]
+    return windows, files, records, asked, probes
+
+
+def test_no_trace_is_left_and_nothing_else_is_lost(world):
+    needles = world.needles()
+    before = {place.partition(":")[0] for place in world.traces(needles)}
+    assert any("snapshots" in place for place in before) and any("online.db" in place for place in before)
+    others = world.traces(["entity-1"])
+    result = forgotten(world)
+    assert world.traces(needles) == set()
+    assert {place.rpartition("@")[0] for place in world.traces(["entity-1"])} == {
+        place.rpartition("@")[0] for place in others
+    }, "where the others are, they stay"
+    assert [w["rows"] for w in result["windows"]] == [3, 3]
+    assert result["topics"] == {
+        "files.inputs": 9, "files.inputs.dlq": 1, "files.labels": 6, "files.labels.quarantine": 1,
+        "files.predictions": 6, "files.truth": 6,
+    }  # fmt: skip
+    assert result["left"] == []
+
+
+def test_a_window_has_a_successor_by_which_its_former_digest_is_found(world):
+    before = world.store.windows("files")
+    result = forgotten(world)
+    for old, new, told in zip(before, world.store.windows("files"), result["windows"], strict=True):
+        assert (told["before"], told["digest"]) == ([old.digest], new.digest)
+        assert new.digests == (new.digest, old.digest) and new.manifest["forgotten_rows"] == 3
+        table = read(new.uri, new.digest)
+        assert table.num_rows == new.rows == old.rows - 3 and KEY not in table["key"].to_pylist()
+        assert new.manifest["holdout_rows"] == table["split"].to_pylist().count("holdout")
+        assert evidence_folder(new) == evidence_folder(old)
+
+
+def test_verdicts_are_replayed_byte_for_byte(world):
+    uri = f"{evidence_folder(world.store.windows('files')[0])}/student-1.jsonl"
+    before = get_bytes(uri)
+    result = forgotten(world)
+    after = get_bytes(uri)
+    assert result["files"][digest_of(before)] == digest_of(after)
+    done = replay(after.splitlines())
+    assert done.same and done.verdict == replay(before.splitlines()).verdict
+    assert len({line for line in after.splitlines() if b"forgotten-" in line}) == 2, "each row has a name of its own"
+
+
+def test_students_that_had_learnt_are_listed(world):
+    world.registry.add("3", ["another"], parent="2")
+    world.registry.add("4", ["another"])
+    result = forgotten(world)
+    assert [s["version"] for s in result["students"]] == ["1", "2", "3"]
+    assert "parent" in result["students"][2]["why"]
+    assert forgettings.tainted(world.store, "files").keys() == {"student-1", "student-2", "student-3"}
+    assert [r.id for r in forgettings.waiting(world.store, "files", "student-2")]
+    assert not forgettings.waiting(world.store, "files", "student-4")
+
+
+def test_the_proof_and_the_ledger_name_nobody(world):
+    result = forgotten(world)
+    proof = get_bytes(result["proof"]["uri"])
+    said = msgspec.json.decode(proof)["predicate"]
+    (entry,) = [e for e in entries(world.store, "files") if e.action == order.ACTION]
+    (row,) = forgettings.orders(world.store, "files")
+    assert digest_of(proof) == result["proof"]["digest"] == entry.detail["proof"]
+    assert said["subject"] == forgettings.hashed(row.secret, KEY) == entry.detail["subject"]
+    assert row.secret.encode() not in proof and row.found is None and row.done_at is not None
+    assert verify(world.store) >= 1
+    assert said["searched"].keys() == {f"files.{k}:0" for k in (
+        "inputs", "inputs.urgent", "labels", "predictions", "truth", "inputs.dlq", "labels.quarantine", "labels.refused"
+    )}  # fmt: skip
+
+
+def test_a_look_changes_nothing_and_says_what_would_go(world):
+    before = everything(world)
+    seen = look(world.platform, KEY)
+    assert everything(world) == before and forgettings.orders(world.store, "files") == []
+    result = forgotten(world)
+    assert seen["topics"] == result["topics"]
+    assert [w["rows"] for w in seen["windows"]] == [w["rows"] for w in result["windows"]]
+    assert (seen["evidence"], seen["reviews"]) == (len(result["files"]), result["reviews"])
+    assert seen["students"] == result["students"]
+
+
+class Cut(Exception):
+    """The process ends here."""
+
+
+def test_an_order_that_is_cut_anywhere_is_finished_by_the_next(world, monkeypatch):
+    """Before each write, delete and commit, in turn, the process ends; the same order then leads to the same end."""
+    made = []
+
+    def counted(function):
+        def call(*args, **named):
+            made.append(function.__name__)
+            if len(made) == cut:
+                raise Cut(function.__name__)
+            return function(*args, **named)
+
+        return call
+
+    for module in ("components.snapshot.erase", "components.forget.evidence", "components.forget.rows"):
+        for name in ("put_bytes", "remove"):
+            monkeypatch.setattr(f"{module}.{name}", counted(getattr(storage, name)), raising=False)
+    monkeypatch.setattr(order, "put_bytes", counted(storage.put_bytes))
+    monkeypatch.setattr(forgettings, "put", counted(forgettings.put))
+    monkeypatch.setattr(world.broker, "erase", counted(world.broker.erase))
+    monkeypatch.setattr(order, "append_if", counted(order.append_if))
+    monkeypatch.setattr(order, "failpoint", counted(lambda name: None))
+    monkeypatch.setattr(order.erase, "online_without", lambda *_: [])  # Feast's own: it is shown above
+    cut = -1
+    result = forgotten(world)
+    total, whole = len(made), everything(world)
+    assert total > 30
+    needles = world.needles()
+    noted = [at for at, name in enumerate(made, start=1) if name == "put"]  # a step is done, and nobody knows
+    for cut in sorted({*noted, *range(1, total, 4)}):
+        world.restore(world.before)
+        made.clear()
+        with pytest.raises(Cut):
+            forgotten(world)
+        made.extend([""] * total)  # no further cut
+        again = forgotten(world)
+        assert everything(world) == whole, cut
+        assert {t for t in world.traces(needles) if "feast/online.db" not in t} == set(), cut
+        for name in ("windows", "students", "topics"):
+            assert again[name] == result[name], (cut, name)
+        assert again["files"].keys() == result["files"].keys()
+        told = [e for e in entries(world.store, "files") if e.action == order.ACTION]
+        assert len(told) == 1 and len(forgettings.orders(world.store, "files")) == 1, cut
+
+
+def test_what_comes_while_it_is_erased_makes_it_begin_anew(world, monkeypatch):
+    erase = world.broker.erase
+
+    def late(places):
+        erase(places)
+        world.labelled(903, KEY, BASE + 903)
+
+    monkeypatch.setattr(world.broker, "erase", late)
+    with pytest.raises(RemainsError, match=r"files\.labels"):
+        forgotten(world)
+    monkeypatch.setattr(world.broker, "erase", erase)
+    forgotten(world)
+    assert world.traces([KEY]) == set()
+    assert len(forgettings.orders(world.store, "files")) == 1
+
+
+def test_of_later_inputs_those_that_happened_before_are_learnt_by_nobody(world):
+    forgotten(world)
+    until = world.now
+    world.now = until + 100
+    old, new = label_of(904, KEY, BASE + 904), label_of(905, KEY, until + 50)
+    for label in (old, new):
+        world.send("labels", KEY, label)
+    window = world.freeze()
+    assert read(window.uri, window.digest)["input_id"].to_pylist() == [new.input.id]
+    assert window.manifest["forgotten"] == 1
+    assert window.manifest["rejected"] == 0
+
+
+def test_forgotten_again_after_it_came_again(world):
+    forgotten(world)
+    world.now += 100
+    world.labelled(906, KEY, world.now)
+    world.freeze()
+    world.now += 100
+    result = forgotten(world)
+    assert [w["rows"] for w in result["windows"]] == [1]
+    assert world.traces([KEY]) == set()
+    assert len(forgettings.orders(world.store, "files")) == 2
+
+
+def test_an_entity_that_nobody_knows_is_forgotten_at_once(world):
+    before = [w.digest for w in world.store.windows("files")]
+    result = forget(world.platform, "nobody-0815", REASON)
+    assert result["windows"] == [] and result["students"] == [] and result["topics"] == {}
+    assert [w.digest for w in world.store.windows("files")] == before
+    assert len(STEPS) == 10
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "said"),
+    [("", REASON, "KEY"), (KEY, " ", "must say why"), (KEY, f"{KEY} asked", "must not name the key")],
+)
+def test_orders_that_are_refused(world, key, reason, said):
+    with pytest.raises(ConfigError, match=said):
+        forget(world.platform, key, reason)
+    assert forgettings.orders(world.store, "files") == []

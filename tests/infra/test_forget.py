@@ -1,0 +1,117 @@
+"""The command, on a workload that is registered, with a broker in memory."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from components.contracts.attestation import verifier, verify
+from components.contracts.errors import NotFoundError, PipelineError
+from components.contracts.records import Input, encode
+from components.contracts.settings import Settings
+from components.contracts.storage import get_bytes
+from components.control import runs
+from components.control.workloads import apply, opened
+from components.forget.order import PREDICATE
+from components.ledger.ledger import entries
+from components.stream.memory import MemoryBroker
+from infra import forget as forgetting
+from infra.cli import app
+from tests.keys import keys
+from tests.stores import migrated
+
+KEY = "person-7731"
+
+SPEC = """
+name: letters
+teacher: {factory: "t.py:T"}
+features: {factory: "components.student.bytes:ByteNgrams"}
+"""
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A home in which the workload is in force, and two of its inputs are on the stream."""
+    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path / "home"))
+    (tmp_path / "t.py").write_text("class T: pass\n")
+    (tmp_path / "letters.yaml").write_text(SPEC)
+    store, broker = migrated(Settings().control_url), MemoryBroker()
+    spec, bundle = opened(str(tmp_path / "letters.yaml"), Settings())
+    apply(store, bundle, spec, actor="ada", reason="first")
+    broker.ensure_topics(spec.topics)
+    for key in (KEY, "another"):
+        given = Input(workload="letters", id=f"{key}/1", key=key, time=1.0, payload=b"said")
+        broker.producer().send("letters.inputs", key, encode(given))
+    monkeypatch.setattr(forgetting, "open_broker", lambda settings: broker)
+    monkeypatch.setattr(forgetting, "_eraser", lambda *_: broker.erase)
+    store.broker = broker
+    yield store
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    """No version is registered: MLflow itself takes seconds."""
+    monkeypatch.setattr("components.registry.registry.Registry.versions", lambda self, workload: [])
+
+
+def run(*options):
+    done = CliRunner().invoke(app, ["forget", *options, "--workload", "letters"])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def inputs(store):
+    consumer = store.broker.consumer(["letters.inputs"])
+    return [record.key.decode() for record in consumer.poll(timeout=0.0)]
+
+
+def test_a_dry_run_erases_nothing(store):
+    seen = json.loads(run(KEY, "--dry-run"))
+    assert seen["topics"] == {"letters.inputs": 1} and inputs(store) == [KEY, "another"]
+    assert json.loads(run("--list", "--json")) == []
+
+
+def test_an_order_is_carried_out_recorded_and_proved(store, tmp_path):
+    secret, public = keys(tmp_path)
+    said = run(KEY, "--reason", "asked by letter", "--key", str(secret))
+    assert "erased: 1 records, 0 rows of 0 windows, 0 questions" in said and "not signed" not in said
+    assert inputs(store) == ["another"]
+    (order,) = json.loads(run("--list", "--json"))
+    assert (order["state"], order["reason"]) == ("done", "asked by letter") and KEY not in json.dumps(order)
+    proof = verify(get_bytes(order["proof"]), verifier(public))
+    assert proof.predicate_type == PREDICATE and proof.predicate["topics"] == {"letters.inputs": 1}
+    assert KEY not in json.dumps(proof.predicate)
+    assert [e.action for e in entries(store, "letters")][-1] == "forget"
+    (ran,) = store.runs("letters")
+    assert (ran.pipeline, ran.status) == ("forget", "succeeded")
+
+
+def test_without_a_key_the_proof_is_not_signed_and_says_so(store):
+    assert "not signed: --key signs it" in run(KEY, "--reason", "asked")
+
+
+def test_it_waits_for_no_update_that_is_under_way(store):
+    runs.begin(store, "letters", "continual", "labels", "trigger")
+    with pytest.raises(PipelineError, match="continual"):
+        run(KEY, "--reason", "asked")
+    assert inputs(store) == [KEY, "another"]
+
+
+def test_a_run_s_folder_on_this_host_goes_with_the_windows_that_it_read(store):
+    home = Settings().home.resolve()
+    for name, ended in (("continual", True), ("continual", False)):
+        made = runs.begin(store, "letters", name, "labels", "trigger")
+        (home / "pipelines" / made / "report").mkdir(parents=True)
+        if ended:
+            store.finish_run(made, "succeeded", {})
+    now = store.clock()
+    assert forgetting._leftovers(Settings(), store, "letters", now + 2 * forgetting.RUN_SECONDS) == 0
+    assert forgetting._leftovers(Settings(), store, "letters", now) == 1
+    assert [path.name for path in (home / "pipelines").iterdir()] == ["letters-2"]
+
+
+def test_a_workload_that_nobody_registered_is_named(store):
+    with pytest.raises(NotFoundError, match="nothing-here"):
+        forgetting.look("nothing-here", KEY)
