@@ -537,6 +537,7 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     from components.telemetry.endpoint import Health, exposed
     from serving.gateway import shortcut
     from serving.gateway.app import PREDICT, Gateway, create_app
+    from serving.gateway.asynchronous import Later
     from serving.gateway.cascade import people
     from serving.gateway.telemetry import Telemetry
     from serving.replica.admission import Admission
@@ -565,7 +566,7 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
-    app = create_app(gateway, on_stop=stop)
+    app = create_app(gateway, on_stop=stop, later=Later(gateway, store, settings.secret("callback_secret")))
     shortcut.answer(f"{route}{PREDICT}", app.predict)
     return Part(app, versions)
 

@@ -218,6 +218,9 @@ class Settings(BaseSettings):
     webhooks: SecretStr | None = None
     """Who is notified: a JSON list of ``{"name", "url", "format": "slack"|"cloudevents", "events": [...]}``."""
     webhooks_file: Path | None = None
+    callback_secret: SecretStr | None = None
+    """Key (base64, 24 bytes at least) with which the gateway signs what it sends to callbacks."""
+    callback_secret_file: Path | None = None
 
     metrics_host: str = "127.0.0.1"
     """Address at which each worker answers ``/metrics``, ``/healthz`` and ``/readyz``; empty: none does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gateway import protocols
 from serving.gateway.answering import Gateway
+from serving.gateway.asynchronous import Later, later_routes
 from serving.gateway.bodies import Bodies
 from serving.gateway.openapi import document
 from serving.gateway.post import JSON, Call, Pairs, Post, internal, json_response, no_champion, predictions, problem
@@ -81,12 +82,16 @@ def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlet
     return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 
-def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> Front:
-    """The application of a gateway; ``on_stop`` is called when its server ends."""
+def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None, later: Later | None = None) -> Front:
+    """The application of a gateway; ``on_stop`` is called when its server ends.
+
+    ``later``: what takes requests that are answered later; None: none are taken.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with nullcontext() if later is None else later.running():
+            yield
         gateway.truths.close()
         if on_stop is not None:
             on_stop()
@@ -97,6 +102,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     predict = Post(gateway, "predict", bodies, asks.predict)
     told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
     truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
+    taken = [] if later is None else later_routes(later, bodies)
     routes = Starlette(
         routes=[
             Route(PREDICT, predict, methods=["POST"]),
@@ -106,6 +112,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
             Route("/v1/model", asks.model),
             Route("/metrics", asks.metrics),
             Route("/openapi.json", asks.openapi),
+            *taken,
             *protocols.routes(gateway, bodies, asks.healthz, asks.readyz),
         ],
         exception_handlers={HTTPException: _http, RequestError: _request, Exception: _failed},
