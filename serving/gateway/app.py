@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -49,6 +49,9 @@ PREDICT = "/v1/predict"
 """Where predictions are asked for, below the workload's prefix."""
 
 
+Beside = Callable[[], AbstractAsyncContextManager[object]]
+
+
 class Front:
     """The application: what most requests ask for goes its way directly, everything else through the routes."""
 
@@ -65,15 +68,18 @@ class Front:
         await self.routes(scope, receive, send)
 
 
-def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlette:
+def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False, beside: Beside | None = None) -> Starlette:
     """The applications of several workloads as one, each below ``/<workload>``; they start and end together.
 
-    ``apart``: there is one, and whatever routes to the application has that in its prefix.
+    ``apart``: there is one, and whatever routes to the application has that in its prefix. ``beside``: what else runs
+    on their event loop for as long as they do.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
+            if beside is not None:
+                await running.enter_async_context(beside())
             for front in fronts.values():
                 await running.enter_async_context(front.routes.router.lifespan_context(front.routes))
             yield
