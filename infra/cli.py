@@ -28,6 +28,7 @@ WATCH_SECONDS = 2.0
 SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
+    SubCommand("edge", "serving.edge_cli", "Devices that answer by themselves: their code, and their bundles."),
     SubCommand("serve", "infra.serve", "The gateway as a declaration: what Ray Serve is to run."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),

@@ -552,6 +552,7 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     from serving.gateway.app import PREDICT, Gateway, create_app
     from serving.gateway.asynchronous import Later
     from serving.gateway.cascade import people
+    from serving.gateway.edge import Edges
     from serving.gateway.telemetry import Telemetry
     from serving.replica.admission import Admission
     from serving.replica.loaded_versions import LoadedVersions
@@ -579,7 +580,8 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
-    app = create_app(gateway, on_stop=stop, later=Later(gateway, store, settings.secret("callback_secret")))
+    later = Later(gateway, store, settings.secret("callback_secret"))
+    app = create_app(gateway, on_stop=stop, later=later, edges=Edges(gateway, store, settings.artifacts))
     shortcut.answer(f"{route}{PREDICT}", app.predict)
     return Part(app, versions, gateway)
 

@@ -16,6 +16,7 @@ from serving.gateway import protocols
 from serving.gateway.answering import Gateway
 from serving.gateway.asynchronous import Later, later_routes
 from serving.gateway.bodies import Bodies
+from serving.gateway.edge import Edges
 from serving.gateway.openapi import document
 from serving.gateway.post import JSON, Call, Pairs, Post, internal, json_response, no_champion, predictions, problem
 from serving.gateway.pressure import Pressure
@@ -88,10 +89,15 @@ def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False, beside: Be
     return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 
-def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None, later: Later | None = None) -> Front:
+def create_app(
+    gateway: Gateway,
+    on_stop: Callable[[], None] | None = None,
+    later: Later | None = None,
+    edges: Edges | None = None,
+) -> Front:
     """The application of a gateway; ``on_stop`` is called when its server ends.
 
-    ``later``: what takes requests that are answered later; None: none are taken.
+    ``later``: what takes requests that are answered later, ``edges``: what answers edges; None: nothing does.
     """
 
     @asynccontextmanager
@@ -99,6 +105,8 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None, late
         async with nullcontext() if later is None else later.running():
             yield
         gateway.truths.close()
+        if edges is not None:
+            edges.close()
         if on_stop is not None:
             on_stop()
 
@@ -109,6 +117,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None, late
     told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
     truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
     taken = [] if later is None else later_routes(later, bodies)
+    taken += [] if edges is None else edges.routes()
     routes = Starlette(
         routes=[
             Route(PREDICT, predict, methods=["POST"]),

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from components.contracts.spec import Spec
-from serving.gateway import chat, managed, oip, wire
+from serving.gateway import chat, edge, managed, oip, wire
 from serving.gateway.batch import PARQUET
 
 REFUSALS = {
     "400": "The body is not what its form asks for",
-    "404": "There is no such model, version or request",
+    "404": "There is no such model, version, request or bundle",
     "408": "The body did not come in time",
     "413": "Too large, or too many inputs",
     "415": "The body is compressed",
@@ -26,7 +26,7 @@ TYPES = (
     wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.TruthItem, wire.TruthBatch, wire.Accepted,
     wire.AllAccepted, wire.LaterBody, wire.AcceptedRequest, wire.LaterRequest, wire.Model, wire.Health, wire.Problem,
     oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
-    managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
+    *edge.TYPES, managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def document(spec: Spec) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Cohobate gateway: {spec.name}", "version": "1", "description": spec.description},
-        "paths": _native() | _later() | _v2() | _managed() | _chat(),
+        "paths": _native() | _later() | _edge() | _v2() | _managed() | _chat(),
         "components": {"schemas": schemas},
     }
 
@@ -116,6 +116,20 @@ def _later() -> dict[str, Any]:
     return {
         "/v1/requests": {"post": accept},
         "/v1/requests/{id}": {"get": found, "parameters": [_path_parameter("id")]},
+    }
+
+
+def _edge() -> dict[str, Any]:
+    take = _post(
+        "edge_records", "Take inputs that an edge has answered; each is taken or refused on its own.",
+        _ref("EdgeRecords"), _ref("EdgeTaken"), "Problem", ("400", "408", "413", "415", "422", "429", "500", "503"),
+    )  # fmt: skip
+    bundle = _get("edge_bundle", "The packed bundle of a version.", {"type": "string"}, "Problem", ("404", "503"))
+    bundle["responses"]["200"] = _ok({"type": "string", "format": "binary"}, "application/x-tar")
+    return {
+        "/v1/edge/decision": {"get": _get("edge_decision", "Who serves.", _ref("EdgeDecision"), "Problem", ("503",))},
+        "/v1/edge/bundles/{digest}": {"get": bundle, "parameters": [_path_parameter("digest")]},
+        "/v1/edge/records": {"post": take},
     }
 
 
