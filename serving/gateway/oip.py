@@ -30,7 +30,6 @@ from math import prod
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
@@ -356,7 +355,7 @@ def pack(datatype: str, data: list[Any]) -> bytes:
     if datatype == "BYTES":
         encoded = [value.encode() for value in data]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
-    return np.asarray(data, dtype="<f8" if datatype == "FP64" else np.bool_).tobytes()
+    return struct.pack(f"<{len(data)}d", *data) if datatype == "FP64" else bytes(map(bool, data))
 
 
 def classes_of(routing: Routing) -> tuple[str, ...]:

@@ -43,9 +43,12 @@ LEAST_BYTES = 4 * 1024 * 1024
 END_SECONDS = 5.0
 """How long calls under way are waited for when the server ends."""
 
+FORMS = 256
+"""Forms of responses (outputs, and how many answers) whose encoded description is kept."""
+
 Method = Callable[[Any, Any], Awaitable[Any]]
 
-_INFER, _TENSOR = message("ModelInferResponse"), message("ModelInferResponse.InferOutputTensor")
+_INFER = message("ModelInferResponse")
 
 
 @asynccontextmanager
@@ -82,6 +85,7 @@ class Models:
     def __init__(self, gateways: Sequence[Gateway]) -> None:
         self._gateways = {gateway.spec.name: gateway for gateway in gateways}
         self._traces = tracing.recording()
+        self._heads: dict[Any, bytes] = {}
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What the server is given."""
@@ -96,7 +100,8 @@ class Models:
                 name: grpc.unary_unary_rpc_method_handler(
                     _refusing(name, method),
                     request_deserializer=message(f"{name}Request").FromString,
-                    response_serializer=message(f"{name}Response").SerializeToString,
+                    # a response to inference is encoded already
+                    response_serializer=None if name == "ModelInfer" else message(f"{name}Response").SerializeToString,
                 )
                 for name, method in methods.items()
             },
@@ -137,8 +142,11 @@ class Models:
             properties=told.parameters,
         )  # fmt: skip
 
-    async def infer(self, request: Any, context: Any) -> Any:
-        """Answer inputs: let in by urgency, through the same split, cascade and telemetry as over HTTP."""
+    async def infer(self, request: Any, context: Any) -> bytes:
+        """Answer inputs: let in by urgency, through the same split, cascade and telemetry as over HTTP.
+
+        Returns the response encoded.
+        """
         gateway = self._named(request.model_name)
         headers = {k.encode(): v.encode("latin-1") for k, v in context.invocation_metadata() if isinstance(v, str)}
         version = oip.loaded(gateway.versions.routing, request.model_version or None)
@@ -155,16 +163,16 @@ class Models:
         finally:
             gateway.pressure.leave()
         oip.check_answered(answers)
-        known = oip.outputs(gateway.spec, oip.classes_of(gateway.versions.routing))
-        tensors, raw = [], []
-        for name in [o.name for o in request.outputs] or known:
-            datatype, shape, values = oip.column(known, name)
-            tensors.append(_TENSOR(name=name, datatype=datatype, shape=[len(answers), *shape]))
-            raw.append(oip.pack(datatype, values(answers)))
-        return _INFER(
-            model_name=gateway.spec.name, model_version=oip.answered_by(answers), id=request.id, outputs=tensors,
+        classes = oip.classes_of(gateway.versions.routing)
+        known = oip.outputs(gateway.spec, classes)
+        names = tuple(o.name for o in request.outputs) or tuple(known)
+        raw = [oip.pack(datatype, values(answers)) for datatype, _, values in (oip.column(known, n) for n in names)]
+        tail = _INFER(
+            model_name=gateway.spec.name, model_version=oip.answered_by(answers), id=request.id,
             raw_output_contents=raw,
         )  # fmt: skip
+        encoded: bytes = tail.SerializeToString()
+        return _described(known, names, len(answers), len(classes), self._heads) + encoded
 
     def _named(self, name: str) -> Gateway:
         """The gateway of a model.
@@ -177,6 +185,25 @@ class Models:
         if gateway is None:
             raise RequestError(404, "no_model", f"there is no model {name!r}, only {', '.join(self._gateways)}")
         return gateway
+
+
+def _described(
+    known: Mapping[str, oip.Column], names: tuple[str, ...], answers: int, classes: int, kept: dict[Any, bytes]
+) -> bytes:
+    """The part of a response that says which tensors it has, encoded: the same for all responses of a form.
+
+    Encoded messages one after the other are one message with the fields of both (Protocol Buffers, "Encoding").
+    """
+    form = (names, answers, classes, "value" in known)
+    if form not in kept:
+        made = _INFER()
+        for name in names:
+            datatype, shape, _ = known[name]
+            made.outputs.add(name=name, datatype=datatype, shape=[answers, *shape])
+        if len(kept) >= FORMS:
+            kept.clear()
+        kept[form] = made.SerializeToString()
+    return kept[form]
 
 
 def _asked(request: Any) -> Ask:

@@ -24,56 +24,60 @@ class Cut(Disk):
     def __init__(self, at, keeps, spare):
         self.at, self.keeps, self.spare = at, keeps, spare
         self.done = []
-        self._contents, self._names = {}, []
+        self._contents, self._names = set(), []
 
     def _operation(self, name):
         if len(self.done) == self.at:
-            self._lose()
+            self.lose()
             raise PowerCut
         self.done.append(name)
 
-    def _lose(self):
+    def lose(self):
         if self.keeps:
             return
-        for path in self._contents.values():
+        for path in self._contents:
             if path.is_file():
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        for _, undo in reversed(self._names):
-            undo()
+        for new, old, before in reversed(self._names):
+            if old is None:
+                new.unlink(missing_ok=True)
+            elif new.exists():
+                new.rename(old)
+            if before is not None:
+                shutil.copy(before, new)
 
     def write(self, path, data):
         self._operation("write")
-        new = not path.exists()
+        if not path.exists():
+            self._names.append((path, None, None))
         super().write(path, data)
-        self._contents[path] = path
-        if new:
-            self._names.append((path.parent, lambda: path.unlink(missing_ok=True)))
+        self._contents.add(path)
 
     def sync(self, path):
         self._operation("sync")
         super().sync(path)
-        self._contents.pop(path, None)
+        self._contents.discard(path)
 
     def sync_folder(self, path):
         self._operation("sync_folder")
         Disk.sync(self, path)
-        self._names = [(folder, undo) for folder, undo in self._names if folder != path]
+        self._names = [one for one in self._names if one[0].parent != path]
 
     def rename(self, old, new):
         self._operation("rename")
-        kept = None
+        before = None
         if new.is_file():
-            kept = self.spare / f"{len(self.done)}"
-            shutil.copy(new, kept)
+            before = self.spare / f"{len(self.done)}"
+            shutil.copy(new, before)
         super().rename(old, new)
 
-        def undo():
-            if new.exists():
-                new.rename(old)
-            if kept is not None:
-                shutil.copy(kept, new)
+        def there(path):
+            return new / path.relative_to(old) if path.is_relative_to(old) else path
 
-        self._names.append((new.parent, undo))
+        # What is not durable of a file or folder is so under its new name.
+        self._contents = {there(path) for path in self._contents}
+        self._names = [(there(path), *rest) for path, *rest in self._names if path != old]
+        self._names.append((new, old, before))
 
     def make_folder(self, path):
         self._operation("make_folder")
@@ -126,6 +130,8 @@ def test_a_power_cut_at_any_operation_leaves_one_version_or_the_other(
         disk = Cut(at, keeps, spare)
         try:
             assert device(disk=disk).sync(link).problem == ""
+            device.off()
+            disk.lose()  # the power is cut once all is done
             whole = True
         except PowerCut:
             pass
