@@ -10,9 +10,7 @@ import typer
 
 from components.contracts.settings import Settings
 
-app = typer.Typer(
-    help="Devices that answer by themselves: their code, and the bundles they fetch.", no_args_is_help=True
-)
+app = typer.Typer(help="Devices that answer by themselves: their code, and their bundles.", no_args_is_help=True)
 
 
 @app.command()

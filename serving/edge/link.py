@@ -8,6 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any
 
 from .errors import LinkError
@@ -74,7 +75,7 @@ class Link:
             with error:
                 detail = error.read(2000).decode("utf-8", "replace")
             raise LinkError(url, error.code, f"status {error.code}: {detail}") from error
-        except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
+        except (OSError, ValueError, HTTPException) as error:  # URLError and time-outs are OSErrors
             raise LinkError(url, 0, f"no answer: {error}") from error
 
 

@@ -2,6 +2,10 @@
 
 import base64
 import json
+import re
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -291,3 +295,42 @@ def test_a_token_is_sent_and_a_redirect_is_not_followed():
         assert [h["Authorization"] for h, _ in made.got] == ["Bearer t0k"]
         with pytest.raises(LinkError, match="not JSON"):
             Link(made.url).send([{}])
+
+
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"", b"no HTTP\r\n\r\n"])
+def test_an_answer_that_breaks_off_is_none(sent):
+    """A network that goes in the middle of an answer leaves an error of the link, whatever the library calls it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(LinkError, match="no answer"):
+            Link(f"http://127.0.0.1:{server.getsockname()[1]}").decision()
+        thread.join()
+
+
+def test_the_example_of_the_docs_runs(platform, tmp_path):
+    """With a folder, a key and a gateway of this test in the place of the example's."""
+    text = (Path(__file__).parents[3] / "docs" / "edge.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    platform.version("1")
+    first = Edge(tmp_path / "device", bundles.public())
+    first.install(platform.folder / "bundle1")
+    first.close()
+    for old, new in (
+        ("/var/lib/edge", str(tmp_path / "device")),
+        ('key="…"', f'key="{bundles.public()}"'), ('b"my parcel is late"', "b'{\"x\": 3}'"),
+        ("https://gateway.example/tickets", "http://127.0.0.1:1"),
+    ):  # fmt: skip
+        assert old in block
+        block = block.replace(old, new)
+    here = {"Edge": Edge, "Link": Link}
+    exec(block.removeprefix("from cohobate_edge import Edge, Link\n"), here)  # noqa: S102
+    assert here["answer"]["label"] == "pos" and here["edge"].status()["records"]["waiting"] == 1
+    here["edge"].close()
