@@ -171,6 +171,8 @@ class Later:
                 await work(row)
             except RequestError as error:  # the database: it is due again once the hold is over
                 log.warning("%s: request %s: %s", self._name, row.id, error)
+            except Exception:  # due again then, too
+                log.exception("%s: request %s", self._name, row.id)
             finally:
                 room.release()
 

@@ -417,3 +417,34 @@ def test_the_requests_of_robots_in_the_docs_are_answered(replica, running, store
     assert now["label"] == "pos" and now["defer"] is False and now["id"] == "case-4711"
     assert told["status"] == "answered" and told["predictions"][0]["id"] == "case-4711"
     assert told["callback"] == "delivered" and len(receiver.got) == 1
+
+
+def test_a_fault_while_one_is_worked_on_leaves_it_due_and_gives_its_room_back(replica, clock):
+    """More faults than requests may be worked on at once do not end the work."""
+    answer, faults = replica.later._answer, [AT_ONCE + 1]
+
+    async def fails(row):
+        if faults[0]:
+            faults[0] -= 1
+            raise RuntimeError("a fault of ours")
+        await answer(row)
+
+    replica.later._answer = fails
+
+    async def run():
+        taken = [await replica.accept() for _ in range(AT_ONCE + 2)]
+        async with replica.later.running():
+            while faults[0]:
+                await asyncio.sleep(0.005)
+            clock.now += 200
+            return [(await replica.told(one.headers["location"]))["status"] for one in taken]
+
+    assert asyncio.run(run()) == ["answered"] * (AT_ONCE + 2)
+
+
+def test_the_schema_describes_it(replica):
+    async def run():
+        return (await replica.call("GET", "/openapi.json")).json()["paths"]
+
+    assert {"/v1/requests", "/v1/requests/{id}"} <= set(asyncio.run(run()))
+    assert {r.path for r in replica.app.routes.routes if "requests" in r.path} <= set(asyncio.run(run()))

@@ -5,6 +5,7 @@ import json
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from components.contracts.errors import UnavailableError
 from components.contracts.records import Input, decode
@@ -155,8 +156,12 @@ def test_none_counts_as_taken_that_the_stream_did_not_confirm(running, clock):
 
 
 def test_without_the_control_database_nobody_is_told_who_serves(running, store):
-    from sqlalchemy import text
-
     with store.transaction() as s:
         s.execute(text("DROP TABLE routing"))
     assert running.call("GET", "/v1/edge/decision").status_code == 503
+
+
+def test_the_schema_describes_it(running):
+    paths = running.call("GET", "/openapi.json").json()["paths"]
+    served = {route.path for route in running.app.routes.routes if "edge" in route.path}
+    assert len(served) == 3 and served <= set(paths)
