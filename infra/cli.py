@@ -32,6 +32,7 @@ EXPORTS = "onnx, mlflow, openvino, triton, kserve, sagemaker, vertex, huggingfac
 SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
     SubCommand("rollout", "serving.cli", "Watch and steer rollouts."),
+    SubCommand("edge", "serving.edge_cli", "Devices that answer by themselves: their code, and their bundles."),
     SubCommand("serve", "infra.serve", "The gateway as a declaration: what Ray Serve is to run."),
     SubCommand("deploy", "infra.manifests", "Manifests for Kubernetes: what a cluster would say to them."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),

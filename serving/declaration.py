@@ -24,8 +24,8 @@ LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 """No line in a file for each request: metrics count them, and the stream has each answer."""
 
 NOT_READ = (
-    "actor", "admin_", "evidently_", "gateway_", "kfp_", "leader_", "ray_", "tracking_uri",
-    "wandb_", "webhooks", "worker", "workload_max", "workload_signing",
+    "actor", "admin_", "evidently_", "gateway_application", "gateway_port", "gateway_prefix", "gateway_proxy", "kfp_",
+    "leader_", "ray_", "tracking_uri", "wandb_", "webhooks", "worker", "workload_max", "workload_signing",
 )  # fmt: skip
 """How settings begin that no replica reads: a change of them is no reason to replace the replicas."""
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from components.control.store import ControlStore
-    from serving.gateway.app import Front
+    from serving.gateway.answering import Gateway
+    from serving.gateway.app import Beside, Front
     from serving.gateway.cascade import Ask
     from serving.gateway.entity import EntityReader
     from serving.gateway.reply import Reply
@@ -495,15 +497,16 @@ def _builder(args: GatewayArgs, services: Sequence[Service]) -> Callable[[], ASG
         tracing.configure(os.environ, "cohobate-gateway")
         settings = args.in_force()
         store = ControlStore.open(settings.control_url)
-        fronts, versions = {}, []
+        fronts, versions, gateways = {}, [], []
         for one in args.workloads:
             asks = {s.to: _asker(s) for s in services if s.workload == one.name}
             made = _workload_app(load(one, settings), settings, store, asks, args.route(one.name))
             fronts[one.name] = made.front
             versions.append(made.versions)
+            gateways.append(made.gateway)
         _await_champions(versions)
         long_lived()
-        return side_by_side(fronts, apart=args.apart)
+        return side_by_side(fronts, apart=args.apart, beside=_grpc(settings, gateways))
 
     return replica_app
 
@@ -528,6 +531,16 @@ class Part(NamedTuple):
 
     front: Front
     versions: LoadedVersions
+    gateway: Gateway
+
+
+def _grpc(settings: Settings, gateways: Sequence[Gateway]) -> Beside | None:
+    """The server of the Open Inference Protocol over gRPC, where there is to be one."""
+    if not settings.gateway_grpc_port:
+        return None
+    from serving.gateway.oip_grpc import served
+
+    return partial(served, gateways, settings.gateway_host, settings.gateway_grpc_port)
 
 
 def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Mapping[DeferTo, Ask], route: str) -> Part:
@@ -537,7 +550,9 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     from components.telemetry.endpoint import Health, exposed
     from serving.gateway import shortcut
     from serving.gateway.app import PREDICT, Gateway, create_app
+    from serving.gateway.asynchronous import Later
     from serving.gateway.cascade import people
+    from serving.gateway.edge import Edges
     from serving.gateway.telemetry import Telemetry
     from serving.replica.admission import Admission
     from serving.replica.loaded_versions import LoadedVersions
@@ -565,9 +580,10 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
-    app = create_app(gateway, on_stop=stop)
+    later = Later(gateway, store, settings.secret("callback_secret"))
+    app = create_app(gateway, on_stop=stop, later=later, edges=Edges(gateway, store, settings.artifacts))
     shortcut.answer(f"{route}{PREDICT}", app.predict)
-    return Part(app, versions)
+    return Part(app, versions, gateway)
 
 
 def _entities(spec: Spec, settings: Settings) -> EntityReader | None:

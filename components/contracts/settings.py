@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     """Address at which each node's proxy answers; ``0.0.0.0``: all of it, as a cluster of several nodes needs."""
     gateway_port: int = 8400
+    gateway_grpc_port: int = Field(default=0, ge=0, le=65535)
+    """Port at which each replica answers the Open Inference Protocol over gRPC, at ``gateway_host``; 0: none does. All
+    replicas of a node share it, and so would those of another platform on the same machine: give it another."""
     gateway_prefix: str = "/"
     """What the gateway's routes are below, on a Serve that has other applications too."""
     gateway_application: str = "gateway"
@@ -236,6 +239,9 @@ class Settings(BaseSettings):
     webhooks: SecretStr | None = None
     """Who is notified: a JSON list of ``{"name", "url", "format": "slack"|"cloudevents", "events": [...]}``."""
     webhooks_file: Path | None = None
+    callback_secret: SecretStr | None = None
+    """Key (base64, 24 bytes at least) with which the gateway signs what it sends to callbacks."""
+    callback_secret_file: Path | None = None
 
     metrics_host: str = "127.0.0.1"
     """Address at which each worker answers ``/metrics``, ``/healthz`` and ``/readyz``; empty: none does."""
@@ -261,7 +267,7 @@ class Settings(BaseSettings):
             raise ValueError("must be / or a path such as /models, without a slash at its end")
         return value
 
-    @field_validator("gateway_port", "broker_port", "admin_port", "metrics_port", mode="before")
+    @field_validator("gateway_port", "gateway_grpc_port", "broker_port", "admin_port", "metrics_port", mode="before")
     @classmethod
     def _not_of_a_service(cls, value: Any, info: ValidationInfo) -> Any:
         """The default, where Kubernetes put a Service of that name into the environment.

@@ -465,3 +465,34 @@ class WorkloadChangeRow(Base):
     actor: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(Text)
     at: Mapped[float] = mapped_column(Float)
+
+
+class RequestRow(Base):
+    """A request that is answered later. ``key``: the caller's idempotency key, of which each workload has one.
+
+    ``fingerprint``: SHA-256 (hex) of the body; ``content``: the body with the ids of its inputs, until it is answered;
+    ``callback``: where the answer is sent, in this ``mode`` of CloudEvents' HTTP binding. ``next_at``: when it is tried
+    (again), None where nothing is left to do; ``attempts``: tries begun, first of the answer and then of the delivery.
+    """
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        UniqueConstraint("workload", "key"),
+        Index("requests_due", "workload", "next_at"),
+        Index("requests_age", "workload", "accepted_at"),
+    )
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    workload: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str | None] = mapped_column(String(256), nullable=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    content: Mapped[bytes | None] = mapped_column(LargeBinary, nullable=True)
+    callback: Mapped[str | None] = mapped_column(Text, nullable=True)
+    mode: Mapped[str] = mapped_column(String(16))
+    accepted_at: Mapped[float] = mapped_column(Float)
+    attempts: Mapped[int] = mapped_column(Integer)
+    next_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    answer: Mapped[bytes | None] = mapped_column(LargeBinary, nullable=True)
+    answered_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    delivered_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    dead_at: Mapped[float | None] = mapped_column(Float, nullable=True)
+    error: Mapped[str | None] = mapped_column(Text, nullable=True)

@@ -16,7 +16,7 @@ from components.control.store import ControlStore
 from components.control.tables import NoticeRow
 from components.notify import outbox
 from components.notify.events import Event
-from components.notify.formats import FORMATS
+from components.notify.formats import FORMATS, Body
 from components.notify.webhooks import Webhook
 
 log = logging.getLogger(__name__)
@@ -40,14 +40,19 @@ class Reply(NamedTuple):
 
 
 def send(hook: Webhook, event: Event, transport: httpx.BaseTransport | None = None) -> Reply:
-    """Send one event to one webhook, once; redirects are not followed and no body is read."""
+    """Send one event to one webhook, once."""
     headers, content = FORMATS[hook.format](event)
     if hook.token:
         headers = {**headers, "Authorization": f"Bearer {hook.token}"}
+    return post(hook.url, Body(headers, content), transport)
+
+
+def post(url: str, body: Body, transport: httpx.BaseTransport | None = None) -> Reply:
+    """Send a request once; redirects are not followed and no body is read."""
     try:
         with (
             httpx.Client(timeout=TIME_LIMITS, transport=transport) as client,
-            client.stream("POST", hook.url, headers=headers, content=content) as answer,
+            client.stream("POST", url, headers=body.headers, content=body.content) as answer,
         ):
             asked = answer.headers.get("Retry-After", "")
             return Reply(

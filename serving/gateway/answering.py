@@ -85,7 +85,7 @@ class Gateway:
         self.metrics = Metrics(versions, telemetry, self.pressure, self.cold_start)
         self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
         self.truths = Truths(spec, telemetry.broker, clock)
-        self._decode: Decode = decoder(spec.payload, spec.source)
+        self.decode: Decode = decoder(spec.payload, spec.source)
         self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
 
     def limit(self, loaded: Loaded) -> float:
@@ -149,7 +149,7 @@ class Gateway:
             if time.monotonic() > until:
                 raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
             payload = item.content()
-            decoded = self._decode(payload)
+            decoded = self.decode(payload)
             entry = self._input(item, answer.id, payload, now)
             if self._look_for_nan and not is_finite(decoded):
                 raise RecordError("not_finite", "the payload has a NaN or an infinity in it")

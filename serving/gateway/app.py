@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gateway import protocols
 from serving.gateway.answering import Gateway
+from serving.gateway.asynchronous import Later, later_routes
 from serving.gateway.bodies import Bodies
+from serving.gateway.edge import Edges
 from serving.gateway.openapi import document
 from serving.gateway.post import JSON, Call, Pairs, Post, internal, json_response, no_champion, predictions, problem
 from serving.gateway.pressure import Pressure
@@ -48,6 +50,9 @@ PREDICT = "/v1/predict"
 """Where predictions are asked for, below the workload's prefix."""
 
 
+Beside = Callable[[], AbstractAsyncContextManager[object]]
+
+
 class Front:
     """The application: what most requests ask for goes its way directly, everything else through the routes."""
 
@@ -64,15 +69,18 @@ class Front:
         await self.routes(scope, receive, send)
 
 
-def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlette:
+def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False, beside: Beside | None = None) -> Starlette:
     """The applications of several workloads as one, each below ``/<workload>``; they start and end together.
 
-    ``apart``: there is one, and whatever routes to the application has that in its prefix.
+    ``apart``: there is one, and whatever routes to the application has that in its prefix. ``beside``: what else runs
+    on their event loop for as long as they do.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
+            if beside is not None:
+                await running.enter_async_context(beside())
             for front in fronts.values():
                 await running.enter_async_context(front.routes.router.lifespan_context(front.routes))
             yield
@@ -81,13 +89,24 @@ def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False) -> Starlet
     return Starlette(routes=mounts, exception_handlers={HTTPException: _http}, lifespan=lifespan)
 
 
-def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> Front:
-    """The application of a gateway; ``on_stop`` is called when its server ends."""
+def create_app(
+    gateway: Gateway,
+    on_stop: Callable[[], None] | None = None,
+    later: Later | None = None,
+    edges: Edges | None = None,
+) -> Front:
+    """The application of a gateway; ``on_stop`` is called when its server ends.
+
+    ``later``: what takes requests that are answered later, ``edges``: what answers edges; None: nothing does.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with nullcontext() if later is None else later.running():
+            yield
         gateway.truths.close()
+        if edges is not None:
+            edges.close()
         if on_stop is not None:
             on_stop()
 
@@ -97,6 +116,8 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
     predict = Post(gateway, "predict", bodies, asks.predict)
     told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
     truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
+    taken = [] if later is None else later_routes(later, bodies)
+    taken += [] if edges is None else edges.routes()
     routes = Starlette(
         routes=[
             Route(PREDICT, predict, methods=["POST"]),
@@ -106,6 +127,7 @@ def create_app(gateway: Gateway, on_stop: Callable[[], None] | None = None) -> F
             Route("/v1/model", asks.model),
             Route("/metrics", asks.metrics),
             Route("/openapi.json", asks.openapi),
+            *taken,
             *protocols.routes(gateway, bodies, asks.healthz, asks.readyz),
         ],
         exception_handlers={HTTPException: _http, RequestError: _request, Exception: _failed},

@@ -25,12 +25,11 @@ Parameters of a request: ``allow_defer`` (bool), ``priority`` (0 to 7, as in RFC
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
@@ -128,6 +127,9 @@ _decoder = msgspec.json.Decoder(InferRequest)
 _encode = msgspec.json.Encoder().encode
 
 
+SERVER = ServerMetadata(name="cohobate", version="1", extensions=["binary_tensor_data"])
+
+
 def read(body: bytes, header_length: str | None) -> tuple[InferRequest, Ask]:
     """A request, as it is and as the gateway answers it.
 
@@ -140,7 +142,16 @@ def read(body: bytes, header_length: str | None) -> tuple[InferRequest, Ask]:
         request = _decoder.decode(memoryview(body)[:length])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(str(error)) from error
-    columns = _columns(request.inputs, memoryview(body)[length:])
+    return request, asked(_columns(request.inputs, memoryview(body)[length:]), request.parameters)
+
+
+def asked(columns: Mapping[str, Sequence[bytes]], parameters: Mapping[str, Any]) -> Ask:
+    """A request's inputs, by the names of their tensors, as the gateway answers them.
+
+    Raises:
+        RequestError: 400, with what is wrong.
+
+    """
     if "payload" not in columns:
         raise _bad("the input 'payload' is missing")
     payloads = columns["payload"]
@@ -149,7 +160,7 @@ def read(body: bytes, header_length: str | None) -> tuple[InferRequest, Ask]:
     items = [
         _item(*row) for row in zip(payloads, *(columns.get(n, [b""] * len(payloads)) for n in INPUTS[1:]), strict=True)
     ]
-    return request, Ask(items, request.parameters.get("allow_defer") is True, _priority(request), False)
+    return Ask(items, parameters.get("allow_defer") is True, _priority(parameters), False)
 
 
 def _length(text: str, size: int) -> int:
@@ -158,8 +169,8 @@ def _length(text: str, size: int) -> int:
     return int(text)
 
 
-def _priority(request: InferRequest) -> int | None:
-    given = request.parameters.get("priority")
+def _priority(parameters: Mapping[str, Any]) -> int | None:
+    given = parameters.get("priority")
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
@@ -171,23 +182,43 @@ def _columns(tensors: Sequence[Tensor], binary: memoryview) -> dict[str, list[by
     columns: dict[str, list[bytes]] = {}
     at = 0
     for tensor in tensors:
-        if tensor.name not in INPUTS or tensor.name in columns:
-            raise _bad(f"the input {tensor.name!r} is not one of {', '.join(INPUTS)}, or is given twice")
-        if tensor.datatype != "BYTES":
-            raise _bad(f"the input {tensor.name!r} has type BYTES, not {tensor.datatype!r}")
+        check_input(tensor.name, tensor.datatype, columns)
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             found = _flat(tensor)
         elif isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= len(binary) - at:
-            found, at = _split(binary[at : at + size], tensor.name), at + size
+            found, at = split(binary[at : at + size], tensor.name), at + size
         else:
             raise _bad(f"binary_data_size of {tensor.name!r} is {size!r}, and {len(binary) - at} bytes are left")
-        if prod(tensor.shape) != len(found) or not 1 <= len(tensor.shape) <= 2 or tensor.shape[1:] not in ([], [1]):
-            raise _bad(f"the input {tensor.name!r} has shape {tensor.shape} and {len(found)} elements: it must be [N]")
+        check_shape(tensor.name, tensor.shape, len(found))
         columns[tensor.name] = found
     if at != len(binary):
         raise _bad(f"{len(binary) - at} bytes behind the inputs' tensors belong to none")
     return columns
+
+
+def check_input(name: str, datatype: str, before: Mapping[str, Any]) -> None:
+    """Refuse an input that is none, or is given twice.
+
+    Raises:
+        RequestError: 400.
+
+    """
+    if name not in INPUTS or name in before:
+        raise _bad(f"the input {name!r} is not one of {', '.join(INPUTS)}, or is given twice")
+    if datatype != "BYTES":
+        raise _bad(f"the input {name!r} has type BYTES, not {datatype!r}")
+
+
+def check_shape(name: str, shape: Sequence[int], elements: int) -> None:
+    """Refuse a shape that is not that of a column of so many elements.
+
+    Raises:
+        RequestError: 400.
+
+    """
+    if prod(shape) != elements or not 1 <= len(shape) <= 2 or (len(shape) == 2 and shape[1] != 1):
+        raise _bad(f"the input {name!r} has shape {list(shape)} and {elements} elements: it must be [N]")
 
 
 def _flat(tensor: Tensor) -> list[bytes]:
@@ -198,7 +229,7 @@ def _flat(tensor: Tensor) -> list[bytes]:
     return [cell.encode() for cell in flat]
 
 
-def _split(data: memoryview, name: str) -> list[bytes]:
+def split(data: memoryview, name: str) -> list[bytes]:
     """Elements of a BYTES tensor: each has its length before it, four bytes, little end first."""
     found, at = [], 0
     while at < len(data):
@@ -263,30 +294,25 @@ def write(spec: Spec, routing: Routing, request: InferRequest, answers: Sequence
         RequestError: 400, an output is asked for that there is not; or, where no input was answered, the first's error.
 
     """
-    first = answers[0].error
-    if first is not None and all(a.error is not None for a in answers):
-        raise RequestError(first.status, first.title, first.detail)
+    check_answered(answers)
     known = outputs(spec, classes_of(routing))
     wanted = request.outputs or [Wanted(name=name) for name in known]
     all_binary = request.parameters.get("binary_data_output") is True
     made, tail = [], bytearray()
     for want in wanted:
-        if want.name not in known:
-            raise _bad(f"there is no output {want.name!r}: there are {', '.join(known)}")
-        datatype, shape, values = known[want.name]
+        datatype, shape, values = column(known, want.name)
         out = Output(name=want.name, datatype=datatype, shape=[len(answers), *shape])
         data = values(answers)
         if want.parameters.get("binary_data", all_binary) is True:
-            packed = _packed(datatype, data)
+            packed = pack(datatype, data)
             out.parameters = {"binary_data_size": len(packed)}
             tail += packed
         else:
             out.data = data
         made.append(out)
-    versions = {a.model_version for a in answers if a.model_version is not None}
     response = InferResponse(
         model_name=spec.name,
-        model_version=versions.pop() if len(versions) == 1 else "",
+        model_version=answered_by(answers),
         id=request.id if request.id is not None else UNSET,
         outputs=made,
     )
@@ -294,11 +320,42 @@ def write(spec: Spec, routing: Routing, request: InferRequest, answers: Sequence
     return (head + tail, len(head)) if tail or any(o.parameters for o in made) else (head, None)
 
 
-def _packed(datatype: str, data: list[Any]) -> bytes:
+def check_answered(answers: Sequence[Answered]) -> None:
+    """Refuse a request of which no input was answered.
+
+    Raises:
+        RequestError: the first input's error.
+
+    """
+    first = answers[0].error
+    if first is not None and all(a.error is not None for a in answers):
+        raise RequestError(first.status, first.title, first.detail)
+
+
+def column(known: Mapping[str, Column], name: str) -> Column:
+    """The output of this name.
+
+    Raises:
+        RequestError: 400, there is none.
+
+    """
+    if name not in known:
+        raise _bad(f"there is no output {name!r}: there are {', '.join(known)}")
+    return known[name]
+
+
+def answered_by(answers: Sequence[Answered]) -> str:
+    """The version that answered; empty where it was more than one."""
+    versions = {a.model_version for a in answers if a.model_version is not None}
+    return versions.pop() if len(versions) == 1 else ""
+
+
+def pack(datatype: str, data: list[Any]) -> bytes:
+    """A tensor's bytes, as the binary extension and gRPC have them."""
     if datatype == "BYTES":
         encoded = [value.encode() for value in data]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
-    return np.asarray(data, dtype="<f8" if datatype == "FP64" else np.bool_).tobytes()
+    return struct.pack(f"<{len(data)}d", *data) if datatype == "FP64" else bytes(map(bool, data))
 
 
 def classes_of(routing: Routing) -> tuple[str, ...]:
@@ -309,6 +366,18 @@ def classes_of(routing: Routing) -> tuple[str, ...]:
 def versions_of(routing: Routing) -> list[str]:
     """The versions that can be asked."""
     return [loaded.ref.version for loaded in (routing.champion, routing.candidate) if loaded is not None]
+
+
+def loaded(routing: Routing, version: str | None) -> str | None:
+    """The version that is asked, if one is.
+
+    Raises:
+        RequestError: 404, it is not loaded here.
+
+    """
+    if version is not None and version not in versions_of(routing):
+        raise RequestError(404, "no_version", f"version {version!r} is not loaded here")
+    return version
 
 
 def metadata(spec: Spec, routing: Routing) -> ModelMetadata:

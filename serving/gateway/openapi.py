@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from components.contracts.spec import Spec
-from serving.gateway import chat, managed, oip, wire
+from serving.gateway import chat, edge, managed, oip, wire
 from serving.gateway.batch import PARQUET
 
 REFUSALS = {
     "400": "The body is not what its form asks for",
-    "404": "There is no such model or version",
+    "404": "There is no such model, version, request or bundle",
     "408": "The body did not come in time",
     "413": "Too large, or too many inputs",
     "415": "The body is compressed",
@@ -24,9 +24,9 @@ REFUSALS = {
 
 TYPES = (
     wire.Single, wire.Batch, wire.Answered, wire.Answers, wire.TruthItem, wire.TruthBatch, wire.Accepted,
-    wire.AllAccepted, wire.Model, wire.Health, wire.Problem,
+    wire.AllAccepted, wire.LaterBody, wire.AcceptedRequest, wire.LaterRequest, wire.Model, wire.Health, wire.Problem,
     oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
-    managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
+    *edge.TYPES, managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def document(spec: Spec) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Cohobate gateway: {spec.name}", "version": "1", "description": spec.description},
-        "paths": _native() | _v2() | _managed() | _chat(),
+        "paths": _native() | _later() | _edge() | _v2() | _managed() | _chat(),
         "components": {"schemas": schemas},
     }
 
@@ -94,6 +94,42 @@ def _native() -> dict[str, Any]:
                 "responses": {"200": _ok({"type": "string"}, "text/plain; version=0.0.4")},
             }
         },
+    }
+
+
+def _later() -> dict[str, Any]:
+    refused = ("400", "408", "413", "415", "422", "429", "500", "503")
+    accept = _post(
+        "accept", "Take a request, one input or a batch, that is answered later.", _ref("LaterBody"),
+        _ref("AcceptedRequest"), "Problem", refused,
+    )  # fmt: skip
+    accept["parameters"].append(
+        {
+            "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256},
+            "description": "The same key and body again is the same request.",
+        }
+    )  # fmt: skip
+    location = {"Location": {"description": "Where the answer will be", "schema": {"type": "string"}}}
+    accept["responses"]["202"] = {**accept["responses"].pop("200"), "description": "Accepted", "headers": location}
+    found = _get("request", "What became of a request.", _ref("LaterRequest"), "Problem", ("404", "503"))
+    found["responses"]["202"] = {**_ok(_ref("LaterRequest")), "description": "It has no answer yet (Retry-After)"}
+    return {
+        "/v1/requests": {"post": accept},
+        "/v1/requests/{id}": {"get": found, "parameters": [_path_parameter("id")]},
+    }
+
+
+def _edge() -> dict[str, Any]:
+    take = _post(
+        "edge_records", "Take inputs that an edge has answered; each is taken or refused on its own.",
+        _ref("EdgeRecords"), _ref("EdgeTaken"), "Problem", ("400", "408", "413", "415", "422", "429", "500", "503"),
+    )  # fmt: skip
+    bundle = _get("edge_bundle", "The packed bundle of a version.", {"type": "string"}, "Problem", ("404", "503"))
+    bundle["responses"]["200"] = _ok({"type": "string", "format": "binary"}, "application/x-tar")
+    return {
+        "/v1/edge/decision": {"get": _get("edge_decision", "Who serves.", _ref("EdgeDecision"), "Problem", ("503",))},
+        "/v1/edge/bundles/{digest}": {"get": bundle, "parameters": [_path_parameter("digest")]},
+        "/v1/edge/records": {"post": take},
     }
 
 

@@ -36,10 +36,14 @@ Answer = Callable[[bytes, "Call"], Awaitable[tuple[bytes, Pairs]]]
 
 
 class Call(NamedTuple):
-    """What an answer may depend on besides the body: the headers, their names in lower case, and the path."""
+    """What an answer may depend on besides the body: the headers, their names in lower case, and the path.
+
+    ``path``: all of it, with the workload's prefix.
+    """
 
     headers: Mapping[bytes, bytes]
     path_params: Mapping[str, str]
+    path: str = ""
 
 
 class Post:
@@ -49,8 +53,15 @@ class Post:
     """
 
     def __init__(
-        self, gateway: Gateway, name: str, bodies: Bodies, answer: Answer, pressure: Pressure | None = None
+        self,
+        gateway: Gateway,
+        name: str,
+        bodies: Bodies,
+        answer: Answer,
+        pressure: Pressure | None = None,
+        status: int = 200,
     ) -> None:
+        self._status = status
         self._pressure = gateway.pressure if pressure is None else pressure
         self._bodies, self._name, self._answer = bodies, name, answer
         self._labels = {"cohobate.workload": gateway.spec.name}
@@ -60,7 +71,7 @@ class Post:
         """Answer one request."""
         try:
             body, pairs = await self._within(scope, receive)
-            status = 200
+            status = self._status
         except RequestError as error:
             status, body, pairs = refusal(error.problem, error.headers, scope["path"])
         except Exception as error:
@@ -72,7 +83,7 @@ class Post:
 
     async def _within(self, scope: Scope, receive: Receive) -> tuple[bytes, Pairs]:
         headers = dict(scope["headers"])
-        call = Call(headers, scope.get("path_params", {}))
+        call = Call(headers, scope.get("path_params", {}), scope["path"])
         self._pressure.enter(urgency_of(headers.get(b"priority")))
         try:
             await asyncio.sleep(0)  # what came in at the same time is counted before any of it is answered

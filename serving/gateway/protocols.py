@@ -95,13 +95,11 @@ class _V2:
         name, version = request.path_params["name"], request.path_params.get("version")
         if name != self._gateway.spec.name:
             raise RequestError(404, "no_model", f"there is no model {name!r}, only {self._gateway.spec.name!r}")
-        if version is not None and version not in oip.versions_of(self._versions.routing):
-            raise RequestError(404, "no_version", f"version {version!r} is not loaded here")
-        return version
+        return oip.loaded(self._versions.routing, version)
 
     async def server(self, _: Request) -> Response:
         """Which server this is."""
-        return json_response(oip.ServerMetadata(name="cohobate", version="1", extensions=["binary_tensor_data"]))
+        return json_response(oip.SERVER)
 
     async def model(self, request: Request) -> Response:
         """What the model takes and gives."""

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 
 from components.contracts.admission import check_time
-from components.contracts.errors import CohobateError, RecordError
+from components.contracts.errors import RecordError
 from components.contracts.records import SCHEMA_VERSION, Truth
 from components.contracts.spec import Spec
 from components.contracts.stream_record import Record
 from components.snapshot.provenance import usable_truth
-from components.stream.contract import Broker, Producer
-from serving.gateway.wire import Accepted, Problem, RequestError, TruthItem, packed
-
-log = logging.getLogger(__name__)
+from components.stream.contract import Broker
+from serving.gateway.confirmed import Confirmed, ToSend
+from serving.gateway.wire import Accepted, Problem, TruthItem, packed
 
 UNDER_WAY = 16
 """Requests with truths that one replica takes at once, beside its predictions: each waits for the broker, a broker that
 does not answer must not keep answers from being given, and the next request waits for those before it."""
-
-RETRY_AFTER = {"Retry-After": "5"}
 
 REQUEST = re.compile(r"([0-9a-f]{32})(?:-(.+))?", re.DOTALL)
 
@@ -53,9 +48,8 @@ class Truths:
     """Takes truths of one workload in one replica. ``broker`` is asked for a connection when the first one comes."""
 
     def __init__(self, spec: Spec, broker: Callable[[], Broker], clock: Callable[[], float]) -> None:
-        self.spec, self._broker, self._clock = spec, broker, clock
-        self._producer: Producer | None = None
-        self._publishing = threading.Lock()
+        self.spec, self._clock = spec, clock
+        self._stream = Confirmed(spec, broker)
 
     async def take(self, items: Sequence[TruthItem]) -> list[Accepted]:
         """Put truths on the stream; returns when it has them all, with what was refused among them.
@@ -73,9 +67,9 @@ class Truths:
                 taken.append(Accepted(id=item.id, accepted=False, error=refusal))
             else:
                 taken.append(Accepted(id=truth.input_id, accepted=True))
-                records.append((truth.input_id, value))
+                records.append(ToSend(self.spec.topic("truth"), truth.input_id, value))
         if records:
-            await asyncio.to_thread(self._publish, records)
+            await asyncio.to_thread(self._stream.publish, records, "truths")
         return taken
 
     def _made(self, item: TruthItem) -> tuple[Truth, bytes]:
@@ -102,25 +96,6 @@ class Truths:
             check_time(known_at, now, self.spec.admission)
         return truth, value
 
-    def _publish(self, records: Sequence[tuple[str, bytes]]) -> None:
-        topic, seconds = self.spec.topic("truth"), self.spec.serve.request_seconds
-        with self._publishing:
-            try:
-                if self._producer is None:
-                    broker = self._broker()
-                    broker.ensure_topics([topic], self.spec.partitions)
-                    self._producer = broker.producer()
-                for key, value in records:
-                    self._producer.send(topic, key, value)
-                self._producer.flush(seconds)
-            except CohobateError as error:
-                log.warning("%s: truths were not confirmed: %s", self.spec.name, error)
-                detail = f"the stream did not confirm them, so that none counts as taken: send them again ({error})"
-                raise RequestError(503, "not_confirmed", detail, RETRY_AFTER) from error
-
     def close(self) -> None:
         """Release the connection."""
-        with self._publishing:
-            if self._producer is not None:
-                self._producer.close()
-                self._producer = None
+        self._stream.close()

@@ -109,6 +109,17 @@ class Body(Single, kw_only=True):
     inputs: Annotated[list[Item], Meta(min_length=1)] | UnsetType = UNSET
 
 
+class LaterBody(Body, kw_only=True):
+    """A request, in either form, whose answer comes later.
+
+    ``callback``: where the answer is sent, below an address that the workload allows; ``callback_mode``: as which form
+    of a CloudEvent.
+    """
+
+    callback: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    callback_mode: Literal["structured", "binary"] = "structured"
+
+
 class Ask(msgspec.Struct, frozen=True):
     """A request as the gateway answers it. ``priority`` is None where the body names none."""
 
@@ -148,6 +159,30 @@ class Answers(msgspec.Struct):
     """Answers in the order of the inputs."""
 
     predictions: list[Answered]
+
+
+class AcceptedRequest(msgspec.Struct):
+    """A request that was accepted, and where its answer will be."""
+
+    id: str
+    location: str
+
+
+class LaterRequest(msgspec.Struct, kw_only=True):
+    """What became of a request that is answered later.
+
+    ``predictions``: the answers in the order of the inputs, once there are; ``error``: why there will be none.
+    ``callback``: whether the answer was sent; null where none was asked for.
+    """
+
+    id: str
+    workload: str
+    status: Literal["accepted", "answered", "failed"]
+    accepted_at: float
+    answered_at: float | None = None
+    predictions: list[Answered] = []
+    error: Problem | None = None
+    callback: Literal["waiting", "delivered", "given_up"] | None = None
 
 
 class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
@@ -242,6 +277,7 @@ class RequestError(Exception):
 encode = msgspec.json.Encoder().encode
 packed = msgspec.msgpack.Encoder().encode
 _body = msgspec.json.Decoder(Body)
+_later = msgspec.json.Decoder(LaterBody)
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _truth, _truths = msgspec.json.Decoder(TruthItem), msgspec.json.Decoder(TruthBatch)
 _PAYLOAD = "give exactly one of payload (base64), text and json"
@@ -254,7 +290,21 @@ def read(raw: bytes) -> Ask:
         RequestError: 400 for what is no JSON text, 422 for what is no request.
 
     """
-    body = decoded(_body.decode, raw)
+    return _asked(decoded(_body.decode, raw), raw)
+
+
+def read_later(raw: bytes) -> tuple[Ask, LaterBody]:
+    """A request's body whose answer comes later.
+
+    Raises:
+        RequestError: as for :func:`read`.
+
+    """
+    body = decoded(_later.decode, raw)
+    return _asked(body, raw), body
+
+
+def _asked(body: Body, raw: bytes) -> Ask:
     items: Sequence[Item] = _batch(body) if body.inputs is not UNSET else (body,)
     for item in items:
         if item.forms() != 1:

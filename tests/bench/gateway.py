@@ -7,6 +7,9 @@ confidence, deployed as Ray Serve's documentation shows; "tuned" is the same wit
 for its replicas (no access log, no thread of its own for the application). All run on the same Ray at the same time,
 two replicas each, and are measured in turn.
 
+Over gRPC the gateway is asked as Open Inference has it by ``h2load`` (one thread, a call at a time on each connection;
+``apt-get install nghttp2-client``), beside the same requests over HTTP.
+
 Other servers run one after the other beside the gateway, from the environment that ``COHOBATE_BENCH_SERVERS`` names (a
 virtual environment's ``bin/python`` with litserve, bentoml, onnxruntime, msgspec, numpy, fsspec, PyYAML); MLflow runs
 from this one.
@@ -250,6 +253,38 @@ def load(url, body, connections=32, seconds=SECONDS, pids=()):
     return Load(requests / microseconds * 1e6, p50 / 1e3, p99 / 1e3, errors, cpu / max(requests, 1) * 1e3)
 
 
+def infer_request(raw):
+    """The same input as Open Inference has it: for HTTP in JSON, for gRPC as a message with its frame."""
+    from serving.gateway.oip_messages import message
+
+    tensor = {"name": "payload", "shape": [1], "datatype": "BYTES"}
+    over_http = json.dumps({"inputs": [{**tensor, "data": [raw]}]})
+    request = message("ModelInferRequest")(model_name="bench", inputs=[tensor])
+    encoded = raw.encode()
+    request.raw_input_contents.append(len(encoded).to_bytes(4, "little") + encoded)
+    body = request.SerializeToString()
+    return over_http, b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def load_grpc(address, frame, connections=32, seconds=SECONDS, pids=()):
+    """Put load on a server of gRPC."""
+    with tempfile.TemporaryDirectory() as name:
+        body, log = Path(name, "body"), Path(name, "log")
+        body.write_bytes(frame)
+        command = [
+            "h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds:.0f}", "-d", str(body), f"--log-file={log}",
+            "-H", "content-type: application/grpc", "-H", "te: trailers",
+            f"http://{address}/inference.GRPCInferenceService/ModelInfer",
+        ]  # fmt: skip
+        before = processor_seconds(pids)
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        cpu = processor_seconds(pids) - before
+        rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+    errors, millis = int((rows[:, 1] != 200).sum()), rows[:, 2] / 1e3
+    p50, p99 = np.percentile(millis, [50, 99])
+    return Load(len(rows) / seconds, float(p50), float(p99), errors, cpu / max(len(rows), 1) * 1e3)
+
+
 def show(name, loads):
     rate, p50, p99 = (statistics.median(x[i] for x in loads) for i in range(3))
     errors = sum(x.errors for x in loads)
@@ -265,7 +300,8 @@ def alternate(sides, connections):
     found = {name: [] for name in sides}
     for n in range(ROUNDS):
         for name in list(sides)[:: 1 if n % 2 == 0 else -1]:
-            found[name].append(load(*sides[name][:2], connections, pids=sides[name][2]))
+            put = load if isinstance(sides[name][1], str) else load_grpc
+            found[name].append(put(*sides[name][:2], connections, pids=sides[name][2]))
     for name, loads in found.items():
         show(f"{name}, c={connections}", loads)
     (first, base), *rest = found.items()
@@ -367,6 +403,7 @@ def main() -> None:
         folder, port, broker_port = Path(name), free_ports(6), free_port()
         os.environ |= {
             "COHOBATE_HOME": name, "COHOBATE_GATEWAY_PORT": str(port), "COHOBATE_BROKER_PORT": str(broker_port),
+            "COHOBATE_GATEWAY_GRPC_PORT": str(free_port()),
         }  # fmt: skip
         prepare(folder)
         with EmbeddedBroker(broker_port, folder / "broker.log"):
@@ -404,11 +441,32 @@ def compare(folder, base):
     sides = {"bare ingress": plain, "bare, tuned": tuned, "gateway": gateway}
     for connections in (32, 1):
         alternate(sides, connections)
+    protocols(base, gateway)
     if SIDES_ONLY:
         return
     others(folder, gateway)
     price(answer)
     print(f"records lost by one replica: {lost(f'{base}/bench'):.0f}; {machine()}")
+
+
+def protocols(base, gateway):
+    """The gateway's own protocol, Open Inference over HTTP and over gRPC."""
+    if shutil.which("h2load") is None:
+        print("gRPC: skipped, h2load is not installed (apt-get install nghttp2-client)")
+        return
+    import grpc
+
+    over_http, frame = infer_request(COLUMN_JSON)
+    address = f"127.0.0.1:{os.environ['COHOBATE_GATEWAY_GRPC_PORT']}"
+    with grpc.insecure_channel(address) as channel:  # h2load does not read gRPC's statuses
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(frame[5:])
+    sides = {
+        "native": gateway,
+        "Open Inference, HTTP": (f"{base}/bench/v2/models/bench/infer", over_http, gateway[2]),
+        "Open Inference, gRPC": (address, frame, gateway[2]),
+    }
+    for connections in (32, 1):
+        alternate(sides, connections)
 
 
 def replicas_of(base, name):

@@ -82,7 +82,12 @@ class Failing(SignTeacher):
 
 
 @pytest.fixture
-def served(spec, tmp_path, store):
+def grpc_port():
+    return free_port()
+
+
+@pytest.fixture
+def served(spec, tmp_path, store, grpc_port):
     (tmp_path / "bad.py").write_text(CRASHING)
     with (tmp_path / "teacher.py").open("a") as file:
         file.write(FAILING)
@@ -92,6 +97,7 @@ def served(spec, tmp_path, store):
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),
         "COHOBATE_GATEWAY_PORT": str(free_ports(5)[0]),
+        "COHOBATE_GATEWAY_GRPC_PORT": str(grpc_port),
         "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
     }
     with (tmp_path / "server.log").open("wb") as log:
@@ -155,9 +161,32 @@ def degraded_answers_are_given(client, served, store):
     assert {decode(Input, row.input).id for row in reviews.waiting(store, "signs")} == {"d0", "d1", "d2"}
 
 
+def answers_come_later_and_over_grpc(client, served, grpc_port):
+    """What runs beside the HTTP server in a replica does so on its event loop, from its start on."""
+    import grpc
+
+    from serving.gateway.oip_messages import message
+
+    accepted = client.post(f"{served}/v1/requests", json={"id": "later", "json": {"x": 3}})
+    at = served.removesuffix("/signs") + accepted.headers["location"]
+    until(lambda: client.get(at).status_code == 200)
+    assert client.get(at).json()["predictions"][0]["label"] == "pos"
+    request = message("ModelInferRequest")(model_name="signs")
+    request.inputs.add(name="payload", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b'{"x": -3}')
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=message("ModelInferRequest").SerializeToString,
+            response_deserializer=message("ModelInferResponse").FromString,
+        )
+        assert infer(request, timeout=90).raw_output_contents[0].endswith(b"neg")
+    told = client.get(f"{served}/v1/edge/decision").json()
+    assert told["champion"]["version"] == "1" and told["candidate"] is None
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(900)
-def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path, signs):
+def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp_path, signs, grpc_port):
     with httpx.Client(timeout=90.0) as client:
         assert client.get(f"{served}/healthz").status_code == 200
         assert client.get(f"{served}/readyz").status_code == 503
@@ -170,6 +199,7 @@ def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp
         assert answers[1]["defer"] and answers[1]["answered_by"] == "teacher", answers[1]["defer_reason"]
 
         degraded_answers_are_given(client, served, store)
+        answers_come_later_and_over_grpc(client, served, grpc_port)
 
         two = model("2")
         until(lambda: [a.revision for a in store.acknowledgements("signs")] == [revision])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
+from components.contracts.errors import ConfigError
 from components.contracts.spec.fields import Count, Factory, OpenShare, Positive, Section, Share
 
 DeferTo = Literal["expert", "teacher", "review"]
@@ -32,6 +34,34 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     breaker_seconds: Positive = 30.0
 
 
+class Asynchronous(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests that are answered later.
+
+    ``callbacks``: addresses below which an answer may be sent, ``https://host/path``; with none an answer can be asked
+    for alone. ``keep_seconds``: how long from its acceptance an answer can be had, and how long one is sought.
+    ``max_waiting``: requests without an answer, beyond which no more are taken.
+
+    Raises:
+        ConfigError: an address is none.
+
+    """
+
+    callbacks: tuple[str, ...] = ()
+    keep_seconds: Positive = 86_400.0
+    max_waiting: Count = 10_000
+
+    def __post_init__(self) -> None:
+        """Check the addresses."""
+        for url in self.callbacks:
+            try:
+                parts = urlsplit(url)
+                fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            except ValueError:
+                fit = False
+            if not fit or "@" in url or parts.query or parts.fragment:
+                raise ConfigError("serve.asynchronous.callbacks", url, "must have the form https://host[:port][/path]")
+
+
 class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The gateway.
 
@@ -45,6 +75,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     it can be recomputed); ``buffer_records``: telemetry kept while the stream is slow, beyond which it is dropped and
     counted. ``max_under_way``: requests that one replica takes at once, beyond which it sheds the least urgent;
     ``request_seconds``: for a body to come, and for a batch to be answered. ``file_bytes``: of a file of inputs.
+    ``asynchronous``: requests that are answered later.
     """
 
     replicas: Count = 2
@@ -58,6 +89,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_under_way: Count = 256
     request_seconds: Positive = 10.0
     file_bytes: Count = 268_435_456
+    asynchronous: Asynchronous = Asynchronous()
 
     @property
     def defers(self) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Spec, build, load_spec, resolve
 from components.contracts.spec.references import MOVED
+from components.contracts.spec.serve import Asynchronous
 
 MINIMAL = {
     "name": "files",
@@ -217,3 +218,12 @@ def test_novelty_cannot_be_told_of_a_private_student(tmp_path):
     student = {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}
     with pytest.raises(ConfigError, match=r"serve\.novelty .*student\.privacy"):
         load_spec(write(tmp_path, student=student, serve={"novelty": 0.05}))
+
+
+@pytest.mark.parametrize(
+    "url", ["robots.example/hooks", "ftp://robots.example", "https://me@robots.example", "https://h/?a=1"]
+)
+def test_an_address_that_may_be_called_back_is_one(url):
+    with pytest.raises(ConfigError, match=r"serve\.asynchronous\.callbacks is .*https://host"):
+        Asynchronous(callbacks=(url,))
+    assert Asynchronous(callbacks=("https://robots.example:8443/hooks",)).max_waiting == 10_000

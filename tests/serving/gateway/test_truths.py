@@ -171,7 +171,7 @@ def test_truths_that_wait_for_the_stream_take_no_room_from_predictions(running, 
         def flush(self, timeout=30.0):
             seen.append(running.gateway.pressure.under_way)
 
-    running.gateway.truths._producer = Watching()
+    running.gateway.truths._stream._producer = Watching()
     running.broker.ensure_topics(["signs.truth"])
     assert post(running, id="a", label="pos", source="desk").status_code == 200
     assert seen == [0]

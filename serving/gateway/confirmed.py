@@ -1,0 +1,63 @@
+"""Records that come over HTTP and go to the stream: taken only when Kafka has them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from components.contracts.errors import CohobateError
+from components.contracts.spec import Spec
+from components.stream.contract import Broker, Producer
+from serving.gateway.wire import RequestError
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = {"Retry-After": "5"}
+
+
+class ToSend(NamedTuple):
+    """A record for a topic."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Mapping[str, bytes] = {}
+
+
+class Confirmed:
+    """Publishes records of one workload. ``broker`` is asked for a connection when the first one comes."""
+
+    def __init__(self, spec: Spec, broker: Callable[[], Broker]) -> None:
+        self.spec, self._broker = spec, broker
+        self._producer: Producer | None = None
+        self._publishing = threading.Lock()
+
+    def publish(self, records: Sequence[ToSend], what: str) -> None:
+        """Have the stream have them all; the caller's thread waits for it.
+
+        Raises:
+            RequestError: 503, the broker did not confirm them. Some may be there.
+
+        """
+        with self._publishing:
+            try:
+                if self._producer is None:
+                    broker = self._broker()
+                    broker.ensure_topics(sorted({r.topic for r in records}), self.spec.partitions)
+                    self._producer = broker.producer()
+                for record in records:
+                    self._producer.send(record.topic, record.key, record.value, dict(record.headers))
+                self._producer.flush(self.spec.serve.request_seconds)
+            except CohobateError as error:
+                log.warning("%s: %s were not confirmed: %s", self.spec.name, what, error)
+                detail = f"the stream did not confirm them, so that none counts as taken: send them again ({error})"
+                raise RequestError(503, "not_confirmed", detail, RETRY_AFTER) from error
+
+    def close(self) -> None:
+        """Release the connection."""
+        with self._publishing:
+            if self._producer is not None:
+                self._producer.close()
+                self._producer = None
