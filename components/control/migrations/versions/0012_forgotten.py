@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014_forgotten"
-down_revision = "0010_workloads"
+revision = "0012_forgotten"
+down_revision = "0011_requests"
 branch_labels = None
 depends_on = None
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012_requests"
+revision = "0011_requests"
 down_revision = "0010_workloads"
 branch_labels = None
 depends_on = None
