@@ -130,7 +130,7 @@ class Budget:
     def neediest(self, wanted: Mapping[str, float]) -> list[str]:
         """Which inputs whose callers wait may be asked about now, of needs in [0, 1] by id; the neediest first.
 
-        All of them where the budget is not paced, where it reaches for all that is expected, and where it is spent, so
+        All of them where deferrals are not paced, where it reaches for all that is expected, and where it is spent, so
         that nothing can be reserved. Nothing is reserved by it. They are counted as wanted, for all who share the
         budget (:mod:`components.query.pace`).
 
@@ -138,7 +138,7 @@ class Budget:
             UnavailableError: other labelers were in the way each time.
 
         """
-        if not (self.limited and self.limits.paced and wanted):
+        if not (self.limited and self.limits.pace_deferred and wanted):
             return sorted(wanted, key=lambda i: -wanted[i])
 
         def found(s: Session) -> list[str]:
@@ -151,16 +151,16 @@ class Budget:
 
     def promise(self, calls: float) -> None:
         """Count labels that inputs were promised whatever is known of them, asked for or not: room is kept for such."""
-        if self.limited and self.limits.paced and calls > 0.0:
+        if self.limited and self.limits.pace_deferred and calls > 0.0:
             self._written(lambda s: self._demand(s, promised=calls))
 
     def pacing(self) -> dict[str, float]:
         """``share`` of the inputs whose callers wait that the budget is expected to reach for, and the ``price``.
 
-        That is the need, in [0, 1], below which none is asked about. Empty where the budget is not paced, or none of
+        That is the need, in [0, 1], below which none is asked about. Empty where they are not paced, or none of
         them has come yet.
         """
-        if not (self.limited and self.limits.paced):
+        if not (self.limited and self.limits.pace_deferred):
             return {}
         with self._database.session() as s:
             row, now = s.get(AccessRow, (self.workload, DEMAND)), self._now(s)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class Given:
     asked: bool
 
 
+PACED = os.environ.get("COHOBATE_BENCH_PACED") == "1"
+"""Whether deferrals are paced; without it the first of them get what there is."""
+
+
 def spec_of(stream: Stream, calls: int, seed: int) -> Spec:
     """The workload of a stream with so many calls of the teacher."""
     shape = {"dim": 64, "hidden": 128} if len(stream.pool.classes) > MANY else {"dim": 32, "hidden": 64}
@@ -109,7 +114,7 @@ def spec_of(stream: Stream, calls: int, seed: int) -> Spec:
         label=sections.Label(
             linger_seconds=0.0,
             policy=Policy(kind="novelty", share=0.1),
-            budget=sections.Budget(per_hour=float(calls)),
+            budget=sections.Budget(per_hour=float(calls), pace_deferred=PACED),
             probe=sections.Probe(size=0),
         ),
         seed=seed,

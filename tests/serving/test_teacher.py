@@ -152,7 +152,9 @@ def test_when_the_budget_is_spent_the_answer_says_so_and_the_account_is_exact(wh
 
 def test_what_the_pace_does_not_allow_is_answered_degraded_and_nobody_asks_again(whole, teacher):
     policy = Policy(kind="random", share=1e-9)
-    one = whole(budget=Limits(per_hour=3_600, reserve=0.0), policy=policy, audit_share=0.0, audited=0.0)
+    one = whole(
+        budget=Limits(per_hour=3_600, reserve=0.0, pace_deferred=True), policy=policy, audit_share=0.0, audited=0.0
+    )
     answers = one.predict(0.01, 0.05, 0.02, 0.04)
     assert [a["answered_by"] for a in answers] == ["teacher", *3 * ["student"]], "the least sure one is asked about"
     assert all(a["degraded"] and "label budget is paced" in a["defer_reason"] for a in answers[1:])
@@ -162,7 +164,7 @@ def test_what_the_pace_does_not_allow_is_answered_degraded_and_nobody_asks_again
 
 
 def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):
-    one = whole(budget=Limits(per_hour=3_600, reserve=0.0), audited=1.0)
+    one = whole(budget=Limits(per_hour=3_600, reserve=0.0, pace_deferred=True), audited=1.0)
     answers = one.predict(0.01, 0.05, 0.02, 0.04)
     assert [a["answered_by"] for a in answers] == 4 * ["teacher"]
     assert set(one.label()) == {"i0", "i1", "i2", "i3"} and teacher.calls == 4

@@ -60,11 +60,11 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     A call is one input that the teacher labels. ``unit``: ``calls``, or ``money`` in the currency of ``cost``, the
     most that one call may cost. ``reserve``: the part of every limit that only audited inputs and those whose callers
-    wait may use. ``paced``: let what is left last for the time that is left. What the policy draws is spread evenly
-    over it; of the inputs whose callers wait those are asked about that need it most, as many as what is left will pay
-    for beside the audits if the traffic goes on as in the last hour (the last day, where there is no limit for an hour;
-    :mod:`components.query.pace`); the others are answered by the student, degraded. Without it the first inputs of an
-    hour get it all.
+    wait may use. ``paced``: spread what the policy draws evenly over the time that is left.
+    ``pace_deferred``: of the inputs whose callers wait ask about those that need it most, as many as what is left will
+    pay for beside the audits if the traffic goes on as in the last hour (the last day, where there is no limit for an
+    hour; :mod:`components.query.pace`); the others are answered by the student, degraded. Without it the first of
+    them get it all.
 
     ``token_cost``: what a million of the teacher's tokens costs, asked and answered alike. It limits nothing: the
     console's savings are reckoned with it, times the tokens that the labelers' teacher reports for a label.
@@ -77,6 +77,7 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     token_cost: Positive | None = None
     reserve: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     paced: bool = True
+    pace_deferred: bool = False
 
 
 class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

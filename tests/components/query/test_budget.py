@@ -267,7 +267,7 @@ def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, t
 
 
 def test_the_neediest_are_asked_about_where_the_budget_does_not_reach_for_all(budget, clock):
-    one = budget(per_hour=3_600)
+    one = budget(per_hour=3_600, pace_deferred=True)
     assert one.neediest({"a": 0.1}) == ["a"], "the first is paid for"
     clock.now += 100.0
     asked = []
@@ -282,15 +282,15 @@ def test_the_neediest_are_asked_about_where_the_budget_does_not_reach_for_all(bu
 
 
 def test_who_shares_a_budget_shares_its_pace_and_a_restart_changes_nothing(budget, clock):
-    one, other = budget(per_hour=100), budget(per_hour=100)
+    one, other = (budget(per_hour=100, pace_deferred=True) for _ in range(2))
     one.neediest({f"i{n}": n / 10 for n in range(10)})
     assert one.pacing() == other.pacing() and one.pacing()["share"] < 0.2
     assert set(other.neediest({"sure": 0.0, "unsure": 0.95})) == {"unsure"}
-    assert set(budget(per_hour=100, workload="other").neediest({"sure": 0.0})) == {"sure"}
+    assert set(budget(per_hour=100, workload="other", pace_deferred=True).neediest({"sure": 0.0})) == {"sure"}
 
 
 def test_what_inputs_were_promised_is_kept_for_them(budget, clock):
-    one, promised = budget(per_hour=3_600), budget(per_hour=3_600, workload="promised")
+    one, promised = (budget(per_hour=3_600, workload=w, pace_deferred=True) for w in ("files", "promised"))
     for each in (one, promised):
         each.neediest({f"i{n}": n / 10 for n in range(2)})
     promised.promise(0.5)
@@ -299,8 +299,9 @@ def test_what_inputs_were_promised_is_kept_for_them(budget, clock):
 
 def test_without_a_pace_or_a_limit_or_what_is_left_nobody_is_refused_by_it(budget):
     wanted = {"a": 0.2, "b": 0.9}
-    assert budget().neediest(wanted) == budget(per_hour=1, paced=False).neediest(wanted) == ["b", "a"]
-    assert budget().pacing() == budget(per_hour=1, paced=False).pacing() == budget(per_hour=1).pacing() == {}
-    spent = budget(per_hour=1)
+    assert budget(pace_deferred=True).neediest(wanted) == budget(per_hour=1).neediest(wanted) == ["b", "a"]
+    paced = budget(per_hour=1, pace_deferred=True)
+    assert budget(pace_deferred=True).pacing() == budget(per_hour=1).pacing() == paced.pacing() == {}
+    spent = budget(per_hour=1, pace_deferred=True)
     spent.spend(1)
     assert spent.neediest(wanted) == ["b", "a"], "what is spent is said by who reserves"

@@ -237,7 +237,7 @@ def test_of_the_audit_slice_and_of_those_who_wait_no_regime_takes_anything(selec
 
 
 def test_of_those_that_wait_the_neediest_are_asked_about_and_the_others_are_as_any(selector, clock):
-    one = selector("random", share=0.05, per_hour=3_600, paced=True)
+    one = selector("random", share=0.05, per_hour=3_600, paced=True, pace_deferred=True)
     labelled_of = {"priority": 0, "drawn": 0}
     for second in range(40):
         some = inputs(20, 20 * second)
@@ -255,7 +255,7 @@ def test_of_those_that_wait_the_neediest_are_asked_about_and_the_others_are_as_a
 
 
 def test_room_is_kept_for_audits_and_for_what_the_policy_promises_every_input(selector, clock):
-    one, plain = selector("random", share=0.5, audit_share=0.2, per_hour=3_600, paced=True), inputs(100)
+    one, plain = selector("random", share=0.5, audit_share=0.2, per_hour=3_600, pace_deferred=True), inputs(100)
     one.choose(plain)
     audits = sum(audited("files", x.id, 0.2) for x in plain)
     promised = audits + 0.5 * 0.2 * (100 - audits)
