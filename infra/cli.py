@@ -437,7 +437,8 @@ def forget(
         typer.echo(json.dumps(done, indent=2))
         return
     rows, records = sum(w["rows"] for w in done["windows"]), sum(done["topics"].values())
-    typer.echo(f"erased: {records} records, {rows} rows of {len(done['windows'])} windows, {done['reviews']} questions")
+    asked = f"{done['reviews']} questions, {done.get('requests', 0)} requests"
+    typer.echo(f"erased: {records} records, {rows} rows of {len(done['windows'])} windows, {asked}")
     for student in done["students"]:
         typer.echo(f"version {student['version']} had learnt from it: {student['why']}")
     for left in done["left"]:

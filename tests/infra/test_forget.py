@@ -77,7 +77,7 @@ def test_a_dry_run_erases_nothing(store):
 def test_an_order_is_carried_out_recorded_and_proved(store, tmp_path):
     secret, public = keys(tmp_path)
     said = run(KEY, "--reason", "asked by letter", "--key", str(secret))
-    assert "erased: 1 records, 0 rows of 0 windows, 0 questions" in said and "not signed" not in said
+    assert "erased: 1 records, 0 rows of 0 windows, 0 questions, 0 requests" in said and "not signed" not in said
     assert inputs(store) == ["another"]
     (told,) = json.loads(run("--list", "--json"))
     assert (told["state"], told["reason"]) == ("done", "asked by letter") and KEY not in json.dumps(told)
