@@ -19,7 +19,8 @@ from components.control.tables import WindowRow
 from components.student.card import StudentCard
 
 __all__ = [
-    "DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "evidence_folder", "evidence_of", "windows_until",
+    "DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "evidence_folder", "evidence_of", "up_to",
+    "windows_until",
 ]  # fmt: skip
 
 NOTHING = "nothing"
@@ -62,6 +63,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return self.decision == "promote", float("-inf") if quality is None else quality
 
 
+def up_to(windows: list[WindowRow], digest: str) -> list[WindowRow]:
+    """Of windows, oldest first, those up to the one that has this digest, or had it; none where there is none."""
+    return windows[: next((n for n, w in enumerate(windows, start=1) if digest in w.digests), 0)]
+
+
 def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRow]:
     """The workload's windows up to the one with this digest, oldest first; all of them for :data:`NOTHING`.
 
@@ -72,9 +78,8 @@ def windows_until(store: ControlStore, spec: Spec, digest: str) -> list[WindowRo
     windows = store.windows(spec.name)
     if digest == NOTHING:
         return windows
-    for i, window in enumerate(windows, start=1):
-        if digest in window.digests:
-            return windows[:i]
+    if found := up_to(windows, digest):
+        return found
     raise NotFoundError("snapshot", digest, f"the control database has {len(windows)} of {spec.name}")
 
 

@@ -392,7 +392,7 @@ def savings(
     as_json: Json = False,
 ) -> None:
     """What the students saved in a period, from recorded facts and declared prices; what is not known is left blank."""
-    from infra.savings import report
+    from infra.savings import report, told
     from serving.cli import show
 
     rows = report(since, until, workload or [])
@@ -400,10 +400,9 @@ def savings(
         show(rows, as_json)
         return
     for row in rows:
-        typer.echo(f"{row['workload']}, {row['since']} to {row['until']}")
-        for name, value in row.items():
-            if name not in ("workload", "since", "until"):
-                typer.echo(f"  {name.replace('_', ' '):20} {'' if value is None else value}")
+        typer.echo(f"{row['workload']}, {row['since']} to {row['until']}; costs in the currency of the declared prices")
+        for name, value in told(row).items():
+            typer.echo(f"  {name:34} {value}")
 
 
 @app.command()
@@ -438,7 +437,8 @@ def forget(
         typer.echo(json.dumps(done, indent=2))
         return
     rows, records = sum(w["rows"] for w in done["windows"]), sum(done["topics"].values())
-    typer.echo(f"erased: {records} records, {rows} rows of {len(done['windows'])} windows, {done['reviews']} questions")
+    asked = f"{done['reviews']} questions, {done.get('requests', 0)} requests"
+    typer.echo(f"erased: {records} records, {rows} rows of {len(done['windows'])} windows, {asked}")
     for student in done["students"]:
         typer.echo(f"version {student['version']} had learnt from it: {student['why']}")
     for left in done["left"]:

@@ -8,11 +8,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.contracts.errors import UnavailableError
+from components.contracts.errors import CohobateError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
-from components.control import forgettings
-from components.control.runs import FORGET, beating, begin
+from components.control import forgettings, runs
 from components.control.store import ControlStore
 from components.control.workloads import in_force
 from components.forget import order
@@ -34,7 +33,7 @@ def forget(workload: str, key: str, reason: str, signer: Signer | None = None) -
 
     Raises:
         NotFoundError: there is no such workload.
-        PipelineError: an update is under way.
+        PipelineError: an update is under way, or began while this was silent for too long.
         RemainsError: something came meanwhile: give the order again.
         UnavailableError: the platform's broker, or MLflow, does not answer.
 
@@ -42,14 +41,20 @@ def forget(workload: str, key: str, reason: str, signer: Signer | None = None) -
     settings = Settings()
     with _platform(settings, workload, signer) as on:
         order.check(key, reason)
-        run = begin(on.store, workload, FORGET, reason, settings.actor)
-        status = "failed"
+        run = runs.begin(on.store, workload, runs.FORGET, reason, settings.actor)
+        status, failure = "failed", "it was interrupted"
         try:
-            with beating(on.store, run):
-                result = order.forget(on, key, reason)
-            status = "succeeded"
+            with runs.beating(on.store, run):
+                result = order.forget(on, key, reason, lambda: runs.go_on(on.store, run))
+            status, failure = "succeeded", ""
+        except CohobateError as error:
+            failure = str(error)
+            raise
+        except Exception as error:
+            failure = type(error).__name__  # what else it says may name who is to be forgotten
+            raise
         finally:
-            on.store.finish_run(run, status, {})
+            runs.end(on.store, run, status, {"failure": failure} if failure else {}, settings.actor)
     return result
 
 
@@ -101,15 +106,23 @@ def _eraser(settings: Settings, spec: Spec, store: ControlStore) -> Callable[[Pl
     return lambda places: ask_to_erase(settings.home / "broker", places, alive)
 
 
-def _leftovers(settings: Settings, store: ControlStore, workload: str, since: float) -> int:
-    """Delete what the steps of ended runs left on this host, reports among it; returns of how many runs."""
-    count = 0
+def _leftovers(settings: Settings, store: ControlStore, workload: str, since: float) -> tuple[int, list[str]]:
+    """Delete what the steps of ended runs left on this host, reports among it.
+
+    Returns of how many runs, and what is left: artifacts on Kubeflow, which are not ours to delete.
+    """
+    count, remote = 0, []
     for run in store.runs(workload):
+        if run.started_at < since - RUN_SECONDS:
+            continue
+        if known := run.detail.get(runs.KUBEFLOW):
+            remote.append(str(known))
         folder = Path(settings.home.resolve(), "pipelines", run.id)
-        if run.started_at >= since - RUN_SECONDS and run.status != "running" and folder.is_dir():
+        if run.status != "running" and folder.is_dir():
             shutil.rmtree(folder)
             count += 1
-    return count
+    left = [f"artifacts of Kubeflow's runs {', '.join(remote)}: delete them in the pipeline root"] if remote else []
+    return count, left
 
 
 RUN_SECONDS = 86_400.0

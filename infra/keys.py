@@ -40,7 +40,11 @@ def list_(as_json: Json = False) -> None:
     from components.ledger.keys import keys
 
     store = ControlStore.open(Settings().control_url)
-    show([_row(key, store.clock()) for key in keys(store).values()], as_json)
+    found = [_row(key, store.clock()) for key in keys(store).values()]
+    if found or as_json:
+        show(found, as_json)
+    else:
+        typer.echo("no key was added yet: no signature counts here ('cohobate keys add' adds a public key)")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -38,6 +39,33 @@ def report(since: str, until: str, workloads: list[str]) -> list[dict[str, Any]]
         found = savings(store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
     period = {"since": first.isoformat(), "until": last.isoformat()}
     return [{"workload": row.workload, **period} | {name: getattr(row, name) for name in COLUMNS} for row in found]
+
+
+UNITS = {
+    "teacher_calls": "teacher calls made", "avoided": "teacher calls avoided", "student_ms": "student ms per answer",
+    "teacher_ms": "teacher ms per call", "change_seconds": "seconds from change to new student",
+    "call_tokens": "tokens per call", "call_price": "cost per call", "student_per_1000": "student cost per 1000",
+    "deferral_per_1000": "deferral cost per 1000", "teacher_per_1000": "teacher cost per 1000", "saved": "saved cost",
+    "time_to_value": "seconds to first champion", "stale_answers": "stale answers per hour",
+    "stale_hour": "stale cost per hour",
+}  # fmt: skip
+"""What people are told in place of a column's name, where that leaves open of what it is, or in which unit."""
+
+
+def told(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of :func:`report` for people, each number with what it is of; unknown ones are blank."""
+    return {
+        UNITS.get(name, name.replace("_", " ")): _number(value)
+        for name, value in row.items()
+        if name not in ("workload", "since", "until")
+    }
+
+
+def _number(value: float | None) -> str:
+    """Whole from 1,000 on, and of smaller ones four digits that count."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if isinstance(value, int) or abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def _prices(settings: Settings, store: ControlStore, names: list[str]) -> dict[str, Prices]:

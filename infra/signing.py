@@ -16,7 +16,7 @@ from components.ledger import signatures
 from components.ledger.ledger import append, entries, verify
 from components.registry import provenance
 from components.snapshot.step import sign as sign_snapshot
-from components.steps import evidence_of
+from components.steps import evidence_of, up_to
 
 if TYPE_CHECKING:
     from components.registry.registry import Registry, VersionInfo
@@ -61,8 +61,7 @@ def sign(
 
 
 def _windows(store: ControlStore, workload: str, info: VersionInfo) -> list[WindowRow]:
-    windows = store.windows(workload)
-    return windows[: next((n for n, w in enumerate(windows, start=1) if w.digest == info.ref.snapshot), 0)]
+    return up_to(store.windows(workload), info.ref.snapshot)
 
 
 def _evidence(store: ControlStore, workload: str, info: VersionInfo) -> list[tuple[WindowRow, str]]:

@@ -348,8 +348,6 @@ class Trigger:
             self._keep(state, decision)
             log.info("%s: starting an update: %s", self.spec.name, decision.reason)
             code = self._launch(decision.reason)
-            if state.forgotten and not code:
-                forgettings.retrained(self.store, self.spec.name, state.forgotten)
             what = "the update ended with" if self._remote is None else "Kubeflow was given the update, with"
             log.log(logging.WARNING if code else logging.INFO, "%s: %s %d", self.spec.name, what, code)
         return decision

@@ -82,7 +82,13 @@ class KubeflowUpdates:
         marks = {KUBEFLOW: "", "silent_seconds": self._settings.kfp_silent_seconds, "arguments": made}
         run = begin(self.store, self.workload, NAME, reason, self._settings.actor, marks)
         self._asked = float("-inf")
-        self.tend()
+        try:
+            self.tend()
+        except CohobateError as error:
+            row = next(r for r in self.store.runs(self.workload) if r.id == run)
+            if not row.detail[KUBEFLOW]:
+                self._end(row, "failed", str(error))
+            raise
         return run
 
     def tend(self) -> None:

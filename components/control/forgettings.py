@@ -100,7 +100,7 @@ def tainted(store: ControlStore, workload: str) -> dict[str, str]:
 
 
 def waiting(store: ControlStore, workload: str, champion: str | None) -> Sequence[ForgettingRow]:
-    """Orders that ask for an update which was not started: the champion, by its digest, is a student that they list."""
+    """Orders that ask for a student which was not made yet: they list the champion, by its digest."""
     return [
         row
         for row in orders(store, workload)
@@ -109,7 +109,7 @@ def waiting(store: ControlStore, workload: str, champion: str | None) -> Sequenc
 
 
 def retrained(store: ControlStore, workload: str, orders_: Iterable[str]) -> None:
-    """Note that the update was started which these orders ask for."""
+    """Note that the student was made which these orders ask for."""
     wanted = set(orders_)
     with store.transaction() as s:
         query = select(ForgettingRow).where(ForgettingRow.workload == workload, ForgettingRow.id.in_(wanted))

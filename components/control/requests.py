@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -20,6 +21,14 @@ from components.control.tables import RequestRow
 
 GATEWAY = "gateway"
 """The ledger's actor for callbacks that were given up."""
+
+
+class Content(msgspec.Struct):
+    """What is kept of a request until it is answered: its ``body`` (JSON), and the ids of the inputs in it."""
+
+    body: bytes
+    ids: list[str]
+    urgency: int
 
 
 class Acceptance(NamedTuple):

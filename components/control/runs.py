@@ -155,6 +155,7 @@ def _go_on(s: Session, row: RunRow, now: float) -> None:
         raise PipelineError(row.pipeline, row.workload, f"run {row.id} has ended: start another one")
     if row.status != "running" and "reporting_at" not in row.detail:
         _one_at_a_time(s, row.workload, row.pipeline, now)
+        _none_since(s, row)
     row.status, row.finished_at = "running", None
     row.detail = {**row.detail, "alive_at": now}
 
@@ -168,9 +169,22 @@ def _abandon_silent(s: Session, workload: str, actor: str, now: float) -> None:
 
 def _one_at_a_time(s: Session, workload: str, pipeline: str, now: float) -> None:
     running = select(RunRow).where(RunRow.workload == workload, RunRow.status == "running")
+    busy = alive if pipeline == FORGET else updating  # reports draw what is to be forgotten
     for run in s.scalars(running).all() if pipeline in ALONE else ():
-        if run.pipeline in ALONE and updating(run, now):
+        if run.pipeline in ALONE and busy(run, now):
             raise PipelineError(pipeline, workload, f"run {run.id} ({run.pipeline}) is under way; one update at a time")
+
+
+def _none_since(s: Session, row: RunRow) -> None:
+    """Refuse to go on with a run after whose begin another one began, though it has ended.
+
+    What the run had read then is not what there is now: rows of it may be forgotten.
+    """
+    mine = select(RunRow).where(RunRow.workload == row.workload, RunRow.id != row.id, RunRow.pipeline.in_(ALONE))
+    later = s.scalars(mine.where(RunRow.started_at >= row.started_at).order_by(RunRow.started_at)).first()
+    if later is not None and row.pipeline in ALONE:
+        detail = f"run {later.id} ({later.pipeline}) has begun since {row.id} did: start another one"
+        raise PipelineError(row.pipeline, row.workload, detail)
 
 
 def end(store: ControlStore, run_id: str, status: str, detail: Mapping[str, Any], actor: str) -> bool:

@@ -56,6 +56,11 @@ def rollout_of(order_id: str) -> str:
     return f"rollout-{hashlib.sha256(order_id.encode()).hexdigest()[:12]}"
 
 
+def certificates_of(digest: str) -> str:
+    """How the ids of the journals of a student's certificates begin; when each began follows."""
+    return f"certificate-{digest[:16]}-"
+
+
 class JournalLine(NamedTuple):
     """A line of a rollout's journal, which counts from 1; without its newline."""
 

@@ -405,8 +405,8 @@ class ForgettingRow(Base):
 
     ``subject``: HMAC-SHA-256 (hex) of the entity's key under ``secret``, which nobody is told. ``step``: the number of
     steps that are done; ``found``: while it is under way, what the next ones go by, afterwards None. ``result``: what
-    was erased and rewritten, and which students had learnt from it. ``retrained_at``: when the update was started that
-    it asks for.
+    was erased and rewritten, and which students had learnt from it. ``retrained_at``: when the student was made that it
+    asks for.
     """
 
     __tablename__ = "forgettings"

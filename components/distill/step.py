@@ -9,7 +9,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.spec.declared import check_training
 from components.contracts.storage import get_bytes
-from components.control.forgettings import tainted
+from components.control.forgettings import retrained, tainted, waiting
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.process import short_lived
@@ -29,7 +29,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
     A champion that had learnt from what was forgotten since is not started from: the update is then a fresh student of
-    its variant, that learns from all windows as they are now, though there may be no new labels.
+    its variant, that learns from all windows as they are now, though there may be no new labels. Once it is made, the
+    orders that list the champion ask for none any more.
 
     Raises:
         ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
@@ -48,6 +49,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     store = ControlStore.open(settings.control_url)
     serves = champion(store, spec)
     without = tainted(store, spec.name)
+    asking = waiting(store, spec.name, serves.digest) if serves is not None else ()
     if not fresh and serves is not None and serves.digest in without:
         log.warning(
             "%s: version %s had learnt from what order %s forgot: the update does not start from it, but afresh",
@@ -89,6 +91,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         seed=spec.seed,
         inputs=lambda: unlabelled(spec, windows, open_broker(settings), settings.artifacts),
     )
+    retrained(store, spec.name, [order.id for order in asking])
     store.close()
     return Candidate(
         uri=done.uri,

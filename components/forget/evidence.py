@@ -17,8 +17,8 @@ import msgspec
 from sqlalchemy import select
 
 from components.contracts.storage import digest_of, files, get_bytes, put_bytes, remove
-from components.control.store import ControlStore
-from components.control.tables import JournalRow, WindowRow
+from components.control.store import ControlStore, certificates_of
+from components.control.tables import JournalRow, RolloutRow, WindowRow
 from drift.evidently_workspace import drop
 
 ID = re.compile(rb'"id":("(?:[^"\\]|\\.)*")')
@@ -59,14 +59,25 @@ def files_unnamed(plan: Iterable[str], unnamed: Unnamed) -> None:
             put_bytes(uri, after)
 
 
-def journals_unnamed(store: ControlStore, unnamed: Unnamed) -> int:
-    """Lines of journals that are under way; returns how many changed."""
-    count = 0
+def journals_unnamed(
+    store: ControlStore, workload: str, students: Collection[str], unnamed: Unnamed, *, dry: bool = False
+) -> int:
+    """Lines of a workload's journals that are under way; returns how many changed, ``dry``: or would.
+
+    ``students``: the digests of its versions, by which the journals of certificates are told, that have no rollout.
+    """
+    count, begins = 0, {certificates_of(digest) for digest in students}
     with store.transaction() as s:
-        for row in s.scalars(select(JournalRow)):
-            after = unnamed.of(row.line.encode()).decode()
-            if after != row.line:
-                row.line, count = after, count + 1
+        mine = set(s.scalars(select(RolloutRow.id).where(RolloutRow.workload == workload)))
+        known = s.scalars(select(JournalRow.rollout).distinct()).all()
+        names = [n for n in known if n in mine or f"{n.rpartition('-')[0]}-" in begins]
+        for name in names:
+            for row in s.scalars(select(JournalRow).where(JournalRow.rollout == name)):
+                after = unnamed.of(row.line.encode()).decode()
+                if after != row.line:
+                    count += 1
+                    if not dry:
+                        row.line = after
     return count
 
 

@@ -20,7 +20,7 @@ The steps, numbered as they are counted in the order:
 3. List the students that had learnt from them. From here on the trigger starts an update that begins from none of them.
 4. Rewrite the sources of features, offline and online.
 5. Take the names out of evidence and journals; delete reports, and what unfinished updates left.
-6. Delete the questions to people and the teacher's probes.
+6. Delete the questions to people, the teacher's probes, and requests that are answered later.
 7. Have the broker delete the records.
 8. Search again. What is found makes the order fail, and it is carried out from the first step when it is given again.
 9. Write the proof and the entry in the ledger, and drop the names.
@@ -84,7 +84,8 @@ class Platform:
     """What an order is carried out on.
 
     ``erase``: has the broker delete records, and returns when they are gone. ``leftovers``: deletes what runs since a
-    time (Unix seconds) left on this host, and returns how many. ``signer``: of the proof; None: it is not signed.
+    time (Unix seconds) left on this host, and returns of how many, and in words what it cannot delete. ``signer``: of
+    the proof; None: it is not signed.
     """
 
     spec: Spec
@@ -93,7 +94,7 @@ class Platform:
     broker: Broker
     registry: Registry
     erase: Callable[[Places], None]
-    leftovers: Callable[[float], int] = lambda since: 0
+    leftovers: Callable[[float], tuple[int, list[str]]] = lambda since: (0, [])
     signer: Signer | None = None
 
     @property
@@ -102,8 +103,10 @@ class Platform:
         return self.settings.artifacts
 
 
-def forget(on: Platform, key: str, reason: str) -> dict[str, Any]:
+def forget(on: Platform, key: str, reason: str, before: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Erase an entity, or go on where an order about it was interrupted; returns the order's result.
+
+    ``before``: called before each step, it raises where this must not go on.
 
     Raises:
         ConfigError: there is no key or reason, or the reason names the key.
@@ -116,6 +119,7 @@ def forget(on: Platform, key: str, reason: str) -> dict[str, Any]:
     work = _Work(on, key, row)
     for number, name in enumerate(STEPS, start=1):
         if work.row.step < number:
+            before()
             log.info("%s: order %s, step %d: %s", on.spec.name, row.id, number, name)
             getattr(work, f"_{name}")()
             failpoint(f"forget.{number}")
@@ -143,6 +147,7 @@ def look(on: Platform, key: str) -> dict[str, Any]:
         "windows": [{"number": n, "rows": count} for n, count in sorted(traces.rows.items())],
         "evidence": len(evidence.planned(on.artifacts, on.spec.name, with_names)),
         "reviews": len(rows.review_names(on.spec, on.store, key, on.store.clock()).labels),
+        "requests": rows.requests_removed(on.spec, on.store, key, traces.names, on.store.clock(), dry=True),
         "students": learnt(on.registry.versions(on.spec.name), digests),
         "ledger": rows.ledger_naming(on.store, key, traces.names),
     }
@@ -150,6 +155,7 @@ def look(on: Platform, key: str) -> dict[str, Any]:
 
 def _found(on: Platform, key: str, until: float, known: Names) -> Traces:
     names = rows.review_names(on.spec, on.store, key, until)
+    names.add(rows.request_names(on.spec, on.store, key, until))
     names.add(known)
     return search(on.spec, on.broker, key, until, on.store.windows(on.spec.name), names)
 
@@ -168,6 +174,9 @@ class _Work:
     def _unnamed(self) -> Unnamed:
         names = self._names
         return Unnamed({*names.ids, *names.requests}, (self.row.found or {})["secret"])
+
+    def _versions(self) -> set[str]:
+        return {info.ref.digest for info in self.on.registry.versions(self.on.spec.name)}
 
     def _done(self, step: str, found: dict[str, Any] | None = None, **result: Any) -> None:
         values: dict[str, Any] = {"step": STEPS.index(step) + 1, "result": {**self.row.result, **result}}
@@ -227,23 +236,28 @@ class _Work:
     def _evidence(self) -> None:
         on, plan = self.on, self.row.found or {}
         evidence.files_unnamed(plan["files"], self._unnamed)
-        lines = evidence.journals_unnamed(on.store, self._unnamed)
+        lines = evidence.journals_unnamed(on.store, on.spec.name, self._versions(), self._unnamed)
         first = min((w["number"] for w in self.row.result["windows"]), default=None)
         since = min((w["at"] for w in plan["windows"].values()), default=None)
         # a report compares a window with older ones
         later = [w for w in on.store.windows(on.spec.name) if first is not None and w.number >= first]
         reports = evidence.reports_removed(on.artifacts, on.spec.name, later, on.settings.evidently)
         evidence.training_removed(on.artifacts, on.spec.name)
-        runs = on.leftovers(since) if since is not None else 0
+        runs, left = on.leftovers(since) if since is not None else (0, [])
         changed = {**self.row.result.get("files", {}), **dict(sorted(plan["files"].values()))}
-        self._done("evidence", files=changed, journal_lines=lines, reports=reports, runs=runs)
+        left = [*self.row.result["left"], *left]
+        self._done("evidence", files=changed, journal_lines=lines, reports=reports, runs=runs, left=left)
 
     def _database(self) -> None:
         on, names = self.on, self._names
         asked = rows.reviews_removed(on.spec, on.store, self.key, names, self.row.at)
         probes = rows.probes_removed(on.spec, on.store, on.artifacts, names)
+        later = rows.requests_removed(on.spec, on.store, self.key, names, self.row.at)
         before = self.row.result
-        self._done("database", reviews=before.get("reviews", 0) + asked, probes=before.get("probes", 0) + probes)
+        self._done(
+            "database", reviews=before.get("reviews", 0) + asked, probes=before.get("probes", 0) + probes,
+            requests=before.get("requests", 0) + later,
+        )  # fmt: skip
 
     def _topics(self) -> None:
         from components.contracts.stream_record import TopicPartition
@@ -257,8 +271,15 @@ class _Work:
     def _search(self) -> None:
         on = self.on
         traces = _found(on, self.key, self.row.at, self._names)
-        if traces.places or traces.rows:
-            where = {**traces.topics(), **{f"window {n}": count for n, count in traces.rows.items()}}
+        where = {**traces.topics(), **{f"window {n}": count for n, count in traces.rows.items()}}
+        unnamed = Unnamed({*traces.names.ids, *traces.names.requests}, (self.row.found or {})["secret"])
+        beside = {  # a rollout goes on meanwhile, and requests come
+            "evidence": len(evidence.planned(on.artifacts, on.spec.name, unnamed)),
+            "journals": evidence.journals_unnamed(on.store, on.spec.name, self._versions(), unnamed, dry=True),
+            "requests": rows.requests_removed(on.spec, on.store, self.key, traces.names, self.row.at, dry=True),
+        }
+        where |= {name: count for name, count in beside.items() if count}
+        if where:
             self.row = forgettings.put(on.store, self.row.id, step=0)
             raise RemainsError(on.spec.name, self.row.id, where)
         self._done("search", searched=named(traces.ends))

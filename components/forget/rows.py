@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import Any
 
-from sqlalchemy import delete, select
+import msgspec
+from sqlalchemy import Select, delete, select
 
 from components.contracts.errors import RecordError
 from components.contracts.records import Input, decode
 from components.contracts.spec import Spec
 from components.contracts.storage import remove
 from components.control.database import BUSY_SECONDS
+from components.control.requests import Content
 from components.control.store import ControlStore
-from components.control.tables import IncidentRow, ReviewRow, TeacherRow, WindowRow
+from components.control.tables import IncidentRow, RequestRow, ReviewRow, TeacherRow, WindowRow
 from components.forget.traces import Names, Places
 from components.ledger.ledger import entries
 
@@ -74,6 +77,77 @@ def probes_removed(spec: Spec, store: ControlStore, artifacts: str, names: Names
                 incident.candidate = left
     for content in names.contents:
         remove(f"{artifacts}/{spec.name}/probes/{content}")
+    return count
+
+
+class _Item(msgspec.Struct):
+    """Of an input in a request's body what says whom it is of."""
+
+    id: str | None = None
+    key: str | None = None
+
+
+class _Body(_Item):
+    """A request's body: one input, or several."""
+
+    inputs: list[_Item] = []
+
+
+class _Answer(msgspec.Struct):
+    """Of an answer what names its input."""
+
+    id: str | None = None
+    request_id: str | None = None
+
+
+_content, _body = msgspec.msgpack.Decoder(Content), msgspec.json.Decoder(_Body)
+_answers = msgspec.json.Decoder(list[_Answer] | dict[str, msgspec.Raw])
+
+
+def _asked(content: bytes | None, key: str, ids: Collection[str] = ()) -> set[str]:
+    """The ids of an entity's inputs, or of these, in what is kept of a request without an answer."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if content is not None:
+            kept = _content.decode(content)
+            body = _body.decode(kept.body)
+            named = zip(body.inputs or [body], kept.ids, strict=False)
+            return {input_id for item, input_id in named if (item.key or input_id) == key or input_id in ids}
+    return set()
+
+
+def _told(answer: bytes | None, names: Names) -> bool:
+    """Whether a request's answer is, in part, about one of these inputs."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _answers.decode(answer) if answer is not None else []
+        return any(a.id in names.ids or a.request_id in names.requests for a in found if isinstance(a, _Answer))
+    return False
+
+
+def _requests(spec: Spec, until: float) -> Select[RequestRow]:
+    return select(RequestRow).where(RequestRow.workload == spec.name, RequestRow.accepted_at <= until)
+
+
+def request_names(spec: Spec, store: ControlStore, key: str, until: float) -> Names:
+    """The names of an entity's inputs in requests that were accepted by then and have no answer yet."""
+    with store.session() as s:
+        rows = s.scalars(_requests(spec, until).where(RequestRow.content.is_not(None)))
+        return Names(ids={name for row in rows for name in _asked(row.content, key)})
+
+
+def requests_removed(
+    spec: Spec, store: ControlStore, key: str, names: Names, until: float, *, dry: bool = False
+) -> int:
+    """Delete requests that were to be answered later, and their answers, where they are about an entity's inputs.
+
+    One that is about others' inputs too goes as a whole. Returns how many there were; ``dry``: and does no more.
+    """
+    count = 0
+    with store.transaction() as s:
+        for row in s.scalars(_requests(spec, until)).all():
+            if _asked(row.content, key, names.ids) or _told(row.answer, names):
+                count += 1
+                if not dry:
+                    s.delete(row)
     return count
 
 

@@ -24,7 +24,7 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.ledger import signatures
 from components.registry.registry import VersionInfo
-from components.steps import Candidate, evidence_of, windows_until
+from components.steps import Candidate, evidence_of, up_to, windows_until
 
 BUILD_TYPE = "urn:cohobate:distil:v1"
 
@@ -90,12 +90,11 @@ def of_version(
     settings: Settings, store: ControlStore, workload: str, info: VersionInfo, chosen: Mapping[str, Any]
 ) -> Made:
     """The provenance of a version that was registered before; ``chosen``: what the ledger has of its spec."""
-    windows = store.windows(workload)
-    newest = next((n for n, w in enumerate(windows, start=1) if w.digest == info.ref.snapshot), 0)
+    windows = up_to(store.windows(workload), info.ref.snapshot)
     made = {"snapshots": info.snapshots, "teacher": info.ref.teacher, "parent": info.parent, "code": info.code}
     given = {"workload": workload, **chosen, "variant": info.variant}
     forced = bool(info.verdict.get("forced", False))
-    return _made(settings, store, info.ref, given, made, windows[:newest], str(info.verdict.get("decision")), forced)
+    return _made(settings, store, info.ref, given, made, windows, info.verdict.get("decision"), forced)
 
 
 def _made(
@@ -105,10 +104,10 @@ def _made(
     chosen: Mapping[str, Any],
     made: Mapping[str, Any],
     windows: list[WindowRow],
-    decision: str,
+    decision: str | None,
     forced: bool,
 ) -> Made:
-    by_digest = {w.digest: w.uri for w in windows}
+    by_digest = {digest: w.uri for w in windows for digest in w.digests}
     name, _, digest = str(made["teacher"]).partition("@")
     dependencies = [
         ResourceDescriptor(name=f"teacher {name}", digest={"declared": digest}, annotations={"of": made["teacher"]}),
@@ -135,7 +134,7 @@ def _made(
     return Made(model=model, workload=str(chosen["workload"]), predicate=predicate)
 
 
-def _evaluation(windows: list[WindowRow], digest: str, decision: str, forced: bool) -> ResourceDescriptor:
+def _evaluation(windows: list[WindowRow], digest: str, decision: str | None, forced: bool) -> ResourceDescriptor:
     said = {"decision": decision, "forced": forced}
     if windows:
         uri = evidence_of(windows[-1], digest)

@@ -86,7 +86,7 @@ def rewritten(
     if table.num_rows == whole.num_rows:
         return None
     # Step 1
-    data = parquet_bytes(table)
+    data = parquet_bytes(table, of=None if table.num_rows else window.number)
     digest = digest_of(data)
     folder, old = window.uri.rsplit("/", 1)[0], window.uri
     put_bytes(f"{folder}/{digest}.parquet", data)

@@ -240,10 +240,14 @@ def _column(name: str, kind: pa.DataType, descriptor: str) -> pa.Field:
     return pa.field(name, kind, metadata=None if name == descriptor else {DESCRIPTOR: descriptor.encode()})
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as Parquet; the same rows give the same bytes (with the same pyarrow)."""
+def parquet_bytes(table: pa.Table, of: int | None = None) -> bytes:
+    """The table as Parquet; the same rows give the same bytes (with the same pyarrow).
+
+    ``of``: the number of the window that it says it is of, by which it differs from others without rows.
+    """
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd", version="2.6")
+    said = None if of is None else {"window": str(of)}
+    pq.write_table(table.replace_schema_metadata(said), sink, compression="zstd", version="2.6")
     return sink.getvalue()

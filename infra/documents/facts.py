@@ -20,7 +20,7 @@ from components.evaluate.judge import judge
 from components.evaluate.measure import Measurements, flat, known, measures, slice_accuracies
 from components.ledger import signatures
 from components.ledger.ledger import entries
-from components.steps import evidence_of
+from components.steps import evidence_of, up_to
 from components.student.card import StudentCard, read_card
 from drift.gate import Verdict
 from infra.evidence.write import card_of
@@ -116,8 +116,7 @@ def gather(
     data = get_bytes(info.ref.uri, info.ref.digest)
     card, rows = read_card(card_of(data)), entries(store, workload)
     found, own = _spec(settings, rows, workload, info, spec)
-    windows = store.windows(workload)
-    windows = windows[: next((n for n, w in enumerate(windows, start=1) if w.digest == info.ref.snapshot), 0)]
+    windows = up_to(store.windows(workload), info.ref.snapshot)
     evidence, ref = _evidence(windows, info.ref.digest)
     labels, policies, missing = _labels(windows)
     return Facts(

@@ -119,7 +119,7 @@ def _complete(document: dict[str, Any], facts: Facts) -> None:
         "quantitativeAnalysis": {"performanceMetrics": measured},
         "considerations": {k: found for k, v in considerations.items() if (found := [x for x in v if x])},
     }  # fmt: skip
-    rows = {w.digest: w for w in facts.windows}
+    rows = {d: w for w in facts.windows for d in w.digests}
     for component in document["components"]:
         digest = component["bom-ref"].removeprefix("snapshot:")
         if component["type"] == "data":

@@ -17,7 +17,7 @@ from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, decode
 from components.contracts.spec import Spec
 from components.control.intent import EVERY_ANSWER, Guard, Intent, ModelRef
-from components.control.store import ControlStore, JournalLine
+from components.control.store import ControlStore, JournalLine, certificates_of
 from components.stream.contract import Broker, Consumer, named, unnamed
 from serving.control.journal import Journal, uri_of
 from serving.control.replicas import Replicas
@@ -313,7 +313,7 @@ def _action(step: Step) -> str:
 
 def journal_name(state: Certificate) -> str:
     """The id of a certificate's journal."""
-    return f"certificate-{state.digest[:16]}-{int(state.since)}"
+    return f"{certificates_of(state.digest)}{int(state.since)}"
 
 
 def _key(state: Certificate) -> str:

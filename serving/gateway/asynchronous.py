@@ -30,6 +30,7 @@ from starlette.routing import Route
 
 from components.contracts.errors import CohobateError
 from components.control import requests
+from components.control.requests import Content
 from components.control.store import ControlStore
 from components.control.tables import RequestRow
 from components.notify.callbacks import Mode, allowed, callback, signed, signing_key
@@ -72,14 +73,6 @@ FAILURES = 5
 RETRY_AFTER = {"Retry-After": "5"}
 
 T = TypeVar("T")
-
-
-class Content(msgspec.Struct):
-    """What is kept of a request until it is answered."""
-
-    body: bytes
-    ids: list[str]
-    urgency: int
 
 
 _content = msgspec.msgpack.Decoder(Content)

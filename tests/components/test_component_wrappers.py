@@ -312,6 +312,33 @@ def test_an_update_starts_from_no_champion_that_learnt_from_what_was_forgotten(
         assert distilling.distil(spec, "", False, "nothing") is None
 
 
+def test_an_order_to_forget_asks_until_the_student_is_made_and_not_until_a_run_begins(spec, store, monkeypatch):
+    """A training that fails leaves it asking, whatever runs the pipeline."""
+    champion = ModelRef(version="7", uri="u", digest="d7", snapshot="d1", teacher="t@1")
+    store.put_intent("letters", 0, Intent(champion=champion))
+    store.add_window(WindowRow(digest="d1", workload="letters", number=1, uri="", rows=1, created_at=1.0, manifest={}))
+    monkeypatch.setattr(distilling, "_variant_of", lambda *_: "wide")
+    for key, student in (("someone", "d7"), ("another", "d6")):
+        order = forgettings.open_order(store, "letters", key, "ada", "asked")
+        forgettings.put(store, order.id, result={"students": [{"version": "7", "digest": student}]})
+
+    def asking():
+        return [r.result["students"][0]["digest"] for r in forgettings.orders(store, "letters") if not r.retrained_at]
+
+    def fail(*_, **__):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("components.distill.train.distill", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        distilling.distil(spec, "", False, "d1")
+    assert sorted(asking()) == ["d6", "d7"]
+    names = ("uri", "digest", "float_uri", "card", "parity_gap", "metrics", "history", "terms")
+    made = SimpleNamespace(**dict.fromkeys(names))
+    monkeypatch.setattr("components.distill.train.distill", lambda *_, **__: made)
+    distilling.distil(spec, "", False, "d1")
+    assert asking() == ["d6"]
+
+
 def test_a_candidate_survives_the_artifact(artifact, candidate):
     made = candidate(measurements={"agreement": 0.5, "accuracy": None})
     assert read_candidate(artifact(dsl.Model, "m", made).path) == made

@@ -205,6 +205,20 @@ def test_the_bill_of_materials_is_what_the_schema_takes_and_names_all_parts(full
     assert considerations["useCases"] == [ABOUT["intended_use"]]
 
 
+def test_a_window_that_lost_rows_since_is_found_by_the_digest_that_was_read(full, home, monkeypatch):
+    (window,) = full.windows
+    manifest = {**window.manifest, "replaces": [window.digest]}
+    successor = WindowRow(
+        digest="0" * 64, workload=window.workload, number=1, uri=window.uri, rows=50, created_at=5.0, manifest=manifest
+    )
+    monkeypatch.setattr(home, "windows", lambda workload: [successor])
+    name, settings = full.workload, Settings()
+    facts = gather(settings, Registry(settings), home, name, full.info.version, full.spec.source)
+    assert facts.windows == [successor] and facts.evidence_ref == full.evidence_ref
+    (data,) = [c for c in json.loads(bom(facts))["components"] if c["type"] == "data"]
+    assert data["data"][0]["description"] == "50 labelled inputs"
+
+
 def test_the_command_writes_a_folder_and_names_the_blanks(full, bare, tmp_path):
     words = ["document", "champion", "--workload", "letters", "--output", str(tmp_path / "d")]
     Registry(Settings()).set_alias("letters", "champion", full.info.version)

@@ -6,12 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from components.contracts.attestation import verifier, verify
-from components.contracts.errors import NotFoundError, PipelineError
+from components.contracts.errors import NotFoundError, PipelineError, UnavailableError
 from components.contracts.records import Input, encode
 from components.contracts.settings import Settings
 from components.contracts.storage import get_bytes
 from components.control import runs
 from components.control.workloads import apply, opened
+from components.forget import order
 from components.forget.order import PREDICATE
 from components.ledger.ledger import entries
 from components.stream.memory import MemoryBroker
@@ -76,14 +77,14 @@ def test_a_dry_run_erases_nothing(store):
 def test_an_order_is_carried_out_recorded_and_proved(store, tmp_path):
     secret, public = keys(tmp_path)
     said = run(KEY, "--reason", "asked by letter", "--key", str(secret))
-    assert "erased: 1 records, 0 rows of 0 windows, 0 questions" in said and "not signed" not in said
+    assert "erased: 1 records, 0 rows of 0 windows, 0 questions, 0 requests" in said and "not signed" not in said
     assert inputs(store) == ["another"]
-    (order,) = json.loads(run("--list", "--json"))
-    assert (order["state"], order["reason"]) == ("done", "asked by letter") and KEY not in json.dumps(order)
-    proof = verify(get_bytes(order["proof"]), verifier(public))
+    (told,) = json.loads(run("--list", "--json"))
+    assert (told["state"], told["reason"]) == ("done", "asked by letter") and KEY not in json.dumps(told)
+    proof = verify(get_bytes(told["proof"]), verifier(public))
     assert proof.predicate_type == PREDICATE and proof.predicate["topics"] == {"letters.inputs": 1}
     assert KEY not in json.dumps(proof.predicate)
-    assert [e.action for e in entries(store, "letters")][-1] == "forget"
+    assert [e.action for e in entries(store, "letters")][-2:] == ["forget", "pipeline forget"]
     (ran,) = store.runs("letters")
     assert (ran.pipeline, ran.status) == ("forget", "succeeded")
 
@@ -107,9 +108,51 @@ def test_a_run_s_folder_on_this_host_goes_with_the_windows_that_it_read(store):
         if ended:
             store.finish_run(made, "succeeded", {})
     now = store.clock()
-    assert forgetting._leftovers(Settings(), store, "letters", now + 2 * forgetting.RUN_SECONDS) == 0
-    assert forgetting._leftovers(Settings(), store, "letters", now) == 1
+    assert forgetting._leftovers(Settings(), store, "letters", now + 2 * forgetting.RUN_SECONDS) == (0, [])
+    assert forgetting._leftovers(Settings(), store, "letters", now) == (1, [])
     assert [path.name for path in (home / "pipelines").iterdir()] == ["letters-2"]
+
+
+def test_artifacts_of_runs_on_kubeflow_are_named_and_not_deleted(store):
+    for known in ("8f1a", "", "9c2b"):
+        made = runs.begin(store, "letters", "continual", "labels", "trigger", {runs.KUBEFLOW: known})
+        runs.end(store, made, "succeeded", {}, "trigger")
+    now = store.clock()
+    assert forgetting._leftovers(Settings(), store, "letters", now + 2 * forgetting.RUN_SECONDS) == (0, [])
+    count, (left,) = forgetting._leftovers(Settings(), store, "letters", now)
+    assert count == 0 and "Kubeflow's runs 8f1a, 9c2b: delete them" in left
+
+
+def test_it_goes_no_further_once_it_was_given_up_and_an_update_began(store, monkeypatch):
+    """A process that was stopped for a minute is recorded as abandoned, and finds another's run when it goes on."""
+    evidence = order._Work._evidence
+
+    def silent(work):
+        evidence(work)
+        runs.end(store, "letters-1", "abandoned", {}, "trigger")
+        runs.begin(store, "letters", "continual", "labels", "trigger")
+
+    monkeypatch.setattr(order._Work, "_evidence", silent)
+    with pytest.raises(PipelineError, match=r"letters-2 \(continual\) is under way"):
+        run(KEY, "--reason", "asked")
+    assert [r.status for r in store.runs("letters")] == ["abandoned", "running"], "its end is not written over"
+    assert inputs(store) == [KEY, "another"]
+    runs.end(store, "letters-2", "succeeded", {}, "trigger")
+    monkeypatch.setattr(order._Work, "_evidence", evidence)
+    run(KEY, "--reason", "asked")
+    assert inputs(store) == ["another"]
+
+
+def test_why_it_failed_is_recorded(store, monkeypatch):
+    def away(places):
+        raise UnavailableError("broker", "b:1", "does not answer")
+
+    monkeypatch.setattr(forgetting, "_eraser", lambda *_: away)
+    with pytest.raises(UnavailableError):
+        run(KEY, "--reason", "asked")
+    (ran,) = store.runs("letters")
+    assert ran.status == "failed" and "does not answer" in ran.detail["failure"]
+    assert entries(store, "letters")[-1].detail["status"] == "failed"
 
 
 def test_a_workload_that_nobody_registered_is_named(store):

@@ -9,7 +9,7 @@ from components.contracts.settings import Settings
 from components.control.tables import TrafficRow
 from components.control.workloads import apply, opened
 from infra.cli import app
-from infra.savings import report
+from infra.savings import UNITS, report, told
 from tests.stores import migrated
 
 DAY = "2026-03-01"
@@ -47,7 +47,21 @@ def test_the_savings_of_a_period_are_printed_and_unknown_prices_are_blank(home):
     assert (row["answers"], row["avoided"]) == (1000, 900)
     assert [row[name] for name in ("avoided_cost", "teacher_per_1000", "student_per_1000", "saved")] == [None] * 4
     lines = [line.rstrip() for line in shown("--since", DAY, "--until", DAY).splitlines()]
-    assert f"letters, {DAY} to {DAY}" in lines and "  teacher per 1000" in lines
+    assert lines[0] == f"letters, {DAY} to {DAY}; costs in the currency of the declared prices"
+    assert "  teacher cost per 1000" in lines
+
+
+def test_people_are_told_rounded_numbers_with_what_they_are_of(home):
+    (row,) = report(DAY, DAY, [])
+    row |= {"student_cost": 44.71732207793348, "saved": -12345.678, "teacher_ms": 0.00012345678, "stale_hour": None}
+    shown = told(row)
+    assert (shown["student cost"], shown["saved cost"], shown["teacher ms per call"]) == (
+        "44.72",
+        "-12346",
+        "0.0001235",
+    )
+    assert (shown["stale cost per hour"], shown["answers"]) == ("", "1000")
+    assert len(shown) == len(row) - 3 and set(UNITS) <= set(row)
 
 
 def test_the_prices_are_those_of_the_version_in_force(home, tmp_path):

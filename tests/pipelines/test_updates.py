@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from components.contracts.errors import ConfigError, PipelineError, RefusedError
+from components.contracts.errors import AccessError, ConfigError, PipelineError, RefusedError
 from components.contracts.records import encode
 from components.control import runs
 from components.control.intent import Intent, ModelRef
@@ -213,6 +213,18 @@ def test_what_kubeflow_refuses_is_recorded_as_failed_with_its_sentence(start, sh
     with pytest.raises(PipelineError, match=r"tickets-1 was not submitted: .*quota exceeded"):
         start()
     assert row(store).status == "failed" and "quota exceeded" in row(store).detail["failure"]
+
+
+def test_where_nobody_may_connect_an_update_is_recorded_as_failed_at_once(start, store, monkeypatch):
+    def refuse(settings):
+        raise AccessError("Kubeflow Pipelines", "h", "token", "the token file is empty", "write one")
+
+    with monkeypatch.context() as m:
+        m.setattr("pipelines.updates.connect", refuse)
+        with pytest.raises(AccessError, match="token file"):
+            start()
+    assert row(store).status == "failed" and "token file is empty" in row(store).detail["failure"]
+    assert start() == "tickets-2"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def test_no_update_starts_while_an_entity_is_forgotten_and_the_other_way_round(s
         store.finish_run(run, "succeeded", {})
 
 
+def test_nobody_is_forgotten_while_an_update_is_at_its_reports(store):
+    run = runs.begin(store, "tickets", "continual", "why", "me")
+    runs.reporting(store, run)
+    with pytest.raises(PipelineError, match="under way"):
+        runs.begin(store, "tickets", runs.FORGET, "asked", "ada")
+    runs.begin(store, "tickets", "continual", "more", "me")
+
+
 def test_orders_run_beside_an_update_and_do_not_keep_one_from_starting(store):
     runs.begin(store, "files", "continual", "why", "me")
     order = runs.begin(store, "files", "rollback", "it is bad", "me")
@@ -166,6 +174,23 @@ def test_what_was_given_up_or_is_retried_goes_on_unless_another_has_begun(store,
         runs.go_on(store, run)
     with pytest.raises(PipelineError, match="no such run"):
         runs.go_on(store, "files-99")
+
+
+@pytest.mark.parametrize("pipeline", ["continual", runs.FORGET])
+def test_what_is_retried_does_not_go_on_after_another_began_though_that_ended(store, clock, pipeline):
+    """It would register a student of what it had read before somebody was forgotten, say."""
+    run = runs.begin(store, "files", "continual", "why", "me", ON_KUBEFLOW)
+    runs.end(store, run, "failed", {}, "me")
+    clock.now += 50
+    other = runs.begin(store, "files", pipeline, "asked", "ada")
+    runs.end(store, other, "succeeded", {}, "ada")
+    said = rf"run {other} \({pipeline}\) has begun since {run} did"
+    with pytest.raises(PipelineError, match=said):
+        runs.go_on(store, run)
+    with pytest.raises(PipelineError, match=said):
+        runs.claim(store, run, "files", "continual", "8f1a")
+    with pytest.raises(PipelineError, match=said):
+        runs.begin(store, "files", "continual", "why", "me", ON_KUBEFLOW)
 
 
 def test_a_run_ends_once_with_one_line_in_the_ledger(store):

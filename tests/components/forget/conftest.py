@@ -25,8 +25,9 @@ from components.contracts.spec import Factory, Payload, Spec, Student
 from components.contracts.storage import put_bytes
 from components.contracts.stream_record import Record
 from components.control.intent import ModelRef
+from components.control.requests import Content
 from components.control.store import ControlStore, JournalLine
-from components.control.tables import IncidentRow, ReviewRow, TeacherRow
+from components.control.tables import IncidentRow, RequestRow, ReviewRow, TeacherRow
 from components.control.teachers import TeacherState
 from components.evaluate.evidence import Answer as Said
 from components.evaluate.evidence import Evidence, Judgement, Row
@@ -185,6 +186,8 @@ class World:
             self.store.keep_journal(f"rollout-{i}", [JournalLine(1, journal)])
             put_bytes(f"{self.artifacts}/files/rollouts/{entity != KEY}.jsonl", journal.encode() + b"\n")
             self.probe(given)
+            self.request(given)
+        self.store.put_rollout("rollout-900", "files", 0, True, {})
         self.send("labels.quarantine", KEY, label_of(902, KEY, BASE + 902))
         self.broker.producer().send("files.inputs", KEY, b"\xff is no record")
         self.send("inputs", KEY, None)
@@ -199,6 +202,20 @@ class World:
                     asked_at=BASE,
                 )
             )  # fmt: skip
+
+    def request(self, given):
+        """What is answered later: one request waits, and the other has its answer."""
+        body = msgspec.json.encode({"inputs": [{"id": given.id, "key": given.key, "text": given.payload.decode()}]})
+        answer = msgspec.json.encode([{"id": given.id, "request_id": f"{given.id}/request", "label": "a"}])
+        waits = {"content": msgspec.msgpack.encode(Content(body, [given.id], 6)), "answer": None}
+        for name, what in {"waits": waits, "told": {"content": None, "answer": answer}}.items():
+            with self.store.transaction() as s:
+                s.add(
+                    RequestRow(
+                        id=f"{name}-{int(given.time - BASE)}", workload="files", fingerprint="f", mode="structured",
+                        accepted_at=BASE, attempts=0, **what,
+                    )
+                )  # fmt: skip
 
     def probe(self, given):
         content = content_hash(given.payload)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -5,10 +7,13 @@ from components.contracts import storage
 from components.contracts.errors import ConfigError, RemainsError
 from components.contracts.storage import digest_of, get_bytes
 from components.control import forgettings
-from components.control.tables import ReviewRow, TeacherRow
+from components.control.requests import Content
+from components.control.store import certificates_of
+from components.control.tables import RequestRow, ReviewRow, TeacherRow
 from components.evaluate.judge import replay
 from components.forget import order
 from components.forget.order import STEPS, forget, look
+from components.forget.rows import request_names
 from components.ledger.ledger import entries, verify
 from components.snapshot.students import evidence_folder
 from components.snapshot.window import read
@@ -19,6 +24,11 @@ REASON = "asked by letter"
 
 def forgotten(world):
     return forget(world.platform, KEY, REASON)
+
+
+def requests_of(world):
+    with world.store.session() as s:
+        return sorted(row.id for row in s.query(RequestRow))
 
 
 def everything(world):
@@ -112,6 +122,107 @@ def test_a_look_changes_nothing_and_says_what_would_go(world):
     assert [w["rows"] for w in seen["windows"]] == [w["rows"] for w in result["windows"]]
     assert (seen["evidence"], seen["reviews"]) == (len(result["files"]), result["reviews"])
     assert seen["students"] == result["students"]
+    assert seen["requests"] == result["requests"] == 2
+
+
+def test_a_request_that_waits_tells_of_ids_that_are_nowhere_else(world):
+    """It goes by the key in its body, or by the ids that it names; the id of an input that has none is its key."""
+    body = msgspec.json.encode({"text": "said", "key": KEY})
+    shared = msgspec.json.encode({"inputs": [{"text": "said"}, {"text": "more", "key": "entity-1"}]})
+    answer = msgspec.json.encode([{"id": "drawn-1", "request_id": "r"}])
+    rows = {
+        "alone": (Content(body, ["drawn-1"], 6), None, BASE),
+        "bare": (Content(shared, [KEY, "drawn-2"], 6), None, BASE),
+        "answered": (None, answer, BASE),
+        "failed": (None, b'{"title": "internal", "status": 500}', BASE),
+        "later": (Content(body, ["drawn-3"], 6), None, world.now + 1),
+    }
+    with world.store.transaction() as s:
+        for name, (content, said, at) in rows.items():
+            given = None if content is None else msgspec.msgpack.encode(content)
+            s.add(
+                RequestRow(
+                    id=name, workload="files", fingerprint="f", mode="structured", accepted_at=at, attempts=0,
+                    content=given, answer=said,
+                )
+            )  # fmt: skip
+    names = request_names(world.spec, world.store, KEY, world.now).ids
+    assert {"drawn-1", KEY} <= names and not {"drawn-2", "drawn-3"} & names, "those are of another, and of later"
+    assert forgotten(world)["requests"] == 5
+    assert requests_of(world) == ["failed", "later", "told-901", "waits-901"]
+
+
+def test_journals_of_other_workloads_stay_as_they_are(world):
+    """Ids are unique in a workload alone. A certificate's journal has no rollout, and is told by its student."""
+    lines = list(world.store.journal("rollout-900"))
+    own, foreign = f"{certificates_of('student-2')}17", f"{certificates_of('foreign')}17"
+    for name in (own, foreign, "rollout-of-mail"):
+        world.store.keep_journal(name, lines)
+    world.store.put_rollout("rollout-of-mail", "mail", 0, True, {})
+    assert forgotten(world)["journal_lines"] == 2
+    changed = [n for n in ("rollout-900", own, foreign, "rollout-of-mail") if list(world.store.journal(n)) != lines]
+    assert changed == ["rollout-900", own]
+
+
+@pytest.mark.parametrize("late", ["a journal", "evidence", "a request"])
+def test_what_a_rollout_writes_beside_an_order_makes_it_begin_anew(world, monkeypatch, late):
+    window, erase = world.store.windows("files")[0], world.broker.erase
+    uri = f"{evidence_folder(window)}/student-1.jsonl"
+    before, lines = get_bytes(uri), list(world.store.journal("rollout-900"))
+
+    def meanwhile(places):
+        erase(places)
+        if late == "a journal":
+            world.store.keep_journal("rollout-900", lines)
+        elif late == "evidence":
+            storage.put_bytes(uri, before)
+        else:
+            with world.store.transaction() as s:
+                body = msgspec.json.encode({"text": "said", "key": KEY})
+                s.add(
+                    RequestRow(
+                        id="late", workload="files", fingerprint="f", mode="structured", accepted_at=BASE, attempts=0,
+                        content=msgspec.msgpack.encode(Content(body, ["drawn-1"], 6)), answer=None,
+                    )
+                )  # fmt: skip
+
+    monkeypatch.setattr(world.broker, "erase", meanwhile)
+    with pytest.raises(RemainsError, match={"a journal": "in journals", "a request": "in requests"}.get(late, late)):
+        forgotten(world)
+    monkeypatch.setattr(world.broker, "erase", erase)
+    forgotten(world)
+    assert world.traces([KEY]) == set()
+
+
+def test_windows_that_lose_all_rows_have_successors_that_differ(world):
+    for i in (1, 2):
+        world.labelled(950 + i, "somebody-alone", BASE + 5_000 + i)
+        world.freeze()
+    result = forget(world.platform, "somebody-alone", REASON)
+    assert [w["rows"] for w in result["windows"]] == [1, 1]
+    *_, one, other = world.store.windows("files")
+    assert one.digest != other.digest
+    assert [read(w.uri, w.digest).num_rows for w in (one, other)] == [one.rows, other.rows] == [0, 0]
+
+
+def test_each_step_asks_whether_it_may_go_on(world):
+    asked = []
+
+    def before():
+        asked.append(forgettings.orders(world.store, "files")[0].step)
+        if len(asked) == 4:
+            raise Cut
+
+    with pytest.raises(Cut):
+        forget(world.platform, KEY, REASON, before)
+    assert asked == [0, 1, 2, 3] and forgettings.orders(world.store, "files")[0].step == 3
+
+
+def test_what_runs_elsewhere_left_is_named_in_the_proof(world):
+    said = "artifacts of Kubeflow's runs 8f1a"
+    on = replace(world.platform, leftovers=lambda since: (1, [said]))
+    result = forget(on, KEY, REASON)
+    assert (result["left"], result["runs"]) == ([said], 1)
 
 
 class Cut(Exception):

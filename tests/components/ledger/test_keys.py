@@ -77,6 +77,8 @@ def test_the_commands_add_list_and_revoke(store, tmp_path, monkeypatch):
         assert done.exit_code == 0, done.output
         return json.loads(done.output)
 
+    assert run("list") == []
+    assert "no key was added yet" in CliRunner().invoke(app, ["keys", "list"]).output
     made = run("add", str(public), "--name", "ci", "--reason", "the first", "--days", "30", "--workload", "mail")
     assert (made["state"], made["days_left"], made["workloads"], made["added_by"]) == ("good", 30.0, ["mail"], "ana")
     assert [row["id"] for row in run("list")] == [made["id"]]

@@ -92,6 +92,31 @@ def test_a_signed_version_starts_and_all_that_belongs_to_it_holds(platform, sett
     assert signed.detail["snapshots"] == [judged.window.digest] and signed.detail["reason"] == "looked at"
 
 
+def test_of_a_snapshot_that_lost_rows_the_successor_is_signed_and_checked(platform, settings, judged):
+    """The version goes on naming the digest that it had read."""
+    ref, before, data = judged("1"), judged.window, b"a snapshot without somebody"
+    uri = f"{platform.folder}/{W}/snapshots/{digest_of(data)}.parquet"
+    put_bytes(uri, data)
+    with platform.store.transaction() as s:
+        row = s.get_one(WindowRow, (before.digest, W))
+        row.manifest = {**row.manifest, "replaces": [before.digest]}
+        row.digest, row.uri = digest_of(data), uri
+    found = check(settings, platform.registry, platform.store, W, "1")
+    assert {name for name, wrong in found.items() if wrong} == {"snapshot 1"}, "nobody has signed it yet"
+    done = sign(settings, platform.registry, platform.store, W, "1", "somebody was forgotten")
+    assert done["snapshots"] == [digest_of(data)]
+    assert not any(check(settings, platform.registry, platform.store, W, "1").values())
+    said = signatures.student(platform.store, W, ref).predicate["buildDefinition"]["resolvedDependencies"]
+    assert {d["name"]: d.get("uri") for d in said}["snapshot 0"] == uri
+
+
+def test_a_version_without_a_verdict_is_signed_as_one(platform, settings, judged):
+    ref = judged("1")
+    platform.registry.infos["1"] = msgspec.structs.replace(platform.registry.infos["1"], verdict={})
+    sign(settings, platform.registry, platform.store, W, "1", "it was never judged")
+    assert signatures.judged_of(signatures.vouched(platform.store, W, ref, None)).decision is None
+
+
 def test_a_verdict_that_was_changed_in_the_registry_starts_nothing(platform, settings, judged):
     judged("1")
     platform.crown("1")
