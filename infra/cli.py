@@ -254,7 +254,10 @@ def export(
     version: Annotated[str, typer.Argument(help="A version's number, or an alias: champion, candidate, previous.")],
     to: Annotated[str, typer.Option("--to", help=f"What it is for: {EXPORTS}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not exist yet.")],
-    spec: Annotated[str, typer.Option(help="Spec file or built-in workload.")] = "files",
+    workload: Annotated[
+        str | None, typer.Option(help="Its workload, by the version of its spec that is in force, in place of --spec.")
+    ] = None,
+    spec: Annotated[str | None, typer.Option(help="Spec file or built-in workload. [files]")] = None,
     precision: Annotated[str, typer.Option(help="float32, float16 or int8. [the target's first]")] = "",
     key: Annotated[
         str, typer.Option(help="Private key that signs: a PEM file or a KMS' URI. [COHOBATE_WORKLOAD_SIGNING_KEY]")
@@ -266,8 +269,12 @@ def export(
 ) -> None:
     """Write a version as a bundle that answers raw input elsewhere; exit code 4: it would answer otherwise there."""
     from infra.export import write
+    from infra.workloads import REGISTERED
 
-    write(version, to, output, spec_path(spec), precision, key, public_key, as_json)
+    if workload is not None and spec is not None:
+        raise typer.BadParameter("--workload and --spec name the same: leave one out")
+    source = spec_path(f"{REGISTERED}{workload}" if workload is not None else spec or "files")
+    write(version, to, output, source, precision, key, public_key, as_json)
 
 
 @app.command("verify-export")

@@ -36,7 +36,7 @@ def write(
     settings, spec = Settings(), load_spec(spec_file)
     by = signer_of(settings, key, public_key)
     with closing(ControlStore.open(settings.control_url)) as store:
-        found, payloads = version_to_export(spec, Registry(settings), store, version)
+        found, payloads = version_to_export(spec, settings, Registry(settings), store, version)
     limit = spec.limits.max_parity_gap
     try:
         done = export(found, to, output, payloads, limit=limit, precision=precision, by=by)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from components.contracts.errors import ConfigError, ParityError
+from components.contracts.errors import CohobateError, ConfigError, ParityError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
+from components.contracts.spec.declared import check_training
 from components.contracts.storage import get_bytes
 from components.control.intent import EVERY_ANSWER, ModelRef
 from components.control.store import ControlStore
@@ -30,6 +31,7 @@ from components.export.package import PACKAGE, modules, requirements
 from components.export.parity import Report, compare, worst
 from components.export.targets import target_of
 from components.export.targets.contract import Built, Target, Version, wanted, write
+from components.ledger import signatures
 from components.steps import windows_until
 from components.student.runtime import Student
 
@@ -56,19 +58,29 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def version_to_export(
-    spec: Spec, registry: Registry, store: ControlStore, alias_or_version: str
+    spec: Spec, settings: Settings, registry: Registry, store: ControlStore, alias_or_version: str
 ) -> tuple[Version, Sequence[bytes]]:
     """A registered version, and the inputs of its holdout that it is judged by.
 
     Raises:
+        ConfigError: the terms of its teacher or its data, as they are declared by now, forbid training.
         NotFoundError: there is no such version, or its snapshot is unknown here.
         ForeignVersionError: it is not ours.
+        UntrustedError: it is not signed by a key that counts, where the policy asks for that; the ledger has it.
         ArtifactError: its artifact is missing or was changed.
 
     """
     from components.distill.data import declared_teacher, holdout_payloads, window_rows
 
+    check_training(spec, settings.licence_policy)
     info = registry.info(spec.name, alias_or_version)
+    if settings.artifact_policy == "signed":
+        try:
+            signatures.vouched(store, spec.name, info.ref, info.verdict.get("decision"))
+        except CohobateError as error:
+            of = {"version": info.version, "digest": info.ref.digest}
+            signatures.refused(store, spec.name, settings.actor, error, of)
+            raise
     artefact = get_bytes(info.ref.uri, info.ref.digest)
     card = Student.load(artefact, source=spec.source).card
     windows = windows_until(store, spec, card.snapshots[0])
@@ -130,6 +142,7 @@ def export(
     """
     chosen = target_of(target)
     done_in = wanted(chosen, precision, version.precision)
+    output = output.resolve()  # it is asked in processes that run elsewhere
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("--output", str(output), "must not exist yet, or be an empty folder")
     whole = output.with_name(f".{output.name}.part")
@@ -193,13 +206,15 @@ def _described(version: Version, target: Target, built: Built, folder: Path) -> 
     write(folder, "card.json", msgspec.json.format(msgspec.json.encode(card)) + b"\n")
     write(folder, "lineage.json", msgspec.json.format(msgspec.json.encode(version.lineage)) + b"\n")
     write(folder, "requirements.txt", "".join(f"{line}\n" for line in manifest.requirements))
-    write(folder, "NOTICES.md", notices(manifest, needs))
+    write(folder, "NOTICES.md", notices(manifest, needs, card.attribution))
     write(folder, "README.md", _readme(manifest, target))
     return manifest
 
 
 def _sealed(manifest: Manifest, folder: Path) -> Manifest:
     """Write the manifest, with the digests of all files that are there."""
+    for cache in list(folder.rglob(contract.BYTE_CODE)):
+        shutil.rmtree(cache)
     manifest = msgspec.structs.replace(manifest, files=contract.files_of(folder))
     write(folder, MANIFEST, contract.encoded(manifest))
     return manifest
@@ -251,15 +266,16 @@ An answer has the label, its confidence, the soft label, the novelty of the inpu
 else: {" or ".join(unsure) or "no answer of this version says so"}.
 
 ```
-python -m {PACKAGE} check                      # is every file what manifest.json says?
-python -m {PACKAGE} predict an-input           # one input
-python -m {PACKAGE} predict --lines inputs     # each line is one
+python -B -m {PACKAGE} check                      # is every file what manifest.json says?
+python -B -m {PACKAGE} predict an-input           # one input
+python -B -m {PACKAGE} predict --lines inputs     # each line is one
 ```
 {target.readme(manifest)}
 `parity.json` says how far its answers are from those of the artefact that was judged
 (`{manifest.lineage.student[:12]}`), in {manifest.runtime.name} {manifest.runtime.version} and
 {manifest.model.precision}. `manifest.json` has the SHA-256 of every file; where `attestation.json` is there, it is
-signed: `cohobate verify-export DIR --public-key FILE`. Whose work is in it: `NOTICES.md`.
+signed: `cohobate verify-export DIR --public-key FILE`, which takes no byte code (`__pycache__`) beside it. Whose work
+is in it: `NOTICES.md`.
 """
 
 

@@ -37,6 +37,9 @@ SCHEMA = "1.0"
 
 MANIFEST, ATTESTATION = "manifest.json", "attestation.json"
 
+BYTE_CODE = "__pycache__"
+"""A folder that Python writes beside modules and trusts more than them: no bundle has one."""
+
 PREDICATE = "urn:cohobate:bundle:v1"
 """What kind of statement the attestation is."""
 
@@ -177,7 +180,7 @@ def files_of(folder: Path) -> dict[str, File]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in (MANIFEST, ATTESTATION) and "__pycache__" not in path.parts:
+        if path.is_file() and name not in (MANIFEST, ATTESTATION):
             data = path.read_bytes()
             found[name] = File(sha256=digest_of(data), bytes=len(data))
     return found
@@ -211,6 +214,9 @@ def verify(folder: Path, key: SSlibKey | None) -> Manifest:
     for name in sorted(manifest.files.keys() | found.keys()):
         if name not in found:
             raise ArtifactError(str(folder), f"{name} is missing: copy the whole folder, or export it anew")
+        if BYTE_CODE in Path(name).parts and name not in manifest.files:
+            remedy = f"remove {BYTE_CODE}, or run it with python -B"
+            raise ArtifactError(str(folder), f"{name} is byte code, and not in its manifest: {remedy}")
         if name not in manifest.files:
             raise ArtifactError(str(folder), f"{name} is not in its manifest: do not trust it")
         if found[name].sha256 != manifest.files[name].sha256:

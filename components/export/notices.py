@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 
 from components.export.manifest import Manifest
@@ -13,14 +13,15 @@ def version_of(distribution: str) -> str:
     return metadata.version(distribution)
 
 
-def notices(manifest: Manifest, distributions: Iterable[str]) -> str:
-    """The file ``NOTICES.md``."""
+def notices(manifest: Manifest, distributions: Iterable[str], attribution: Sequence[str] = ()) -> str:
+    """The file ``NOTICES.md``; ``attribution``: the sentences that the terms of teacher and data ask for."""
     lines = [
         f"# Notices of the bundle {manifest.workload}, version {manifest.version}",
         "",
         f"- The model in `{manifest.model.path}` was trained by whoever exported it, as a student of the teacher "
         f"`{manifest.lineage.teacher}`. What the teacher's licence says of models that learn from its answers is "
         "theirs to keep.",
+        *(f"- {' '.join(sentence.split())}" for sentence in attribution),
         "- `cohobate_student/`: Cohobate, Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).",
     ]
     if manifest.input.featuriser.files:

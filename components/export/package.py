@@ -32,7 +32,7 @@ BESIDE = {
 }  # fmt: skip
 """Modules of ``components.student`` that can go into a bundle, and what each needs there beside ``arrays``."""
 
-NEEDS = {"audio": ("soundfile",), "image": ("pillow",), "text": ("mmh3",), "tokens": ("tokenizers",)}
+NEEDS = {"audio": ("scipy", "soundfile"), "image": ("pillow",), "text": ("mmh3",), "tokens": ("tokenizers",)}
 """Distributions that they need beside NumPy."""
 
 OWN_SOURCE = ("murmur3",)

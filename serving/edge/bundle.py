@@ -14,7 +14,9 @@ import io
 import json
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -32,6 +34,8 @@ PREDICATE = "urn:cohobate:bundle:v1"
 
 MOST_BYTES = 2 * 1024**3
 """What a bundle may unpack to."""
+
+_importing = threading.Lock()
 
 
 class Bundle(NamedTuple):
@@ -64,6 +68,8 @@ def verify(folder: Path, key: bytes | None) -> dict[str, Any]:
     for name in sorted(said.keys() | found.keys() - {MANIFEST, ATTESTATION}):
         if name not in found:
             raise UntrustedError(f"{folder}: {name} is missing")
+        if name not in said and "__pycache__" in PurePosixPath(name).parts:
+            raise UntrustedError(f"{folder}: {name} is byte code: remove __pycache__, or run it with python -B")
         if name not in said:
             raise UntrustedError(f"{folder}: {name} is not in its manifest")
         if hashlib.sha256(found[name].read_bytes()).hexdigest() != said[name]:
@@ -94,17 +100,15 @@ def load(folder: Path, key: bytes | None) -> Bundle:
     manifest = verify(folder, key)
     try:
         digest = str(manifest["lineage"]["student"])
-        student = _package(folder, digest).load(folder, verify=False)
+        with _no_byte_code():
+            student = _package(folder, digest).load(folder, verify=False)
         return Bundle(digest, str(manifest["version"]), str(manifest["workload"]), student)
     except Exception as error:  # whatever the runtime makes of it
         raise UntrustedError(f"{folder} cannot be loaded here: {type(error).__name__}: {error}") from error
 
 
 def _package(folder: Path, digest: str) -> Any:
-    """The bundle's own package, under a name of its own: several versions are loaded side by side.
-
-    No byte code is written beside it: what is not in the manifest is not trusted when it is next loaded.
-    """
+    """The bundle's own package, under a name of its own: several versions are loaded side by side."""
     name = f"{PACKAGE}_{digest[:16]}"
     for loaded in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
         del sys.modules[loaded]
@@ -114,12 +118,22 @@ def _package(folder: Path, digest: str) -> Any:
         raise ImportError(f"{root} is no package")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        found.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = before
+    found.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _no_byte_code() -> Iterator[None]:
+    """Write none while a bundle is imported: what is not in its manifest is not trusted when it is next loaded.
+
+    A bundle imports a part of its modules when it is loaded. Python has one switch for all threads.
+    """
+    with _importing:
+        before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = before
 
 
 def pack(folder: Path) -> bytes:

@@ -8,8 +8,8 @@ OpenVINO takes bfloat16 by itself on processors that have it, and halves weights
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def _quantised(model: Any, version: Version) -> Any:
     nncf.set_log_level(logging.ERROR)
     taken = [i.any_name for i in model.inputs]
     batches = list(_batches(version.features(payloads), taken, len(payloads)))
-    with contextlib.redirect_stdout(sys.stderr):  # it draws its progress where a command's answer goes
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws its progress, and has no switch for that
         return nncf.quantize(
             model,
             nncf.Dataset(batches),

@@ -92,6 +92,15 @@ def exported(reading, network=None, *, task="classification", defer=None, temper
     return version, payloads, to_int8(full, graph, card, rows)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_byte_code():
+    """Bundles are used as ``python -B`` uses them: what is beside the manifest's files is not trusted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
+
+
 _names = (f"bundle_{n}" for n in itertools.count())
 
 

@@ -1,13 +1,17 @@
 import json
+from contextlib import closing
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from components.contracts.errors import ConfigError, UntrustedError
 from components.contracts.settings import Settings
+from components.control.store import ControlStore
 from components.distill.train import distill
 from components.export.manifest import read
 from components.export.targets import TARGETS, target_of
+from components.ledger.ledger import entries
 from components.registry import Registry
 from infra.cli import EXPORTS, app
 from tests.components.export.conftest import load
@@ -51,7 +55,8 @@ def run(home, monkeypatch, *arguments):
 
 
 def test_a_version_is_exported_with_its_limits_its_lineage_and_the_gate_s_verdict(platform, tmp_path, monkeypatch):
-    arguments = ("export", "1", "--to", "onnx", "--spec", platform / "letters.yaml", "-o", tmp_path / "b", "--json")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("export", "1", "--to", "onnx", "--spec", platform / "letters.yaml", "-o", "b", "--json")
     done = run(platform, monkeypatch, *arguments)
     assert done.exit_code == 0, done.output
     said, manifest = json.loads(done.output), read(tmp_path / "b")
@@ -80,3 +85,35 @@ def test_an_export_that_would_answer_otherwise_has_an_exit_code_of_its_own(platf
 def test_the_help_names_what_there_is():
     assert EXPORTS.split(", ") == list(TARGETS)
     assert [target_of(name).name for name in TARGETS] == list(TARGETS)
+
+
+def test_the_version_of_the_spec_that_is_in_force_is_asked_for_by_the_workload_s_name(platform, tmp_path, monkeypatch):
+    def asked(version, to, output, source, *_):
+        print(source)
+
+    monkeypatch.setattr("infra.export.write", asked)
+    monkeypatch.setattr("components.control.workloads.pinned", lambda source, _: f"{source}@1")
+    asking = ("export", "1", "--to", "onnx", "-o", tmp_path / "b")
+    assert run(platform, monkeypatch, *asking, "--workload", "letters").output == "workload:letters@1\n"
+    assert run(platform, monkeypatch, *asking).output.endswith("workloads/files.yaml\n")
+    done = run(platform, monkeypatch, *asking, "--workload", "letters", "--spec", "files")
+    assert done.exit_code == 2 and "leave one out" in done.output
+
+
+def test_a_student_that_nobody_signed_is_not_exported_where_the_policy_asks_for_it(platform, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    arguments = ("export", "1", "--to", "onnx", "--spec", platform / "letters.yaml", "-o", tmp_path / "b")
+    with closing(ControlStore.open(Settings(home=platform).control_url)) as store:
+        for _ in range(2):
+            done = run(platform, monkeypatch, *arguments)
+            assert isinstance(done.exception, UntrustedError) and done.exception.reason == "unsigned"
+        (entry,) = [e for e in entries(store, "letters") if e.action == "refused artifact"]
+    assert (entry.detail["version"], entry.detail["code"]) == ("1", "unsigned") and not (tmp_path / "b").exists()
+
+
+def test_terms_that_forbid_training_by_now_forbid_the_export(platform, tmp_path, monkeypatch):
+    spec = tmp_path / "letters.yaml"
+    spec.write_text(SPEC.replace('factory: "t:T"', 'factory: "t:T", licence: {outputs: {training: forbidden}}'))
+    done = run(platform, monkeypatch, "export", "1", "--to", "onnx", "--spec", spec, "-o", tmp_path / "b")
+    assert isinstance(done.exception, ConfigError) and "teacher.licence.outputs.training" in str(done.exception)
+    assert not (tmp_path / "b").exists()

@@ -15,6 +15,7 @@ from components.contracts.signing import new_key
 from components.contracts.storage import digest_of
 from components.export.export import export, signer_of
 from components.export.manifest import Defer, read, verify
+from components.export.notices import notices
 from components.export.targets.onnx import Onnx
 from components.student.card import read_card
 from tests.components.export.conftest import FEATURES, SCORES, exported, load, package_of
@@ -69,6 +70,12 @@ def test_a_quantised_artefact_is_exported_as_it_was_judged(tmp_path):
     version, payloads, small = exported("WordSequence")
     done = export(replace(version, artefact=small), "onnx", tmp_path / "b", payloads, limit=0.0)
     assert (done.precision, done.parity.gap) == ("int8", 0.0)
+
+
+def test_the_sentences_that_the_terms_ask_for_are_in_the_notices(bundle, text_student):
+    manifest = read(bundle[1])
+    said = notices(manifest, [], ("Teacher by Ana,\nCC-BY 4.0", "Data by Bo"))
+    assert {"- Teacher by Ana, CC-BY 4.0", "- Data by Bo"} <= set(said.splitlines())
 
 
 def test_a_regression_is_answered_by_value_and_scale(tmp_path):
@@ -176,6 +183,12 @@ def test_a_changed_missing_or_further_file_is_found(copied):
     with pytest.raises(ArtifactError, match=r"model/extra\.bin is not in its manifest"):
         verify(copied, None)
     (copied / "model/extra.bin").unlink()
+    planted = copied / "cohobate_student/__pycache__/student.cpython-311.pyc"
+    planted.parent.mkdir()
+    planted.write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"is byte code.*remove __pycache__, or run it with python -B"):
+        verify(copied, None)
+    shutil.rmtree(planted.parent)
     (copied / "README.md").write_text("other")
     with pytest.raises(ArtifactError, match=r"README\.md was changed"):
         verify(copied, None)

@@ -1,8 +1,10 @@
+import ast
 import base64
 import io
 import json
 import subprocess
 import sys
+from importlib import metadata, resources
 
 import mmh3
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image as Pillow
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder
 from components.contracts.spec import Entity, EntityFeature, Factory, Features, Payload
-from components.export.package import BESIDE, given, modules, requirements
+from components.export.package import BESIDE, NEEDS, given, modules, requirements
 from components.export.runtime import murmur3
 from components.student.card import StudentCard
 from components.student.features import featuriser
@@ -112,9 +114,23 @@ def test_a_bundle_s_code_makes_the_very_features_of_training_without_cohobate(tm
     assert found == expected
 
 
+@pytest.mark.parametrize("module", sorted(BESIDE))
+def test_whatever_a_module_imports_is_among_its_needs(module):
+    """The imports within its functions too."""
+    source = (resources.files("components.student") / f"{module}.py").read_text()
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        found |= {name.partition(".")[0] for name in names}
+    found -= {*sys.stdlib_module_names, "components", "drift", "numpy"}
+    of = metadata.packages_distributions()
+    assert {of[name][0].lower() for name in found} == set(NEEDS.get(module, ()))
+
+
 def test_what_it_needs_is_named():
     said = given(card("components.student.image:Image", {}, "components.student.audio:sound_bytes"))
-    assert requirements(said) == ["pillow", "soundfile"]
+    assert requirements(said) == ["pillow", "scipy", "soundfile"]
     assert requirements(given(card("components.student.bytes:ByteNgrams", {}, "raw"))) == []
 
 

@@ -67,11 +67,12 @@ def test_mlflow_s_own_server_serves_it(students, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_openvino_answers_as_it_was_judged_and_says_in_which_precision(students, precision, tmp_path):
+def test_openvino_answers_as_it_was_judged_and_says_in_which_precision(students, precision, tmp_path, capfd):
     pytest.importorskip("openvino")
     version, payloads, _ = students["WordSequence"]
     limit = {"float32": 0.0, "float16": 0.02, "int8": 0.1}[precision]
     done = export(version, "openvino", tmp_path / "b", payloads, limit=limit, precision=precision)
+    assert capfd.readouterr() == ("", "")
     manifest = verify(tmp_path / "b", None)
     assert (done.precision, manifest.model.precision) == (precision, precision)
     assert manifest.model.options == {"INFERENCE_PRECISION_HINT": "f32"} and manifest.runtime.name == "openvino"

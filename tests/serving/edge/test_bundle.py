@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tarfile
 
@@ -68,7 +70,7 @@ def no_manifest(folder):
 
 SPOILT = {
     spoil_model: "was changed", remove_model: "is missing", add_module: "not in its manifest",
-    add_byte_code: "not in its manifest", change_manifest: "of another bundle", sign_by_another: "this edge's key",
+    add_byte_code: "remove __pycache__", change_manifest: "of another bundle", sign_by_another: "this edge's key",
     sign_as_another_kind: "of another bundle", not_signed: "attestation.json", no_envelope: "no bundle",
     no_manifest: "manifest.json",
 }  # fmt: skip
@@ -89,6 +91,41 @@ def test_a_good_one_answers_and_leaves_no_byte_code_in_its_folder(folder, tmp_pa
     assert found.student.predict([b'{"x": 3}'])[0].label == "pos"
     assert verify(folder, RAW)["version"] == "1" and sys.dont_write_bytecode is before
     assert load(folder, RAW).student.predict([b'{"x": -3}'])[0].label == "neg"
+
+
+DEVICE = """
+import json, sys
+from pathlib import Path
+
+from serving.edge import Edge
+
+device = Path(sys.argv[1])
+edge = Edge(device, None)
+edge.install(sys.argv[2])
+edge.close()
+edge = Edge(device, None)
+told = edge.predict(b"prize money offer")
+print(json.dumps({"told": told["label"], "problems": edge.problems, "written": sys.dont_write_bytecode,
+                  "code": [str(p) for p in device.rglob("__pycache__")]}))
+edge.close()
+"""
+
+
+def test_what_is_exported_is_installed_and_serves_after_a_restart(tmp_path):
+    """In a Python that writes byte code, as it does unless it is told otherwise."""
+    from components.export.export import export
+    from tests.components.export.conftest import exported
+
+    version, payloads, _ = exported("TextNgrams")
+    export(version, "onnx", tmp_path / "b", payloads[:20], limit=0.0)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", DEVICE, str(tmp_path / "device"), str(tmp_path / "b")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    soft = version.student.predict([b"prize money offer"])[0].distribution
+    assert found.pop("told") == max(soft, key=soft.get)
+    assert found == {"problems": [], "written": False, "code": []}
 
 
 def test_two_versions_are_loaded_side_by_side(tmp_path, signs):
