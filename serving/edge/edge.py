@@ -50,6 +50,12 @@ BATCH = 100
 
 TOO_LARGE = 413
 
+SPOILT = (TOO_LARGE, 400, 422)
+"""Statuses of a gateway that takes nothing of what was sent; it would take a part of it, perhaps."""
+
+MOST = {"id": 256, "key": 256, "consent": 64}
+"""Characters that the gateway takes."""
+
 
 class Serving(NamedTuple):
     """Who answers: replaced as a whole. ``confirmed``: whether the champion is the decision's, not the one before."""
@@ -125,10 +131,11 @@ class Edge:
         allow it, the champion answers, and nothing is kept.
 
         Raises:
-            InputError: the input cannot be decoded.
+            InputError: the input cannot be decoded, or the platform would not take what goes with it.
             NotReadyError: no version is here.
 
         """
+        _check_names(id=id or None, key=key or None, consent=consent)
         serving, now = self._serving, self._clock()
         if serving is None:
             raise NotReadyError("no version is here: connect once, or install a bundle")
@@ -186,33 +193,45 @@ class Edge:
     # Meeting the platform.
 
     def sync(self, link: Link) -> Synced:
-        """Send what waits, hear who serves, and update; what cannot be done now is left for the next time."""
-        with self._updating:
-            sent = refused = 0
-            try:
-                while kept := self._records.first(self._batch):
-                    lost = self._send(kept, link)
-                    if lost is not None:
-                        sent, refused = sent + len(kept) - lost, refused + lost
-                updated, problem = self._update(state.told(link.decision(), self._clock()), link)
-            except EdgeError as error:
-                return Synced(sent, refused, False, str(error))
-            return Synced(sent, refused, updated, problem)
+        """Send what waits, hear who serves, and update; what cannot be done now is left for the next time.
 
-    def _send(self, kept: Sequence[Kept], link: Link) -> int | None:
-        """Send records and forget them; how many were refused. None: they are too many at once for this gateway."""
+        Records that cannot be sent keep nobody from the decision, which may be a rollback.
+        """
+        with self._updating:
+            before, updated, problems = self._records.counts(), False, []
+            try:
+                self._send_all(link)
+            except EdgeError as error:
+                problems.append(str(error))
+            try:
+                updated, problem = self._update(state.told(link.decision(), self._clock()), link)
+                problems.append(problem)
+            except EdgeError as error:
+                problems.append(str(error))
+            after = self._records.counts()
+            sent, refused = (after[name] - before[name] for name in ("sent", "refused"))
+            return Synced(sent, refused, updated, "; ".join(filter(None, problems)))
+
+    def _send_all(self, link: Link) -> None:
+        n = self._batch
+        while kept := self._records.first(n):
+            n = self._batch if self._send(kept, link) else len(kept) // 2
+
+    def _send(self, kept: Sequence[Kept], link: Link) -> bool:
+        """Send records and forget them; whether the gateway took them, each or none: else it is to be given fewer."""
         try:
             taken = link.send([k.body for k in kept])
         except LinkError as error:
-            if error.status != TOO_LARGE:
+            if error.status not in SPOILT:
                 raise
             if len(kept) > 1:
-                self._batch = len(kept) // 2
-                return None
-            taken = [{}]  # it alone is too large: nobody will ever take it
+                if error.status == TOO_LARGE:
+                    self._batch = len(kept) // 2
+                return False
+            taken = [{}]  # it alone is too large, or spoilt: nobody will ever take it
         lost = sum(1 for one in taken if not one.get("accepted"))
         self._records.sent(kept[-1].seq, lost)
-        return lost
+        return True
 
     def install(self, folder: str | Path) -> None:
         """Serve a bundle that somebody brought, as the champion.
@@ -345,6 +364,21 @@ def _one(used: Bundle, payload: bytes) -> Any:
             raise InputError(reason, str(detail)) from error
         raise InputError("student_failed", f"{type(error).__name__}: {error}") from error
     return answer
+
+
+def _check_names(**given: str | None) -> None:
+    """Refuse what no gateway would take.
+
+    Raises:
+        InputError: one is empty, too long, or has half a character in it.
+
+    """
+    for name, text in given.items():
+        if text is None:
+            continue
+        halves = any("\ud800" <= c <= "\udfff" for c in text)
+        if halves or not 1 <= len(text) <= MOST[name]:
+            raise InputError("invalid_request", f"{name} must be Unicode text of 1 to {MOST[name]} characters")
 
 
 def _plain(digest: str) -> str:

@@ -229,6 +229,55 @@ def test_records_that_are_refused_are_counted_and_not_sent_again(platform, link,
     assert counts["waiting"] == 0 and len(published(platform)) == done.sent
 
 
+def test_a_record_that_spoils_its_batch_is_refused_alone(platform, link, device, device_clock, clock):
+    platform.version("1")
+    platform.decide("1")
+    edge = device()
+    edge.sync(link)
+    device_clock.now = clock.now
+    for n in range(5):
+        edge.predict(X, id=f"good{n}", consent="training")
+        if n == 2:
+            (last,) = edge._records.first(100)[-1:]
+            assert edge._records.put({**last.body, "id": "x" * 300})  # as an edge of another version kept it
+    done = edge.sync(link)
+    assert (done.sent, done.refused, done.problem) == (5, 1, "") and edge.status()["records"]["waiting"] == 0
+    assert [i.id for i, _ in published(platform)] == [f"good{n}" for n in range(5)]
+
+
+def test_records_that_cannot_be_sent_keep_nobody_from_the_decision(platform, link, device, device_clock, clock):
+    platform.version("1")
+    platform.version("3")
+    platform.decide("1")
+    edge = device()
+    edge.sync(link)
+    device_clock.now = clock.now
+    edge.predict(X, consent="training")
+    platform.decide("3")
+
+    def fails(records):
+        raise LinkError("here", 500, "status 500: no")
+
+    link.send = fails
+    done = edge.sync(link)
+    assert done == (0, 0, True, "here: status 500: no") and edge.status()["champion"] == "3"
+    platform.store.intent = None  # now the decision fails too
+    done = edge.sync(link)
+    assert done.problem.startswith("here: status 500: no; http://") and not done.updated
+    assert edge.status()["records"]["waiting"] == 1
+
+
+@pytest.mark.parametrize("given", [{"id": "x" * 257}, {"key": "\ud800"}, {"consent": "t" * 65}, {"consent": ""}])
+def test_what_no_gateway_takes_is_refused_at_once(platform, link, device, given):
+    platform.version("1")
+    platform.decide("1")
+    edge = device()
+    edge.sync(link)
+    with pytest.raises(InputError, match=f"invalid_request: {next(iter(given))} must be"):
+        edge.predict(X, **given)
+    assert edge.predict(X, id="x" * 256, key="k" * 256, consent="t" * 64)["label"] == "pos"
+
+
 def test_nothing_is_forgotten_that_the_platform_did_not_confirm(platform, link, device, device_clock, clock):
     from components.contracts.errors import UnavailableError
 
