@@ -148,7 +148,15 @@ def _is_read(name: str) -> bool:
 
 
 def apart(args: GatewayArgs) -> list[GatewayArgs]:
-    """The same as an application for each workload."""
+    """The same as an application for each workload.
+
+    Raises:
+        ConfigError: they would answer gRPC at one port, where each knows its own workload alone.
+
+    """
+    port = args.settings.get("gateway_grpc_port", "0")
+    if len(args.workloads) > 1 and port != "0":
+        raise ConfigError("COHOBATE_GATEWAY_GRPC_PORT", port, "applications apart cannot share a port: leave it 0")
     return [args.model_copy(update={"workloads": (w,), "apart": True}) for w in args.workloads]
 
 

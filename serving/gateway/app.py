@@ -79,10 +79,10 @@ def side_by_side(fronts: Mapping[str, Front], *, apart: bool = False, beside: Be
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            if beside is not None:
-                await running.enter_async_context(beside())
             for front in fronts.values():
                 await running.enter_async_context(front.routes.router.lifespan_context(front.routes))
+            if beside is not None:  # it ends first: what it answers needs what the fronts stop
+                await running.enter_async_context(beside())
             yield
 
     mounts = [Mount("" if apart else f"/{name}", app=front) for name, front in fronts.items()]

@@ -68,9 +68,17 @@ URGENCY = b"u=6"
 """Of a request that names none: nobody holds a connection for it."""
 
 FAILURES = 5
-"""Tries that fail for another reason than overload, or no champion, before a request is answered by its error."""
+"""Tries that fail for another reason than overload, or no champion, before a request is answered by its error.
+
+A try that ended with its process, whatever ended that, may be none of the request's fault: twice as many are made.
+"""
+
+LOST = 2 * FAILURES
+"""Tries that are begun of a request: what ended all of them without an outcome ends the process that answers it."""
 
 RETRY_AFTER = {"Retry-After": "5"}
+
+_ENDS = Problem(title="internal", status=500, detail=f"{LOST} tries ended with their process: see the gateway's log")
 
 T = TypeVar("T")
 
@@ -156,7 +164,10 @@ class Later:
 
     async def _work(self, answered: bool, fresh: asyncio.Event, work: Callable[[RequestRow], Awaitable[None]]) -> None:
         """Do what is due, several at once; look again when there is something new, and from time to time."""
-        hold = TRY_SECONDS if answered else TRY_SECONDS + self.gateway.spec.serve.request_seconds
+        serve = self.gateway.spec.serve
+        hold = TRY_SECONDS
+        if not answered:
+            hold += serve.request_seconds + len(serve.deferral.to) * serve.deferral.timeout_seconds
         room, under_way = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
 
         async def one(row: RequestRow) -> None:
@@ -197,7 +208,7 @@ class Later:
         """Answer a request, or put it off; what fails again and again, or comes to no answer, gets its error."""
         now = self._store.clock()
         try:
-            found: Sequence[Answered] | Problem = await self._predicted(row)
+            found: Sequence[Answered] | Problem = await self._predicted(row) if row.attempts <= LOST else _ENDS
         except RequestError as error:
             if now < row.accepted_at + self._spec.keep_seconds:
                 await self._put_off(row, 1.0 + random.random(), error.problem.title, counts=False)  # noqa: S311

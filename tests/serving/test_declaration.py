@@ -33,6 +33,16 @@ def of(**settings):
     return declared(Settings(home="/home/platform", **settings), [FILES])
 
 
+def test_applications_apart_share_no_port_of_grpc():
+    both = [FILES, Workload(name="mail", digest=DIGEST)]
+    of_one = declared(Settings(gateway_grpc_port=9001), [FILES])
+    assert len(apart(of_one)) == 1
+    assert len(apart(declared(Settings(gateway_grpc_port=0), both))) == 2
+    args = declared(Settings(gateway_grpc_port=9001), both)
+    with pytest.raises(ConfigError, match="COHOBATE_GATEWAY_GRPC_PORT is '9001': applications apart cannot share"):
+        apart(args)
+
+
 SCHEMA = """
 import json, sys
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema

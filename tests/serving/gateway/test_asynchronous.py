@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from standardwebhooks import Webhook
 
 from components.contracts.errors import ConfigError
@@ -22,7 +22,7 @@ from components.control.tables import RequestRow
 from components.ledger.ledger import entries
 from serving.gateway import asynchronous
 from serving.gateway.app import create_app
-from serving.gateway.asynchronous import AT_ONCE, FAILURES, Later
+from serving.gateway.asynchronous import AT_ONCE, FAILURES, LOST, Later
 from serving.replica.loaded_versions import Routing
 from tests.components.notify.conftest import Receiver
 from tests.servers import serving
@@ -341,6 +341,48 @@ def test_a_gateway_that_fails_on_a_request_tries_it_again_and_then_says_so(repli
 
     told = asyncio.run(run())
     assert told["status"] == "failed" and told["error"]["title"] == "internal" and told["predictions"] == []
+
+
+def test_a_request_whose_tries_end_with_their_process_is_answered_by_that(replica, running, monkeypatch):
+    asked = []
+
+    async def counted(*args, **options):
+        asked.append(args)
+        raise ValueError("a process would have ended")
+
+    monkeypatch.setattr(running.gateway, "predict", counted)
+
+    async def run():
+        location = (await replica.accept()).headers["location"]
+        with replica.store.transaction() as s:
+            s.execute(update(RequestRow).values(attempts=LOST))
+        async with replica.later.running():
+            return await replica.told(location)
+
+    told = asyncio.run(run())
+    assert asked == [] and told["status"] == "failed"
+    assert told["error"]["detail"] == f"{LOST} tries ended with their process: see the gateway's log"
+
+
+def test_nobody_else_takes_a_request_while_those_who_are_asked_may_answer(replica, spec, monkeypatch):
+    deferral = msgspec.structs.replace(spec.serve.deferral, to=("expert", "teacher"), timeout_seconds=70.0)
+    serve = msgspec.structs.replace(spec.serve, deferral=deferral, request_seconds=5.0)
+    replica.running.gateway.spec = msgspec.structs.replace(spec, serve=serve)
+    take, holds = requests.take, {}
+
+    def taken(*args, answered, hold):
+        holds[answered] = hold
+        return take(*args, answered=answered, hold=hold)
+
+    monkeypatch.setattr(requests, "take", taken)
+
+    async def run():
+        async with replica.later.running():
+            while len(holds) < 2:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(run())
+    assert holds[False] - holds[True] == 145.0
 
 
 def test_what_was_asked_is_deleted_with_the_answer(replica):

@@ -1,6 +1,7 @@
 """The gateways of several workloads as one application."""
 
 import asyncio
+import contextlib
 
 import httpx
 import pytest
@@ -47,6 +48,19 @@ def test_each_answers_below_its_name_and_nobody_elsewhere(both):
     assert [a.status_code for a in answers] == [200, 503, 200, 503, 200, 404, 404]
     assert answers[0].json()["label"] == "pos" and answers[2].json()["champion"]["version"] == "1"
     assert {a.json()["title"] for a in answers[-2:]} == {"not_found"}
+
+
+def test_what_runs_beside_them_ends_before_they_do(spec, store, broker, clock):
+    running, order = Running(spec, store, broker, clock), []
+
+    @contextlib.asynccontextmanager
+    async def beside():
+        yield
+        order.append("beside")
+
+    front = create_app(running.gateway, on_stop=lambda: order.append("front"))
+    asked(side_by_side({"one": front}, beside=beside))
+    assert order == ["beside", "front"]
 
 
 def test_they_end_together(both):
