@@ -580,7 +580,8 @@ def _workload_app(spec: Spec, settings: Settings, store: ControlStore, asks: Map
     health.ready()
     own_port = settings.model_copy(update={"metrics_port": 0})  # several replicas may share a node
     opened.enter_context(exposed(own_port, "gateway", spec.name, gateway.metrics.registry, health))
-    later = Later(gateway, store, settings.secret("callback_secret"))
+    asynchronous = spec.serve.asynchronous
+    later = Later(gateway, store, asynchronous, settings.secret("callback_secret")) if asynchronous else None
     app = create_app(gateway, on_stop=stop, later=later, edges=Edges(gateway, store, settings.artifacts))
     shortcut.answer(f"{route}{PREDICT}", app.predict)
     return Part(app, versions, gateway)

@@ -7,6 +7,7 @@ What is in its folder:
 ``bundles/DIGEST``     whole, verified bundles
 ``incoming/DIGEST``    one that is being unpacked; removed at the next start
 ``records.db``         inputs and predictions that are not sent yet (:mod:`.records`)
+``records.db.spoilt``  the same, where SQLite could not read it
 =====================  ===============================================================================================
 
 The order of an update; the power may be cut between any two operations:
@@ -28,7 +29,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +110,8 @@ class Edge:
             os.close(self._owner)
             raise
         self._updating, self._batch = threading.Lock(), BATCH
-        self.problems: list[str] = []
-        """Why bundles that were named at the start are not used, and the last records that were not kept."""
+        self.problems: list[str] = [self._records.problem] if self._records.problem else []
+        """What was not used at the start (bundles, or records), and the last records that were not kept."""
         self._loaded: dict[str, Bundle] = {}
         self._serving = self._restored()
 
@@ -198,27 +199,30 @@ class Edge:
         Records that cannot be sent keep nobody from the decision, which may be a rollback.
         """
         with self._updating:
-            before, updated, problems = self._records.counts(), False, []
+            sent, refused, updated, problems = 0, 0, False, []
             try:
-                self._send_all(link)
-            except EdgeError as error:
+                for n, lost in self._sent(link):
+                    sent, refused = sent + n - lost, refused + lost
+            except (EdgeError, sqlite3.Error) as error:
                 problems.append(str(error))
             try:
                 updated, problem = self._update(state.told(link.decision(), self._clock()), link)
                 problems.append(problem)
             except EdgeError as error:
                 problems.append(str(error))
-            after = self._records.counts()
-            sent, refused = (after[name] - before[name] for name in ("sent", "refused"))
             return Synced(sent, refused, updated, "; ".join(filter(None, problems)))
 
-    def _send_all(self, link: Link) -> None:
+    def _sent(self, link: Link) -> Iterator[tuple[int, int]]:
+        """Send everything; of each sending how many records it had, and how many of them were refused."""
         n = self._batch
         while kept := self._records.first(n):
-            n = self._batch if self._send(kept, link) else len(kept) // 2
+            lost = self._send(kept, link)
+            n = self._batch if lost is not None else len(kept) // 2
+            if lost is not None:
+                yield len(kept), lost
 
-    def _send(self, kept: Sequence[Kept], link: Link) -> bool:
-        """Send records and forget them; whether the gateway took them, each or none: else it is to be given fewer."""
+    def _send(self, kept: Sequence[Kept], link: Link) -> int | None:
+        """Send records and forget them; how many were refused. None: the gateway takes none of so many."""
         try:
             taken = link.send([k.body for k in kept])
         except LinkError as error:
@@ -227,11 +231,11 @@ class Edge:
             if len(kept) > 1:
                 if error.status == TOO_LARGE:
                     self._batch = len(kept) // 2
-                return False
+                return None
             taken = [{}]  # it alone is too large, or spoilt: nobody will ever take it
         lost = sum(1 for one in taken if not one.get("accepted"))
         self._records.sent(kept[-1].seq, lost)
-        return True
+        return lost
 
     def install(self, folder: str | Path) -> None:
         """Serve a bundle that somebody brought, as the champion.

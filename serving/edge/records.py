@@ -21,20 +21,28 @@ class Kept(NamedTuple):
     body: dict[str, Any]
 
 
+SPOILT = f"{FILE}.spoilt"
+"""Where a store goes that SQLite cannot read; one that went there before is replaced."""
+
+
 class Records:
-    """Records of at most ``most`` bytes in all; where a new one finds no room the oldest go, and are counted."""
+    """Records of at most ``most`` bytes in all; where a new one finds no room the oldest go, and are counted.
+
+    ``problem``: why a store that was there is not used; empty where it is.
+    """
 
     def __init__(self, folder: Path, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        with self._database:
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS records"
-                " (seq INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, body BLOB NOT NULL)"
-            )
-            self._database.execute("CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL)")
+        self._most, self._lock, self.problem = most, threading.Lock(), ""
+        try:
+            self._database = _opened(folder / FILE)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # of the disk or of who has it, not of what is in it
+                raise
+            self.problem = f"what waited to be sent could not be read, and is in {SPOILT} now: {error}"
+            for end in ("", "-wal", "-shm"):
+                if (folder / f"{FILE}{end}").exists():
+                    (folder / f"{FILE}{end}").replace(folder / f"{SPOILT}{end}")
+            self._database = _opened(folder / FILE)
         self._bytes = self._sum()
 
     def put(self, body: dict[str, Any]) -> bool:
@@ -100,3 +108,29 @@ class Records:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A store that SQLite finds whole, made where there is none.
+
+    Raises:
+        sqlite3.DatabaseError: it is not.
+
+    """
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        with database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS records"
+                " (seq INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, body BLOB NOT NULL)"
+            )
+            database.execute("CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL)")
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except BaseException:
+        database.close()
+        raise
+    return database

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gateway import protocols
 from serving.gateway.answering import Gateway
-from serving.gateway.asynchronous import Later, later_routes
+from serving.gateway.asynchronous import Later, later_routes, no_later_routes
 from serving.gateway.bodies import Bodies
 from serving.gateway.edge import Edges
 from serving.gateway.openapi import document
@@ -116,7 +116,7 @@ def create_app(
     predict = Post(gateway, "predict", bodies, asks.predict)
     told = Bodies(serve.max_batch * TRUTH_BYTES, serve.request_seconds)
     truth = Post(gateway, "truth", told, asks.truth, Pressure(UNDER_WAY))
-    taken = [] if later is None else later_routes(later, bodies)
+    taken = no_later_routes() if later is None else later_routes(later, bodies)
     taken += [] if edges is None else edges.routes()
     routes = Starlette(
         routes=[

@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from components.contracts.errors import CohobateError
+from components.contracts.spec.serve import Asynchronous
 from components.control import requests
 from components.control.requests import Content
 from components.control.store import ControlStore
@@ -90,15 +91,15 @@ _answered = msgspec.json.Decoder(list[Answered] | Problem)
 class Later:
     """The requests of one workload that are answered later, as one replica takes and answers them.
 
-    ``secret``: what callbacks are signed with.
+    ``options``: those of the spec. ``secret``: what callbacks are signed with.
 
     Raises:
-        ConfigError: the spec allows callbacks, and there is no secret, or it is none.
+        ConfigError: callbacks are allowed, and there is no secret, or it is none.
 
     """
 
-    def __init__(self, gateway: Gateway, store: ControlStore, secret: str | None = None) -> None:
-        self.gateway, self._store, self._spec = gateway, store, gateway.spec.serve.asynchronous
+    def __init__(self, gateway: Gateway, store: ControlStore, options: Asynchronous, secret: str | None = None) -> None:
+        self.gateway, self._store, self._spec = gateway, store, options
         self._key = signing_key(secret) if self._spec.callbacks else b""
         self._name = gateway.spec.name
         self._fresh, self._told = asyncio.Event(), asyncio.Event()
@@ -284,6 +285,16 @@ def later_routes(later: Later, bodies: Bodies) -> list[Route]:
         Route("/v1/requests", Post(later.gateway, "requests", bodies, later.accept, status=202), methods=["POST"]),
         Route("/v1/requests/{id}", later.look),
     ]
+
+
+def no_later_routes() -> list[Route]:
+    """The same where the spec wants none."""
+
+    async def refuse(_: Request) -> Response:
+        detail = "this workload answers nothing later: write 'asynchronous: {}' into serve of its spec"
+        raise RequestError(404, "not_asynchronous", detail)
+
+    return [Route("/v1/requests", refuse, methods=["POST"]), Route("/v1/requests/{id}", refuse)]
 
 
 def _key_of(call: Call) -> str | None:

@@ -98,7 +98,7 @@ def _native() -> dict[str, Any]:
 
 
 def _later() -> dict[str, Any]:
-    refused = ("400", "408", "413", "415", "422", "429", "500", "503")
+    refused = ("400", "404", "408", "413", "415", "422", "429", "500", "503")
     accept = _post(
         "accept", "Take a request, one input or a batch, that is answered later.", _ref("LaterBody"),
         _ref("AcceptedRequest"), "Problem", refused,

@@ -93,7 +93,7 @@ def served(spec, tmp_path, store, grpc_port):
         file.write(FAILING)
     text = (tmp_path / "signs.yaml").read_text().replace("teacher.py:SignTeacher", "teacher.py:Failing")
     deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 20}"
-    (tmp_path / "signs.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, "))
+    (tmp_path / "signs.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, asynchronous: {{}}, "))
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),
         "COHOBATE_GATEWAY_PORT": str(free_ports(5)[0]),

@@ -75,7 +75,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     it can be recomputed); ``buffer_records``: telemetry kept while the stream is slow, beyond which it is dropped and
     counted. ``max_under_way``: requests that one replica takes at once, beyond which it sheds the least urgent;
     ``request_seconds``: for a body to come, and for a batch to be answered. ``file_bytes``: of a file of inputs.
-    ``asynchronous``: requests that are answered later.
+    ``asynchronous``: requests that are answered later, which the control database holds; None: none are taken.
     """
 
     replicas: Count = 2
@@ -89,7 +89,7 @@ class Serve(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_under_way: Count = 256
     request_seconds: Positive = 10.0
     file_bytes: Count = 268_435_456
-    asynchronous: Asynchronous = Asynchronous()
+    asynchronous: Asynchronous | None = None
 
     @property
     def defers(self) -> bool:

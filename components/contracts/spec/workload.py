@@ -115,7 +115,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 SINCE: dict[str, Any] = {
     "files": (),
     "label.budget.pace_deferred": False,
-    "serve.asynchronous": msgspec.to_builtins(Serve().asynchronous),
+    "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
     "trigger.least_labels": None,

@@ -316,6 +316,18 @@ def test_the_bound_of_what_is_kept_is_the_user_s(platform, link, device):
     assert counts["bytes"] <= 2_000 and counts["dropped"] == 50 - counts["waiting"] > 40
 
 
+def test_a_spoilt_store_of_records_keeps_nobody_from_an_answer(platform, link, device, tmp_path):
+    platform.version("1")
+    platform.decide("1")
+    device().sync(link)
+    device.off()
+    (tmp_path / "device/records.db").write_bytes(b"no database" * 1000)
+    edge = device()
+    (problem,) = edge.status()["problems"]
+    assert "records.db.spoilt" in problem and edge.predict(X, consent="training")["label"] == "pos"
+    assert edge.status()["records"]["waiting"] == 1
+
+
 def test_one_process_has_the_folder(device, tmp_path):
     device()
     with pytest.raises(NotReadyError, match="another process"):

@@ -31,6 +31,23 @@ def test_records_come_back_in_order_and_survive_the_process(opened):
     assert (counts["waiting"], counts["sent"], counts["refused"], counts["dropped"]) == (1, 1, 1, 0)
 
 
+@pytest.mark.parametrize("page", [0, 1])  # the file's head, and a page of what is in it
+def test_a_store_that_cannot_be_read_is_put_aside(opened, tmp_path, page):
+    first = opened(most=100_000)
+    for n in range(20):
+        first.put({"n": n, "text": "x" * 400})
+    first.close()
+    path = tmp_path / "records.db"
+    data = path.read_bytes()
+    path.write_bytes(data[: 4096 * page] + b"?" * 4096 + data[4096 * (page + 1) :])
+    again = opened()
+    assert "records.db.spoilt" in again.problem and again.first(10) == []
+    assert (tmp_path / "records.db.spoilt").stat().st_size == len(data)
+    assert again.put({"n": 1}) and again.counts()["waiting"] == 1
+    again.close()
+    assert opened().problem == "" and opened().counts()["waiting"] == 1
+
+
 def test_the_oldest_go_where_there_is_no_room_and_are_counted(opened):
     records = opened(most=300)
     for n in range(20):

@@ -16,6 +16,7 @@ from standardwebhooks import Webhook
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Input
+from components.contracts.spec.serve import Asynchronous
 from components.control import requests
 from components.control.store import ControlStore
 from components.control.tables import RequestRow
@@ -52,7 +53,7 @@ def store(store, clock):
 
 
 def allowing(spec, *callbacks, **options):
-    later = msgspec.structs.replace(spec.serve.asynchronous, callbacks=callbacks, **options)
+    later = Asynchronous(callbacks=callbacks, **options)
     return msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, asynchronous=later))
 
 
@@ -62,7 +63,7 @@ class Replica:
     def __init__(self, running, store, spec):
         running.gateway.spec = spec
         self.running, self.store = running, store
-        self.later = Later(running.gateway, store, SECRET)
+        self.later = Later(running.gateway, store, spec.serve.asynchronous or Asynchronous(), SECRET)
         self.app = create_app(running.gateway, later=self.later)
         self.put_off, self._put_off = 0, self.later._put_off
         self.later._put_off = self._counted
@@ -116,6 +117,13 @@ def test_a_request_is_accepted_and_answered_as_one_that_waits_is(replica, runnin
     assert {**found, "request_id": ""} == {**waited, "request_id": ""} and found["label"] == "pos"
     assert refused["error"]["title"] == "undecodable" and told["callback"] is None
     assert [e.id for e in running.published(Input)] == ["case-7", "case-7"]
+
+
+def test_a_workload_whose_spec_wants_none_takes_none_and_says_what_to_write(running):
+    for method, path in (("POST", "/v1/requests"), ("GET", "/v1/requests/abc")):
+        answer = running.call(method, path, json=ONE)
+        assert (answer.status_code, answer.json()["title"]) == (404, "not_asynchronous")
+        assert "asynchronous: {}" in answer.json()["detail"]
 
 
 def test_the_same_key_and_body_is_the_same_request(replica, running):
@@ -245,7 +253,7 @@ def test_where_the_answer_goes_must_be_allowed(replica, running, store, spec, re
     narrow = Replica(running, store, allowing(spec, "https://robots.example/hooks"))
     assert asyncio.run(refused(narrow, receiver.url)).status_code == 422
     with pytest.raises(ConfigError, match="COHOBATE_CALLBACK_SECRET"):
-        Later(running.gateway, store, None)
+        Later(running.gateway, store, running.gateway.spec.serve.asynchronous, None)
 
 
 def test_a_callback_that_the_spec_allows_no_longer_is_not_sent(replica, running, store, spec, receiver):
@@ -307,7 +315,7 @@ def test_without_a_champion_a_request_waits_for_one(replica, running, clock):
 
 def test_what_comes_to_no_answer_in_its_time_says_so_and_is_removed(replica, running, clock, spec):
     running.versions.routing = Routing(workload="signs", revision=1)
-    clock_start, keep = clock.now, spec.serve.asynchronous.keep_seconds
+    clock_start, keep = clock.now, Asynchronous().keep_seconds
 
     async def run():
         location = (await replica.accept(key="k")).headers["location"]
