@@ -71,29 +71,6 @@ def test_every_image_is_on_the_list_and_ours_is_this_version():
     assert IMAGE in found and found <= listed
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize(("overlay", "policies"), [("small", 0), ("production", 1)])
-def test_grpc_is_a_port_of_the_gateway_that_its_policy_opens(tmp_path, overlay, policies):
-    shutil.copytree("infra", tmp_path / "infra")
-    folder = tmp_path / KUSTOMIZE / "overlays" / overlay
-    said = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    said["components"].append("../../components/grpc")
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
-    done = subprocess.run([shutil.which("kubectl"), "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    made = objects(done.stdout)
-    (gateway,) = [one["spec"] for one in made if one["kind"] == "RayService"]
-    assert [p["port"] for p in gateway["serveService"]["spec"]["ports"]] == [8400, 8404]
-    (group,) = gateway["rayClusterConfig"]["workerGroupSpecs"]
-    ports = group["template"]["spec"]["containers"][0]["ports"]
-    assert {"name": "grpc", "containerPort": 8404} in ports
-    named = [o for o in made if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "gateway"]
-    opened = [[p["port"] for p in one["spec"]["ingress"][0]["ports"]] for one in named]
-    assert opened == [[8400, 8404]] * policies
-    settings = [o["data"] for o in made if o["kind"] == "ConfigMap" and "COHOBATE_GATEWAY_PORT" in o["data"]]
-    assert [s["COHOBATE_GATEWAY_GRPC_PORT"] for s in settings] == ["8404"]
-
-
 def test_no_manifest_holds_a_secret():
     kinds = {one["kind"] for path in KUSTOMIZE.rglob("*.yaml") for one in objects(path.read_text())}
     assert "Deployment" in kinds and "Secret" not in kinds

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -240,3 +241,23 @@ def variables(service, ports):
         found |= {start: f"tcp://{address}:{number}", f"{start}_PROTO": "tcp"}
         found |= {f"{start}_PORT": number, f"{start}_ADDR": address}
     return found
+
+
+@pytest.mark.parametrize(("overlay", "policies"), [("small", 0), ("production", 1)])
+def test_grpc_is_a_port_of_the_gateway_that_its_policy_opens(cluster, tmp_path, overlay, policies):
+    shutil.copytree("infra", tmp_path / "infra")
+    folder = tmp_path / "infra/deploy/kustomize/overlays" / overlay
+    said = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    said["components"].append("../../components/grpc")
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
+    made = list(yaml.safe_load_all(cluster("kustomize", folder).stdout))
+    (gateway,) = [one["spec"] for one in made if one["kind"] == "RayService"]
+    assert [p["port"] for p in gateway["serveService"]["spec"]["ports"]] == [8400, 8404]
+    (group,) = gateway["rayClusterConfig"]["workerGroupSpecs"]
+    ports = group["template"]["spec"]["containers"][0]["ports"]
+    assert {"name": "grpc", "containerPort": 8404} in ports
+    named = [o for o in made if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "gateway"]
+    opened = [[p["port"] for p in one["spec"]["ingress"][0]["ports"]] for one in named]
+    assert opened == [[8400, 8404]] * policies
+    settings = [o["data"] for o in made if o["kind"] == "ConfigMap" and "COHOBATE_GATEWAY_PORT" in o["data"]]
+    assert [s["COHOBATE_GATEWAY_GRPC_PORT"] for s in settings] == ["8404"]
