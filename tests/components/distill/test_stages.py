@@ -136,7 +136,7 @@ class Closed(Letters):
 
 
 def test_a_card_without_a_stage_is_as_it_was():
-    assert StudentCard.__struct_defaults__[-7:-1] == ("", "", None, 0, 0, ())
+    assert StudentCard.__struct_defaults__[-8:-2] == ("", "", None, 0, 0, ())
 
 
 def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, letters, freeze_rows, tmp_path, traffic):

@@ -15,14 +15,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.contracts.spec.serve import Asynchronous
+from serving.gateway.app import create_app
+from serving.gateway.asynchronous import Later
+from serving.gateway.edge import Edges
 from tests.servers import answering
 from tests.serving.running import Running
 
 
 @pytest.fixture
-def running(spec, store, broker, clock, model):
-    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, request_seconds=4.0))
-    made = Running(spec, store, broker, clock)
+def running(spec, store, broker, clock, model, tmp_path):
+    """A gateway with all that a replica serves."""
+    serve = msgspec.structs.replace(spec.serve, request_seconds=4.0, asynchronous=Asynchronous())
+    made = Running(msgspec.structs.replace(spec, serve=serve), store, broker, clock)
+    later = Later(made.gateway, store, serve.asynchronous, None)
+    made.app = create_app(made.gateway, later=later, edges=Edges(made.gateway, store, tmp_path.as_uri()))
     made.serve(model("1"), model("2"), weight=0.5)
     return made
 

@@ -64,13 +64,12 @@ def test_the_command_line_goes_to_the_api_in_its_caller_s_name(platform, ledger)
     assert json.loads(listed.stdout)[0]["actor"] == "operator-eve"
 
 
-def test_a_pipeline_s_step_goes_to_the_api_in_its_caller_s_name(platform, answering, ledger, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "load_spec", lambda path: type("S", (), {"name": W}))
-    assert step.order.__wrapped__("spec", "rollback", "bad", "run-1", {"to": "previous"}) == "done"
+def test_a_pipeline_s_step_goes_to_the_api_in_its_caller_s_name(platform, answering, ledger):
+    assert step.order.__wrapped__(f"workload:{W}", "rollback", "bad", "run-1", {"to": "previous"}) == "done"
     assert ledger()[-1][1:3] == ("operator-eve", "ordered rollback")
     answering.ok, answering.outcome = False, "champion already"
     with pytest.raises(OrderError, match="refused: champion already"):
-        step.order.__wrapped__("spec", "rollback", "bad", "run-2", {"to": "previous"})
+        step.order.__wrapped__(f"workload:{W}", "rollback", "bad", "run-2", {"to": "previous"})
 
 
 def test_many_who_wait_leave_room_for_others(settings, control, tokens):
