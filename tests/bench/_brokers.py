@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,17 +11,7 @@ from components.contracts.settings import Settings
 from components.stream import open_broker
 from components.stream.contract import Broker
 from infra.broker import EmbeddedBroker
-
-
-def free_port() -> int:
-    """A free port whose neighbour is free too: Kafka's controller listens there."""
-    while True:
-        with socket.socket() as probe, socket.socket() as neighbour:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                neighbour.bind(("127.0.0.1", port + 1))
-                return port
+from tests.ports import free_ports
 
 
 def kinds() -> list[str]:
@@ -35,7 +24,7 @@ def kinds() -> list[str]:
 @contextlib.contextmanager
 def running(kind: str) -> Iterator[tuple[str, Broker]]:
     """A fresh broker of a kind: its address and a connection factory."""
-    port = free_port()
+    port = free_ports(2)[0]
     with tempfile.TemporaryDirectory() as folder:
         if kind == "embedded":
             with EmbeddedBroker(port, Path(folder) / "broker.log") as broker:

@@ -34,7 +34,8 @@ from components.control.tokens import Tokens
 from serving.rollout.evidence import Answered, Reply
 from serving.rollout.state import as_dict
 from serving.rollout.step import begin, step
-from tests.bench.gateway import free_port, machine
+from tests.bench.gateway import machine
+from tests.ports import free_port
 
 WORKLOADS = int(os.environ.get("COHOBATE_BENCH_WORKLOADS", "50"))
 ROLLOUTS = int(os.environ.get("COHOBATE_BENCH_ROLLOUTS", "10000"))

@@ -20,10 +20,11 @@ from components.contracts.spec import load_spec
 from components.control.order_client import LocalOrderClient
 from components.control.store import ControlStore
 from components.stream.memory import MemoryBroker
-from tests.bench.gateway import free_port, machine
+from tests.bench.gateway import machine
 from tests.clock import Clock
 from tests.integration.test_console import Running, W, ready
 from tests.integration.test_console_platform import SHOWN
+from tests.ports import free_port
 from tests.serving.conftest import SPEC, TEACHER_FILE, MemoryRegistry, artifact, label_of, payload
 from tests.serving.control.test_controller import Platform
 

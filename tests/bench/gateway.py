@@ -24,7 +24,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from tests.ports import free_port, free_ports
 from tests.students import bag
 
 SECONDS = float(os.environ.get("COHOBATE_BENCH_SECONDS", "6"))
@@ -90,22 +90,6 @@ def processor_seconds(pids):
     """User and system time that these processes have taken."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(t.user + t.system for t in times)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def free_ports(n):
-    """A port with ``n`` free ones above it."""
-    while True:
-        first = free_port()
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + n):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 def student(version):
@@ -400,7 +384,7 @@ def main() -> None:
     from infra.broker import EmbeddedBroker
 
     with tempfile.TemporaryDirectory() as name:
-        folder, port, broker_port = Path(name), free_ports(6), free_port()
+        folder, port, broker_port = Path(name), free_ports(6)[0], free_port()
         os.environ |= {
             "COHOBATE_HOME": name, "COHOBATE_GATEWAY_PORT": str(port), "COHOBATE_BROKER_PORT": str(broker_port),
             "COHOBATE_GATEWAY_GRPC_PORT": str(free_port()),

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.gateway import free_port, free_ports, machine
+from tests.bench.gateway import machine
+from tests.ports import free_port, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = [int(n) for n in os.environ.get("COHOBATE_BENCH_WORKLOADS", "1,2,4").split(",")]
@@ -49,7 +50,7 @@ def platform(checkout, count):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = os.environ | {
-            "COHOBATE_HOME": str(folder / "home"), "COHOBATE_GATEWAY_PORT": str(free_ports(6)),
+            "COHOBATE_HOME": str(folder / "home"), "COHOBATE_GATEWAY_PORT": str(free_ports(6)[0]),
             "COHOBATE_BROKER_PORT": str(free_port()), "COHOBATE_ADMIN_PORT": str(free_port()), "PYTHONPATH": "",
         }  # fmt: skip
         command = str(checkout / ".venv/bin/cohobate")

@@ -25,7 +25,8 @@ import httpx
 import msgspec
 import numpy as np
 
-from tests.bench.gateway import COLUMN_JSON, COLUMNS, SCRIPT, free_port, free_ports, lost, machine, student
+from tests.bench.gateway import COLUMN_JSON, COLUMNS, SCRIPT, lost, machine, student
+from tests.ports import free_port, free_ports
 
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROLLBACKS", "50"))
 DELAY = int(os.environ.get("COHOBATE_BENCH_DELAY_MS", "10"))
@@ -186,7 +187,7 @@ def benched(**environment):
     from infra.broker import EmbeddedBroker
 
     with tempfile.TemporaryDirectory() as name:
-        folder, port, broker_port = Path(name), free_ports(6), free_port()
+        folder, port, broker_port = Path(name), free_ports(6)[0], free_port()
         os.environ |= {
             "COHOBATE_HOME": name, "COHOBATE_GATEWAY_PORT": str(port), "COHOBATE_BROKER_PORT": str(broker_port),
             "COHOBATE_ADMIN_PORT": str(free_port()), "PYTHONPATH": os.getcwd(), **environment,

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from components.contracts.settings import Settings
 from infra.broker import EmbeddedBroker
-from tests.bench.gateway import free_port, machine
+from tests.bench.gateway import machine
 from tests.bench.idle import ROOT, platform, pss
+from tests.ports import free_port
 
 ROUNDS = int(os.environ.get("COHOBATE_BENCH_ROUNDS", "5"))
 BASE = os.environ.get("COHOBATE_BENCH_BASE")
