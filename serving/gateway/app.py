@@ -23,15 +23,16 @@ from serving.gateway.pressure import Pressure
 from serving.gateway.truths import UNDER_WAY
 from serving.gateway.wire import (
     AllAccepted,
-    Answers,
     ColdStart,
     Health,
     Model,
     RequestError,
     Version,
     encode,
+    raise_for,
     read,
     read_truths,
+    written,
 )
 from serving.replica.loaded_versions import Loaded
 
@@ -167,12 +168,7 @@ class _Asks:
         """Answer one input or a batch. In a batch each input has its own answer or error."""
         ask = read(body)
         answers = await predictions(self._gateway, ask, call)
-        if not ask.alone:
-            return encode(Answers(predictions=answers)), JSON
-        error = answers[0].error
-        if error is not None:
-            raise RequestError(error.status, error.title, error.detail)
-        return encode(answers[0]), JSON
+        return written(answers, alone=ask.alone), JSON
 
     async def truth(self, body: bytes, _: Call) -> tuple[bytes, Pairs]:
         """Take one truth or a batch. In a batch each truth is taken or refused on its own."""
@@ -183,9 +179,7 @@ class _Asks:
         taken = await self._gateway.truths.take(items)
         if not alone:
             return encode(AllAccepted(truths=taken)), JSON
-        error = taken[0].error
-        if error is not None:
-            raise RequestError(error.status, error.title, error.detail)
+        raise_for(taken[0].error)
         return encode(taken[0]), JSON
 
     async def healthz(self, _: Request) -> Response:

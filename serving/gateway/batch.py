@@ -25,9 +25,9 @@ from starlette.types import Receive, Scope, Send
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.managed import LINES, line, media_type
-from serving.gateway.post import no_champion, refusal
+from serving.gateway.post import no_champion, refusal, respond
 from serving.gateway.pressure import urgency_of
-from serving.gateway.wire import Answered, Item, Problem, Raw, RequestError, encode
+from serving.gateway.wire import Answered, Item, Problem, Raw, RequestError, lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,10 +82,7 @@ class Files:
         except RequestError as error:
             if started:
                 raise
-            status, body, pairs = refusal(error.problem, error.headers, scope["path"])
-            pairs = [*pairs, (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": status, "headers": pairs})
-            await send({"type": "http.response.body", "body": body})
+            await respond(send, *refusal(error.problem, error.headers, scope["path"]))
 
     async def _answered(self, part: Part, headers: Mapping[bytes, bytes], started: bool) -> list[Answered]:
         """The answers to a part. What no answer has gone out before is refused as a whole, by its status."""
@@ -198,7 +195,7 @@ class _Lines:
     headers = ((b"content-type", LINES[1].encode()),)
 
     def write(self, answers: Sequence[Answered]) -> bytes:
-        return b"".join(encode(a) + b"\n" for a in answers)
+        return lines(answers)
 
     def end(self) -> bytes:
         return b""

@@ -14,8 +14,6 @@ tools that must be called, an answer in JSON. ``usage`` counts no tokens: no lan
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,7 +22,18 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
-from serving.gateway.wire import Answered, Ask, Item, Raw, RequestError, decoded, encode
+from serving.gateway.wire import (
+    Answered,
+    Ask,
+    Item,
+    Raw,
+    RequestError,
+    decoded,
+    encode,
+    raise_for,
+    undecodable,
+    unpacked64,
+)
 
 LEAST = -9999.0
 """The log probability of what has none, as chat servers write it: JSON knows no infinity."""
@@ -224,10 +233,7 @@ def _file(part: Part) -> bytes:
         data = part.input_audio.get("data")
     else:
         raise _cannot("messages", f"a part of type {part.type!r} is no input: give text, image_url or input_audio")
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise RequestError(422, "undecodable", f"the part {part.type} is not base64: {error}") from error
+    return unpacked64(data, f"the part {part.type}", undecodable)
 
 
 def write(spec: Spec, request: Completion, answer: Answered, now: float) -> tuple[bytes, bytes]:
@@ -237,8 +243,7 @@ def write(spec: Spec, request: Completion, answer: Answered, now: float) -> tupl
         RequestError: the input was refused.
 
     """
-    if answer.error is not None:
-        raise RequestError(answer.error.status, answer.error.title, answer.error.detail)
+    raise_for(answer.error)
     said = answer.label if spec.task == "classification" else format(answer.soft_label["value"], ".10g")
     top = (request.top_logprobs or 0) if request.logprobs else None
     logprobs = _logprobs(said or "", answer.soft_label, top) if top is not None else None

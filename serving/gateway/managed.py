@@ -21,8 +21,6 @@ student may be asked about lines where each of them says ``allow_defer``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -31,7 +29,6 @@ from msgspec import Meta
 
 from serving.gateway.wire import (
     Answered,
-    Answers,
     Ask,
     Item,
     Raw,
@@ -39,8 +36,11 @@ from serving.gateway.wire import (
     Urgency,
     check_depth,
     decoded,
-    encode,
+    lines,
     read,
+    undecodable,
+    unpacked64,
+    written,
 )
 
 LINES = ("application/jsonlines", "application/x-ndjson", "application/x-jsonlines")
@@ -87,10 +87,10 @@ def ask(body: bytes, content_type: bytes) -> tuple[Ask, str]:
     """
     kind = media_type(content_type)
     if kind in LINES:
-        lines = [text for text in body.splitlines() if text.strip()]
-        if not lines:
+        given = [text for text in body.splitlines() if text.strip()]
+        if not given:
             raise RequestError(422, "invalid_request", "there is no line in the body")
-        asks = [line(n, text) for n, text in enumerate(lines, start=1)]
+        asks = [line(n, text) for n, text in enumerate(given, start=1)]
         return Ask([a.items[0] for a in asks], all(a.allow_defer for a in asks)), "lines"
     if kind not in ("application/json", ""):
         return Ask([Raw(raw=body)], alone=True), "one"
@@ -112,8 +112,7 @@ def line(number: int, text: bytes) -> Ask:
     try:
         found = read(text)
     except RequestError as error:
-        what = error.problem
-        raise RequestError(what.status, what.title, f"line {number}: {what.detail}") from error
+        raise RequestError.of(error.problem, f"line {number}: ") from error
     if not found.alone:
         raise RequestError(422, "invalid_request", f"line {number}: a line is one input, not a batch")
     return found
@@ -135,10 +134,7 @@ def _instance(number: int, value: Any, id: str | None, key: str | None) -> Item:
         return Item(id=id, key=key, text=value)
     if not (isinstance(value, dict) and value.keys() == {"b64"}):
         return Item(id=id, key=key, json=value)
-    try:
-        return Raw(id=id, key=key, raw=base64.b64decode(value["b64"], validate=True))
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise RequestError(422, "undecodable", f"instances[{number}].b64 is not base64: {error}") from error
+    return Raw(id=id, key=key, raw=unpacked64(value["b64"], f"instances[{number}].b64", undecodable))
 
 
 def answer(answers: Sequence[Answered], form: str) -> bytes:
@@ -148,11 +144,4 @@ def answer(answers: Sequence[Answered], form: str) -> bytes:
         RequestError: there was one input alone, and it was refused.
 
     """
-    if form == "lines":
-        return b"".join(encode(a) + b"\n" for a in answers)
-    if form == "many":
-        return encode(Answers(predictions=list(answers)))
-    error = answers[0].error
-    if error is not None:
-        raise RequestError(error.status, error.title, error.detail)
-    return encode(answers[0])
+    return lines(answers) if form == "lines" else written(answers, alone=form == "one")

@@ -33,7 +33,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.spec import Spec
-from serving.gateway.wire import Answered, Ask, Item, Raw, RequestError
+from serving.gateway.wire import Answered, Ask, Item, Raw, RequestError, raise_for
 from serving.replica.loaded_versions import Routing
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -327,9 +327,8 @@ def check_answered(answers: Sequence[Answered]) -> None:
         RequestError: the first input's error.
 
     """
-    first = answers[0].error
-    if first is not None and all(a.error is not None for a in answers):
-        raise RequestError(first.status, first.title, first.detail)
+    if all(a.error is not None for a in answers):
+        raise_for(answers[0].error)
 
 
 def column(known: Mapping[str, Column], name: str) -> Column:

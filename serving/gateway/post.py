@@ -77,9 +77,7 @@ class Post:
         except Exception as error:
             log.exception("%s failed", scope["path"])
             status, body, pairs = refusal(internal(error), {}, scope["path"])
-        pairs = [*pairs, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": pairs})
-        await send({"type": "http.response.body", "body": body})
+        await respond(send, status, body, pairs)
 
     async def _within(self, scope: Scope, receive: Receive) -> tuple[bytes, Pairs]:
         headers = dict(scope["headers"])
@@ -97,6 +95,13 @@ class Post:
             self._pressure.leave()
 
 
+async def respond(send: Send, status: int, body: bytes, pairs: Pairs) -> None:
+    """Send a whole response."""
+    headers = [*pairs, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
     """A response that says why there is no answer."""
     _, body, pairs = refusal(Problem(title=title, status=status, detail=detail), headers or {}, path)
@@ -106,7 +111,7 @@ def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | N
     return response
 
 
-def refusal(what: Problem, headers: Mapping[str, str], path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+def refusal(what: Problem, headers: Mapping[str, str], path: str) -> tuple[int, bytes, Pairs]:
     """Status, body and headers of a problem, as the clients of the protocol at ``path`` read it."""
     body: Any = what
     if "/v2" in path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -28,6 +29,17 @@ PRIORITY = 3
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Urgency = Annotated[int, Meta(ge=0, le=7)]
+
+
+_OF_AN_INPUT = partial(RecordError, "undecodable")
+
+
+def unpacked64(text: Any, what: str, refusal: Callable[[str], Exception]) -> bytes:
+    """The bytes of a base64 text; ``refusal`` makes of a reason what is raised where it is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise refusal(f"{what} is not base64: {error}") from error
 
 
 class Problem(msgspec.Struct, kw_only=True):
@@ -64,10 +76,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
             return self.text.encode()
         if self.payload is UNSET:
             return json_bytes(self.json)
-        try:
-            return base64.b64decode(self.payload, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RecordError("undecodable", f"payload is not base64: {error}") from error
+        return unpacked64(self.payload, "payload", _OF_AN_INPUT)
 
     def forms(self) -> int:
         """How many of the three forms of a payload are given."""
@@ -273,6 +282,27 @@ class RequestError(Exception):
         super().__init__(detail)
         self.problem, self.headers = Problem(title=title, status=status, detail=detail), dict(headers or {})
 
+    @classmethod
+    def of(cls, problem: Problem, where: str = "") -> RequestError:
+        """A problem as the request's own; ``where`` precedes what it says."""
+        return cls(problem.status, problem.title, f"{where}{problem.detail}")
+
+
+def undecodable(detail: str) -> RequestError:
+    """A request with bytes that cannot be read."""
+    return RequestError(422, "undecodable", detail)
+
+
+def raise_for(error: Problem | None) -> None:
+    """Refuse a request for what is wrong with the one thing in it, if anything is.
+
+    Raises:
+        RequestError: something is.
+
+    """
+    if error is not None:
+        raise RequestError.of(error)
+
 
 encode = msgspec.json.Encoder().encode
 packed = msgspec.msgpack.Encoder().encode
@@ -281,6 +311,24 @@ _later = msgspec.json.Decoder(LaterBody)
 _any = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _truth, _truths = msgspec.json.Decoder(TruthItem), msgspec.json.Decoder(TruthBatch)
 _PAYLOAD = "give exactly one of payload (base64), text and json"
+
+
+def written(answers: Sequence[Answered], *, alone: bool) -> bytes:
+    """The body of an answer to one input ``alone``, or to several, each answered or refused on its own.
+
+    Raises:
+        RequestError: the one input was refused.
+
+    """
+    if not alone:
+        return encode(Answers(predictions=list(answers)))
+    raise_for(answers[0].error)
+    return encode(answers[0])
+
+
+def lines(answers: Sequence[Answered]) -> bytes:
+    """Answers as JSON Lines."""
+    return b"".join(encode(a) + b"\n" for a in answers)
 
 
 def read(raw: bytes) -> Ask:
