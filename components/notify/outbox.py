@@ -121,8 +121,9 @@ def failed(
     def note(s: Session) -> bool:
         now, row = store.clock(), s.get_one(NoticeRow, (notice.id, notice.hook), with_for_update=True)
         row.error = why
-        if not gone and row.attempts < ATTEMPTS:
-            row.next_at = now + max(wait(row.attempts, jitter()), min(least, LONGEST_WAIT))
+        seconds = again(row.attempts, jitter(), gone=gone, least=least)
+        if seconds is not None:
+            row.next_at = now + seconds
             return False
         row.dead_at = now
         detail = {"notice": row.id, "webhook": row.hook, "event": row.event, "attempts": row.attempts, "why": why}
@@ -130,6 +131,16 @@ def failed(
         return True
 
     return in_turn(store, note)
+
+
+def again(attempts: int, jitter: float, *, gone: bool = False, least: float = 0.0) -> float | None:
+    """Seconds until the next try after so many that failed; None: there is none.
+
+    ``gone`` and ``least`` as in :func:`failed`, ``jitter`` as in :func:`wait`.
+    """
+    if gone or attempts >= ATTEMPTS:
+        return None
+    return max(wait(attempts, jitter), min(least, LONGEST_WAIT))
 
 
 def wait(attempts: int, jitter: float) -> float:

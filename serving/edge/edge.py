@@ -206,7 +206,7 @@ class Edge:
             except (EdgeError, sqlite3.Error) as error:
                 problems.append(str(error))
             try:
-                updated, problem = self._update(state.told(link.decision(), self._clock()), link)
+                updated, problem = self._update(state.told(link.decision(), self._clock(), link.url), link)
                 problems.append(problem)
             except EdgeError as error:
                 problems.append(str(error))

@@ -35,13 +35,13 @@ class Link:
     def __init__(self, url: str, token: str | None = None, cafile: str | None = None) -> None:
         if urllib.parse.urlsplit(url).scheme not in ("https", "http"):
             raise LinkError(url, 0, "must have the form https://host/<workload>")
-        self._url, self._token = url.rstrip("/"), token
+        self.url, self._token = url.rstrip("/"), token
         tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=cafile))
         self._opener = urllib.request.build_opener(tls, _NoRedirects)
 
     def decision(self) -> dict[str, Any]:
         """Who serves."""
-        return _object(self._url, self._asked("/v1/edge/decision"))
+        return _object(self.url, self._asked("/v1/edge/decision"))
 
     def bundle(self, digest: str) -> bytes:
         """The packed bundle of the version whose artefact has this digest."""
@@ -50,9 +50,9 @@ class Link:
     def send(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Give records to the platform; returns what became of each, in order, once the stream has them."""
         body = json.dumps({"records": list(records)}).encode()
-        taken = _object(self._url, self._asked("/v1/edge/records", body)).get("records")
+        taken = _object(self.url, self._asked("/v1/edge/records", body)).get("records")
         if not isinstance(taken, list) or len(taken) != len(records):
-            raise LinkError(self._url, 200, f"it does not tell what became of {len(records)} records")
+            raise LinkError(self.url, 200, f"it does not tell what became of {len(records)} records")
         return taken
 
     def _asked(self, path: str, body: bytes | None = None) -> bytes:
@@ -62,7 +62,7 @@ class Link:
             LinkError: there is no answer, or it is a refusal.
 
         """
-        url = self._url + path
+        url = self.url + path
         headers = {"Content-Type": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"

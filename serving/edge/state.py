@@ -94,8 +94,8 @@ def bucket(workload: str, salt: str, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / float(1 << 53)
 
 
-def told(answer: dict[str, Any], now: float, url: str = "") -> Decision:
-    """A gateway's answer as a decision that was heard at ``now``.
+def told(answer: dict[str, Any], now: float, url: str) -> Decision:
+    """The answer of the gateway at ``url`` as a decision that was heard at ``now``.
 
     Raises:
         LinkError: it is none, or nobody serves yet.

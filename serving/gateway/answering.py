@@ -20,7 +20,6 @@ from components.contracts.payload import ALWAYS_FINITE, Decode, Known, carried, 
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.sampling import audit_place
 from components.contracts.spec import DeferTo, Spec
-from components.control.intent import EVERY_ANSWER
 from components.query.pace import need
 from components.stream.contract import MAX_RECORD_BYTES
 from components.telemetry import tracing
@@ -97,7 +96,7 @@ class Gateway:
         serve, intent = self.spec.serve, self.versions.routing.intent
         if serve.max_disagreement is None:
             return serve.defer_below, False
-        own = EVERY_ANSWER if loaded.ref.defer_below is None else loaded.ref.defer_below
+        own = loaded.ref.own_limit
         if intent.guard is None or intent.guard.digest != loaded.ref.digest:
             return own, False
         given = intent.guard.limit_at(self.versions.clock(), intent.lease_until)
@@ -150,9 +149,8 @@ class Gateway:
                 raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
             payload = item.content()
             decoded = self.decode(payload)
-            entry = self._input(item, answer.id, payload, now)
-            if self._look_for_nan and not is_finite(decoded):
-                raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
+            entry = self.input_of(item, answer.id, payload, now)
+            self.check_finite(decoded)
             defaulted: dict[str, str] = {}
             if self.entities is not None:
                 values, defaulted = self.entities.of(known, item.key, entry.time)
@@ -200,7 +198,17 @@ class Gateway:
                 return Choice(served=loaded, arm=arm)
         raise RecordError("no_version", f"version {version} is not loaded here")
 
-    def _input(self, item: Item, input_id: str, payload: bytes, now: float) -> Input:
+    def check_finite(self, decoded: object) -> None:
+        """Refuse what has a NaN or an infinity in it, where the spec does not allow that.
+
+        Raises:
+            RecordError: ``not_finite``.
+
+        """
+        if self._look_for_nan and not is_finite(decoded):
+            raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
+
+    def input_of(self, item: Item, input_id: str, payload: bytes, now: float) -> Input:
         """The input as it would go to the stream.
 
         Raises:

@@ -36,10 +36,11 @@ from components.control.store import ControlStore
 from components.control.tables import RequestRow
 from components.notify.callbacks import Mode, allowed, callback, signed, signing_key
 from components.notify.notifier import post
-from components.notify.outbox import ATTEMPTS, LONGEST_WAIT, TRY_SECONDS, wait
+from components.notify.outbox import TRY_SECONDS, again, wait
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
-from serving.gateway.post import JSON, Call, Pairs, Post, json_response
+from serving.gateway.confirmed import RETRY_AFTER
+from serving.gateway.post import JSON, Call, Pairs, Post, check_count, json_response, require_champion
 from serving.gateway.pressure import urgency_of
 from serving.gateway.wire import (
     AcceptedRequest,
@@ -77,8 +78,6 @@ A try that ended with its process, whatever ended that, may be none of the reque
 LOST = 2 * FAILURES
 """Tries that are begun of a request: what ended all of them without an outcome ends the process that answers it."""
 
-RETRY_AFTER = {"Retry-After": "5"}
-
 _ENDS = Problem(title="internal", status=500, detail=f"{LOST} tries ended with their process: see the gateway's log")
 
 T = TypeVar("T")
@@ -112,9 +111,7 @@ class Later:
 
         """
         ask, said = read_later(body)
-        most = self.gateway.spec.serve.max_batch
-        if len(ask.items) > most:
-            raise RequestError(413, "too_many_inputs", f"a batch has at most {most} inputs")
+        check_count(self.gateway, len(ask.items))
         if said.callback is not None and not allowed(said.callback, self._spec.callbacks):
             below = ", ".join(self._spec.callbacks) or "no address: name it in serve.asynchronous.callbacks"
             raise RequestError(422, "callback_refused", f"this workload calls back below {below}")
@@ -235,8 +232,7 @@ class Later:
             for item, id in zip(ask.items, kept.ids, strict=True)
         ]
         gateway = self.gateway
-        if gateway.versions.routing.champion is None:
-            raise RequestError(503, "no_champion", "no student serves: run the bootstrap pipeline")
+        require_champion(gateway)
         gateway.pressure.enter(kept.urgency)
         try:
             return await gateway.predict(items, ask.allow_defer, urgency=kept.urgency)
@@ -262,11 +258,12 @@ class Later:
         reply = await asyncio.to_thread(post, row.callback or "", body)
         if reply.ok:
             await _database(requests.delivered, self._store, row.id)
-        elif reply.gone or row.attempts >= ATTEMPTS:
+            return
+        seconds = again(row.attempts, random.random(), gone=reply.gone, least=reply.retry_after)  # noqa: S311
+        if seconds is None:
             log.error("%s: callback of request %s given up: %s", self._name, row.id, reply.why)
             await _database(requests.give_up, self._store, row.id, reply.why)
         else:
-            seconds = max(wait(row.attempts, random.random()), min(reply.retry_after, LONGEST_WAIT))  # noqa: S311
             await self._put_off(row, seconds, reply.why)
 
     async def _forget(self) -> None:

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.managed import LINES, line, media_type
-from serving.gateway.post import no_champion, refusal, respond
+from serving.gateway.post import refusal, require_champion, respond
 from serving.gateway.pressure import urgency_of
 from serving.gateway.wire import Answered, Item, Problem, Raw, RequestError, lines
 
@@ -112,8 +112,7 @@ class Files:
         while self._gateway.telemetry.crowded and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(LOOK_SECONDS)
         while True:
-            if self._gateway.versions.routing.champion is None:
-                raise no_champion("no student serves yet: run the bootstrap pipeline")
+            require_champion(self._gateway)
             try:
                 self._gateway.pressure.enter(urgency)
                 return

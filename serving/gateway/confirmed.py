@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, RecordError
 from components.contracts.spec import Spec
 from components.stream.contract import Broker, Producer
-from serving.gateway.wire import RequestError
+from serving.gateway.wire import Accepted, Problem, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,16 @@ class ToSend(NamedTuple):
     headers: Mapping[str, bytes] = {}
 
 
+class Named(Protocol):
+    """What comes over HTTP with the id of an input, or without."""
+
+    @property
+    def id(self) -> str | None: ...  # noqa: D102
+
+
+T = TypeVar("T", bound=Named)
+
+
 class Confirmed:
     """Publishes records of one workload. ``broker`` is asked for a connection when the first one comes."""
 
@@ -33,6 +44,27 @@ class Confirmed:
         self.spec, self._broker = spec, broker
         self._producer: Producer | None = None
         self._publishing = threading.Lock()
+
+    async def take(self, items: Sequence[T], made: Callable[[T], tuple[str, ToSend]], what: str) -> list[Accepted]:
+        """Publish what is ``made`` of each item, an id and a record; what is refused is told in its place.
+
+        Raises:
+            RequestError: 503, the broker did not confirm them. Some may be there.
+
+        """
+        taken, records = [], []
+        for item in items:
+            try:
+                id, record = made(item)
+            except RecordError as error:
+                refusal = Problem(title=error.reason, status=422, detail=error.detail)
+                taken.append(Accepted(id=item.id, accepted=False, error=refusal))
+            else:
+                taken.append(Accepted(id=id, accepted=True))
+                records.append(record)
+        if records:
+            await asyncio.to_thread(self.publish, records, what)
+        return taken
 
     def publish(self, records: Sequence[ToSend], what: str) -> None:
         """Have the stream have them all; the caller's thread waits for it.

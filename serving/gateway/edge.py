@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from components.contracts.admission import check_consent, check_time, is_finite
-from components.contracts.errors import ArtifactError, RecordError, UnavailableError
-from components.contracts.payload import ALWAYS_FINITE
-from components.contracts.records import Input, encode
+from components.contracts.admission import check_consent
+from components.contracts.errors import ArtifactError, UnavailableError
+from components.contracts.records import encode
 from components.contracts.sampling import audited
 from components.contracts.storage import get_bytes
 from components.control.intent import Intent, ModelRef
@@ -35,7 +34,7 @@ from serving.gateway.bodies import Bodies
 from serving.gateway.confirmed import RETRY_AFTER, Confirmed, ToSend
 from serving.gateway.post import JSON, Call, Pairs, Post, json_response
 from serving.gateway.pressure import Pressure
-from serving.gateway.wire import Accepted, Item, Name, Problem, RequestError, decoded
+from serving.gateway.wire import Accepted, Item, Key, Name, RequestError, Terms, decoded
 from serving.gateway.wire import encode as written
 
 HEADER = "edge"
@@ -67,10 +66,10 @@ class EdgeRecord(msgspec.Struct, kw_only=True):
     """An input that an edge has answered, at ``time`` (Unix seconds); ``payload``: its bytes in base64."""
 
     id: Name
-    key: Annotated[str, Meta(max_length=256)]
+    key: Key
     time: Annotated[float, Meta(gt=0)]
     payload: str
-    consent: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    consent: Terms | None = None
     prediction: EdgePrediction
 
 
@@ -164,39 +163,24 @@ class Edges:
         most = self.gateway.spec.serve.max_batch
         if len(given) > most:
             raise RequestError(413, "too_many_inputs", f"a batch has at most {most} records")
-        taken, made = [], []
-        for record in given:
-            try:
-                made.append(self._made(record))
-                taken.append(Accepted(id=record.id, accepted=True))
-            except RecordError as error:
-                refusal = Problem(title=error.reason, status=422, detail=error.detail)
-                taken.append(Accepted(id=record.id, accepted=False, error=refusal))
-        if made:
-            await asyncio.to_thread(self._stream.publish, made, "records of an edge")
-        return written(EdgeTaken(taken)), JSON
+        return written(EdgeTaken(await self._stream.take(given, self._made, "records of an edge"))), JSON
 
-    def _made(self, record: EdgeRecord) -> ToSend:
-        """A record for the stream, as the gateway itself would have published the input.
+    def _made(self, record: EdgeRecord) -> tuple[str, ToSend]:
+        """The input's id, and its record for the stream, as the gateway itself would have published the input.
 
         Raises:
             RecordError: the labeler would refuse it.
 
         """
         spec = self.gateway.spec
-        payload = Item(payload=record.payload).content()
-        found: Any = self.gateway.decode(payload)
-        if spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE and not is_finite(found):
-            raise RecordError("not_finite", "the payload has a NaN or an infinity in it")
-        check_time(record.time, self._clock(), spec.admission)
-        check_consent(record.consent, spec.consent)
-        entry = Input(
-            workload=spec.name, id=record.id, key=record.key or record.id, time=record.time, payload=payload,
-            consent=record.consent,
-        )  # fmt: skip
+        item = Item(key=record.key, time=record.time, consent=record.consent, payload=record.payload)
+        payload = item.content()
+        self.gateway.check_finite(self.gateway.decode(payload))
+        entry = self.gateway.input_of(item, record.id, payload, self._clock())
+        check_consent(entry.consent, spec.consent)
         waited_for = record.prediction.defer or audited(spec.name, record.id, spec.serve.audit_share)
         topic = spec.topic("inputs.urgent" if waited_for else "inputs")
-        return ToSend(topic, entry.key, encode(entry), {HEADER: written(record.prediction)})
+        return entry.id, ToSend(topic, entry.key, encode(entry), {HEADER: written(record.prediction)})
 
     def close(self) -> None:
         """Release the connection to the stream."""

@@ -31,6 +31,8 @@ from serving.gateway.wire import (
     Answered,
     Ask,
     Item,
+    Key,
+    Name,
     Raw,
     RequestError,
     Urgency,
@@ -54,8 +56,8 @@ class Parameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     allow_defer: bool = False
     priority: Urgency | None = None
-    ids: list[Annotated[str, Meta(min_length=1, max_length=256)] | None] | None = None
-    keys: list[Annotated[str, Meta(max_length=256)] | None] | None = None
+    ids: list[Name | None] | None = None
+    keys: list[Key | None] | None = None
 
 
 class Instances(msgspec.Struct, kw_only=True):

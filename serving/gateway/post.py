@@ -138,13 +138,33 @@ async def predictions(gateway: Gateway, ask: Ask, call: Call, version: str | Non
     """
     if ask.priority is not None:
         gateway.pressure.check(ask.priority, mine=1)
-    if gateway.versions.routing.champion is None:
-        raise no_champion("no student serves yet: run the bootstrap pipeline")
-    most = gateway.spec.serve.max_batch
-    if len(ask.items) > most:
-        raise RequestError(413, "too_many_inputs", f"a batch has at most {most} inputs")
+    require_champion(gateway)
+    check_count(gateway, len(ask.items))
     urgency = urgency_of(call.headers.get(b"priority")) if ask.priority is None else ask.priority
     return await gateway.predict(ask.items, ask.allow_defer, version, urgency)
+
+
+def require_champion(gateway: Gateway) -> None:
+    """Refuse a request where there is no champion yet.
+
+    Raises:
+        RequestError: 503, so it is.
+
+    """
+    if gateway.versions.routing.champion is None:
+        raise no_champion("no student serves yet: run the bootstrap pipeline")
+
+
+def check_count(gateway: Gateway, inputs: int) -> None:
+    """Refuse a request of more inputs than a batch may have.
+
+    Raises:
+        RequestError: 413, it has.
+
+    """
+    most = gateway.spec.serve.max_batch
+    if inputs > most:
+        raise RequestError(413, "too_many_inputs", f"a batch has at most {most} inputs")
 
 
 def no_champion(detail: str) -> RequestError:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 
 from components.contracts.admission import check_time
 from components.contracts.errors import RecordError
-from components.contracts.records import SCHEMA_VERSION, Truth
+from components.contracts.records import SCHEMA_VERSION
 from components.contracts.spec import Spec
 from components.contracts.stream_record import Record
 from components.snapshot.provenance import usable_truth
 from components.stream.contract import Broker
 from serving.gateway.confirmed import Confirmed, ToSend
-from serving.gateway.wire import Accepted, Problem, TruthItem, packed
+from serving.gateway.wire import Accepted, TruthItem, packed
 
 UNDER_WAY = 16
 """Requests with truths that one replica takes at once, beside its predictions: each waits for the broker, a broker that
@@ -58,22 +57,10 @@ class Truths:
             RequestError: 503, the broker did not confirm them. Some may be there: sent again they change nothing.
 
         """
-        taken, records = [], []
-        for item in items:
-            try:
-                truth, value = self._made(item)
-            except RecordError as error:
-                refusal = Problem(title=error.reason, status=422, detail=error.detail)
-                taken.append(Accepted(id=item.id, accepted=False, error=refusal))
-            else:
-                taken.append(Accepted(id=truth.input_id, accepted=True))
-                records.append(ToSend(self.spec.topic("truth"), truth.input_id, value))
-        if records:
-            await asyncio.to_thread(self._stream.publish, records, "truths")
-        return taken
+        return await self._stream.take(items, self._made, "truths")
 
-    def _made(self, item: TruthItem) -> tuple[Truth, bytes]:
-        """A truth and its record, as every reader of the topic would take it.
+    def _made(self, item: TruthItem) -> tuple[str, ToSend]:
+        """The input's id, and the truth about it for the stream, as every reader of the topic would take it.
 
         Raises:
             RecordError: they would not take it; or ``future_time``: it is not known yet.
@@ -94,7 +81,7 @@ class Truths:
         truth = usable_truth(self.spec, Record(self.spec.topic("truth"), 0, 0, None, value, {}, now))
         if known_at > now:
             check_time(known_at, now, self.spec.admission)
-        return truth, value
+        return truth.input_id, ToSend(self.spec.topic("truth"), truth.input_id, value)
 
     def close(self) -> None:
         """Release the connection."""

@@ -28,6 +28,8 @@ PRIORITY = 3
 """Urgency of a request that names none (RFC 9218: 0 is the most urgent, 7 the least)."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Key = Annotated[str, Meta(max_length=256)]
+Terms = Annotated[str, Meta(min_length=1, max_length=64)]
 Urgency = Annotated[int, Meta(ge=0, le=7)]
 
 
@@ -58,9 +60,9 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     id: Name | None = None
-    key: Annotated[str, Meta(max_length=256)] | None = None
+    key: Key | None = None
     time: Annotated[float, Meta(gt=0)] | None = None
-    consent: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    consent: Terms | None = None
     payload: Annotated[str, Meta(description="The bytes, in base64.")] | UnsetType = UNSET
     text: str | UnsetType = UNSET
     json: Annotated[Any, Meta(description="Any JSON value.")] = UNSET

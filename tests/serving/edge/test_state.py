@@ -85,9 +85,9 @@ def test_the_champion_before_is_kept_for_a_way_back():
 @pytest.mark.parametrize("answer", [{}, {"champion": 7}, {"champion": None}, {"champion": {"version": "1"}}])
 def test_what_is_no_decision_is_told(answer):
     with pytest.raises(LinkError):
-        state.told(answer, 0.0)
+        state.told(answer, 0.0, "http://gateway")
 
 
 def test_what_a_gateway_says_of_the_champion_before_is_not_taken_for_what_is_here():
     heard = {"workload": "s", "revision": 1, "champion": {"version": "1", "digest": "1" * 64}}
-    assert state.told({**heard, "before": {"version": "9", "digest": "9" * 64}}, 0.0).before is None
+    assert state.told({**heard, "before": {"version": "9", "digest": "9" * 64}}, 0.0, "http://gateway").before is None
