@@ -92,15 +92,17 @@ class Selector:
         real = [i for i, x in enumerate(inputs) if x.synthetic is None]
         audits = [i for i in real if audited(self.spec.name, inputs[i].id, share)]
         rest = sorted(set(real) - set(audits))
-        urgent = [i for i in rest if i in answered or self._awaited(inputs[i].id)]
-        urgent += self._neediest(inputs, [i for i in rest if i not in urgent and inputs[i].id in waiting], scores)
+        awaited = {i for i in rest if self._awaited(inputs[i].id)}
+        urgent = [i for i in rest if i in answered or i in awaited]
+        sure = set(urgent)
+        urgent += self._neediest(inputs, [i for i in rest if i not in sure and inputs[i].id in waiting], scores)
         free = sorted(set(rest) - set(urgent))
         audit = Decision(label=True, policy="audit", probability=share, reason="audit", audit=True)
         asked = Decision(label=True, policy="priority", probability=1.0, reason="priority")
         decisions = dict.fromkeys(audits, audit) | dict.fromkeys(urgent, asked)
         wanted = Decision(label=True, policy="synthetic", probability=1.0, reason="synthetic")
         decisions |= self._drawn(inputs, free, scores, set(first)) | dict.fromkeys(made_up, wanted)
-        self._promise(len(audits) + sum(self._awaited(inputs[i].id) for i in rest), len(real))
+        self._promise(len(audits) + len(awaited), len(real))
         done = set(answered)
         reservation = self._reserve(
             inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]
