@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from components.contracts.errors import CohobateError, UnavailableError
+from components.contracts.reference import Reference
+from components.export import TARGETS
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 2.0
 """How often ``status --watch`` draws again."""
 
-EXPORTS = "onnx, mlflow, openvino, triton, kserve, sagemaker, vertex, huggingface, bentoml"
-"""What ``export --to`` knows (:data:`components.export.targets.TARGETS`, which is slow to import)."""
+EXPORTS = ", ".join(TARGETS)
+"""What ``export --to`` knows."""
 
 SUB_COMMANDS = (
     SubCommand("pipeline", "pipelines.cli", "Compile, run, install, submit and schedule the Kubeflow pipelines."),
@@ -269,11 +271,10 @@ def export(
 ) -> None:
     """Write a version as a bundle that answers raw input elsewhere; exit code 4: it would answer otherwise there."""
     from infra.export import write
-    from infra.workloads import REGISTERED
 
     if workload is not None and spec is not None:
         raise typer.BadParameter("--workload and --spec name the same: leave one out")
-    source = spec_path(f"{REGISTERED}{workload}" if workload is not None else spec or "files")
+    source = spec_path(str(Reference(workload)) if workload is not None else spec or "files")
     write(version, to, output, source, precision, key, public_key, as_json)
 
 

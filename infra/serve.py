@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from components.contracts.errors import NotFoundError
+from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from infra.workloads import spec_path
 
@@ -97,7 +98,7 @@ def _wanted(settings: Settings, names: list[str], paths: list[str]) -> list[Work
         return of_files
     with closing(ControlStore.open(settings.control_url)) as store:
         if names:
-            sources = [workloads.pinned(f"workload:{name}", settings, store) for name in names]
+            sources = [workloads.pinned(str(Reference(name)), settings, store) for name in names]
         else:
             sources = [one.reference for one in workloads.registered(store).values()]
     if not sources:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from components.contracts.errors import ConfigError
+from components.contracts.reference import SCHEME
 from components.contracts.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NO_STUDENT = 4
 
 def _registered(source: str) -> str:
     """A version of the registry by its digest; a path as it is."""
-    if not source.startswith("workload:"):
+    if not source.startswith(SCHEME):
         return source
     from components.control.workloads import pinned
 

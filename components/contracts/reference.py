@@ -9,7 +9,7 @@ from components.contracts.errors import ConfigError
 
 SCHEME = "workload:"
 
-REFERENCE = re.compile(r"workload:(?P<workload>[a-z][a-z0-9-]{0,40})(@(?P<which>[0-9a-f]{64}|[1-9][0-9]{0,8}))?")
+REFERENCE = re.compile(SCHEME + r"(?P<workload>[a-z][a-z0-9-]{0,40})(@(?P<which>[0-9a-f]{64}|[1-9][0-9]{0,8}))?")
 """Of a workload: its version by digest or number, or without one, the version in force."""
 
 
@@ -17,7 +17,7 @@ class Reference(NamedTuple):
     """A workload, and which version of it: its bundle's digest, or a number, or None for the one in force."""
 
     workload: str
-    which: str | None
+    which: str | None = None
 
     @property
     def digest(self) -> str | None:

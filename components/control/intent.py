@@ -22,6 +22,11 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     teacher: str
     defer_below: float | None = None
 
+    @property
+    def own_limit(self) -> float:
+        """``defer_below``; where there is none, one that no confidence reaches."""
+        return EVERY_ANSWER if self.defer_below is None else self.defer_below
+
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """That a champion defers more than its own limit says (:mod:`serving.rollout.certificate`).

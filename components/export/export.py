@@ -22,7 +22,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
 from components.contracts.storage import get_bytes
-from components.control.intent import EVERY_ANSWER, ModelRef
+from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.export import manifest as contract
 from components.export.manifest import ATTESTATION, MANIFEST, Agreement, Defer, Manifest, Runtime
@@ -117,7 +117,7 @@ def defer_of(spec: Spec, ref: ModelRef, known: tuple[tuple[float, ...], ...]) ->
     """When a version's answers say ``defer``, as the gateway has it where nothing is guarded."""
     below = spec.serve.defer_below
     if spec.serve.max_disagreement is not None:
-        below = EVERY_ANSWER if ref.defer_below is None else ref.defer_below
+        below = ref.own_limit
     return Defer(below=below, novelty=spec.serve.novelty, known=known)
 
 

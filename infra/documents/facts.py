@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, ConfigError, NotFoundError
+from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.storage import digest_of, get_bytes
@@ -148,7 +149,7 @@ def _spec(
     """The spec of a version, and whether it is the one that it was registered with."""
     for row in reversed(rows):
         if row.action == "register" and row.detail.get("digest") == info.ref.digest and "bundle" in row.detail:
-            return load_spec(f"workload:{workload}@{row.detail['bundle']}", settings), True
+            return load_spec(str(Reference(workload, row.detail["bundle"])), settings), True
     if given is None:
         remedy = f"version {info.version} was registered without its bundle: name the file by --spec"
         raise NotFoundError("spec", workload, remedy)

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
+from components.contracts.reference import SCHEME
+
 BUILT_IN = Path(__file__).parent
 """Specs that ship with Cohobate: they are found here by name."""
-
-REGISTERED = "workload:"
-"""How the reference to a workload of the registry begins."""
 
 
 def spec_path(name_or_path: str) -> str:
@@ -15,7 +14,7 @@ def spec_path(name_or_path: str) -> str:
     Raises:
         ConfigError, NotFoundError: see :func:`components.control.workloads.pinned`.
     """
-    if name_or_path.startswith(REGISTERED):
+    if name_or_path.startswith(SCHEME):
         from components.contracts.settings import Settings
         from components.control.workloads import pinned
 

@@ -16,7 +16,7 @@ from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, decode
 from components.contracts.spec import Spec
-from components.control.intent import EVERY_ANSWER, Guard, Intent, ModelRef
+from components.control.intent import Guard, Intent, ModelRef
 from components.control.store import ControlStore, JournalLine, certificates_of
 from components.stream.contract import Broker, Consumer, named, unnamed
 from serving.control.journal import Journal, uri_of
@@ -187,7 +187,7 @@ class Watch:
             c.record("controller", "guard ended", detail, key=f"{_key(before.state)}/ended")
         failpoint("guard.2")
         # Step 3
-        limit = EVERY_ANSWER if champion.defer_below is None else champion.defer_below
+        limit = champion.own_limit
         line = Certified(
             at=now, version=champion.version, digest=champion.digest, most=most, limit=limit, earns=limit > 1.0
         )

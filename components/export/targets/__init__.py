@@ -6,20 +6,8 @@ import importlib
 import importlib.util
 
 from components.contracts.errors import ConfigError
+from components.export import TARGETS
 from components.export.targets.contract import Target
-
-TARGETS = {
-    "onnx": "onnx:Onnx",
-    "mlflow": "mlflow:Mlflow",
-    "openvino": "openvino:Openvino",
-    "triton": "triton:Triton",
-    "kserve": "server:KServe",
-    "sagemaker": "server:SageMaker",
-    "vertex": "server:Vertex",
-    "huggingface": "huggingface:HuggingFace",
-    "bentoml": "bentoml:BentoMl",
-}
-"""Module and class by the name that ``--to`` knows a target by."""
 
 
 def target_of(name: str) -> Target:
