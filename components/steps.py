@@ -7,20 +7,22 @@ spec's bundle (``workload:NAME@DIGEST``) or the path of its file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from components.contracts.errors import NotFoundError
+from components.contracts.errors import ArtifactError, NotFoundError
 from components.contracts.spec import Spec
+from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.student.card import StudentCard
 
 __all__ = [
-    "DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "evidence_folder", "evidence_of", "up_to",
-    "windows_until",
+    "DATA_FREE", "NOTHING", "Candidate", "champion", "data_free", "evidence_folder", "evidence_of", "evidences",
+    "up_to", "windows_until",
 ]  # fmt: skip
 
 NOTHING = "nothing"
@@ -95,6 +97,22 @@ def evidence_folder(window: WindowRow) -> str:
 def evidence_of(window: WindowRow, digest: str) -> str:
     """Where the evidence of one student that is judged on a window lies."""
     return f"{evidence_folder(window)}/{digest}.jsonl"
+
+
+def evidences(windows: Iterable[WindowRow], digest: str) -> Iterator[tuple[WindowRow, str, bytes]]:
+    """The windows that a student was judged on, each with where its evidence lies, and that, where it is still there.
+
+    Raises:
+        UnavailableError: the artifact store does not answer.
+
+    """
+    for window in windows:
+        uri = evidence_of(window, digest)
+        try:
+            data = get_bytes(uri)
+        except ArtifactError:
+            continue
+        yield window, uri, data
 
 
 def champion(store: ControlStore, spec: Spec) -> ModelRef | None:

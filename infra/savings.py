@@ -12,10 +12,9 @@ from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.control.workloads import registered
-from serving.admin.console.savings import COLUMNS, Prices, savings
+from serving.admin.console.savings import COLUMNS, DAYS, Prices, midnight, savings
 
-DAYS = 7
-"""The period that is shown where none is named."""
+DAY = "must be a day such as 2026-01-31"
 
 
 def report(since: str, until: str, workloads: list[str]) -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def report(since: str, until: str, workloads: list[str]) -> list[dict[str, Any]]
         if unknown := sorted(set(workloads) - set(known)):
             raise NotFoundError("workload", unknown[0], f"known are {', '.join(known) or 'none yet'}")
         prices = _prices(settings, store, workloads or known)
-        found = savings(store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
+        found = savings(store, prices, midnight(first), midnight(last + timedelta(days=1)))
     period = {"since": first.isoformat(), "until": last.isoformat()}
     return [{"workload": row.workload, **period} | {name: getattr(row, name) for name in COLUMNS} for row in found]
 
@@ -71,24 +70,15 @@ def _number(value: float | None) -> str:
 def _prices(settings: Settings, store: ControlStore, names: list[str]) -> dict[str, Prices]:
     """Of each workload what the version of its spec in force declares; nothing where none is registered."""
     versions = registered(store, names)
-    found = {}
-    for name in names:
-        version = versions.get(name)
-        if version is None:
-            found[name] = Prices()
-            continue
-        spec = load_spec(version.reference, settings)
-        budget = spec.label.budget
-        found[name] = Prices(call=budget.cost, token=budget.token_cost, core_hour=spec.limits.core_hour_price)
-    return found
-
-
-def _midnight(day: date) -> float:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+    declared = {name: Prices.of(load_spec(version.reference, settings)) for name, version in versions.items()}
+    return {name: declared.get(name, Prices()) for name in names}
 
 
 def _day(option: str, text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(option, text, "must be a day such as 2026-01-31") from error
+        raise ConfigError(option, text, DAY) from error
+    if not 1970 < found.year < 9999:
+        raise ConfigError(option, text, DAY)
+    return found

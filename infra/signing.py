@@ -16,7 +16,7 @@ from components.ledger import signatures
 from components.ledger.ledger import append, entries, verify
 from components.registry import provenance
 from components.snapshot.step import sign as sign_snapshot
-from components.steps import evidence_of, up_to
+from components.steps import evidences, up_to
 
 if TYPE_CHECKING:
     from components.registry.registry import Registry, VersionInfo
@@ -39,16 +39,17 @@ def sign(
     if not settings.artifact_signing_key:
         raise ConfigError(signatures.FIELDS[0], "", "name the key to sign with: a PEM file, or a URI of a KMS")
     info = registry.info(workload, version)
-    windows, evidence = _windows(store, workload, info), _evidence(store, workload, info)
+    windows = _windows(store, workload, info)
+    evidence = list(evidences(store.windows(workload), info.ref.digest))
     get_bytes(info.ref.uri, info.ref.digest)
     for window in windows:
         get_bytes(window.uri, window.digest)
-    for _, uri in evidence:
-        if not judge.replay(get_bytes(uri).splitlines()).same:
+    for _, uri, data in evidence:
+        if not judge.replay(data.splitlines()).same:
             raise ConfigError("evidence", uri, "leads to another verdict than the one that it holds: find out why")
     for window in windows:
         sign_snapshot(settings, store, window)
-    for window, uri in evidence:
+    for window, uri, _ in evidence:
         sign_evidence(settings, store, window, info.ref.digest, uri)
     made = provenance.of_version(settings, store, workload, info, _chosen(store, workload, info))
     key = provenance.sign(settings, store, made)
@@ -62,19 +63,6 @@ def sign(
 
 def _windows(store: ControlStore, workload: str, info: VersionInfo) -> list[WindowRow]:
     return up_to(store.windows(workload), info.ref.snapshot)
-
-
-def _evidence(store: ControlStore, workload: str, info: VersionInfo) -> list[tuple[WindowRow, str]]:
-    """The windows that a version was judged on, each with where the evidence is."""
-    found = []
-    for window in store.windows(workload):
-        uri = evidence_of(window, info.ref.digest)
-        try:
-            get_bytes(uri)
-        except ArtifactError:
-            continue
-        found.append((window, uri))
-    return found
 
 
 def _chosen(store: ControlStore, workload: str, info: VersionInfo) -> dict[str, Any]:
@@ -102,7 +90,7 @@ def check(
         looks[f"snapshot {window.number}"] = lambda w=window: _whole(  # type: ignore[misc]
             store, workload, w.uri, w.digest, signatures.SNAPSHOT
         )
-    for window, uri in _evidence(store, workload, info):
+    for window, uri, _ in evidences(store.windows(workload), info.ref.digest):
         looks[f"evidence {window.number}"] = lambda u=uri: _judged(store, workload, u)  # type: ignore[misc]
     found: dict[str, str | None] = {}
     for name, look in looks.items():

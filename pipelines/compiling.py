@@ -26,8 +26,10 @@ def compile_all(directory: Path, settings: Settings | None = None) -> list[Path]
     for name, pipeline in PIPELINES.items():
         path = directory / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(path))
-        if settings is not None and (made := dressed(read(path), settings)) != read(path):
-            path.write_text(made.text)
+        if settings is not None:
+            package = read(path)
+            if (made := dressed(package, settings)) != package:
+                path.write_text(made.text)
         paths.append(path)
     return paths
 

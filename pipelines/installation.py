@@ -183,8 +183,10 @@ def _of_step(found: Any) -> str:
     return ""
 
 
-def completed(settings: Settings) -> Settings:
+def completed(settings: Settings, found: Installation | None = None) -> Settings:
     """The settings, with what the description of the installation says where they say nothing.
+
+    ``found``: that description, where it was read before.
 
     Raises:
         ConfigError: see :func:`read_installation`.
@@ -192,7 +194,7 @@ def completed(settings: Settings) -> Settings:
     """
     if settings.kfp_installation is None:
         return settings
-    found = read_installation(settings.kfp_installation)
+    found = read_installation(settings.kfp_installation) if found is None else found
     said = {"image": found.image, "namespace": found.namespace, "service_account": found.service_account}
     return settings.model_copy(
         update={f"kfp_{n}": value for n, value in said.items() if value and not getattr(settings, f"kfp_{n}")}

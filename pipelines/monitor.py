@@ -105,6 +105,7 @@ class Monitor:
         kept = self._place()
         self.index, self.inputs = int(kept.get("index", 0)), int(kept.get("inputs", 0))
         self.beside = int(kept.get("beside", 0))
+        self._kinds = spec.kinds
         self._consumer = self._resume(broker, kept.get("positions", {}))
         self._behind, self._placed = False, store.clock()
 
@@ -138,7 +139,7 @@ class Monitor:
         self._follow_champion()
         records, payloads = self._consumer.poll(POLLED, timeout), []
         for record in records:
-            kind = record.topic.removeprefix(f"{self.spec.name}.")
+            kind = self._kinds[record.topic]
             if kind == "truth":
                 self._learn(record)
             elif kind == "predictions":

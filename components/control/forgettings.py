@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from components.contracts.errors import NotFoundError
 from components.control.store import ControlStore
 from components.control.tables import ForgettingRow
 
@@ -46,20 +45,6 @@ def open_order(store: ControlStore, workload: str, key: str, actor: str, reason:
         )  # fmt: skip
         s.add(row)
     return row
-
-
-def get(store: ControlStore, order: str) -> ForgettingRow:
-    """One order.
-
-    Raises:
-        NotFoundError: there is none with this id.
-
-    """
-    with store.session() as s:
-        row = s.get(ForgettingRow, order)
-        if row is None:
-            raise NotFoundError("order to forget", order, "list them with 'cohobate forget --list'")
-        return row
 
 
 def put(store: ControlStore, order: str, **values: Any) -> ForgettingRow:

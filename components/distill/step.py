@@ -107,7 +107,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
 
 def _variant_of(spec: Spec, model: ModelRef) -> str:
     """The name of a version's variant, where the spec still has it; else that of the first."""
+    from components.distill.start import variant_of
     from components.student.runtime import Student
 
-    name = Student.load(get_bytes(model.uri, model.digest), source=spec.source).card.variant
-    return name if name in {v.name for v in spec.student.variants} else spec.student.variants[0].name
+    card = Student.load(get_bytes(model.uri, model.digest), source=spec.source).card
+    return variant_of(spec, card, spec.student.variants[0]).name

@@ -40,7 +40,7 @@ from components.evaluate.measure import (
 from components.evaluate.novelty import novelty
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.snapshot.holdout import enough
-from components.snapshot.students import evidence_folder
+from components.steps import evidence_folder, evidence_of
 from components.student.ensemble import disagreement
 from components.student.runtime import Student
 from drift.gate import Criterion, Verdict, assess
@@ -156,7 +156,7 @@ def evaluate(
     evidence = demanded(Evidence(judgement=judgement, rows=tuple(rows), values=seen), spec.limits)
     found = measures(evidence)
     verdict = assess(found, evidence.judgement.criteria)
-    uri = f"{folder}/{digest}.jsonl"
+    uri = evidence_of(windows[-1], digest)
     put_bytes(uri, encode(evidence, verdict))
     # Step 6
     measured = flat(found, evidence.judgement.confidence)

@@ -19,8 +19,8 @@ from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, confusion, curve, known, loss, right
 from components.evaluate.report import columns
-from components.snapshot.students import evidence_folder
 from components.snapshot.window import read
+from components.steps import evidence_of
 from drift.columns import Column
 from drift.gate import Finding, Verdict
 from drift.measured import Share
@@ -59,7 +59,7 @@ def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes
         ArtifactError: the student was not judged on that window.
 
     """
-    evidence = read_evidence(f"{evidence_folder(windows[-1])}/{digest}.jsonl")
+    evidence = read_evidence(evidence_of(windows[-1], digest))
     before = columns(spec, windows[:-1]) if len(windows) > 1 else {}
     entropies = [(f"window {w.number}", _entropies(w)) for w in windows]
     return render(evidence, judge(evidence), before, columns(spec, windows[-1:]), entropies)

@@ -16,13 +16,13 @@ from components.contracts.errors import OrderError
 from components.contracts.spec import Spec
 from components.contracts.stream_record import TopicPartition
 from components.control.store import ControlStore
-from components.forget.traces import Places
+from components.forget.traces import INPUTS, Places
 from components.stream.contract import Broker, read_to_end
 
 if TYPE_CHECKING:
     from components.stream.kafka import KafkaBroker
 
-INPUTS, FROZEN = ("inputs", "inputs.urgent"), ("labels", "truth")
+FROZEN = ("labels", "truth")
 
 KEPT = ("inputs.dlq", "labels.refused", "labels.quarantine")
 
@@ -39,7 +39,7 @@ def delete(spec: Spec, store: ControlStore, broker: KafkaBroker, places: Places)
         UnavailableError: the broker does not answer.
 
     """
-    kinds = {topic: topic.removeprefix(f"{spec.name}.") for topic in spec.topics}
+    kinds = spec.kinds
     # Step 1
     for place, offsets in places.items():
         _require_read(spec, store, broker, place, kinds[place.topic], max(offsets))

@@ -141,7 +141,7 @@ def look(on: Platform, key: str) -> dict[str, Any]:
     traces = _found(on, key, on.store.clock(), Names())
     windows = on.store.windows(on.spec.name)
     digests = {d for w in windows if w.number in traces.rows for d in w.digests}
-    with_names = Unnamed({*traces.names.ids, *traces.names.requests}, "00" * 32)
+    with_names = Unnamed(traces.names.told, "00" * 32)
     return {
         "topics": traces.topics(),
         "windows": [{"number": n, "rows": count} for n, count in sorted(traces.rows.items())],
@@ -172,8 +172,7 @@ class _Work:
 
     @property
     def _unnamed(self) -> Unnamed:
-        names = self._names
-        return Unnamed({*names.ids, *names.requests}, (self.row.found or {})["secret"])
+        return Unnamed(self._names.told, (self.row.found or {})["secret"])
 
     def _versions(self) -> set[str]:
         return {info.ref.digest for info in self.on.registry.versions(self.on.spec.name)}
@@ -190,7 +189,7 @@ class _Work:
         traces = _found(on, self.key, self.row.at, known)
         windows = on.store.windows(on.spec.name)
         secret = before.get("secret") or secrets.token_hex(32)
-        unnamed = Unnamed({*traces.names.ids, *traces.names.requests}, secret)
+        unnamed = Unnamed(traces.names.told, secret)
         unlabelled = erase.unlabelled_without(on.spec, on.artifacts, windows, traces.names.contents, dry=True)
         touched = {w.number: w for w in windows if w.number in traces.rows or w.number in unlabelled}
         plan = {
@@ -234,9 +233,9 @@ class _Work:
         self._done("features", features=self.row.result.get("features", 0) + count, left=left)
 
     def _evidence(self) -> None:
-        on, plan = self.on, self.row.found or {}
-        evidence.files_unnamed(plan["files"], self._unnamed)
-        lines = evidence.journals_unnamed(on.store, on.spec.name, self._versions(), self._unnamed)
+        on, plan, unnamed = self.on, self.row.found or {}, self._unnamed
+        evidence.files_unnamed(plan["files"], unnamed)
+        lines = evidence.journals_unnamed(on.store, on.spec.name, self._versions(), unnamed)
         first = min((w["number"] for w in self.row.result["windows"]), default=None)
         since = min((w["at"] for w in plan["windows"].values()), default=None)
         # a report compares a window with older ones
@@ -272,7 +271,7 @@ class _Work:
         on = self.on
         traces = _found(on, self.key, self.row.at, self._names)
         where = {**traces.topics(), **{f"window {n}": count for n, count in traces.rows.items()}}
-        unnamed = Unnamed({*traces.names.ids, *traces.names.requests}, (self.row.found or {})["secret"])
+        unnamed = Unnamed(traces.names.told, (self.row.found or {})["secret"])
         beside = {  # a rollout goes on meanwhile, and requests come
             "evidence": len(evidence.planned(on.artifacts, on.spec.name, unnamed)),
             "journals": evidence.journals_unnamed(on.store, on.spec.name, self._versions(), unnamed, dry=True),

@@ -26,6 +26,8 @@ from components.stream.contract import Broker, read_to_end
 Places = dict[TopicPartition, list[int]]
 """Offsets of records, by partition."""
 
+INPUTS = ("inputs", "inputs.urgent")
+
 LETTERS = ("inputs.dlq", "labels.refused")
 
 
@@ -39,6 +41,11 @@ class Names(msgspec.Struct, kw_only=True):
     requests: set[str] = set()
     labels: set[str] = set()
     contents: set[str] = set()
+
+    @property
+    def told(self) -> set[str]:
+        """What others than the entity know it by: ids and requests."""
+        return self.ids | self.requests
 
     def add(self, more: Names) -> None:
         """Take in what was found elsewhere."""
@@ -105,7 +112,7 @@ class _Search:
     def record(self, kind: str, record: Record) -> None:
         """Look at a record of a topic of this kind."""
         if record.value is None:
-            if record.key == self._raw and record.timestamp <= self._until and kind in ("inputs", "inputs.urgent"):
+            if record.key == self._raw and record.timestamp <= self._until and kind in INPUTS:
                 self._take(record)
             elif kind == "truth" and record.key is not None:
                 self._later(record, record.key.decode(errors="replace"))
@@ -120,7 +127,7 @@ class _Search:
 
     def _decoded(self, kind: str, record: Record) -> None:
         names, value = self.traces.names, record.value
-        if kind in ("inputs", "inputs.urgent"):
+        if kind in INPUTS:
             self._input(decode(Input, value), record)
         elif kind in ("labels", "labels.quarantine"):
             label = decode(Label, value)
@@ -197,7 +204,7 @@ def search(
     found = _Search(spec, key, until, known or Names())
     for window in windows:
         found.window(window)
-    kinds = {topic: topic.removeprefix(f"{spec.name}.") for topic in spec.topics}
+    kinds = spec.kinds
     broker.ensure_topics(spec.topics, spec.partitions)
     with closing(broker.consumer(spec.topics)) as consumer:
         ends = consumer.ends()

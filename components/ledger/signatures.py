@@ -27,7 +27,7 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
-from components.ledger.keys import keys
+from components.ledger.keys import Key, keys
 from components.ledger.ledger import append_if
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -84,8 +84,13 @@ def sign(
     return key
 
 
-def verified(store: ControlStore, workload: str, uri: str, digest: str, predicate_type: str) -> Statement:
+def verified(
+    store: ControlStore, workload: str, uri: str, digest: str, predicate_type: str,
+    known: Mapping[str, Key] | None = None,
+) -> Statement:  # fmt: skip
     """The statement of the artifact at ``uri`` with this SHA-256, from its envelope.
+
+    ``known``: the ledger's keys, where they were read before.
 
     Raises:
         UntrustedError: it has none that counts, and why.
@@ -99,7 +104,7 @@ def verified(store: ControlStore, workload: str, uri: str, digest: str, predicat
             "is not signed, and COHOBATE_ARTIFACT_POLICY asks for it: 'cohobate keys sign' signs what was looked at"
         )
         raise UntrustedError(uri, "unsigned", remedy) from error
-    said = _statement(store, workload, uri, envelope)
+    said = _statement(store, workload, uri, envelope, keys(store) if known is None else known)
     if said.predicate_type != predicate_type:
         raise UntrustedError(uri, "other_kind", f"its signature is of a {said.predicate_type}, not {predicate_type}")
     if digest not in said.digests.values():
@@ -180,8 +185,8 @@ def vouched(store: ControlStore, workload: str, model: ModelRef, decision: str |
     return said
 
 
-def _statement(store: ControlStore, workload: str, uri: str, envelope: bytes) -> Statement:
-    known, now = keys(store), store.clock()
+def _statement(store: ControlStore, workload: str, uri: str, envelope: bytes, known: Mapping[str, Key]) -> Statement:
+    now = store.clock()
     named = attestation.signed_by(envelope)
     if not named:
         raise UntrustedError(uri, "unsigned", "has beside it what is no envelope, or one without a signature")
@@ -213,9 +218,11 @@ def require(
     """
     if settings.artifact_policy == "any":
         return
+    known: Mapping[str, Key] | None = None
     for uri, digest in named:
         try:
-            verified(store, workload, uri, digest, predicate_type)
+            known = keys(store) if known is None else known
+            verified(store, workload, uri, digest, predicate_type, known)
         except CohobateError as error:
             refused(store, workload, settings.actor, error, {"digest": digest})
             raise

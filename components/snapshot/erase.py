@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.contracts.errors import ArtifactError
@@ -22,25 +21,12 @@ from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.ledger.signatures import SUFFIX
 from components.snapshot.entity_store import VIEW
-from components.snapshot.features import import_feast, open_store
+from components.snapshot.features import import_feast, online_store, open_store
 from components.snapshot.table import parquet_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from feast import FeatureStore
-
-Taken = Callable[[Mapping[str, Any]], bool]
-"""Whether a row of a table goes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rewritten:
-    """A window that lost ``rows``. ``before``: all digests that it had; ``digest``: the one that it has now."""
-
-    number: int
-    before: tuple[str, ...]
-    digest: str
-    rows: int
 
 
 def column_of(window: WindowRow, names: Collection[str]) -> pa.Table:
@@ -68,8 +54,8 @@ def rewritten(
     key: str,
     until: float,
     vouch: Callable[[WindowRow], None] = lambda window: None,
-) -> Rewritten | None:
-    """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot; None where it has none.
+) -> None:
+    """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot.
 
     1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say.
     2. Have the window name it, in one transaction.
@@ -84,16 +70,15 @@ def rewritten(
     whole = pq.read_table(io.BytesIO(get_bytes(window.uri, window.digest)))
     table = whole.filter([not gone for gone in meant(window, whole, key, until)])
     if table.num_rows == whole.num_rows:
-        return None
+        return
     # Step 1
     data = parquet_bytes(table, of=None if table.num_rows else window.number)
     digest = digest_of(data)
-    folder, old = window.uri.rsplit("/", 1)[0], window.uri
-    put_bytes(f"{folder}/{digest}.parquet", data)
-    lost = whole.num_rows - table.num_rows
+    old, uri = window.uri, f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet"
+    put_bytes(uri, data)
     vouch(
         WindowRow(
-            digest=digest, workload=window.workload, number=window.number, uri=f"{folder}/{digest}.parquet",
+            digest=digest, workload=window.workload, number=window.number, uri=uri,
             rows=table.num_rows, created_at=window.created_at, manifest=window.manifest,
         )
     )  # fmt: skip
@@ -101,12 +86,11 @@ def rewritten(
     with store.transaction() as s:
         row = s.get_one(WindowRow, (window.digest, window.workload))
         row.manifest = {**row.manifest, **_counts(row, table), "replaces": list(row.digests)}
-        row.manifest["forgotten_rows"] = int(window.manifest.get("forgotten_rows", 0)) + lost
-        row.digest, row.uri, row.rows = digest, f"{folder}/{digest}.parquet", table.num_rows
+        row.manifest["forgotten_rows"] = int(window.manifest.get("forgotten_rows", 0)) + whole.num_rows - table.num_rows
+        row.digest, row.uri, row.rows = digest, uri, table.num_rows
     # Step 3
     remove(old)
     remove(old + SUFFIX)
-    return Rewritten(number=window.number, before=window.digests, digest=digest, rows=lost)
 
 
 def _counts(window: WindowRow, table: pa.Table) -> dict[str, Any]:
@@ -214,8 +198,6 @@ def online_without(spec: Spec, artifacts: str, key: str) -> list[str]:
 
 
 def _opened(place: str, project: str, root: str) -> FeatureStore:
-    from components.snapshot.features import online_store
-
     import_feast()
     return open_store(place, project, online_store(root))
 
@@ -228,7 +210,8 @@ def _delete(store: FeatureStore, path: str, key: str) -> None:
     joined = {name for view in store.list_feature_views() for name in view.join_keys}
     rows = [
         serialize_entity_key(
-            EntityKey(join_keys=[name], entity_values=[Value(string_val=key)]), entity_key_serialization_version=3
+            EntityKey(join_keys=[name], entity_values=[Value(string_val=key)]),
+            entity_key_serialization_version=store.config.entity_key_serialization_version,
         )
         for name in sorted(joined)
     ]

@@ -17,7 +17,7 @@ from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.ledger.ledger import entries
-from components.steps import evidence_folder as evidence_folder
+from components.steps import evidence_folder
 from components.teachers.contract import declared_of
 
 TAKEN = "window_taken"

@@ -21,7 +21,7 @@ from components.evaluate.judge import judge
 from components.evaluate.measure import Measurements, flat, known, measures, slice_accuracies
 from components.ledger import signatures
 from components.ledger.ledger import entries
-from components.steps import evidence_of, up_to
+from components.steps import evidences, up_to
 from components.student.card import StudentCard, read_card
 from drift.gate import Verdict
 from infra.evidence.write import card_of
@@ -160,12 +160,7 @@ def _spec(
 
 
 def _evidence(windows: list[WindowRow], digest: str) -> tuple[Evidence | None, str]:
-    for window in reversed(windows):
-        uri = evidence_of(window, digest)
-        try:
-            data = get_bytes(uri)
-        except ArtifactError:
-            continue
+    for _, uri, data in evidences(reversed(windows), digest):
         return decode(data.splitlines())[0], f"evidence:{digest_of(data)} ({uri})"
     return None, ""
 

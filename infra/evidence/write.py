@@ -14,7 +14,7 @@ from components.contracts.storage import get_bytes
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
 from components.ledger.ledger import entries
-from components.snapshot.students import evidence_folder
+from components.steps import evidences
 from infra.evidence.archive import PREDICATE, digests, pack
 from serving.control.journal import journal_of
 
@@ -83,13 +83,8 @@ def card_of(artifact: bytes) -> bytes:
 
 def _evaluations(store: ControlStore, workload: str, digest: str) -> dict[str, bytes]:
     """The evidence of each window that the student was judged on."""
-    found = {}
-    for window in store.windows(workload):
-        try:
-            found[f"gate/{window.number}.jsonl"] = get_bytes(f"{evidence_folder(window)}/{digest}.jsonl")
-        except ArtifactError:
-            continue
-    return found
+    found = evidences(store.windows(workload), digest)
+    return {f"gate/{window.number}.jsonl": data for window, _, data in found}
 
 
 def _rollouts(settings: Settings, store: ControlStore, workload: str, digest: str) -> dict[str, bytes]:

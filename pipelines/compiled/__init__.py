@@ -121,12 +121,12 @@ def dressed(package: Package, settings: Settings) -> Package:
     """A pipeline as :func:`compiled` gives it."""
     from pipelines.installation import completed, fitted, read_installation
 
-    settings = completed(settings)
+    installation = read_installation(settings.kfp_installation) if settings.kfp_installation is not None else None
+    settings = completed(settings, installation)
     variables: dict[str, str] = {}
     if settings.kfp_image:
         package = package.with_image(settings.kfp_image)
-    if settings.kfp_installation is not None:
-        installation = read_installation(settings.kfp_installation)
+    if installation is not None:
         package = Package(fitted(package.documents[0], installation))
         variables = installation.environment
     variables = {**variables, **_environment(settings.kfp_env)}

@@ -88,7 +88,12 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def topics(self) -> tuple[str, ...]:
         """All topics of this workload."""
-        return tuple(f"{self.name}.{k}" for k in get_args(Kind))
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each topic of this workload."""
+        return {self.topic(kind): kind for kind in get_args(Kind)}
 
     @property
     def bundle(self) -> str | None:

@@ -9,19 +9,24 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Executable, func, select
+from sqlalchemy import ColumnElement, Executable, func, select, true
 from sqlalchemy.orm import Session
 
+from components.contracts.spec import Spec
 from components.control.alarm_kinds import MONITORED
-from components.control.learning import evaluated
+from components.control.learning import GAUGE, evaluated
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, GaugeRow, LedgerRow, ReviewRow, SpendingRow, TrafficRow
 from components.query.budget import BILLION
 
 N = TypeVar("N", int, float)
+
+DAYS = 7
+"""The period that is shown where none is named."""
 
 PROMOTIONS = ("rollout promote", "rollout promote-full", "first champion")
 """The ledger's words for a student that began to serve."""
@@ -40,6 +45,12 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     call: float | None = None
     token: float | None = None
     core_hour: float | None = None
+
+    @classmethod
+    def of(cls, spec: Spec) -> Prices:
+        """What a spec declares."""
+        budget = spec.label.budget
+        return cls(call=budget.cost, token=budget.token_cost, core_hour=spec.limits.core_hour_price)
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,18 +199,25 @@ def savings(store: ControlStore, prices: Mapping[str, Prices], start: float, end
             TrafficRow.workload.in_(names), TrafficRow.hour >= start, TrafficRow.hour < end
         )
         hours = {w: n for w, n in s.execute(seen.group_by(TrafficRow.workload))}
-        begun = _firsts(s, names, LedgerRow.action.is_not(None))
+        begun = _firsts(s, names, true())
         valued = _firsts(s, names, LedgerRow.action.in_(PROMOTIONS))
+        gauges = select(GaugeRow.workload, GaugeRow.value).where(GaugeRow.workload.in_(names), GaugeRow.name == GAUGE)
+        learnt: dict[str, Mapping[str, Any]] = {workload: value for workload, value in s.execute(gauges)}
     return [
         msgspec.structs.replace(
             _savings(name, prices[name], used.get(name), counted.get(name, {}), spent.get(name), asked.get(name, 0),
                      _changes(alarms.get(name, ()), promoted.get(name, ()))),
             hours=hours.get(name, 0),
             time_to_value=valued[name] - begun[name] if name in valued else None,
-            stale_share=_stale_share(store, name, start, end),
+            stale_share=_stale_share(store, name, learnt.get(name, {}), start, end),
         )
         for name in names
     ]  # fmt: skip
+
+
+def midnight(day: date) -> float:
+    """When a day begins in UTC, in Unix seconds."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 def _firsts(s: Session, names: Sequence[str], which: ColumnElement[bool]) -> dict[str, float]:
@@ -208,14 +226,17 @@ def _firsts(s: Session, names: Sequence[str], which: ColumnElement[bool]) -> dic
     return {workload: at for workload, at in s.execute(query.group_by(LedgerRow.workload))}
 
 
-def _stale_share(store: ControlStore, workload: str, start: float, end: float) -> float | None:
+def _stale_share(
+    store: ControlStore, workload: str, learnt: Mapping[str, Any], start: float, end: float
+) -> float | None:
     """Of the newest evaluation beside a champion on a window of the period; None where there was none."""
-    frozen = {d: w.created_at for w in store.windows(workload) for d in w.digests}
-    gauges = {name: row.value for name, row in store.gauges(workload).items()}
-    for one in reversed(evaluated(gauges)):
-        if one.champion_wrong is not None and one.rows > 0 and start <= frozen.get(one.window, -1.0) < end:
-            return (one.champion_wrong - one.wrong) / one.rows
-    return None
+    shares = [
+        (e.window, (e.champion_wrong - e.wrong) / e.rows)
+        for e in reversed(evaluated({GAUGE: learnt}))
+        if e.champion_wrong is not None and e.rows > 0
+    ]
+    frozen = {d: w.created_at for w in store.windows(workload) for d in w.digests} if shares else {}
+    return next((share for window, share in shares if start <= frozen.get(window, -1.0) < end), None)
 
 
 def _used(s: Session, names: Sequence[str]) -> dict[str, Used]:

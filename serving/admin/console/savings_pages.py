@@ -12,11 +12,8 @@ from starlette.responses import Response
 
 from components.contracts.errors import CohobateError
 from serving.admin.console.console import Console
-from serving.admin.console.savings import Prices, Savings, as_csv, savings
+from serving.admin.console.savings import DAYS, Prices, Savings, as_csv, midnight, savings
 from serving.admin.problems import Refused
-
-DAYS = 7
-"""The period that is shown first."""
 
 MOST_DAYS = 366
 
@@ -37,7 +34,7 @@ def add(app: FastAPI, console: Console) -> None:
                 token=token if given.token is None else given.token,
                 core_hour=declared.core_hour if given.core_hour is None else given.core_hour,
             )
-        return savings(console.store, prices, _midnight(first), _midnight(last + timedelta(days=1)))
+        return savings(console.store, prices, midnight(first), midnight(last + timedelta(days=1)))
 
     def period(since: str, until: str) -> tuple[date, date]:
         today = datetime.fromtimestamp(console.store.clock(), UTC).date()
@@ -88,12 +85,7 @@ def _declared(console: Console, workload: str) -> Prices:
         spec = console.pipelines.spec(workload)
     except CohobateError:
         return Prices()
-    budget = spec.label.budget
-    return Prices(call=budget.cost, token=budget.token_cost, core_hour=spec.limits.core_hour_price)
-
-
-def _midnight(day: date) -> float:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+    return Prices.of(spec)
 
 
 def _day(name: str, text: str) -> date:

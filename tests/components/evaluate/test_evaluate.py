@@ -15,7 +15,7 @@ from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WI
 from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate
 from components.evaluate.evidence import decode, encode, verdict_line
 from components.evaluate.judge import judge
-from components.snapshot.students import evidence_folder
+from components.steps import evidence_folder
 from components.student.card import CARD_KEY
 from tests.stores import migrated
 

@@ -136,8 +136,8 @@ def test_what_is_not_there_is_left_out():
 
 def test_the_page_of_a_student_is_made_from_its_windows(letter_spec, letters, freeze_rows, tmp_path):
     from components.contracts.storage import put_bytes
-    from components.evaluate.evaluate import evidence_folder
     from components.evaluate.evidence import encode
+    from components.steps import evidence_folder
 
     windows = [freeze_rows(letter_spec, letters("ab", 20), f"file://{tmp_path}", i) for i in (1, 2)]
     evidence = Evidence(judgement=Judgement(workload="letters", task="classification"), rows=tuple(rows("new", 20)))

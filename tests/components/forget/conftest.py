@@ -36,8 +36,8 @@ from components.evaluate.judge import judge
 from components.forget.order import Platform
 from components.registry.registry import VersionInfo
 from components.snapshot import freeze
-from components.snapshot.students import evidence_folder
 from components.snapshot.table import parquet_bytes
+from components.steps import evidence_folder
 from components.stream.memory import MemoryBroker
 from tests.stores import migrated
 

@@ -15,8 +15,8 @@ from components.forget import order
 from components.forget.order import STEPS, forget, look
 from components.forget.rows import request_names
 from components.ledger.ledger import entries, verify
-from components.snapshot.students import evidence_folder
 from components.snapshot.window import read
+from components.steps import evidence_folder
 from tests.components.forget.conftest import BASE, KEY, label_of
 
 REASON = "asked by letter"

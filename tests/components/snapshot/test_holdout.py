@@ -11,9 +11,9 @@ from components.contracts.spec import Limits
 from components.control.intent import Intent, ModelRef
 from components.snapshot.holdout import Need, enough, kept_shares, needed, standing
 from components.snapshot.leaks import ALIKE, EQUAL, MOVED, REFUSED, guarded
-from components.snapshot.students import evidence_folder
 from components.snapshot.table import place, snapshot_table
 from components.snapshot.window import freeze, read
+from components.steps import evidence_folder
 from drift.paired import MOST_LABELS, PairedLoss
 from tests.stores import migrated
 

@@ -5,8 +5,9 @@ from components.contracts.settings import Settings
 from components.contracts.storage import put_bytes
 from components.ledger.ledger import append
 from components.snapshot import step
-from components.snapshot.students import MOST_TIMES, decisions, evidence_folder, without_student
+from components.snapshot.students import MOST_TIMES, decisions, without_student
 from components.snapshot.window import freeze
+from components.steps import evidence_folder
 from tests.components.snapshot.conftest import BASE
 from tests.stores import migrated
 

@@ -20,7 +20,7 @@ from components.evaluate.evidence import Answer, Evidence, Judgement, Row, encod
 from components.evaluate.judge import demanded, judge
 from components.forget.evidence import ID, Unnamed, files_unnamed, planned
 from components.ledger.ledger import append
-from components.snapshot.students import evidence_folder
+from components.steps import evidence_folder
 from infra.evidence.archive import PREDICATE, digests, pack, unpack
 from infra.evidence.command import app
 from infra.evidence.verify import verify
