@@ -264,6 +264,7 @@ class WorkerGroup:
         """Work on the shares ``mine`` and end work on others; returns what ended a worker since the last call."""
         self._mine = set(mine)
         errors: list[BaseException] = []
+        now = time.monotonic()  # before any failure is seen: what failed is opened by a later call, if at all
         for share, shift in list(self._shifts.items()):
             if shift.over:
                 del self._shifts[share]
@@ -275,9 +276,8 @@ class WorkerGroup:
                 self._failures.pop(share, None)
             if share not in mine and not shift.ending:
                 shift.end()
-        now = time.monotonic()
         for share in sorted(mine - self._shifts.keys()):
-            if now >= self._not_before.get(share, -math.inf):
+            if now > self._not_before.get(share, -math.inf):
                 self._shifts[share] = shift = Shift(self._make(share), self.tally, self._changed)
                 shift.start()
         return errors

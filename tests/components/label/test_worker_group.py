@@ -338,6 +338,20 @@ def test_without_leases_whoever_is_fenced_ends(broker, at_work):
     assert second.counts["labelled"] == 40
 
 
+def test_whoever_is_fenced_opens_nothing_again_before_that_is_known(broker, at_work, monkeypatch):
+    """Else it would fence the one that took over."""
+    monkeypatch.setattr(groups.random, "uniform", lambda *_: 0.0)
+    first = at_work()
+    wait_for(lambda: first.gauge()["ready"])
+    opened = dict(broker.epochs)
+    assert len(opened) == PARTITIONS
+    for name in opened:
+        broker.transactional_producer(name)
+    put(broker, range(40))
+    wait_for(lambda: isinstance(first.error, FencedError))
+    assert broker.epochs == {name: epoch + 1 for name, epoch in opened.items()}
+
+
 def test_lost_positions_end_a_labeler_that_was_told_so_and_it_says_why(broker, at_work):
     broker.groups["w.labeler"] = {TopicPartition("w.inputs", 0): 9}
     with pytest.raises(LostPositionsError):
