@@ -62,10 +62,13 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def same(files: Mapping[str, bytes], folder: Path) -> bool:
-    """Whether a folder holds these files with this content, and no others."""
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
-    return found.keys() == files.keys() and all(found[name].read_bytes() == content for name, content in files.items())
+    """Whether a folder holds these files with this content, and no others; not while it is being replaced."""
+    try:
+        found = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+        return found.keys() == files.keys() and all(found[n].read_bytes() == content for n, content in files.items())
+    except FileNotFoundError:
+        return False

@@ -7,7 +7,6 @@ artifact root, and a copy, unpacked, under ``<home>/workloads/<digest>``; what i
 from __future__ import annotations
 
 import logging
-import secrets
 import shutil
 import threading
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from filelock import FileLock
 
 from components.contracts.bundle import members, pack, same, write
 from components.contracts.errors import ArtifactError, ConfigError
@@ -90,9 +90,6 @@ _ready: dict[str, Path] = {}
 
 _one = threading.Lock()
 
-TRIES = 5
-"""How often a folder that is not as it must be is put in its place: another process may do so at the same moment."""
-
 
 def folder_of(reference: str, settings: Settings | None = None) -> Path:
     """The folder of a bundle on this machine: fetched where it is not there yet, checked once in each process.
@@ -142,30 +139,23 @@ def _fetched(workload: str, digest: str, settings: Settings) -> Path:
         _require_signed(workload, digest, settings)
     # Step 3
     files, folder = members(data, uri), cache / digest
-    if not (folder.is_dir() and same(files, folder)):
-        _unpack(files, folder)
+    if not same(files, folder):
+        with FileLock(cache / f".{digest}.lock"):  # a folder that another process made meanwhile is never taken away
+            if not same(files, folder):
+                _unpack(files, folder)
     return folder
 
 
 def _unpack(files: Mapping[str, bytes], folder: Path) -> None:
-    new = folder.with_name(f".{secrets.token_hex(8)}")
-    old = new.with_suffix(".old")
+    new, old = (folder.with_name(f".{folder.name}.{name}") for name in ("new", "old"))
+    for left in (new, old):  # by a process that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     write(files, new)
-    try:
-        for left in reversed(range(TRIES)):
-            try:
-                if folder.is_dir():
-                    log.warning("%s is not what its bundle holds: it is made anew", folder)
-                    folder.rename(old)
-                new.rename(folder)
-            except OSError:  # another process was faster
-                if left == 0:
-                    raise
-            if folder.is_dir() and same(files, folder):
-                return
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        log.warning("%s is not what its bundle holds: it is made anew", folder)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _signature(digest: str, settings: Settings) -> Signature | None:

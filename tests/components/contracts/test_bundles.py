@@ -193,7 +193,7 @@ def test_a_changed_bundle_is_not_loaded_and_a_changed_copy_is_made_anew(folder, 
     (settings.home / "workloads").rename(tmp_path / "other" / "workloads")
     assert folder_of(reference, again) == tmp_path / "other" / "workloads" / mine.name
     assert (folder_of(reference) / "lazy.py").read_text() == "NAME = 'lazy'\n"
-    assert sorted(p.name for p in (tmp_path / "other" / "workloads").iterdir()) == [mine.name, f"{mine.name}.tar"]
+    assert sorted(p.name for p in (tmp_path / "other" / "workloads").glob("[!.]*")) == [mine.name, f"{mine.name}.tar"]
     bundle = tmp_path / "shared" / "workloads" / f"{mine.name}.tar"
     bundle.write_bytes(bundle.read_bytes().replace(b"lazy'", b"evil'"))
     with pytest.raises(ArtifactError, match="was changed after it was registered"):
@@ -222,7 +222,7 @@ def test_many_load_one_bundle_at_once(folder, settings, tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert found == [settings.home.resolve() / "workloads" / digest] * 8
-    assert sorted(p.name for p in (settings.home / "workloads").iterdir()) == [digest, f"{digest}.tar"]
+    assert sorted(p.name for p in (settings.home / "workloads").glob("[!.]*")) == [digest, f"{digest}.tar"]
 
 
 def test_a_host_that_asks_for_a_signature_loads_nothing_without(folder, settings):
