@@ -13,6 +13,7 @@ import torch
 
 from components.contracts import failpoint
 from components.contracts.spec import Factory, Payload, Spec, Student
+from components.distill import checkpoint
 from components.distill.data import TrainingSet
 from components.distill.fit import fit
 from components.distill.prune import answers
@@ -109,7 +110,9 @@ def seen(folder):
     return lives
 
 
-def test_two_workers_one_of_which_is_killed_learn_what_one_process_does(tmp_path):
+def test_two_workers_one_of_which_is_killed_learn_what_one_process_does(tmp_path, monkeypatch):
+    for name in ("EVERY_SECONDS", "SHARE"):  # which importing the network sets in this process too
+        monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name))
     two = work(tmp_path)
     history, state = by_two(two, tmp_path)
     alone = msgspec.structs.replace(two.spec.student, workers=0, batch_size=16)

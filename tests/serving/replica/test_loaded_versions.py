@@ -44,13 +44,16 @@ def test_a_champion_is_loaded_in_the_background_and_acknowledged(versions, store
     assert (ack.replica, ack.revision, ack.detail["champion"], ack.detail["failed"]) == ("r1", revision, "1", {})
 
 
-def test_it_is_settled_once_the_champion_is_loaded_or_has_failed(versions, store, model, tmp_path):
+def test_it_is_settled_once_the_champion_is_loaded_or_has_failed(spec, store, clock, model, tmp_path):
     """What a replica waits for before it is asked anything: no longer where there is nothing to wait for."""
+    may_load = threading.Event()
+    versions = LoadedVersions(spec, store, "r1", clock, trial=lambda *_: may_load.wait(90.0))
     versions.follow()
     assert versions.settled, "there is no intent yet"
     put(store, champion=model("1"))
     versions.follow()
     assert not versions.settled
+    may_load.set()
     settle(versions, lambda: versions.settled)
     assert versions.routing.champion is not None
     put(store, champion=model("2"))
