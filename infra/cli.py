@@ -362,20 +362,39 @@ def document(
     from components.control.store import ControlStore
     from components.registry.registry import Registry
     from infra.documents.facts import gather
+    from infra.documents.signed import sign
     from infra.documents.write import write
 
     settings = Settings()
     given = spec_path(spec) if spec is not None else None
     with closing(ControlStore.open(settings.control_url)) as store:
         facts = gather(settings, Registry(settings), store, workload, version, given)
-    paths, blanks = write(facts, output or Path(f"{workload}-{facts.info.version}-documents"), only or ())
+        paths, blanks = write(facts, output or Path(f"{workload}-{facts.info.version}-documents"), only or ())
+        key = sign(settings, store, facts, paths, blanks)
     if as_json:
-        typer.echo(json.dumps({"files": [str(p) for p in paths], "blanks": blanks}, indent=2))
+        typer.echo(json.dumps({"files": [str(p) for p in paths], "blanks": blanks, "signed_by": key}, indent=2))
         return
     for path in paths:
         typer.echo(str(path))
+    typer.echo(f"signed by {key}" if key else "not signed: COHOBATE_ARTIFACT_SIGNING_KEY names no key")
     for kind, ids in blanks.items():
         typer.echo(f"{kind}: {len(ids)} blanks for a person{': ' + ', '.join(ids) if ids else ''}")
+
+
+@app.command("verify-documents")
+def verify_documents(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder of 'cohobate document'.")],
+    public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed them.")],
+) -> None:
+    """Check who signed a version's documents, and that none was changed since: no platform, no network."""
+    from infra.documents.signed import verify
+
+    said = verify(folder, public_key)
+    of = said.predicate
+    typer.echo(
+        f"{folder}: {len(said.digests)} files about {of['workload']} version {of['version']} "
+        f"({of['student'][:12]}), as they were signed"
+    )
 
 
 @app.command()

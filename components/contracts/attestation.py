@@ -8,7 +8,7 @@ ML-DSA keys from PEM files, or a key of a KMS by its URI.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,17 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     def digests(self) -> dict[str, str]:
         """SHA-256 (hex) by the names of the subjects."""
         return {s.name: s.digest.get("sha256", "") for s in self.subject}
+
+
+def differing(said: Statement, found: Mapping[str, str]) -> Iterator[str]:
+    """What is not as a statement says, of files by their names and SHA-256 (hex)."""
+    for name in sorted(said.digests.keys() | found.keys()):
+        if name not in found:
+            yield f"{name} is missing"
+        elif name not in said.digests:
+            yield f"{name} is not in the statement"
+        elif said.digests[name] != found[name]:
+            yield f"{name} was changed"
 
 
 def statement(predicate_type: str, digests: Mapping[str, str], predicate: Mapping[str, Any]) -> Statement:

@@ -63,7 +63,7 @@ def verify(path: Path, key: SSlibKey) -> Verified:
     if said.predicate_type != PREDICATE:
         wrong = (f"the statement is of {said.predicate_type!r}, not {PREDICATE}",)
         return Verified(of={}, checks=(Check(name="signature", wrong=wrong),))
-    whole = Check(name="files", wrong=tuple(_differing(said.digests, digests(files))), told=f"{len(files)} files")
+    whole = Check(name="files", wrong=tuple(attestation.differing(said, digests(files))), told=f"{len(files)} files")
     checks = [Check(name="signature", wrong=()), whole]
     if not whole.wrong:
         looks: tuple[tuple[str, Callable[[Files, Mapping[str, Any]], Check]], ...] = (
@@ -79,16 +79,6 @@ def _looked(name: str, look: Callable[[Files, Mapping[str, Any]], Check], files:
         return look(files, of)
     except (CohobateError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         return Check(name=name, wrong=(f"cannot be read: {type(error).__name__}: {error}",))
-
-
-def _differing(said: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(said.keys() | found.keys()):
-        if name not in found:
-            yield f"{name} is missing"
-        elif name not in said:
-            yield f"{name} is not in the statement"
-        elif said[name] != found[name]:
-            yield f"{name} was changed"
 
 
 def _student(files: Files, of: Mapping[str, Any]) -> Check:

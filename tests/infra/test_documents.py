@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from components.contracts.errors import ConfigError, NotFoundError
+from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
@@ -23,6 +25,7 @@ from infra.cli import app
 from infra.documents.document import declared, fact
 from infra.documents.facts import gather
 from infra.documents.materials import bom
+from infra.documents.signed import verify
 from infra.documents.write import KINDS, made
 from tests.components.conftest import freeze_rows, letter_spec, letters, line_spec, lines
 
@@ -235,6 +238,47 @@ def test_the_command_writes_a_folder_and_names_the_blanks(full, bare, tmp_path):
     with pytest.raises(ConfigError, match="is of letters, not of lines"):
         gather(settings, registry, store, "lines", "1", full.spec.source)
     store.close()
+
+
+def test_whoever_has_the_public_key_sees_that_documents_are_as_they_were_signed(full, home, tmp_path, monkeypatch):
+    key, public = Ed25519PrivateKey.generate(), tmp_path / "k.pub"
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "k.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, spki))
+    folder = tmp_path / "d"
+    words = [full.info.version, "--workload", "letters", "--spec", full.spec.source, "--only", "model-card"]
+    words = ["document", *words, "--output", str(folder)]
+    check = ["verify-documents", str(folder), "--public-key", str(public)]
+    monkeypatch.setenv("COHOBATE_ARTIFACT_SIGNING_KEY", str(tmp_path / "k.pem"))
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert json.loads(done.output)["signed_by"], done.output
+    said = CliRunner().invoke(app, check)
+    assert said.exit_code == 0 and f"3 files about letters version {full.info.version}" in said.output
+    statement = verify(folder, public)
+    assert statement.predicate["student"] == full.info.ref.digest and statement.predicate["blanks"] == {
+        "model-card": []
+    }
+    card = folder / "model-card.md"
+    before = card.read_bytes()
+    for spoil, says in (
+        (lambda: card.write_bytes(before + b"."), "model-card.md was changed"),
+        (card.unlink, "model-card.md is missing"),
+        (lambda: (folder / "more.md").write_text("m"), "more.md is not in the statement"),
+    ):
+        spoil()
+        with pytest.raises(UntrustedError, match=says):
+            verify(folder, public)
+        card.write_bytes(before)
+    (folder / "more.md").unlink()
+    verify(folder, public)
+    public.write_bytes(Ed25519PrivateKey.generate().public_key().public_bytes(serialization.Encoding.PEM, spki))
+    with pytest.raises(UntrustedError, match="did not sign it"):
+        verify(folder, public)
+    monkeypatch.delenv("COHOBATE_ARTIFACT_SIGNING_KEY")
+    assert "not signed" in CliRunner().invoke(app, words).output
+    with pytest.raises(ArtifactError, match="does not exist"):
+        verify(folder, public)
 
 
 def test_a_statement_without_a_value_has_a_reason_or_a_blank():
