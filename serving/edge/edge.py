@@ -51,7 +51,7 @@ BATCH = 100
 
 TOO_LARGE = 413
 
-SPOILT = (TOO_LARGE, 400, 422)
+SPOILT = (400, 422)
 """Statuses of a gateway that takes nothing of what was sent; it would take a part of it, perhaps."""
 
 MOST = {"id": 256, "key": 256, "consent": 64}
@@ -226,7 +226,7 @@ class Edge:
         try:
             taken = link.send([k.body for k in kept])
         except LinkError as error:
-            if error.status not in SPOILT:
+            if error.status != TOO_LARGE and not (error.status in SPOILT and error.problem):
                 raise
             if len(kept) > 1:
                 if error.status == TOO_LARGE:

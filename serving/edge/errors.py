@@ -33,8 +33,12 @@ class InputError(EdgeError):
 
 
 class LinkError(EdgeError):
-    """The gateway did not do what it was asked; ``status`` is its answer's, 0 where there was none."""
+    """The gateway did not do what it was asked.
 
-    def __init__(self, url: str, status: int, detail: str) -> None:
+    ``status`` is the answer's, 0 where there was none; ``problem``: the answer is a problem (RFC 9457), as a gateway's
+    are, and not what a proxy on the way made up.
+    """
+
+    def __init__(self, url: str, status: int, detail: str, *, problem: bool = False) -> None:
         super().__init__(f"{url}: {detail}")
-        self.url, self.status, self.detail = url, status, detail
+        self.url, self.status, self.detail, self.problem = url, status, detail, problem

@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import LinkError
 
+PROBLEM = "application/problem+json"
+
 SECONDS = 20.0
 """How long an answer may take to begin, and to go on."""
 
@@ -74,7 +76,8 @@ class Link:
         except urllib.error.HTTPError as error:
             with error:
                 detail = error.read(2000).decode("utf-8", "replace")
-            raise LinkError(url, error.code, f"status {error.code}: {detail}") from error
+            problem = error.headers.get_content_type() == PROBLEM
+            raise LinkError(url, error.code, f"status {error.code}: {detail}", problem=problem) from error
         except (OSError, ValueError, HTTPException) as error:  # URLError and time-outs are OSErrors
             raise LinkError(url, 0, f"no answer: {error}") from error
 

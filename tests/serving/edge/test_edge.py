@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,47 @@ def test_a_record_that_spoils_its_batch_is_refused_alone(platform, link, device,
     done = edge.sync(link)
     assert (done.sent, done.refused, done.problem) == (5, 1, "") and edge.status()["records"]["waiting"] == 0
     assert [i.id for i, _ in published(platform)] == [f"good{n}" for n in range(5)]
+
+
+@pytest.fixture
+def proxy():
+    """What stands before a gateway, and answers in its place."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(400)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<h1>bad request</h1>")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Link(f"http://127.0.0.1:{server.server_port}/signs")
+        server.shutdown()
+        thread.join()
+
+
+def test_what_a_proxy_refuses_is_no_refusal_of_the_gateway(platform, link, device, device_clock, clock, proxy):
+    platform.version("1")
+    platform.decide("1")
+    edge = device()
+    edge.sync(link)
+    device_clock.now = clock.now
+    edge.predict(X, id="kept", consent="training")
+    done = edge.sync(proxy)
+    counts = edge.status()["records"]
+    assert "bad request" in done.problem and (done.sent, done.refused, counts["refused"], counts["waiting"]) == (
+        0,
+        0,
+        0,
+        1,
+    )
+    assert edge.sync(link).sent == 1 and [i.id for i, _ in published(platform)] == ["kept"]
 
 
 def test_records_that_cannot_be_sent_keep_nobody_from_the_decision(platform, link, device, device_clock, clock):
