@@ -14,3 +14,4 @@ def test_what_is_loaded_is_left_out_of_collections_and_what_comes_is_not():
         assert gc.collect() > 0
     finally:
         gc.unfreeze()
+        gc.freeze()  # as conftest.py has left it: what was collected stays to the end
