@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def compiled(tmp_path_factory):
     from pipelines.compiling import compile_all
 
-    return {p.stem: yaml.safe_load(p.read_text()) for p in compile_all(tmp_path_factory.mktemp("ir"))}
+    return {p.stem: yaml.load(p.read_text(), yaml.CSafeLoader) for p in compile_all(tmp_path_factory.mktemp("ir"))}
 
 
 def tasks_of(document):
@@ -152,7 +152,7 @@ def test_another_image_can_be_named(tmp_path, compiled):
 
     images = set()
     for path in compile_all(tmp_path, Settings(kfp_image="registry.local/cohobate:2")):
-        executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"].values()
+        executors = yaml.load(path.read_text(), yaml.CSafeLoader)["deploymentSpec"]["executors"].values()
         images |= {e["container"]["image"] for e in executors}
     assert images == {"registry.local/cohobate:2"}
     first = compiled["continual"]["deploymentSpec"]["executors"]["exec-snapshot"]
