@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -49,14 +50,14 @@ def long_lived() -> None:
 
 
 class _Hidden:
-    """Finds no module of these names (:pep:`302`'s meta path)."""
+    """Finds no module of these names in this thread (:pep:`302`'s meta path, which all threads share)."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+        self.names, self.thread = names, threading.get_ident()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Say that a hidden module is not there; of others nothing is said."""
-        if name in self.names:
+        if name in self.names and threading.get_ident() == self.thread:
             raise ModuleNotFoundError(f"{name} is hidden from who imports it now", name=name)
 
 
@@ -64,7 +65,7 @@ class _Hidden:
 def without(*names: str) -> Iterator[None]:
     """Import other libraries as if these were not installed, where they do without and nobody needs what they add.
 
-    Whoever imports them after the block gets them. One that was imported before stays.
+    Whoever imports them after the block, or meanwhile in another thread, gets them. One that was imported before stays.
     """
     hidden = _Hidden(names)
     sys.meta_path.insert(0, hidden)

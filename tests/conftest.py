@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport
 
@@ -30,6 +31,8 @@ UNHURRIED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.
 hypothesis.settings.register_profile("suite", derandomize=True, **UNHURRIED)
 hypothesis.settings.register_profile("explore", max_examples=2_000, **UNHURRIED)
 hypothesis.settings.load_profile("suite")
+# Else it would draw from the constants of our modules too, as far as they are loaded, which other tests decide.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -24,7 +24,8 @@ def running():
     ports = dict(zip((*names, "s3.port.grpc", "s3.port"), free_ports(8), strict=True))
     options = {
         **ports, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "dir": folder, "master.volumeSizeLimitMB": 64,
-        "volume.max": 20, "s3.autoCreateBucket": "false", "s3.port.iceberg": 0, "s3.port.lance": 0,
+        "volume.max": 20, "volume.preStopSeconds": 0, "s3.autoCreateBucket": "false", "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
     }  # fmt: skip
     flags = [f"-{name}={value}" for name, value in options.items()]
     command = [str(Path(sys.executable).with_name("weed")), "server", "-filer", "-s3", *flags]

@@ -28,4 +28,4 @@ def answering(app):
         time.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()
     server.should_exit = True
-    thread.join(10)
+    thread.join()

@@ -60,6 +60,8 @@ that are installed (a second, measured on two busy cores): the one that is used 
 _joins = threading.Lock()
 """Feast's DuckDB engine shares one connection in a process."""
 
+_importing = threading.Lock()
+
 
 class FeatureRepo:
     """The features of one workload under ``root``, a URI (``<artifacts>/<workload>/feast``).
@@ -324,17 +326,18 @@ def import_feast() -> Any:
     import prometheus_client  # noqa: F401  (before Feast, so that it keeps its values in memory)
     import typeguard
 
-    before, woven = set(os.environ), typeguard.typechecked
     plain: Any = lambda target=None, **_: target if target is not None else (lambda made: made)  # noqa: E731
-    typeguard.typechecked = plain
-    try:
-        with without("torch"):
-            import feast
-            import feast.infra.data_sources.mlflow.mlflow_dataset_source  # which its joins import
-    finally:
-        typeguard.typechecked = woven
-        for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:
-            os.environ.pop(name, None)
+    with _importing:  # else the second of two threads would take what the first has changed for what there was
+        before, woven = set(os.environ), typeguard.typechecked
+        typeguard.typechecked = plain
+        try:
+            with without("torch"):
+                import feast
+                import feast.infra.data_sources.mlflow.mlflow_dataset_source  # which its joins import
+        finally:
+            typeguard.typechecked = woven
+            for name in {"PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR"} - before:
+                os.environ.pop(name, None)
     hush("feast", Settings().log_level)  # a line whenever it reads its registry
     return feast
 

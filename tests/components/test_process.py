@@ -1,6 +1,11 @@
 import gc
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
-from components.process import long_lived
+import pytest
+
+from components.process import long_lived, without
 
 
 def test_what_is_loaded_is_left_out_of_collections_and_what_comes_is_not():
@@ -14,3 +19,14 @@ def test_what_is_loaded_is_left_out_of_collections_and_what_comes_is_not():
         assert gc.collect() > 0
     finally:
         gc.unfreeze()
+        gc.freeze()  # as conftest.py has left it: what was collected stays to the end
+
+
+def test_what_is_hidden_from_one_thread_another_may_import_meanwhile(tmp_path, monkeypatch):
+    (tmp_path / "hidden_from_one.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with without("hidden_from_one"), ThreadPoolExecutor(1) as other:
+        with pytest.raises(ModuleNotFoundError, match="is hidden"):
+            importlib.import_module("hidden_from_one")
+        assert other.submit(importlib.import_module, "hidden_from_one").result().__name__ == "hidden_from_one"
+    monkeypatch.delitem(sys.modules, "hidden_from_one")

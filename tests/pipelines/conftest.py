@@ -1,7 +1,9 @@
 import json
 import random
+from datetime import datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from components.contracts.records import Input, Label, SoftLabel, Truth, label_key
@@ -22,6 +24,21 @@ WORDS = {
     "shipping": "parcel courier address delivery late",
     "returns": "broken exchange return size damaged",
 }
+
+
+class Noon(datetime):
+    """In the place of a module's ``datetime``: it is noon, so that no next time passes while a test runs."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 11, 29, 12, tzinfo=tz)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """A server is waited for though the machine stands still, and schedules are looked at within one moment."""
+    monkeypatch.setattr("pipelines.kubeflow_api.TIME_LIMITS", httpx.Timeout(300.0))
+    monkeypatch.setattr("pipelines.schedules.datetime", Noon)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def write(spec, remote, tmp_path):
 
 
 def objects(paths):
-    return [document for path in paths for document in yaml.safe_load_all(path.read_text())]
+    return [document for path in paths for document in yaml.load_all(path.read_text(), yaml.CSafeLoader)]
 
 
 def test_each_pipeline_is_an_object_with_a_version_named_by_its_content(write, spec, remote):

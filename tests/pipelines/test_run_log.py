@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 
 import kfp.dsl.executor_main
 import pytest
@@ -110,6 +111,7 @@ def test_kubeflow_still_prints_in_this_form(tmp_path, capfd, monkeypatch):
     given = json.dumps({"inputs": {"parameterValues": {"spec": "s.yaml"}}, "outputs": files})
     argv = ["x", "--component_module_path", str(tmp_path / "ephemeral_component.py"), "--function_to_execute", "step"]
     monkeypatch.setattr("sys.argv", [*argv, "--executor_input", given])
+    monkeypatch.setattr("sys.path", sys.path[:])  # the executor puts the step's folder there
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()

@@ -2,7 +2,6 @@ import dataclasses
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,7 @@ from drift.learning_curve import Point
 from pipelines.payoff import Evidence, replayed
 from pipelines.trigger import Decision, Trigger, TriggerState, decide, near
 from tests.pipelines.conftest import TICKETS
+from tests.waiting import wait_for
 
 POLICY = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0)
 IDLE = TriggerState(labels=0, alarms=(), since_alarm=0, running=False, rolling=False, last_end=None, has_champion=True)
@@ -371,12 +371,11 @@ def test_stopping_ends_the_update_that_is_under_way(spec, store, broker, put, tm
     trigger, stop = Trigger(spec, store, broker), threading.Event()
     thread = threading.Thread(target=trigger.run, args=(stop,), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 90
-    while not begun and time.monotonic() < deadline:
-        time.sleep(0.02)
-    stop.set()
-    thread.join(90)
-    assert not thread.is_alive()
+    try:
+        wait_for(lambda: begun)
+    finally:
+        stop.set()
+        thread.join()
     assert [run.returncode for run in begun] == [-15]
 
 

@@ -9,6 +9,7 @@ from components.control.intent import Intent, ModelRef
 from components.query.scores import StudentScores
 from components.student.card import StudentCard
 from components.student.runtime import Reply, Student
+from tests.clock import Clock
 from tests.students import bag, exported
 
 PAYLOADS = [b"one", b"two", b"three"]
@@ -111,6 +112,7 @@ def test_of_a_new_regime_is_what_came_after_an_open_alarm_and_is_novel(scores, s
     told = dict(zip(PAYLOADS, (0.01, 0.5, 0.05), strict=True))
     said = SoftLabel(task="classification", space="s", distribution={"a": 1.0})
     monkeypatch.setattr(Student, "reply_decoded", lambda self, payloads: [Reply(said, told[p]) for p in payloads])
+    store.clock = Clock(1_700_000_000.0)
     at = store.clock()
     came = [entry(n, at + 10) for n in range(3)]
     assert ask.of_new_regime(came, PAYLOADS) == set(), "no alarm is open"

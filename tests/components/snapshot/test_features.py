@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 from datetime import timedelta
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.contracts.errors import ConfigError
+from components.snapshot import features
 from components.snapshot.features import OTHER_STORES, FeatureRepo
 from components.snapshot.table import (
     FEAST_KEEPS,
@@ -189,6 +191,20 @@ def test_other_descriptors_keep_their_names():
     names = column_names(ODD)
     assert len({n.lower() for n in names.values()}) == len(ODD)
     assert not {n.lower() for n in names.values()} & FEAST_KEEPS
+
+
+def test_feast_is_imported_by_one_thread_at_a_time(monkeypatch):
+    """Each puts back what it found, which must not be what another has changed."""
+    held = []
+
+    @contextlib.contextmanager
+    def looked_at(*_):
+        held.append(features._importing.locked())
+        yield
+
+    monkeypatch.setattr(features, "without", looked_at)
+    features.import_feast()
+    assert held == [True]
 
 
 def test_feast_changes_nothing_of_the_process_that_imports_it():

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.clock import Time
+from tests.ports import free_port
 
 CLASSES = ("ham", "spam")
 SPACE = "mail@1"
@@ -43,7 +44,7 @@ class Served:
         self.under_way = self.most_under_way = 0
         self.app = Starlette(routes=routes(self))
         self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind(("127.0.0.1", free_port()))  # nobody else is given it once this one is closed
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(self.app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
@@ -82,7 +83,7 @@ class Served:
 
     def close(self):
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join()
         self.socket.close()
 
 
@@ -240,7 +241,7 @@ def resetting():
 def quick():
     """Options under which no test waits longer than it must."""
     return {
-        "timeout_seconds": 60.0, "connect_seconds": 60.0, "attempts": 3, "backoff_seconds": 0.01,
+        "timeout_seconds": 300.0, "connect_seconds": 300.0, "attempts": 3, "backoff_seconds": 0.01,
         "max_backoff_seconds": 0.05, "breaker_failures": 50, "breaker_seconds": 0.2,
     }  # fmt: skip
 

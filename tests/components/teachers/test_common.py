@@ -8,7 +8,8 @@ from components.teachers import common as module
 from components.teachers.common import PIECES, Common
 from components.teachers.http import Endpoint, Http
 from components.teachers.rate import Rate
-from tests.clock import Clock
+from tests.clock import Clock, Time
+from tests.stores import migrated
 
 NOW = 1_700_000_000.0
 FIELD = "http.requests_per_minute"
@@ -58,7 +59,7 @@ def test_what_was_used_beyond_is_owed_as_far_as_there_is_room(asker):
 
 def test_takes_at_the_same_moment_never_exceed_the_limit(tmp_path):
     url = f"sqlite:///{tmp_path}/control.db"
-    ControlStore(url).migrate()
+    migrated(url).close()
     granted = []
 
     def take():
@@ -78,22 +79,23 @@ def test_takes_at_the_same_moment_never_exceed_the_limit(tmp_path):
 def test_a_rate_that_is_shared_waits_for_what_others_took(asker, clock, monkeypatch):
     mine, theirs = Rate(FIELD, 2, 60), Rate(FIELD, 2, 60)
     mine.common, theirs.common = asker(), asker()
-    slept = []
 
-    def sleep(seconds):
-        slept.append(seconds)
-        clock.now += seconds
+    class Sleeping(Time):
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            clock.now += seconds
 
-    monkeypatch.setattr("components.teachers.rate.time.sleep", sleep)
+    time = Sleeping()
+    monkeypatch.setattr("components.teachers.rate.time", time)
     theirs.take(2)
     mine.take(1)
-    assert 59.0 < sum(slept) < 61.0
+    assert 59.0 < time.slept < 61.0
 
 
 @pytest.fixture
-def endpoints(asker, answering):
+def endpoints(asker, answering, quick, time):
     """Two processes' endpoints of one server, which answers as ``server.says`` tells."""
-    options = Http(attempts=1, breaker_failures=2, breaker_seconds=30.0)
+    options = Http.of(quick | {"attempts": 1, "breaker_failures": 2, "breaker_seconds": 30.0})
     found = [Endpoint("mailer", answering.url, options) for _ in range(2)]
     for endpoint in found:
         endpoint.shared(asker())
