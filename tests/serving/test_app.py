@@ -303,11 +303,13 @@ import sys
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve._private import api, client
 from tests.ray_start import alone
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from serving.declaration import GatewayArgs, Workload, declared, serve_config
 from serving.ray_app import deployed, environment
+api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 head = {"num_cpus": 1, "object_store_memory": 80_000_000}
 with alone():
     cluster = Cluster(initialize_head=True, head_node_args=head)
