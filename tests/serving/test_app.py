@@ -333,9 +333,11 @@ cluster.shutdown()
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_a_serve_that_runs_without_haproxy_or_for_one_host_alone_is_refused():
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", NO_HAPROXY, str(free_port())]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        # Of its own: such a cluster writes there that it is this machine's, which whoever names none would join.
+        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}
+        command = [sys.executable, "-c", NO_HAPROXY, str(free_port())]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     proxy, host, serve = done.stdout.splitlines()[-3:]
     assert proxy.startswith("COHOBATE_GATEWAY_PROXY is 'haproxy': Ray Serve runs on this cluster without it")
