@@ -2,6 +2,16 @@
 
 import time
 
+import psutil
+
+
+def ended(pid):
+    """Whether a process runs no more, though nobody may have asked how it ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
 
 def wait_for(condition, seconds=90.0):
     """What ``condition`` gives once it is true."""

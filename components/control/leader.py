@@ -69,8 +69,9 @@ class Lease:
         return True
 
     def _silent(self, row: LeaderRow, now: float) -> bool:
+        """Whether no new beat was seen for a term; ``now``: of before the row was read, which may have had to wait."""
         if self._seen is None or (row.holder, row.beats) != self._seen[:2]:
-            self._seen = Seen(row.holder, row.beats, now)
+            self._seen = Seen(row.holder, row.beats, self._clock())
         return now - self._seen.at >= self.term
 
     def beat(self) -> bool:

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Protocol
@@ -56,9 +57,13 @@ def lead(
     holder: str | None = None,
     on_tick: Callable[[], None] = lambda: None,
     stalled: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Stand by and lead in turn until ``stop`` is set; ``make`` makes the controller each time the lead is won."""
-    lease = Lease(store, f"controller/{workload}", holder or identity(), term)
+    """Stand by and lead in turn until ``stop`` is set; ``make`` makes the controller each time the lead is won.
+
+    ``clock``: by which the lease's ``term`` runs.
+    """
+    lease = Lease(store, f"controller/{workload}", holder or identity(), term, clock)
     while not stop.is_set():
         try:
             # Step 1

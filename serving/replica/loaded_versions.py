@@ -49,6 +49,9 @@ RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 120.0
 """The wait doubles up to this: what is wrong with an artifact's bytes stays wrong, and a trial is not free."""
 
+STOP_SECONDS = 2.0
+"""How long a replica that ends waits for a look at a control database that may not answer."""
+
 REPLICA = "replica"
 """Who refuses an artifact here, as the ledger records it: all replicas are one."""
 
@@ -157,7 +160,7 @@ class LoadedVersions:
         self._stop.set()
         self._news.set()
         if self._thread is not None:
-            self._thread.join(timeout=2.0)
+            self._thread.join(STOP_SECONDS)
         self.store.bells.leave(self._news)
         try:
             self.store.forget_replica(self.spec.name, self.replica)
@@ -270,17 +273,20 @@ class LoadedVersions:
             log.warning("%s: the ledger does not have the refusal of version %s: %s", self.replica, ref.version, late)
 
     def _acknowledge(self, revision: int, intent: Intent) -> None:
-        """Say what is applied: a revision counts as applied when champion and candidate are loaded or have failed."""
+        """Say what is applied: a revision counts as applied when champion and candidate can answer or have failed.
+
+        One that was loaded since the intent was looked at cannot yet: the next look puts it into the routing.
+        """
+        routing = self.routing
         needed = [ref for ref in (intent.champion, intent.candidate) if ref is not None]
         with self._lock:
-            done = all(ref.digest in self._students or ref.digest in self._failed for ref in needed)
             failed = dict(self._failed)
             loaded = sorted(self._students)
+        done = all(routing.student(ref) is not None or ref.digest in failed for ref in needed)
         applied = revision if done else int(self._said[0]) if self._said else 0
         saying = (applied, tuple(failed.items()), tuple(loaded))
         if saying == self._said and time.monotonic() - self._said_at < HEARTBEAT_SECONDS:
             return
-        routing = self.routing
         detail = {
             "champion": routing.champion.ref.version if routing.champion else None,
             "candidate": routing.candidate.ref.version if routing.candidate else None,

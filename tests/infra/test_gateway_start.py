@@ -1,6 +1,8 @@
 """What the gateway's worker does before it deploys."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from components.contracts.settings import Settings
 from infra.state import PlatformState
 from infra.worker import SURPLUS, _without_surplus, await_stream
+from infra.workloads import spec_path
 
 
 def test_a_ray_that_is_started_here_has_none_of_what_serves_nobody():
@@ -28,6 +31,32 @@ def test_a_ray_without_these_starts_all_that_it_has(monkeypatch, caplog):
     with _without_surplus():
         assert not hasattr(Node, "start_monitor")
     assert "has no start_monitor" in caplog.text
+
+
+STARTS = """
+import sys, threading
+from serving.ray_light import import_serve
+import_serve()
+import ray
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from infra.worker import serve
+
+def init(**options):
+    print(options["address"])
+    raise SystemExit
+
+ray.init = init
+serve([load_spec(sys.argv[1])], Settings(), threading.Event())
+"""
+
+
+def test_a_ray_of_our_own_is_started_whatever_cluster_this_machine_knows(tmp_path):
+    """Without an address Ray joins the cluster that was started here last, and fails where that has ended."""
+    env = os.environ | {"COHOBATE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", STARTS, str(spec_path("files"))]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "local\n"), done.stderr
 
 
 class Stop(threading.Event):

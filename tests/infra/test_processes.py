@@ -1,21 +1,14 @@
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
 
 from infra.processes import Child, stop_all
+from tests.waiting import ended, wait_for
 
 FOREVER = [sys.executable, "-c", "import time; time.sleep(600)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, 1); print('on', flush=True); time.sleep(600)"]
-
-
-def wait_until(condition, seconds=90.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def test_a_child_runs_until_it_is_stopped(tmp_path: Path) -> None:
@@ -32,9 +25,9 @@ def test_a_dead_child_is_started_again_after_its_wait(tmp_path: Path) -> None:
     child.start()
     first = child.pid
     psutil.Process(first).kill()
-    wait_until(lambda: child.pid is None)
+    wait_for(lambda: child.pid is None)
     assert not child.tend(), "it waits before it starts again"
-    wait_until(child.tend)
+    wait_for(child.tend)
     assert child.restarts == 1 and child.pid not in (None, first)
     child.stop()
 
@@ -42,7 +35,7 @@ def test_a_dead_child_is_started_again_after_its_wait(tmp_path: Path) -> None:
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     child = Child("stubborn", STUBBORN, {}, tmp_path)
     child.start()
-    wait_until(lambda: "on" in child.log.read_text())
+    wait_for(lambda: "on" in child.log.read_text())
     child.stop(seconds=0.3)
     assert child.pid is None
 
@@ -51,7 +44,7 @@ def test_children_get_their_environment_and_a_log(tmp_path: Path) -> None:
     program = "import os; print(os.environ['COLOUR'])"
     child = Child("painter", [sys.executable, "-c", program], {"COLOUR": "mauve"}, tmp_path)
     child.start()
-    wait_until(lambda: child.pid is None)
+    wait_for(lambda: child.pid is None)
     assert child.log.read_text() == "mauve\n"
     child.stop()
 
@@ -65,10 +58,10 @@ def test_children_end_when_a_bound_parent_is_killed(tmp_path: Path) -> None:
     outer = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}]).wait()"
     child = Child("outer", [sys.executable, "-c", outer], {"PYTHONPATH": os.getcwd()}, tmp_path)
     child.start()
-    wait_until(lambda: grandchild.exists() and grandchild.read_text())
+    wait_for(lambda: grandchild.exists() and grandchild.read_text())
     pid = int(grandchild.read_text())
     psutil.Process(child.pid).kill()
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: ended(pid))
     child.stop()
 
 

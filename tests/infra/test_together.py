@@ -7,7 +7,7 @@ import pytest
 from infra import together
 from infra.together import run_together
 
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 @pytest.fixture(autouse=True)

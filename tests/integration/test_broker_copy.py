@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 
 import msgspec
 import pytest
@@ -22,8 +21,9 @@ from infra.broker import EmbeddedBroker
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import LOST_ROOM, BrokerLog
 from tests.ports import free_port
+from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
+pytestmark = pytest.mark.integration
 
 TOPICS = {"t": 2, "l": 1}
 
@@ -53,13 +53,12 @@ class Home:
     def await_copied(self):
         """Wait until the copy has what the broker has now, and has noted it."""
         ends = self.read()[1]
-        deadline = time.monotonic() + 60
-        while True:
-            copied = BrokerLog(self.folder / "broker")
-            if copied.groups and all(copied.end(place) >= end for place, end in ends.items()):
-                return
-            assert time.monotonic() < deadline, "the copy does not come"
-            time.sleep(0.05)
+
+        def copied():
+            found = BrokerLog(self.folder / "broker")
+            return found.groups and all(found.end(place) >= end for place, end in ends.items())
+
+        wait_for(copied)
 
 
 @pytest.fixture
@@ -117,10 +116,7 @@ def test_a_killed_broker_comes_back_with_its_records_and_nobody_reads_a_new_one_
             home.await_copied()
             killed = broker.pid
             os.kill(killed, signal.SIGKILL)
-            deadline = time.monotonic() + 60
-            while broker.pid in (killed, None):  # its threads end one after another
-                assert time.monotonic() < deadline
-                broker.tend()
+            wait_for(lambda: broker.tend() or broker.pid not in (killed, None))  # its threads end one after another
             records, ends = home.read()
             assert [r for r in records if r.value != b"by one that stays"] == before[0] and len(records) == 303
             assert ends[TopicPartition("l", 0)] == before[1][TopicPartition("l", 0)] + LOST_ROOM
@@ -195,10 +191,7 @@ def labels(home, spec):
 
 
 def await_labels(home, spec, count):
-    deadline = time.monotonic() + 120
-    while len(labels(home, spec)) < count:
-        assert time.monotonic() < deadline, f"{len(labels(home, spec))} labels of {count}"
-        time.sleep(0.1)
+    wait_for(lambda: len(labels(home, spec)) >= count, 240)
 
 
 def test_labels_that_no_window_has_yet_and_inputs_without_one_outlast_a_restart(home):

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import argon2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from components.contracts.records import Input, label_key
 from components.contracts.settings import Settings
 from components.contracts.storage import put_bytes
-from components.control import looks
+from components.control import looks, tokens
 from components.control.looks import Distance
 from components.control.tables import LeaderRow, ReviewRow, RunRow, SessionRow
 from components.control.tokens import Tokens
@@ -100,6 +101,12 @@ class Running:
         self.thread.join()
 
 
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch):
+    """Argon2id at its least cost: three tokens and each sign-in would be most of a test's time."""
+    monkeypatch.setattr(tokens, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
 @pytest.fixture
 def running(spec, store, broker, registry, clock, model, signs, tmp_path, chromium):  # noqa: F811
     settings = Settings(
@@ -157,7 +164,7 @@ def test_somebody_signs_in_watches_a_canary_advance_and_takes_it_back(running):
             before = running.platform.state["step"]
             running.do(lambda p, before=before: p.go(lambda: p.state["step"] > before))
     expect(tab.locator("#charts svg")).to_have_count(4)
-    assert tab.locator("#verbs a").first.inner_text() == "Roll back"
+    expect(tab.locator("#verbs a").first).to_have_text("Roll back")
     ready(tab)
     tab.get_by_role("link", name="Roll back", exact=True).click()
     dialog = tab.get_by_role("dialog")

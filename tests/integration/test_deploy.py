@@ -245,7 +245,7 @@ def variables(service, ports):
 
 @pytest.mark.parametrize(("overlay", "policies"), [("small", 0), ("production", 1)])
 def test_grpc_is_a_port_of_the_gateway_that_its_policy_opens(cluster, tmp_path, overlay, policies):
-    shutil.copytree("infra", tmp_path / "infra")
+    shutil.copytree("infra", tmp_path / "infra", ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path / "infra/deploy/kustomize/overlays" / overlay
     said = yaml.safe_load((folder / "kustomization.yaml").read_text())
     said["components"].append("../../components/grpc")

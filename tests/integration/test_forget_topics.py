@@ -18,7 +18,7 @@ from components.stream.kafka import KafkaBroker
 from infra.broker import EmbeddedBroker, ask_to_erase
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(170)]
+pytestmark = pytest.mark.integration
 
 TOPIC = "files.inputs"
 

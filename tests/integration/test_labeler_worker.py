@@ -102,7 +102,7 @@ def test_kills_between_all_steps_lose_and_double_nothing(platform):
         platform.send(7)
         platform.send(1, poison=True)
         victim = platform.start(f"labeler.{step}")
-        victim.process.wait(90)
+        victim.process.wait(300)
         assert victim.process.returncode == -signal.SIGKILL, (platform.folder / "labeler.log").read_text()[-2000:]
     platform.start()
     platform.wait_for(lambda: len(set(platform.outcomes())) == platform.sent)
@@ -117,7 +117,7 @@ def test_a_labeler_ends_when_asked_lets_go_and_goes_on(platform):
     well = {"labelled": 20, "ready": True, "paused": "", "shares": 1}
     platform.wait_for(lambda: well.items() <= platform.gauge().items())
     first.process.terminate()
-    assert first.process.wait(90) == 0 and "did not end in" not in (platform.folder / "labeler.log").read_text()
+    assert first.process.wait(300) == 0 and "did not end in" not in (platform.folder / "labeler.log").read_text()
     platform.send(20)
     started = time.monotonic()
     platform.start()

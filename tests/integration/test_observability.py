@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from components.contracts.spec import Budget, Monitor
-from components.control.leader import Lease
+from components.control.tables import LeaderRow
 from components.label.assembly import assemble
 from components.telemetry.endpoint import Health, exposed
 from components.telemetry.metrics import GaugesOfStore, LabelerMetrics
@@ -21,6 +21,7 @@ from serving.control.facts import read_facts
 from serving.control.metrics import FactsOfStore
 from tests.integration.loop import TICKETS, Loop, Platform
 from tests.prometheus import prometheus, there
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420), pytest.mark.filterwarnings("ignore"), there]
 
@@ -53,7 +54,8 @@ def scraped(tmp_path_factory):
         loop.ask(loop.chance.choices(KINDS, k=40))
         while monitor.step(0.0):
             pass
-    assert Lease(store, f"controller/{loop.name}", "here", 600.0).acquire()
+    with store.transaction() as s:  # its controller is heard of, however long the tests take
+        s.add(LeaderRow(name=f"controller/{loop.name}", holder="here", beats=1, at=time.time() + 1e6))
     store.put_gauge(loop.name, "labeler", loop.labeler.gauge())
     store.raise_alarm(loop.name, "drift", 1, {"champion": store.intent(loop.name)[1].champion.version})
     store.finish_run(store.start_run(loop.name, "continual", "by hand", "eve"), "failed", {})
@@ -71,10 +73,7 @@ def scraped(tmp_path_factory):
         ):  # fmt: skip
             stack.enter_context(exposed(platform.settings, role, loop.name, known, Health()))
         server = stack.enter_context(prometheus(configured(folder, platform.settings.home)))
-        deadline = time.monotonic() + 60.0
-        while not all(scrapes(server, role) >= 3 for role in ("labeler", "gateway", "monitor")):
-            assert time.monotonic() < deadline, server.api("targets")
-            time.sleep(0.1)
+        wait_for(lambda: all(scrapes(server, role) >= 3 for role in ("labeler", "gateway", "monitor")))
         yield server
     loop.close()
 
@@ -113,7 +112,8 @@ def panels():
     for path in sorted((FOLDER / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
-                expression = target["expr"].replace("$workload", "tickets").replace("$__rate_interval", "1m")
+                # longer than a busy machine may go without a scrape
+                expression = target["expr"].replace("$workload", "tickets").replace("$__rate_interval", "1h")
                 yield f"{path.stem}: {panel['title']}", expression.replace("$__range", "1h"), target["legendFormat"]
 
 
@@ -136,19 +136,21 @@ def test_every_metric_of_a_rule_or_panel_is_exported_with_these_labels(scraped):
 
 
 def test_every_rule_is_evaluated_without_an_error(scraped):
-    deadline = time.monotonic() + 60.0
-    while True:
+    def evaluated():
+        """All rules, once each was evaluated on what was scraped."""
         found = [rule for group in scraped.api("rules")["groups"] for rule in group["rules"]]
-        if all(rule["health"] != "unknown" for rule in found):
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        known = all(rule["health"] != "unknown" for rule in found)
+        return found if known and awake_of(found) >= {"CohobateDrift", "CohobateRunFailed"} else None
+
+    def awake_of(found):
+        return {rule["name"] for rule in found if rule["state"] != "inactive"}
+
+    found = wait_for(evaluated)  # the alarm that is open, and the run that failed
     assert {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in found} == {
         name: ("ok", "") for name, _, _ in rules()
     }
-    awake = {rule["name"] for rule in found if rule["state"] != "inactive"}
-    assert {"CohobateDrift", "CohobateRunFailed"} <= awake, "the alarm that is open, and the run that failed"
-    assert not awake & {"CohobateNoLeader", "CohobateTeacherChanged", "CohobateBudgetSpent", "CohobateDisagrees"}
+    asleep = {"CohobateNoLeader", "CohobateTeacherChanged", "CohobateBudgetSpent", "CohobateDisagrees"}
+    assert not awake_of(found) & asleep
 
 
 def test_every_panel_shows_something_and_its_legend_has_its_labels(scraped):

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.test_workers import EPOCHS, NETWORK, work
 from tests.ports import free_port
+from tests.ray_start import alone
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
@@ -65,17 +66,24 @@ def cluster():
         "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
         "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
-    with (folder / "ray.log").open("wb") as log:
+    said, starting = folder / "ray.log", contextlib.ExitStack()
+    starting.enter_context(alone())
+    with said.open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
-        wait_for(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), START_SECONDS)
+        with starting:
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said.read_text(), START_SECONDS)
+        assert process.poll() is None, said.read_text()
         yield {
             **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(folder / "own"),
             "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
             "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
         }  # fmt: skip
     finally:
-        for pid in [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]:
+        everything = [process.pid]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything += [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+        for pid in everything:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()

@@ -39,8 +39,9 @@ rollout:
   slow_ms: 1000
   patience_seconds: 60
   lease_seconds: 10
-serve: {replicas: 1, defer_below: 0.7, audit_share: 1.0, max_batch: 4, buffer_records: 1000}
+serve: {replicas: 1, defer_below: 0.7, audit_share: 1.0, max_batch: 4, buffer_records: 1000, request_seconds: 100}
 """
+"""A request may take longer than a busy machine stands still."""
 
 TEACHER_FILE = """
 from components.contracts.records import SoftLabel

@@ -27,8 +27,10 @@ from components.control.store import ControlStore
 from serving.declaration import Workload, declared, serve_config
 from serving.ray_app import environment
 from tests.ports import free_port, free_ports
+from tests.ray_start import alone
 from tests.serving import conftest as signs
 from tests.serving.test_kills_ray import Load, proxies
+from tests.waiting import wait_for
 
 BIN = Path(sys.executable).parent
 
@@ -117,24 +119,31 @@ def cluster(postgres, postgres_template):
         "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
     settings = settings_of(own)
-    with (folder / "ray.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     made = SimpleNamespace(
         folder=folder, env=env, address=f"127.0.0.1:{head}", api=f"http://127.0.0.1:{dashboard}", settings=settings,
         url=f"http://127.0.0.1:{port}", secrets={**secrets, "token": token}, port=port,
     )  # fmt: skip
+    log_file, starting = folder / "ray.log", contextlib.ExitStack()
+    starting.enter_context(alone())
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
     try:
+        with starting:
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said(log_file), START_SECONDS)
+        assert process.poll() is None, said(log_file)
         bearer = {"Authorization": f"Bearer {token}"}
-        until(lambda: httpx.get(f"{made.api}/api/version", headers=bearer).status_code == 200, folder / "ray.log")
+        until(lambda: get(f"{made.api}/api/version", headers=bearer).status_code == 200, folder / "ray.log")
         made.first = applied(settings, signs_spec(folder / "specs", audit_share=1.0))
         champion(settings, folder)
         deploy(made, made.first)
-        until(lambda: httpx.get(f"{made.url}/signs/readyz").status_code == 200, folder / "ray.log")
+        until(lambda: get(f"{made.url}/signs/readyz").status_code == 200, folder / "ray.log")
         subprocess.run([sys.executable, "-c", FOREIGN, made.address], env=env, check=True, capture_output=True)
-        assert httpx.get(f"{made.url}/other").text == "other"
+        until(lambda: get(f"{made.url}/other").text == "other", folder / "ray.log")  # once the proxy has its route
         yield made
     finally:
-        everything = [process.pid, *(p.pid for p in psutil.Process(process.pid).children(recursive=True))]
+        everything = [process.pid]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything += [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
         everything += [p.pid for p in proxies(f"{made.url}/signs")]
         for pid in everything:
             with contextlib.suppress(ProcessLookupError):
@@ -172,6 +181,16 @@ def deploy(cluster, workload):
     cluster.deployed = workload
 
 
+def get(url, **options):
+    """An answer, for which a busy machine may take long."""
+    return httpx.get(url, timeout=90.0, **options)
+
+
+def said(log):
+    """The end of what was written to a log."""
+    return log.read_text()[-3000:]
+
+
 def until(condition, log):
     deadline = time.monotonic() + START_SECONDS
     while True:
@@ -184,7 +203,7 @@ def until(condition, log):
 
 def replicas(url):
     """The replicas that answer."""
-    return {httpx.get(f"{url}/v1/model", timeout=90.0).json()["replica"] for _ in range(12)}
+    return {get(f"{url}/v1/model").json()["replica"] for _ in range(12)}
 
 
 def joined(cluster, log, **settings):
@@ -224,11 +243,12 @@ def test_another_version_is_taken_up_without_a_failed_request(cluster):
     try:
         deploy(cluster, second)
         until(lambda: before.isdisjoint(replicas(url)), cluster.folder / "ray.log")
+        until(lambda: len(load.answers) > 100, cluster.folder / "ray.log")
     finally:
         load.end()
     print(f"{len(load.answers)} requests while all replicas were replaced")
-    assert len(load.answers) > 100 and {(a.status, a.told) for a in load.answers} == {(200, "champion")}
-    assert httpx.get(f"{cluster.url}/other").text == "other"
+    assert {(a.status, a.told) for a in load.answers} == {(200, "champion")}
+    assert get(f"{cluster.url}/other").text == "other"
 
 
 @pytest.mark.integration
@@ -239,22 +259,22 @@ def test_a_gateway_that_joined_ends_alone(cluster, tmp_path):
     process = joined(cluster, log, COHOBATE_GATEWAY_APPLICATION="second", COHOBATE_GATEWAY_PREFIX="/models")
     try:
         url = f"{cluster.url}/models/signs"
-        until(lambda: process.poll() is not None or httpx.get(f"{url}/readyz").status_code == 200, log)
+        until(lambda: process.poll() is not None or get(f"{url}/readyz").status_code == 200, log)
         assert process.poll() is None, log.read_text()[-3000:]
         body = {"inputs": [{"json": {"x": 3}}, {"json": {"x": -3}}]}
         answers = httpx.post(f"{url}/v1/predict", json=body, timeout=90.0).json()["predictions"]
         assert [a["label"] for a in answers] == ["pos", "neg"]
-        assert httpx.get(f"{url}/openapi.json").status_code == 200
+        assert get(f"{url}/openapi.json").status_code == 200
         until(lambda: "ready at" in log.read_text(), log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 404, log)
+        assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+        until(lambda: get(f"{url}/readyz").status_code == 404, log)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-    assert httpx.get(f"{cluster.url}/other").text == "other"
-    assert httpx.get(f"{cluster.url}/signs/readyz").status_code == 200
+    assert get(f"{cluster.url}/other").text == "other"
+    assert get(f"{cluster.url}/signs/readyz").status_code == 200
 
 
 @pytest.mark.integration
@@ -272,10 +292,10 @@ def test_a_gateway_that_does_not_fit_there_is_refused_and_takes_nothing_with_it(
     }  # fmt: skip
     running = {name: joined(cluster, tmp_path / f"{name}.log", **given) for name, (given, _) in wrong.items()}
     for name, process in running.items():
-        said = f"{process.wait(timeout=240)} {(tmp_path / f'{name}.log').read_text()}"
-        assert said.startswith("1 ") and f"Error: {name}" in said and wrong[name][1] in said, said[-2000:]
-    assert httpx.get(f"{cluster.url}/other").text == "other"
-    assert httpx.get(f"{cluster.url}/signs/readyz").status_code == 200
+        told = f"{process.wait(timeout=300)} {(tmp_path / f'{name}.log').read_text()}"
+        assert told.startswith("1 ") and f"Error: {name}" in told and wrong[name][1] in told, told[-2000:]
+    assert get(f"{cluster.url}/other").text == "other"
+    assert get(f"{cluster.url}/signs/readyz").status_code == 200
 
 
 NO_HAPROXY = """
@@ -283,13 +303,17 @@ import sys
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve._private import api, client
+from tests.ray_start import alone
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from serving.declaration import GatewayArgs, Workload, declared, serve_config
 from serving.ray_app import deployed, environment
+api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 head = {"num_cpus": 1, "object_store_memory": 80_000_000}
-cluster = Cluster(initialize_head=True, head_node_args=head)
-cluster.add_node(**head)
+with alone():
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(**head)
 ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
 for proxy in ("haproxy", "ray"):
@@ -309,9 +333,11 @@ cluster.shutdown()
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_a_serve_that_runs_without_haproxy_or_for_one_host_alone_is_refused():
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", NO_HAPROXY, str(free_port())]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        # Of its own: such a cluster writes there that it is this machine's, which whoever names none would join.
+        env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}
+        command = [sys.executable, "-c", NO_HAPROXY, str(free_port())]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     proxy, host, serve = done.stdout.splitlines()[-3:]
     assert proxy.startswith("COHOBATE_GATEWAY_PROXY is 'haproxy': Ray Serve runs on this cluster without it")

@@ -16,6 +16,7 @@ from components.contracts.spec import load_spec
 from components.ledger.ledger import entries, verify
 from serving.replica.loaded_versions import LoadedVersions
 from tests.serving.led import FileRegistry, control
+from tests.waiting import wait_for
 
 W = "signs"
 LEASE = 2.0
@@ -61,7 +62,7 @@ class Client(threading.Thread):
     def __init__(self, replicas, store):
         super().__init__(daemon=True)
         self.replicas, self.store = replicas, store
-        self.failed, self.wrong, self.last_candidate, self.asked = [], [], 0.0, 0
+        self.failed, self.wrong, self.last_candidate, self.asked, self.rounds = [], [], 0.0, 0, 0
         self._ended = threading.Event()
 
     def run(self):
@@ -69,10 +70,12 @@ class Client(threading.Thread):
             for replica in self.replicas:
                 self.asked += 1
                 self._ask(replica, f"k{self.asked}")
+            self.rounds += 1
             time.sleep(0.001)
 
     def _ask(self, replica, key):
-        routing, now = replica.routing, time.time()
+        now = time.time()  # before the routing is read: what was replaced meanwhile has answered before that
+        routing = replica.routing
         choice = routing.choose(key, now)
         if choice is None:
             self.failed.append(key)
@@ -85,6 +88,11 @@ class Client(threading.Thread):
             self.last_candidate = now
             if not routing.intent.weight > 0 or now >= routing.intent.lease_until:
                 self.wrong.append((routing, now))
+
+    def goes_on(self):
+        """Wait until every replica was asked again, from now on."""
+        rounds = self.rounds
+        wait_for(lambda: self.rounds > rounds + 1 or not self.is_alive())
 
     def end(self):
         self._ended.set()
@@ -216,7 +224,7 @@ def test_a_controller_that_is_killed_anywhere_leaves_what_the_next_one_finishes(
         settled(platform, verb, key)
         platform.holds()
         done = time.time()
-        time.sleep(0.2)
+        platform.client.goes_on()
     if AFTER[verb][1] is None:
         assert platform.client.last_candidate < done
     platform.holds()

@@ -26,13 +26,15 @@ from components.contracts.spec import load_spec
 from serving.declaration import Workload, declared, serve_config
 from components.contracts.ray_access import access
 from serving.ray_app import QUIET, deployed, environment
+from tests.ray_start import alone
 settings = Settings()
 os.environ.update(QUIET | access(settings, os.environ) | environment(settings))
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
-ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-         configure_logging=False, _node_ip_address="127.0.0.1")
+with alone():
+    ray.init(address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
+             configure_logging=False, _node_ip_address="127.0.0.1")
 with deployed(serve_config(settings, [declared(settings, [Workload.of(load_spec(sys.argv[1]))])], {})):
     print("ready", flush=True)
     sys.stdin.read()
@@ -92,7 +94,7 @@ def served(spec, tmp_path, store, grpc_port):
     with (tmp_path / "teacher.py").open("a") as file:
         file.write(FAILING)
     text = (tmp_path / "signs.yaml").read_text().replace("teacher.py:SignTeacher", "teacher.py:Failing")
-    deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 20}"
+    deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 240, breaker_seconds: 3600}"
     (tmp_path / "signs.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, asynchronous: {{}}, "))
     env = os.environ | {
         "COHOBATE_HOME": str(tmp_path),

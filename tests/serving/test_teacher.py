@@ -53,8 +53,10 @@ def teacher():
 
 @pytest.fixture
 def made(spec, store, broker, clock, tmp_path, monkeypatch):
-    """A spec with these sections of ``label``, and the answering of its teacher."""
+    """A spec with these sections of ``label``, and the answering of its teacher, which may take its time."""
     store.clock = clock
+    patient = msgspec.structs.replace(spec.serve.deferral, timeout_seconds=3_600.0)
+    spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, deferral=patient))
 
     def make(teacher, key=None, audited=None, **label):
         label = {"probe": Probe(size=0), **label}

@@ -46,6 +46,28 @@ def test_the_old_leader_knows_by_its_own_clock_and_by_the_row(pair):
     assert b.beat()
 
 
+def test_a_term_begins_when_the_beat_was_read_however_long_the_database_kept_waiting(pair, monkeypatch):
+    (a, b), (_, clock) = pair
+    assert a.acquire()
+    store, waits = b.store, [5.0, 0.0, 0.0]
+
+    class Slow:
+        """The control database, for which another's write is waited for."""
+
+        clock = store.clock
+
+        def transaction(self):
+            clock.at += waits.pop(0)
+            return store.transaction()
+
+    monkeypatch.setattr(b, "store", Slow())
+    assert not b.acquire()
+    clock.at += 0.5
+    assert not b.acquire(), "its beat was read half a second ago"
+    clock.at += 3.0
+    assert b.acquire()
+
+
 def test_a_lease_that_was_given_up_is_taken_at_once(pair):
     (a, b), _ = pair
     a.acquire()

@@ -2,6 +2,9 @@
 
 import sys
 from pathlib import Path
+from time import sleep
+from time import time as now
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,12 +23,9 @@ from tests.ports import free_port
 pytestmark = pytest.mark.integration
 
 DIES = "import sys; print('starting'); print('ConfigError: teacher is wrong', flush=True); sys.exit(3)"
-SILENT = "import time; print('importing', flush=True); time.sleep(600)"
-ANSWERS = """
-import http.server, sys, time
-for step in range(6):  # each well within what may be quiet, all together longer
-    print(f'step {step} of 6', flush=True)
-    time.sleep(0.5)
+SLEEPS = "import time; time.sleep(600)"
+SERVES = """
+import http.server, sys
 
 class Healthy(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -34,13 +34,58 @@ class Healthy(http.server.BaseHTTPRequestHandler):
 
 http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Healthy).serve_forever()
 """
-CHILDREN = """
-import subprocess, sys, time
-time.sleep(0.2)
-for _ in range(6):
-    subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.4)'])
+MOVES = """
+import pathlib, subprocess, sys, time
+folder = pathlib.Path(sys.argv[3])
+
+def looks():
+    return int((folder / 'looks').read_text())
+
+def is_now(seconds):
+    'Set the clock of who waits, once it has had a look at what was done before.'
+    since = looks()
+    while looks() < since + 2:
+        time.sleep(0.01)
+    (folder / 'clock.new').write_text(str(seconds))
+    (folder / 'clock.new').rename(folder / 'clock')
+"""
+SILENT = f"{MOVES}\nprint('importing', flush=True)\nis_now(10)\ntime.sleep(600)"
+ANSWERS = f"""{MOVES}
+for step in range(6):  # each well within what may be quiet, all together longer
+    print(f'step {{step}} of 6', flush=True)
+    is_now(step + 1)
 exec(sys.argv[2])
 """
+CHILDREN = f"""{MOVES}
+for step in range(3):
+    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
+    is_now(2 * step + 1)
+    child.kill()
+    child.wait()
+    is_now(2 * step + 2)
+exec(sys.argv[2])
+"""
+
+
+@pytest.fixture
+def time(tmp_path, monkeypatch):
+    """The clock of who waits is one that the program moves; between its looks it does not wait long."""
+    (tmp_path / "clock").write_text("0")
+    (tmp_path / "looks").write_text("0")
+
+    def looked(children):
+        found = progress_marks(children)
+        (tmp_path / "looks.new").write_text(str(int((tmp_path / "looks").read_text()) + 1))
+        (tmp_path / "looks.new").rename(tmp_path / "looks")
+        return found
+
+    made = SimpleNamespace(
+        monotonic=lambda: float((tmp_path / "clock").read_text()), sleep=lambda _: sleep(0.01), time=now
+    )
+    monkeypatch.setattr(stack, "time", made)
+    monkeypatch.setattr(stack, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(stack, "progress_marks", looked)
+    monkeypatch.setattr(stack, "QUIET_SECONDS", 2.5)
 
 
 @pytest.fixture
@@ -52,7 +97,7 @@ def waiting(tmp_path):
         said = []
         made = Stack(Settings(home=tmp_path, gateway_port=free_port()), [load_spec(spec_path("files"))], said.append)
         for index, program in enumerate(programs):
-            command = [sys.executable, "-c", program, str(made.settings.gateway_port), ANSWERS.replace("0.5", "0")]
+            command = [sys.executable, "-c", program, str(made.settings.gateway_port), SERVES, str(tmp_path)]
             child = Child(("gateway", "files-labeler")[index], command, {}, tmp_path)
             child.start()
             started.append(child)
@@ -63,21 +108,18 @@ def waiting(tmp_path):
     stop_all(started)
 
 
-def test_it_waits_as_long_as_lines_come_and_says_what_for(waiting, monkeypatch):
-    monkeypatch.setattr(stack, "QUIET_SECONDS", 2.5)
+def test_it_waits_as_long_as_lines_come_and_says_what_for(waiting, time):
     made, said = waiting(ANSWERS)
     made._await_gateway()
-    assert said[-1] == "Ray Serve gateway: step 5 of 6" and len(said) > 2
+    assert [line for line in said if "step" in line] == [f"Ray Serve gateway: step {n} of 6" for n in range(6)]
 
 
-def test_processes_that_begin_and_end_are_progress_too(waiting, monkeypatch):
-    monkeypatch.setattr(stack, "QUIET_SECONDS", 2.0)
+def test_processes_that_begin_and_end_are_progress_too(waiting, time):
     made, _ = waiting(CHILDREN)
     made._await_gateway()
 
 
-def test_it_gives_up_when_nothing_moved_and_says_what_was_last(waiting, monkeypatch, tmp_path):
-    monkeypatch.setattr(stack, "QUIET_SECONDS", 1.5)
+def test_it_gives_up_when_nothing_moved_and_says_what_was_last(waiting, time, tmp_path):
     (tmp_path / "gateway.log").write_text("of the run before\n")
     made, _ = waiting(SILENT)
     with pytest.raises(
@@ -87,18 +129,18 @@ def test_it_gives_up_when_nothing_moved_and_says_what_was_last(waiting, monkeypa
 
 
 def test_a_worker_that_dies_ends_the_wait_at_once_with_its_reason(waiting):
-    made, _ = waiting(SILENT, DIES)
+    made, _ = waiting(SLEEPS, DIES)
     with pytest.raises(UnavailableError, match=r"files-labeler.*ended with 3: ConfigError: teacher is wrong"):
         made._await_gateway()
 
 
 LATE = """
 import pathlib, sys
-if len(sys.argv) < 5:
+if len(sys.argv) < 6:
     sys.exit(0)
-tries = pathlib.Path(sys.argv[3])
+tries = pathlib.Path(sys.argv[4])
 tries.write_text(tries.read_text() + 'x' if tries.exists() else 'x')
-if len(tries.read_text()) < int(sys.argv[4]):
+if len(tries.read_text()) < int(sys.argv[5]):
     print('Ray is late', flush=True)
     sys.exit(75)
 exec(sys.argv[2])

@@ -134,6 +134,7 @@ def test_a_step_ends_with_its_server_and_is_started_anew_without(warm, step, tmp
 
 
 def test_it_is_started_when_it_is_wanted_and_ends_when_nobody_wants_it_for_long(home, monkeypatch):
+    monkeypatch.setattr("pipelines.forked.AGAIN_SECONDS", 3_600.0)
     server = Warm(home, [])
     server.tend(wanted=False)
     assert not server.up

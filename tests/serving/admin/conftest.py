@@ -14,7 +14,9 @@ from components.control.intent import Intent, ModelRef
 from components.control.order_client import RemoteOrderClient
 from components.control.tokens import Tokens
 from components.ledger.ledger import entries
+from serving.admin import code_flow, oidc
 from serving.admin.app import create_app
+from tests.clock import Time
 from tests.stores import migrated
 
 W = "signs"
@@ -52,6 +54,14 @@ class SyncTransport(httpx.BaseTransport):
 def cheap_hashes(monkeypatch):
     """Argon2id at its least cost: 0.3 s a token would be most of the tests' time."""
     monkeypatch.setattr(token_module, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture(autouse=True)
+def one_minute(monkeypatch):
+    """Limits of a minute are not over because the machine stood still for one; nor is an issuer away for that."""
+    monkeypatch.setattr("limits.storage.memory.time", Time())
+    monkeypatch.setattr(oidc, "FETCH_SECONDS", 90.0)
+    monkeypatch.setattr(code_flow, "FETCH_SECONDS", 90.0)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_nothing_is_shown_to_strangers_and_all_of_it_to_a_viewer(client, rollout
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_needs_an_operator_and_is_recorded_with_who_and_why(client, rollout, answering, ledger, verb):
-    body = {"reason": "looks odd"}
+    body = {"reason": "looks odd", "wait_seconds": 60}
     assert client().post(path(verb), json=body).status_code == 401
     assert client("viewer").post(path(verb), json=body).status_code == 403
     done = client("operator").post(path(verb), json=body, headers={"Idempotency-Key": "K"})
@@ -74,7 +74,8 @@ def test_a_reason_is_required(client, rollout, control, ledger, reason):
 
 def test_an_order_that_was_placed_twice_is_one(client, rollout, control, answering, ledger):
     for _ in range(2):
-        done = client("operator").post(path("pause"), json={"reason": "r"}, headers={"Idempotency-Key": "same"})
+        body = {"reason": "r", "wait_seconds": 60}
+        done = client("operator").post(path("pause"), json=body, headers={"Idempotency-Key": "same"})
         assert done.json()["ok"] is True
     assert [e[2] for e in ledger()] == ["ordered pause"]
     other = client("operator").post(path("abort"), json={"reason": "r"}, headers={"Idempotency-Key": "same"})
@@ -110,7 +111,8 @@ def test_of_two_people_who_saw_the_same_only_one_acts(client, control, rollout):
 
 def test_what_the_controller_refuses_is_a_conflict_with_its_reason(client, rollout, answering, ledger):
     answering.ok, answering.outcome = False, "cannot resume while rollout-a is canary: legal now are pause"
-    refused = client("operator").post(path("resume"), json={"reason": "r"}, headers={"Idempotency-Key": "K"})
+    body = {"reason": "r", "wait_seconds": 60}
+    refused = client("operator").post(path("resume"), json=body, headers={"Idempotency-Key": "K"})
     assert (refused.status_code, refused.json()["title"], refused.json()["order"]) == (409, "refused", "K")
     assert "legal now are pause" in refused.json()["detail"]
 
@@ -123,7 +125,7 @@ def test_without_a_controller_the_order_waits(client, rollout, control):
 
 
 def test_to_force_needs_an_admin(client, rollout, answering, ledger):
-    body = {"reason": "r", "version": "2", "forced": True}
+    body = {"reason": "r", "version": "2", "forced": True, "wait_seconds": 60}
     assert client("operator").post(path("start"), json=body).status_code == 403
     assert ledger()[-1][1:3] == ("operator-eve", "refused start")
     assert client("admin").post(path("start"), json=body).status_code == 200

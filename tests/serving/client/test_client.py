@@ -20,7 +20,7 @@ def patient(monkeypatch):
 
 
 def test_one_input_and_many(url, running):
-    with Client(url, batch=4) as client:
+    with Client(url, deadline=90.0, batch=4) as client:
         assert client.predict(json={"x": 3}, key="alice").label == "pos"
         answers = client.predict_many([given(text=f'{{"x": {x}}}') for x in (3, -3, 3, -3, 3, "z")])
         assert [a.label for a in answers] == ["pos", "neg", "pos", "neg", "pos", None]
@@ -34,7 +34,7 @@ def test_one_input_and_many(url, running):
 
 def test_awaited(url):
     async def run():
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, deadline=90.0) as client:
             one, many = await asyncio.gather(client.predict(json={"x": 3}), client.predict_many([given(text="{")]))
             return one, many, (await client.model()).workload
 
@@ -44,7 +44,11 @@ def test_awaited(url):
 
 def test_what_is_deferred_is_taken_asked_about_or_raised(url):
     unsure = {"json": {"x": 0.01}}
-    with Client(url) as taking, Client(url, on_defer="ask") as asking, Client(url, on_defer="raise") as raising:
+    with (
+        Client(url, deadline=90.0) as taking,
+        Client(url, deadline=90.0, on_defer="ask") as asking,
+        Client(url, deadline=90.0, on_defer="raise") as raising,
+    ):
         assert taking.predict(**unsure).defer and asking.predict(**unsure).degraded
         with pytest.raises(DeferredError, match="is deferred: confidence") as deferred:
             raising.predict(**unsure)
@@ -54,7 +58,7 @@ def test_what_is_deferred_is_taken_asked_about_or_raised(url):
 def test_a_truth_is_told(spec, store, broker, clock, model):
     told = TruthItem(id="a", label="pos", source="desk", time=1_700_000_000.0, known_at=1_700_000_000.0)
     running = Running(spec, store, broker, clock)
-    with answering(running.app) as (host, port), Client(f"http://{host}:{port}") as client:
+    with answering(running.app) as (host, port), Client(f"http://{host}:{port}", deadline=90.0) as client:
         assert client.truth(told).error is None
         with pytest.raises(RefusedError):
             client.truth(TruthItem(id="a", value=3.0, source="desk"))

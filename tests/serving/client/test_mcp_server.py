@@ -20,7 +20,7 @@ def told(result):
 
 def test_an_agent_asks_and_sees_what_there_is(url):
     async def run():
-        made = build({"signs": partial(AsyncClient, url)})
+        made = build({"signs": partial(AsyncClient, url, deadline=90.0)})
         async with Client(made) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
             there = told(await client.call_tool("workloads", {}))

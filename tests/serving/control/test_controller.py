@@ -717,10 +717,10 @@ def test_an_idle_controller_waits_for_an_order_and_takes_it_at_once(platform, mo
     running = threading.Thread(target=platform.controller.run, args=(stop,))
     running.start()
     keys = [platform.store.order(W, "pause", "eve", f"order {n}") for n in range(2)]
-    done = [platform.store.await_order(key, timeout=60.0) for key in keys]
+    done = [platform.store.await_order(key, timeout=300.0) for key in keys]
     stop.set()
     platform.controller._rung.set()
-    running.join(60)
+    running.join(300)
     assert [row.ok for row in done] == [False, False] and not running.is_alive()
 
 

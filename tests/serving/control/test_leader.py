@@ -1,10 +1,11 @@
 """Controllers of one workload as real processes over one control database: one leads, another takes over."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 
@@ -13,10 +14,11 @@ from components.control.leader import BEATS_PER_TERM
 from components.control.store import ControlStore
 from components.control.tables import LeaderRow
 from serving.control.leader import GAUGE
+from tests.waiting import wait_for
 
 W = "signs"
-TERM = 3.0
-"""Seconds: longer than any pause of this machine, so that no leader loses its place for being kept waiting."""
+TERM = 0.4
+"""Seconds of the clock that the test moves: no leader loses its place because this machine kept it waiting."""
 
 PATIENCE = 90.0
 
@@ -41,13 +43,33 @@ spec, store = load_spec(sys.argv[1]), ControlStore(sys.argv[2])
 broker = MemoryBroker()
 broker.ensure_topics(spec.topics)
 made = lambda: Controller(spec, store, NoRegistry(), broker, Path(sys.argv[3]))
+clock = lambda: float(Path(sys.argv[6]).read_text())
 print("up", flush=True)
-lead(store, spec.name, made, term=float(sys.argv[4]), stop=threading.Event(), holder=sys.argv[5])
+lead(store, spec.name, made, term=float(sys.argv[4]), stop=threading.Event(), holder=sys.argv[5], clock=clock)
 """
 
 
+class SharedClock:
+    """A clock that every process reads, and that the test alone moves."""
+
+    def __init__(self, path):
+        self.path, self.now = path, 0.0
+        self.move(0.0)
+
+    def move(self, seconds):
+        self.now += seconds
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(str(self.now))
+        fresh.replace(self.path)
+
+
 @pytest.fixture
-def start(spec, store, tmp_path):
+def time(tmp_path):
+    return SharedClock(tmp_path / "clock")
+
+
+@pytest.fixture
+def start(spec, store, tmp_path, time):
     store.put_intent(W, 0, Intent())
     running = {}
 
@@ -61,6 +83,7 @@ def start(spec, store, tmp_path):
             f"file://{tmp_path}/artifacts",
             str(TERM),
             name,
+            str(time.path),
         ]
         env = {**os.environ, "PYTHONPATH": os.getcwd()}
         running[name] = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE)
@@ -88,12 +111,30 @@ def beats(store):
         return s.get(LeaderRow, f"controller/{W}").beats
 
 
-def led_on(store):
-    """Wait until the leader has beaten for more than a term: another one would have taken over by now."""
-    until, deadline = beats(store) + BEATS_PER_TERM + 2, time.monotonic() + PATIENCE
-    while beats(store) < until:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def led_on(store, time):
+    """Let more than a term go by, in each part of which the leader has beaten: another one had time to take over."""
+    for _ in range(BEATS_PER_TERM + 2):
+        before = beats(store)
+        wait_for(lambda before=before: beats(store) > before + 1)
+        time.move(TERM / 2)
+
+
+@contextlib.contextmanager
+def silent(store, time, holder):
+    """Let time go by until another one leads."""
+    stop = threading.Event()
+
+    def go_on():
+        while leader(store) == holder and not stop.wait(0.02):
+            time.move(TERM / 2)
+
+    moving = threading.Thread(target=go_on)
+    moving.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        moving.join()
 
 
 def carried_out(store):
@@ -103,7 +144,7 @@ def carried_out(store):
 
 
 @pytest.mark.integration
-def test_another_controller_takes_over_after_kill_9_and_nobody_fights(store, start):
+def test_another_controller_takes_over_after_kill_9_and_nobody_fights(store, start, time):
     processes = {name: start(name) for name in ("a", "b")}
     for process in processes.values():
         up(process)
@@ -111,11 +152,12 @@ def test_another_controller_takes_over_after_kill_9_and_nobody_fights(store, sta
     for _ in range(3):
         first, epoch = leader(store), store.intent(W)[1].epoch
         assert store.gauges(W)[GAUGE].value == {"leader": first}
-        led_on(store)  # the other one stands by: no change of leader, no new epoch
+        led_on(store, time)  # the other one stands by: no change of leader, no new epoch
         assert (leader(store), store.intent(W)[1].epoch) == (first, epoch)
         processes[first].send_signal(signal.SIGKILL)
         processes[first].wait()
-        carried_out(store)
+        with silent(store, time, first):
+            carried_out(store)
         assert leader(store) not in (first, "") and store.intent(W)[1].epoch == epoch + 1
         processes[first] = start(f"{first}'")
         processes[f"{first}'"] = processes.pop(first)
@@ -123,23 +165,25 @@ def test_another_controller_takes_over_after_kill_9_and_nobody_fights(store, sta
 
 
 @pytest.mark.integration
-def test_a_leader_that_was_frozen_finds_itself_replaced_and_stands_by(store, start):
+def test_a_leader_that_was_frozen_finds_itself_replaced_and_stands_by(store, start, time):
     processes = {name: start(name) for name in ("a", "b")}
     for process in processes.values():
         up(process)
     carried_out(store)
     frozen = leader(store)
     processes[frozen].send_signal(signal.SIGSTOP)
-    carried_out(store)
+    with silent(store, time, frozen):
+        carried_out(store)
     other = leader(store)
     assert other != frozen
     processes[frozen].send_signal(signal.SIGCONT)
-    led_on(store)
+    led_on(store, time)
     assert leader(store) == other and processes[frozen].poll() is None
     epoch = store.intent(W)[1].epoch
     processes[other].kill()
     processes[other].wait()
-    carried_out(store)
+    with silent(store, time, other):
+        carried_out(store)
     assert leader(store) == frozen and store.intent(W)[1].epoch == epoch + 1
 
 

@@ -52,6 +52,12 @@ class Platform:
         self.store.put_intent("signs", self.store.intent("signs")[0], intent)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A gateway on a busy machine is there, though it does not answer at once."""
+    monkeypatch.setattr("serving.edge.link.SECONDS", 90.0)
+
+
 @pytest.fixture
 def store(store, clock):
     store.clock = clock

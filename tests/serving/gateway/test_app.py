@@ -13,13 +13,14 @@ from components.contracts.errors import RecordError
 from components.contracts.records import Input, SoftLabel
 from components.contracts.sampling import AUDIT, bucket
 from components.contracts.spec import Admission, Consent, load_spec
-from components.control.intent import EVERY_ANSWER, Guard
+from components.control.intent import EVERY_ANSWER, Guard, Intent
 from components.student.runtime import Reply as StudentReply
 from serving.gateway import wire
 from serving.gateway.reply import Reply
 from serving.replica.loaded_versions import Loaded, Routing
 from tests.clock import Time
 from tests.serving.running import Running
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -229,7 +230,8 @@ def test_overload_sheds_the_least_urgent_first_and_says_when_to_come_back(spec, 
         await let.wait()
         return Reply(None, "asked")
 
-    running = Running(limited(spec, max_under_way=4), store, broker, clock, ask)
+    patient = msgspec.structs.replace(spec.serve.deferral, timeout_seconds=3_600.0)
+    running = Running(limited(spec, max_under_way=4, deferral=patient), store, broker, clock, ask)
     running.serve(model("1"))
 
     async def run():
@@ -555,17 +557,17 @@ def test_without_a_teacher_the_students_answer_stands(spec, store, broker, clock
     assert "cohobate_degraded_total{" in running.call("GET", "/metrics").text
 
 
-def test_health_model_and_metrics(running, model):
-    running.serve(model("1"), model("2"), weight=0.25)
+def test_health_model_and_metrics(running, model, store, clock):
+    intent = Intent(champion=model("1"), candidate=model("2"), weight=0.25, lease_until=clock.now + 10)
+    store.put_intent("signs", 0, intent)
     assert running.call("GET", "/healthz").status_code == 503
     running.telemetry.start()
     running.versions.start()
     assert running.call("GET", "/healthz").json() == {"status": "ok"}
-    running.serve(model("1"), model("2"), weight=0.25)
+    wait_for(lambda: running.versions.routing.champion and running.versions.routing.candidate)
     assert running.call("GET", "/readyz").json() == {"status": "ready"}
     running.versions.stop()
     running.telemetry.stop()
-    running.serve(model("1"), model("2"), weight=0.25)
     running.predict(1.0)
     told = running.call("GET", "/v1/model").json()
     assert (told["champion"]["version"], told["candidate"]["version"], told["weight"]) == ("1", "2", 0.25)

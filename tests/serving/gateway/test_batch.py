@@ -115,10 +115,19 @@ def test_it_waits_for_room_and_live_requests_go_first(spec, store, broker, clock
 
 
 def test_what_finds_no_room_is_refused_in_its_place(spec, store, broker, clock, model, monkeypatch):
-    running = Running(waiting(spec, 0.2), store, broker, clock)
+    running = Running(waiting(spec, 60.0), store, broker, clock)
     running.serve(model("1"))
     pressure = running.gateway.pressure
-    leave = pressure.leave
+    leave, slept = pressure.leave, asyncio.sleep
+
+    async def at_once(seconds):
+        """The time of who waits for room is over at once, and that of nobody else."""
+        if seconds == batch.LOOK_SECONDS:
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(loop, "time", lambda now=loop.time: now() + 60.0)
+        await slept(0)
+
+    monkeypatch.setattr(batch.asyncio, "sleep", at_once)
 
     def fill():
         leave()

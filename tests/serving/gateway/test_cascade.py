@@ -9,6 +9,7 @@ from components.contracts.spec import Deferral, load_spec
 from components.review import reviews
 from serving.gateway.cascade import Cascade, people
 from serving.gateway.reply import Reply
+from tests.clock import Time
 from tests.serving.running import Running
 
 ENTRY = Input(workload="signs", id="i", key="k", time=1.0, payload=b"{}")
@@ -69,7 +70,16 @@ def test_one_that_hangs_is_given_up_and_the_next_one_asked():
     assert by == "teacher" and "within 0.5 s" in told[0] and outcomes[0] == ("expert", "timeout")
 
 
-def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
+@pytest.fixture
+def time(monkeypatch):
+    """The time of breakers and budgets."""
+    made = Time()
+    monkeypatch.setattr("purgatory.domain.model.time", made)
+    monkeypatch.setattr("limits.storage.memory.time", made)
+    return made
+
+
+def test_the_breaker_leaves_a_failing_one_alone_and_tries_again(time):
     calls = []
 
     async def counted(entry, student, urgency, need):
@@ -82,9 +92,9 @@ def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
     assert [code for _, code in outcomes] == ["failed"] * 3 + ["breaker_open"] * 7
 
     async def later():
-        cascade = Cascade(Deferral(breaker_failures=1, breaker_seconds=0.05), {"teacher": once})
+        cascade = Cascade(Deferral(breaker_failures=1, breaker_seconds=60.0), {"teacher": once})
         first = await cascade.answer(ENTRY, STUDENT, 3)
-        await asyncio.sleep(0.1)
+        time.sleep(61.0)
         return first, await cascade.answer(ENTRY, STUDENT, 3)
 
     state = []
@@ -99,7 +109,7 @@ def test_the_breaker_leaves_a_failing_one_alone_and_tries_again():
     assert first is None and second.confidence == 1.0 and by == "teacher"
 
 
-def test_the_budget_of_a_minute_is_kept():
+def test_the_budget_of_a_minute_is_kept(time):
     asked = []
     found, outcomes = ask(Deferral(per_minute=3), {"teacher": answering(1.0, asked)}, times=5)
     assert len(asked) == 3 and [code for _, code in outcomes][3:] == ["over_budget"] * 2

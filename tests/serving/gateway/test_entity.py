@@ -116,9 +116,10 @@ def payments(folder):
     (folder / "payments.yaml").write_text(SPEC)
     (folder / "accounts.py").write_text(FILE)
     kinds(folder)
-    return msgspec.structs.replace(
-        load_spec(folder / "payments.yaml"), teacher_digest="t@1", teacher_space="payments@1"
-    )
+    spec = load_spec(folder / "payments.yaml")
+    patient = msgspec.structs.replace(spec.features.entity, timeout_ms=100_000.0)
+    features = msgspec.structs.replace(spec.features, entity=patient)
+    return msgspec.structs.replace(spec, features=features, teacher_digest="t@1", teacher_space="payments@1")
 
 
 class World:
@@ -282,7 +283,7 @@ def test_the_next_window_learns_what_was_served_and_tells_how_far_that_is_from_w
 class Store:
     """An online store that does as it is told: it is away, or answers when it may."""
 
-    def __init__(self, world, *, timeout_ms=10_000.0, cache_seconds=0.0, away=False):
+    def __init__(self, world, *, timeout_ms=100_000.0, cache_seconds=0.0, away=False):
         self.entity = msgspec.structs.replace(
             world.spec.features.entity, timeout_ms=timeout_ms, cache_seconds=cache_seconds
         )

@@ -18,6 +18,7 @@ from serving.gateway.telemetry import Telemetry
 from serving.replica.admission import ADMITTED, Admission, Trial, admit
 from serving.replica.loaded_versions import LoadedVersions
 from tests.serving.running import Running
+from tests.waiting import wait_for
 
 CRASHING = """
 import ctypes
@@ -234,21 +235,16 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
             slowest = max(slowest, time.monotonic() - began)
             time.sleep(0.01)
 
+    asking = threading.Thread(target=ask)
+
     def route(**fields):
         revision, intent = store.intent("signs")
         intent = msgspec.structs.replace(intent, lease_until=time.time() + 600, **fields)
         return store.put_intent("signs", revision, intent)
 
-    def until(condition):
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
     try:
         route(champion=model("1"))
-        until(lambda: versions.routing.champion is not None)
-        asking = threading.Thread(target=ask)
+        wait_for(lambda: versions.routing.champion is not None)
         asking.start()
         for kind in (
             "truncated",
@@ -261,16 +257,17 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
             spoil, _ = BAD[kind]
             ref = bad(spoil)
             revision = route(candidate=ref, weight=0.5)
-            until(lambda: ref.digest in versions.failed)  # noqa: B023
+            wait_for(lambda: ref.digest in versions.failed and versions.routing.revision == revision)  # noqa: B023
             answered = len(statuses)
-            until(lambda: len(statuses) >= answered + 20)  # noqa: B023
-            assert versions.routing.revision == revision and versions.routing.candidate is None
+            wait_for(lambda: len(statuses) >= answered + 20)  # noqa: B023
+            assert versions.routing.candidate is None
         good = model("3")
         route(candidate=good, weight=0.5)
-        until(lambda: versions.routing.candidate is not None)
+        wait_for(lambda: versions.routing.candidate is not None)
     finally:
         stop.set()
-        asking.join()
+        if asking.is_alive():
+            asking.join()
         versions.stop()
     assert set(statuses) == {200}
     print(f"{len(statuses)} answers, the slowest took {slowest * 1000:.0f} ms")

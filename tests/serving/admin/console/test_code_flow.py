@@ -44,9 +44,9 @@ def person(settings, control):
 
 def at_the_provider(url, who="ada"):
     """What somebody does there: the address that the provider sends them back to."""
-    shown = httpx.get(url)
+    shown = httpx.get(url, timeout=90.0)
     assert shown.status_code == 200, shown.text
-    sent = httpx.post(url, data={"who": who})
+    sent = httpx.post(url, data={"who": who}, timeout=90.0)
     assert sent.status_code == 303
     return sent.headers["location"]
 
@@ -241,4 +241,4 @@ def test_a_document_of_another_issuer_or_with_an_open_address_is_not_used(settin
 def test_the_provider_knows_this_client_alone(person, issuer):
     url = urlsplit(leave_for(person))
     asked = dict(parse_qsl(url.query)) | {"client_id": "another"}
-    assert httpx.get(f"{issuer.url}/authorize?{urlencode(asked)}").status_code == 400
+    assert httpx.get(f"{issuer.url}/authorize?{urlencode(asked)}", timeout=90.0).status_code == 400

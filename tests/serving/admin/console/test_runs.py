@@ -41,11 +41,12 @@ def app(settings, control, pipelines):
 
 @pytest.fixture
 def run(control, settings):
-    """A run that is under way, with two steps behind it."""
-    began = time.time() - 100
+    """A run that is under way, with two steps behind it, and was heard of just now."""
+    now = time.time()
+    control.clock, began = lambda: now, now - 100
     with control.transaction() as s:
         s.add(RunRow(id=f"{W}-1", workload=W, pipeline="continual", reason=MARKUP, actor="eve", started_at=began,
-                     status="running", detail={"alive_at": time.time()}))  # fmt: skip
+                     status="running", detail={"alive_at": now}))  # fmt: skip
     for name, after, text in (("snapshot", 4, '{"parameterValues": {"Output": "<b>"}}'), ("distill", 34, "{")):
         path = settings.home / "pipelines" / f"{W}-1" / "continual-x" / name / "executor_output.json"
         path.parent.mkdir(parents=True)

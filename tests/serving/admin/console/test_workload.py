@@ -39,6 +39,7 @@ def rollout(control):
         RolloutPolicy,
     )
     now = time.time()
+    control.clock = lambda: now  # the replica and the controller are heard of, however long the test takes
     state, _ = begin("rollout-a", W, ref("2"), ref("1"), policy, now, audit_share=0.0)
     state, _ = step(state, [pair(id="a"), pair(id="b")], now)
     assert state.phase == "canary"
@@ -288,6 +289,7 @@ def test_each_column_is_drawn_the_nearest_to_its_threshold_first_with_its_alarms
 
 
 def test_the_first_page_after_a_start_finds_what_it_needs(settings, control, rollout, person, monkeypatch):
+    monkeypatch.setattr(history, "EVERY_SECONDS", 3_600.0)
     operator = person("operator")
     for number in range(20):
         control.put_rollout(f"old-{number}", W, 0, False, as_dict(rollout) | {"id": f"old-{number}"})
