@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from components.contracts.spec import GAPS
 from components.contracts.spec.declared import terms
-from components.evaluate.measure import curve, known
-from infra.documents.document import Document, Section, Statement, declared, fact, section
+from components.evaluate.measure import curve
+from components.evaluate.share import known
+from infra.documents.document import Document, Section, Statement, declared, fact, person, section
 from infra.documents.facts import Facts, told
 
 NOTE = "Made of what the platform recorded and of what the spec declares. It says nothing of whether that is enough."
@@ -89,10 +91,26 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
             absent="not measured: limits.max_noise_loss and limits.max_attack_loss ask for it",
         ),
         fact(
+            "quality.groups", "Declared groups: shares of each, and the largest gap between two", groups(facts), *ref,
+            absent="limits.groups declares none",
+        ),
+        fact(
             "quality.forgetting", "Older regimes", measured(facts, "forgetting"), *ref,
             absent="there was no champion, or no older window, to compare with",
         ),
     )  # fmt: skip
+
+
+def groups(facts: Facts) -> tuple[dict[str, Any], ...]:
+    """What was measured of the groups that the spec declares."""
+    return measured(facts, "group_", "ungrouped_rows", *(f"{gap}[" for gap in GAPS))
+
+
+def across(facts: Facts, id: str, title: str) -> Statement:
+    """What was measured between groups where it was; whether that is enough a person says with the rest."""
+    if found := groups(facts):
+        return fact(id, title, found, *((facts.evidence_ref,) if facts.evidence_ref else ()))
+    return person(id, title, "declare limits.groups in the spec, or say for which groups it was looked at, and how")
 
 
 def limits(facts: Facts) -> tuple[Statement, ...]:

@@ -8,7 +8,7 @@ from components.contracts.spec.declared import About, Data, TeacherFactory, Teac
 from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
-from components.contracts.spec.limits import Disturbance, Limits
+from components.contracts.spec.limits import GAPS, Disturbance, Groups, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
@@ -18,6 +18,7 @@ from components.contracts.spec.student import Export, Form, Pruning, Student, Va
 from components.contracts.spec.workload import Kind, Spec, load_spec
 
 __all__ = [
+    "GAPS",
     "About",
     "Admission",
     "Budget",
@@ -33,6 +34,7 @@ __all__ = [
     "Factory",
     "Features",
     "Form",
+    "Groups",
     "Kind",
     "Label",
     "Limits",

@@ -20,7 +20,7 @@ from components.contracts.spec.declared import About, Data, TeacherFactory
 from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
-from components.contracts.spec.limits import Limits
+from components.contracts.spec.limits import Limits, check_groups
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
@@ -119,6 +119,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 SINCE: dict[str, Any] = {
     "files": (),
+    "limits.groups": {},
     "label.budget.pace_deferred": False,
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
@@ -177,6 +178,7 @@ def _read(path: Path) -> Spec:
             _check_classes(f"{field}.options", factory.options)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
+    check_groups(spec.limits, spec.task, spec.payload.decoder, spec.features.entity)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     check_network(spec.student)

@@ -27,8 +27,8 @@ GOOD = {
     "cost_per_1000": 0.001, "mae_loss": 0.0, "coverage": 0.9,
 }  # fmt: skip
 
-HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price"}
-"""Fields that say how to measure, and not what is demanded."""
+HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups"}
+"""Fields that say how to measure, or of what (groups have tests of their own), and not what is demanded."""
 
 
 def demanded(limits, champion=True, older=True, **more):

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Serve, Variant
+from components.contracts.spec import Groups, Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control import learning
 from components.control.intent import ModelRef
@@ -105,6 +105,20 @@ def test_names_every_measurement(update):
         "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
         "novelty_rows", "novelty_deferred", "novelty_chance", "novelty_least", "novelty_gap",
     }  # fmt: skip
+
+
+def test_groups_are_compared_by_what_is_known_of_the_inputs(world):
+    groups = {"size": Groups(descriptor="log_bytes", edges=(3.0, 4.0), min_rows=5, max_agreement_gap=0.5)}
+    limits = msgspec.structs.replace(world.spec.limits, groups=groups)
+    serve = msgspec.structs.replace(world.spec.serve, defer_below=2.0)
+    done = world.evaluate(world.second, spec=msgspec.structs.replace(world.spec, limits=limits, serve=serve))
+    new = [row for row in done.evidence.rows if row.set == "new"]
+    assert {row.groups["size"] for row in new} == {"3 to 4"} and all(row.deferred for row in new)
+    assert all(row.deferred is None and not row.groups for row in done.evidence.rows if row.set != "new")
+    assert done.measurements["group_rows[size=3 to 4]"] == len(new)
+    assert done.measurements["group_deferral[size=3 to 4]"] == 1.0
+    assert done.verdict.decision == "hold" and "group_rows[size=below 3] is 0; it must be >= 5" in done.verdict.reasons
+    assert judge(decode(get_bytes(done.evidence_uri).splitlines())[0]) == done.verdict
 
 
 def test_the_verdict_can_be_had_again_from_what_is_kept(update):
