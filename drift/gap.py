@@ -130,6 +130,37 @@ def upper_bound(counts: Counts, confidence: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The share of ``one`` less that of ``two``, of different rows, in [-1, 1]; NaN where either has none."""
+
+    one: Share
+    two: Share
+
+    @property
+    def n(self) -> int:
+        """Rows of both."""
+        return self.one.n + self.two.n
+
+    @property
+    def value(self) -> float:
+        """The observed difference."""
+        return self.one.value - self.two.value
+
+    def bound(self, side: Side, confidence: float) -> float:
+        """One-sided bound."""
+        return _upper(self.one, self.two, confidence) if side == "upper" else -_upper(self.two, self.one, confidence)
+
+    def breaks(self, limit: float, side: Side) -> float:
+        """The p-value of the hypothesis that the limit is kept: small where the difference is shown to break it."""
+        return _p(self.two, self.one, -limit) if side == "upper" else _p(self.one, self.two, limit)
+
+    def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
+        """Rows, in the present proportion, with which this difference, if it stays, is shown to keep the limit."""
+        distance = limit - self.value if side == "upper" else self.value - limit
+        return _rows(self.n, _variance(self.one) + _variance(self.two), distance, confidence, self.one.anytime)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gap:
     """The largest difference between the shares of any two ``groups``, in [0, 1]; NaN of fewer than two.
 
@@ -172,15 +203,11 @@ class Gap:
 
         None where it does not keep it: then there is none that would, or it will be shown to be broken.
         """
-        from scipy.special import ndtri
-
-        distance = limit - self.value if side == "upper" else self.value - limit
-        if len(self.groups) < 2 or not distance > 0.0:
+        if len(self.groups) < 2:
             return None
+        distance = limit - self.value if side == "upper" else self.value - limit
         widest = max(sum(_variance(share) for share in pair) for pair in self._pairs())
-        anytime = any(share.anytime for share in self.groups)
-        total = (PRICE_OF_LOOKS if anytime else 1.0) * self.n * widest * (float(ndtri(confidence)) / distance) ** 2
-        return max(self.n + 1, math.ceil(total)) if total <= MOST_LABELS else None
+        return _rows(self.n, widest, distance, confidence, any(share.anytime for share in self.groups))
 
     def _pairs(self) -> list[tuple[Share, Share]]:
         return list(permutations(self.groups, 2))
@@ -228,3 +255,13 @@ def _variance(share: Share) -> float:
     size = max(1, _size(share))
     smooth = (share.value * size + 0.5) / (size + 1.0)
     return smooth * (1.0 - smooth) / size
+
+
+def _rows(n: int, variance: float, distance: float, confidence: float, anytime: bool) -> int | None:
+    """Rows at which a normal bound is no farther than ``distance``, where ``n`` have this variance."""
+    from scipy.special import ndtri
+
+    if not distance > 0.0:
+        return None
+    total = (PRICE_OF_LOOKS if anytime else 1.0) * n * variance * (float(ndtri(confidence)) / distance) ** 2
+    return max(n + 1, math.ceil(total)) if total <= MOST_LABELS else None

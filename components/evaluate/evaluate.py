@@ -38,6 +38,7 @@ from components.evaluate.measure import (
     pooled,
     slice_accuracies,
 )
+from components.evaluate.membership import loss_of, member_rows
 from components.evaluate.novelty import novelty
 from components.evaluate.robustness import attack_rows, noise_rows
 from components.evaluate.share import agrees, confidence_of
@@ -105,7 +106,7 @@ def evaluate(
        no champion serves that could forget them, they are judged as new: labels that come later add to those that were
        there); where the spec bounds the disagreement of what is not deferred, certify a limit for it; put them into
        the groups that are to be treated alike; and see whether its p-values of novelty are what they say.
-    3. Ask the candidate about disturbed inputs.
+    3. Ask the candidate about disturbed inputs, and about rows that it learnt from.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
     6. Record the outcome as the gauge :data:`GAUGE`, the points of the learning curve that it measured
@@ -125,10 +126,13 @@ def evaluate(
     line = Line(candidate=candidate, champion=_load(spec, champion), previous=_load(spec, previous))
     # Step 2
     *before, (_, new) = holdouts(spec, windows)
+    newest = len(new)
     older = [(f"window {window.number}", part) for window, part in before]
     if champion is None:
         new, older = sum((part for _, part in older), new), []
     rows = _rows(NEW, line, new)
+    if members := member_rows(spec, windows, candidate):
+        rows = _with_losses(candidate, rows, new, newest)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
     if spec.limits.groups:
@@ -142,6 +146,7 @@ def evaluate(
     rows += noise_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     if spec.limits.max_attack_loss is not None:
         rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
+    rows += members
     # Step 4
     payloads = [p for part in (*(r for _, r in older), new) for p in part.payloads]
     values = certified | _artifact(spec, line, full, payloads, data, distilled_uri)
@@ -236,6 +241,15 @@ def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
         )
         for i, answer in enumerate(mine)
         if answer is not None
+    ]
+
+
+def _with_losses(candidate: Student, rows: Sequence[Row], new: Rows, newest: int) -> list[Row]:
+    """The rows, with the candidate's losses of the ``newest`` window's, which come first, that no audit chose."""
+    losses = [loss_of(soft, answer) for soft, answer in zip(new.soft, candidate.predict(new.payloads), strict=True)]
+    return [
+        msgspec.structs.replace(row, loss=loss) if i < newest and not row.audit else row
+        for i, (row, loss) in enumerate(zip(rows, losses, strict=True))
     ]
 
 

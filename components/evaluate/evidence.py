@@ -28,6 +28,9 @@ from drift.quality import ROUNDING
 NEW = "new"
 """The set of the newest window's holdout."""
 
+MEMBER = "member"
+"""The set of rows that the candidate learnt from: they judge nothing but whether that can be told from its answers."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
@@ -83,12 +86,13 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):
     """One held-out input.
 
-    ``set``: ``new`` (the newest window), ``regime NAME`` (an older one), ``noise NAME`` or ``attack`` (a disturbed
-    input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs of the traffic it stands
-    for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a number there is the class of that
-    name.
+    ``set``: ``new`` (the newest window), ``member`` (learnt from), ``regime NAME`` (an older one), ``noise NAME`` or
+    ``attack`` (a disturbed input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs
+    of the traffic it stands for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a
+    number there is the class of that name.
     ``mutual_information``: of the ensemble of candidate, champion and previous, in nats. ``groups``: the group that it
-    is of, by what rows are grouped by; ``deferred``: whether the candidate's answer would be deferred (None: unknown).
+    is of, by what rows are grouped by; ``deferred``: whether the candidate's answer would be deferred (None: unknown);
+    ``loss``: how far its answer is from the teacher's, where that is compared with rows that were learnt from.
     """
 
     set: str
@@ -102,6 +106,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ro
     mutual_information: float | None = None
     groups: dict[str, str] = {}
     deferred: bool | None = None
+    loss: float | None = None
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, tag="value", tag_field="kind"):

@@ -11,6 +11,7 @@ import msgspec
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from components.evaluate.groups import of_groups
+from components.evaluate.membership import membership
 from components.evaluate.share import agrees, confidence_of, known, right, sampled, says, share_of
 from drift.deferral import deferral_limit
 from drift.entropy import summarise
@@ -39,7 +40,8 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
     ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
     ``entropy_gap`` and ``mutual_information`` in nats; those of groups (:func:`components.evaluate.groups.of_groups`);
-    then whatever values the evidence holds.
+    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`); then whatever
+    values the evidence holds.
     """
     judgement = evidence.judgement
     evidence = msgspec.structs.replace(evidence, rows=tuple(row for row in evidence.rows if row.weight > 0.0))
@@ -57,7 +59,8 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     for name, rows in (evidence.sets(NOISE) | evidence.sets(ATTACK)).items():
         measure = f"noise_loss[{name.removeprefix(NOISE)}]" if name.startswith(NOISE) else "attack_loss"
         found[measure] = _disturbed(evidence, rows)
-    return found | of_groups(evidence, new) | _entropies(new) | {v.measure: v.value for v in evidence.values}
+    found |= of_groups(evidence, new) | membership(evidence, new)
+    return found | _entropies(new) | {v.measure: v.value for v in evidence.values}
 
 
 def flat(measured: dict[str, Measurement], confidence: float) -> Measurements:

@@ -113,6 +113,15 @@ def across(facts: Facts, id: str, title: str) -> Statement:
     return person(id, title, "declare limits.groups in the spec, or say for which groups it was looked at, and how")
 
 
+def told_of_members(facts: Facts, id: str) -> Statement:
+    """What was measured of how far answers tell which rows were learnt from."""
+    return fact(
+        id, "Membership inference by a threshold of the loss (Yeom et al. 2018): what it gains over guessing",
+        measured(facts, "membership_"), *((facts.evidence_ref,) if facts.evidence_ref else ()),
+        absent="not measured: beside student.privacy it is not, nor where it is not known what was learnt from",
+    )  # fmt: skip
+
+
 def limits(facts: Facts) -> tuple[Statement, ...]:
     """What it is known not to do."""
     notes = facts.evidence.judgement.notes if facts.evidence else ()
@@ -174,6 +183,7 @@ def model_card(facts: Facts) -> Document:
                  tuple({"how": k, "labels": v} for k, v in card.synthetic.items()), facts.card_ref, absent="none"),
             fact("training.privacy", "Privacy account", privacy, facts.card_ref,
                  absent="none: nothing bounds what the weights tell of a row"),
+            told_of_members(facts, "training.membership"),
         ),
         section("quality", "How it was judged", *quality(facts)),
         section("limits", "Limits", *limits(facts)),

@@ -151,6 +151,8 @@ def test_what_they_say_is_what_was_recorded(full, home):
     between = {row["measure"]: row for row in card["quality.groups"].value}
     assert between["agreement_gap[entropy]"]["value"] == full.measured["agreement_gap[entropy]"]
     assert between["accuracy_gap[entropy]"]["upper"] >= between["accuracy_gap[entropy]"]["value"]
+    told = {row["measure"]: row for row in card["training.membership"].value}
+    assert told["membership_advantage"]["lower"] <= told["membership_advantage"]["value"]
     sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
     assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
     assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)

@@ -91,6 +91,9 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     latency in milliseconds per input, ``max_latency_ratio`` of the 99th percentile to the champion's in the same run;
     ``max_cost_per_1000`` inputs in the currency of ``core_hour_price``, which has no default.
 
+    ``max_membership_advantage``: how much more often a threshold of the loss may take rows that the student learnt from
+    for such than rows that it did not (:mod:`drift.membership`).
+
     ``groups``, by a name of their own: between which groups of inputs the student is to make no difference.
     """
 
@@ -118,6 +121,7 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_mae_loss: Share | None = None
     min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
+    max_membership_advantage: Share | None = None
     disturbance: Disturbance = Disturbance()
     groups: dict[FEATURE_NAME, Groups] = field(default_factory=dict)
 

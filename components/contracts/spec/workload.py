@@ -120,6 +120,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 SINCE: dict[str, Any] = {
     "files": (),
     "limits.groups": {},
+    "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
@@ -195,6 +196,10 @@ def _read(path: Path) -> Spec:
         )
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
+    if spec.limits.max_membership_advantage is not None and spec.student.privacy is not None:
+        remedy = "is measured on rows that were learnt from, which no account covers: leave it out"
+        found = spec.limits.max_membership_advantage
+        raise ConfigError("limits.max_membership_advantage", found, f"{remedy} beside student.privacy")
     if spec.serve.novelty is not None and spec.student.privacy is not None:
         remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"
         raise ConfigError("serve.novelty", spec.serve.novelty, f"{remedy} beside student.privacy")

@@ -104,6 +104,7 @@ def test_names_every_measurement(update):
         "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy", "noise_loss[bit_flips]",
         "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
         "novelty_rows", "novelty_deferred", "novelty_chance", "novelty_least", "novelty_gap",
+        "membership_advantage", "membership_auc",
     }  # fmt: skip
 
 
