@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from components.contracts.spec import GAPS
 from components.contracts.spec.declared import terms
 from components.evaluate.measure import curve
@@ -244,7 +246,8 @@ def data_sheet(facts: Facts) -> Document:
         for name in ("rejected_reasons", "leaks")
         for why, n in w.manifest.get(name, {}).items()
     )  # fmt: skip
-    kept = "released later" if spec.student.releases else "for good"
+    held = "released later" if spec.student.releases else "for good"
+    kept = msgspec.structs.asdict(spec.retention)
     consent = f"terms {'must' if spec.consent.required else 'need not'} be named; accepted: " + (
         ", ".join(spec.consent.allowed) or "all"
     )
@@ -276,13 +279,16 @@ def data_sheet(facts: Facts) -> Document:
             fact("preparation.left_out", "Labels that no window took, and rows like held-out ones", reasons, *refs,
                  absent="none were"),
             fact("preparation.holdout", "Held out for the verdict",
-                 f"{spec.student.holdout_share:g} of a window at most, {kept}", facts.spec_ref),
+                 f"{spec.student.holdout_share:g} of a window at most, {held}", facts.spec_ref),
             fact("preparation.features", "What a student sees of an input",
                  f"{spec.features.factory} {told(spec.features.options)}", facts.spec_ref),
         ),
         section(
             "keeping", "How they are kept",
             declared("keeping.retention", "How long", data.retention, "data.retention", facts.spec_ref),
+            fact("keeping.by_age", "What the platform deletes by its age",
+                 tuple({"what": name, "days": days} for name, days in kept.items() if days is not None),
+                 facts.spec_ref, absent="nothing: the spec has no retention"),
             declared("keeping.terms", "Terms", data.licence.name, "data.licence.name", facts.spec_ref),
             declared("keeping.contact", "Contact", spec.about.contact, "about.contact", facts.spec_ref),
         ),

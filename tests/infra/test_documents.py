@@ -94,7 +94,9 @@ def full(home, letter_spec, letters, freeze_rows, tmp_path_factory):
     limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups)
     spec = msgspec.structs.replace(letter_spec, limits=limits)
     teacher = {"factory": "t:T", "licence": LICENCE}
-    path = written(spec, tmp_path_factory.mktemp("full"), about=ABOUT, data=DATA, teacher=teacher)
+    path = written(
+        spec, tmp_path_factory.mktemp("full"), about=ABOUT, data=DATA, teacher=teacher, retention={"rows": 400.0}
+    )
     return version(home, path, letters("abc", 60), freeze_rows)
 
 
@@ -106,8 +108,8 @@ def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
 
 
 ABSENT_OF_A_REGRESSION = {
-    "identity.classes", "quality.groups", "quality.slices", "quality.calibration", "quality.robustness",
-    "composition.labels",
+    "identity.classes", "keeping.by_age", "quality.groups", "quality.slices", "quality.calibration",
+    "quality.robustness", "composition.labels",
 }  # fmt: skip
 
 ABSENT_OF_ANY = {
@@ -156,6 +158,7 @@ def test_what_they_say_is_what_was_recorded(full, home):
     sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
     assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
     assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)
+    assert sheet["keeping.by_age"].value == ({"what": "rows", "days": 400.0},)
     annex = {s.id: s for s in KINDS["annex-iv"](full).statements()}
     assert annex["2g.discrimination"].value == card["quality.groups"].value
     history = [row["what"] for row in annex["history"].value]

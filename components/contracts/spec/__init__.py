@@ -12,12 +12,14 @@ from components.contracts.spec.limits import GAPS, Disturbance, Groups, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
+from components.contracts.spec.retention import DAY, Retention
 from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
 from components.contracts.spec.serve import Deferral, DeferTo, Serve
 from components.contracts.spec.student import Export, Form, Pruning, Student, Variant, check_export
 from components.contracts.spec.workload import Kind, Spec, load_spec
 
 __all__ = [
+    "DAY",
     "GAPS",
     "About",
     "Admission",
@@ -47,6 +49,7 @@ __all__ = [
     "PrivacyUnit",
     "Probe",
     "Pruning",
+    "Retention",
     "RolloutPolicy",
     "Section",
     "Serve",

@@ -23,6 +23,7 @@ from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits, check_groups
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
+from components.contracts.spec.retention import Retention
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
 from components.contracts.spec.serve import Serve
 from components.contracts.spec.student import Student, check_export, check_learning, check_network
@@ -65,6 +66,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label: Label = Label()
     admission: Admission = Admission()
     consent: Consent = Consent()
+    retention: Retention = Retention()
     limits: Limits = Limits()
     monitor: Monitor = Monitor()
     trigger: Trigger = Trigger()
@@ -122,6 +124,7 @@ SINCE: dict[str, Any] = {
     "limits.groups": {},
     "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
+    "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),

@@ -9,12 +9,14 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control import learning
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
-from components.distill.data import window_rows
+from components.distill.data import update_rows, window_rows
 from components.distill.train import distill
 from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
 from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate
 from components.evaluate.evidence import decode, encode, verdict_line
 from components.evaluate.judge import judge
+from components.evaluate.page import quality_page
+from components.snapshot import erase
 from components.steps import evidence_folder
 from components.student.card import CARD_KEY
 from tests.stores import migrated
@@ -106,6 +108,21 @@ def test_names_every_measurement(update):
         "novelty_rows", "novelty_deferred", "novelty_chance", "novelty_least", "novelty_gap",
         "membership_advantage", "membership_auc",
     }  # fmt: skip
+
+
+def test_an_older_window_may_have_lost_all_of_its_rows(world):
+    """As retention leaves it: nothing is learnt from it, and nothing is judged on it."""
+    for window in world.windows:
+        world.store.add_window(window)
+    erase.without(world.store, world.windows[0], lambda table: [True] * table.num_rows, lambda digest, count: {})
+    world.windows = world.store.windows(world.spec.name)
+    assert [w.rows for w in world.windows] == [0, 160]
+    learnt = update_rows(world.spec, world.windows, 0)
+    assert len(learnt.new) > 100 and not len(learnt.replay)
+    done = world.evaluate(world.second, champion=world.first)
+    assert done.measurements["rows"] > 20 and done.measurements["forgetting"] is None
+    page = quality_page(world.spec, world.windows, world.second.digest).decode()
+    assert "forgetting is not demanded: there is no older window" in page
 
 
 def test_groups_are_compared_by_what_is_known_of_the_inputs(world):

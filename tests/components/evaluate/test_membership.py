@@ -98,7 +98,10 @@ def test_a_limit_beside_an_account_of_privacy_is_refused(tmp_path):
     path = tmp_path / "spec.yaml"
     content = {
         "name": "w", "teacher": {"factory": "t:T"}, "features": {"factory": "f:F"},
-        "student": {"near_duplicate": None, "privacy": {"epsilon": 3.0, "delta": 1e-5}, "holdout": "fixed", "calibration": "apart"},
+        "student": {
+            "near_duplicate": None, "privacy": {"epsilon": 3.0, "delta": 1e-5}, "holdout": "fixed",
+            "calibration": "apart",
+        },
         "limits": {"max_membership_advantage": 0.1},
     }  # fmt: skip
     path.write_bytes(msgspec.yaml.encode(content))
