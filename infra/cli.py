@@ -474,6 +474,26 @@ def forget(
     typer.echo(f"proof{'' if proof['signed'] else ' (not signed: --key signs it)'}: {proof['uri']}")
 
 
+@app.command()
+def retention(
+    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is too old, and delete nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete now what is older than the spec's retention says; the trigger does so by itself once a day."""
+    from infra.forget import expire
+
+    done = expire(workload, dry=dry_run)
+    if as_json:
+        typer.echo(json.dumps(done, indent=2))
+        return
+    rows = f"{sum(done['rows'].values())} rows of {len(done['rows'])} windows"
+    said = "too old" if dry_run else "deleted"
+    typer.echo(f"{said}: {rows}, {done['questions']} questions, reports of {done['reports']} students")
+    if done["kept"]:
+        typer.echo(f"kept: {done['kept']} held-out rows that judge the champion's successors")
+
+
 def run_guarded(command: Callable[[], None]) -> NoReturn:
     """Run a command; an error of ours becomes one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:

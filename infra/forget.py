@@ -8,13 +8,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.contracts.errors import CohobateError, UnavailableError
+import msgspec
+
+from components.contracts.errors import CohobateError, ConfigError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.control import forgettings, runs
 from components.control.store import ControlStore
 from components.control.workloads import in_force
-from components.forget import order
+from components.forget import order, retention
 from components.forget.kafka import delete
 from components.forget.traces import Places
 from components.stream import open_broker
@@ -62,6 +64,25 @@ def look(workload: str, key: str) -> dict[str, Any]:
     """What would be erased, counted."""
     with _platform(Settings(), workload, None) as on:
         return order.look(on, key)
+
+
+def expire(workload: str, *, dry: bool) -> dict[str, Any]:
+    """Delete what is older than the spec in force says, or, ``dry``, count it.
+
+    Raises:
+        NotFoundError: there is no such workload.
+        ConfigError: its spec has no retention.
+        PipelineError: an update is under way.
+
+    """
+    settings = Settings()
+    with closing(ControlStore.open(settings.control_url)) as store:
+        spec = load_spec(in_force(store, workload).reference, settings)
+        if not spec.retention.wanted:
+            raise ConfigError("retention", None, "names no age: say in the spec how many days what is kept")
+        found = retention.due(spec, settings, store) if dry else retention.swept(spec, settings, store)
+    said: dict[str, Any] = msgspec.to_builtins(found, str_keys=True)
+    return said
 
 
 def orders(workload: str) -> list[dict[str, Any]]:

@@ -180,10 +180,12 @@ def monitor(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
 
 def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch) -> None:
     """Run the trigger, which starts ``continual`` when it pays."""
+    from components.forget.retention import Sweeper
     from components.stream import open_broker
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
+    sweeper = Sweeper(settings, store)
     if settings.updates == "kfp":
         from pipelines.installation import completed
         from pipelines.updates import KubeflowUpdates
@@ -191,10 +193,10 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
         remote = KubeflowUpdates(spec.name, store, completed(settings))
         remote.check(spec.source)
         watch.health.ready()
-        Trigger(spec, store, open_broker(settings), remote=remote).run(stop)
+        Trigger(spec, store, open_broker(settings), remote=remote, sweeper=sweeper).run(stop)
         return
     warm = _warm(settings.home.resolve())
-    worker = Trigger(spec, store, open_broker(settings), warm=warm)
+    worker = Trigger(spec, store, open_broker(settings), warm=warm, sweeper=sweeper)
     watch.health.ready()
     try:
         worker.run(stop)

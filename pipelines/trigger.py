@@ -24,7 +24,7 @@ from components.control import forgettings
 from components.control.alarm_kinds import MONITORED
 from components.control.intent import ModelRef
 from components.control.learning import evaluated
-from components.control.runs import UPDATES, alive, ended_at, updating
+from components.control.runs import RETENTION, UPDATES, alive, ended_at, updating
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, RunRow, WindowRow
 from components.control.workloads import newest
@@ -45,6 +45,7 @@ from pipelines.payoff import (
 )
 
 if TYPE_CHECKING:
+    from components.forget.retention import Sweeper
     from pipelines.updates import KubeflowUpdates
 
 log = logging.getLogger(__name__)
@@ -203,11 +204,12 @@ class Trigger:
         launch: Launch | None = None,
         warm: Warm | None = None,
         remote: KubeflowUpdates | None = None,
+        sweeper: Sweeper | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.spec, self.store, self._clock = spec, store, clock or store.clock
         self._launch = launch or (functools.partial(self._submit, remote) if remote is not None else self._run_pipeline)
-        self._remote = remote
+        self._remote, self._sweeper = remote, sweeper
         self._broker = broker
         self._counting: tuple[str, Consumer] | None = None
         self._counted = 0
@@ -228,7 +230,7 @@ class Trigger:
         intent = self.store.intent(name)[1]
         champion = intent.champion.version if intent.champion else None
         digest = intent.champion.digest if intent.champion else None
-        ends = [at for r in runs if (at := ended_at(r)) is not None]
+        ends = [at for r in runs if r.pipeline != RETENTION and (at := ended_at(r)) is not None]
         if intent.champion is not None:
             returned(self.store, name, intent.champion)  # else its alarms of long ago would start an update
         alarms = self.store.open_alarms(name, champion)
@@ -336,7 +338,7 @@ class Trigger:
         self._counting, self._counted = None, 0
 
     def look(self) -> Decision:
-        """Decide once, and run the update if it pays."""
+        """Decide once, and run the update if it pays; else delete what is too old, if it is time."""
         if self._remote is not None:
             self._tend(self._remote)
         state = self.state()
@@ -350,6 +352,8 @@ class Trigger:
             code = self._launch(decision.reason)
             what = "the update ended with" if self._remote is None else "Kubeflow was given the update, with"
             log.log(logging.WARNING if code else logging.INFO, "%s: %s %d", self.spec.name, what, code)
+        elif self._sweeper is not None:
+            self._sweeper.tend(self.spec)
         return decision
 
     def _keep(self, state: TriggerState, decision: Decision) -> None:

@@ -33,7 +33,10 @@ UPDATES = ("bootstrap", "continual", "data-free")
 FORGET = "forget"
 """What keeps updates from starting while an entity is forgotten: it is recorded as a run."""
 
-ALONE = (*UPDATES, FORGET)
+RETENTION = "retention"
+"""What deletes by age is a run as well."""
+
+ALONE = (*UPDATES, FORGET, RETENTION)
 """Of these one runs at a time."""
 
 BEAT_SECONDS = 5.0
@@ -169,7 +172,7 @@ def _abandon_silent(s: Session, workload: str, actor: str, now: float) -> None:
 
 def _one_at_a_time(s: Session, workload: str, pipeline: str, now: float) -> None:
     running = select(RunRow).where(RunRow.workload == workload, RunRow.status == "running")
-    busy = alive if pipeline == FORGET else updating  # reports draw what is to be forgotten
+    busy = alive if pipeline in (FORGET, RETENTION) else updating  # reports draw what is to be forgotten
     for run in s.scalars(running).all() if pipeline in ALONE else ():
         if run.pipeline in ALONE and busy(run, now):
             raise PipelineError(pipeline, workload, f"run {run.id} ({run.pipeline}) is under way; one update at a time")

@@ -385,6 +385,26 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
     )
 
 
+def learnt_of_newest(spec: Spec, windows: Sequence[WindowRow]) -> Rows:
+    """The rows of the newest window that an update on it learns from, without what older windows release.
+
+    Raises:
+        ProvenanceError: a row's label was not made by the declared teacher.
+        ArtifactError: a snapshot is missing or not what was frozen.
+
+    """
+    teacher, now, held = declared_teacher(spec, windows), kept_shares(windows), HeldOut(spec)
+    for window in (*replayable(spec, windows), windows[-1]):
+        with opened(window.uri, window.digest) as frozen:
+            for table in frozen.tables(SIDES):
+                held.add(standing(table, now[window.number]))
+    newest = windows[-1]
+    with opened(newest.uri, newest.digest) as frozen:
+        wanted = partial(_learnable, kept=now[newest.number], held=held)
+        rows = _side(frozen, spec.task, teacher, wanted=wanted).listed()
+    return rows if spec.student.crossfits else _calibrating(spec, rows)[0]
+
+
 def _aside(spec: Spec, new: Rows, old: Rows) -> tuple[int, ...]:
     """The places of the rows that calibrate: a share of the contents, and of a few rows a larger one.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from components.contracts.spec import Limits
+from components.contracts.spec import GAPS, Limits
 from drift.gate import Criterion
 from drift.looks import level_of
 
@@ -21,6 +21,7 @@ MOST = {
     "p99_ms": "max_p99_ms", "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms",
     "bytes": "max_bytes",
     "memory_bytes": "max_memory_bytes", "cost_per_1000": "max_cost_per_1000", "rmse": "max_rmse",
+    "membership_advantage": "max_membership_advantage",
 }  # fmt: skip
 MANY = {
     "slice_loss": "max_slice_loss", "forgetting": "max_forgetting", "noise_loss": "max_noise_loss",
@@ -41,7 +42,7 @@ def criteria(
     Enough rows are always demanded, as evidence: with fewer the verdict is hold. The champion (``loss``) and older
     windows (``forgetting``) can be demanded only where there are any. ``names`` are those of the measures, of which
     the slices, regimes, disturbances and exports are looked for; where a limit has none of them, the measure that it
-    is named by is demanded.
+    is named by is demanded. Groups are those of the limits, whether or not a row is of them.
     """
     notes = [NO_CHAMPION] if not champion else [NO_OLDER_WINDOW] if not older else []
     left_out = {*(() if champion else COMPARED), *(() if older else ("forgetting",))}
@@ -62,4 +63,19 @@ def criteria(
             Criterion(measure=part, at_most=limit, confidence=confidence, family=measure if measure in MANY else "")
             for part in parts or [measure]
         ]
-    return tuple(made), tuple(notes)
+    return (*made, *_of_groups(limits, confidence)), tuple(notes)
+
+
+def _of_groups(limits: Limits, confidence: float | None) -> Iterator[Criterion]:
+    """The criteria of groups: each has rows enough, as evidence, and no two are farther apart than the limits."""
+    for name, groups in limits.groups.items():
+        demanded = {measure: limit for measure, field in GAPS.items() if (limit := getattr(groups, field)) is not None}
+        least = float(groups.min_rows or limits.min_rows)
+        truths = "accuracy_gap" in demanded
+        counts = (["group_truth_rows"] if truths else []) + (["group_rows"] if len(demanded) > truths else [])
+        for count in counts:
+            for group in groups.names:
+                yield Criterion(measure=f"{count}[{name}={group}]", at_least=least, evidence=True)
+        for measure, limit in demanded.items():
+            at_most = float(limit)
+            yield Criterion(measure=f"{measure}[{name}]", at_most=at_most, confidence=confidence, family=measure)

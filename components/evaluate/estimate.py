@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
-from components.evaluate.measure import REGIME, agrees, known, right
+from components.evaluate.measure import REGIME
+from components.evaluate.share import agrees, known, right
 from drift.label_free import Foretold, Scores, foretell, mean_confidence
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder, knowing
@@ -24,12 +25,12 @@ from components.evaluate.estimate import label_free
 from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
 from components.evaluate.exports import parities
 from components.evaluate.footprint import footprint
+from components.evaluate.groups import grouped
 from components.evaluate.judge import demanded
 from components.evaluate.latency import latency
 from components.evaluate.measure import (
     REGIME,
     Measurements,
-    agrees,
     confusion,
     deferral,
     flat,
@@ -37,8 +38,10 @@ from components.evaluate.measure import (
     pooled,
     slice_accuracies,
 )
+from components.evaluate.membership import loss_of, member_rows
 from components.evaluate.novelty import novelty
 from components.evaluate.robustness import attack_rows, noise_rows
+from components.evaluate.share import agrees, confidence_of
 from components.snapshot.holdout import enough
 from components.steps import evidence_folder, evidence_of
 from components.student.ensemble import disagreement
@@ -101,9 +104,9 @@ def evaluate(
     1. Load the candidate (what would be served, checked by ``digest``), its float form, and who it is compared with.
     2. Ask them about the newest window's holdout, and about what is not yet released of those of older regimes (where
        no champion serves that could forget them, they are judged as new: labels that come later add to those that were
-       there); where the spec bounds the disagreement of what is not deferred, certify a limit for it; and see whether
-       its p-values of novelty are what they say.
-    3. Ask the candidate about disturbed inputs.
+       there); where the spec bounds the disagreement of what is not deferred, certify a limit for it; put them into
+       the groups that are to be treated alike; and see whether its p-values of novelty are what they say.
+    3. Ask the candidate about disturbed inputs, and about rows that it learnt from.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
     6. Record the outcome as the gauge :data:`GAUGE`, the points of the learning curve that it measured
@@ -123,12 +126,17 @@ def evaluate(
     line = Line(candidate=candidate, champion=_load(spec, champion), previous=_load(spec, previous))
     # Step 2
     *before, (_, new) = holdouts(spec, windows)
+    newest = len(new)
     older = [(f"window {window.number}", part) for window, part in before]
     if champion is None:
         new, older = sum((part for _, part in older), new), []
     rows = _rows(NEW, line, new)
+    if members := member_rows(spec, windows, candidate):
+        rows = _with_losses(candidate, rows, new, newest)
     most = spec.serve.max_disagreement
     certified = deferral(rows, most) if most is not None else {}
+    if spec.limits.groups:
+        rows = _in_groups(spec, rows, new, candidate, certified)
     certified |= novelty(candidate, new, spec.serve.novelty)
     for name, part in pooled(older, enough(spec.limits)):
         rows += _rows(f"{REGIME}{name}", line, part)
@@ -138,6 +146,7 @@ def evaluate(
     rows += noise_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     if spec.limits.max_attack_loss is not None:
         rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
+    rows += members
     # Step 4
     payloads = [p for part in (*(r for _, r in older), new) for p in part.payloads]
     values = certified | _artifact(spec, line, full, payloads, data, distilled_uri)
@@ -232,6 +241,36 @@ def _rows(name: str, line: Line, rows: Rows) -> list[Row]:
         )
         for i, answer in enumerate(mine)
         if answer is not None
+    ]
+
+
+def _with_losses(candidate: Student, rows: Sequence[Row], new: Rows, newest: int) -> list[Row]:
+    """The rows, with the candidate's losses of the ``newest`` window's, which come first, that no audit chose."""
+    losses = [loss_of(soft, answer) for soft, answer in zip(new.soft, candidate.predict(new.payloads), strict=True)]
+    return [
+        msgspec.structs.replace(row, loss=loss) if i < newest and not row.audit else row
+        for i, (row, loss) in enumerate(zip(rows, losses, strict=True))
+    ]
+
+
+def _in_groups(
+    spec: Spec, rows: Sequence[Row], new: Rows, candidate: Student, certified: Mapping[str, float | None]
+) -> list[Row]:
+    """The rows with the groups that they are of, and whether they would be deferred: for their confidence or novelty.
+
+    Where a limit was to be certified and could not be, every answer would be.
+    """
+    limit = certified.get("defer_below", spec.serve.defer_below)
+    alpha = spec.serve.novelty
+    strange = [r.novelty for r in candidate.reply(new.payloads)] if alpha is not None else [None] * len(new)
+
+    def deferred(row: Row, p: float | None) -> bool:
+        unsure = limit is None or confidence_of(row.candidate) < limit
+        return unsure or (alpha is not None and p is not None and p <= alpha)
+
+    return [
+        msgspec.structs.replace(row, groups=groups, deferred=deferred(row, p))
+        for row, groups, p in zip(rows, grouped(spec, new.payloads), strange, strict=True)
     ]
 
 

@@ -28,6 +28,9 @@ from drift.quality import ROUNDING
 NEW = "new"
 """The set of the newest window's holdout."""
 
+MEMBER = "member"
+"""The set of rows that the candidate learnt from: they judge nothing but whether that can be told from its answers."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
@@ -50,12 +53,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls(label=soft.label, confidence=min(1.0, soft.confidence), entropy=soft.entropy)
 
 
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """Groups of rows that are compared with each other: their ``names``, and how many rows each needs for it."""
+
+    names: tuple[str, ...]
+    min_rows: int = 1
+
+
 class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="evaluation", tag_field="kind"):
     """Which student is judged, on what, and by which criteria.
 
     ``look``: how many students, this one included, were judged on the newest window's holdout; ``repeated``: bounds
     are valid however often they are looked at; ``notes``: why criteria were left out; ``confidence``: of the bounds
-    that are reported of what no criterion asks for.
+    that are reported of what no criterion asks for; ``groups``: what rows are grouped by, and into which groups.
     """
 
     schema: Literal[1] = 1
@@ -70,16 +80,19 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     repeated: bool = False
     criteria: tuple[Criterion, ...] = ()
     notes: tuple[str, ...] = ()
+    groups: dict[str, Compared] = {}
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):
     """One held-out input.
 
-    ``set``: ``new`` (the newest window), ``regime NAME`` (an older one), ``noise NAME`` or ``attack`` (a disturbed
-    input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs of the traffic it stands
-    for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a number there is the class of that
-    name.
-    ``mutual_information``: of the ensemble of candidate, champion and previous, in nats.
+    ``set``: ``new`` (the newest window), ``member`` (learnt from), ``regime NAME`` (an older one), ``noise NAME`` or
+    ``attack`` (a disturbed input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs
+    of the traffic it stands for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a
+    number there is the class of that name.
+    ``mutual_information``: of the ensemble of candidate, champion and previous, in nats. ``groups``: the group that it
+    is of, by what rows are grouped by; ``deferred``: whether the candidate's answer would be deferred (None: unknown);
+    ``loss``: how far its answer is from the teacher's, where that is compared with rows that were learnt from.
     """
 
     set: str
@@ -91,6 +104,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ro
     candidate: Answer
     champion: Answer | None = None
     mutual_information: float | None = None
+    groups: dict[str, str] = {}
+    deferred: bool | None = None
+    loss: float | None = None
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, tag="value", tag_field="kind"):

@@ -8,7 +8,7 @@ import msgspec
 
 from components.contracts.spec import Limits
 from components.evaluate.criteria import criteria
-from components.evaluate.evidence import Evidence, decode, verdict_line
+from components.evaluate.evidence import Compared, Evidence, decode, verdict_line
 from components.evaluate.measure import REGIME, measures
 from drift.gate import Verdict, assess
 
@@ -38,6 +38,10 @@ def demanded(evidence: Evidence, limits: Limits) -> Evidence:
         min_rows=limits.min_rows,
         confidence=limits.confidence or judgement.confidence,
         repeated=limits.looks == "repeated",
+        groups={
+            name: Compared(names=groups.names, min_rows=groups.min_rows or limits.min_rows)
+            for name, groups in limits.groups.items()
+        },
     )
     bare = msgspec.structs.replace(evidence, judgement=known)
     made, notes = criteria(

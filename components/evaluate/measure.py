@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
+from components.evaluate.groups import of_groups
+from components.evaluate.membership import membership
+from components.evaluate.share import agrees, confidence_of, known, right, sampled, says, share_of
 from drift.deferral import deferral_limit
 from drift.entropy import summarise
 from drift.gate import Measurement
@@ -19,9 +22,6 @@ from drift.reweight import thinned
 
 SLICE_SUPPORT = 10
 """Rows that a class needs before its accuracy is looked at by itself."""
-
-CLOSE = 2.0
-"""A regression answer within this many of the teacher's scales of its value agrees with it (95 % of a normal)."""
 
 NINETY = 1.6448536269514722
 """Scales on both sides of a regression's value that hold the truth in 90 % of normals."""
@@ -39,7 +39,9 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
     ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
-    ``entropy_gap`` and ``mutual_information`` in nats; then whatever values the evidence holds.
+    ``entropy_gap`` and ``mutual_information`` in nats; those of groups (:func:`components.evaluate.groups.of_groups`);
+    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`); then whatever
+    values the evidence holds.
     """
     judgement = evidence.judgement
     evidence = msgspec.structs.replace(evidence, rows=tuple(row for row in evidence.rows if row.weight > 0.0))
@@ -57,6 +59,7 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     for name, rows in (evidence.sets(NOISE) | evidence.sets(ATTACK)).items():
         measure = f"noise_loss[{name.removeprefix(NOISE)}]" if name.startswith(NOISE) else "attack_loss"
         found[measure] = _disturbed(evidence, rows)
+    found |= of_groups(evidence, new) | membership(evidence, new)
     return found | _entropies(new) | {v.measure: v.value for v in evidence.values}
 
 
@@ -77,49 +80,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def known(rows: Sequence[Row]) -> list[Row]:
-    """The rows whose truth is known."""
-    return [row for row in rows if row.truth is not None]
-
-
-def right(answer: Answer | None, truth: Any) -> bool:
-    """Whether a classification's answer is true."""
-    return answer is not None and answer.label == truth
-
-
-def agrees(answer: Answer, teacher: Answer | None) -> bool:
-    """Whether an answer is the teacher's: its label, or within :data:`CLOSE` of its scales of its value."""
-    if teacher is None:
-        return False
-    if teacher.value is not None and answer.value is not None:
-        return abs(answer.value - teacher.value) <= CLOSE * float(teacher.scale or 0.0)
-    return answer.label is not None and answer.label == teacher.label
-
-
-def _says(answer: Answer | None) -> bool:
-    """Whether there is an answer that another can be compared with."""
-    return answer is not None and (answer.label is not None or answer.value is not None)
-
-
-def _sample(evidence: Evidence, rows: Sequence[Row]) -> list[Row]:
-    """The rows that a measure rests on: where they are looked at repeatedly, those that all count alike, or none."""
-    if not evidence.judgement.repeated or len({row.weight for row in rows}) == 1:
-        return list(rows)
-    audits = [row for row in rows if row.audit]
-    return audits if len({row.weight for row in audits}) == 1 else []
-
-
-def _share(evidence: Evidence, rows: Sequence[Row], hit: Callable[[Row], bool]) -> Share | None:
-    used = _sample(evidence, rows)
-    if len(used) < evidence.judgement.min_rows or not used:
-        return None
-    hits, weights = tuple(hit(row) for row in used), tuple(row.weight for row in used)
-    return Share(hits=hits, weights=weights, anytime=evidence.judgement.repeated)
-
-
 def agreement(evidence: Evidence, rows: Sequence[Row]) -> Share | None:
     """How often the candidate says what the teacher says."""
-    return _share(evidence, [r for r in rows if _says(r.teacher)], lambda r: agrees(r.candidate, r.teacher))
+    return share_of(evidence, [r for r in rows if says(r.teacher)], lambda r: agrees(r.candidate, r.teacher))
 
 
 def deferral(rows: Sequence[Row], most: float) -> Measurements:
@@ -132,15 +95,10 @@ def deferral(rows: Sequence[Row], most: float) -> Measurements:
     asked = [row for row in rows if row.teacher is not None]
     drawn = [asked[i] for i in thinned([row.weight for row in asked])]
     disagree = [not agrees(row.candidate, row.teacher) for row in drawn]
-    found = deferral_limit([_confidence(row.candidate) for row in drawn], disagree, most)
+    found = deferral_limit([confidence_of(row.candidate) for row in drawn], disagree, most)
     if found is None:
         return {"defer_below": None, "defer_kept": None}
     return {"defer_below": found.limit, "defer_kept": found.kept}
-
-
-def _confidence(answer: Answer) -> float:
-    """The confidence by which an answer is deferred: :attr:`components.contracts.records.SoftLabel.confidence`."""
-    return 1.0 / (1.0 + float(answer.scale or 0.0)) if answer.confidence is None else answer.confidence
 
 
 def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | None:
@@ -148,7 +106,7 @@ def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | No
 
     Classification: the difference of the accuracies. Regression: the relative rise of the root mean squared error.
     """
-    used = _sample(evidence, [row for row in rows if row.champion is not None])
+    used = sampled(evidence, [row for row in rows if row.champion is not None])
     if len(used) < evidence.judgement.min_rows or not used:
         return None
     if evidence.judgement.task == "regression":
@@ -178,8 +136,8 @@ def _error(answer: Answer | None, truth: Any) -> float:
 def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
     rows, least = known(new), evidence.judgement.min_rows
     found: dict[str, Measurement] = {
-        "accuracy": _share(evidence, rows, lambda r: right(r.candidate, r.truth)),
-        "teacher_accuracy": _share(evidence, rows, lambda r: right(r.teacher, r.truth)),
+        "accuracy": share_of(evidence, rows, lambda r: right(r.candidate, r.truth)),
+        "teacher_accuracy": share_of(evidence, rows, lambda r: right(r.teacher, r.truth)),
         "ece": debiased_ece(curve(rows)) if len(rows) >= least and _are_sure(rows) else None,
         "worst_slice_accuracy": None,
         "loss": loss(evidence, rows),
@@ -211,7 +169,7 @@ def _regression(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement
     return {
         "rmse": ErrorLevel(errors=errors, weights=weights) if enough else None,
         "mae": ErrorLevel(errors=errors, weights=weights, power=1) if enough else None,
-        "coverage": _share(evidence, rows, covers) if all(_spans(r.candidate) for r in rows) else None,
+        "coverage": share_of(evidence, rows, covers) if all(_spans(r.candidate) for r in rows) else None,
         "loss": loss(evidence, rows),
         "mae_loss": _rise(compared, 1) if enough and compared else None,
     }

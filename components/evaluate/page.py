@@ -17,12 +17,13 @@ from components.evaluate.charts import figure
 from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
-from components.evaluate.measure import REGIME, confusion, curve, known, loss, right
+from components.evaluate.measure import REGIME, confusion, curve, loss, measures
 from components.evaluate.report import columns
+from components.evaluate.share import known, right
 from components.snapshot.window import read
 from components.steps import evidence_of
 from drift.columns import Column
-from drift.gate import Finding, Verdict
+from drift.gate import Finding, Measurement, Verdict
 from drift.measured import Share
 
 MOST_COLUMNS = 30
@@ -104,6 +105,7 @@ def render(
         ("Reliability", _reliability(known(new)) if classes else ""),
         ("Teacher and student", _confusion(new) if classes else ""),
         ("Older regimes", _forgetting(evidence)),
+        *([("Groups", _groups(evidence))] if judgement.groups else []),
     ]
     title = f"{judgement.workload}: student {judgement.digest[:12]}"
     body = "".join(f"<h2>{html.escape(name)}</h2>{part or '<p>Nothing to show.</p>'}" for name, part in parts)
@@ -132,6 +134,34 @@ def _finding(finding: Finding) -> str:
         "" if finding.more is None else str(finding.more),
     ]
     return f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _groups(evidence: Evidence) -> str:
+    """Of each group what was measured, and the largest difference between any two, with bounds on both sides."""
+    confidence, found = evidence.judgement.confidence, measures(evidence)
+    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task == "classification" else (
+        "agreement", "deferral")  # fmt: skip
+
+    def told(measure: Measurement) -> str:
+        if measure is None or isinstance(measure, float | int) or not math.isfinite(measure.value):
+            return "too few rows"
+        ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
+        return f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+
+    parts = []
+    for by, compared in evidence.judgement.groups.items():
+        head = "".join(f"<th>{name}</th>" for name in ("group", "rows", "with truth", *kinds))
+        rows = [
+            [name, *(f"{found[f'{count}[{by}={name}]']:.0f}" for count in ("group_rows", "group_truth_rows")),
+             *(told(found[f"group_{kind}[{by}={name}]"]) for kind in kinds)]
+            for name in compared.names
+        ]  # fmt: skip
+        rows.append(["largest gap", "", "", *(told(found[f"{kind}_gap[{by}]"]) for kind in kinds)])
+        body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
+        outside = f"{found[f'ungrouped_rows[{by}]']:.0f} rows are of no group"
+        title = html.escape(f"{by}: bounds at {confidence:.2%} a side; {outside}")
+        parts.append(f'<h3>{title}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+    return "".join(parts)
 
 
 def _columns(before: Columns, now: Columns) -> str:

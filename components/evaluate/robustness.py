@@ -12,7 +12,8 @@ from components.contracts.spec import Disturbance
 from components.distill.data import Rows
 from components.evaluate.disturb import Disturb, disturbances, disturbed
 from components.evaluate.evidence import Answer, Row
-from components.evaluate.measure import ATTACK, NOISE, agrees
+from components.evaluate.measure import ATTACK, NOISE
+from components.evaluate.share import agrees
 from components.student.runtime import Student
 
 

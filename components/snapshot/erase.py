@@ -55,7 +55,29 @@ def rewritten(
     until: float,
     vouch: Callable[[WindowRow], None] = lambda window: None,
 ) -> None:
-    """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot.
+    """Take the rows of an entity, of up to a time (Unix seconds), out of a snapshot, as :func:`without` does.
+
+    Raises:
+        ArtifactError: the snapshot does not exist or has another digest.
+
+    """
+
+    def noted(digest: str, count: int) -> dict[str, Any]:
+        return {"forgotten_rows": int(window.manifest.get("forgotten_rows", 0)) + count}
+
+    without(store, window, lambda table: meant(window, table, key, until), noted, vouch)
+
+
+def without(
+    store: ControlStore,
+    window: WindowRow,
+    gone: Callable[[pa.Table], list[bool]],
+    noted: Callable[[str, int], dict[str, Any]],
+    vouch: Callable[[WindowRow], None] = lambda window: None,
+) -> None:
+    """Take rows out of a snapshot: those that ``gone`` says of its table.
+
+    ``noted``: what the manifest is to have of it, by the successor's digest and how many rows went.
 
     1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say.
     2. Have the window name it, in one transaction.
@@ -68,7 +90,7 @@ def rewritten(
     import pyarrow.parquet as pq
 
     whole = pq.read_table(io.BytesIO(get_bytes(window.uri, window.digest)))
-    table = whole.filter([not gone for gone in meant(window, whole, key, until)])
+    table = whole.filter([not left for left in gone(whole)])
     if table.num_rows == whole.num_rows:
         return
     # Step 1
@@ -85,8 +107,8 @@ def rewritten(
     # Step 2
     with store.transaction() as s:
         row = s.get_one(WindowRow, (window.digest, window.workload))
-        row.manifest = {**row.manifest, **_counts(row, table), "replaces": list(row.digests)}
-        row.manifest["forgotten_rows"] = int(window.manifest.get("forgotten_rows", 0)) + whole.num_rows - table.num_rows
+        counted = {**_counts(row, table), "replaces": list(row.digests)}
+        row.manifest = {**row.manifest, **counted, **noted(digest, whole.num_rows - table.num_rows)}
         row.digest, row.uri, row.rows = digest, uri, table.num_rows
     # Step 3
     remove(old)
@@ -156,13 +178,26 @@ def sources_without(spec: Spec, artifacts: str, key: str, ids: Collection[str]) 
     return sum(_file_without(uri, *by) for folder, by in named.items() for uri in files(f"{folder}/*.parquet"))
 
 
-def _file_without(uri: str, column: str, values: Collection[str]) -> int:
+def sources_kept(artifacts: str, workload: str, numbers: Collection[int], ids: Collection[str]) -> None:
+    """Of the offline sources of features of windows, by number, keep the rows of these inputs alone.
+
+    What is known of entities (the platform's own features of them) is by entity, and stays.
+    """
+    for name in ("inputs", "labels", "truth"):
+        for uri in files(f"{artifacts}/{workload}/feast/{name}/*.parquet"):
+            if int(uri.rsplit("/", 1)[1].partition("-")[0]) in numbers:
+                _file_without(uri, "input_id", ids, kept=True)
+
+
+def _file_without(uri: str, column: str, values: Collection[str], *, kept: bool = False) -> int:
+    """Take rows with these values out of a file, or, ``kept``, all others; returns how many there were."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     whole = pq.read_table(io.BytesIO(get_bytes(uri)))
-    table = whole.filter(pc.invert(pc.is_in(whole[column], pa.array(sorted(values), pa.string()))))
+    among = pc.is_in(whole[column], pa.array(sorted(values), pa.string()))
+    table = whole.filter(among if kept else pc.invert(among))
     if table.num_rows == whole.num_rows:
         return 0
     data = parquet_bytes(table)

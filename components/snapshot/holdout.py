@@ -59,7 +59,7 @@ def needed(spec: Spec) -> Need:
     """Rows with which a student that errs half as often as the limits allow, or as its champion does, mostly passes.
 
     It does so with a chance of :data:`drift.paired.POWER` on each limit. Where a limit is judged by an estimate, on
-    each class, or by an error without a largest value, no number is enough.
+    each class or group, or by an error without a largest value, no number is enough.
     """
     limits = spec.limits
     if limits.confidence is None:
@@ -84,6 +84,13 @@ def needed(spec: Spec) -> Need:
         truths.append(max(least, price * _for_loss(limits.max_loss, level) if _compares_shares(spec) else math.inf))
     if any(x is not None for x in (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)):
         truths.append(math.inf)
+    if limits.max_membership_advantage is not None:
+        rows.append(math.inf)
+    for groups in limits.groups.values():
+        if groups.max_accuracy_gap is not None:
+            truths.append(math.inf)
+        if (groups.max_agreement_gap, groups.max_deferral_gap) != (None, None):
+            rows.append(math.inf)
     return Need(rows=max(rows), truths=max(truths))
 
 

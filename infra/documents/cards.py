@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from components.contracts.spec import GAPS
 from components.contracts.spec.declared import terms
-from components.evaluate.measure import curve, known
-from infra.documents.document import Document, Section, Statement, declared, fact, section
+from components.evaluate.measure import curve
+from components.evaluate.share import known
+from infra.documents.document import Document, Section, Statement, declared, fact, person, section
 from infra.documents.facts import Facts, told
 
 NOTE = "Made of what the platform recorded and of what the spec declares. It says nothing of whether that is enough."
@@ -89,9 +93,34 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
             absent="not measured: limits.max_noise_loss and limits.max_attack_loss ask for it",
         ),
         fact(
+            "quality.groups", "Declared groups: shares of each, and the largest gap between two", groups(facts), *ref,
+            absent="limits.groups declares none",
+        ),
+        fact(
             "quality.forgetting", "Older regimes", measured(facts, "forgetting"), *ref,
             absent="there was no champion, or no older window, to compare with",
         ),
+    )  # fmt: skip
+
+
+def groups(facts: Facts) -> tuple[dict[str, Any], ...]:
+    """What was measured of the groups that the spec declares."""
+    return measured(facts, "group_", "ungrouped_rows", *(f"{gap}[" for gap in GAPS))
+
+
+def across(facts: Facts, id: str, title: str) -> Statement:
+    """What was measured between groups where it was; whether that is enough a person says with the rest."""
+    if found := groups(facts):
+        return fact(id, title, found, *((facts.evidence_ref,) if facts.evidence_ref else ()))
+    return person(id, title, "declare limits.groups in the spec, or say for which groups it was looked at, and how")
+
+
+def told_of_members(facts: Facts, id: str) -> Statement:
+    """What was measured of how far answers tell which rows were learnt from."""
+    return fact(
+        id, "Membership inference by a threshold of the loss (Yeom et al. 2018): what it gains over guessing",
+        measured(facts, "membership_"), *((facts.evidence_ref,) if facts.evidence_ref else ()),
+        absent="not measured: beside student.privacy it is not, nor where it is not known what was learnt from",
     )  # fmt: skip
 
 
@@ -156,6 +185,7 @@ def model_card(facts: Facts) -> Document:
                  tuple({"how": k, "labels": v} for k, v in card.synthetic.items()), facts.card_ref, absent="none"),
             fact("training.privacy", "Privacy account", privacy, facts.card_ref,
                  absent="none: nothing bounds what the weights tell of a row"),
+            told_of_members(facts, "training.membership"),
         ),
         section("quality", "How it was judged", *quality(facts)),
         section("limits", "Limits", *limits(facts)),
@@ -216,7 +246,8 @@ def data_sheet(facts: Facts) -> Document:
         for name in ("rejected_reasons", "leaks")
         for why, n in w.manifest.get(name, {}).items()
     )  # fmt: skip
-    kept = "released later" if spec.student.releases else "for good"
+    held = "released later" if spec.student.releases else "for good"
+    kept = msgspec.structs.asdict(spec.retention)
     consent = f"terms {'must' if spec.consent.required else 'need not'} be named; accepted: " + (
         ", ".join(spec.consent.allowed) or "all"
     )
@@ -248,13 +279,16 @@ def data_sheet(facts: Facts) -> Document:
             fact("preparation.left_out", "Labels that no window took, and rows like held-out ones", reasons, *refs,
                  absent="none were"),
             fact("preparation.holdout", "Held out for the verdict",
-                 f"{spec.student.holdout_share:g} of a window at most, {kept}", facts.spec_ref),
+                 f"{spec.student.holdout_share:g} of a window at most, {held}", facts.spec_ref),
             fact("preparation.features", "What a student sees of an input",
                  f"{spec.features.factory} {told(spec.features.options)}", facts.spec_ref),
         ),
         section(
             "keeping", "How they are kept",
             declared("keeping.retention", "How long", data.retention, "data.retention", facts.spec_ref),
+            fact("keeping.by_age", "What the platform deletes by its age",
+                 tuple({"what": name, "days": days} for name, days in kept.items() if days is not None),
+                 facts.spec_ref, absent="nothing: the spec has no retention"),
             declared("keeping.terms", "Terms", data.licence.name, "data.licence.name", facts.spec_ref),
             declared("keeping.contact", "Contact", spec.about.contact, "about.contact", facts.spec_ref),
         ),

@@ -18,7 +18,8 @@ from components.control.store import ControlStore
 from components.control.tables import LedgerRow, WindowRow
 from components.evaluate.evidence import NEW, Evidence, Row, decode
 from components.evaluate.judge import judge
-from components.evaluate.measure import Measurements, flat, known, measures, slice_accuracies
+from components.evaluate.measure import Measurements, flat, measures, slice_accuracies
+from components.evaluate.share import known
 from components.ledger import signatures
 from components.ledger.ledger import entries
 from components.steps import evidences, up_to

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from infra.documents.cards import (
     UNJUDGED,
+    across,
     document,
     findings,
     licences,
     limits,
     measured,
     quality,
+    told_of_members,
     use,
 )
 from infra.documents.document import Document, Statement, declared, fact, person, section
@@ -127,8 +129,7 @@ def annex_iv(facts: Facts) -> Document:
                  f"an update with {spec.trigger.min_labels} new labels, or {spec.trigger.alarm_labels} after an alarm, "
                  "judged by the same limits before it serves", ref),
             *quality(facts),
-            person("2g.discrimination", "2(g) Potentially discriminatory impacts",
-                   "say for which groups it was looked at, and how"),
+            across(facts, "2g.discrimination", "2(g) Potentially discriminatory impacts: measures between groups"),
             person("2g.signed", "2(g) Test reports, dated and signed by those who answer for them", "sign them"),
             fact("2h.security", "2(h) Cybersecurity measures", security, facts.registry_ref),
         ),
@@ -206,9 +207,10 @@ def nist(facts: Facts) -> Document:
             fact("measure.2.10", "MEASURE 2.10 Privacy risk",
                  told_privacy,
                  facts.card_ref, absent="no account: nothing bounds what the weights tell of a row"),
+            told_of_members(facts, "measure.2.10.membership"),
             fact("measure.2.6", "MEASURE 2.6 Latency and size",
                  measured(facts, "p50_ms", "p95_ms", "p99_ms", "bytes"), facts.evidence_ref or ref, absent=UNJUDGED),
-            person("measure.2.11", "MEASURE 2.11 Fairness and bias", "say for which groups it was looked at, and how"),
+            across(facts, "measure.2.11", "MEASURE 2.11 Fairness and bias: measures between groups"),
             person("measure.2.12", "MEASURE 2.12 Environmental impact", "estimate it"),
             person("measure.3.3", "MEASURE 3.3 Feedback of those who are concerned", "say how it is taken"),
         ),

@@ -32,7 +32,7 @@ MOST_AGE = {"labeler": 300.0, "monitor": 60.0, "trigger": 60.0}
 every 10 s, unless one piece of its work takes longer: a slow teacher's call with all its retries, fitting a reference.
 The other reports are renewed when something happens, and are never stale."""
 
-FORGET = "forget"
+FORGET, RETENTION = "forget", "retention"
 """The run that is recorded while an entity is forgotten: its order alone can be given again, by who knows the key."""
 
 UPDATES = MONITORED
@@ -323,6 +323,9 @@ def _press(facts: Facts, state: State) -> Press:
     if facts.run is not None and facts.run.status in ("failed", "abandoned") and facts.run.pipeline == FORGET:
         remark = f"run {facts.run.id} {facts.run.status}: give the order again, it goes on; what there is"
         return Press(remark=remark, command=f"cohobate forget --list --workload {facts.workload}")
+    if facts.run is not None and facts.run.status in ("failed", "abandoned") and facts.run.pipeline == RETENTION:
+        remark = f"run {facts.run.id} {facts.run.status}: it is tried again within a day, or now by"
+        return Press(remark=remark, command=f"cohobate retention --workload {facts.workload}")
     if facts.run is not None and facts.run.status in ("failed", "abandoned"):
         return Press(
             remark=f"run {facts.run.id} {facts.run.status}: its log, then",

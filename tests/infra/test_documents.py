@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Groups, load_spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.step import distil
@@ -93,9 +93,13 @@ def version(home, path, rows, freeze_rows):
 @pytest.fixture(scope="module")
 def full(home, letter_spec, letters, freeze_rows, tmp_path_factory):
     """A version of which everything is declared."""
-    spec = msgspec.structs.replace(letter_spec, limits=msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9))
+    groups = {"entropy": Groups(descriptor="byte_entropy", edges=(2.25,), min_rows=2)}
+    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups)
+    spec = msgspec.structs.replace(letter_spec, limits=limits)
     teacher = {"factory": "t:T", "licence": LICENCE}
-    path = written(spec, tmp_path_factory.mktemp("full"), about=ABOUT, data=DATA, teacher=teacher)
+    path = written(
+        spec, tmp_path_factory.mktemp("full"), about=ABOUT, data=DATA, teacher=teacher, retention={"rows": 400.0}
+    )
     return version(home, path, letters("abc", 60), freeze_rows)
 
 
@@ -107,7 +111,8 @@ def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
 
 
 ABSENT_OF_A_REGRESSION = {
-    "identity.classes", "quality.slices", "quality.calibration", "quality.robustness", "composition.labels",
+    "identity.classes", "keeping.by_age", "quality.groups", "quality.slices", "quality.calibration",
+    "quality.robustness", "composition.labels",
 }  # fmt: skip
 
 ABSENT_OF_ANY = {
@@ -148,10 +153,17 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert {row["class"] for row in card["quality.slices"].value} <= {"a", "b", "c"}
     assert card["quality.robustness"].value and card["terms.attribution"].value == tuple(full.card.attribution)
     assert full.card.attribution == ("Built with Acme.", "Letters of the desk.")
+    between = {row["measure"]: row for row in card["quality.groups"].value}
+    assert between["agreement_gap[entropy]"]["value"] == full.measured["agreement_gap[entropy]"]
+    assert between["accuracy_gap[entropy]"]["upper"] >= between["accuracy_gap[entropy]"]["value"]
+    told = {row["measure"]: row for row in card["training.membership"].value}
+    assert told["membership_advantage"]["lower"] <= told["membership_advantage"]["value"]
     sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
     assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
     assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)
+    assert sheet["keeping.by_age"].value == ({"what": "rows", "days": 400.0},)
     annex = {s.id: s for s in KINDS["annex-iv"](full).statements()}
+    assert annex["2g.discrimination"].value == card["quality.groups"].value
     history = [row["what"] for row in annex["history"].value]
     assert history == ["register", "first champion"]
     of = [f"ledger:{e.seq}#{e.hash[:16]}" for e in entries(home, "letters")]
@@ -183,7 +195,7 @@ def test_each_is_written_in_three_formats_and_html_fetches_nothing(full):
         assert "<letters>" not in text and "<letters>" not in markdown
         assert not re.search(r"complian|conforms to|certified", text.replace("as its evaluation certified", ""))
     assert r"telling &lt;letters&gt; apart \| and more" in files["model-card.md"].decode()
-    assert len({s.id for s in KINDS["annex-iv"](full).blanks}) == 12
+    assert len({s.id for s in KINDS["annex-iv"](full).blanks}) == 11
 
 
 def test_the_bill_of_materials_is_what_the_schema_takes_and_names_all_parts(full, bare):

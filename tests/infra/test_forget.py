@@ -6,11 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from components.contracts.attestation import verifier, verify
-from components.contracts.errors import NotFoundError, PipelineError, UnavailableError
+from components.contracts.errors import ConfigError, NotFoundError, PipelineError, UnavailableError
 from components.contracts.records import Input, encode
 from components.contracts.settings import Settings
 from components.contracts.storage import get_bytes
 from components.control import runs
+from components.control.tables import ReviewRow
 from components.control.workloads import apply, opened
 from components.forget import order
 from components.forget.order import PREDICATE
@@ -158,3 +159,34 @@ def test_why_it_failed_is_recorded(store, monkeypatch):
 def test_a_workload_that_nobody_registered_is_named(store):
     with pytest.raises(NotFoundError, match="nothing-here"):
         forgetting.look("nothing-here", KEY)
+
+
+def expire(*options):
+    done = CliRunner().invoke(app, ["retention", *options, "--workload", "letters"])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output
+
+
+def test_what_is_too_old_is_counted_and_deleted_by_the_spec_in_force(store, tmp_path):
+    with pytest.raises(ConfigError, match="names no age"):
+        expire()
+    (tmp_path / "letters.yaml").write_text(f"{SPEC}retention: {{questions: 1}}\n")
+    spec, bundle = opened(str(tmp_path / "letters.yaml"), Settings())
+    apply(store, bundle, spec, actor="ada", reason="questions age")
+    with store.transaction() as s:
+        for name, published in (("settled", 2.0), ("waits", None)):
+            s.add(
+                ReviewRow(
+                    workload="letters", key=name, teacher="t@1", space="s@1", classes=["a"], input=b"", draft=None,
+                    why="", policy="all", probability=1.0, audit=False, asked_at=1.0, published_at=published,
+                )
+            )  # fmt: skip
+    assert json.loads(expire("--dry-run", "--json")) == {
+        "rows": {}, "kept": 0, "questions": 1, "reports": 0, "unfinished": 0,
+    }  # fmt: skip
+    assert store.runs("letters") == []
+    assert "deleted: 0 rows of 0 windows, 1 questions, reports of 0 students" in expire()
+    with store.session() as s:
+        assert [row.key for row in s.query(ReviewRow)] == ["waits"]
+    assert [e.action for e in entries(store, "letters")][-2:] == ["retention", "pipeline retention"]

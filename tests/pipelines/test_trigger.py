@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pyarrow as pa
@@ -512,3 +513,21 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "beside": 560, "answers": answers})
     state = trigger.state()
     assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 90 + 70, 0)
+
+
+def test_what_is_too_old_is_deleted_where_no_update_starts(spec, store, broker, clock, put):
+    swept = []
+    sweeper = SimpleNamespace(tend=lambda found: swept.append(found.name))
+    trigger = Trigger(spec, store, broker, launch=lambda reason: 0, sweeper=sweeper, clock=clock)
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    assert not trigger.look().start and swept == ["tickets"]
+    put(spec.trigger.min_labels)
+    assert trigger.look().start and swept == ["tickets"], "nothing is taken away under one that starts"
+
+
+def test_a_sweep_of_what_is_too_old_is_no_update_to_cool_down_after(trigger, store):
+    before = trigger.state()
+    run = runs.begin(store, "tickets", runs.RETENTION, "what is too old", "trigger")
+    assert trigger.state().running, "nor does one start beside it"
+    runs.end(store, run, "succeeded", {}, "trigger")
+    assert trigger.state() == before

@@ -8,16 +8,19 @@ from components.contracts.spec.declared import About, Data, TeacherFactory, Teac
 from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
-from components.contracts.spec.limits import Disturbance, Limits
+from components.contracts.spec.limits import GAPS, Disturbance, Groups, Limits
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
+from components.contracts.spec.retention import DAY, Retention
 from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
 from components.contracts.spec.serve import Deferral, DeferTo, Serve
 from components.contracts.spec.student import Export, Form, Pruning, Student, Variant, check_export
 from components.contracts.spec.workload import Kind, Spec, load_spec
 
 __all__ = [
+    "DAY",
+    "GAPS",
     "About",
     "Admission",
     "Budget",
@@ -33,6 +36,7 @@ __all__ = [
     "Factory",
     "Features",
     "Form",
+    "Groups",
     "Kind",
     "Label",
     "Limits",
@@ -45,6 +49,7 @@ __all__ = [
     "PrivacyUnit",
     "Probe",
     "Pruning",
+    "Retention",
     "RolloutPolicy",
     "Section",
     "Serve",

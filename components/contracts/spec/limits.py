@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from components.contracts.errors import ConfigError
+from components.contracts.records import Task
+from components.contracts.spec.features import FEATURE_NAME, Entity
 from components.contracts.spec.fields import Count, Positive, Section, Share
 
 
@@ -20,6 +26,44 @@ class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     rows: Count = 100
     strength: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.05
     queries: Count = 40
+
+
+class Groups(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Groups of inputs that a student is to treat alike, by something that is known of each input.
+
+    That is one of ``field``, the place of a value in the decoded payload (``applicant.sex``; a number is a place in a
+    list), ``feature``, a feature of the entity that the spec names, or ``descriptor``, one of the featuriser's.
+    ``values``: the groups, each of one value (text; of a truth value ``true`` or ``false``); or ``edges``, in rising
+    order: the ranges of numbers between them, each from its lower edge on. An input with any other value, or none, is
+    of no group.
+
+    ``min_rows``: rows (with truth, for accuracy) that each group needs before it is compared (left out: those of
+    ``limits``); with fewer the verdict is hold. ``max_accuracy_gap``, ``max_agreement_gap`` (with the teacher) and
+    ``max_deferral_gap``: the largest difference between the shares of any two groups; None is measured, not demanded.
+    """
+
+    field: str | None = None
+    feature: str | None = None
+    descriptor: str | None = None
+    values: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    min_rows: Count | None = None
+    max_accuracy_gap: Share | None = None
+    max_agreement_gap: Share | None = None
+    max_deferral_gap: Share | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The groups, in order.
+
+        >>> Groups(field="age", edges=(30, 60.5)).names
+        ('below 30', '30 to 60.5', '60.5 and above')
+        """
+        if self.values:
+            return self.values
+        ends = [f"{edge:g}" for edge in self.edges]
+        between = (f"{low} to {high}" for low, high in pairwise(ends))
+        return (f"below {ends[0]}", *between, f"{ends[-1]} and above") if ends else ()
 
 
 class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +90,11 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``max_memory_bytes`` that a process grows by to load and run it, ``max_cold_start_ms`` until it first answers;
     latency in milliseconds per input, ``max_latency_ratio`` of the 99th percentile to the champion's in the same run;
     ``max_cost_per_1000`` inputs in the currency of ``core_hour_price``, which has no default.
+
+    ``max_membership_advantage``: how much more often a threshold of the loss may take rows that the student learnt from
+    for such than rows that it did not (:mod:`drift.membership`).
+
+    ``groups``, by a name of their own: between which groups of inputs the student is to make no difference.
     """
 
     min_rows: Count = 50
@@ -72,4 +121,47 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_mae_loss: Share | None = None
     min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
+    max_membership_advantage: Share | None = None
     disturbance: Disturbance = Disturbance()
+    groups: dict[FEATURE_NAME, Groups] = field(default_factory=dict)
+
+
+def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None) -> None:
+    """Refuse groups that contradict themselves, or are by what the spec does not have; ``payload``: the decoder.
+
+    Raises:
+        ConfigError: which field, and what about it.
+
+    """
+    for name, groups in limits.groups.items():
+        field = f"limits.groups.{name}"
+        by = {k: v for k in ("field", "feature", "descriptor") if (v := getattr(groups, k)) is not None}
+        if len(by) != 1:
+            raise ConfigError(field, sorted(by), "must name one of field, feature and descriptor")
+        if groups.field is not None and payload in ("raw", "text"):
+            raise ConfigError(f"{field}.field", groups.field, f"payloads of payload.decoder {payload} have no fields")
+        if groups.feature is not None:
+            known = [f.name for f in entity.features] if entity is not None else []
+            if groups.feature not in known:
+                allowed = f"must be one of features.entity.features: {', '.join(known) or 'there are none'}"
+                raise ConfigError(f"{field}.feature", groups.feature, allowed)
+        _check_parts(field, groups)
+        if task == "regression" and groups.max_accuracy_gap is not None:
+            allowed = "a regression has no accuracy: limit max_agreement_gap, or max_deferral_gap"
+            raise ConfigError(f"{field}.max_accuracy_gap", groups.max_accuracy_gap, allowed)
+
+
+def _check_parts(field: str, groups: Groups) -> None:
+    if bool(groups.values) == bool(groups.edges):
+        raise ConfigError(field, groups.names, "must name values, or edges between ranges of numbers, and not both")
+    if groups.values and (len(groups.values) < 2 or len(set(groups.values)) < len(groups.values)):
+        raise ConfigError(f"{field}.values", groups.values, "must name two groups or more, each once")
+    rising = all(a < b for a, b in pairwise(groups.edges)) and all(map(math.isfinite, groups.edges))
+    if groups.edges and not rising:
+        raise ConfigError(f"{field}.edges", groups.edges, "must be finite numbers in rising order")
+
+
+GAPS: Mapping[str, str] = {
+    "accuracy_gap": "max_accuracy_gap", "agreement_gap": "max_agreement_gap", "deferral_gap": "max_deferral_gap",
+}  # fmt: skip
+"""The field of :class:`Groups` that limits each measure."""

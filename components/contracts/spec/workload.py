@@ -20,9 +20,10 @@ from components.contracts.spec.declared import About, Data, TeacherFactory
 from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
-from components.contracts.spec.limits import Limits
+from components.contracts.spec.limits import Limits, check_groups
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
+from components.contracts.spec.retention import Retention
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
 from components.contracts.spec.serve import Serve
 from components.contracts.spec.student import Student, check_export, check_learning, check_network
@@ -65,6 +66,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     label: Label = Label()
     admission: Admission = Admission()
     consent: Consent = Consent()
+    retention: Retention = Retention()
     limits: Limits = Limits()
     monitor: Monitor = Monitor()
     trigger: Trigger = Trigger()
@@ -119,7 +121,10 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 SINCE: dict[str, Any] = {
     "files": (),
+    "limits.groups": {},
+    "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
+    "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
@@ -177,6 +182,7 @@ def _read(path: Path) -> Spec:
             _check_classes(f"{field}.options", factory.options)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
+    check_groups(spec.limits, spec.task, spec.payload.decoder, spec.features.entity)
     check_steps(spec.rollout)
     check_export(spec.student.export)
     check_network(spec.student)
@@ -193,6 +199,10 @@ def _read(path: Path) -> Spec:
         )
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
+    if spec.limits.max_membership_advantage is not None and spec.student.privacy is not None:
+        remedy = "is measured on rows that were learnt from, which no account covers: leave it out"
+        found = spec.limits.max_membership_advantage
+        raise ConfigError("limits.max_membership_advantage", found, f"{remedy} beside student.privacy")
     if spec.serve.novelty is not None and spec.student.privacy is not None:
         remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"
         raise ConfigError("serve.novelty", spec.serve.novelty, f"{remedy} beside student.privacy")

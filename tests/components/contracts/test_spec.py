@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec import Factory, Spec, build, load_spec, resolve
+from components.contracts.spec import Factory, Groups, Spec, build, load_spec, resolve
 from components.contracts.spec.references import MOVED
 from components.contracts.spec.serve import Asynchronous
 
@@ -25,6 +25,8 @@ def test_fields_that_came_later_leave_the_digest_that_students_lineage_names():
     bare = Spec(name="w", teacher=Factory(factory="t:T"), features=Factory(factory="builtins:dict"))
     assert bare.digest == "ad2cdb57d32fec5bf4c0dd90df4bfadafd5c518bfd79ee1b99ff67db72192a9c"
     assert msgspec.structs.replace(bare, files=("a.txt",)).digest != bare.digest
+    limits = msgspec.structs.replace(bare.limits, groups={"g": Groups(field="f", values=("a", "b"))})
+    assert msgspec.structs.replace(bare, limits=limits).digest != bare.digest
 
 
 def test_a_minimal_spec_has_defaults_and_knows_its_file(tmp_path):

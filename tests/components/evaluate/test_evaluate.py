@@ -4,17 +4,19 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.spec import Serve, Variant
+from components.contracts.spec import Groups, Serve, Variant
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control import learning
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
-from components.distill.data import window_rows
+from components.distill.data import update_rows, window_rows
 from components.distill.train import distill
 from components.evaluate.criteria import NO_CHAMPION, NO_CONFIDENCE, NO_OLDER_WINDOW
 from components.evaluate.evaluate import GAUGE, LABEL_FREE, evaluate
 from components.evaluate.evidence import decode, encode, verdict_line
 from components.evaluate.judge import judge
+from components.evaluate.page import quality_page
+from components.snapshot import erase
 from components.steps import evidence_folder
 from components.student.card import CARD_KEY
 from tests.stores import migrated
@@ -104,7 +106,37 @@ def test_names_every_measurement(update):
         "bytes", "rows", "truth_rows", "teacher_accuracy", "worst_slice_accuracy", "noise_loss[bit_flips]",
         "noise_loss[truncation]", "teacher_entropy", "student_entropy", "entropy_gap", "mutual_information",
         "novelty_rows", "novelty_deferred", "novelty_chance", "novelty_least", "novelty_gap",
+        "membership_advantage", "membership_auc",
     }  # fmt: skip
+
+
+def test_an_older_window_may_have_lost_all_of_its_rows(world):
+    """As retention leaves it: nothing is learnt from it, and nothing is judged on it."""
+    for window in world.windows:
+        world.store.add_window(window)
+    erase.without(world.store, world.windows[0], lambda table: [True] * table.num_rows, lambda digest, count: {})
+    world.windows = world.store.windows(world.spec.name)
+    assert [w.rows for w in world.windows] == [0, 160]
+    learnt = update_rows(world.spec, world.windows, 0)
+    assert len(learnt.new) > 100 and not len(learnt.replay)
+    done = world.evaluate(world.second, champion=world.first)
+    assert done.measurements["rows"] > 20 and done.measurements["forgetting"] is None
+    page = quality_page(world.spec, world.windows, world.second.digest).decode()
+    assert "forgetting is not demanded: there is no older window" in page
+
+
+def test_groups_are_compared_by_what_is_known_of_the_inputs(world):
+    groups = {"size": Groups(descriptor="log_bytes", edges=(3.0, 4.0), min_rows=5, max_agreement_gap=0.5)}
+    limits = msgspec.structs.replace(world.spec.limits, groups=groups)
+    serve = msgspec.structs.replace(world.spec.serve, defer_below=2.0)
+    done = world.evaluate(world.second, spec=msgspec.structs.replace(world.spec, limits=limits, serve=serve))
+    new = [row for row in done.evidence.rows if row.set == "new"]
+    assert {row.groups["size"] for row in new} == {"3 to 4"} and all(row.deferred for row in new)
+    assert all(row.deferred is None and not row.groups for row in done.evidence.rows if row.set != "new")
+    assert done.measurements["group_rows[size=3 to 4]"] == len(new)
+    assert done.measurements["group_deferral[size=3 to 4]"] == 1.0
+    assert done.verdict.decision == "hold" and "group_rows[size=below 3] is 0; it must be >= 5" in done.verdict.reasons
+    assert judge(decode(get_bytes(done.evidence_uri).splitlines())[0]) == done.verdict
 
 
 def test_the_verdict_can_be_had_again_from_what_is_kept(update):

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from components.contracts.records import SoftLabel
 from components.distill.data import Rows
 from components.evaluate.evidence import Answer, Evidence, Judgement, Row
-from components.evaluate.measure import confusion, deferral, flat, known, measures, pooled, slice_accuracies
+from components.evaluate.measure import confusion, deferral, flat, measures, pooled, slice_accuracies
+from components.evaluate.share import known
 
 ALONE = [None] * 1000
 

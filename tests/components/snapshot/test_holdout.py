@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from components.contracts.records import content_hash
-from components.contracts.spec import Limits
+from components.contracts.spec import Groups, Limits
 from components.control.intent import Intent, ModelRef
 from components.snapshot.holdout import Need, enough, kept_shares, needed, standing
 from components.snapshot.leaks import ALIKE, EQUAL, MOVED, REFUSED, guarded
@@ -53,6 +53,10 @@ def test_a_limit_needs_rows_by_its_confidence(spec):
     assert need(confidence=0.95, max_loss=0.05, looks="repeated").truths > need(confidence=0.95, max_loss=0.05).truths
     for name in ("max_slice_loss", "max_ece", "max_mae_loss"):
         assert need(confidence=0.95, **{name: 0.1}).truths == math.inf
+    groups = {"g": Groups(field="f", values=("a", "b"), max_accuracy_gap=0.1)}
+    assert need(confidence=0.95, groups=groups) == Need(rows=20, truths=math.inf)
+    groups = {"g": Groups(field="f", values=("a", "b"), max_deferral_gap=0.1)}
+    assert need(confidence=0.95, groups=groups) == Need(rows=math.inf, truths=0)
     assert need(confidence=0.95).rows == 20
 
 

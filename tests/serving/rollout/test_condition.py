@@ -51,6 +51,7 @@ def rolling(in_force=0.05, **changed):
         (facts(teacher="held"), "serving", 400.0, ""),
         (facts(run=Run(id="files-3", pipeline="continual", status="failed")), "serving", 400.0, "run continual"),
         (facts(run=Run(id="files-3", pipeline="forget", status="failed")), "serving", 400.0, "cohobate forget --list"),
+        (facts(run=Run(id="files-3", pipeline="retention", status="failed")), "serving", 400.0, "cohobate retention"),
         (facts(run=Run(id="files-3", pipeline="continual", status="succeeded")), "serving", 400.0, ""),
     ],
 )

@@ -1,0 +1,75 @@
+"""Whether a student's answers tell which rows it learnt from: rows of evidence, and the measures that they lead to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from components.contracts.records import SoftLabel
+from components.contracts.spec import Spec
+from components.control.tables import WindowRow
+from components.distill.data import learnt_of_newest
+from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
+from components.student.runtime import Student
+from drift.gate import Measurement
+from drift.membership import advantage, auc
+
+MEMBERS = 500
+"""Rows that were learnt from, at most, that the attack is tried on: they are evenly spread over the window."""
+
+LEAST = 1e-12
+"""Stands for a probability of zero in a divergence."""
+
+
+def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
+    """How far an answer is from the label that was to be learnt; None where it is no number.
+
+    That is the divergence from the teacher's distribution, in nats, or the distance from its value in the target's
+    unit.
+    """
+    if teacher.value is not None and student.value is not None:
+        found = abs(student.value - teacher.value)
+    else:
+        found = sum(
+            p * math.log(p / max(student.distribution.get(name, 0.0), LEAST))
+            for name, p in teacher.distribution.items()
+            if p > 0.0
+        )
+    return found if math.isfinite(found) else None
+
+
+def member_rows(spec: Spec, windows: Sequence[WindowRow], candidate: Student) -> list[Row]:
+    """Rows of the newest window that the candidate learnt from, with its losses; none where that is not known.
+
+    Made-up inputs are left out: there are none among the others. Beside ``student.privacy`` nothing is looked at, since
+    no account covers what would be told of rows that were learnt from.
+
+    Raises:
+        ProvenanceError: a row's label was not made by the declared teacher.
+        ArtifactError: a snapshot is missing or not what was frozen.
+
+    """
+    if spec.student.privacy is not None or not set(candidate.card.snapshots[:1]) & set(windows[-1].digests):
+        return []
+    learnt = learnt_of_newest(spec, windows)
+    places = [i for i, made_up in enumerate(learnt.synthetic) if not made_up]
+    some = learnt.take(places[:: max(1, -(-len(places) // MEMBERS))])
+    return [
+        Row(set=MEMBER, id=name, teacher=Answer.of(soft), candidate=Answer.of(answer), loss=loss_of(soft, answer))
+        for name, soft, answer in zip(some.ids, some.soft, candidate.predict(some.payloads), strict=True)
+    ]
+
+
+def membership(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    """``membership_advantage`` with its bounds, and ``membership_auc``; none where no row tells of what was learnt.
+
+    Others than members are rows of the same window that were held out by their hash, and not for an audit: what was
+    chosen otherwise differs from members in more than that. None of fewer than the least rows on either side.
+    """
+    members = [row.loss for row in evidence.rows if row.set == MEMBER and row.loss is not None]
+    others = [row.loss for row in new if row.loss is not None]
+    if not members:
+        return {}
+    if min(len(members), len(others)) < max(2, evidence.judgement.min_rows):
+        return {"membership_advantage": None, "membership_auc": None}
+    return {"membership_advantage": advantage(members, others), "membership_auc": auc(members, others)}
