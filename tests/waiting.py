@@ -3,7 +3,7 @@
 import time
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=180.0):
     """What ``condition`` gives once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
