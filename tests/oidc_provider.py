@@ -28,7 +28,7 @@ class Provider:
     def __init__(self):
         self.key = KEY
         self.codes, self.asked, self.claims = {}, [], {}
-        self.code_seconds, self.down, self.secret = 60.0, False, SECRET
+        self.code_seconds, self.down, self.secret = 3_600.0, False, SECRET
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ class Provider:
             return 400, {"error": "invalid_grant"}
         now = int(time.time())
         claims = {
-            "iss": self.url, "aud": CLIENT, "sub": f"u-{who}", "name": who, "roles": PEOPLE[who], "exp": now + 60,
+            "iss": self.url, "aud": CLIENT, "sub": f"u-{who}", "name": who, "roles": PEOPLE[who], "exp": now + 3_600,
             "iat": now, "nonce": asked["nonce"],
         }  # fmt: skip
         signed = jwt.encode({"alg": "RS256", "kid": "p1"}, claims | self.claims, self.key)
