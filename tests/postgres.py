@@ -44,11 +44,11 @@ class Postgres:
         """Start it, and wait until it answers."""
         log, data = f"{self.folder}/log", f"{self.folder}/data"
         options = f"-p {self.port} -h 127.0.0.1 -k '' " + " ".join(f"-c {name}=off" for name in LOSSY)
-        self.run("pg_ctl", "start", "--wait", "--pgdata", data, "--log", log, "--options", options)
+        self.run("pg_ctl", "start", "--wait", "--timeout=240", "--pgdata", data, "--log", log, "--options", options)
 
     def stop(self):
         """Stop it; who is connected is cut off."""
-        self.run("pg_ctl", "stop", "--wait", "--mode=fast", "--pgdata", f"{self.folder}/data")
+        self.run("pg_ctl", "stop", "--wait", "--timeout=240", "--mode=fast", "--pgdata", f"{self.folder}/data")
 
     def database(self, template="template0"):
         """The URL of a new database."""

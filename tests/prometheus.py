@@ -33,7 +33,7 @@ class Prometheus:
     """A running server's API."""
 
     def __init__(self, port: int) -> None:
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30.0)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=180.0)
 
     def close(self) -> None:
         self._client.close()
@@ -63,7 +63,7 @@ def prometheus(config: Path):
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     with (config.parent / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    server, deadline = Prometheus(port), time.monotonic() + 60.0
+    server, deadline = Prometheus(port), time.monotonic() + 240.0
     try:
         while not server.ready():
             assert process.poll() is None and time.monotonic() < deadline, (
@@ -74,4 +74,4 @@ def prometheus(config: Path):
     finally:
         server.close()
         process.terminate()
-        process.wait(30)
+        process.wait()

@@ -13,7 +13,7 @@ def ended(pid):
         return True
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=180.0):
     """What ``condition`` gives once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tenacity
 
@@ -222,7 +222,7 @@ class WorkerGroup:
         self.lost = 0
         self._make = make
         self._changed = threading.Condition()
-        self._shifts: dict[int, Shift] = {}
+        self._shifts: Mapping[int, Shift] = {}  # another one for each change: the asker and reporters go through it
         self._failures: dict[int, int] = {}
         self._not_before: dict[int, float] = {}
         self._mine: set[int] | None = None
@@ -245,9 +245,8 @@ class WorkerGroup:
     @property
     def ready(self) -> bool:
         """Whether every share that is ours is open."""
-        return self._mine is not None and all(
-            share in self._shifts and self._shifts[share].worker.opened for share in self._mine
-        )
+        shifts, mine = self._shifts, self._mine
+        return mine is not None and all(share in shifts and shifts[share].worker.opened for share in mine)
 
     @property
     def paused(self) -> str:
@@ -265,9 +264,10 @@ class WorkerGroup:
         self._mine = set(mine)
         errors: list[BaseException] = []
         now = time.monotonic()  # before any failure is seen: what failed is opened by a later call, if at all
-        for share, shift in list(self._shifts.items()):
+        shifts = dict(self._shifts)
+        for share, shift in self._shifts.items():
             if shift.over:
-                del self._shifts[share]
+                del shifts[share]
                 self.lost += shift.worker.resets
                 if shift.failure is not None:
                     errors.append(shift.failure)
@@ -276,10 +276,11 @@ class WorkerGroup:
                 self._failures.pop(share, None)
             if share not in mine and not shift.ending:
                 shift.end()
-        for share in sorted(mine - self._shifts.keys()):
-            if now > self._not_before.get(share, -math.inf):
-                self._shifts[share] = shift = Shift(self._make(share), self.tally, self._changed)
-                shift.start()
+        made = [share for share in sorted(mine - shifts.keys()) if now > self._not_before.get(share, -math.inf)]
+        shifts |= {share: Shift(self._make(share), self.tally, self._changed) for share in made}
+        self._shifts = shifts
+        for share in made:
+            shifts[share].start()
         return errors
 
     def _put_off(self, share: int, error: BaseException) -> None:

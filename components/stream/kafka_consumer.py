@@ -24,11 +24,12 @@ from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Reco
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 1.0
-"""How long :meth:`KafkaConsumer.ends` waits for the last batch of each partition."""
+PROBE_SECONDS = 30.0
+"""How long :meth:`KafkaConsumer.ends` waits for the broker's answer about the last batches: it comes in 100 ms, unless
+one of the two stands still. An end that is too low would pass for lost positions, or leave records unread."""
 
-STEP_MS = 150
-"""How long one step towards the committed end waits for records; a fetch that finds none is answered in 100 ms."""
+STEP_MS = 50
+"""How long it waits before it looks whether the answer is there."""
 
 LOOK_SECONDS = 5.0
 """How often an idle consumer checks that the broker still has its positions: the embedded broker answers a fetch
@@ -197,9 +198,13 @@ class KafkaConsumer:
         unread = [p for p in self._assigned if least[p] > firsts[p]]
         deadline = time.monotonic() + PROBE_SECONDS
         while unread and time.monotonic() < deadline:
-            with suppress(OffsetOutOfRangeError):  # retention passed it this very moment: the end stands
-                probe.poll(timeout_ms=50, max_records=1_000_000)
+            try:
+                probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
+            except OffsetOutOfRangeError as error:  # retention passed it this very moment: the end stands
+                unread = [p for p in unread if p not in error.args[0]]
             unread = [p for p in unread if probe.position(p) < least[p]]
+        if unread:
+            log.warning("%s: the last batches of %s did not come in %.0f s", self._address, unread, PROBE_SECONDS)
         return {TopicPartition(p.topic, p.partition): max(least[p], probe.position(p)) for p in self._assigned}
 
     def _committed(self, probe: Any, partitions: list[Any], firsts: Mapping[Any, int]) -> dict[Any, int]:
@@ -216,10 +221,7 @@ class KafkaConsumer:
             back, at = 1, written[partition]
             while at > firsts[partition] and found[partition] == firsts[partition]:
                 at, back = max(firsts[partition], written[partition] - back), back * 2
-                probe.assign([partition])
-                probe.seek(partition, at)
-                probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
-                if probe.position(partition) > at:
+                if _holds(probe, partition, at):
                     found[partition] = at + 1
         probe.assign(self._assigned)
         return found
@@ -259,3 +261,14 @@ class KafkaConsumer:
         for client in (self._client, self._probe, self._raw):
             if client is not None:
                 client.close(autocommit=False)
+
+
+def _holds(probe: Any, partition: Any, at: int) -> bool:
+    """Whether a reader of committed records gets anything from ``at`` on, once the broker has answered its fetch."""
+    probe.unsubscribe()  # so that what is known of the partition is from this fetch's answer, not from one before
+    probe.assign([partition])
+    probe.seek(partition, at)
+    deadline = time.monotonic() + PROBE_SECONDS
+    while probe.highwater(partition) is None and time.monotonic() < deadline:
+        probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
+    return bool(probe.position(partition) > at)

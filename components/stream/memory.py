@@ -39,7 +39,8 @@ class MemoryBroker:
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """The partitions of a topic, none where it does not exist."""
-        return sorted(p for p in self.logs if p.topic == topic)
+        with self.grown:
+            return sorted(p for p in self.logs if p.topic == topic)
 
     def producer(self) -> MemoryProducer:
         """A new producer."""

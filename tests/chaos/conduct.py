@@ -129,6 +129,7 @@ class Run:
             slot.wanted = slot.wanted and slot.kill is None
         self._until(lambda: self.kafka.up and not any(s.running and s.kill is not None for s in self.slots))
         self._scale(2)
+        self._until(lambda: self.replicas.spare() or self.replicas.answered)  # one of them has something to publish
         self.replicas.end()
         sent = self.feed.finish()
         self._published, self.report.answered = topics.published(self.kafka.address, self._input_topics)

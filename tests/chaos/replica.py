@@ -6,6 +6,7 @@ killed. What a replica that is killed had not published nobody has heard of; wha
 """
 
 import asyncio
+import math
 import os
 import random
 import signal
@@ -30,8 +31,8 @@ RATE = 20.0
 
 TIMEOUT_SECONDS = 2.0
 
-LIFE_SECONDS = (4.0, 12.0)
-"""How long a replica lives, from its start to its kill: it takes about two seconds to start."""
+LIFE_SECONDS = (2.0, 10.0)
+"""How long a replica lives, from the teacher's first answer to its kill: its start takes what the machine takes."""
 
 
 def text_of(id_: str) -> str:
@@ -44,6 +45,11 @@ def is_own(id_: str) -> bool:
     return id_.startswith(PREFIX)
 
 
+def _answered(steer: Path, pid: int) -> Path:
+    """The file that a replica leaves once the teacher has answered it."""
+    return steer / f"answered-{pid}"
+
+
 async def _one(service: TeacherService, telemetry: Telemetry, id_: str, dice: random.Random) -> None:
     payload = text_of(id_).encode()
     workload = telemetry.spec.name
@@ -53,6 +59,8 @@ async def _one(service: TeacherService, telemetry: Telemetry, id_: str, dice: ra
     headers = {"id": id_.encode()}
     try:
         headers |= (await asyncio.wait_for(service.label(id_, payload), TIMEOUT_SECONDS)).headers
+        if headers.keys() != {"id"}:
+            _answered(Path(os.environ["CHAOS_STEER"]), os.getpid()).touch()
     except Exception as error:  # it is published as ever, and the labeler asks
         print(f"{id_}: {type(error).__name__}: {error}", flush=True)
     student = Answer(arm="champion", version="1", ok=True, latency_ms=1.0, label="red", confidence=0.4)
@@ -82,17 +90,31 @@ class Replicas:
     def __init__(self, spec: Path, env: dict[str, str], logs: Path, seed: int) -> None:
         self.child = Child("replica", [sys.executable, "-m", "tests.chaos.replica", str(spec)], env, logs)
         self.kills = 0
+        self._steer = Path(env["CHAOS_STEER"])
         self._dice = random.Random(f"replicas {seed}")
-        self._until = 0.0
+        self._until = math.inf
+
+    @property
+    def answered(self) -> bool:
+        """Whether the teacher has answered the one that lives."""
+        return self.child.pid is not None and _answered(self._steer, self.child.pid).exists()
 
     def tend(self) -> None:
         """Start one where there is none, and kill the one whose time has come."""
         if self.child.pid is None:
             self.kills += self.child.process is not None and self.child.process.returncode == -signal.SIGKILL
             self.child.start()
+            self._until = math.inf
+        elif self._until == math.inf and self.answered:
             self._until = time.monotonic() + self._dice.uniform(*LIFE_SECONDS)
         elif time.monotonic() > self._until:
             os.kill(self.child.pid, signal.SIGKILL)
+
+    def spare(self) -> None:
+        """Let the one that lives go on, or start one."""
+        self._until = math.inf
+        if self.child.pid is None:
+            self.tend()
 
     def end(self) -> None:
         """Let the last one publish what it has, and end."""

@@ -14,8 +14,15 @@ import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print(os.environ.get("COHOBATE_FAILPOINT"), flush=True)
 (pathlib.Path(os.environ["STEER"]) / f"work-{os.getpid()}").touch()
-time.sleep(60)
+time.sleep(10_000)
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """However long this machine takes to start a process or to end one, nobody is killed for it."""
+    for name in ("LIMIT_SECONDS", "WORK_SECONDS", "DRAIN_SECONDS"):
+        monkeypatch.setattr(module, name, 1e5)
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def place(tmp_path):
         slot.child.process.wait()
 
 
-def ended(slot, seconds=90.0):
+def ended(slot, seconds=180.0):
     deadline = time.monotonic() + seconds
     while (end := slot.tend()) is None:
         assert time.monotonic() < deadline
@@ -57,7 +64,6 @@ def test_a_failpoint_is_armed_by_the_environment(place):
 
 
 def test_who_never_comes_to_its_failpoint_is_killed_late(place, monkeypatch):
-    monkeypatch.setattr(module, "LIMIT_SECONDS", 30.0)
     monkeypatch.setattr(module, "WORK_SECONDS", 0.3)
     place.start(Kill("failpoint", "labeler.3"))
     assert ended(place) == "late"
@@ -80,7 +86,7 @@ def test_who_is_recycled_ends_and_another_may_start(place):
 
 
 def test_who_is_asked_to_end_before_it_can_hear_it_has_ended_as_asked(place):
-    place.child.argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    place.child.argv = [sys.executable, "-c", "import time; time.sleep(10_000)"]
     place.start(None)
     place.wanted = False
     assert ended(place) == "ended"
@@ -103,9 +109,9 @@ def test_a_frozen_labeler_is_not_killed_and_goes_on(place):
 def test_frozen_means_stopped(place):
     place.start(None)
     working(place)
-    place.freeze(60.0)
+    place.freeze(1e5)
     pid = place.child.pid
-    deadline = time.monotonic() + 90.0
+    deadline = time.monotonic() + 180.0
     while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline
         time.sleep(0.01)

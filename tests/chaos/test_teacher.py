@@ -14,7 +14,7 @@ from tests.chaos.teacher import SteeredTeacher, answer
 def steer(tmp_path, monkeypatch):
     monkeypatch.setenv("CHAOS_STEER", str(tmp_path))
 
-    def fault(kind, seconds=60.0, hang=0.0):
+    def fault(kind, seconds=1e6, hang=0.0):
         text = json.dumps({"kind": kind, "until": time.time() + seconds, "hang": hang})
         (tmp_path / "fault.json").write_text(text)
 

@@ -13,7 +13,7 @@ from components.control.intent import Intent
 from components.control.order_client import LocalOrderClient, Order
 from components.control.store import ControlStore, orders_bell, routing_bell
 
-PATIENCE = 30.0
+PATIENCE = 180.0
 """Seconds for what takes a millisecond on a machine that is not busy; nothing here waits for it to pass."""
 
 

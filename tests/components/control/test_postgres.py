@@ -11,7 +11,7 @@ from components.control.intent import Intent
 from components.control.store import ControlStore, routing_bell
 from tests.postgres import running
 
-PATIENCE = 30.0
+PATIENCE = 180.0
 
 
 def test_time_is_the_database_s(postgres_store, monkeypatch):
@@ -20,9 +20,9 @@ def test_time_is_the_database_s(postgres_store, monkeypatch):
     monkeypatch.setattr("components.control.clock.time.time", lambda: right - 3600.0)
     behind = ControlStore(postgres_store.url)
     behind.acknowledge("w", "replica", 1, {})
-    assert abs(behind.clock() - right) < 60.0
+    assert behind.clock() > right - 60.0
     monkeypatch.undo()
-    assert [a.replica for a in postgres_store.acknowledgements("w")] == ["replica"]
+    assert [a.replica for a in postgres_store.acknowledgements("w", alive_within=1_800.0)] == ["replica"]
     behind.close()
 
 

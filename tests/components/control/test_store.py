@@ -162,8 +162,10 @@ def test_an_order_that_does_not_exist(store):
 def test_awaiting_an_order(store):
     order = store.order("files", "promote", "ada", "ready")
     assert store.await_order(order, timeout=0.05, poll=0.01).done_at is None
-    threading.Timer(0.1, store.finish_order, (order, False, "no candidate")).start()
-    assert store.await_order(order, timeout=10, poll=0.01).ok is False
+    other = threading.Timer(0.1, store.finish_order, (order, False, "no candidate"))
+    other.start()
+    assert store.await_order(order, timeout=180, poll=0.01).ok is False
+    other.join()
 
 
 # Rollouts, windows, runs, alarms, gauges

@@ -18,7 +18,7 @@ from components.label.labeler import Labeler
 from components.ledger import entries, verify
 from components.stream.contract import TopicPartition
 from components.stream.memory import MemoryBroker, MemoryProducer
-from tests.clock import Clock
+from tests.clock import Clock, Time
 from tests.stores import migrated
 
 NOW = 1_700_000_000.0
@@ -334,11 +334,12 @@ def test_a_cut_letter_is_replayed_whole_and_one_whose_record_is_gone_fails_alone
     assert (failed.result, done.result) == ("failed", "replayed") and "then drop the letter" in failed.detail
 
 
-def test_a_rate_bounds_what_is_published_in_a_second(store, broker):
+def test_a_rate_bounds_what_is_published_in_a_second(store, broker, monkeypatch):
     refuse(broker, *(b"%d" % n for n in range(10)))
     naps = []
+    monkeypatch.setattr(module, "time", Time())
     run(store, broker, rate=4.0, sleep=naps.append)
-    assert len(naps) == 3 and all(0.5 < nap <= 1.0 for nap in naps[:2]) and naps[2] <= 0.5
+    assert naps == [1.0, 1.0, 0.5]
     assert [len(e.detail["letters"]) for e in entries(store) if e.action == "dlq-replay"] == [4, 4, 2]
 
 

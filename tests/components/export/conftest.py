@@ -92,9 +92,12 @@ def exported(reading, network=None, *, task="classification", defer=None, temper
     return version, payloads, to_int8(full, graph, card, rows)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_byte_code():
-    """Bundles are used as ``python -B`` uses them: what is beside the manifest's files is not trusted."""
+    """Bundles are used as ``python -B`` uses them: what is beside the manifest's files is not trusted.
+
+    Not for the session: tests of other folders would be run so too, or not, as their order has it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "dont_write_bytecode", True)
         patch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -11,6 +11,7 @@ from components.label.history_file import Historic
 from components.label.labeler import Labeler
 from components.stream.contract import read_to_end
 from components.stream.memory import MemoryBroker
+from tests.waiting import wait_for
 
 TEACHER = """
 from components.contracts.records import SoftLabel
@@ -77,10 +78,12 @@ def test_it_leaves_the_labelling_to_a_labeler_that_is_at_work(spec, broker):
     labeler, stop = Labeler(spec, build(spec.teacher, spec.source), broker), threading.Event()
     thread = threading.Thread(target=labeler.run, args=(stop,))
     thread.start()
-    label_history(spec, broker, [entry(i, b"a%d" % i) for i in range(50)], patience=60.0)
-    stop.set()
-    thread.join()
-    assert labeler.counts["labelled"] == 50
+    try:
+        label_history(spec, broker, [entry(i, b"a%d" % i) for i in range(50)], patience=1e9)
+        wait_for(lambda: labeler.counts["labelled"] == 50)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_labels_of_a_teacher_that_is_not_the_declared_one_do_not_count(spec, broker, tmp_path):

@@ -1,9 +1,10 @@
 """A labeler that runs: its threads, several of them at once, outages, and the end."""
 
 import contextlib
-import math
+import itertools
 import threading
 import time
+from collections import deque
 
 import msgspec
 import pytest
@@ -63,6 +64,8 @@ def broker(spec):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
+    """Quick to try again, and to look; not to give up: whatever a machine does, what was asked for is committed."""
+    monkeypatch.setattr("components.label.labeler.DRAIN_SECONDS", 80.0)
     monkeypatch.setattr(groups, "RETRY_SECONDS", (0.01, 0.05))
     monkeypatch.setattr(groups, "REOPEN_SECONDS", (0.01, 0.05))
     monkeypatch.setattr(groups, "BLAME_SECONDS", 0.2)
@@ -120,23 +123,36 @@ def exactly(broker, n):
 def test_every_input_gets_one_label_and_the_end_lets_go(broker, at_work):
     put(broker, range(300))
     labeler = at_work()
-    wait_for(lambda: len(labels(broker)) == 300)
+    wait_for(lambda: labeler.counts["labelled"] == 300)  # counted once they are there
     exactly(broker, 300)
     wait_for(lambda: labeler.gauge()["ready"])
     assert labeler.counts == {"labelled": 300, "duplicates": 0, "dead": 0, "deferred": 0, "skipped": 0}
     assert labeler.gauge()["shares"] == PARTITIONS and labeler.paused == ""
     labeler.end()
     assert labeler.error is None
-    put(broker, range(300, 310))
-    time.sleep(0.1)
-    assert len(labels(broker)) == 300
+    assert not [t for t in threading.enumerate() if t.name.startswith(("worker-w-", "asker"))], "nobody is at work"
+
+
+class Held(Teacher):
+    """Answers one batch, and the next ones only once it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may = threading.Event()
+
+    def label(self, payloads):
+        assert not self.asked or self.may.wait(90)
+        return super().label(payloads)
 
 
 def test_what_the_teacher_was_asked_for_is_committed_at_the_end_and_nothing_else_is_asked(broker, at_work):
     put(broker, range(200))
-    labeler = at_work(teacher := Teacher(seconds=0.1))
-    teacher.fails = lambda: bool(teacher.asked) and not labeler.stop.wait(90)
-    wait_for(lambda: teacher.asked)
+    labeler = at_work(teacher := Held())
+    wait_for(lambda: teacher.asked and labeler.gauge()["ready"])
+    shifts = [*labeler._group._shifts.values()]
+    labeler.stop.set()
+    wait_for(lambda: all(shift.ending for shift in shifts))
+    teacher.may.set()
     labeler.end()
     assert len(labels(broker)) == len(teacher.asked) < 200
     again = at_work()
@@ -151,12 +167,14 @@ def test_no_more_is_held_than_a_few_batches(broker, at_work):
     teacher = Teacher()
     teacher.fails = lambda: not gate.is_set()
     labeler = at_work(teacher)
-    wait_for(lambda: "teacher" in labeler.reasons)
-    time.sleep(0.3)
-    fetched = sum(
-        sum(p.values()) for p in [labeler._group._shifts[n].worker._bulk.positions() for n in range(PARTITIONS)]
-    )
-    assert fetched <= PARTITIONS * 8 * (groups.IN_FLIGHT + 1)
+    wait_for(lambda: labeler.gauge()["ready"] and labeler.paused == "teacher")
+    workers, most = labeler._group.workers.values(), PARTITIONS * 8 * (groups.IN_FLIGHT + 1)
+
+    def fetched():
+        return sum(sum(worker._bulk.positions().values()) for worker in workers)
+
+    wait_for(lambda: fetched() >= most)
+    assert fetched() == most and labels(broker) == []
     gate.set()
     wait_for(lambda: len(labels(broker)) == 2000)
     exactly(broker, 2000)
@@ -164,12 +182,12 @@ def test_no_more_is_held_than_a_few_batches(broker, at_work):
 
 def test_a_teacher_outage_pauses_and_loses_nothing(broker, at_work):
     put(broker, range(50))
-    away = threading.Event()
+    away, failed = threading.Event(), []
     away.set()
-    labeler = at_work(Teacher(fails=away.is_set))
+    labeler = at_work(Teacher(fails=lambda: failed.append(1) or away.is_set()))
     wait_for(lambda: labeler.paused == "teacher")
     put(broker, range(50, 60))
-    time.sleep(0.2)
+    wait_for(lambda: len(failed) > 5)
     assert labels(broker) == [] and labeler.error is None
     away.clear()
     wait_for(lambda: len(labels(broker)) == 60)
@@ -289,7 +307,7 @@ def test_an_input_that_comes_alone_is_blamed_where_it_has(broker, at_work):
     wait_for(lambda: labels(broker) == ["i0"])
     put(broker, [1, 2])
     wait_for(lambda: len(dead(broker)) == 1 and len(labels(broker)) == 2)
-    assert labeler.counts["dead"] == 1
+    wait_for(lambda: labeler.counts["dead"] == 1)
 
 
 def test_a_teacher_that_fails_on_some_inputs_for_a_moment_blames_none(broker, at_work, monkeypatch):
@@ -335,7 +353,7 @@ def test_without_leases_whoever_is_fenced_ends(broker, at_work):
     wait_for(lambda: len(labels(broker)) == 60)
     wait_for(lambda: isinstance(first.error, FencedError))
     exactly(broker, 60)
-    assert second.counts["labelled"] == 40
+    wait_for(lambda: second.counts["labelled"] == 40)
 
 
 def test_whoever_is_fenced_opens_nothing_again_before_that_is_known(broker, at_work, monkeypatch):
@@ -367,15 +385,64 @@ def test_lost_positions_end_a_labeler_that_was_told_so_and_it_says_why(broker, a
     assert isinstance(labeler.error, LostPositionsError) and labeler.reasons[-1] == "lost_positions"
 
 
+class GivenShares:
+    """Leases that are what the test says."""
+
+    def __init__(self, *mine):
+        self.mine = set(mine)
+
+    def tend(self, shares, busy):
+        return self.mine
+
+    def leave(self):
+        pass
+
+
+def test_workers_that_come_while_the_asker_looks_through_them_do_not_end_it(broker, at_work, monkeypatch):
+    looking, may_go_on = threading.Event(), threading.Event()
+
+    class Waiting(deque):
+        def __bool__(self):
+            looking.set()
+            assert may_go_on.wait(90)
+            return len(self) > 0
+
+    monkeypatch.setattr(groups, "deque", Waiting)
+    labeler = at_work(leases=(leases := GivenShares(0)))
+    put(broker, range(40))
+    assert looking.wait(90)
+    leases.mine = set(range(PARTITIONS))
+    wait_for(lambda: labeler.gauge()["shares"] == PARTITIONS)
+    may_go_on.set()
+    wait_for(lambda: len(labels(broker)) == 40)
+    exactly(broker, 40)
+
+
+class Member(Leases):
+    """A labeler's leases; while it is ``deaf`` it hears nothing, and goes on with what it had."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.deaf, self.turn = False, threading.Lock()
+
+    def tend(self, shares, busy):
+        with self.turn:
+            return set(self._mine) if self.deaf else super().tend(shares, busy)
+
+    def hear(self, whether):
+        with self.turn:
+            self.deaf = not whether
+
+
 @pytest.fixture
 def lease(store, monkeypatch):
-    """A member's leases: renewed often, and so long that no pause of this machine ends one; ``lease.later()`` does."""
-    monkeypatch.setattr("components.control.leases.RENEWALS", 600)
-    ahead = [0.0]
-    store.clock = lambda: time.time() + sum(ahead)
+    """A member's leases: renewed at every look, on a clock that only looks move; ``lease.later()`` ends all of them."""
+    monkeypatch.setattr("components.control.leases.RENEWALS", 10**9)
+    looks, ahead = itertools.count(), []
+    store.clock = lambda: 1_700_000_000.0 + next(looks) * 1e-4 + sum(ahead)
 
     def make(name):
-        return Leases(store, "w", name, seconds=60.0)
+        return Member(store, "w", name, seconds=60.0)
 
     make.later = lambda: ahead.append(61.0)
     return make
@@ -431,13 +498,13 @@ def test_leases_that_ran_out_too_early_do_no_harm(broker, at_work, lease):
     put(broker, range(100))
     wait_for(lambda: len(labels(broker)) == 100)
     wait_for(lambda: first.gauge()["ready"])
-    stuck._next = math.inf  # it hears nothing for a while
+    stuck.hear(False)  # for a while
     lease.later()
     second = at_work(leases=lease("second"))
     wait_for(lambda: second.gauge()["shares"] == PARTITIONS and second.gauge()["ready"])
     put(broker, range(100, 300))
     wait_for(lambda: len(labels(broker)) == 300)
-    stuck._next = 0.0
+    stuck.hear(True)
     wait_for(lambda: first.gauge()["shares"] == second.gauge()["shares"] == 2)
     put(broker, range(300, 400))
     wait_for(lambda: len(labels(broker)) == 400)

@@ -18,16 +18,12 @@ from components.contracts.settings import Settings
 from components.registry import Registry
 from infra.worker import IMPATIENT
 from tests.components.registry.test_registry import Desk
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 CREATE = b"POST /api/2.0/mlflow/model-versions/create"
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 ROOT = Path(__file__).parents[3]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +39,14 @@ def server(tmp_path_factory):
             deadline = time.monotonic() + START_SECONDS
             while True:
                 with contextlib.suppress(httpx.HTTPError):
-                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0).is_success:
+                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=30.0).is_success:
                         break
                 assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
                 time.sleep(0.2)
             yield port
         finally:
             os.killpg(process.pid, 15)
-            process.wait(30)
+            process.wait()
 
 
 class Line:
@@ -71,7 +67,7 @@ class Line:
     def carry(self, there):
         """One request and its answer."""
         with there, contextlib.suppress(OSError):
-            there.settimeout(30)
+            there.settimeout(180)
             request = whole(there)
             line = request.partition(b" HTTP/")[0]
             self.seen.append(line)
@@ -86,6 +82,7 @@ class Line:
             there.sendall(answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
 
     def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)  # else nobody wakes who waits in accept
         self.socket.close()
 
 
@@ -168,13 +165,6 @@ def test_a_controller_asks_a_server_that_is_away_twice_and_then_goes_on(desk, li
     with pytest.raises(UnavailableError, match="does not answer"):
         desk.registry.named(desk.workload, "champion")
     assert len(line.seen) == 2
-
-
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def test_a_rest_client_leaves_feast_out_of_the_process(line):

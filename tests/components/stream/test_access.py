@@ -12,15 +12,19 @@ import pytest
 
 from components.contracts.errors import AccessError, NotFoundError
 from components.stream import open_broker
-from components.stream.contract import read_to_end
+from components.stream.contract import TopicPartition, read_to_end
 from components.stream.kafka import client_config
 from tests.secured_kafka import unsigned_token
 from tests.servers import serving
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
-QUICK_SECONDS = 30.0
-"""A client's own patience: three refusals together must come before one would have been waited for."""
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A broker that answers is heard however slow it is: what is not found out by asking would be waited for."""
+    monkeypatch.setattr("components.stream.access.CONNECT_SECONDS", 1e5)
 
 
 def round_trip(settings, values=(b"a", b"b")):
@@ -32,7 +36,7 @@ def round_trip(settings, values=(b"a", b"b")):
             producer.send(topic, "k", value)
         producer.flush()
     with contextlib.closing(broker.consumer([topic], group=topic)) as consumer:
-        taken, deadline = [], time.monotonic() + 45
+        taken, deadline = [], time.monotonic() + 180
         while len(taken) < len(values) and time.monotonic() < deadline:
             taken += [r.value for r in consumer.poll(timeout=0.2)]
         consumer.commit()
@@ -75,6 +79,7 @@ def test_a_transaction_over_scram_and_tls(secured_kafka):
             writer.send(topic, value)
             writer.flush()
             end()
+        wait_for(lambda: consumer.ends() == {TopicPartition(topic, 0): 4})  # the marks come after the answer
         assert [r.value for r in read_to_end(consumer)] == [b"kept"] and consumer.lag() == 0
 
 
@@ -133,15 +138,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_refusal_is_quick_and_names_its_remedy(secured_kafka, case):
+def test_a_refusal_is_told_by_its_cause_and_names_its_remedy(secured_kafka, case):
     cause, remedy, settings = REFUSED[case]
-    broker, started = open_broker(settings(secured_kafka)), time.monotonic()
+    broker = open_broker(settings(secured_kafka))
     for act in (lambda: broker.ensure_topics(["t"]), broker.producer, lambda: broker.consumer(["t"])):
         with pytest.raises(AccessError) as refusal:
             act()
         assert refusal.value.cause == cause and remedy in refusal.value.remedy
         assert "hunter2" not in str(refusal.value)
-    assert time.monotonic() - started < QUICK_SECONDS
 
 
 def test_a_mechanism_that_is_not_enabled_is_told_from_a_wrong_password(secured_kafka, monkeypatch):
@@ -159,13 +163,15 @@ def test_a_host_name_may_go_unchecked_on_demand(secured_kafka):
 
 def test_what_an_acl_denies_is_named(secured_kafka):
     from kafka import KafkaAdminClient
-    from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+    from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
     seen, unseen = f"acl-{uuid.uuid4().hex[:8]}", f"acl-{uuid.uuid4().hex[:8]}"
     open_broker(secured_kafka.settings()).ensure_topics([seen, unseen])
     with contextlib.closing(KafkaAdminClient(**client_config(secured_kafka.settings()))) as admin:
         topic = ResourcePattern(ResourceType.TOPIC, seen)
         admin.create_acls([ACL("User:stranger", "*", ACLOperation.DESCRIBE, ACLPermissionType.ALLOW, topic)])
+        asked = ACLFilter("User:stranger", "*", ACLOperation.ANY, ACLPermissionType.ANY, topic)
+        wait_for(lambda: admin.describe_acls(asked)[0])  # the broker hears of it from the controller
     broker = open_broker(secured_kafka.settings(sasl_username="stranger"))
     with pytest.raises(AccessError, match="TopicAuthorizationFailedError") as refusal:
         broker.ensure_topics([f"{seen}.new"])
@@ -184,7 +190,7 @@ def test_what_an_acl_denies_is_named(secured_kafka):
 
 
 class TokenEndpoint(BaseHTTPRequestHandler):
-    """An OIDC token endpoint for one client; ``life`` seconds a token."""
+    """An OIDC token endpoint for one client; a token is good for ten minutes, and said to be for ``life`` seconds."""
 
     life, secret, issued = 600.0, "client-secret", 0
 
@@ -196,7 +202,7 @@ class TokenEndpoint(BaseHTTPRequestHandler):
         good = who == f"me:{self.secret}" and "grant_type=client_credentials" in form and "scope=kafka" in form
         cls = type(self)
         cls.issued += good
-        token = unsigned_token("oauth", self.life)
+        token = unsigned_token("oauth", 600.0)
         body = f'{{"access_token":"{token}","token_type":"Bearer","expires_in":{self.life}}}'
         self.send_response(200 if good else 401)
         self.send_header("Content-Type", "application/json")
@@ -235,14 +241,16 @@ def test_a_token_is_fetched_once_for_all_connections(secured_kafka, endpoint):
     assert idp.issued == 1
 
 
-def test_a_token_is_renewed_before_it_ends(secured_kafka, endpoint):
-    """The broker ends a connection whose token ended: a producer that works on has fetched more."""
+def test_a_token_is_renewed_before_it_ends(secured_kafka, endpoint, monkeypatch):
+    """A producer that works on fetches more by itself. The broker takes them for longer than they are said to be good:
+    one that really ended would be refused after a pause of this machine."""
     idp, url = endpoint
     idp.life = 6.0
+    monkeypatch.setattr("components.stream.kafka_producer._end_of", lambda _, now: now + 6.0)
     broker, topic = open_broker(secured_kafka.oauth(**credentials(url))), f"t-{uuid.uuid4().hex[:8]}"
     broker.ensure_topics([topic])
     with contextlib.closing(broker.producer()) as producer:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while idp.issued < 3:
             assert time.monotonic() < deadline
             producer.send(topic, "k", b"v")

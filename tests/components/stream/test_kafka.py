@@ -1,7 +1,6 @@
 import contextlib
 import subprocess
 import sys
-import time
 import uuid
 
 import pytest
@@ -10,6 +9,7 @@ from components.contracts.settings import Settings
 from components.stream import open_broker
 from components.stream.contract import TopicPartition, read_to_end
 from components.stream.kafka import client_config
+from tests.waiting import wait_for
 
 
 def test_without_settings_it_is_the_embedded_broker_in_plain_text():
@@ -71,7 +71,7 @@ with EmbeddedBroker(port, logs / "first.log"):
     consumer.commit()
 with EmbeddedBroker(port, logs / "second.log"), closing(consumer):
     put([b"new"])
-    seen, deadline = [], time.monotonic() + 45
+    seen, deadline = [], time.monotonic() + 180
     while not seen and time.monotonic() < deadline:
         seen = consumer.poll(timeout=0.2)
     print([r.value for r in seen], list(consumer.positions().values()), consumer.resets)
@@ -90,7 +90,7 @@ def test_a_broker_that_lost_its_records_is_read_again_from_the_earliest(tmp_path
 
 
 @pytest.mark.integration
-def test_what_a_transaction_aborted_is_not_seen_and_ends_are_reached(kafka_address):
+def test_what_a_transaction_aborted_is_not_seen_and_ends_are_reached(kafka_address, monkeypatch):
     """The markers that end a transaction have offsets of their own: a reader must come past them."""
     from kafka import KafkaProducer
 
@@ -105,10 +105,12 @@ def test_what_a_transaction_aborted_is_not_seen_and_ends_are_reached(kafka_addre
             writer.send(topic, value)
             writer.flush()
             end()
-        started = time.monotonic()
+        wait_for(lambda: consumer.ends() == {TopicPartition(topic, 0): 4})  # the marks come after the answer
+        # With this patience the test would time out if an end were waited for that is not reached.
+        monkeypatch.setattr("components.stream.kafka_consumer.PROBE_SECONDS", 1e5)
         assert [r.value for r in read_to_end(consumer)] == [b"kept"]
         assert consumer.positions() == consumer.ends() == {TopicPartition(topic, 0): 4}
-        assert consumer.lag() == 0 and time.monotonic() - started < 1.5
+        assert consumer.lag() == 0
         writer.begin_transaction()
         writer.send(topic, b"open")
         writer.flush()

@@ -80,7 +80,7 @@ def test_what_is_not_confirmed_in_time_is_told(tmp_path, port):
     producer._seconds = 1.0
     ended = threading.Thread(target=producer.close, daemon=True)
     ended.start()
-    ended.join(90)
+    ended.join(180)
     assert not ended.is_alive()
 
 

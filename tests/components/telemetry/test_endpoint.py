@@ -24,7 +24,7 @@ def test_a_worker_answers_prometheus_and_whoever_looks_after_it(tmp_path, clock)
     with exposed(Settings(home=tmp_path), "labeler", "w", metrics.registry, health) as address:
 
         def get(path):
-            answer = httpx.get(f"http://{address}{path}", trust_env=False)
+            answer = httpx.get(f"http://{address}{path}", trust_env=False, timeout=180)
             return answer.status_code, answer.text
 
         assert get("/readyz") == (503, "starting") and get("/healthz") == (200, "ok")

@@ -154,6 +154,7 @@ def test_spans_reach_a_collector(tmp_path):
             **os.environ,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "180",
         }
         subprocess.run([sys.executable, "-c", COLLECTED], env=env, check=True, timeout=240)
     path, body = bodies[0]
