@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 class Selector:
-    """Chooses for one labeler. ``budget`` None: no limit.
+    """Chooses for one labeler. ``budget`` None: no limit. ``lacking``: labels of a new regime that an update lacks.
 
     For every batch:
 
@@ -55,8 +55,14 @@ class Selector:
     ordinary calls of the budget.
     """
 
-    def __init__(self, spec: Spec, budget: Budget | None = None, clock: Clock = time.time) -> None:
-        self.spec, self._clock = spec, clock
+    def __init__(
+        self,
+        spec: Spec,
+        budget: Budget | None = None,
+        clock: Clock = time.time,
+        lacking: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.spec, self._clock, self._lacking = spec, clock, lacking
         self.budget = budget if budget is not None and budget.limited else None
         self.counts: Counter[str] = Counter()
         """Decisions by reason."""
@@ -136,7 +142,7 @@ class Selector:
             return waiting
         alpha = self.spec.serve.novelty
         wanted = {inputs[i].id: _need(scores[0][i], alpha) if scores else 1.0 for i in waiting}
-        granted = set(self.budget.neediest(wanted))
+        granted = set(self.budget.neediest(wanted, self._lacking() if self.budget.limits.pace_deferred else 0))
         found = [i for i in waiting if inputs[i].id in granted]
         if refused := len(waiting) - len(found):
             self.counts["paced"] += refused
