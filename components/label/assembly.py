@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build
@@ -11,7 +9,7 @@ from components.control.store import ControlStore
 from components.label.asking import Company
 from components.label.labeler import Labeler, Leases
 from components.query.budget import Budget
-from components.query.lacking import lacking
+from components.query.lacking import Lacking
 from components.query.scores import StudentScores
 from components.query.selector import Selector
 from components.stream.contract import Broker
@@ -48,7 +46,7 @@ def assemble(
     name = settings.worker or "labeler"
     company = Company(
         guard=Guard(spec, teacher, store, broker, settings.artifacts, member=name, budget=budget) if watched else None,
-        selector=Selector(spec, budget, lacking=partial(lacking, store, spec)),
+        selector=Selector(spec, budget, lacking=Lacking(spec, store)),
         scores=StudentScores(spec, store),
         metrics=metrics or LabelerMetrics(spec.name),
     )

@@ -17,6 +17,7 @@ from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, decode
 from components.contracts.spec import Spec
+from components.control.alarm_kinds import GUARDED
 from components.control.intent import Guard, Intent, ModelRef
 from components.control.store import ControlStore, JournalLine, certificates_of
 from components.stream.contract import Broker, Consumer, named, unnamed
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 GAUGE = "certificate"
 """The gauge of what is known of the champion's promise."""
 
-ALARM = "guarded"
+ALARM = GUARDED
 """The kind of the alarm that a guard raises."""
 
 LOOK_SECONDS = 0.5

@@ -177,6 +177,7 @@ def test_what_an_update_lacks_after_an_alarm_is_asked_about_whatever_the_pace(wh
     answers = one.predict(0.01, 0.05, 0.02, 0.04)
     assert [a["answered_by"] for a in answers] == ["teacher", "student", "teacher", "teacher"]
     store.put_gauge(spec.name, "monitor", {"index": 100 + spec.trigger.alarm_labels})
+    one.gateway.clock.now += 1.0
     assert [a["answered_by"] for a in one.predict(0.015, 0.055)] != 2 * ["teacher"]
 
 

@@ -29,9 +29,22 @@ def selector(store, clock):
             label=Label(audit_share=audit_share, policy=Policy(kind=kind, share=share)),
         )  # fmt: skip
         limits = {"paced": False, "reserve": 0.0, **limits}
-        return Selector(spec, Budget(Limits(**limits), "files", store, clock=clock), clock, lambda: lacking)
+        return Selector(spec, Budget(Limits(**limits), "files", store, clock=clock), clock, Lacks(lacking))
 
     return make
+
+
+class Lacks:
+    """So many labels, but for those that were asked for."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self):
+        return self.n
+
+    def asked(self, labels):
+        self.n = max(0, self.n - labels)
 
 
 def inputs(n, first=0):
@@ -258,6 +271,7 @@ def test_what_an_update_lacks_is_asked_about_whatever_the_pace(selector):
     one, some = selector("random", share=1e-9, per_hour=3_600, pace_deferred=True, lacking=7), inputs(20)
     choice = one.choose(some, scores(20), waiting={x.id for x in some})
     assert len(labelled(choice)) == 7 and min(labelled(choice)) >= 10
+    assert one._lacking() == 0
     plain = selector("random", share=1e-9, per_hour=3_600, lacking=7).choose(inputs(20, 20), scores(20))
     assert labelled(plain) == [], "of inputs that wait for nobody it says nothing"
 
