@@ -10,7 +10,9 @@ the columns after every input and every label. The spec's alpha is divided among
 Of inputs that are sent again, and of more than the spec's ``inputs_per_second``, a part is looked at
 (:mod:`.traffic`); of labels that a policy chose a representative one. A kind alarms once for each champion: the trigger
 holds the alarm until another champion serves, and the new reference arms it again. Alarms are dated by the count of
-labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at. Former
+labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at. A champion
+that has just been learnt is at once asked how novel the newest inputs are that came after its window: a change that
+came while it was made, or was rolled out, is no less of a change to it, and is dated as it came. Former
 champions are held against the present one, and the canary is ordered for one whose traffic has returned
 (:mod:`.regimes`).
 
@@ -24,8 +26,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from components.contracts.errors import RecordError
 from components.contracts.payload import carried, carrying
@@ -82,6 +85,15 @@ class Resumable(Protocol):
         """Go on with evidence that was kept."""
 
 
+class Past(NamedTuple):
+    """An input that was looked at, on the stream since ``at``, and the counts then."""
+
+    at: float
+    labels: int
+    inputs: int
+    payload: bytes
+
+
 class Monitor:
     """Watches one workload's traffic.
 
@@ -95,6 +107,7 @@ class Monitor:
         self._view: View | None = None
         self._watch = Watch(references={}, changes={}, novelty=None)
         self._begin_windows()
+        self._newest: deque[Past] = deque(maxlen=spec.monitor.window)
         self._thinning = Thinning(spec.monitor.inputs_per_second)
         self._answered = Thinning(spec.monitor.inputs_per_second)
         self._trained_until = 0.0
@@ -137,7 +150,8 @@ class Monitor:
     def step(self, timeout: float = 0.5) -> int:
         """Take in what waits, and look at every window that it completes; returns how many records came."""
         self._follow_champion()
-        records, payloads = self._consumer.poll(POLLED, timeout), []
+        records = self._consumer.poll(POLLED, timeout)
+        came: list[Past] = []
         for record in records:
             kind = self._kinds[record.topic]
             if kind == "truth":
@@ -147,8 +161,9 @@ class Monitor:
             elif kind == "labels":
                 self._take(record)
             elif (entry := self._input(record)) is not None:
-                payloads.append(carried(entry))
-        self._look_at_inputs(payloads)
+                came.append(Past(record.timestamp, self.index, self.inputs + len(came) + 1, carried(entry)))
+        self._newest.extend(came)
+        self._look_at_inputs([one.payload for one in came])
         if self._regimes is not None:
             self._regimes.consider()
         if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
@@ -184,6 +199,7 @@ class Monitor:
         view = View(self.spec, champion, intent.previous)
         snapshots = set(view.champion.card.snapshots)
         trained = [w.created_at for w in self.store.windows(self.spec.name) if not snapshots.isdisjoint(w.digests)]
+        learnt = self._champion is not None and max(trained, default=0.0) > self._trained_until
         self._champion, self._view = champion, view
         rows, held = self._reference(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
@@ -197,6 +213,21 @@ class Monitor:
         raised = {a.kind for a in self.store.open_alarms(self.spec.name, champion.version)}
         self._armed = {kind: kind not in raised for kind in self._armed}
         log.info("%s: reference of champion v%s", self.spec.name, champion.version)
+        if learnt:  # one that served before is there for the traffic that comes
+            self._look_back(view)
+
+    def _look_back(self, view: View) -> None:
+        """Ask a champion that was just learnt about what came after its window; an alarm has the counts of then.
+
+        About novelty alone: of a window that has little of the new regime the reference is mostly of the old one, and
+        what is compared with it would change however well the champion knows the new one.
+        """
+        now = self.index, self.inputs
+        for one in [p for p in self._newest if p.at > self._trained_until]:
+            self.index, self.inputs = one.labels, one.inputs
+            for looked in view.look([one.payload]):
+                self._bet(looked.novelty)
+        self.index, self.inputs = now
 
     def _go_on(self, champion: ModelRef) -> None:
         """Give what looks at every row the evidence that it had before a restart, if this was its champion."""
@@ -291,8 +322,8 @@ class Monitor:
 
     def _note(self, record: Record) -> None:
         """Bet on how novel the champion found an input that it answered, or was asked about beside another student."""
-        detector, champion = self._watch.novelty, self._champion
-        if detector is None or champion is None:
+        champion = self._champion
+        if self._watch.novelty is None or champion is None:
             return
         try:
             prediction = decode(Prediction, record.value)
@@ -301,7 +332,12 @@ class Monitor:
             return
         answers = [a for a in (prediction.answer, prediction.shadow) if a is not None and a.version == champion.version]
         novelty = next((a.novelty for a in answers), None)
-        if novelty is None or not self._answered.takes(prediction.input_id, record.timestamp):
+        if novelty is not None and self._answered.takes(prediction.input_id, record.timestamp):
+            self._bet(novelty)
+
+    def _bet(self, novelty: float | None) -> None:
+        detector = self._watch.novelty
+        if detector is None or novelty is None:
             return
         found = detector.observe({NOVELTY: [novelty]})
         if found is not None:
@@ -315,12 +351,16 @@ class Monitor:
             log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
             return
         self.beside += self._view is not None and label.input.synthetic is None
-        if self._view is None or label.labelled_at <= self._trained_until or not self._counts(label):
+        if self._view is None or label.labelled_at <= self._trained_until or label.input.synthetic is not None:
             return
         try:
             decoded = self._view.decoded(carried(label.input))
         except RecordError:
             return  # the labeler has sent such inputs to the dead letters; an old one may still be on the topic
+        if not self._counts(label):
+            if self._regimes is not None:
+                self._regimes.label(decoded, label.soft, None)
+            return
         seen = self._view.judge(label.input.id, decoded, label.soft)
         if label.soft.task == "classification":  # of values nobody can say by the answer alone that one is wrong
             self._answers["rows"] += 1
@@ -332,9 +372,7 @@ class Monitor:
             self._look_at_labels(self._labelled.rows)
 
     def _counts(self, label: Label) -> bool:
-        """Whether the label is of a representative part: what a policy prefers, or made up, would look like drift."""
-        if label.input.synthetic is not None:
-            return False
+        """Whether the label is of a representative part: what a policy prefers would look like drift."""
         least = least_chance(self.spec.label.policy)
         return representative(least, self.spec.name, label.input.id, label.probability, label.audit)
 

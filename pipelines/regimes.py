@@ -106,14 +106,21 @@ class Regimes:
             log.warning("%s: version %s tells no novelty: %s", self.spec.name, version, error)
             return [None] * len(decoded)
 
-    def label(self, decoded: Any, soft: SoftLabel, answer: SoftLabel) -> None:
-        """Take the label of an input, and what the champion answers to it."""
+    def label(self, decoded: Any, soft: SoftLabel, answer: SoftLabel | None) -> None:
+        """Take the label of an input, and what the champion answers to it; None of a label that a policy preferred.
+
+        Such a one tells only whether a former champion knows the inputs that it finds familiar.
+        """
         said: dict[str, SoftLabel] = {}
         for version, student in self._students.items():
             try:
                 (said[version],) = student.predict_decoded([decoded])
             except ArtifactError as error:
                 log.warning("%s: version %s gives no answer: %s", self.spec.name, version, error)
+        if soft.task == "classification":  # of values nobody can say by the answer alone that one is wrong
+            self.detector.answered({version: theirs.label == soft.label for version, theirs in said.items()})
+        if answer is None:
+            return
         for version, theirs in said.items():
             self.detector.label({version: _better(theirs, answer, soft)}, _better(answer, theirs, soft))
 

@@ -30,6 +30,7 @@ from components.contracts.spec import Spec, build, load_spec
 from components.control.store import ControlStore
 from components.control.workloads import newest
 from components.query.budget import Budget
+from components.query.lacking import Lacking
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
 from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
@@ -206,7 +207,7 @@ class Answering:
         clock: Callable[[], float] = time.time,
         teacher: Teacher | None = None,
     ) -> None:
-        self.spec, self._clock = spec, clock
+        self.spec, self._clock, self._lacking = spec, clock, Lacking(spec, store)
         made: Teacher = build(spec.teacher, spec.source) if teacher is None else teacher
         self.teacher, self._declared = made, reference(made)
         if spec.teacher_digest not in (None, self._declared):
@@ -289,7 +290,11 @@ class Answering:
             return set()
         share = max(self.spec.serve.audit_share, self.spec.label.audit_share)
         free = {c: q.need for c, q in wanted.items() if not audited(self.spec.name, q.input_id, share)}
-        return set(free) - set(self.budget.neediest(free))
+        if not (free and self.budget.limits.pace_deferred):
+            return set()
+        granted = set(self.budget.neediest(free, self._lacking()))
+        self._lacking.asked(len(granted))
+        return set(free) - granted
 
     def _asked(self, wanted: dict[str, Question]) -> dict[str, Outcome]:
         """The outcomes of what the budget reaches for, by content."""

@@ -13,6 +13,12 @@ DRIFT, DOUBT, ENTROPY, NOVELTY, CHANGE = "drift", "predictive_entropy", "entropy
 entropy and what the champion's has more. ``novelty``: how unlike the champion's own data the inputs are that it
 answered. ``change``: every input and every label by itself."""
 
+GUARDED = "guarded"
+"""The kind of the controller's own: what the champion answers is shown to break what was promised of it."""
+
+UNKNOWN = (NOVELTY, GUARDED)
+"""The kinds that tell that the champion does not know the traffic; the others tell only that it is another."""
+
 MONITORED = (DRIFT, DOUBT, ENTROPY, NOVELTY, CHANGE)
 
 SOURCES: dict[str, Source] = {DRIFT: "inputs", DOUBT: "inputs", ENTROPY: "labels", NOVELTY: "predictions"}

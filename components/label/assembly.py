@@ -9,6 +9,7 @@ from components.control.store import ControlStore
 from components.label.asking import Company
 from components.label.labeler import Labeler, Leases
 from components.query.budget import Budget
+from components.query.lacking import Lacking
 from components.query.scores import StudentScores
 from components.query.selector import Selector
 from components.stream.contract import Broker
@@ -45,7 +46,7 @@ def assemble(
     name = settings.worker or "labeler"
     company = Company(
         guard=Guard(spec, teacher, store, broker, settings.artifacts, member=name, budget=budget) if watched else None,
-        selector=Selector(spec, budget),
+        selector=Selector(spec, budget, lacking=Lacking(spec, store)),
         scores=StudentScores(spec, store),
         metrics=metrics or LabelerMetrics(spec.name),
     )

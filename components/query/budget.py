@@ -127,12 +127,12 @@ class Budget:
             found = min(found, room * min(1.0, elapsed / left) if self.limits.paced and math.isfinite(room) else room)
         return found
 
-    def neediest(self, wanted: Mapping[str, float]) -> list[str]:
+    def neediest(self, wanted: Mapping[str, float], least: int = 0) -> list[str]:
         """Which inputs whose callers wait may be asked about now, of needs in [0, 1] by id; the neediest first.
 
-        All of them where deferrals are not paced, where it reaches for all that is expected, and where it is spent, so
-        that nothing can be reserved. Nothing is reserved by it. They are counted as wanted, for all who share the
-        budget (:mod:`components.query.pace`).
+        ``least``: so many of them whatever the pace. All of them where deferrals are not paced, where it reaches for
+        all that is expected, and where it is spent, so that nothing can be reserved. Nothing is reserved by it. They
+        are counted as wanted, for all who share the budget (:mod:`components.query.pace`).
 
         Raises:
             UnavailableError: other labelers were in the way each time.
@@ -145,7 +145,9 @@ class Budget:
             demand, now = self._demand(s, list(wanted.values()))
             if min(self._room(p, row, 1.0) for p, row in self._now_rows(s, now).items()) < 1.0:
                 return sorted(wanted, key=lambda i: -wanted[i])
-            return pace.granted(demand, self._affordable(s, demand, now), wanted, self.workload)
+            first = pace.granted(demand, self._affordable(s, demand, now), wanted, self.workload)
+            rest = sorted(set(wanted) - set(first), key=lambda i: (-wanted[i], i))
+            return [*first, *rest[: max(0, least - len(first))]]
 
         return self._written(found)
 

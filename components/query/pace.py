@@ -13,6 +13,10 @@ What was seen is forgotten exponentially, over the length of the budget's period
 rest of a period is the mean of one period back. So a change after a quiet time is answered in full at first, from what
 the quiet time has saved, and the longer it goes on, the nearer its calls come to an even pace.
 
+After an alarm an update waits for labels of the new regime, and until it has them every answer stays as wrong as it is.
+So as many as the update lacks (:mod:`components.query.lacking`) are asked about whatever the price is, the neediest
+first; what they cost is left the less for those that come after.
+
 Before all others come the labels that every input was promised whatever is known of it: audits, and the uniform part of
 the policy. No deferred input stands in for them, and no update can be judged without.
 """

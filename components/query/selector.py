@@ -16,6 +16,7 @@ from components.contracts.sampling import audited, bucket
 from components.contracts.spec import Spec
 from components.control.store import Clock
 from components.query.budget import Budget, Reservation
+from components.query.lacking import Lacking
 from components.query.pace import need
 from components.query.policies import UNCERTAINTY, Decision, Floats, Scores, decide, uncertainty
 from components.student.runtime import Reply
@@ -39,7 +40,7 @@ class Choice(NamedTuple):
 
 
 class Selector:
-    """Chooses for one labeler. ``budget`` None: no limit.
+    """Chooses for one labeler. ``budget`` None: no limit. ``lacking``: labels of a new regime that an update lacks.
 
     For every batch:
 
@@ -55,8 +56,14 @@ class Selector:
     ordinary calls of the budget.
     """
 
-    def __init__(self, spec: Spec, budget: Budget | None = None, clock: Clock = time.time) -> None:
-        self.spec, self._clock = spec, clock
+    def __init__(
+        self,
+        spec: Spec,
+        budget: Budget | None = None,
+        clock: Clock = time.time,
+        lacking: Lacking | None = None,
+    ) -> None:
+        self.spec, self._clock, self._lacking = spec, clock, lacking
         self.budget = budget if budget is not None and budget.limited else None
         self.counts: Counter[str] = Counter()
         """Decisions by reason."""
@@ -136,7 +143,10 @@ class Selector:
             return waiting
         alpha = self.spec.serve.novelty
         wanted = {inputs[i].id: _need(scores[0][i], alpha) if scores else 1.0 for i in waiting}
-        granted = set(self.budget.neediest(wanted))
+        lacking = self._lacking if self.budget.limits.pace_deferred else None
+        granted = set(self.budget.neediest(wanted, lacking() if lacking is not None else 0))
+        if lacking is not None:
+            lacking.asked(len(granted))
         found = [i for i in waiting if inputs[i].id in granted]
         if refused := len(waiting) - len(found):
             self.counts["paced"] += refused

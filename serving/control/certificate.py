@@ -8,6 +8,7 @@ again (:func:`serving.rollout.certificate.replay`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.records import Prediction, decode
 from components.contracts.spec import Spec
+from components.control.alarm_kinds import GUARDED
 from components.control.intent import Guard, Intent, ModelRef
 from components.control.store import ControlStore, JournalLine, certificates_of
 from components.stream.contract import Broker, Consumer, named, unnamed
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 GAUGE = "certificate"
 """The gauge of what is known of the champion's promise."""
 
-ALARM = "guarded"
+ALARM = GUARDED
 """The kind of the alarm that a guard raises."""
 
 LOOK_SECONDS = 0.5
@@ -42,6 +44,13 @@ goes on from what is durable reads and judges the rest again."""
 WAIT_SECONDS = 3_600.0
 """How long an answer waits for its label: the labels of some never come, the budget being spent."""
 
+WHOLE_SECONDS = 15.0
+"""How long an answer that is not audited waits for its label, the teacher having been asked before it was published.
+One that has none by then says that not every answer gets one: from then on the audited ones alone tell."""
+
+WHOLE = 500
+"""Answers that are not audited which may wait; beyond that they count as one that has no label: enough tell already."""
+
 PREDICTIONS = 2_000
 """Records read in one look; what is more waits for the next."""
 
@@ -52,7 +61,9 @@ PENDING = 2_000
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """What is durable: the state, how far the predictions were read, what waits for labels, and what is to be done.
 
-    ``journal``: lines of the journal; ``carried``: the number of the last step that was carried out.
+    ``journal``: lines of the journal; ``carried``: the number of the last step that was carried out. ``every``: since
+    when, Unix seconds, every answer is deferred in all replicas, where that is so; ``broken``: the last of the
+    :attr:`~serving.rollout.certificate.Waiting.phase` in which an answer got no label.
     """
 
     state: Certificate
@@ -60,6 +71,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[Waiting, ...] = ()
     journal: int = 1
     carried: int = 0
+    every: float = 0.0
+    broken: int = 0
 
 
 class Carrier(Protocol):
@@ -84,6 +97,8 @@ class Watch:
         self._journal: Journal | None = None
         self._due = self._write_at = float("-inf")
         self._begun = False
+        self._candidate: tuple[str, dict[str, int]] | None = None
+        """The digest of a version that is rolled out, and where the predictions stood when that was seen first."""
         self._unwritten: list[Judged] = []
         """What was judged since :attr:`kept` was written, and is not in its state yet."""
 
@@ -124,6 +139,7 @@ class Watch:
         kept = self.kept
         if kept is None:
             return False
+        self._note_candidate(intent.candidate)
         # Step 2
         self._carry_out(kept)
         # Step 3
@@ -144,6 +160,13 @@ class Watch:
             detail = {"reason": "the spec has no serve.max_disagreement any more"}
             c.record("controller", "guard ended", detail, key=f"certificate/{guard.digest[:16]}/unpromised")
         self._begun = True
+
+    def _note_candidate(self, candidate: ModelRef | None) -> None:
+        """Know where a candidate's answers begin: should it have no limit when it is promoted, they tell of one."""
+        if candidate is None or self._consumer is None:
+            self._candidate = None
+        elif self._candidate is None or self._candidate[0] != candidate.digest:
+            self._candidate = candidate.digest, named(self._consumer.positions())
 
     def _go_on(self) -> None:
         self._begun = True
@@ -189,9 +212,12 @@ class Watch:
         # Step 3
         limit = champion.own_limit
         line = Certified(
-            at=now, version=champion.version, digest=champion.digest, most=most, limit=limit, earns=limit > 1.0
-        )
-        self._open(line.state(), 0, None)
+            at=now, version=champion.version, digest=champion.digest, most=most, limit=limit, earns=limit > 1.0,
+            shared=True,
+        )  # fmt: skip
+        began = self._candidate if line.earns else None
+        known = began is not None and began[0] == champion.digest
+        self._open(line.state(), 0, began[1] if began is not None and known else None)
         if self._consumer is None or self._journal is None:
             return
         if before is not None:
@@ -209,22 +235,11 @@ class Watch:
         if self._consumer is None or self._journal is None:
             return False
         waits = [w for w in kept.waits if w.at > now - WAIT_SECONDS]
-        waits += self._observed(self._consumer, kept.state, now)
-        judged: list[Judged] = []
-        still: list[Waiting] = []
-        for one in waits:
-            said = self._teachings.of(one.content, champion.teacher)
-            if said is None:
-                still.append(one)
-                continue
-            judged.append(
-                Judged(
-                    id=one.id, confidence=one.confidence, disagrees=bool(disagrees(one.label, said)), novel=one.novel
-                )
-            )
+        waits += self._observed(self._consumer, kept, now)
+        judged, still, broken = self._joined(waits, kept.broken, champion.teacher, now)
         positions = named(self._consumer.positions())
         self._unwritten += judged
-        new = msgspec.structs.replace(kept, positions=positions, waits=tuple(still[-PENDING:]))
+        new = msgspec.structs.replace(kept, positions=positions, waits=tuple(still[-PENDING:]), broken=broken)
         seen = Seen(at=now, judged=tuple(self._unwritten)) if self._unwritten else None
         state, steps = follow(kept.state, seen) if seen is not None else (kept.state, ())
         if steps or ((seen is not None or positions != kept.positions) and now >= self._write_at):
@@ -239,12 +254,43 @@ class Watch:
             self.kept = new
         return bool(judged)
 
-    def _observed(self, consumer: Consumer, state: Certificate, now: float) -> list[Waiting]:
+    def _joined(
+        self, waits: Sequence[Waiting], broken: int, teacher: str, now: float
+    ) -> tuple[list[Judged], list[Waiting], int]:
+        """Answers whose label is known, what goes on waiting, and the last phase in which one stayed without.
+
+        Of answers that are not audited those tell before which none of their phase is without a label: where the
+        teacher was not asked, who knows by what that was decided.
+        """
+        judged: list[Judged] = []
+        still: list[Waiting] = []
+        open_: set[int] = set()
+        for one in waits:
+            if one.phase and one.phase <= broken:
+                continue
+            said = self._teachings.of(one.content, teacher)
+            if said is None or (one.phase and one.phase in open_):
+                open_.add(one.phase)
+                still.append(one)
+                if one.phase and one.at <= now - WHOLE_SECONDS:
+                    broken = max(broken, one.phase)
+                continue
+            judged.append(
+                Judged(
+                    id=one.id, confidence=one.confidence, disagrees=bool(disagrees(one.label, said)), novel=one.novel
+                )
+            )
+        if len(beside := [w.phase for w in still if w.phase]) > WHOLE:
+            broken = max(beside)
+        return judged, [w for w in still if not w.phase or w.phase > broken], broken
+
+    def _observed(self, consumer: Consumer, kept: Kept, now: float) -> list[Waiting]:
         alpha = self._controller.spec.serve.novelty
+        since = kept.every if kept.carried >= kept.state.steps else float("inf")  # the replicas have not heard of it
         found: list[Waiting] = []
         for record in consumer.poll(PREDICTIONS, timeout=0.0):
             try:
-                one = waiting(decode(Prediction, record.value), state, alpha, now)
+                one = waiting(decode(Prediction, record.value), kept.state, alpha, now, since)
             except RecordError as error:
                 log.debug("%s-%d@%d says nothing: %s", record.topic, record.partition, record.offset, error)
                 continue
@@ -303,7 +349,8 @@ class Watch:
         if step.kind == "release":
             c.store.answer_alarms(c.spec.name, state.version, step.at, "the guard was lifted", kind=ALARM)
         # Step 4
-        self._keep(msgspec.structs.replace(kept, carried=step.number))
+        every = reached.at if step.kind == "guard" else kept.every
+        self._keep(msgspec.structs.replace(kept, carried=step.number, every=every))
         log.warning("%s: version %s: %s", c.spec.name, state.version, step.reason)
 
 

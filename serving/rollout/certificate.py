@@ -6,13 +6,20 @@ audited inputs tell: a uniform sample, of which the teacher's label comes later.
 limit in force, a :class:`~drift.risk.RiskTest` is told whether it disagrees.
 
 Where the test shows the share to be above the promise, the workload is **guarded**: every answer is deferred. It goes
-on being known what the student would have said, so that for each of a few limits, strictest first, another test of the
-same kind says when the share of its answers is shown to be *below* the promise: then answers are given by that limit.
-The last of them is the version's own, by which the guard ends. Where a limit that was given back is shown to be too lax
+on being known what the student would have said, so that for each of a few limits another test of the same kind says
+when the share of its answers is shown to be *below* the promise: then answers are given by that limit. They share
+``alpha`` by the fallback procedure (B. L. Wiens, "A fixed sequence Bonferroni procedure for testing multiple
+endpoints", Pharmaceutical Statistics 2, 2003): each limit has an equal part of it, and the part of the stricter one
+before it where that was shown to hold, so that no limit waits for answers that are surer than the student ever is. The
+last of them is the version's own, by which the guard ends. Where a limit that was given back is shown to be too lax
 after all, every answer is deferred again. A new champion begins with a certificate of its own, and ends the guard.
 
 A version whose evaluation could certify no limit defers every answer, and **earns** one: it begins as a guarded one
-that has nothing to go back to, and is given the limits one after the other as its audited answers show them to hold.
+that has nothing to go back to, and is given the limits that its answers show to hold.
+
+While every answer is deferred, the teacher is asked about all of them, and so all of them tell, not the audited ones
+alone; as long as none of them stays without a label, for the inputs that got none may be others (:func:`waiting`). Of
+a version that was rolled out, what it said beside the champion before tells too.
 
 Each of the two kinds of test errs with a chance of at most ``alpha`` over all its time: of a version that keeps its
 promise, that it is ever guarded; of one that does not, that a guard is lifted.
@@ -78,7 +85,10 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An audited answer that waits for the teacher's label of its ``content``, since ``at`` (Unix seconds)."""
+    """An answer that waits for the teacher's label of its ``content``, since ``at`` (Unix seconds).
+
+    ``phase``: 0 of an audited one; of another one a number of the time in which every answer is to get a label.
+    """
 
     id: str
     content: str
@@ -86,6 +96,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     confidence: float
     novel: bool = False
     at: float = 0.0
+    phase: int = 0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +115,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     ``most``: the promised share; ``limit``: the version's own; ``earns``: it has none of its own, and earns it;
     ``place``: which of :attr:`limits` is in force, the last where it is not guarded. ``watch`` tests the limit in
     force, ``free`` those that are laxer. ``answers`` and ``disagreements``: of all audited answers that the laxest
-    limit gives or would give.
+    limit gives or would give. ``shared``: alpha is shared among the limits; without it, as of certificates before,
+    the strictest is tested at all of it, and each other one once the one before it was given back.
     """
 
     version: str
@@ -121,6 +133,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     guarded_at: float | None = None
     last: Step | None = None
     earns: bool = False
+    shared: bool = False
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -145,12 +158,15 @@ def limits(own: float, earns: bool = False) -> tuple[float, ...]:
     return (EVERY_ANSWER, *(limit for limit in LIMITS if limit > own), own)
 
 
-def certify(version: str, digest: str, most: float, limit: float, at: float, earns: bool = False) -> Certificate:
+def certify(
+    version: str, digest: str, most: float, limit: float, at: float, earns: bool = False, shared: bool = False
+) -> Certificate:
     """The certificate of a champion that begins to serve."""
     every = limits(limit, earns)
     return Certificate(
         version=version, digest=digest, most=most, limit=limit, place=0 if earns else len(every) - 1,
         watch=Risk(bound=most), free=(Risk(bound=1.0 - most),) * len(every), since=at, earns=earns,
+        shared=shared,
     )  # fmt: skip
 
 
@@ -174,8 +190,20 @@ def judged(state: Certificate, seen: Judged, at: float) -> Certificate:
         for i, test in enumerate(state.free)
     )
     state = msgspec.structs.replace(state, free=free)
-    following = state.place + 1
-    return _give_back(state, following, at) if free[following].rejects(ALPHA) else state
+    held = _held(free) if state.shared else state.place + free[state.place + 1].rejects(ALPHA)
+    return _give_back(state, held, at) if held > state.place else state
+
+
+def _held(free: Sequence[Risk]) -> int:
+    """The place of the laxest limit that is shown to hold; 0 where none is."""
+    part, level, held = ALPHA / (len(free) - 1), 0.0, 0
+    for place, test in enumerate(free[1:], start=1):
+        level += part
+        if test.rejects(level):
+            held = place
+        else:
+            level = 0.0
+    return held
 
 
 def _guard(state: Certificate, at: float) -> Certificate:
@@ -209,20 +237,31 @@ def _give_back(state: Certificate, place: int, at: float) -> Certificate:
     )  # fmt: skip
 
 
-def waiting(prediction: Prediction, state: Certificate, alpha: float | None, now: float) -> Waiting | None:
-    """What one prediction may say of the champion once its label is known; None where that is nothing.
+def waiting(
+    prediction: Prediction, state: Certificate, alpha: float | None, now: float, since: float = 0.0
+) -> Waiting | None:
+    """What one prediction may say of the version once its label is known; None where that is nothing.
 
-    ``alpha``: the level of novelty at or below which inputs are deferred.
+    ``alpha``: the level of novelty at or below which inputs are deferred. An audited answer of the champion tells, and
+    any other while every answer is deferred, ``since`` (Unix seconds). What the version said in its rollout, served or
+    not, tells where it has to earn a limit, if all that it was asked got their labels.
     """
+    before = state.earns and prediction.time < state.since
     answer = prediction.answer
-    if not prediction.audited or answer.arm != "champion" or answer.version != state.version or not answer.ok:
+    if before and answer.version != state.version and prediction.shadow is not None and answer.ok:
+        answer = prediction.shadow
+    if answer.version != state.version or not answer.ok or (answer.arm != "champion" and not before):
         return None
     if answer.label is None or answer.confidence is None:
         return None
+    every = before or (state.place == 0 and prediction.time >= since)
+    if not (prediction.audited or every):
+        return None
+    phase = 0 if prediction.audited else 1 if before else 2 + state.steps
     novel = alpha is not None and answer.novelty is not None and answer.novelty <= alpha
     return Waiting(
         id=prediction.request_id, content=prediction.content, label=answer.label, confidence=answer.confidence,
-        novel=novel, at=now,
+        novel=novel, at=now, phase=phase,
     )  # fmt: skip
 
 
@@ -235,10 +274,11 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True, tag="certify", tag_fi
     most: float
     limit: float
     earns: bool = False
+    shared: bool = False
 
     def state(self) -> Certificate:
         """The state that it begins with."""
-        return certify(self.version, self.digest, self.most, self.limit, self.at, self.earns)
+        return certify(self.version, self.digest, self.most, self.limit, self.at, self.earns, self.shared)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True, tag="judged", tag_field="kind"):
@@ -304,7 +344,7 @@ def _why(state: Certificate) -> str:
     if not state.guarded:
         return ""
     if state.last is None:
-        return "no limit could be certified for it: every answer is deferred until audited ones show one to hold"
+        return "no limit could be certified for it: every answer is deferred until they show one to hold"
     return state.last.reason
 
 

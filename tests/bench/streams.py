@@ -302,7 +302,7 @@ def promised(audit: float, streams: int = PROMISED, length: int = PROMISED_LENGT
     for seed in range(streams):
         chance = np.random.default_rng(seed)
         change = int(length * chance.uniform(0.25, 0.75))
-        state, waits = certify("1", "d", MAX_DISAGREEMENT, LIMIT, 0.0), deque[tuple[int, Judged]]()
+        state, waits = certify("1", "d", MAX_DISAGREEMENT, LIMIT, 0.0, shared=True), deque[tuple[int, Judged]]()
         given: tuple[list[bool], list[bool]] = ([], [])
         for i in range(length):
             new = i >= change

@@ -47,6 +47,39 @@ def test_none_is_named_where_none_is_better(present):
     assert named <= 27
 
 
+def test_one_that_finds_familiar_what_it_answers_wrongly_is_not_named_but_another_is():
+    detector = made()
+    for _ in range(30):
+        detector.look({"1": 0.6, "2": 0.003}, 0.003)
+    assert detector.found().version == "1"
+    for _ in range(5):
+        detector.answered({"1": False, "2": False})
+    assert detector.found() is None
+    for _ in range(30):
+        detector.look({"1": 0.6, "2": 0.6}, 0.003)
+        detector.answered({"2": True})
+    assert detector.found().version == "2"
+    again = made()
+    again.resume(json.loads(json.dumps(detector.as_dict())))
+    assert again.found() == detector.found()
+    before = {k: v for k, v in detector.as_dict().items() if k != "answered"}
+    again.resume(before)
+    assert again.found() is not None, "evidence of an earlier version has no such labels"
+
+
+def test_labels_of_the_regime_before_do_not_speak_against_one_that_returns():
+    detector = made()
+    for _ in range(200):
+        detector.answered({"1": False, "2": False})
+        detector.look({"1": 0.6, "2": 0.6}, 0.6)
+    n = 0
+    while (found := detector.found()) is None:
+        detector.look({"1": 0.6, "2": 0.003}, 0.003)
+        detector.answered({"1": True, "2": False})
+        n += 1
+    assert found.version == "1" and n <= 14
+
+
 def test_what_is_novel_to_all_of_them_names_nobody():
     detector = made()
     for _ in range(500):

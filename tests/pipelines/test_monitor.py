@@ -1,5 +1,6 @@
 import random
 import threading
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from components.stream.memory import MemoryBroker, MemoryConsumer
 from components.student.card import StudentCard
 from components.student.runtime import Student
 from pipelines.monitor import Monitor
+from pipelines.watch import View
 from tests.pipelines.conftest import NOW, WORDS
 from tests.students import bag, telling
 from tests.waiting import wait_for
@@ -35,10 +37,10 @@ def spec(spec):
 def serve(spec, store, settings, tickets, label_of):
     """Make a student the champion: random weights, trained as its card says on one window of ``entries``.
 
-    ``always``: the class that it answers whatever it is asked.
+    ``always``: the class that it answers whatever it is asked; ``made``: when the window was frozen.
     """
 
-    def serve(entries, version="1", seed=0, sure=lambda entry: 0.9, always=None):
+    def serve(entries, version="1", seed=0, sure=lambda entry: 0.9, always=None, made=NOW):
         data = parquet_bytes(snapshot_table([label_of(e, sure=sure(e)) for e in entries], {}, 0.4))
         snapshot = digest_of(data)
         uri = f"{settings.artifacts}/tickets/snapshots/{snapshot}.parquet"
@@ -46,7 +48,7 @@ def serve(spec, store, settings, tickets, label_of):
         store.add_window(
             WindowRow(
                 digest=snapshot, workload="tickets", number=len(store.windows("tickets")) + 1, uri=uri,
-                rows=len(entries), created_at=NOW, manifest={},
+                rows=len(entries), created_at=made, manifest={},
             )
         )  # fmt: skip
         chance = np.random.default_rng(seed)
@@ -265,6 +267,42 @@ def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, bro
     put(tickets(30, seed=7))
     drain(monitor)
     assert [v for k, _, v in alarms(store) if k == "drift"] == ["1", "2"]
+
+
+class Told(View):
+    """A view that finds long tickets novel, but for version 3."""
+
+    def __init__(self, spec, champion, previous):
+        super().__init__(spec, champion, previous)
+        self._knows = champion.version == "3"
+
+    def look(self, payloads):
+        novel = [len(p) > 150 and not self._knows for p in payloads]
+        return [replace(x, novelty=0.003 if n else 0.6) for x, n in zip(super().look(payloads), novel, strict=True)]
+
+
+def test_one_that_was_just_learnt_is_held_against_what_came_while_it_was_made(
+    spec, store, broker, serve, put, tickets, monkeypatch
+):
+    monkeypatch.setattr("pipelines.monitor.View", Told)
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(10, seed=4), at=NOW + 10)
+    drain(monitor)
+    put(tickets(15, length=40, seed=5), at=NOW + 30)
+    drain(monitor)
+    serve(tickets(60, seed=6), version="2", made=NOW + 20)
+    drain(monitor)
+    (mine,) = [a for a in store.alarms("tickets") if a.detail["champion"] == "2"]
+    assert mine.kind == "novelty" and mine.detail["read_from"] == "predictions"
+    assert 40 <= mine.input_index <= 100 == monitor.index and 40 < mine.detail["inputs"] < 80 < monitor.inputs == 100
+    before = len(alarms(store))
+    serve(tickets(60, length=40, seed=7), version="3", made=NOW + 25)
+    drain(monitor)
+    assert len(alarms(store)) == before, "it knows what came"
+    serve(tickets(60, seed=8), version="4", made=NOW + 20)
+    drain(monitor)
+    assert len(alarms(store)) == before, "one that learnt no more than the one before is there for what comes"
 
 
 def test_labels_from_before_the_champion_s_snapshot_are_not_traffic(spec, store, broker, serve, put, tickets):

@@ -104,6 +104,16 @@ def test_a_regime_that_returns_is_given_to_its_old_champion_by_an_order(store, h
     assert (told["order"], told["version"], told["champion"]) == (order.id, "1", "2")
 
 
+def test_labels_speak_against_one_that_only_finds_the_inputs_familiar(store, history, regimes):
+    history("1", "2")
+    old, champion = Knows("ham"), Knows("spam")
+    watch = regimes("2", v1=old)
+    for _ in range(8):  # whatever it answers, the teacher says something else
+        watch.look(["ham"], [champion.reply_decoded(["ham"])[0][1]])
+        watch.label("ham", said("another"), None)
+    assert feed(watch, champion, "ham", 30) is None and orders(store) == []
+
+
 def test_an_order_that_was_refused_is_not_given_again_until_something_has_changed(store, history, regimes):
     history("1", "2")
     watch = regimes("2", v1=Knows("ham"))

@@ -13,6 +13,7 @@ from components.contracts.settings import Settings
 from components.contracts.signing import Verifier, new_key
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Policy, Probe, load_spec
+from components.control.intent import Intent
 from components.control.teachers import decide, open_incident, teacher_state
 from components.label.asking import Company
 from components.label.labeler import Labeler
@@ -163,6 +164,23 @@ def test_what_the_pace_does_not_allow_is_answered_degraded_and_nobody_asks_again
     assert set(one.label()) == {"i0"} and teacher.calls == 1
     assert one.labeler.asking.selector.counts["not_drawn"] == 3, "the others are inputs as any"
     assert one.answering.budget.pacing()["share"] < 0.5
+
+
+def test_what_an_update_lacks_after_an_alarm_is_asked_about_whatever_the_pace(whole, teacher, store, model):
+    policy = Policy(kind="random", share=1e-9)
+    one = whole(
+        budget=Limits(per_hour=3_600, reserve=0.0, pace_deferred=True), policy=policy, audit_share=0.0, audited=0.0
+    )
+    spec = one.answering.spec
+    champion = model("1")
+    store.put_intent(spec.name, store.intent(spec.name)[0], Intent(champion=champion))
+    store.raise_alarm(spec.name, "novelty", 100, {"champion": champion.version})
+    store.put_gauge(spec.name, "monitor", {"index": 100 + spec.trigger.alarm_labels - 3})
+    answers = one.predict(0.01, 0.05, 0.02, 0.04)
+    assert [a["answered_by"] for a in answers] == ["teacher", "student", "teacher", "teacher"]
+    store.put_gauge(spec.name, "monitor", {"index": 100 + spec.trigger.alarm_labels})
+    one.gateway.clock.now += 1.0
+    assert [a["answered_by"] for a in one.predict(0.015, 0.055)] != 2 * ["teacher"]
 
 
 def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):

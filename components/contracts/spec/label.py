@@ -63,8 +63,8 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     wait may use. ``paced``: spread what the policy draws evenly over the time that is left.
     ``pace_deferred``: of the inputs whose callers wait ask about those that need it most, as many as what is left will
     pay for beside the audits if the traffic goes on as in the last hour (the last day, where there is no limit for an
-    hour; :mod:`components.query.pace`); the others are answered by the student, degraded. Without it the first of
-    them get it all.
+    hour; :mod:`components.query.pace`); the others are answered by the student, degraded. After an alarm the labels
+    that the next update lacks are asked for whatever that is. Without it the first of them get it all.
 
     ``token_cost``: what a million of the teacher's tokens costs, asked and answered alike. It limits nothing: the
     console's savings are reckoned with it, times the tokens that the labelers' teacher reports for a label.

@@ -283,6 +283,13 @@ def test_the_neediest_are_asked_about_where_the_budget_does_not_reach_for_all(bu
     assert one.gauge()["pacing"] == one.pacing()
 
 
+def test_so_many_as_an_update_lacks_are_asked_about_whatever_the_pace(budget, clock):
+    one, wanted = budget(per_hour=100, pace_deferred=True), {f"i{n}": n / 10 for n in range(10)}
+    assert one.neediest(wanted) == ["i9"]
+    assert one.neediest(wanted, 4) == ["i9", "i8", "i7", "i6"]
+    assert one.neediest(wanted, 40) == [f"i{n}" for n in range(9, -1, -1)]
+
+
 def test_who_shares_a_budget_shares_its_pace_and_a_restart_changes_nothing(budget, clock):
     one, other = (budget(per_hour=100, pace_deferred=True) for _ in range(2))
     one.neediest({f"i{n}": n / 10 for n in range(10)})

@@ -22,16 +22,29 @@ def clock():
 
 @pytest.fixture
 def selector(store, clock):
-    def make(kind="all", *, share=1.0, audit_share=0.0, gateway=0.0, seed=0, **limits):
+    def make(kind="all", *, share=1.0, audit_share=0.0, gateway=0.0, seed=0, lacking=0, **limits):
         spec = Spec(
             name="files", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), seed=seed,
             serve=Serve(audit_share=gateway),
             label=Label(audit_share=audit_share, policy=Policy(kind=kind, share=share)),
         )  # fmt: skip
         limits = {"paced": False, "reserve": 0.0, **limits}
-        return Selector(spec, Budget(Limits(**limits), "files", store, clock=clock), clock)
+        return Selector(spec, Budget(Limits(**limits), "files", store, clock=clock), clock, Lacks(lacking))
 
     return make
+
+
+class Lacks:
+    """So many labels, but for those that were asked for."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self):
+        return self.n
+
+    def asked(self, labels):
+        self.n = max(0, self.n - labels)
 
 
 def inputs(n, first=0):
@@ -252,6 +265,15 @@ def test_of_those_that_wait_the_neediest_are_asked_about_and_the_others_are_as_a
         clock.now += 1.0
     assert one.counts["paced"] > 700 and labelled_of["priority"] > 20
     assert one.gauge()["budget_pace_share"] < 0.1 and one.gauge()["budget_pace_price"] > 0.4
+
+
+def test_what_an_update_lacks_is_asked_about_whatever_the_pace(selector):
+    one, some = selector("random", share=1e-9, per_hour=3_600, pace_deferred=True, lacking=7), inputs(20)
+    choice = one.choose(some, scores(20), waiting={x.id for x in some})
+    assert len(labelled(choice)) == 7 and min(labelled(choice)) >= 10
+    assert one._lacking() == 0
+    plain = selector("random", share=1e-9, per_hour=3_600, lacking=7).choose(inputs(20, 20), scores(20))
+    assert labelled(plain) == [], "of inputs that wait for nobody it says nothing"
 
 
 def test_room_is_kept_for_audits_and_for_what_the_policy_promises_every_input(selector, clock):

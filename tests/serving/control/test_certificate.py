@@ -19,8 +19,9 @@ from tests.serving.control.test_controller import Platform, W
 class Promised(Platform):
     """Versions whose limit 0.6 was certified, under a promise of 25 %."""
 
-    def given(self, n, wrong=False, confidence=0.97, version=None, label=True, novelty=None):
-        """``n`` audited answers of the champion."""
+    def given(self, n, wrong=False, confidence=0.97, version=None, label=True, novelty=None,
+              audited=True):  # fmt: skip
+        """``n`` answers of the champion."""
         for _ in range(n):
             self.sent += 1
             x, key = float(self.sent) * (-1) ** self.sent, f"k{self.sent}"
@@ -30,7 +31,7 @@ class Promised(Platform):
             )  # fmt: skip
             prediction = Prediction(
                 workload=W, request_id=f"r{self.sent}", input_id=f"i{self.sent}", key=key, time=self.clock.now,
-                content=content_hash(self.signs.payload(x)), answer=answer, audited=True,
+                content=content_hash(self.signs.payload(x)), answer=answer, audited=audited,
             )  # fmt: skip
             self.producer.send(f"{W}.predictions", key, encode(prediction))
             if label:
@@ -112,6 +113,86 @@ def test_a_champion_without_a_certified_limit_earns_one(uncertified):
     journal = get_bytes(uri_of(uncertified.folder, W, journal_name(uncertified.controller.watch.kept.state)))
     state, steps = replay(journal.splitlines())
     assert state.earns and steps[-1].kind == "guard"
+
+
+def test_while_every_answer_is_deferred_it_is_earned_by_all_of_them(uncertified):
+    uncertified.given(70, confidence=0.995, audited=False)
+    assert uncertified.intent.guard.defer_below == 0.8
+    uncertified.given(40, confidence=0.995, wrong=True, audited=False)
+    assert uncertified.intent.guard.defer_below == 0.8, "of those that are given not every one has a label"
+    uncertified.given(60, confidence=0.995, wrong=True)
+    assert uncertified.intent.guard.defer_below == EVERY_ANSWER
+    uncertified.clock.now += 1.0
+    uncertified.given(80, confidence=0.995, audited=False)
+    assert uncertified.intent.guard.defer_below == 0.8, "after a guard as at the beginning"
+
+
+def test_where_one_gets_no_label_the_audited_ones_alone_tell(uncertified):
+    uncertified.given(20, confidence=0.995, audited=False)
+    uncertified.given(1, confidence=0.995, audited=False, label=False)
+    uncertified.given(70, confidence=0.995, audited=False)
+    watch = uncertified.controller.watch
+    assert uncertified.intent.guard is None and watch.kept.state.answers + len(watch._unwritten) == 20
+    assert len(watch.kept.waits) == 71
+    uncertified.clock.now += module.WHOLE_SECONDS
+    uncertified.tick()
+    assert uncertified.controller.watch.kept.waits == () and uncertified.controller.watch.kept.broken == 2
+    uncertified.given(70, confidence=0.995, audited=False)
+    assert uncertified.intent.guard is None and uncertified.controller.watch.kept.waits == ()
+    uncertified.restart()
+    uncertified.given(70, confidence=0.995, audited=False)
+    assert uncertified.intent.guard is None
+    uncertified.given(60, confidence=0.995)
+    assert uncertified.intent.guard.defer_below == 0.8
+
+
+def test_only_so_many_wait_that_are_not_audited(uncertified, monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", 10)
+    uncertified.given(11, confidence=0.995, audited=False, label=False)
+    uncertified.given(2, confidence=0.995, label=False)
+    kept = uncertified.controller.watch.kept
+    assert kept.broken == 2 and [w.phase for w in kept.waits] == [0, 0]
+
+
+def test_a_label_that_is_late_only_delays(uncertified):
+    uncertified.given(1, confidence=0.995, audited=False, label=False)
+    late = uncertified.sent
+    uncertified.given(70, confidence=0.995, audited=False)
+    assert uncertified.intent.guard is None
+    x = float(late) * (-1) ** late
+    uncertified.producer.send(f"{W}.labels", f"k{late}", uncertified.signs.label(x))
+    uncertified.tick()
+    assert uncertified.intent.guard.defer_below == 0.8
+
+
+def test_what_a_version_said_in_its_rollout_has_earned_its_limit_when_it_is_promoted(platform, registry, model):
+    version = registry.add(msgspec.structs.replace(model("9"), defer_below=EVERY_ANSWER)).version
+    registry.set_alias(W, "candidate", version)
+    platform.tick()
+    platform.tick()
+    assert platform.intent.candidate.version == version
+    for _ in range(80):
+        platform.sent += 1
+        x, key = float(platform.sent) * (-1) ** platform.sent, f"k{platform.sent}"
+        answers = [
+            msgspec.structs.replace(platform.answer(arm, v, x, wrong=arm == "champion"), confidence=0.995)
+            for arm, v in (("champion", "1"), ("candidate", version))
+        ]
+        prediction = Prediction(
+            workload=W, request_id=f"r{platform.sent}", input_id=f"i{platform.sent}", key=key,
+            time=platform.clock.now, content=content_hash(platform.signs.payload(x)), answer=answers[0],
+            shadow=answers[1], deferred=True, turn="champion",
+        )  # fmt: skip
+        platform.producer.send(f"{W}.predictions", key, encode(prediction))
+        platform.producer.send(f"{W}.labels", key, platform.signs.label(x))
+    platform.tick()
+    assert platform.intent.guard is None and platform.intent.candidate is not None
+    platform.store.order(W, "promote-full", "eve", "a reason", {})
+    platform.tick()
+    platform.tick()
+    assert platform.intent.champion.version == version
+    assert platform.intent.guard.digest == platform.intent.champion.digest
+    assert platform.intent.guard.defer_below == 0.8
 
 
 def test_what_is_given_back_is_leased(platform):

@@ -107,6 +107,43 @@ def test_one_that_disagrees_too_often_earns_nothing():
     assert earned < 19
 
 
+def test_limits_that_share_alpha_wait_for_no_surer_answers_than_there_are():
+    state = fresh(limit=EVERY_ANSWER, earns=True, shared=True)
+    state, steps = after(state, *answers(200, confidence=0.93))
+    assert [s.limit for s in steps] == [0.8], "of what is as sure as 0.9, and of what is as sure as 0.8, it is the same"
+    state, steps = after(state, *answers(60, confidence=0.995), *answers(60, disagrees=True, confidence=0.85))
+    assert [s.kind for s in steps] == ["guard"]
+    pairs = zip(answers(200, disagrees=True, confidence=0.85), answers(200, confidence=0.93), strict=True)
+    state, steps = after(state, *(j for pair in pairs for j in pair))
+    assert state.limits[state.place] == 0.9, "what disagrees is below it"
+
+
+@pytest.mark.parametrize("least", [0.8, 0.99])
+def test_of_those_that_share_alpha_one_that_disagrees_too_often_earns_nothing(least):
+    """As above: the promised share disagrees at every limit, with answers at all of them or at the strictest."""
+    chance = np.random.default_rng(11)
+    earned = 0
+    for _ in range(200):
+        wrong, sure = chance.random(300) < MOST, chance.uniform(least, 1.0, 300)
+        state = fresh(limit=EVERY_ANSWER, earns=True, shared=True)
+        made = [Judged(id="r", confidence=float(c), disagrees=bool(w)) for c, w in zip(sure, wrong, strict=True)]
+        earned += bool(after(state, *made)[1])
+    assert earned < 19
+
+
+def test_where_the_stricter_limit_was_shown_its_part_of_alpha_goes_to_the_next():
+    """The second limit is given at twice its part, so with fewer answers than it needs alone."""
+    counts = []
+    for surer in (60, 0):
+        state, _ = after(fresh(limit=EVERY_ANSWER, earns=True, shared=True), *answers(surer, confidence=0.9999))
+        n = 0
+        while state.place < 2:
+            state, _ = after(state, *answers(1, confidence=0.96))
+            n += 1
+        counts.append(n)
+    assert counts[0] < counts[1]
+
+
 ANSWER = Answer(
     arm="champion", version="7", ok=True, latency_ms=1.0, label="a", confidence=0.9, entropy=0.1, novelty=0.04
 )
@@ -127,6 +164,26 @@ def test_of_predictions_those_count_that_are_audited_and_the_champion_s():
     assert not waiting(prediction(novelty=None), fresh(), 0.05, 4.0).novel
     others = [{"audited": False}, {"version": "6"}, {"arm": "candidate"}, {"ok": False}, {"confidence": None}]
     assert [waiting(prediction(**other), fresh(), 0.05, 4.0) for other in others] == [None] * 5
+
+
+def test_while_every_answer_is_deferred_all_of_them_count_and_what_it_said_in_its_rollout():
+    state = earning(at=5.0)
+    later = {"audited": False}
+    at = [msgspec.structs.replace(prediction(**later), time=t) for t in (4.0, 6.0)]
+    assert [waiting(p, state, None, 9.0).phase for p in at] == [1, 2]
+    assert waiting(msgspec.structs.replace(at[1], audited=True), state, None, 9.0).phase == 0
+    beside = msgspec.structs.replace(ANSWER, version="6", confidence=0.5)
+    shadow = msgspec.structs.replace(at[0], answer=beside, shadow=ANSWER)
+    assert waiting(shadow, state, None, 9.0).confidence == 0.9
+    assert waiting(msgspec.structs.replace(shadow, time=6.0), state, None, 9.0) is None, "it is no candidate any more"
+    failed = msgspec.structs.replace(shadow, answer=msgspec.structs.replace(beside, ok=False))
+    assert waiting(failed, state, None, 9.0) is None, "it was asked for another's failure"
+    state, _ = after(state, *answers(80, confidence=0.995))
+    assert state.place > 0 and waiting(at[1], state, None, 9.0) is None, "those that are given are audited"
+    guarded, _ = after(fresh(), *answers(20, disagrees=True))
+    assert waiting(at[1], guarded, None, 9.0, 7.0) is None, "the replicas had not heard of it"
+    assert waiting(at[1], guarded, None, 9.0, 5.0).phase == 2 + guarded.steps
+    assert waiting(at[0], guarded, None, 9.0, 5.0) is None
 
 
 def test_a_journal_gives_the_same_steps_again():

@@ -1,0 +1,41 @@
+"""How many labels of a new regime the next update lacks."""
+
+from components.contracts.spec import Factory, Spec, Trigger
+from components.control.intent import Intent, ModelRef
+from components.query.lacking import REFRESH_SECONDS, Lacking
+from tests.clock import Clock
+
+SPEC = Spec(
+    name="files", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), trigger=Trigger(alarm_labels=60)
+)
+
+
+def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_less_what_came(store):
+    clock = store.clock = Clock(1_700_006_400.0)
+    lacking = Lacking(SPEC, store)
+
+    def later():
+        clock.now += REFRESH_SECONDS
+        return lacking()
+
+    assert lacking() == 0, "nothing serves"
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "drift", 10, {"champion": "1"})
+    store.raise_alarm("files", "drift", 90, {"champion": "2"})
+    assert later() == 0, "of another champion, and that the traffic is another"
+    store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    store.raise_alarm("files", "guarded", 140, {"champion": "2"})
+    counts = []
+    for index in (100, 145, 160, 300):
+        store.put_gauge("files", "monitor", {"index": index})
+        counts.append(later())
+    assert counts == [60, 15, 0, 0]
+    store.put_gauge("files", "monitor", {"index": 100})
+    assert later() == 60
+    lacking.asked(50)
+    assert lacking() == 10, "until the monitor has seen them"
+    lacking.asked(50)
+    assert lacking() == 0 and later() == 60
+    store.answer_alarms("files", "2", store.clock() + 1.0, "a reason")
+    assert later() == 0
