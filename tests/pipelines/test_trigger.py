@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
@@ -513,3 +514,12 @@ def test_a_regimes_first_update_starts_by_what_the_past_ones_gained_and_says_so(
     store.put_gauge("tickets", "monitor", {"index": 560, "inputs": 1_120, "beside": 560, "answers": answers})
     state = trigger.state()
     assert (state.labels, state.fresh, state.evidence.fresh, state.evidence.learnt) == (70, 70, 90 + 70, 0)
+
+
+def test_a_look_at_which_nothing_is_new_is_one_transaction(spec, store, broker):
+    """Where many workloads rest on one database, that is what they cost it."""
+    trigger, begun = Trigger(spec, store, broker), []
+    trigger.look()
+    event.listen(store.engine, "begin", begun.append)
+    trigger.look()
+    assert len(begun) == 1
