@@ -248,6 +248,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
         else:
             with _without_surplus():
                 ray.init(
+                    address="local",  # not that of somebody's `ray start` on this machine
                     num_cpus=max(2, os.cpu_count() or 2),
                     object_store_memory=128 * 1024 * 1024,
                     include_dashboard=False,
