@@ -231,24 +231,9 @@ def status(
 
 
 def _status(settings: Settings, workload: str | None) -> Report:
-    """The report, of one workload alone where one is named.
-
-    Raises:
-        NotFoundError: there is none of this name.
-
-    """
-    import msgspec
-
-    from components.contracts.errors import NotFoundError
     from infra.status import read
 
-    report = read(settings)
-    if workload is None:
-        return report
-    if workload not in report.workloads:
-        known = ", ".join(report.workloads) or "there is none yet"
-        raise NotFoundError("workload", workload, f"known to {report.home}: {known}")
-    return msgspec.structs.replace(report, workloads={workload: report.workloads[workload]})
+    return read(settings, workload)
 
 
 @app.command()

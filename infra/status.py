@@ -6,21 +6,24 @@ Members are added, never renamed or taken away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from components.contracts.errors import NotFoundError
 from components.contracts.reference import SCHEME
 from components.contracts.settings import Settings
-from components.control.looks import said, shown
+from components.control import several
+from components.control.looks import said
 from components.control.schema import SchemaError
 from components.control.store import ControlStore
 from components.control.workloads import Version, registered
 from components.registry import glance
 from components.telemetry.announced import announced
 from infra.state import read_state
-from serving.control.facts import read_facts
-from serving.rollout.condition import Condition, Crowned, condition, stale_reports
+from serving.control.facts import Known, read_all
+from serving.rollout.condition import Condition, Crowned, Facts, condition, stale_reports
 
 LAST = 5
 """How many runs and alarms are shown."""
@@ -146,8 +149,13 @@ def schema() -> dict[str, Any]:
     return found | msgspec.json.schema(Report)
 
 
-def read(settings: Settings) -> Report:
-    """Everything that ``status`` shows."""
+def read(settings: Settings, only: str | None = None) -> Report:
+    """Everything that ``status`` shows; of the workload ``only`` alone, where one is named.
+
+    Raises:
+        NotFoundError: there is none of this name.
+
+    """
     state = read_state(settings)
     store = _store(settings)
     try:
@@ -158,7 +166,7 @@ def read(settings: Settings) -> Report:
             kafka=settings.kafka,
             processes=state.children if state and state.alive else {},
             metrics=announced(settings.home),
-            workloads=_workloads(store, settings) if store else {},
+            workloads=_workloads(store, settings, only),
         )
     finally:
         if store:
@@ -175,31 +183,48 @@ def _store(settings: Settings) -> ControlStore | None:
         raise
 
 
-def _workloads(store: ControlStore, settings: Settings) -> dict[str, Workload]:
-    versions = registered(store)
+def _workloads(store: ControlStore | None, settings: Settings, only: str | None) -> dict[str, Workload]:
+    """All workloads, or one; by as many questions to the database and to the registry as one takes."""
+    versions = registered(store) if store else {}
+    known = sorted({*versions, *store.workloads()}) if store else []
+    if only is not None and only not in known:
+        named = ", ".join(known) or "there is none yet"
+        raise NotFoundError("workload", only, f"known to {settings.home.resolve()}: {named}")
+    names = known if only is None else [only]
+    if store is None or not names:
+        return {}
+    now, models = store.clock(), glance.versions_of(settings, names)
+    seen = several.shown(store, names, LAST)
+    specs = {name: f"{SCHEME}{name}" for name in names if name in versions}
+    kept = Known()
+    facts = read_all(store, names, now, leader_term=settings.leader_seconds, specs=specs, known=kept)
+    rollouts = {name: state for name, (_, _, state) in kept.rollouts.items()}
     return {
-        name: _workload(store, settings, name, versions.get(name)) for name in sorted({*versions, *store.workloads()})
+        name: _workload(now, models[name], seen[name], facts[name], rollouts.get(name), versions.get(name))
+        for name in names
     }
 
 
-def _workload(store: ControlStore, settings: Settings, workload: str, version: Version | None) -> Workload:
-    now = store.clock()
-    seen = glance.versions(settings, workload)
-    revision, intent = store.intent(workload)
-    rollout, windows = store.last_rollout(workload), store.windows(workload)
-    spec = f"{SCHEME}{workload}" if version is not None else "SPEC"
-    facts = read_facts(store, workload, now, leader_term=settings.leader_seconds, spec=spec)
+def _workload(
+    now: float,
+    models: Sequence[glance.Glimpse],
+    seen: several.Shown,
+    facts: Facts,
+    rollout: dict[str, Any] | None,
+    version: Version | None,
+) -> Workload:
+    intent = seen.intent
     return Workload(
         condition=condition(facts),
         crowned=facts.crowned,
         models=tuple(
             Model(version=v.version, aliases=v.aliases, teacher=v.teacher[:40], defer_below=v.defer_below)
-            for v in seen
+            for v in models
             if v.ours
         ),
-        not_ours=tuple(NotOurs(version=v.version, aliases=v.aliases) for v in seen if not v.ours),
+        not_ours=tuple(NotOurs(version=v.version, aliases=v.aliases) for v in models if not v.ours),
         intent=Routing(
-            revision=revision,
+            revision=seen.revision,
             champion=intent.champion.version if intent.champion else None,
             candidate=intent.candidate.version if intent.candidate else None,
             previous=intent.previous.version if intent.previous else None,
@@ -207,27 +232,21 @@ def _workload(store: ControlStore, settings: Settings, workload: str, version: V
             shadow=intent.shadow,
         ),
         replicas=tuple(
-            Replica(replica=a.replica, revision=a.revision, age_seconds=_age(now, a.at))
-            for a in store.acknowledgements(workload)
+            Replica(replica=a.replica, revision=a.revision, age_seconds=_age(now, a.at)) for a in seen.replicas
         ),
-        rollout=rollout.state if rollout else None,
+        rollout=rollout,
         windows=Windows(
-            count=len(windows),
-            labels=sum(w.rows for w in windows),
-            learnt_share=windows[-1].manifest.get("learnt_share") if windows else None,
+            count=seen.windows.windows, labels=seen.windows.rows, learnt_share=seen.windows.newest.get("learnt_share")
         ),
-        gauges={
-            n: {"age_seconds": _age(now, g.at), **said(g.value)} for n, g in shown(store.gauges(workload)).items()
-        },
+        gauges={name: {"age_seconds": _age(now, g.at), **said(g.value)} for name, g in seen.gauges.items()},
         stale=tuple(stale_reports(facts.reports)),
         runs=tuple(
             RunSeen(id=r.id, pipeline=r.pipeline, status=r.status, reason=r.reason,
                     seconds=_age(r.finished_at or now, r.started_at))
-            for r in store.last_runs(workload, LAST)
+            for r in seen.runs
         ),
         alarms=tuple(
-            AlarmSeen(kind=a.kind, input_index=a.input_index, age_seconds=_age(now, a.at))
-            for a in store.last_alarms(workload, LAST)
+            AlarmSeen(kind=a.kind, input_index=a.input_index, age_seconds=_age(now, a.at)) for a in seen.alarms
         ),
         spec=Registered(
             version=version.number, digest=version.digest, actor=version.actor, reason=version.reason,

@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -37,7 +38,7 @@ from components.contracts.spec import Kind, Spec
 from components.control import looks
 from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, Source
 from components.control.intent import ModelRef
-from components.control.store import ControlStore
+from components.control.store import ControlStore, routing_bell
 from components.query.policies import least_chance, representative
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.provenance import usable_truth
@@ -64,6 +65,9 @@ GATHER_SECONDS = 0.25
 
 IDLE_SECONDS = 1.0
 """Wait between two looks while no records come."""
+
+FOLLOW_SECONDS = 5.0
+"""How old what is known of the routing may be where its changes are heard of."""
 
 POLLED = 500
 """Records that are read at once: an answer is two, and a busy gateway gives hundreds a second."""
@@ -147,9 +151,13 @@ class Monitor:
         gauge = self.store.gauges(self.spec.name).get(PLACE)
         return gauge.value if gauge else {}
 
-    def step(self, timeout: float = 0.5) -> int:
-        """Take in what waits, and look at every window that it completes; returns how many records came."""
-        self._follow_champion()
+    def step(self, timeout: float = 0.5, *, follow: bool = True) -> int:
+        """Take in what waits, and look at every window that it completes; returns how many records came.
+
+        ``follow``: look who the champion is, before.
+        """
+        if follow:
+            self._follow_champion()
         records = self._consumer.poll(POLLED, timeout)
         came: list[Past] = []
         for record in records:
@@ -185,10 +193,17 @@ class Monitor:
 
     def run(self, stop: threading.Event) -> None:
         """Step until ``stop`` is set: at once while many records wait, else after what gathers some more."""
+        rung, followed = self.store.bells.listen(routing_bell(self.spec.name)), float("-inf")
         while not stop.is_set():
-            found = self.step(POLL_SECONDS)
+            late = time.monotonic() - followed >= FOLLOW_SECONDS
+            follow = late or rung.is_set() or not self.store.bells.heard
+            if follow:
+                rung.clear()
+                followed = time.monotonic()
+            found = self.step(POLL_SECONDS, follow=follow)
             if found < POLLED:
                 stop.wait(GATHER_SECONDS if found else IDLE_SECONDS)
+        self.store.bells.leave(rung)
         self._consumer.close()
 
     def _follow_champion(self) -> None:

@@ -234,19 +234,23 @@ class Trigger:
         """What is known now."""
         from pipelines.regimes import returned
 
-        if (source := newest(self.store, self.spec)) != self.spec.source:
-            self.spec = load_spec(source)  # its limits and prices say what pays; none of them starts a worker anew
         name, now = self.spec.name, self._clock()
-        runs = self.store.runs(name)
-        intent = self.store.intent(name)[1]
-        champion = intent.champion.version if intent.champion else None
-        digest = intent.champion.digest if intent.champion else None
+        with self.store.together():
+            source = newest(self.store, self.spec)
+            runs, intent = self.store.runs(name), self.store.intent(name)[1]
+            windows, rolling = self.store.windows(name), self.store.active_rollout(name) is not None
+            champion = intent.champion.version if intent.champion else None
+            digest = intent.champion.digest if intent.champion else None
+            alarms = self.store.open_alarms(name, champion)
+            forgotten = tuple(row.id for row in forgettings.waiting(self.store, name, digest))
+        if source != self.spec.source:
+            self.spec = load_spec(source)  # its limits and prices say what pays; none of them starts a worker anew
+        if alarms and intent.champion is not None:
+            returned(self.store, name, intent.champion)  # else alarms of long ago would start an update
+            alarms = self.store.open_alarms(name, champion)
         ends = [at for r in runs if r.pipeline != RETENTION and (at := ended_at(r)) is not None]
-        if intent.champion is not None:
-            returned(self.store, name, intent.champion)  # else its alarms of long ago would start an update
-        alarms = self.store.open_alarms(name, champion)
         state = TriggerState(
-            labels=self.new_labels(),
+            labels=self._count(windows),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
             since_unknown=next((self._labels_seen() - a.input_index for a in alarms if a.kind in UNKNOWN), None),
@@ -254,10 +258,10 @@ class Trigger:
             certain=certifying_labels(self.spec) if self.spec.trigger.payoff else 0,
             promise=1.0 if self.spec.serve.max_disagreement is None else self.spec.serve.max_disagreement,
             running=any(updating(r, now) for r in runs),
-            rolling=intent.candidate is not None or self.store.active_rollout(name) is not None,
+            rolling=intent.candidate is not None or rolling,
             last_end=max(ends, default=None),
             has_champion=champion is not None,
-            forgotten=tuple(row.id for row in forgettings.waiting(self.store, name, digest)),
+            forgotten=forgotten,
             at_work=any(alive(r, now) and r.pipeline in UPDATES for r in runs),
         )
         if not self.spec.trigger.payoff or intent.champion is None or state.fresh < state.least:
@@ -311,7 +315,9 @@ class Trigger:
         labelled again, say) is not new. The first time all that are there are counted; after that what has come, which
         asks the broker less, and may be counted a look later.
         """
-        windows = self.store.windows(self.spec.name)
+        return self._count(self.store.windows(self.spec.name))
+
+    def _count(self, windows: Sequence[WindowRow]) -> int:
         since = windows[-1].digest if windows else ""
         if self._counting is None or self._counting[0] != since:
             self._end_counting()

@@ -226,6 +226,7 @@ class PostgresBells(Bells):
         pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
+        connection.rollback()  # of the question whether it lives
         connection.autocommit = True
         return connection
 

@@ -9,15 +9,16 @@ of one key the second fails. Reads take no lock.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
 
 from components.contracts.errors import CohobateError, ConfigError
@@ -50,18 +51,35 @@ class Database:
         if url.startswith("sqlite"):
             event.listen(self.engine, "connect", _tune_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "checkout", _alive)
         self._writing = self.engine.execution_options(cohobate_writes=True)
         self._session = sessionmaker(self.engine, expire_on_commit=False)
         self._transaction = sessionmaker(self._writing, expire_on_commit=False)
+        self._together = threading.local()
 
     @property
     def on_postgres(self) -> bool:
         """Whether it is a PostgreSQL, which may be shared by several hosts."""
         return self.engine.dialect.name == "postgresql"
 
-    def session(self) -> Session:
+    def session(self) -> AbstractContextManager[Session]:
         """A session for reading: ``with store.session() as s: ...``; to write use :meth:`transaction`."""
-        return self._session()
+        shared: Session | None = getattr(self._together, "session", None)
+        return self._session() if shared is None else nullcontext(shared)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let all that this thread reads in the block be one transaction, on one connection; writes are their own.
+
+        A row that was read in it is not read again. For short blocks that wait for nobody.
+        """
+        with self._session() as s, s.no_autoflush:
+            self._together.session = s
+            try:
+                yield
+            finally:
+                del self._together.session
 
     @contextmanager
     def transaction(self, turn: str = "") -> Iterator[Session]:
@@ -142,13 +160,31 @@ def _engine(url: str) -> Engine:
 
     """
     try:
-        return create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        return create_engine(url)
     except (ArgumentError, NoSuchModuleError) as error:
         allowed = "must be a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database"
         raise ConfigError("COHOBATE_DATABASE_URL", mask(url), allowed) from error
     except ModuleNotFoundError as error:
         allowed = f"its driver {error.name} is not installed: pip install cohobate[cluster] for postgresql+psycopg://"
         raise ConfigError("COHOBATE_DATABASE_URL", mask(url), allowed) from error
+
+
+def _alive(connection: Any, *_: object) -> None:
+    """Ask a connection of the pool whether it lives, within the transaction that it is taken for.
+
+    SQLAlchemy's own question (``pool_pre_ping``) is a transaction more for each that does something.
+
+    Raises:
+        InvalidatePoolError: it does not; the pool opens another, and asks none of those that it had.
+
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT 1")
+    except Exception as error:  # of whichever driver
+        raise InvalidatePoolError(str(error)) from error
+    finally:
+        cursor.close()
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

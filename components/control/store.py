@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Text, cast, delete, func, select
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from components.contracts.errors import NotFoundError
 from components.control.clock import DatabaseClock
@@ -61,11 +62,21 @@ def certificates_of(digest: str) -> str:
     return f"certificate-{digest[:16]}-"
 
 
+ALIVE_SECONDS = 5.0
+"""How old the heartbeat of a replica that lives may be."""
+
+
 class JournalLine(NamedTuple):
     """A line of a rollout's journal, which counts from 1; without its newline."""
 
     number: int
     text: str
+
+
+def _intent(s: Session, workload: str) -> tuple[int, Intent]:
+    query = select(RoutingRow.revision, RoutingRow.intent).where(RoutingRow.workload == workload)
+    row = s.execute(query).first()
+    return (row.revision, msgspec.convert(row.intent, Intent)) if row else (0, Intent())
 
 
 class ControlStore(Database):
@@ -82,10 +93,8 @@ class ControlStore(Database):
 
     def intent(self, workload: str) -> tuple[int, Intent]:
         """The revision and intent of a workload; revision 0 and an empty intent where there is none yet."""
-        query = select(RoutingRow.revision, RoutingRow.intent).where(RoutingRow.workload == workload)
-        with self.engine.connect() as connection:
-            row = connection.execute(query).first()
-            return (row.revision, msgspec.convert(row.intent, Intent)) if row else (0, Intent())
+        with self.session() as s:
+            return _intent(s, workload)
 
     def put_intent(self, workload: str, expected: int, intent: Intent) -> int:
         """Write the intent if the revision is still ``expected``; returns the new revision.
@@ -119,7 +128,14 @@ class ControlStore(Database):
         with self.transaction() as s:
             s.merge(AckRow(workload=workload, replica=replica, revision=revision, at=self.clock(), detail=detail))
 
-    def acknowledgements(self, workload: str, alive_within: float = 5.0) -> list[AckRow]:
+    def heartbeat(self, workload: str, replica: str) -> tuple[int, Intent] | None:
+        """Say that a replica lives, and nothing else; returns the :meth:`intent`, or None where it is not known."""
+        mine = (AckRow.workload == workload, AckRow.replica == replica)
+        with self.transaction() as s:
+            known = s.scalars(update(AckRow).where(*mine).values(at=self.clock()).returning(AckRow.replica)).all()
+            return _intent(s, workload) if known else None
+
+    def acknowledgements(self, workload: str, alive_within: float = ALIVE_SECONDS) -> list[AckRow]:
         """Acknowledgements of the replicas whose heartbeat is at most ``alive_within`` seconds old."""
         with self.session() as s:
             query = select(AckRow).where(AckRow.workload == workload, AckRow.at >= self.clock() - alive_within)
@@ -378,5 +394,5 @@ class ControlStore(Database):
     def workloads(self) -> list[str]:
         """Names of all workloads that the control database knows."""
         with self.session() as s:
-            names = set(s.scalars(select(RoutingRow.workload))) | set(s.scalars(select(WindowRow.workload)))
-            return sorted(names | set(s.scalars(select(GaugeRow.workload))))
+            tables = (RoutingRow, WindowRow, GaugeRow)
+            return sorted({name for table in tables for name in s.scalars(select(table.workload).distinct())})

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 COLLECT_SECONDS = 0.5
 """How often new entries are looked for, and notices that are due."""
 
+IDLE_SECONDS = 10.0
+"""The same where there is nobody to tell."""
+
 TIME_LIMITS = httpx.Timeout(10.0, connect=5.0)
 """Limits of one request, in seconds: each phase of it, and so all of them, well below the outbox's."""
 
@@ -102,7 +105,7 @@ class Notifier:
                 outbox.collect(self._store, self._hooks)
             except (SQLAlchemyError, CohobateError) as error:
                 log.warning("notices are not collected: %s", error)
-            stop.wait(COLLECT_SECONDS)
+            stop.wait(COLLECT_SECONDS if self._hooks else IDLE_SECONDS)
         for thread in threads:
             thread.join()
 

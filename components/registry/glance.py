@@ -7,7 +7,7 @@ server is asked by its REST API, a database by its tables; of any other kind of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,14 +43,30 @@ def versions(settings: Settings, workload: str) -> list[Glimpse]:
         UnavailableError: the tracking server does not answer.
 
     """
-    uri, name = settings.mlflow_uri, model_name(workload)
+    return versions_of(settings, [workload])[workload]
+
+
+def versions_of(settings: Settings, workloads: Sequence[str]) -> dict[str, list[Glimpse]]:
+    """All versions of each of these workloads, oldest first, by as many questions as one of them takes.
+
+    A server's answers have so many versions each; it is asked for those of all workloads where more than one is wanted.
+
+    Raises:
+        UnavailableError: the tracking server does not answer.
+
+    """
+    uri, names = settings.mlflow_uri, {model_name(workload): workload for workload in workloads}
     if uri.startswith(("http://", "https://")):
-        found = _from_server(uri, name)
+        found = _from_server(uri, names) if names else ()
     elif uri.startswith(("sqlite:", "postgresql", "mysql", "mssql")):
-        found = _from_database(uri, name)
+        found = _from_database(uri, list(names))
     else:
-        return _from_library(settings, workload)
-    return sorted(found, key=lambda version: int(version.version))
+        return {workload: _from_library(settings, workload) for workload in workloads}
+    made: dict[str, list[Glimpse]] = {workload: [] for workload in workloads}
+    for name, version in found:
+        if name in names:
+            made[names[name]].append(version)
+    return {workload: sorted(seen, key=lambda version: int(version.version)) for workload, seen in made.items()}
 
 
 def _glimpse(version: str, aliases: Mapping[str, str], tags: Mapping[str, str | None]) -> Glimpse:
@@ -64,35 +80,40 @@ def _glimpse(version: str, aliases: Mapping[str, str], tags: Mapping[str, str | 
     )
 
 
-def _from_database(uri: str, name: str) -> Iterator[Glimpse]:
-    from sqlalchemy import case, column, create_engine, inspect, select, table, text
+def _from_database(uri: str, names: Sequence[str]) -> Iterator[tuple[str, Glimpse]]:
+    from sqlalchemy import case, column, create_engine, inspect, select, table
 
     engine = create_engine(uri)
     try:
         with engine.connect() as connection:
             if not inspect(connection).has_table("model_versions"):
                 return
+            model = table("model_versions", column("name"), column("version"), column("current_stage"))
             rows = connection.execute(
-                text("SELECT version FROM model_versions WHERE name = :name AND current_stage <> :deleted"),
-                {"name": name, "deleted": DELETED},
+                select(model.c.name, model.c.version).where(model.c.name.in_(names), model.c.current_stage != DELETED)
             )
-            numbers = [str(row.version) for row in rows]
-            rows = connection.execute(
-                text("SELECT alias, version FROM registered_model_aliases WHERE name = :name"), {"name": name}
-            )
-            aliases = {row.alias: str(row.version) for row in rows}
+            numbers = [(name, str(version)) for name, version in rows]
+            given = table("registered_model_aliases", column("name"), column("alias"), column("version"))
+            aliases: dict[str, dict[str, str]] = {}
+            for name, alias, version in connection.execute(
+                select(given.c.name, given.c.alias, given.c.version).where(given.c.name.in_(names))
+            ):
+                aliases.setdefault(name, {})[alias] = str(version)
             known = table("model_version_tags", column("name"), column("version"), column("key"), column("value"))
             shown = case((known.c.key.in_(("teacher", "metrics")), known.c.value)).label("value")
-            rows = connection.execute(select(known.c.version, known.c.key, shown).where(known.c.name == name))
-            tags: dict[str, dict[str, str | None]] = {}
-            for row in rows:
-                tags.setdefault(str(row.version), {})[row.key] = row.value
+            told = connection.execute(
+                select(known.c.name, known.c.version, known.c.key, shown).where(known.c.name.in_(names))
+            )
+            tags: dict[tuple[str, str], dict[str, str | None]] = {}
+            for name, version, key, value in told:
+                tags.setdefault((name, str(version)), {})[key] = value
     finally:
         engine.dispose()
-    yield from (_glimpse(number, aliases, tags.get(number, {})) for number in numbers)
+    for name, number in numbers:
+        yield name, _glimpse(number, aliases.get(name, {}), tags.get((name, number), {}))
 
 
-def _from_server(uri: str, name: str) -> Iterator[Glimpse]:
+def _from_server(uri: str, names: Iterable[str]) -> Iterator[tuple[str, Glimpse]]:
     import httpx
 
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
@@ -100,34 +121,36 @@ def _from_server(uri: str, name: str) -> Iterator[Glimpse]:
     auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user and not token else None
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     base = f"{uri.rstrip('/')}/api/2.0/mlflow"
+    first, *others = names
+    wanted = f"name LIKE '{model_name('%')}'" if others else f"name = '{first}'"
     try:
         with httpx.Client(timeout=REST_SECONDS, auth=auth, headers=headers) as client:
-            model = _asked(client, f"{base}/registered-models/get", {"name": name})
-            if model is None:
+            aliases = {
+                model["name"]: {a["alias"]: str(a["version"]) for a in model.get("aliases", ())}
+                for model in _pages(client, f"{base}/registered-models/search", wanted, "registered_models")
+            }
+            if not aliases:
                 return
-            aliases = {a["alias"]: str(a["version"]) for a in model["registered_model"].get("aliases", ())}
-            query: dict[str, str | int] = {"filter": f"name = '{name}'", "max_results": PAGE}
-            while True:
-                page = _asked(client, f"{base}/model-versions/search", query) or {}
-                for version in page.get("model_versions", ()):
-                    tags = {tag["key"]: tag.get("value", "") for tag in version.get("tags", ())}
-                    yield _glimpse(str(version["version"]), aliases, tags)
-                if not page.get("next_page_token"):
-                    return
-                query["page_token"] = page["next_page_token"]
+            for version in _pages(client, f"{base}/model-versions/search", wanted, "model_versions"):
+                tags = {tag["key"]: tag.get("value", "") for tag in version.get("tags", ())}
+                name = version["name"]
+                yield name, _glimpse(str(version["version"]), aliases.get(name, {}), tags)
     except httpx.HTTPError as error:
         remedy = f"is it up? COHOBATE_TRACKING_URI names it ({type(error).__name__})"
         raise UnavailableError("MLflow", mask(uri), remedy) from error
 
 
-def _asked(client: Any, url: str, query: Mapping[str, str | int]) -> dict[str, Any] | None:
-    """The answer, or None where the named thing does not exist."""
-    answer = client.get(url, params=query)
-    if answer.status_code == 404 and answer.json().get("error_code") == "RESOURCE_DOES_NOT_EXIST":
-        return None
-    answer.raise_for_status()
-    found: dict[str, Any] = answer.json()
-    return found
+def _pages(client: Any, url: str, wanted: str, member: str) -> Iterator[dict[str, Any]]:
+    """What a search finds, page after page."""
+    query: dict[str, str | int] = {"filter": wanted, "max_results": PAGE}
+    while True:
+        answer = client.get(url, params=query)
+        answer.raise_for_status()
+        page: dict[str, Any] = answer.json()
+        yield from page.get(member, ())
+        if not page.get("next_page_token"):
+            return
+        query["page_token"] = page["next_page_token"]
 
 
 def _from_library(settings: Settings, workload: str) -> list[Glimpse]:

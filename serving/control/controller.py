@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,9 @@ TICK_SECONDS = 0.05
 
 IDLE_SECONDS = 1.0
 """The same while no rollout is under way and nothing new came on the streams."""
+
+ORDERS_SECONDS = 5.0
+"""How old the last look for orders may be where an order is heard of."""
 
 PASSED_OVER = "passed_over"
 """The gauge of the records that said nothing to this controller since its start, by their topic's kind."""
@@ -75,6 +79,7 @@ class Controller:
         self._journal: Journal | None = None
         self._revision = 0
         self._orders, self._idle = Orders(self), False
+        self._look_for_orders, self._looked = True, float("-inf")
         self._rung = store.bells.listen(orders_bell(spec.name))
         self._noted: tuple[str, int] | None = None
         self._settle_after = float("-inf")
@@ -106,8 +111,11 @@ class Controller:
     def pause(self, stop: threading.Event) -> None:
         """Wait for the next cycle: :data:`TICK_SECONDS`, idle longer, or until an order was placed."""
         wait = IDLE_SECONDS if self._idle and self.store.bells.heard else TICK_SECONDS
-        if not stop.is_set() and self._rung.wait(wait):
+        rung = not stop.is_set() and self._rung.wait(wait)
+        if rung:
             self._rung.clear()
+        late = time.monotonic() - self._looked >= ORDERS_SECONDS
+        self._look_for_orders = rung or late or not (self._idle and self.store.bells.heard)
 
     def close(self) -> None:
         """Let go of the streams; the rollout stays as it is, for the next controller."""
@@ -119,7 +127,7 @@ class Controller:
         """One cycle.
 
         1. Finish what was decided and not carried out, by this controller or one before it.
-        2. Carry out orders: somebody waits for a rollback, and nothing else of a cycle matters to it.
+        2. Carry out orders, if one may have come: somebody waits for a rollback, and nothing else matters to it.
         3. Learn the teacher's new labels, and new truths.
         4. Take a new candidate from the registry, when no rollout is under way.
         5. Look at the evidence and decide; make the decision durable.
@@ -132,8 +140,10 @@ class Controller:
         # Step 1
         self._catch_up()
         # Step 2
-        for order in self.store.open_orders(self.spec.name):
-            self._orders.carry_out(order)
+        if self._look_for_orders:
+            self._looked = time.monotonic()
+            for order in self.store.open_orders(self.spec.name):
+                self._orders.carry_out(order)
         # Step 3
         learnt = self.reader.learn()
         # Step 4

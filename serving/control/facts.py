@@ -176,10 +176,11 @@ def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:
     """The last alarms of each workload, oldest first."""
     place = func.row_number().over(partition_by=AlarmRow.workload, order_by=AlarmRow.id.desc()).label("place")
     newest = select(AlarmRow.id, place).where(AlarmRow.workload.in_(workloads)).subquery()
-    query = select(AlarmRow).join(newest, AlarmRow.id == newest.c.id).where(newest.c.place <= ALARMS)
+    columns = (AlarmRow.workload, AlarmRow.id, AlarmRow.kind, AlarmRow.at, AlarmRow.detail)
+    query = select(*columns).join(newest, AlarmRow.id == newest.c.id).where(newest.c.place <= ALARMS)
     found: dict[str, list[Alarm]] = {}
-    for row in s.scalars(query.order_by(AlarmRow.id)):
-        found.setdefault(row.workload, []).append(_alarm(row))
+    for workload, id_, kind, at, detail in s.execute(query.order_by(AlarmRow.id)):
+        found.setdefault(workload, []).append(_alarm(id_, kind, at, detail))
     return found
 
 
@@ -281,8 +282,7 @@ def _evidence(told: Mapping[str, Any], seen: Rollout) -> Rollout:
     return msgspec.structs.replace(seen, weight=state.weight, evidence=evidence, limit=1.0 / state.policy.alpha)
 
 
-def _alarm(row: AlarmRow) -> Alarm:
+def _alarm(id_: int, kind: str, at: float, detail: Mapping[str, Any]) -> Alarm:
     """An alarm that was answered is no champion's any more."""
-    detail = row.detail
     champion = None if "answered" in detail else detail.get("champion")
-    return Alarm(id=row.id, kind=row.kind, at=row.at, champion=champion, rollout=detail.get("rollout"))
+    return Alarm(id=id_, kind=kind, at=at, champion=champion, rollout=detail.get("rollout"))

@@ -188,13 +188,13 @@ class LoadedVersions:
         while not self._stop.is_set():
             self.follow()
             heard = self.store.bells.heard and not self._outage
-            self._news.wait(HEARTBEAT_SECONDS / 2 if heard else POLL_SECONDS)
+            self._news.wait(HEARTBEAT_SECONDS if heard else POLL_SECONDS)
             self._news.clear()
 
     def follow(self) -> None:
         """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due."""
         try:
-            revision, intent = self.store.intent(self.spec.name)
+            revision, intent = self._look()
             self._apply(revision, intent)
             self._acknowledge(revision, intent)
         except (SQLAlchemyError, msgspec.ValidationError) as error:
@@ -203,6 +203,16 @@ class LoadedVersions:
             self._outage = True
         else:
             self._outage = False
+
+    def _look(self) -> tuple[int, Intent]:
+        """The intent; a heartbeat that is due is the same transaction."""
+        if self._said and time.monotonic() - self._said_at >= HEARTBEAT_SECONDS:
+            found = self.store.heartbeat(self.spec.name, self.replica)
+            if found is not None:
+                self._said_at = time.monotonic()
+                return found
+            self._said = ()  # a database that was put in the place of ours: all is said anew
+        return self.store.intent(self.spec.name)
 
     def _apply(self, revision: int, intent: Intent) -> None:
         wanted = {ref.digest: ref for ref in (intent.champion, intent.candidate, intent.previous) if ref is not None}
@@ -284,14 +294,15 @@ class LoadedVersions:
             loaded = sorted(self._students)
         done = all(routing.student(ref) is not None or ref.digest in failed for ref in needed)
         applied = revision if done else int(self._said[0]) if self._said else 0
-        saying = (applied, tuple(failed.items()), tuple(loaded))
-        if saying == self._said and time.monotonic() - self._said_at < HEARTBEAT_SECONDS:
+        weight, shadow = routing.intent.weight_at(self.clock()), routing.intent.shadow
+        saying = (applied, tuple(failed.items()), tuple(loaded), weight, shadow)
+        if saying == self._said:
             return
         detail = {
             "champion": routing.champion.ref.version if routing.champion else None,
             "candidate": routing.candidate.ref.version if routing.candidate else None,
-            "weight": routing.intent.weight_at(self.clock()),
-            "shadow": routing.intent.shadow,
+            "weight": weight,
+            "shadow": shadow,
             "loaded": loaded,
             "failed": failed,
         }

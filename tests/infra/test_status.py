@@ -1,5 +1,6 @@
 """What one screen says, drawn from reports as ``cohobate status`` reads them."""
 
+import contextlib
 import io
 import json
 import time
@@ -9,8 +10,10 @@ import jsonschema
 import msgspec
 import pytest
 from rich.console import Console
+from sqlalchemy import Engine, event
 from typer.testing import CliRunner
 
+from components.contracts.errors import NotFoundError
 from components.contracts.settings import Settings
 from components.control.intent import Intent, ModelRef
 from components.control.leader import Lease
@@ -258,3 +261,45 @@ def test_a_workload_may_be_named_and_watching_prints_no_json(lived, monkeypatch)
 def test_the_decision_that_made_another_version_champion_is_not_shown_as_this_ones():
     crowned = Crowned(version="6", how="promote", at=1.0)
     assert "by promote" not in "\n".join(drawn(files=workload(facts(crowned=crowned))))
+
+
+@contextlib.contextmanager
+def asked(home):
+    """The questions that the databases of a home are asked meanwhile."""
+    found = []
+
+    def note(connection, cursor, statement, *_):
+        if str(home) in str(connection.engine.url):  # not what a thread of another test asks
+            found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_of_many_workloads_status_asks_what_it_asks_of_one(tmp_path):
+    """But for the ledger's last entries, of which each workload has its own."""
+    counts = {}
+    for many in (1, 12):
+        settings = Settings(home=tmp_path / str(many))
+        store = migrated(settings.control_url)
+        for n in range(many):
+            store.put_gauge(f"w{n}", "labeler", {"lag": 0})
+        store.close()
+        with asked(settings.home) as questions:
+            assert len(read(settings).workloads) == many
+        counts[many] = len([q for q in questions if "FROM ledger" not in q])
+    assert counts[1] == counts[12]
+
+
+def test_one_workload_is_looked_at_alone(tmp_path):
+    settings = Settings(home=tmp_path)
+    store = migrated(settings.control_url)
+    for name in ("a", "b"):
+        store.put_gauge(name, "labeler", {"lag": 0})
+    store.close()
+    assert list(read(settings, "b").workloads) == ["b"]
+    with pytest.raises(NotFoundError, match=r"workload 'c'.*: a, b"):
+        read(settings, "c")

@@ -18,6 +18,7 @@ from components.snapshot.window import read
 from components.stream.memory import MemoryBroker, MemoryConsumer
 from components.student.card import StudentCard
 from components.student.runtime import Student
+from pipelines import monitor as monitoring
 from pipelines.monitor import Monitor
 from pipelines.watch import View
 from tests.pipelines.conftest import NOW, WORDS
@@ -545,6 +546,31 @@ def test_it_runs_until_it_is_stopped(spec, store, broker, put, tickets):
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_change_of_the_routing_is_followed_when_it_is_heard_of(spec, store, broker, monkeypatch):
+    asked, stop = [], threading.Event()
+
+    def follow(self):
+        asked.append(self.store.intent("tickets")[0])
+
+    monkeypatch.setattr(Monitor, "_follow_champion", follow)
+    monkeypatch.setattr(monitoring, "FOLLOW_SECONDS", 7_200.0)
+    monkeypatch.setattr(monitoring, "IDLE_SECONDS", 0.001)
+    monitor = Monitor(spec, store, broker)
+    steps, step = [], monitor.step
+    monkeypatch.setattr(monitor, "step", lambda *a, **named: steps.append(named["follow"]) or step(*a, **named))
+    thread = threading.Thread(target=monitor.run, args=(stop,))
+    thread.start()
+    try:
+        wait_for(lambda: steps[-3:] == [False] * 3)  # it looks at the streams alone
+        assert store.bells.heard and set(asked) == {0}
+        store.put_intent("tickets", 0, Intent())
+        wait_for(lambda: asked[-1] == 1)
+    finally:
+        stop.set()
+        thread.join(90)
+    assert not thread.is_alive()
 
 
 class Marked(MemoryConsumer):

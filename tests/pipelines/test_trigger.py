@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Trigger as Policy
@@ -553,3 +554,12 @@ def test_a_sweep_of_what_is_too_old_is_no_update_to_cool_down_after(trigger, sto
     assert trigger.state().running, "nor does one start beside it"
     runs.end(store, run, "succeeded", {}, "trigger")
     assert trigger.state() == before
+
+
+def test_a_look_at_which_nothing_is_new_is_one_transaction(spec, store, broker):
+    """Where many workloads rest on one database, that is what they cost it."""
+    trigger, begun = Trigger(spec, store, broker), []
+    trigger.look()
+    event.listen(store.engine, "begin", begun.append)
+    trigger.look()
+    assert len(begun) == 1

@@ -75,6 +75,7 @@ class Console:
         self.hub = Hub(self.regions, self._bell, leave=self.store.bells.leave, closing=closing)
         self.watch = Watch(self.store, lambda workload: self.hub.poke("workload", workload))
         self.streams: dict[str, int] = {}
+        self._drawn: dict[str, tuple[Any, str]] = {}
         self._limiter, self._limit = MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerMinute(ORDERS_PER_MINUTE)
 
     def warm(self) -> None:
@@ -117,9 +118,14 @@ class Console:
         return self.workload_regions(view, _role(topic.role), topic.order)
 
     def rows(self) -> dict[str, str]:
-        """The overview's rows, worst first."""
-        found = self.rows_of.read()
-        return {f"row-{row.workload}": fill("_row.html", {"row": row}) for row in found}
+        """The overview's rows, worst first; one that shows what it showed is not drawn again."""
+        before, drawn = self._drawn, dict[str, tuple[Any, str]]()
+        for row in self.rows_of.read():
+            shown = (row.rank, row.condition, row.facts.champion, row.rate, row.agreement, row.lag, row.alarms)
+            last = before.get(row.workload)
+            drawn[row.workload] = last if last and last[0] == shown else (shown, fill("_row.html", {"row": row}))
+        self._drawn = drawn
+        return {f"row-{workload}": html for workload, (_, html) in drawn.items()}
 
     def workload_regions(self, view: WorkloadView, role: Role, order: str) -> Mapping[str, str]:
         """The parts of a workload's page."""

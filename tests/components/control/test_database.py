@@ -3,7 +3,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 
 from components.control import database
 from components.control.intent import Intent
@@ -91,3 +91,21 @@ def test_a_schema_that_is_new_is_not_migrated_and_an_old_one_is(tmp_path, monkey
     store.migrate()
     assert done == ["head"] and inspect(store.engine).has_table("routing")
     store.close()
+
+
+def test_what_is_read_together_is_one_transaction_and_writes_are_their_own(store):
+    store.put_intent("files", 0, Intent(weight=0.5))
+    begun = []
+    event.listen(store.engine, "begin", begun.append)
+    with store.together():
+        assert store.intent("files")[0] == 1 and store.alarms("files") == [] and store.runs("files") == []
+        assert len(begun) == 1
+        store.raise_alarm("files", "drift", 1, {})
+        assert len(begun) == 2, "what is written is not undone where the reading fails"
+        elsewhere = []
+        other = threading.Thread(target=lambda: elsewhere.append(store.intent("files")[0]))
+        other.start()
+        other.join()
+        assert elsewhere == [1] and len(begun) == 3, "another thread reads for itself"
+    assert [a.kind for a in store.alarms("files")] == ["drift"]
+    assert len(begun) == 4, "and so does this one afterwards"

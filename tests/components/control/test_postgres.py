@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from components.contracts.errors import ConfigError
 from components.control.intent import Intent
@@ -46,6 +46,29 @@ def test_a_bell_is_heard_again_after_the_server_was_away():
         assert rung.wait(PATIENCE)
         store.close()
         writer.close()
+
+
+def test_a_connection_that_the_server_closed_is_replaced_before_it_is_used(postgres, postgres_store):
+    store = postgres_store
+    assert store.intent("w") == (0, Intent())
+    name = store.engine.url.database
+    ours = f"FROM pg_stat_activity WHERE datname = '{name}'"
+    postgres.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+    assert store.put_intent("w", 0, Intent()) == 1
+
+
+def test_whether_a_connection_lives_is_asked_in_the_transaction_that_it_is_taken_for(postgres_store, monkeypatch):
+    """A question of its own would be as many transactions again as there are."""
+    postgres_store.intent("w")
+    monkeypatch.setattr("components.control.clock.MEASURE_SECONDS", 7_200.0)  # it is asked for its time, too
+    begun = []
+
+    def note(connection):
+        begun.append(connection.connection.driver_connection.info.transaction_status.name)
+
+    event.listen(postgres_store.engine, "begin", note)
+    postgres_store.intent("w")
+    assert begun == ["INTRANS"]
 
 
 def test_a_ring_that_cannot_be_sent_stops_nobody(postgres_store):

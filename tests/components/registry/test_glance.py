@@ -92,3 +92,13 @@ def test_a_version_made_by_hand_has_no_teacher(settings):
     made.create_registered_model(model_name("hand"))
     made.create_model_version(model_name("hand"), source="file:///nothing")
     assert [(v.version, v.teacher, v.ours) for v in glance.versions(settings, "hand")] == [("1", "", False)]
+
+
+@pytest.mark.parametrize("page", [1, 200])
+@pytest.mark.parametrize("remote", [False, True], ids=["database", "server"])
+def test_several_workloads_are_looked_at_together(settings, server, page, remote, monkeypatch):
+    monkeypatch.setattr(glance, "PAGE", page)
+    asked = settings.model_copy(update={"tracking_uri": server}) if remote else settings
+    names = ("files", "mail", "nobody")
+    assert glance.versions_of(asked, names) == {name: glance.versions(asked, name) for name in names}
+    assert glance.versions_of(asked, ()) == {}

@@ -724,6 +724,34 @@ def test_an_idle_controller_waits_for_an_order_and_takes_it_at_once(platform, mo
     assert [row.ok for row in done] == [False, False] and not running.is_alive()
 
 
+def test_an_idle_controller_asks_for_orders_when_it_hears_of_one_or_has_not_asked_for_long(platform, monkeypatch):
+    controller, looked, stop = platform.controller, [], threading.Event()
+    orders = platform.store.open_orders
+    monkeypatch.setattr(platform.store, "open_orders", lambda workload: looked.append(workload) or orders(workload))
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "ORDERS_SECONDS", 3_600.0)
+    platform.tick()
+    controller._rung.clear()
+    looked.clear()
+    for _ in range(3):
+        controller.pause(stop)
+        platform.tick()
+    assert looked == []
+    controller._rung.set()
+    controller.pause(stop)
+    platform.tick()
+    assert looked == [W]
+    monkeypatch.setattr(module, "ORDERS_SECONDS", 0.0)
+    controller.pause(stop)
+    platform.tick()
+    assert looked == [W, W]
+    monkeypatch.setattr(module, "ORDERS_SECONDS", 3_600.0)
+    monkeypatch.setattr(type(platform.store.bells), "heard", False)
+    controller.pause(stop)
+    platform.tick()
+    assert looked == [W, W, W], "nobody would tell it"
+
+
 def test_a_controller_is_not_idle_while_records_come_or_a_rollout_is_under_way(platform):
     platform.tick()
     assert platform.controller._idle

@@ -4,13 +4,13 @@ import time
 
 import msgspec
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import Intent
 from serving.replica import loaded_versions as module
 from serving.replica.loaded_versions import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, LoadedVersions, Routing
-from tests.clock import Time
 from tests.waiting import wait_for
 
 
@@ -175,20 +175,56 @@ def test_a_candidate_that_is_gone_is_forgotten(versions, store, model, clock):
     assert len(ack.detail["loaded"]) == 1
 
 
-def test_the_heartbeat_is_written_once_a_second_not_at_every_look(versions, store, model, monkeypatch):
-    time = Time()
-    monkeypatch.setattr(module, "time", time)
+def test_a_heartbeat_is_written_when_it_is_due_not_at_every_look(versions, store, model, clock, monkeypatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 7_200.0)
+    store.clock = clock
     put(store, champion=model("1"))
     settle(versions, lambda: versions.routing.champion is not None)
     versions.follow()
-    written = []
-    monkeypatch.setattr(store, "acknowledge", lambda *a: written.append(a))
+    ((before, detail),) = [(a.at, a.detail) for a in store.acknowledgements("signs", 1e12)]
+    clock.now += 7.0
     for _ in range(20):
         versions.follow()
-    assert written == []
-    time.sleep(HEARTBEAT_SECONDS)
+    assert [a.at for a in store.acknowledgements("signs", 1e12)] == [before]
+    versions._said_at -= 7_200.0
     versions.follow()
-    assert len(written) == 1
+    assert [(a.at, a.detail) for a in store.acknowledgements("signs", 1e12)] == [(clock.now, detail)]
+
+
+def test_a_heartbeat_is_one_transaction_with_the_look_at_the_intent(versions, store, model):
+    put(store, champion=model("1"))
+    settle(versions, lambda: versions.routing.champion is not None)
+    versions.follow()
+    begun = []
+    event.listen(store.engine, "begin", begun.append)
+    versions._said_at -= HEARTBEAT_SECONDS
+    versions.follow()
+    assert len(begun) == 1
+    revision = put(store, weight=0.5)
+    versions._said_at -= HEARTBEAT_SECONDS
+    versions.follow()
+    assert versions.routing.revision == revision, "what it reads is followed"
+    assert [a.revision for a in store.acknowledgements("signs", 1e12)] == [revision]
+
+
+def test_a_replica_that_the_database_does_not_know_says_all_anew(versions, store, model):
+    revision = put(store, champion=model("1"))
+    settle(versions, lambda: versions.routing.champion is not None)
+    versions.follow()
+    store.forget_replica("signs", "r1")
+    versions._said_at -= HEARTBEAT_SECONDS
+    versions.follow()
+    assert [(a.replica, a.revision) for a in store.acknowledgements("signs", 1e12)] == [("r1", revision)]
+
+
+def test_that_a_lease_ran_out_is_said(versions, store, model, clock):
+    put(store, champion=model("1"), candidate=model("2"), weight=0.5, lease_until=clock.now + 10)
+    settle(versions, lambda: versions.routing.champion and versions.routing.candidate)
+    versions.follow()
+    assert [a.detail["weight"] for a in store.acknowledgements("signs", 1e12)] == [0.5]
+    clock.now += 11
+    versions.follow()
+    assert [a.detail["weight"] for a in store.acknowledgements("signs", 1e12)] == [0.0]
 
 
 class Away:
@@ -196,6 +232,9 @@ class Away:
 
     def intent(self, workload):
         raise OperationalError("select", {}, Exception("away"))
+
+    def heartbeat(self, workload, replica):
+        return self.intent(workload)
 
 
 def test_an_outage_of_the_database_keeps_the_routing_and_the_lease_runs_out(versions, store, model, clock):

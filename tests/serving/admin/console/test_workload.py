@@ -14,6 +14,7 @@ from components.control.intent import Intent
 from components.control.links import note_rollback_link
 from components.ledger.ledger import append
 from serving.admin.app import create_app
+from serving.admin.console import console as console_module
 from serving.admin.console import history, series
 from serving.admin.console.charts import Line, chart
 from serving.admin.console.series import arms_of
@@ -66,6 +67,22 @@ def test_the_overview_says_in_one_row_what_is_wrong_and_why(person, control, rol
     row = text[text.index(f'id="row-{W}"') :]
     for shown in ("canary 5 %", "v2 against v1", ">41<", "1 open", 'href="/console/w/signs"', ">v1</a>"):
         assert shown in row
+
+
+def test_a_row_is_drawn_again_when_it_shows_something_else(person, control, rollout, monkeypatch):
+    control.put_gauge(W, "labeler", {"lag": 41})
+    viewer, drawn = person("viewer"), []
+    now = control.clock()
+    monkeypatch.setattr(control, "clock", lambda: now)  # a report that gets too old is shown as that
+    fill = console_module.fill
+    monkeypatch.setattr(console_module, "fill", lambda name, values: drawn.append(name) or fill(name, values))
+    viewer.get("/console/")
+    drawn.clear()
+    viewer.get("/console/")
+    assert "_row.html" not in drawn
+    control.put_gauge(W, "labeler", {"lag": 42})
+    assert ">42<" in viewer.get("/console/").text
+    assert drawn.count("_row.html") == 1
 
 
 def test_what_was_never_measured_is_called_unknown(person):
