@@ -26,4 +26,4 @@ def test_what_is_hidden_from_one_thread_another_may_import_meanwhile(tmp_path, m
         with pytest.raises(ModuleNotFoundError, match="is hidden"):
             importlib.import_module("hidden_from_one")
         assert other.submit(importlib.import_module, "hidden_from_one").result().__name__ == "hidden_from_one"
-    monkeypatch.delitem(sys.modules, "hidden_from_one")
+    del sys.modules["hidden_from_one"]
