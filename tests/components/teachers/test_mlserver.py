@@ -67,11 +67,11 @@ def url(tmp_path_factory):
         yield _ready(f"http://127.0.0.1:{http}", process, folder / "log")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait()
 
 
 def _ready(url, process, log):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(f"{url}/v2/models/mailer/ready").is_success:
