@@ -46,9 +46,9 @@ class Postgres:
         options = f"-p {self.port} -h 127.0.0.1 -k '' " + " ".join(f"-c {name}=off" for name in LOSSY)
         self.run("pg_ctl", "start", "--wait", "--timeout=240", "--pgdata", data, "--log", log, "--options", options)
 
-    def stop(self):
-        """Stop it; who is connected is cut off."""
-        self.run("pg_ctl", "stop", "--wait", "--timeout=240", "--mode=fast", "--pgdata", f"{self.folder}/data")
+    def stop(self, mode="fast"):
+        """Stop it; who is connected is cut off. ``immediate``: it keeps nothing."""
+        self.run("pg_ctl", "stop", "--wait", "--timeout=240", f"--mode={mode}", "--pgdata", f"{self.folder}/data")
 
     def database(self, template="template0"):
         """The URL of a new database."""
@@ -85,6 +85,6 @@ def running():
         try:
             yield server
         finally:
-            server.stop()
+            server.stop("immediate")  # what it would write down by then is deleted below
     finally:
         shutil.rmtree(folder)

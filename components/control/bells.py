@@ -121,13 +121,13 @@ class FileBells(Bells):
         """Stop listening."""
         with self._lock:
             thread, self._thread = self._thread, None
+            ends, self._ends = self._ends, []  # whoever listens again meanwhile has others
             if thread is not None:
-                os.write(self._ends[2], b"x")
+                os.write(ends[2], b"x")
         if thread is not None:
             thread.join()
-            for end in self._ends:
+            for end in ends:
                 os.close(end)
-            self._ends = []
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -147,11 +147,10 @@ class FileBells(Bells):
             log.warning("bells are not heard, so the control database is looked at often: %s", error)
             return
         self._ends = [told, *os.pipe()]
-        self._thread = threading.Thread(target=self._run, name="bells", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=self._ends[:2], name="bells", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
-        told, ended = self._ends[0], self._ends[1]
+    def _run(self, told: int, ended: int) -> None:
         while True:
             ready, _, _ = select.select([told, ended], [], [])
             if ended in ready:

@@ -63,7 +63,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("sizes", [(300, 150), (100, 100)], ids=str)
 def test_unchanged_windows_alarm_no_more_often_than_alpha(case: str, sizes: tuple[int, int]) -> None:
-    chance, alpha, looks = np.random.default_rng(17), 0.1, 150
+    chance, alpha, looks = np.random.default_rng(17), 0.1, 100
     alarms = 0
     for seed in range(looks):
         reference = fit(CASES[case](chance, sizes[0]), sizes[1], alpha=alpha, min_effect=0.0, resamples=49, seed=seed)

@@ -76,7 +76,7 @@ print(json.dumps(won))
 
 
 def test_of_processes_that_expect_one_revision_exactly_one_succeeds(store):
-    rounds, root = 60, Path(__file__).parents[3]
+    rounds, root = 25, Path(__file__).parents[3]
     command = [sys.executable, "-c", RACER, store.url, str(rounds)]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, text=True) for _ in range(3)]
     outputs = [racer.communicate(timeout=240)[0] for racer in racers]

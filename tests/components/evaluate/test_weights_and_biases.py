@@ -24,6 +24,15 @@ TINY = Variant(name="tiny", dim=8, hidden=16, recipe="half")
 BLOCK, HEADER = 32_768, 7
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patient():
+    """W&B's process may take what a busy machine takes to start: a run that it gives up is logged, and not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_X_SERVICE_WAIT", "180")
+        patch.setenv("WANDB_INIT_TIMEOUT", "180")
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(letter_spec, letters, freeze_rows, tmp_path_factory):
     artifacts = f"file://{tmp_path_factory.mktemp('artifacts')}"
