@@ -21,7 +21,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.spec import Trigger as Policy
 from components.control import forgettings
-from components.control.alarm_kinds import MONITORED, UNKNOWN
+from components.control.alarm_kinds import MONITORED
 from components.control.intent import ModelRef
 from components.control.learning import evaluated
 from components.control.runs import RETENTION, UPDATES, alive, ended_at, updating
@@ -87,8 +87,7 @@ class TriggerState:
     """What the decision is made from.
 
     ``labels``: on the stream after the last window; ``alarms``: kinds raised about the present champion;
-    ``since_alarm``: labels after the first of them; ``since_unknown``: after the first of those that tell that it does
-    not know the traffic, None where there is none; ``running``: a pipeline run is under way; ``rolling``: a
+    ``since_alarm``: labels after the first of them; ``running``: a pipeline run is under way; ``rolling``: a
     candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
     ``at_work``: a run that makes a student is under way, if only at its reports; ``forgotten``: orders to forget what
     the champion had learnt from, for which no update was started yet. ``evidence``: of whether an update
@@ -109,7 +108,6 @@ class TriggerState:
     certain: int = 0
     promise: float = 1.0
     evidence: Evidence | None = None
-    since_unknown: int | None = None
 
     @property
     def fresh(self) -> int:
@@ -135,10 +133,6 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     fewer than ``state.least`` in all: a student that cannot be judged serves nobody, and the labels after it would
     begin to be counted anew.
 
-    Where an alarm tells that the champion does not know the traffic, an update that had next to nothing of it would
-    only keep the next one waiting: enough labels by themselves do not start it before ``policy.alarm_labels`` came
-    after that alarm, or as many more in all.
-
     An update needs a champion to start from, and there is one candidate at a time: while one is rolled out, labels
     wait for the next window.
     """
@@ -154,9 +148,7 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
     if state.forgotten:
         named = ", ".join(state.forgotten)
         return Decision(start=True, reason=f"the champion had learnt from what was forgotten since (order {named})")
-    came, enough = state.since_unknown, state.labels >= policy.min_labels
-    mostly_known = came is not None and came < policy.alarm_labels
-    if enough and not (mostly_known and state.labels < policy.min_labels + policy.alarm_labels):
+    if state.labels >= policy.min_labels:
         return Decision(start=True, reason=f"{state.labels} new labels (at least {policy.min_labels})")
     kinds = " and ".join(dict.fromkeys(state.alarms))
     if state.alarms and state.fresh >= policy.alarm_labels and state.labels >= state.least:
@@ -165,9 +157,6 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
         )
     if policy.payoff:
         return _paying(state, kinds)
-    if enough:
-        why = f"{state.labels} new labels, {came} of them of traffic that the champion does not know"
-        return Decision(start=False, reason=f"{why} (at least {policy.alarm_labels})")
     return Decision(start=False, reason=f"{state.labels} new labels")
 
 
@@ -253,7 +242,6 @@ class Trigger:
             labels=self._count(windows),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
-            since_unknown=next((self._labels_seen() - a.input_index for a in alarms if a.kind in UNKNOWN), None),
             least=least_labels(self.spec) if self.spec.trigger.payoff else 0,
             certain=certifying_labels(self.spec) if self.spec.trigger.payoff else 0,
             promise=1.0 if self.spec.serve.max_disagreement is None else self.spec.serve.max_disagreement,

@@ -62,27 +62,6 @@ def test_an_update_starts_when_it_pays_and_may(change, start, reason):
     assert reason in decision.reason
 
 
-@pytest.mark.parametrize(
-    ("change", "policy", "start", "reason"),
-    [
-        (
-            {"labels": 600, "since_unknown": 199},
-            POLICY,
-            False,
-            "199 of them of traffic that the champion does not know",
-        ),
-        ({"labels": 600, "since_unknown": 200}, POLICY, True, "600 new labels"),
-        ({"labels": 799, "since_unknown": 0}, POLICY, False, "799 new labels, 0 of them"),
-        ({"labels": 800, "since_unknown": 0}, POLICY, True, "800 new labels"),
-        ({"labels": 600, "since_alarm": 250, "since_unknown": 10}, POLICY, True, "250 labels since"),
-        ({"labels": 599, "since_unknown": 10}, POLICY, False, "599 new labels"),
-    ],
-)
-def test_an_update_waits_for_labels_of_what_the_champion_does_not_know(change, policy, start, reason):
-    decision = decide(dataclasses.replace(IDLE, alarms=("novelty",), **change), 1000.0, policy)
-    assert decision.start is start and reason in decision.reason
-
-
 PAYING = Policy(min_labels=600, alarm_labels=200, cooldown_seconds=300.0, payoff=True)
 CHANGED = Evidence(
     learnt=0.0, fresh=80.0, left=120.0, horizon=600, points=(Point(labels=0, wrong=95, rows=100),),
@@ -123,7 +102,6 @@ def test_between_its_bounds_an_update_starts_when_it_is_expected_to_pay(change, 
         labels=st.integers(0, 2000),
         alarms=st.lists(st.sampled_from(["drift", "entropy"]), max_size=3).map(tuple),
         since_alarm=st.integers(0, 2000),
-        since_unknown=st.none() | st.integers(0, 2000),
         running=st.booleans(),
         rolling=st.booleans(),
         last_end=st.none() | st.floats(0, 2000),
