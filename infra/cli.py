@@ -475,6 +475,9 @@ def retention(
     rows = f"{sum(done['rows'].values())} rows of {len(done['rows'])} windows"
     said = "too old" if dry_run else "deleted"
     typer.echo(f"{said}: {rows}, {done['questions']} questions, reports of {done['reports']} students")
+    for topic, seconds in done["topics"].items():
+        how = "without end" if seconds is None else f"for {seconds / 86_400.0:g} days"
+        typer.echo(f"{'too long' if dry_run else 'shortened'}: {topic} kept records {how}")
     if done["kept"]:
         typer.echo(f"kept: {done['kept']} held-out rows that judge the champion's successors")
 

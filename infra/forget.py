@@ -72,6 +72,7 @@ def expire(workload: str, *, dry: bool) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such workload.
         ConfigError: its spec has no retention.
+        AccessError, UnavailableError: of the broker.
         PipelineError: an update is under way.
 
     """
@@ -80,7 +81,8 @@ def expire(workload: str, *, dry: bool) -> dict[str, Any]:
         spec = load_spec(in_force(store, workload).reference, settings)
         if not spec.retention.wanted:
             raise ConfigError("retention", None, "names no age: say in the spec how many days what is kept")
-        found = retention.due(spec, settings, store) if dry else retention.swept(spec, settings, store)
+        topics = KafkaBroker(settings) if settings.bootstrap_servers else None
+        found = (retention.due if dry else retention.swept)(spec, settings, store, topics)
     said: dict[str, Any] = msgspec.to_builtins(found, str_keys=True)
     return said
 

@@ -182,10 +182,11 @@ def trigger(spec: Spec, settings: Settings, stop: threading.Event, watch: Watch)
     """Run the trigger, which starts ``continual`` when it pays."""
     from components.forget.retention import Sweeper
     from components.stream import open_broker
+    from components.stream.kafka import KafkaBroker
     from pipelines.trigger import Trigger
 
     store = _control(settings.control_url)
-    sweeper = Sweeper(settings, store)
+    sweeper = Sweeper(settings, store, KafkaBroker(settings) if settings.bootstrap_servers else None)
     if settings.updates == "kfp":
         from pipelines.installation import completed
         from pipelines.updates import KubeflowUpdates

@@ -1,4 +1,4 @@
-"""What the spec's ``retention`` deletes by its age: rows of windows, questions to people, reports.
+"""What the spec's ``retention`` deletes by its age: rows of windows, questions to people, reports, records of topics.
 
 A sweep is made of steps that each find by age what is too old, so that one which was cut off is finished by the next,
 wherever it was. A window that loses rows has a recorded successor, as where an entity is forgotten
@@ -11,13 +11,13 @@ Evidence and journals stay: they hold answers and no inputs, and every verdict i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import delete, func, select
 
-from components.contracts.errors import ArtifactError, CohobateError, PipelineError, UnavailableError
+from components.contracts.errors import AccessError, ArtifactError, CohobateError, PipelineError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.settings import Settings
 from components.contracts.spec import DAY, Spec
@@ -49,11 +49,22 @@ RETRY_SECONDS = 60.0
 """When it is looked again after an update was under way, or a store did not answer."""
 
 
+class Topics(Protocol):
+    """The topics of an Apache Kafka, as far as retention goes."""
+
+    def kept_longer(self, topics: Iterable[str], seconds: float) -> dict[str, float | None]:
+        """The topics whose records are kept for longer than that, and for how long (None: without end)."""
+
+    def keep(self, topics: Iterable[str], seconds: float) -> None:
+        """Have records kept for no longer than that."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Due:
     """What is too old now: rows by their window's number, and how many others are ``kept``, since they judge students.
 
-    ``unfinished``: windows that lost rows in a sweep that was cut off.
+    ``unfinished``: windows that lost rows in a sweep that was cut off. ``topics``: those that keep records for longer,
+    and how many seconds (None: without end).
     """
 
     rows: dict[int, int]
@@ -61,18 +72,20 @@ class Due:
     questions: int
     reports: int
     unfinished: int = 0
+    topics: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
         """Whether anything is to be deleted."""
-        return bool(self.rows or self.questions or self.reports or self.unfinished)
+        return bool(self.rows or self.questions or self.reports or self.unfinished or self.topics)
 
 
-def due(spec: Spec, settings: Settings, store: ControlStore) -> Due:
-    """What a sweep would delete; nothing is changed.
+def due(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | None = None) -> Due:
+    """What a sweep would delete; nothing is changed. ``topics``: None where the broker deletes nothing by age.
 
     Raises:
         ArtifactError: a snapshot does not exist or has another digest.
+        AccessError, UnavailableError: of the broker.
 
     """
     windows = store.windows(spec.name)
@@ -85,8 +98,14 @@ def due(spec: Spec, settings: Settings, store: ControlStore) -> Due:
     folders = _reports(settings.artifacts, spec, _before(spec.retention.reports, store, windows))
     return Due(
         rows=rows, kept=kept, questions=_questions(spec, store, dry=True), reports=len(folders),
-        unfinished=len(_untold(spec, store, windows)),
+        unfinished=len(_untold(spec, store, windows)), topics=_longer(spec, topics),
     )  # fmt: skip
+
+
+def _longer(spec: Spec, topics: Topics | None) -> dict[str, float | None]:
+    if topics is None or spec.retention.topics is None:
+        return {}
+    return topics.kept_longer(spec.topics, spec.retention.topics * DAY)
 
 
 def _untold(spec: Spec, store: ControlStore, windows: Sequence[WindowRow]) -> list[dict[str, Any]]:
@@ -144,21 +163,30 @@ def _questions(spec: Spec, store: ControlStore, *, dry: bool = False) -> int:
     return count
 
 
-def sweep(spec: Spec, settings: Settings, store: ControlStore, go_on: Callable[[], None] = lambda: None) -> Due:
+def sweep(
+    spec: Spec,
+    settings: Settings,
+    store: ControlStore,
+    topics: Topics | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> Due:
     """Delete what is too old; returns what it was.
 
     1. Write the successors of windows that lose rows.
     2. Take these rows out of what was made of them.
     3. Tell the ledger of each window that lost rows, in this sweep or in one that was cut off.
     4. Tell it how many questions and reports go, and delete them.
+    5. Have the broker keep the topics' records no longer, and tell the ledger how long it did.
 
     ``go_on``: called before each window, it raises where this must not go on.
 
     Raises:
         ArtifactError: a snapshot does not exist or has another digest.
+        AccessError: the broker does not let us say how long records are kept. All else is done.
+        UnavailableError: the broker does not answer.
 
     """
-    windows, found = store.windows(spec.name), due(spec, settings, store)
+    windows, found = store.windows(spec.name), due(spec, settings, store, topics)
     # Step 1
     for window in windows:
         if window.number in found.rows:
@@ -180,6 +208,10 @@ def sweep(spec: Spec, settings: Settings, store: ControlStore, go_on: Callable[[
     _questions(spec, store)
     too_old = _before(spec.retention.reports, store, windows)
     reports_removed(settings.artifacts, spec.name, too_old, settings.evidently)
+    # Step 5
+    if topics is not None and found.topics:
+        topics.keep(found.topics, float(spec.retention.topics or 0.0) * DAY)
+        append(store, spec.name, settings.actor, ACTION, {"topics": found.topics, "days": spec.retention.topics})
     return found
 
 
@@ -213,8 +245,8 @@ def _sources(spec: Spec, artifacts: str, store: ControlStore, windows: Sequence[
 class Sweeper:
     """Sweeps a workload from time to time, beside no update: what one reads is not taken away under it."""
 
-    def __init__(self, settings: Settings, store: ControlStore) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: Settings, store: ControlStore, topics: Topics | None = None) -> None:
+        self._settings, self._store, self._topics = settings, store, topics
         self._next = float("-inf")
 
     def tend(self, spec: Spec) -> None:
@@ -223,30 +255,30 @@ class Sweeper:
         if not spec.retention.wanted or now < self._next:
             return
         try:
-            if due(spec, self._settings, self._store).any:
-                swept(spec, self._settings, self._store)
+            if due(spec, self._settings, self._store, self._topics).any:
+                swept(spec, self._settings, self._store, self._topics)
         except (PipelineError, UnavailableError) as error:
             log.info("%s: nothing is deleted by its age yet: %s", spec.name, error)
             self._next = now + RETRY_SECONDS
             return
-        except ArtifactError as error:
-            log.warning("%s: nothing is deleted by its age: %s", spec.name, error)
+        except (AccessError, ArtifactError) as error:
+            log.warning("%s: not all is deleted by its age: %s", spec.name, error)
         self._next = now + SWEEP_SECONDS
 
 
-def swept(spec: Spec, settings: Settings, store: ControlStore) -> Due:
+def swept(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | None = None) -> Due:
     """A sweep, recorded as a run that no update may stand beside.
 
     Raises:
         PipelineError: an update is under way.
-        ArtifactError: a snapshot does not exist or has another digest.
+        ArtifactError, AccessError, UnavailableError: see :func:`sweep`.
 
     """
     run = runs.begin(store, spec.name, runs.RETENTION, "what is too old", settings.actor)
     status, failure = "failed", "it was interrupted"
     try:
         with runs.beating(store, run):
-            found = sweep(spec, settings, store, lambda: runs.go_on(store, run))
+            found = sweep(spec, settings, store, topics, lambda: runs.go_on(store, run))
         status, failure = "succeeded", ""
     except CohobateError as error:
         failure = str(error)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from components.stream.kafka_producer import KafkaProducer
     from components.stream.kafka_transactions import KafkaTransactions
 
+RETENTION = "retention.ms"
+"""The configuration of a topic that says for how long its records are kept."""
+
 REQUEST_MS = 20_000
 """How long one request may take before the broker counts as unavailable."""
 
@@ -121,6 +124,48 @@ class KafkaBroker:
             finally:
                 admin.close()
 
+    def kept_longer(self, topics: Iterable[str], seconds: float) -> dict[str, float | None]:
+        """The topics whose records are kept for longer than that, and for how long (seconds; None: without end).
+
+        Raises:
+            AccessError: the broker refuses to tell.
+            UnavailableError: the broker does not answer.
+
+        """
+        from kafka import KafkaAdminClient
+
+        with self._opening():
+            admin = KafkaAdminClient(**self.config)
+            try:
+                there = sorted(set(topics) & set(admin.list_topics()))
+                asked = [_topic(name, {RETENTION: None}) for name in there]
+                told = admin.describe_configs(asked, config_filter="all") if asked else {}
+            finally:
+                admin.close()
+        found: dict[str, float | None] = {}
+        for name in there:
+            milliseconds = float(told["topic"][name][RETENTION]["value"])
+            if milliseconds < 0.0 or milliseconds > 1e3 * seconds:
+                found[name] = None if milliseconds < 0.0 else milliseconds / 1e3
+        return found
+
+    def keep(self, topics: Iterable[str], seconds: float) -> None:
+        """Have the broker keep the records of topics for no longer than that.
+
+        Raises:
+            AccessError: the broker refuses us.
+            UnavailableError: the broker does not answer.
+
+        """
+        from kafka import KafkaAdminClient
+
+        with self._opening():
+            admin = KafkaAdminClient(**self.config)
+            try:
+                admin.alter_configs([_topic(name, {RETENTION: str(round(1e3 * seconds))}) for name in sorted(topics)])
+            finally:
+                admin.close()
+
     def transactional_producer(self, transactional_id: str) -> KafkaTransactions:
         """A new transactional producer, which fences every earlier one of this id.
 
@@ -189,3 +234,9 @@ def client_config(settings: Settings) -> dict[str, Any]:
         "request_timeout_ms": REQUEST_MS,
         **security_options(settings),
     }
+
+
+def _topic(name: str, configs: Mapping[str, str | None]) -> Any:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    return ConfigResource(ConfigResourceType.TOPIC, name, dict(configs))

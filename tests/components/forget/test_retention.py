@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from components.contracts.errors import PipelineError
+from components.contracts.errors import AccessError, PipelineError
 from components.contracts.spec import DAY, Retention
 from components.contracts.storage import files, get_bytes
 from components.control import runs
@@ -179,3 +179,37 @@ def test_it_looks_once_a_day_and_begins_no_run_for_nothing(old, monkeypatch):
     assert looks == [BASE + 30 * DAY, BASE + 30 * DAY + SWEEP_SECONDS] and old.store.runs("files") == []
     Sweeper(old.settings, old.store).tend(old.spec)
     assert len(looks) == 2, "a spec without ages is not looked at"
+
+
+class Kept:
+    """Topics of a broker, by how long it keeps their records (seconds)."""
+
+    def __init__(self, refuses=False, **seconds):
+        self.seconds, self.refuses = {f"files.{name}": s for name, s in seconds.items()}, refuses
+
+    def kept_longer(self, topics, seconds):
+        return {t: s for t, s in self.seconds.items() if t in topics and (s is None or s > seconds)}
+
+    def keep(self, topics, seconds):
+        if self.refuses:
+            raise AccessError("Kafka", "k:9092", "permission", "AlterConfigs is not allowed", "allow it")
+        self.seconds |= dict.fromkeys(topics, seconds)
+
+
+def test_topics_keep_records_no_longer_and_the_ledger_says_how_long_they_did(old):
+    kept = Kept(inputs=30 * DAY, labels=None, truth=5 * DAY, others=90 * DAY)
+    spec = aged(old, topics=10.0)
+    Sweeper(old.settings, old.store, kept).tend(spec)
+    assert kept.seconds == {
+        "files.inputs": 10 * DAY, "files.labels": 10 * DAY, "files.truth": 5 * DAY, "files.others": 90 * DAY,
+    }  # fmt: skip
+    assert told(old) == [{"topics": {"files.inputs": 30 * DAY, "files.labels": None}, "days": 10.0}]
+    Sweeper(old.settings, old.store, kept).tend(spec)
+    assert len(old.store.runs("files")) == 1
+
+
+def test_a_broker_that_refuses_keeps_nothing_else_from_being_deleted(old, caplog):
+    kept = Kept(refuses=True, inputs=30 * DAY)
+    Sweeper(old.settings, old.store, kept).tend(aged(old, topics=10.0, rows=10.0))
+    assert old.store.windows("files")[0].rows == 0 and [e["window"] for e in told(old)] == [1]
+    assert "AlterConfigs is not allowed" in caplog.text and old.store.runs("files")[-1].status == "failed"
