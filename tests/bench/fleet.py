@@ -5,8 +5,9 @@ registered, with a champion, reports of its workers, a rollout that has ended, r
 ``cohobate status`` (the command, and what it reads), one cycle of an idle controller, and the console's overview, each
 ``COHOBATE_BENCH_TURNS`` times (20), the two platforms in turn.
 
-Then ``cohobate up`` on a PostgreSQL with ``COHOBATE_BENCH_UP`` workloads (1, and 4), where nothing happens: its
-transactions are counted over ``COHOBATE_BENCH_WINDOW`` seconds (60), after ``COHOBATE_BENCH_SETTLE`` (30).
+Then all that works for a workload (controller, monitor, trigger, a labeler's leases, two replicas, and the notices)
+works for ``COHOBATE_BENCH_UP`` of them (1, and 4) on a PostgreSQL, while nothing happens. Its transactions are counted
+over ``COHOBATE_BENCH_WINDOW`` seconds (40), after ``COHOBATE_BENCH_SETTLE`` (12). Broker and registry are in memory.
 """
 
 import contextlib
@@ -15,7 +16,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -26,28 +29,37 @@ from components.contracts.spec import RolloutPolicy, load_spec
 from components.contracts.storage import digest_of, put_bytes
 from components.control import workloads
 from components.control.intent import ModelRef
+from components.control.leases import Leases
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, GaugeRow, RolloutRow, RoutingRow, RunRow, WindowRow
 from components.control.tokens import Tokens
+from components.label.labeler import TEND_SECONDS
 from components.ledger.ledger import append
+from components.notify.notifier import Notifier
 from components.registry import Registry
 from components.stream.memory import MemoryBroker
 from components.student.card import StudentCard
 from infra.status import read
+from pipelines.monitor import Monitor
+from pipelines.trigger import Trigger
 from serving.control.controller import Controller
+from serving.control.leader import lead
+from serving.replica.loaded_versions import LoadedVersions
 from serving.rollout.state import as_dict
 from serving.rollout.step import begin
 from tests import postgres
 from tests.bench.console import serving
 from tests.bench.gateway import machine
-from tests.bench.idle import platform
+from tests.serving.conftest import MemoryRegistry
 from tests.students import bag
 
 WORKLOADS = int(os.environ.get("COHOBATE_BENCH_WORKLOADS", "200"))
 TURNS = int(os.environ.get("COHOBATE_BENCH_TURNS", "20"))
+TERM = 5.0
+FILES = Path(__file__).resolve().parents[2] / "infra/deploy/example/files.yaml"
 UP = [int(n) for n in os.environ.get("COHOBATE_BENCH_UP", "1,4").split(",") if n]
-SETTLE = float(os.environ.get("COHOBATE_BENCH_SETTLE", "30"))
-WINDOW = float(os.environ.get("COHOBATE_BENCH_WINDOW", "60"))
+SETTLE = float(os.environ.get("COHOBATE_BENCH_SETTLE", "12"))
+WINDOW = float(os.environ.get("COHOBATE_BENCH_WINDOW", "40"))
 
 TEXT = """
 name: {name}
@@ -157,6 +169,7 @@ class Plane:
                 self.took("cohobate status", lambda: subprocess.run(
                     command, env=env, check=True, stdout=subprocess.DEVNULL))  # fmt: skip
                 self.took("what it reads", lambda: read(self.settings))
+                controller.tick()
                 self.took("a controller's cycle", controller.tick)
                 self.took("the overview", page)
 
@@ -184,27 +197,63 @@ def many():
 
 
 def idle():
-    """Transactions of an idle platform on PostgreSQL."""
+    """Transactions a second of all that works for idle workloads, on PostgreSQL."""
     with postgres.running() as server:
         for count in UP:
             url = server.database()
-            name = url.rpartition("/")[2]
-            os.environ["COHOBATE_DATABASE_URL"] = url
-            try:
-                with platform(Path(__file__).resolve().parents[2], count):
-                    time.sleep(SETTLE)
-                    before, began = transactions(server, name), time.monotonic()
-                    time.sleep(WINDOW)
-                    done = (transactions(server, name) - before) / (time.monotonic() - began)
-                    sessions = server.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608
-            finally:
-                del os.environ["COHOBATE_DATABASE_URL"]
-            print(f"{count} idle workloads on PostgreSQL: {done:.1f} transactions/s, {done / count:.1f} for each, "
-                  f"{sessions[0][0]} sessions", flush=True)  # fmt: skip
+            with working(url, count):
+                time.sleep(SETTLE)
+                before, began = transactions(server, url), time.monotonic()
+                time.sleep(WINDOW)
+                done = (transactions(server, url) - before) / (time.monotonic() - began)
+            print(f"{count} idle workloads on PostgreSQL: {done:.1f} transactions/s, {done / count:.1f} for each")
+            sys.stdout.flush()
 
 
-def transactions(server, database):
+@contextlib.contextmanager
+def working(url, count):
+    """The roles of so many workloads, as threads, each role with a connection pool of its own as its process has."""
+    roles = ("controllers", "monitors", "labelers", "replica-1", "replica-2")
+    stores, stop, broker = {role: ControlStore(url) for role in roles}, threading.Event(), MemoryBroker()
+    stores["controllers"].migrate()
+    registry, work, replicas = MemoryRegistry(), [lambda: Notifier(stores["controllers"], ()).run(stop)], []
+    registry.changed = lambda: False
+    for n in range(count):
+        spec = msgspec.structs.replace(load_spec(FILES), name=f"files{n}")
+        broker.ensure_topics(spec.topics)
+        work += [
+            partial(lead, stores["controllers"], spec.name,
+                    lambda s=spec: Controller(s, stores["controllers"], registry, broker, "memory://bench"),
+                    term=TERM, stop=stop),
+            partial(Monitor(spec, stores["monitors"], broker).run, stop),
+            partial(Trigger(spec, stores["monitors"], broker).run, stop),
+            partial(labeling, Leases(stores["labelers"], spec.name, "labeler"), spec, stop),
+        ]  # fmt: skip
+        replicas += [LoadedVersions(spec, stores[role], role) for role in roles[3:]]
+    threads = [threading.Thread(target=one) for one in work]
+    try:
+        for one in (*replicas, *threads):
+            one.start()
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for replica in replicas:
+            replica.stop()
+        for store in stores.values():
+            store.close()
+
+
+def labeling(leases, spec, stop):
+    """What a labeler without inputs asks of the database."""
+    while not stop.wait(TEND_SECONDS):
+        leases.tend(set(range(spec.partitions)), set())
+
+
+def transactions(server, url):
     """Those that ended in a database since it was made."""
+    database = url.rpartition("/")[2]
     query = f"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{database}'"  # noqa: S608
     return int(server.execute(query)[0][0])
 
