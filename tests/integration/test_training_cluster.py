@@ -15,12 +15,11 @@ import pytest
 
 from tests.integration.test_workers import EPOCHS, NETWORK, work
 from tests.ports import free_port
-from tests.ray_start import alone
+from tests.ray_start import COMMAND, alone
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
-BIN = Path(sys.executable).parent
 TOKEN = "a-token-of-this-test" * 3
 START_SECONDS = 300.0
 
@@ -61,7 +60,7 @@ def cluster():
         "TEST_CLUSTER": "there", "COHOBATE_HOME": str(folder / "home"),
     }  # fmt: skip
     command = [
-        str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
+        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
         "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
         "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",

@@ -27,7 +27,7 @@ from components.control.store import ControlStore
 from serving.declaration import Workload, declared, serve_config
 from serving.ray_app import environment
 from tests.ports import free_port, free_ports
-from tests.ray_start import alone
+from tests.ray_start import COMMAND, alone
 from tests.serving import conftest as signs
 from tests.serving.test_kills_ray import Load, proxies
 from tests.waiting import wait_for
@@ -113,7 +113,7 @@ def cluster(postgres, postgres_template):
     token = "marker-token-9f" * 4
     env = os.environ | own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
     command = [
-        str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
+        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
         "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
         "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
