@@ -312,7 +312,7 @@ from serving.ray_app import deployed, environment
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 head = {"num_cpus": 1, "object_store_memory": 80_000_000}
 with alone():
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})  # it has one port
     cluster.add_node(**head)
 ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
