@@ -36,7 +36,7 @@ from components.contracts.payload import carried, carrying
 from components.contracts.records import Input, Label, Prediction, decode
 from components.contracts.spec import Kind, Spec
 from components.control import looks
-from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, Source
+from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, UNKNOWN, Source
 from components.control.intent import ModelRef
 from components.control.store import ControlStore, routing_bell
 from components.query.policies import least_chance, representative
@@ -74,6 +74,9 @@ POLLED = 500
 
 AGREEMENT = "agreement"
 """The gauge of how often the champion says what the teacher says, on the newest window, with its 95 % interval."""
+
+CAME = "came_at"
+"""In the detail of an alarm that is raised later than its traffic came: when it came, Unix seconds."""
 
 REPORT_SECONDS = 10.0
 """How old the place may be where no records come: whoever looks sees by its age that the monitor lives."""
@@ -214,7 +217,8 @@ class Monitor:
         view = View(self.spec, champion, intent.previous)
         snapshots = set(view.champion.card.snapshots)
         trained = [w.created_at for w in self.store.windows(self.spec.name) if not snapshots.isdisjoint(w.digests)]
-        learnt = self._champion is not None and max(trained, default=0.0) > self._trained_until
+        before = self._champion
+        learnt = before is not None and max(trained, default=0.0) > self._trained_until
         self._champion, self._view = champion, view
         rows, held = self._reference(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
@@ -228,8 +232,24 @@ class Monitor:
         raised = {a.kind for a in self.store.open_alarms(self.spec.name, champion.version)}
         self._armed = {kind: kind not in raised for kind in self._armed}
         log.info("%s: reference of champion v%s", self.spec.name, champion.version)
-        if learnt:  # one that served before is there for the traffic that comes
+        if learnt and before is not None:  # one that served before is there for the traffic that comes
+            self._keep_open(before)
             self._look_back(view)
+
+    def _keep_open(self, before: ModelRef) -> None:
+        """Keep the alarm that the champion ``before`` did not know the traffic, where the new one cannot know it.
+
+        Its window was frozen before that alarm, so it has no label that came after it.
+        """
+        found = self.store.open_alarms(self.spec.name, before.version)
+        first = next((alarm for alarm in found if alarm.kind in UNKNOWN), None)
+        at = float(first.detail.get(CAME, first.at)) if first is not None else 0.0
+        if first is None or at <= self._trained_until:
+            return
+        now, self.index = self.index, first.input_index
+        detail = {name: value for name, value in first.detail.items() if name != "key"}
+        self._alarm(NOVELTY, detail | {"kept_from": before.version, CAME: at}, [first.kind])
+        self.index = now
 
     def _look_back(self, view: View) -> None:
         """Ask a champion that was just learnt about what came after its window; an alarm has the counts of then.
@@ -241,7 +261,7 @@ class Monitor:
         for one in [p for p in self._newest if p.at > self._trained_until]:
             self.index, self.inputs = one.labels, one.inputs
             for looked in view.look([one.payload]):
-                self._bet(looked.novelty)
+                self._bet(looked.novelty, {CAME: one.at})
         self.index, self.inputs = now
 
     def _go_on(self, champion: ModelRef) -> None:
@@ -350,13 +370,13 @@ class Monitor:
         if novelty is not None and self._answered.takes(prediction.input_id, record.timestamp):
             self._bet(novelty)
 
-    def _bet(self, novelty: float | None) -> None:
+    def _bet(self, novelty: float | None, beside: dict[str, float] | None = None) -> None:
         detector = self._watch.novelty
         if detector is None or novelty is None:
             return
         found = detector.observe({NOVELTY: [novelty]})
         if found is not None:
-            self._alarm(NOVELTY, said(found, detector.run_length), [found.column])
+            self._alarm(NOVELTY, said(found, detector.run_length) | (beside or {}), [found.column])
 
     def _take(self, record: Record) -> None:
         self.index += 1

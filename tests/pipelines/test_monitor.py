@@ -298,12 +298,33 @@ def test_one_that_was_just_learnt_is_held_against_what_came_while_it_was_made(
     assert mine.kind == "novelty" and mine.detail["read_from"] == "predictions"
     assert 40 <= mine.input_index <= 100 == monitor.index and 40 < mine.detail["inputs"] < 80 < monitor.inputs == 100
     before = len(alarms(store))
-    serve(tickets(60, length=40, seed=7), version="3", made=NOW + 25)
+    assert mine.detail["came_at"] == NOW + 30
+    serve(tickets(60, length=40, seed=7), version="3", made=NOW + 40)
     drain(monitor)
-    assert len(alarms(store)) == before, "it knows what came"
+    assert len(alarms(store)) == before, "its window has what came"
     serve(tickets(60, seed=8), version="4", made=NOW + 20)
     drain(monitor)
     assert len(alarms(store)) == before, "one that learnt no more than the one before is there for what comes"
+
+
+def test_an_alarm_stays_open_over_a_version_whose_window_was_frozen_before_it(
+    spec, store, broker, serve, put, tickets, clock
+):
+    store.clock = clock
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(10, seed=4), at=NOW + 10, novelty=[0.01] * 40)
+    drain(monitor)
+    (first,) = novel(store)
+    put(tickets(5, seed=5), at=NOW + 30)
+    serve(tickets(60, seed=6), version="2", made=NOW + 5)
+    drain(monitor)
+    (_, kept) = novel(store)
+    assert (kept.detail["champion"], kept.detail["kept_from"], kept.input_index) == ("2", "1", first.input_index)
+    assert monitor.index > kept.input_index
+    serve(tickets(60, seed=7), version="3", made=NOW + 20)
+    drain(monitor)
+    assert len(novel(store)) == 2, "it has labels of what came after the alarm, though not after it was kept"
 
 
 def test_labels_from_before_the_champion_s_snapshot_are_not_traffic(spec, store, broker, serve, put, tickets):
