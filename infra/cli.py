@@ -345,16 +345,19 @@ def document(
     """Write the documents of a version: cards, bill of materials, terms, regulations; and name what is left blank."""
     from components.contracts.settings import Settings
     from components.control.store import ControlStore
+    from components.ledger.signatures import wanted
     from components.registry.registry import Registry
     from infra.documents.facts import gather
-    from infra.documents.signed import sign
+    from infra.documents.signed import ENVELOPE, sign
     from infra.documents.write import write
 
     settings = Settings()
     given = spec_path(spec) if spec is not None else None
     with closing(ControlStore.open(settings.control_url)) as store:
         facts = gather(settings, Registry(settings), store, workload, version, given)
-        paths, blanks = write(facts, output or Path(f"{workload}-{facts.info.version}-documents"), only or ())
+        folder = output or Path(f"{workload}-{facts.info.version}-documents")
+        beside = [ENVELOPE] if wanted(settings) else None
+        paths, blanks = write(facts, folder, only or (), beside=beside)
         key = sign(settings, store, facts, paths, blanks)
     if as_json:
         typer.echo(json.dumps({"files": [str(p) for p in paths], "blanks": blanks, "signed_by": key}, indent=2))

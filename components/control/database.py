@@ -52,6 +52,7 @@ class Database:
             event.listen(self.engine, "connect", _tune_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
+            event.listen(self.engine, "connect", _opened)
             event.listen(self.engine, "checkout", _alive)
         self._writing = self.engine.execution_options(cohobate_writes=True)
         self._session = sessionmaker(self.engine, expire_on_commit=False)
@@ -74,6 +75,9 @@ class Database:
 
         A row that was read in it is not read again. For short blocks that wait for nobody.
         """
+        if getattr(self._together, "session", None) is not None:
+            yield  # within a block of this kind
+            return
         with self._session() as s, s.no_autoflush:
             self._together.session = s
             try:
@@ -169,15 +173,22 @@ def _engine(url: str) -> Engine:
         raise ConfigError("COHOBATE_DATABASE_URL", mask(url), allowed) from error
 
 
-def _alive(connection: Any, *_: object) -> None:
+def _opened(_connection: Any, record: Any) -> None:
+    record.info[_alive] = True
+
+
+def _alive(connection: Any, record: Any, *_: object) -> None:
     """Ask a connection of the pool whether it lives, within the transaction that it is taken for.
 
-    SQLAlchemy's own question (``pool_pre_ping``) is a transaction more for each that does something.
+    SQLAlchemy's own question (``pool_pre_ping``) is a transaction more for each that does something. One that was just
+    opened is not asked, as by that: what is wrong with it, the first statement says by the driver's own error.
 
     Raises:
         InvalidatePoolError: it does not; the pool opens another, and asks none of those that it had.
 
     """
+    if record.info.pop(_alive, False):
+        return
     cursor = connection.cursor()
     try:
         cursor.execute("SELECT 1")

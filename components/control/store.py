@@ -132,8 +132,9 @@ class ControlStore(Database):
         """Say that a replica lives, and nothing else; returns the :meth:`intent`, or None where it is not known."""
         mine = (AckRow.workload == workload, AckRow.replica == replica)
         with self.transaction() as s:
+            found = _intent(s, workload)  # begins the transaction, for which it may have to wait; the beat is of after
             known = s.scalars(update(AckRow).where(*mine).values(at=self.clock()).returning(AckRow.replica)).all()
-            return _intent(s, workload) if known else None
+            return found if known else None
 
     def acknowledgements(self, workload: str, alive_within: float = ALIVE_SECONDS) -> list[AckRow]:
         """Acknowledgements of the replicas whose heartbeat is at most ``alive_within`` seconds old."""

@@ -187,7 +187,7 @@ class KafkaConsumer:
         So the last batch is fetched on a second connection, and the position behind it is taken where it is higher.
         While a transaction is open it answers 0, whatever was committed: see :meth:`_committed`.
         """
-        from kafka.errors import OffsetOutOfRangeError
+        from kafka.errors import KafkaTimeoutError, OffsetOutOfRangeError
 
         probe = self._second()
         firsts, least = probe.beginning_offsets(self._assigned), probe.end_offsets(self._assigned)
@@ -204,7 +204,7 @@ class KafkaConsumer:
                 unread = [p for p in unread if p not in error.args[0]]
             unread = [p for p in unread if probe.position(p) < least[p]]
         if unread:
-            log.warning("%s: the last batches of %s did not come in %.0f s", self._address, unread, PROBE_SECONDS)
+            raise KafkaTimeoutError(f"the last batches of {unread} did not come in {PROBE_SECONDS:.0f} s")
         return {TopicPartition(p.topic, p.partition): max(least[p], probe.position(p)) for p in self._assigned}
 
     def _committed(self, probe: Any, partitions: list[Any], firsts: Mapping[Any, int]) -> dict[Any, int]:
@@ -265,10 +265,14 @@ class KafkaConsumer:
 
 def _holds(probe: Any, partition: Any, at: int) -> bool:
     """Whether a reader of committed records gets anything from ``at`` on, once the broker has answered its fetch."""
+    from kafka.errors import KafkaTimeoutError
+
     probe.unsubscribe()  # so that what is known of the partition is from this fetch's answer, not from one before
     probe.assign([partition])
     probe.seek(partition, at)
     deadline = time.monotonic() + PROBE_SECONDS
     while probe.highwater(partition) is None and time.monotonic() < deadline:
         probe.poll(timeout_ms=STEP_MS, max_records=1_000_000)
+    if probe.highwater(partition) is None:
+        raise KafkaTimeoutError(f"no answer about {partition} in {PROBE_SECONDS:.0f} s")
     return bool(probe.position(partition) > at)

@@ -58,7 +58,8 @@ def verify(folder: Path, public_key: Path) -> Statement:
         raise UntrustedError(str(folder / ENVELOPE), "forged", str(error)) from error
     if said.predicate_type != DOCUMENTS:
         raise UntrustedError(str(folder / ENVELOPE), "other_kind", f"is of a {said.predicate_type}, not {DOCUMENTS}")
-    found = {p.name: digest_of(p.read_bytes()) for p in folder.iterdir() if p.is_file() and p.name != ENVELOPE}
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
+    found = {name: digest_of(path.read_bytes()) for name, path in files.items() if name != ENVELOPE}
     if wrong := list(attestation.differing(said, found)):
         raise UntrustedError(str(folder), "other_subject", "; ".join(wrong))
     return said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from components.contracts.errors import ConfigError
@@ -48,10 +48,22 @@ def made(facts: Facts, kinds: Sequence[str] = ()) -> tuple[dict[str, bytes], dic
     return files, blanks
 
 
-def write(facts: Facts, folder: Path, kinds: Sequence[str] = ()) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
-    """Write them; returns the paths, and the blanks that are left."""
+def write(
+    facts: Facts, folder: Path, kinds: Sequence[str] = (), *, beside: Collection[str] | None = None
+) -> tuple[list[Path], dict[str, tuple[str, ...]]]:
+    """Write them; returns the paths, and the blanks that are left.
+
+    ``beside``: the names of what may lie in the folder besides; anything where it is None.
+
+    Raises:
+        ConfigError: there is no such kind, or something else lies in the folder.
+
+    """
     files, blanks = made(facts, kinds)
     folder.mkdir(parents=True, exist_ok=True)
+    if beside is not None and (others := {p.name for p in folder.iterdir()} - files.keys() - set(beside)):
+        remedy = f"holds {', '.join(sorted(others))}, which would not be signed: name a folder of its own"
+        raise ConfigError("--output", str(folder), remedy)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in files], blanks

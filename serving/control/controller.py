@@ -115,7 +115,7 @@ class Controller:
         if rung:
             self._rung.clear()
         late = time.monotonic() - self._looked >= ORDERS_SECONDS
-        self._look_for_orders = rung or late or not (self._idle and self.store.bells.heard)
+        self._look_for_orders = rung or late or self._orders.waiting or not (self._idle and self.store.bells.heard)
 
     def close(self) -> None:
         """Let go of the streams; the rollout stays as it is, for the next controller."""

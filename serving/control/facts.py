@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from components.control.intent import Intent
 from components.control.leader import NOBODY
-from components.control.store import ControlStore
+from components.control.store import ALIVE_SECONDS, ControlStore
 from components.control.tables import (
     AckRow,
     AlarmRow,
@@ -34,9 +34,6 @@ LEDGER = 50
 
 ALARMS = 20
 """Alarms that are looked at."""
-
-HEARD_SECONDS = 5.0
-"""How old a replica's heartbeat may be."""
 
 TOLD = or_(LedgerRow.action.startswith("rollout "), LedgerRow.action.in_(("first champion", "rollback")))
 """Which entries of the ledger are about who serves."""
@@ -104,7 +101,7 @@ def read_all(
         }
         heard = (
             select(AckRow.workload, func.count())
-            .where(AckRow.workload.in_(workloads), AckRow.at >= store.clock() - HEARD_SECONDS)
+            .where(AckRow.workload.in_(workloads), AckRow.at >= store.clock() - ALIVE_SECONDS)
             .group_by(AckRow.workload)
         )
         replicas = {workload: count for workload, count in s.execute(heard)}

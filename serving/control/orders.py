@@ -132,7 +132,13 @@ class Orders:
         self._controller = controller
         self._asked_registry, self._unsure = float("-inf"), True
         self._waiting: dict[str, float] = {}
+        """When an order that found a service away is carried out again."""
         self._told: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an order is to be carried out again, a service having been away."""
+        return bool(self._waiting)
 
     def carry_out(self, order: OrderRow) -> None:
         """Carry out an order and note its outcome; a refusal goes into the ledger too.

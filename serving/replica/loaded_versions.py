@@ -185,18 +185,28 @@ class LoadedVersions:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
+        news = True
         while not self._stop.is_set():
-            self.follow()
+            self.follow(news=news)
             heard = self.store.bells.heard and not self._outage
-            self._news.wait(HEARTBEAT_SECONDS if heard else POLL_SECONDS)
+            news = self._news.wait(max(0.0, self._beat_in()) if heard else POLL_SECONDS) or not heard
             self._news.clear()
 
-    def follow(self) -> None:
-        """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due."""
+    def _beat_in(self) -> float:
+        """Seconds until a heartbeat is due; below 0 where it is late."""
+        return self._said_at + HEARTBEAT_SECONDS - time.monotonic()
+
+    def follow(self, *, news: bool = False) -> None:
+        """Look at the intent once; flip if everything it needs is loaded; acknowledge what is new or due.
+
+        ``news``: the intent may have changed, and is not read behind a heartbeat, which waits for other writers.
+        """
         try:
-            revision, intent = self._look()
+            revision, intent = self.store.intent(self.spec.name) if news else self._look()
             self._apply(revision, intent)
             self._acknowledge(revision, intent)
+            if news and self._beat_in() <= 0.0:
+                self._look()
         except (SQLAlchemyError, msgspec.ValidationError) as error:
             if not self._outage:
                 log.warning("%s: control database: %s; keeping revision %d", self.replica, error, self.routing.revision)
@@ -206,7 +216,7 @@ class LoadedVersions:
 
     def _look(self) -> tuple[int, Intent]:
         """The intent; a heartbeat that is due is the same transaction."""
-        if self._said and time.monotonic() - self._said_at >= HEARTBEAT_SECONDS:
+        if self._said and self._beat_in() <= 0.0:
             found = self.store.heartbeat(self.spec.name, self.replica)
             if found is not None:
                 self._said_at = time.monotonic()

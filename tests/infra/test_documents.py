@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import msgspec
@@ -284,6 +285,17 @@ def test_whoever_has_the_public_key_sees_that_documents_are_as_they_were_signed(
         card.write_bytes(before)
     (folder / "more.md").unlink()
     verify(folder, public)
+    below = folder / "below" / "more.md"
+    below.parent.mkdir()
+    below.write_text("m")
+    with pytest.raises(UntrustedError, match=r"below/more\.md is not in the statement"):
+        verify(folder, public)
+    refused = CliRunner().invoke(app, [*words[:-4], "--only", "licences", "--output", str(folder)])
+    assert isinstance(refused.exception, ConfigError) and "below, model-card.html" in str(refused.exception)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "below", "documents.dsse", "model-card.html", "model-card.json", "model-card.md",
+    ]  # fmt: skip
+    shutil.rmtree(below.parent)
     public.write_bytes(Ed25519PrivateKey.generate().public_key().public_bytes(serialization.Encoding.PEM, spki))
     with pytest.raises(UntrustedError, match="did not sign it"):
         verify(folder, public)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, inspect, text
+from sqlalchemy.pool import QueuePool
 
 from components.control import database
 from components.control.intent import Intent
@@ -109,3 +110,45 @@ def test_what_is_read_together_is_one_transaction_and_writes_are_their_own(store
         assert elsewhere == [1] and len(begun) == 3, "another thread reads for itself"
     assert [a.kind for a in store.alarms("files")] == ["drift"]
     assert len(begun) == 4, "and so does this one afterwards"
+
+
+def test_a_block_that_reads_together_within_another_belongs_to_that(store):
+    begun = []
+    event.listen(store.engine, "begin", begun.append)
+    with store.together():
+        store.intent("a")
+        with store.together():
+            store.intent("b")
+        store.intent("c")
+    assert len(begun) == 1
+
+
+def test_a_connection_that_was_just_opened_is_not_asked_whether_it_lives_and_one_of_the_pool_is():
+    """What fails on a new one is the driver's own error, by which callers know that the database is away."""
+    asked = []
+
+    class Connection:
+        def __init__(self):
+            self.number = len(opened)
+            opened.append(self)
+
+        def cursor(self):
+            return self
+
+        def execute(self, _):
+            asked.append(self.number)
+            raise OSError("the server closed the connection")
+
+        def close(self):
+            pass
+
+        rollback = close
+
+    opened = []
+    pool = QueuePool(Connection)
+    event.listen(pool, "connect", database._opened)
+    event.listen(pool, "checkout", database._alive)
+    pool.connect().close()
+    assert asked == []
+    assert pool.connect().dbapi_connection.number == 1
+    assert asked == [0], "and the one that was opened in its place is not"

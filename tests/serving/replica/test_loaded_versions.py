@@ -11,6 +11,7 @@ from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import Intent
 from serving.replica import loaded_versions as module
 from serving.replica.loaded_versions import HEARTBEAT_SECONDS, RETRY_SECONDS, Loaded, LoadedVersions, Routing
+from tests.clock import Time
 from tests.waiting import wait_for
 
 
@@ -205,6 +206,36 @@ def test_a_heartbeat_is_one_transaction_with_the_look_at_the_intent(versions, st
     versions.follow()
     assert versions.routing.revision == revision, "what it reads is followed"
     assert [a.revision for a in store.acknowledgements("signs", 1e12)] == [revision]
+
+
+def test_news_are_read_and_applied_before_the_heartbeat_that_is_due(versions, store, model, monkeypatch):
+    """Which waits for whoever writes to the database."""
+    put(store, champion=model("1"))
+    settle(versions, lambda: versions.routing.champion is not None)
+    versions.follow()
+    revision = put(store, weight=0.5)
+    versions._said_at -= HEARTBEAT_SECONDS
+    seen = []
+
+    def busy(workload, replica):
+        seen.append(versions.routing.revision)
+        raise OperationalError("update", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(versions, "_acknowledge", lambda *_: None)
+    monkeypatch.setattr(store, "heartbeat", busy)
+    versions.follow(news=True)
+    assert seen == [revision] == [versions.routing.revision]
+
+
+def test_a_look_in_between_does_not_put_the_heartbeat_off(versions, store, model, monkeypatch):
+    time = Time()
+    monkeypatch.setattr(module, "time", time)
+    put(store, champion=model("1"))
+    settle(versions, lambda: versions.routing.champion is not None)
+    versions.follow()
+    time.now += HEARTBEAT_SECONDS - 0.25
+    versions.follow(news=True)
+    assert versions._beat_in() == 0.25
 
 
 def test_a_replica_that_the_database_does_not_know_says_all_anew(versions, store, model):
