@@ -145,7 +145,7 @@ class KafkaBroker:
         found: dict[str, float | None] = {}
         for name in there:
             milliseconds = float(told["topic"][name][RETENTION]["value"])
-            if milliseconds < 0.0 or milliseconds > 1e3 * seconds:
+            if milliseconds < 0.0 or milliseconds > round(1e3 * seconds):  # what :meth:`keep` writes
                 found[name] = None if milliseconds < 0.0 else milliseconds / 1e3
         return found
 
