@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.contracts.chatter import hush
-from components.contracts.errors import UnavailableError
+from components.contracts.errors import RefusedError, UnavailableError
 from components.contracts.settings import Settings
-from components.stream.access import require_access
+from components.stream.access import refuse, require_access
 from components.stream.answering import METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
 from components.stream.security import security_options
@@ -144,6 +144,8 @@ class KafkaBroker:
                 admin.close()
         found: dict[str, float | None] = {}
         for name in there:
+            if RETENTION not in told["topic"][name]:  # kafka-python gives a refusal as a topic without configurations
+                refuse(self.address, "permission", f"it does not tell how long it keeps {name} (DescribeConfigs)")
             milliseconds = float(told["topic"][name][RETENTION]["value"])
             if milliseconds < 0.0 or milliseconds > round(1e3 * seconds):  # what :meth:`keep` writes
                 found[name] = None if milliseconds < 0.0 else milliseconds / 1e3
@@ -153,18 +155,27 @@ class KafkaBroker:
         """Have the broker keep the records of topics for no longer than that.
 
         Raises:
-            AccessError: the broker refuses us.
+            AccessError: the broker does not permit it, of one topic at least; the others are shortened.
+            RefusedError: its policy is another.
             UnavailableError: the broker does not answer.
 
         """
         from kafka import KafkaAdminClient
 
+        wanted = [_topic(name, {RETENTION: str(round(1e3 * seconds))}) for name in sorted(topics)]
         with self._opening():
             admin = KafkaAdminClient(**self.config)
-            try:
-                admin.alter_configs([_topic(name, {RETENTION: str(round(1e3 * seconds))}) for name in sorted(topics)])
+            try:  # whether it knows the configuration it says itself: asking before takes a right of its own
+                said = admin.alter_configs(wanted, raise_on_unknown=False).get("topic", {})
             finally:
                 admin.close()
+        # kafka-python raises nothing for a topic: it gives the error's text.
+        refused = [f"{name}: {answer}" for name, answer in sorted(said.items()) if answer != "OK"]
+        denied = [text for text in refused if "AuthorizationFailedError" in text]
+        if denied:
+            refuse(self.address, "permission", f"it does not let us say how long it keeps {denied[0]} (AlterConfigs)")
+        if refused:
+            raise RefusedError("Kafka", self.address, refused[0], f"may {RETENTION} be set to that there?")
 
     def transactional_producer(self, transactional_id: str) -> KafkaTransactions:
         """A new transactional producer, which fences every earlier one of this id.

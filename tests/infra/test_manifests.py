@@ -78,6 +78,15 @@ def test_no_manifest_holds_a_secret():
         assert not re.search(r"(PASSWORD|TOKEN|SECRET|KEY)=", path.read_text())
 
 
+def test_who_makes_topics_may_say_for_how_long_they_are_kept():
+    """The spec's ``retention.topics`` asks the one, and sets the other."""
+    paths = [path for path in KUSTOMIZE.rglob("*.yaml") if "kind: KafkaUser" in path.read_text()]
+    users = [user for path in paths for user in yaml.safe_load_all(path.read_text()) if user["kind"] == "KafkaUser"]
+    acls = [acl for user in users for acl in user["spec"]["authorization"]["acls"] if "Create" in acl["operations"]]
+    assert len(acls) >= 3
+    assert all({"DescribeConfigs", "AlterConfigs"} <= set(acl["operations"]) for acl in acls)
+
+
 def objects(text):
     return [one for one in yaml.safe_load_all(text) if isinstance(one, dict) and "kind" in one]
 
