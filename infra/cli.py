@@ -481,6 +481,8 @@ def retention(
     for topic, seconds in done["topics"].items():
         how = "without end" if seconds is None else f"for {seconds / 86_400.0:g} days"
         typer.echo(f"{'too long' if dry_run else 'shortened'}: {topic} kept records {how}")
+    if done["refused"]:
+        typer.echo(f"not known: how long topics are kept: {done['refused']}")
     if done["kept"]:
         typer.echo(f"kept: {done['kept']} held-out rows that judge the champion's successors")
 

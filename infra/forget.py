@@ -72,7 +72,7 @@ def expire(workload: str, *, dry: bool) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such workload.
         ConfigError: its spec has no retention.
-        AccessError, UnavailableError: of the broker.
+        AccessError, RefusedError, UnavailableError: of the broker.
         PipelineError: an update is under way.
 
     """

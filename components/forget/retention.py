@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import delete, func, select
 
-from components.contracts.errors import AccessError, ArtifactError, CohobateError, PipelineError, UnavailableError
+from components.contracts.errors import (
+    AccessError,
+    ArtifactError,
+    CohobateError,
+    PipelineError,
+    RefusedError,
+    UnavailableError,
+)
 from components.contracts.failpoint import failpoint
 from components.contracts.settings import Settings
 from components.contracts.spec import DAY, Spec
@@ -64,7 +71,7 @@ class Due:
     """What is too old now: rows by their window's number, and how many others are ``kept``, since they judge students.
 
     ``unfinished``: windows that lost rows in a sweep that was cut off. ``topics``: those that keep records for longer,
-    and how many seconds (None: without end).
+    and how many seconds (None: without end); ``refused``: why the broker does not tell that, empty where it does.
     """
 
     rows: dict[int, int]
@@ -73,11 +80,12 @@ class Due:
     reports: int
     unfinished: int = 0
     topics: dict[str, float | None] = field(default_factory=dict)
+    refused: str = ""
 
     @property
     def any(self) -> bool:
-        """Whether anything is to be deleted."""
-        return bool(self.rows or self.questions or self.reports or self.unfinished or self.topics)
+        """Whether anything is to be deleted, or to be told by a run that fails."""
+        return bool(self.rows or self.questions or self.reports or self.unfinished or self.topics or self.refused)
 
 
 def due(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | None = None) -> Due:
@@ -85,7 +93,7 @@ def due(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | No
 
     Raises:
         ArtifactError: a snapshot does not exist or has another digest.
-        AccessError, UnavailableError: of the broker.
+        UnavailableError: the broker does not answer.
 
     """
     windows = store.windows(spec.name)
@@ -96,9 +104,14 @@ def due(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | No
         if sum(gone):
             rows[window.number] = sum(gone)
     folders = _reports(settings.artifacts, spec, _before(spec.retention.reports, store, windows))
+    longer, refused = dict[str, float | None](), ""
+    try:
+        longer = _longer(spec, topics)
+    except AccessError as error:  # all else is due whatever it says
+        refused = str(error)
     return Due(
         rows=rows, kept=kept, questions=_questions(spec, store, dry=True), reports=len(folders),
-        unfinished=len(_untold(spec, store, windows)), topics=_longer(spec, topics),
+        unfinished=len(_untold(spec, store, windows)), topics=longer, refused=refused,
     )  # fmt: skip
 
 
@@ -176,13 +189,13 @@ def sweep(
     2. Take these rows out of what was made of them.
     3. Tell the ledger of each window that lost rows, in this sweep or in one that was cut off.
     4. Tell it how many questions and reports go, and delete them.
-    5. Have the broker keep the topics' records no longer, and tell the ledger how long it did.
+    5. Ask the broker for how long it keeps the topics' records, have it keep them no longer, and tell the ledger.
 
     ``go_on``: called before each window, it raises where this must not go on.
 
     Raises:
         ArtifactError: a snapshot does not exist or has another digest.
-        AccessError: the broker does not let us say how long records are kept. All else is done.
+        AccessError, RefusedError: the broker does not tell or let us say how long records are kept. All else is done.
         UnavailableError: the broker does not answer.
 
     """
@@ -209,10 +222,11 @@ def sweep(
     too_old = _before(spec.retention.reports, store, windows)
     reports_removed(settings.artifacts, spec.name, too_old, settings.evidently)
     # Step 5
-    if topics is not None and found.topics:
-        topics.keep(found.topics, float(spec.retention.topics or 0.0) * DAY)
-        append(store, spec.name, settings.actor, ACTION, {"topics": found.topics, "days": spec.retention.topics})
-    return found
+    longer = _longer(spec, topics)
+    if topics is not None and longer:
+        topics.keep(longer, float(spec.retention.topics or 0.0) * DAY)
+        append(store, spec.name, settings.actor, ACTION, {"topics": longer, "days": spec.retention.topics})
+    return replace(found, topics=longer, refused="")
 
 
 def _shortened(
@@ -261,7 +275,7 @@ class Sweeper:
             log.info("%s: nothing is deleted by its age yet: %s", spec.name, error)
             self._next = now + RETRY_SECONDS
             return
-        except (AccessError, ArtifactError) as error:
+        except (AccessError, ArtifactError, RefusedError) as error:
             log.warning("%s: not all is deleted by its age: %s", spec.name, error)
         self._next = now + SWEEP_SECONDS
 
@@ -271,7 +285,7 @@ def swept(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | 
 
     Raises:
         PipelineError: an update is under way.
-        ArtifactError, AccessError, UnavailableError: see :func:`sweep`.
+        ArtifactError, AccessError, RefusedError, UnavailableError: see :func:`sweep`.
 
     """
     run = runs.begin(store, spec.name, runs.RETENTION, "what is too old", settings.actor)

@@ -183,7 +183,7 @@ def test_what_is_too_old_is_counted_and_deleted_by_the_spec_in_force(store, tmp_
                 )
             )  # fmt: skip
     assert json.loads(expire("--dry-run", "--json")) == {
-        "rows": {}, "kept": 0, "questions": 1, "reports": 0, "unfinished": 0, "topics": {},
+        "rows": {}, "kept": 0, "questions": 1, "reports": 0, "unfinished": 0, "topics": {}, "refused": "",
     }  # fmt: skip
     assert store.runs("letters") == []
     assert "deleted: 0 rows of 0 windows, 1 questions, reports of 0 students" in expire()

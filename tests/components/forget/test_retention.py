@@ -182,17 +182,21 @@ def test_it_looks_once_a_day_and_begins_no_run_for_nothing(old, monkeypatch):
 
 
 class Kept:
-    """Topics of a broker, by how long it keeps their records (seconds)."""
+    """Topics of a broker, by how long it keeps their records (seconds). ``refuses``: the right that it does not give."""
 
-    def __init__(self, refuses=False, **seconds):
+    def __init__(self, refuses="", **seconds):
         self.seconds, self.refuses = {f"files.{name}": s for name, s in seconds.items()}, refuses
 
+    def _require(self, right):
+        if self.refuses == right:
+            raise AccessError("Kafka", "k:9092", "permission", f"{right} is not allowed", "allow it")
+
     def kept_longer(self, topics, seconds):
+        self._require("DescribeConfigs")
         return {t: s for t, s in self.seconds.items() if t in topics and (s is None or s > seconds)}
 
     def keep(self, topics, seconds):
-        if self.refuses:
-            raise AccessError("Kafka", "k:9092", "permission", "AlterConfigs is not allowed", "allow it")
+        self._require("AlterConfigs")
         self.seconds |= dict.fromkeys(topics, seconds)
 
 
@@ -208,8 +212,9 @@ def test_topics_keep_records_no_longer_and_the_ledger_says_how_long_they_did(old
     assert len(old.store.runs("files")) == 1
 
 
-def test_a_broker_that_refuses_keeps_nothing_else_from_being_deleted(old, caplog):
-    kept = Kept(refuses=True, inputs=30 * DAY)
+@pytest.mark.parametrize("right", ["DescribeConfigs", "AlterConfigs"])
+def test_a_broker_that_refuses_keeps_nothing_else_from_being_deleted(old, caplog, right):
+    kept = Kept(refuses=right, inputs=30 * DAY)
     Sweeper(old.settings, old.store, kept).tend(aged(old, topics=10.0, rows=10.0))
     assert old.store.windows("files")[0].rows == 0 and [e["window"] for e in told(old)] == [1]
-    assert "AlterConfigs is not allowed" in caplog.text and old.store.runs("files")[-1].status == "failed"
+    assert f"{right} is not allowed" in caplog.text and old.store.runs("files")[-1].status == "failed"
