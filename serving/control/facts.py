@@ -27,7 +27,7 @@ from components.control.tables import (
     RunRow,
     TeacherRow,
 )
-from serving.rollout.condition import Alarm, Crowned, Facts, Promise, Rollout, Run, under_way
+from serving.rollout.condition import FAILED, RETENTION, Alarm, Crowned, Facts, Promise, Rollout, Run, under_way
 
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
@@ -182,19 +182,22 @@ def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:
 
 
 def _runs(s: Session, workloads: Names) -> dict[str, Run]:
-    """The run of each workload that began last."""
+    """The run of each workload that began last. A sweep by age counts where it failed, after a run that did not."""
     last = (
-        select(RunRow.workload, func.max(RunRow.started_at).label("at"))
+        select(RunRow.workload, RunRow.pipeline, func.max(RunRow.started_at).label("at"))
         .where(RunRow.workload.in_(workloads))
-        .group_by(RunRow.workload)
+        .group_by(RunRow.workload, RunRow.pipeline)
         .subquery()
     )
-    query = select(RunRow.workload, RunRow.id, RunRow.pipeline, RunRow.status).join(
-        last, (RunRow.workload == last.c.workload) & (RunRow.started_at == last.c.at)
-    )
-    return {
-        workload: Run(id=run, pipeline=pipeline, status=status) for workload, run, pipeline, status in s.execute(query)
-    }
+    mine = (RunRow.workload == last.c.workload) & (RunRow.pipeline == last.c.pipeline)
+    query = select(RunRow.workload, RunRow.id, RunRow.pipeline, RunRow.status)
+    query = query.join(last, mine & (RunRow.started_at == last.c.at)).order_by(RunRow.started_at)
+    found: dict[str, Run] = {}
+    for workload, run, pipeline, status in s.execute(query):
+        before = found.get(workload)
+        if pipeline != RETENTION or (status in FAILED and (before is None or before.status not in FAILED)):
+            found[workload] = Run(id=run, pipeline=pipeline, status=status)
+    return found
 
 
 def _statuses(s: Session, workloads: Names) -> dict[str, set[str]]:

@@ -35,6 +35,9 @@ The other reports are renewed when something happens, and are never stale."""
 FORGET, RETENTION = "forget", "retention"
 """The run that is recorded while an entity is forgotten: its order alone can be given again, by who knows the key."""
 
+FAILED = ("failed", "abandoned")
+"""How a run ends that is to be looked after."""
+
 UPDATES = MONITORED
 """Alarms that are answered by an update of the student."""
 
@@ -95,7 +98,10 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The last pipeline run. ``status``: ``running``, ``succeeded``, ``failed`` or ``abandoned``."""
+    """The last pipeline run, a sweep by age only where it failed.
+
+    ``status``: ``running``, ``succeeded``, ``failed`` or ``abandoned``.
+    """
 
     id: str
     pipeline: str
@@ -320,13 +326,13 @@ def _press(facts: Facts, state: State) -> Press:
         )  # fmt: skip
     if state == "paused":
         return Press(remark="go on (rollback takes it back)", command=f"cohobate rollout resume {of}", verb="resume")
-    if facts.run is not None and facts.run.status in ("failed", "abandoned") and facts.run.pipeline == FORGET:
+    if facts.run is not None and facts.run.status in FAILED and facts.run.pipeline == FORGET:
         remark = f"run {facts.run.id} {facts.run.status}: give the order again, it goes on; what there is"
         return Press(remark=remark, command=f"cohobate forget --list --workload {facts.workload}")
-    if facts.run is not None and facts.run.status in ("failed", "abandoned") and facts.run.pipeline == RETENTION:
+    if facts.run is not None and facts.run.status in FAILED and facts.run.pipeline == RETENTION:
         remark = f"run {facts.run.id} {facts.run.status}: it is tried again within a day, or now by"
         return Press(remark=remark, command=f"cohobate retention --workload {facts.workload}")
-    if facts.run is not None and facts.run.status in ("failed", "abandoned"):
+    if facts.run is not None and facts.run.status in FAILED:
         return Press(
             remark=f"run {facts.run.id} {facts.run.status}: its log, then",
             command=f'cohobate pipeline run {facts.run.pipeline} --spec {facts.spec} --reason "…"',

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import delete
 
+from components.control import runs
 from components.control.tables import LedgerRow
 from components.ledger.ledger import append
 from serving.control.facts import LEDGER, Known, read_all, read_facts
@@ -116,3 +117,22 @@ def test_an_alarm_that_was_answered_is_not_open(platform):
     assert look(platform).alarm
     platform.store.answer_alarms(W, "1", platform.clock.now, "its traffic has returned")
     assert not look(platform).alarm
+
+
+def test_a_sweep_by_age_is_the_last_run_only_where_it_failed_after_one_that_did_not(platform):
+    def ended(pipeline, status):
+        platform.clock.now += 1.0
+        run = runs.begin(platform.store, W, pipeline, "why", "eve")
+        if status != "running":
+            runs.end(platform.store, run, status, {}, "eve")
+        found = read_facts(platform.store, W, platform.clock.now, leader_term=5.0).run
+        return found and (found.pipeline, found.status)
+
+    assert ended("retention", "succeeded") is None
+    assert ended("retention", "failed") == ("retention", "failed")
+    assert ended("retention", "succeeded") is None
+    assert ended("bootstrap", "failed") == ended("retention", "succeeded") == ("bootstrap", "failed")
+    assert ended("retention", "failed") == ("bootstrap", "failed")
+    assert ended("continual", "succeeded") == ("continual", "succeeded")
+    assert ended("retention", "failed") == ("retention", "failed")
+    assert ended("retention", "running") == ("continual", "succeeded")
