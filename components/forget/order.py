@@ -212,8 +212,8 @@ class _Work:
         for window in on.store.windows(on.spec.name):
             erase.rewritten(on.store, window, self.key, self.row.at, lambda made: sign(on.settings, on.store, made))
             failpoint("forget.window")
+        erase.swept(on.store, on.spec.name)
         windows = on.store.windows(on.spec.name)
-        erase.swept(windows)
         erase.unlabelled_without(on.spec, on.artifacts, windows, self._names.contents)
         planned = (self.row.found or {})["windows"]
         self._done("snapshots", windows=[

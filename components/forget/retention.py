@@ -206,8 +206,8 @@ def sweep(
             go_on()
             _shortened(spec, settings, store, window, windows)
             failpoint("retention.window")
+    erase.swept(store, spec.name)
     windows = store.windows(spec.name)
-    erase.swept(windows)
     # Step 2
     _sources(spec, settings.artifacts, store, windows)
     failpoint("retention.sources")

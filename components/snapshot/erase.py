@@ -79,9 +79,12 @@ def without(
 
     ``noted``: what the manifest is to have of it, by the successor's digest and how many rows went.
 
-    1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say.
+    1. Write the successor; ``vouch`` is told of it before any window names it: to sign it, say. If it raises, the
+       successor is deleted.
     2. Have the window name it, in one transaction.
-    3. Delete what it replaces. A crash before this leaves a file that no window names: :func:`swept` finds it.
+    3. Delete what it replaces.
+
+    A crash between two of these leaves a file that no window names: :func:`swept` finds it.
 
     Raises:
         ArtifactError: the snapshot does not exist or has another digest.
@@ -98,12 +101,16 @@ def without(
     digest = digest_of(data)
     old, uri = window.uri, f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet"
     put_bytes(uri, data)
-    vouch(
-        WindowRow(
-            digest=digest, workload=window.workload, number=window.number, uri=uri,
-            rows=table.num_rows, created_at=window.created_at, manifest=window.manifest,
-        )
+    made = WindowRow(
+        digest=digest, workload=window.workload, number=window.number, uri=uri,
+        rows=table.num_rows, created_at=window.created_at, manifest=window.manifest,
     )  # fmt: skip
+    try:
+        vouch(made)
+    except BaseException:
+        remove(uri)
+        remove(uri + SUFFIX)
+        raise
     # Step 2
     with store.transaction() as s:
         row = s.get_one(WindowRow, (window.digest, window.workload))
@@ -130,13 +137,17 @@ def _counts(window: WindowRow, table: pa.Table) -> dict[str, Any]:
     return found
 
 
-def swept(windows: Collection[WindowRow]) -> None:
-    """Delete the snapshots that windows no longer name."""
-    for window in windows:
-        for digest in window.digests[1:]:
-            old = f"{window.uri.rsplit('/', 1)[0]}/{digest}.parquet"
-            remove(old)
-            remove(old + SUFFIX)
+def swept(store: ControlStore, workload: str) -> None:
+    """Delete the snapshots that no window names: those that were replaced, and what was cut off left behind.
+
+    One that is being frozen is none yet either, so no update may be under way.
+    """
+    folders = {window.uri.rsplit("/", 1)[0] for window in store.windows(workload)}
+    found = [uri for folder in sorted(folders) for uri in files(f"{folder}/*.parquet*")]
+    named = {window.digest for window in store.windows(workload)}
+    for uri in found:
+        if uri.rsplit("/", 1)[1].partition(".")[0] not in named:
+            remove(uri)
 
 
 def unlabelled_without(

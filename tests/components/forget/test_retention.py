@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from components.contracts.errors import AccessError, PipelineError
+from components.contracts.errors import AccessError, PipelineError, UnavailableError
 from components.contracts.spec import DAY, Retention
-from components.contracts.storage import files, get_bytes
+from components.contracts.storage import files, get_bytes, put_bytes
 from components.control import runs
 from components.control.intent import Intent, ModelRef
 from components.control.tables import ReviewRow
@@ -44,6 +44,10 @@ def told(world):
 
 def ids(window):
     return set(read(window.uri, window.digest)["input_id"].to_pylist())
+
+
+def snapshots(world):
+    return {uri.rsplit("/", 1)[1].partition(".")[0] for uri in files(f"{world.artifacts}/files/snapshots/*")}
 
 
 def sourced(world, number):
@@ -154,6 +158,33 @@ def test_a_sweep_that_was_cut_off_is_finished_by_the_next_look_and_told_once(old
     assert not any(sourced(old, 1).values())
 
 
+def test_a_successor_that_could_not_be_signed_stays_nowhere(old, monkeypatch):
+    """The age moves on, so that each look makes another one."""
+
+    def away(*args):
+        raise UnavailableError("AWS KMS", "k", "no answer")
+
+    before, spec = snapshots(old), aged(old, rows=(old.now - (BASE + 1_005)) / DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "sign", away)
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                swept(spec, old.settings, old.store)
+            assert snapshots(old) == before
+            old.now += 5.0
+    swept(spec, old.settings, old.store)
+    assert snapshots(old) == {w.digest for w in old.store.windows("files")} != before
+
+
+@pytest.mark.parametrize("orphan", ["0" * 64 + ".parquet", "0" * 64 + ".parquet.dsse"])
+def test_what_a_cut_left_that_no_window_names_goes_with_the_next_sweep(old, orphan):
+    folder = old.store.windows("files")[0].uri.rsplit("/", 1)[0]
+    put_bytes(f"{folder}/{orphan}", b"rows that were to go")
+    sweep(old, rows=10.0)
+    assert files(f"{folder}/{orphan}") == []
+    assert snapshots(old) == {w.digest for w in old.store.windows("files")}
+
+
 def test_nothing_is_swept_beside_an_update_and_the_next_look_does_it(old):
     spec, sweeper = aged(old, rows=10.0), Sweeper(old.settings, old.store)
     run = runs.begin(old.store, "files", "continual", "labels", "ana")
@@ -182,7 +213,7 @@ def test_it_looks_once_a_day_and_begins_no_run_for_nothing(old, monkeypatch):
 
 
 class Kept:
-    """Topics of a broker, by how long it keeps their records (seconds). ``refuses``: the right that it does not give."""
+    """Topics of a broker, by how long it keeps their records (seconds). ``refuses``: the right that it withholds."""
 
     def __init__(self, refuses="", **seconds):
         self.seconds, self.refuses = {f"files.{name}": s for name, s in seconds.items()}, refuses
