@@ -244,7 +244,7 @@ def _shortened(
 
 
 def _sources(spec: Spec, artifacts: str, store: ControlStore, windows: Sequence[WindowRow]) -> None:
-    """Take rows that are too old out of the offline sources of features, and inputs without labels of old windows."""
+    """Take what windows lost by age out of the offline sources of features, and inputs without labels of old ones."""
     if spec.retention.rows is None:
         return
     for window in _before(spec.retention.rows, store, windows[:-1]):
@@ -253,7 +253,7 @@ def _sources(spec: Spec, artifacts: str, store: ControlStore, windows: Sequence[
     lost = {w.number for w in windows if w.manifest.get(EXPIRED)}
     if lost:
         ids = {name for w in windows for name in erase.column_of(w, ("input_id",))["input_id"].to_pylist()}
-        erase.sources_kept(artifacts, spec.name, lost, ids)
+        erase.sources_aged(artifacts, spec.name, lost, ids, store.clock() - spec.retention.rows * DAY)
 
 
 class Sweeper:

@@ -189,26 +189,51 @@ def sources_without(spec: Spec, artifacts: str, key: str, ids: Collection[str]) 
     return sum(_file_without(uri, *by) for folder, by in named.items() for uri in files(f"{folder}/*.parquet"))
 
 
-def sources_kept(artifacts: str, workload: str, numbers: Collection[int], ids: Collection[str]) -> None:
-    """Of the offline sources of features of windows, by number, keep the rows of these inputs alone.
+def sources_aged(artifacts: str, workload: str, numbers: Collection[int], ids: Collection[str], until: float) -> None:
+    """Take out of the offline sources of features what windows, by number, had and no window has any more.
 
-    What is known of entities (the platform's own features of them) is by entity, and stays.
+    ``ids``: the inputs that windows have. A truth that is of none of them may be of one that is not labelled yet: it
+    goes with what was known before ``until`` (Unix seconds) alone. What is known of entities (the platform's own
+    features of them) is by entity, and stays.
+
+    The inputs' own files are last: they tell what was lost, where this was cut off.
     """
-    for name in ("inputs", "labels", "truth"):
-        for uri in files(f"{artifacts}/{workload}/feast/{name}/*.parquet"):
-            if int(uri.rsplit("/", 1)[1].partition("-")[0]) in numbers:
-                _file_without(uri, "input_id", ids, kept=True)
+    root = f"{artifacts}/{workload}/feast"
+    inputs = [uri for uri in files(f"{root}/inputs/*.parquet") if _number(uri) in numbers]
+    gone = {name for uri in inputs for name in _read(uri)["input_id"].to_pylist()}.difference(ids)
+    for uri in files(f"{root}/truth/*.parquet"):
+        aged = _aged(_read(uri), until).difference(ids) if _number(uri) in numbers else set()
+        _file_without(uri, "input_id", gone | aged)
+    for uri in [*files(f"{root}/labels/*.parquet"), *inputs]:
+        _file_without(uri, "input_id", gone)
 
 
-def _file_without(uri: str, column: str, values: Collection[str], *, kept: bool = False) -> int:
-    """Take rows with these values out of a file, or, ``kept``, all others; returns how many there were."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _aged(truths: pa.Table, until: float) -> set[str]:
+    """Whose truth was known before then."""
+    rows = zip(truths["input_id"].to_pylist(), truths["truth_known_at"].to_pylist(), strict=True)
+    return {name for name, known_at in rows if known_at < until}
+
+
+def _number(uri: str) -> int:
+    """The number of the window whose rows a file of a source has."""
+    return int(uri.rsplit("/", 1)[1].partition("-")[0])
+
+
+def _read(uri: str) -> pa.Table:
     import pyarrow.parquet as pq
 
-    whole = pq.read_table(io.BytesIO(get_bytes(uri)))
-    among = pc.is_in(whole[column], pa.array(sorted(values), pa.string()))
-    table = whole.filter(among if kept else pc.invert(among))
+    return pq.read_table(io.BytesIO(get_bytes(uri)))
+
+
+def _file_without(uri: str, column: str, values: Collection[str]) -> int:
+    """Take rows with these values out of a file; returns how many there were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not values:
+        return 0
+    whole = _read(uri)
+    table = whole.filter(pc.invert(pc.is_in(whole[column], pa.array(sorted(values), pa.string()))))
     if table.num_rows == whole.num_rows:
         return 0
     data = parquet_bytes(table)

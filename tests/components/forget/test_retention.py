@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import AccessError, PipelineError, UnavailableError
+from components.contracts.records import Truth
 from components.contracts.spec import DAY, Retention
 from components.contracts.storage import files, get_bytes, put_bytes
 from components.control import runs
@@ -13,7 +14,9 @@ from components.evaluate.judge import replay
 from components.forget import retention
 from components.forget.retention import ACTION, RETRY_SECONDS, SWEEP_SECONDS, Sweeper, due, swept
 from components.ledger.ledger import entries, verify
-from components.snapshot.window import read
+from components.snapshot.table import truth_table
+from components.snapshot.truth import known_truths
+from components.snapshot.window import feature_repo, read
 from components.steps import evidence_folder
 from tests.components.forget.conftest import BASE
 
@@ -87,6 +90,25 @@ def test_only_the_rows_of_a_window_go_that_are_too_old(old):
     lost, _ = old.store.windows("files")
     assert lost.rows == first.rows - 10 and lost.manifest["time_range"][0] == BASE + 1_010
     assert sum(read(lost.uri, lost.digest)["split"].to_pylist().count(s) for s in ("train", "holdout")) == lost.rows
+
+
+def test_a_truth_goes_with_its_row_and_one_that_came_before_its_label_when_it_is_old(old):
+    lost = sorted(ids(old.store.windows("files")[0]))[0]
+    repo = feature_repo(old.spec, old.artifacts)
+
+    def known(number, name, at):
+        truth = Truth(workload="files", input_id=name, time=BASE, known_at=at, source="person", label="a")
+        repo.add("truth", number, truth_table([(truth, number)]))
+
+    known(1, "waits", old.now - 5 * DAY)  # for its label, which a person gives
+    known(1, "never labelled", old.now - 11 * DAY)
+    known(2, lost, old.now - 5 * DAY)  # a correction, in a later window's file
+    sweep(old, rows=10.0)
+    left = set(known_truths("files", old.artifacts)["input_id"].to_pylist())
+    assert left == {"waits", *ids(old.store.windows("files")[1])}
+    old.now += 6 * DAY
+    sweep(old, rows=10.0)
+    assert "waits" not in known_truths("files", old.artifacts)["input_id"].to_pylist()
 
 
 def test_held_out_rows_that_judge_stay_while_a_champion_serves(old):
