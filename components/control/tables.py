@@ -84,6 +84,10 @@ class OrderRow(Base):
     outcome: Mapped[str | None] = mapped_column(Text, nullable=True)
 
 
+EXPIRED = "expired"
+"""The name in a window's manifest of what it lost by age: the digest before and after each time."""
+
+
 class WindowRow(Base):
     """A snapshot: where it lies, how many rows, and the stream positions after it."""
 

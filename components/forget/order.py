@@ -52,7 +52,7 @@ from components.contracts.spec import Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.control import forgettings
 from components.control.store import ControlStore
-from components.control.tables import ForgettingRow, LedgerRow
+from components.control.tables import EXPIRED, ForgettingRow, LedgerRow, WindowRow
 from components.forget import evidence, rows
 from components.forget.evidence import Unnamed
 from components.forget.lineage import learnt
@@ -291,6 +291,7 @@ class _Work:
             left.append(
                 f"entries {', '.join(map(str, entries))} of the ledger name it: nothing is taken out of a ledger"
             )
+        left += _aged(on.store.windows(on.spec.name))
         said = {
             "workload": on.spec.name, "order": row.id, "subject": row.subject, "ordered_at": row.at,
             **{name: value for name, value in row.result.items() if name not in ("left", "proof")}, "left": left,
@@ -319,6 +320,17 @@ class _Work:
     def _overwrite(self) -> None:
         rows.overwritten(self.on.store)
         self.row = forgettings.put(self.on.store, self.row.id, step=len(STEPS), done_at=self.on.store.clock())
+
+
+def _aged(windows: Sequence[WindowRow]) -> list[str]:
+    """What an order cannot find, in words, where rows went by their age before: whose they were is lost."""
+    aged = ", ".join(str(window.number) for window in windows if window.manifest.get(EXPIRED))
+    if not aged:
+        return []
+    return [
+        f"rows of windows {aged} were deleted by their age before: if any were of it, evidence and journals may name "
+        "their ids, and students that learnt from them are not listed"
+    ]
 
 
 def _told(known: Sequence[LedgerRow], order: str) -> bool:

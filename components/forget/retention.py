@@ -31,7 +31,7 @@ from components.contracts.spec import DAY, Spec
 from components.contracts.storage import files, remove
 from components.control import runs
 from components.control.store import ControlStore
-from components.control.tables import ReviewRow, WindowRow
+from components.control.tables import EXPIRED, ReviewRow, WindowRow
 from components.forget.evidence import reports_removed
 from components.ledger.ledger import append, entries
 from components.snapshot import erase
@@ -45,9 +45,6 @@ log = logging.getLogger(__name__)
 
 ACTION = "retention"
 """The ledger's word."""
-
-EXPIRED = "expired"
-"""The name in a window's manifest of what it lost by age: the digest before and after each time."""
 
 SWEEP_SECONDS = 86_400.0
 """How often it is looked for what is too old: ages are in days, and every window that loses a row is written anew."""

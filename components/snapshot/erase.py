@@ -90,10 +90,11 @@ def without(
         ArtifactError: the snapshot does not exist or has another digest.
 
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     whole = pq.read_table(io.BytesIO(get_bytes(window.uri, window.digest)))
-    table = whole.filter([not left for left in gone(whole)])
+    table = whole.filter(pa.array([not left for left in gone(whole)], pa.bool_()))  # it may have no rows at all
     if table.num_rows == whole.num_rows:
         return
     # Step 1

@@ -12,13 +12,14 @@ from components.control.intent import Intent, ModelRef
 from components.control.tables import ReviewRow
 from components.evaluate.judge import replay
 from components.forget import retention
+from components.forget.order import forget
 from components.forget.retention import ACTION, RETRY_SECONDS, SWEEP_SECONDS, Sweeper, due, swept
 from components.ledger.ledger import entries, verify
 from components.snapshot.table import truth_table
 from components.snapshot.truth import known_truths
 from components.snapshot.window import feature_repo, read
 from components.steps import evidence_folder
-from tests.components.forget.conftest import BASE
+from tests.components.forget.conftest import BASE, KEY
 
 
 @pytest.fixture
@@ -131,6 +132,13 @@ def test_verdicts_are_had_again_after_their_rows_went(old):
     sweep(old, rows=10.0, questions=1.0, reports=1.0)
     assert get_bytes(uri) == before and replay(before.splitlines()).same is True
     assert evidence_folder(old.store.windows("files")[0]) == evidence_folder(first)
+
+
+def test_an_order_to_forget_says_that_rows_went_before_whose_entities_nobody_knows(old):
+    sweep(old, rows=10.0)
+    left = [text for text in forget(old.platform, KEY, "asked by letter")["left"] if "by their age" in text]
+    assert len(left) == 1 and "windows 1 " in left[0] and "students that learnt from them are not listed" in left[0]
+    assert left[0] in get_bytes(files(f"{old.artifacts}/files/forgotten/*.json")[0]).decode()
 
 
 def test_questions_go_when_they_are_settled_and_reports_by_their_window(old):
