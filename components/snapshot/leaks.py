@@ -144,7 +144,9 @@ class HeldOut:
 
     def add(self, table: pa.Table) -> None:
         """Take in the rows of a snapshot, or some of them, that are held out."""
-        held = table.filter([side == "holdout" for side in table["split"].to_pylist()])
+        import pyarrow.compute as pc
+
+        held = table.filter(pc.equal(table["split"], "holdout"))
         self._contents.update(held["content"].to_pylist())
         if (made := _stacked(sketches(self._spec, held))) is not None:
             self._sketches.add(made)

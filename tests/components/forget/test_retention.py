@@ -15,6 +15,7 @@ from components.forget import retention
 from components.forget.order import forget
 from components.forget.retention import ACTION, RETRY_SECONDS, SWEEP_SECONDS, Sweeper, due, swept
 from components.ledger.ledger import entries, verify
+from components.snapshot.leaks import HeldOut
 from components.snapshot.table import truth_table
 from components.snapshot.truth import known_truths
 from components.snapshot.window import feature_repo, read
@@ -91,6 +92,16 @@ def test_only_the_rows_of_a_window_go_that_are_too_old(old):
     lost, _ = old.store.windows("files")
     assert lost.rows == first.rows - 10 and lost.manifest["time_range"][0] == BASE + 1_010
     assert sum(read(lost.uri, lost.digest)["split"].to_pylist().count(s) for s in ("train", "holdout")) == lost.rows
+
+
+def test_a_window_that_was_emptied_is_read_as_the_others_and_the_next_one_is_frozen_beside_it(old):
+    sweep(old, rows=10.0)
+    emptied = old.store.windows("files")[0]
+    held = HeldOut(old.spec)
+    held.add(read(emptied.uri, emptied.digest))
+    assert not held.alike(["nothing"], [None]).any()
+    old.labelled(300, "entity-1", old.now - 1.0)
+    assert old.freeze().rows == 1
 
 
 def test_a_truth_goes_with_its_row_and_one_that_came_before_its_label_when_it_is_old(old):
