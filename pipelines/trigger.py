@@ -189,7 +189,7 @@ def _regimes(alarms: Sequence[AlarmRow], windows: Sequence[WindowRow]) -> list[i
     for alarm in alarms:
         if alarm.kind in MONITORED:
             first.setdefault(str(alarm.detail.get("champion")), alarm.at)
-    return [sum(w.of_traffic for w in windows if w.created_at <= at) for at in first.values()]
+    return [sum(w.frozen_of_traffic for w in windows if w.created_at <= at) for at in first.values()]
 
 
 class Trigger:
