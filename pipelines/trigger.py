@@ -275,7 +275,8 @@ class Trigger:
         ratio = max(1.0, monitor.get("inputs", 0) / max(1, monitor.get("beside", 0)))
         took = [at - r.started_at for r in runs if r.pipeline == "continual" and (at := ended_at(r)) is not None]
         seconds = statistics.median(took[-LAST_RUNS:]) if took else 0.0
-        since = max([windows[-1].created_at if windows else now, *(r.started_at for r in runs[-1:])])
+        begun = [r.started_at for r in runs if r.pipeline in UPDATES]
+        since = max([windows[-1].created_at if windows else now, *begun[-1:]])
         rate = state.labels / max(now - since, POLL_SECONDS)
         most = policy.alarm_labels if state.alarms else policy.min_labels
         return Evidence(
