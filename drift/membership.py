@@ -15,18 +15,19 @@ from drift.gap import Difference
 from drift.measured import Share
 
 
-def advantage(members: Sequence[float], others: Sequence[float]) -> Difference:
+def advantage(members: Sequence[float], others: Sequence[float], *, anytime: bool = False) -> Difference:
     """The attack's advantage, from the losses of rows that were learnt from and of rows that were not.
 
     The threshold is the one that parts the rows in even places best, and the advantage is that on the rows in odd
     places, so that the bounds are those of a threshold that was given beforehand. An attack that knows more may find
-    more: the advantage is what this one has, and no bound on others.
+    more: the advantage is what this one has, and no bound on others. ``anytime``: each side has a confidence sequence,
+    at half of the level.
 
     >>> advantage([0.0] * 40, [1.0] * 40).value
     1.0
     """
     found = _threshold(members[::2], others[::2])
-    return Difference(one=_below(members[1::2], found), two=_below(others[1::2], found))
+    return Difference(one=_below(members[1::2], found, anytime), two=_below(others[1::2], found, anytime))
 
 
 def _threshold(members: Sequence[float], others: Sequence[float]) -> float:
@@ -40,8 +41,9 @@ def _threshold(members: Sequence[float], others: Sequence[float]) -> float:
     return float(at[int(gain.argmax())])
 
 
-def _below(losses: Sequence[float], threshold: float) -> Share:
-    return Share(hits=tuple(bool(x <= threshold) for x in losses), weights=(1.0,) * len(losses))
+def _below(losses: Sequence[float], threshold: float, anytime: bool) -> Share:
+    hits = tuple(bool(x <= threshold) for x in losses)
+    return Share(hits=hits, weights=(1.0,) * len(losses), anytime=anytime)
 
 
 def auc(members: Sequence[float], others: Sequence[float]) -> float | None:

@@ -193,7 +193,7 @@ def _ends(windows: Sequence[WindowRow]) -> dict[str, int]:
     ends: dict[str, int] = {}
     count = 0
     for window in sorted(windows, key=lambda w: w.number):
-        count += window.of_traffic
+        count += window.frozen_of_traffic
         ends |= dict.fromkeys(window.digests, count)
     return ends
 

@@ -189,7 +189,7 @@ def _regimes(alarms: Sequence[AlarmRow], windows: Sequence[WindowRow]) -> list[i
     for alarm in alarms:
         if alarm.kind in MONITORED:
             first.setdefault(str(alarm.detail.get("champion")), alarm.at)
-    return [sum(w.of_traffic for w in windows if w.created_at <= at) for at in first.values()]
+    return [sum(w.frozen_of_traffic for w in windows if w.created_at <= at) for at in first.values()]
 
 
 class Trigger:
@@ -275,7 +275,8 @@ class Trigger:
         ratio = max(1.0, monitor.get("inputs", 0) / max(1, monitor.get("beside", 0)))
         took = [at - r.started_at for r in runs if r.pipeline == "continual" and (at := ended_at(r)) is not None]
         seconds = statistics.median(took[-LAST_RUNS:]) if took else 0.0
-        since = max([windows[-1].created_at if windows else now, *(r.started_at for r in runs[-1:])])
+        begun = [r.started_at for r in runs if r.pipeline in UPDATES]
+        since = max([windows[-1].created_at if windows else now, *begun[-1:]])
         rate = state.labels / max(now - since, POLL_SECONDS)
         most = policy.alarm_labels if state.alarms else policy.min_labels
         return Evidence(

@@ -18,6 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+FROZEN = "frozen_of_traffic"
+"""In the manifest of a window that lost rows since it was frozen: how many of traffic it had then."""
+
 
 class Base(DeclarativeBase):
     """Declarative base of the control tables."""
@@ -110,6 +113,11 @@ class WindowRow(Base):
     def of_traffic(self) -> int:
         """Rows of traffic: what was made up is none."""
         return self.rows - int(self.manifest.get("synthetic_rows", 0))
+
+    @property
+    def frozen_of_traffic(self) -> int:
+        """Rows of traffic that it was frozen with: what was deleted of them since then was learnt from nevertheless."""
+        return int(self.manifest.get(FROZEN, self.of_traffic))
 
 
 class RunRow(Base):

@@ -66,6 +66,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     ``look``: how many students, this one included, were judged on the newest window's holdout; ``repeated``: bounds
     are valid however often they are looked at; ``notes``: why criteria were left out; ``confidence``: of the bounds
     that are reported of what no criterion asks for; ``groups``: what rows are grouped by, and into which groups.
+    ``throughout``: that it is ``repeated`` holds for the counts of groups and for membership, too, as in evidence from
+    before it does not.
     """
 
     schema: Literal[1] = 1
@@ -78,6 +80,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1.0)] = 0.95
     look: int = 1
     repeated: bool = False
+    throughout: bool = False
     criteria: tuple[Criterion, ...] = ()
     notes: tuple[str, ...] = ()
     groups: dict[str, Compared] = {}

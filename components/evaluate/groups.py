@@ -13,7 +13,7 @@ from typing import Any
 from components.contracts.payload import bare, decoder, entity_of, knowing
 from components.contracts.spec import Groups, Spec
 from components.evaluate.evidence import Evidence, Row
-from components.evaluate.share import agrees, known, right, says, share_of
+from components.evaluate.share import agrees, known, right, sampled, says, share_of
 from components.student.features import featuriser
 from drift.gap import Gap
 from drift.gate import Measurement
@@ -84,8 +84,9 @@ def of_groups(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
 
     Of each group, as ``NAME[BY=GROUP]``: ``group_rows`` and ``group_truth_rows``, ``group_accuracy`` (classification),
     ``group_agreement`` with the teacher, and ``group_deferral``, the share of answers that would be deferred; all
-    shares None of fewer rows than it needs. ``ungrouped_rows[BY]`` are of no group. ``accuracy_gap[BY]`` and its like
-    are the largest difference between two groups that have rows enough, None of fewer than two.
+    shares None of fewer rows than it needs. Where the rows are looked at repeatedly, those are counted that shares rest
+    on: a group that has others alone has not rows enough. ``ungrouped_rows[BY]`` are of no group. ``accuracy_gap[BY]``
+    and its like are the largest difference between two groups that have rows enough, None of fewer than two.
     """
     found: dict[str, Measurement] = {}
     for by, compared in evidence.judgement.groups.items():
@@ -93,8 +94,8 @@ def of_groups(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
         found[f"ungrouped_rows[{by}]"] = float(len(new) - sum(map(len, parts.values())))
         shares: dict[str, list[Share]] = {}
         for name, rows in parts.items():
-            found[f"group_rows[{by}={name}]"] = float(len(rows))
-            found[f"group_truth_rows[{by}={name}]"] = float(len(known(rows)))
+            found[f"group_rows[{by}={name}]"] = float(len(_counted(evidence, rows)))
+            found[f"group_truth_rows[{by}={name}]"] = float(len(_counted(evidence, known(rows))))
             for measure, (used, hit) in _of_rows(evidence, rows).items():
                 share = share_of(evidence, used, hit, compared.min_rows)
                 found[f"group_{measure}[{by}={name}]"] = share
@@ -102,6 +103,10 @@ def of_groups(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
         for measure, some in shares.items():
             found[f"{measure}_gap[{by}]"] = Gap(groups=tuple(some)) if len(some) > 1 else None
     return found
+
+
+def _counted(evidence: Evidence, rows: Sequence[Row]) -> Sequence[Row]:
+    return sampled(evidence, rows) if evidence.judgement.throughout else rows
 
 
 def _of_rows(evidence: Evidence, rows: Sequence[Row]) -> dict[str, tuple[list[Row], Callable[[Row], bool]]]:

@@ -72,4 +72,5 @@ def membership(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]
         return {}
     if min(len(members), len(others)) < max(2, evidence.judgement.min_rows):
         return {"membership_advantage": None, "membership_auc": None}
-    return {"membership_advantage": advantage(members, others), "membership_auc": auc(members, others)}
+    found = advantage(members, others, anytime=evidence.judgement.throughout)
+    return {"membership_advantage": found, "membership_auc": auc(members, others)}

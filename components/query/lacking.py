@@ -10,7 +10,11 @@ MONITOR = "monitor"
 """The gauge in which the monitor counts labels, by which alarms are dated."""
 
 REFRESH_SECONDS = 1.0
-"""How often the alarms are looked at; labels that are asked for in between are counted here."""
+"""How often the alarms are looked at; labels that are asked for are counted here until the monitor has counted on."""
+
+SILENT_SECONDS = 60.0
+"""A monitor that has said nothing for so long counts no labels, and none is asked for beside the pace: it says every
+ten seconds how far it is."""
 
 
 class Lacking:
@@ -19,30 +23,38 @@ class Lacking:
     ``trigger.alarm_labels`` start one at the latest, from the first open alarm on that tells of such a regime
     (:data:`~components.control.alarm_kinds.UNKNOWN`). Where the traffic is only another, what the champion answers may
     be right, and the labels come at their pace.
+
+    Every process counts by itself what it asks for, until the monitor has seen labels since.
     """
 
     def __init__(self, spec: Spec, store: ControlStore) -> None:
         self._spec, self._store = spec, store
-        self._at, self._left = float("-inf"), 0
+        self._at, self._left, self._open = float("-inf"), 0, False
+        self._seen: tuple[int, int] | None = None
+        """The alarm, and what the monitor had counted, when :attr:`_left` was counted."""
 
     def __call__(self) -> int:
-        """How many are lacking; 0 where no such alarm is open."""
+        """How many are lacking; 0 where no such alarm is open, or nobody counts the labels that come."""
         now = self._store.clock()
         if not 0.0 <= now - self._at < REFRESH_SECONDS:
-            self._at, self._left = now, self._counted()
-        return self._left
+            self._at = now
+            self._look(now)
+        return self._left if self._open else 0
 
     def asked(self, labels: int) -> None:
         """So many are asked for now."""
         self._left = max(0, self._left - labels)
 
-    def _counted(self) -> int:
+    def _look(self, now: float) -> None:
         name = self._spec.name
         champion = self._store.intent(name)[1].champion
         found = self._store.open_alarms(name, champion.version) if champion is not None else []
         alarms = [alarm for alarm in found if alarm.kind in UNKNOWN]
-        if not alarms:
-            return 0
-        monitor = self._store.gauges(name).get(MONITOR)
-        seen = int(monitor.value.get("index", 0)) if monitor is not None else 0
-        return max(0, self._spec.trigger.alarm_labels - max(0, seen - alarms[0].input_index))
+        monitor = self._store.gauges(name).get(MONITOR) if alarms else None
+        self._open = monitor is not None and now - monitor.at < SILENT_SECONDS
+        if monitor is None or not self._open:
+            return
+        seen = alarms[0].id, int(monitor.value.get("index", 0))
+        if seen != self._seen:
+            came = max(0, seen[1] - alarms[0].input_index)
+            self._seen, self._left = seen, max(0, self._spec.trigger.alarm_labels - came)

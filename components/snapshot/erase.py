@@ -18,7 +18,7 @@ from components.contracts.records import content_hash
 from components.contracts.spec import Spec
 from components.contracts.storage import digest_of, files, get_bytes, put_bytes, remove
 from components.control.store import ControlStore
-from components.control.tables import WindowRow
+from components.control.tables import FROZEN, WindowRow
 from components.ledger.signatures import SUFFIX
 from components.snapshot.entity_store import VIEW
 from components.snapshot.features import import_feast, online_store, open_store
@@ -115,7 +115,7 @@ def without(
     # Step 2
     with store.transaction() as s:
         row = s.get_one(WindowRow, (window.digest, window.workload))
-        counted = {**_counts(row, table), "replaces": list(row.digests)}
+        counted = {**_counts(row, table), "replaces": list(row.digests), FROZEN: row.frozen_of_traffic}
         row.manifest = {**row.manifest, **counted, **noted(digest, whole.num_rows - table.num_rows)}
         row.digest, row.uri, row.rows = digest, uri, table.num_rows
     # Step 3

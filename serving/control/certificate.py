@@ -46,7 +46,8 @@ WAIT_SECONDS = 3_600.0
 
 WHOLE_SECONDS = 15.0
 """How long an answer that is not audited waits for its label, the teacher having been asked before it was published.
-One that has none by then says that not every answer gets one: from then on the audited ones alone tell."""
+One that has none by then says that not every answer gets one: from then on the audited ones alone tell. After a start
+that time begins once the labels are read that were there: reading them takes a while."""
 
 WHOLE = 500
 """Answers that are not audited which may wait; beyond that they count as one that has no label: enough tell already."""
@@ -97,6 +98,8 @@ class Watch:
         self._journal: Journal | None = None
         self._due = self._write_at = float("-inf")
         self._begun = False
+        self._complete_since: float | None = None
+        """When it was seen first that the labels are known which were there at the start."""
         self._candidate: tuple[str, dict[str, int]] | None = None
         """The digest of a version that is rolled out, and where the predictions stood when that was seen first."""
         self._unwritten: list[Judged] = []
@@ -235,7 +238,9 @@ class Watch:
         if self._consumer is None or self._journal is None:
             return False
         waits = [w for w in kept.waits if w.at > now - WAIT_SECONDS]
-        waits += self._observed(self._consumer, kept, now)
+        if self._teachings.complete:  # else their labels may have been there long since, and are read later
+            self._complete_since = now if self._complete_since is None else self._complete_since
+            waits += self._observed(self._consumer, kept, now)
         judged, still, broken = self._joined(waits, kept.broken, champion.teacher, now)
         positions = named(self._consumer.positions())
         self._unwritten += judged
@@ -264,6 +269,7 @@ class Watch:
         """
         judged: list[Judged] = []
         still: list[Waiting] = []
+        known = float("inf") if self._complete_since is None else self._complete_since
         open_: set[int] = set()
         for one in waits:
             if one.phase and one.phase <= broken:
@@ -272,7 +278,7 @@ class Watch:
             if said is None or (one.phase and one.phase in open_):
                 open_.add(one.phase)
                 still.append(one)
-                if one.phase and one.at <= now - WHOLE_SECONDS:
+                if one.phase and max(one.at, known) <= now - WHOLE_SECONDS:
                     broken = max(broken, one.phase)
                 continue
             judged.append(

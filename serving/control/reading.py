@@ -94,6 +94,7 @@ class EvidenceReader:
         self._keys: set[int] = set()
         self._matches: list[Match] = []
         self._read, self._learnt = _Floor({}), _Floor({})
+        self._there = _Floor(named(self._labels.ends()))
 
     def learn(self) -> int:
         """Take in the labels and the truths that are new; truths only once the answers are held that they are of.
@@ -106,6 +107,8 @@ class EvidenceReader:
                 self.teachings.learn(decode(Label, record.value))
             except RecordError as error:
                 self._pass_over("labels", record, error)
+        if not self.teachings.complete:  # a stream that begins anew has nothing of what was there
+            self.teachings.complete = self._there.reached(self._labels) or self._labels.resets > 0
         if self._predictions is not None and not self._read.reached(self._predictions):
             return len(labels)
         self._learnt.reached(self._truths)

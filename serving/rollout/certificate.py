@@ -76,7 +76,10 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """An audited answer of the champion whose label is known; ``novel``: for that it is deferred in any case."""
+    """An answer that tells of the champion (:func:`waiting`), whose label is known.
+
+    ``novel``: for that it is deferred in any case.
+    """
 
     id: str
     confidence: float
@@ -114,9 +117,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``most``: the promised share; ``limit``: the version's own; ``earns``: it has none of its own, and earns it;
     ``place``: which of :attr:`limits` is in force, the last where it is not guarded. ``watch`` tests the limit in
-    force, ``free`` those that are laxer. ``answers`` and ``disagreements``: of all audited answers that the laxest
-    limit gives or would give. ``shared``: alpha is shared among the limits; without it, as of certificates before,
-    the strictest is tested at all of it, and each other one once the one before it was given back.
+    force, ``free`` those that are laxer. ``answers`` and ``disagreements``: of the answers that told, those that the
+    laxest limit gives or would give. ``shared``: alpha is shared among the limits; without it, as of certificates
+    before, the strictest is tested at all of it, and each other one once the one before it was given back.
     """
 
     version: str

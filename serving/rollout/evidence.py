@@ -126,10 +126,14 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Teachings:
-    """The teacher's labels by content hash, the newest ``limit`` of them."""
+    """The teacher's labels by content hash, the newest ``limit`` of them.
+
+    ``complete``: whether those are among them that were there before it was begun to read them.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.complete = False
         self._told: OrderedDict[str, Told] = OrderedDict()
 
     def __len__(self) -> int:

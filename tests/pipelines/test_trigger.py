@@ -534,6 +534,26 @@ def test_a_sweep_of_what_is_too_old_is_no_update_to_cool_down_after(trigger, sto
     assert trigger.state() == before
 
 
+@pytest.mark.parametrize("pipeline", [runs.RETENTION, runs.FORGET])
+def test_a_sweep_does_not_make_the_labels_since_the_last_update_come_faster(
+    spec, store, broker, clock, put, frozen, pipeline
+):
+    policy = Policy(min_labels=600, alarm_labels=300, payoff=True, least_labels=1)
+    trigger = Trigger(msgspec.structs.replace(spec, trigger=policy), store, broker, clock=clock)
+    store.clock = clock
+    update = runs.begin(store, "tickets", "continual", "by hand", "somebody")
+    clock.now += 20.0
+    runs.end(store, update, "succeeded", {}, "somebody")
+    frozen()
+    store.put_intent("tickets", 0, Intent(champion=msgspec.structs.replace(CHAMPION, snapshot="w1")))
+    put(50)
+    clock.now += 1_000.0
+    before = trigger.state().evidence.making
+    assert before == pytest.approx(50 / 1_000.0 * 20.0)
+    runs.end(store, runs.begin(store, "tickets", pipeline, "a reason", "trigger"), "succeeded", {}, "trigger")
+    assert trigger.state().evidence.making == before
+
+
 def test_a_look_at_which_nothing_is_new_is_one_transaction(spec, store, broker):
     """Where many workloads rest on one database, that is what they cost it."""
     trigger, begun = Trigger(spec, store, broker), []

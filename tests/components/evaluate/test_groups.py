@@ -62,6 +62,33 @@ def test_a_third_group_that_is_too_small_cannot_hide_that_two_are_far_apart():
     assert judge(judged(rows("f", 285, 300) + rows("m", 285, 300) + rows("x", 2, 2), three)).decision == "hold"
 
 
+def audited_and_chosen(group, right, audits, chosen):
+    made = rows(group, right, audits + chosen)
+    return [
+        msgspec.structs.replace(row, audit=i < audits, weight=1.0 if i < audits else 0.5) for i, row in enumerate(made)
+    ]
+
+
+@pytest.mark.parametrize("limit", ["max_accuracy_gap", "max_agreement_gap"])
+def test_a_group_whose_share_rests_on_too_few_audits_does_not_drop_out_of_a_gap_that_is_looked_at_repeatedly(limit):
+    three = Groups(field="who.sex", values=("f", "m", "x"), **{limit: 0.3})
+    alike = audited_and_chosen("f", 115, 100, 20) + audited_and_chosen("m", 115, 100, 20)
+    few = judged(alike + audited_and_chosen("x", 20, 5, 100), three, looks="repeated")
+    verdict = judge(few)
+    count = "group_truth_rows" if limit == "max_accuracy_gap" else "group_rows"
+    assert verdict.decision == "hold" and f"{count}[sex=x] is 5; it must be >= 30" in verdict.reasons
+    enough = alike + audited_and_chosen("x", 115, 100, 20)
+    assert judge(judged(enough, three, looks="repeated")).decision == "promote"
+
+
+def test_evidence_from_before_that_counted_other_rows_of_a_group_has_its_verdict_again():
+    few = judged(rows("f", 285, 300) + audited_and_chosen("m", 20, 5, 100), looks="repeated")
+    before = msgspec.structs.replace(few, judgement=msgspec.structs.replace(few.judgement, throughout=False))
+    assert measures(before)["group_rows[sex=m]"] == 105 and measures(few)["group_rows[sex=m]"] == 5
+    assert b"throughout" not in encode(before), "evidence without the word is read so"
+    assert replay(encode(before, judge(before)).splitlines()).same is True
+
+
 def test_deferral_is_limited_beside_accuracy():
     sent = msgspec.structs.replace(SEX, max_deferral_gap=0.1)
     alike = rows("f", 285, 300, deferred=20) + rows("m", 285, 300, deferred=25)

@@ -44,6 +44,17 @@ def test_too_few_rows_on_either_side_hold():
         assert "membership_advantage was not measured; it must be <= 0.5" in verdict.reasons
 
 
+def test_bounds_of_what_is_looked_at_repeatedly_are_confidence_sequences_and_those_from_before_stay():
+    rows = ([0.0, 0.0, 1.0, 1.0] * 40, [1.0] * 120)
+    once, often = (evidence(*rows, looks=looks, max_membership_advantage=0.6) for looks in ("once", "repeated"))
+    assert [judge(found).decision for found in (once, often)] == ["promote", "hold"]
+    fixed, sequence = (measures(found)["membership_advantage"] for found in (once, often))
+    assert fixed.value == sequence.value == 0.5
+    assert sequence.bound("lower", 0.95) < fixed.bound("lower", 0.95) < 0.5
+    before = msgspec.structs.replace(often, judgement=msgspec.structs.replace(often.judgement, throughout=False))
+    assert measures(before)["membership_advantage"] == fixed
+
+
 def test_evidence_without_members_has_no_measure_of_them():
     assert not [name for name in measures(evidence([], [0.0] * 30)) if name.startswith("membership")]
 

@@ -85,6 +85,21 @@ def test_rows_that_are_too_old_go_with_what_was_made_of_them_and_the_newest_wind
     assert not due(aged(old, rows=10.0), old.settings, old.store).any
 
 
+def test_the_learning_curve_stays_when_what_was_learnt_from_goes(old):
+    from pipelines.payoff import learnt_of
+    from pipelines.trigger import _regimes
+
+    old.store.raise_alarm("files", "drift", 0, {"champion": "1"})
+    first, newest = old.store.windows("files")
+    counts = [first.of_traffic, first.of_traffic + newest.of_traffic]
+    for until, left in ((1_010, counts[0] - 10), (9_000, 0)):
+        sweep(old, rows=(old.now - (BASE + until)) / DAY)
+        windows = old.store.windows("files")
+        assert windows[0].of_traffic == left
+        assert [learnt_of(w.digest, windows, []) for w in (first, newest)] == counts
+        assert _regimes(old.store.alarms("files"), windows) == counts[1:]
+
+
 def test_only_the_rows_of_a_window_go_that_are_too_old(old):
     first, _ = old.store.windows("files")
     ages = (old.now - (BASE + 1_010)) / DAY

@@ -2,7 +2,7 @@
 
 from components.contracts.spec import Factory, Spec, Trigger
 from components.control.intent import Intent, ModelRef
-from components.query.lacking import REFRESH_SECONDS, Lacking
+from components.query.lacking import REFRESH_SECONDS, SILENT_SECONDS, Lacking
 from tests.clock import Clock
 
 SPEC = Spec(
@@ -36,6 +36,26 @@ def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_l
     lacking.asked(50)
     assert lacking() == 10, "until the monitor has seen them"
     lacking.asked(50)
-    assert lacking() == 0 and later() == 60
+    assert lacking() == later() == 0, "nor does time bring any"
+    store.put_gauge("files", "monitor", {"index": 101})
+    assert later() == 59
     store.answer_alarms("files", "2", store.clock() + 1.0, "a reason")
     assert later() == 0
+
+
+def test_none_is_asked_for_beside_the_pace_while_nobody_counts_what_comes(store):
+    clock = store.clock = Clock(1_700_006_400.0)
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    lacking = Lacking(SPEC, store)
+    assert lacking() == 0, "no monitor has begun"
+    store.put_gauge("files", "monitor", {"index": 100})
+    clock.now += REFRESH_SECONDS
+    assert lacking() == 60
+    lacking.asked(20)
+    clock.now += SILENT_SECONDS
+    assert lacking() == 0, "it died"
+    store.put_gauge("files", "monitor", {"index": 100})
+    clock.now += REFRESH_SECONDS
+    assert lacking() == 40, "it goes on, and what was asked for is on its way"

@@ -9,6 +9,7 @@ from components.contracts.storage import get_bytes
 from components.control.intent import EVERY_ANSWER
 from components.ledger.ledger import entries, verify
 from serving.control import certificate as module
+from serving.control import reading
 from serving.control.certificate import ALARM, GAUGE, journal_name
 from serving.control.facts import read_facts
 from serving.control.journal import uri_of
@@ -144,6 +145,37 @@ def test_where_one_gets_no_label_the_audited_ones_alone_tell(uncertified):
     assert uncertified.intent.guard is None
     uncertified.given(60, confidence=0.995)
     assert uncertified.intent.guard.defer_below == 0.8
+
+
+def test_what_waits_when_a_controller_goes_on_has_its_label_read_before_it_counts_as_without(uncertified, monkeypatch):
+    uncertified.given(10, confidence=0.995, audited=False, label=False)
+    uncertified.clock.now += module.WRITE_SECONDS
+    uncertified.tick()
+    assert len(uncertified.controller.watch.kept.waits) == 10
+    late = range(uncertified.sent - 9, uncertified.sent + 1)
+    for x, key in [(float(n) * (-1) ** n, f"k{n}") for n in late]:
+        uncertified.producer.send(f"{W}.labels", key, uncertified.signs.label(x))
+    monkeypatch.setattr(reading, "LABELS", 1)
+    uncertified.restart()
+    uncertified.given(60, confidence=0.995, audited=False)
+    uncertified.tick(seconds=2.0 * module.WHOLE_SECONDS)
+    kept = uncertified.controller.watch.kept
+    assert kept.broken == 0 and not uncertified.controller.reader.teachings.complete
+    monkeypatch.undo()
+    uncertified.tick()
+    assert uncertified.controller.watch.kept.waits == () and uncertified.intent.guard.defer_below == 0.8
+
+
+def test_after_a_start_an_answer_without_a_label_is_waited_for_as_long_again(uncertified):
+    uncertified.given(1, confidence=0.995, audited=False, label=False)
+    uncertified.clock.now += module.WRITE_SECONDS
+    uncertified.tick()
+    uncertified.clock.now += module.WHOLE_SECONDS
+    uncertified.restart()
+    uncertified.tick()
+    assert uncertified.controller.watch.kept.broken == 0 and uncertified.controller.watch.kept.waits
+    uncertified.tick(seconds=module.WHOLE_SECONDS)
+    assert uncertified.controller.watch.kept.broken == 2 and uncertified.controller.watch.kept.waits == ()
 
 
 def test_only_so_many_wait_that_are_not_audited(uncertified, monkeypatch):
