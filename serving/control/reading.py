@@ -88,6 +88,7 @@ class EvidenceReader:
         self.spec, self.broker = spec, broker
         self.teachings, self.held = Teachings(TEACHINGS), Held()
         self.passed_over: Counter[str] = Counter()
+        broker.ensure_topics(spec.topics, spec.partitions)  # on a new broker we may be first, and a gateway makes none
         self._labels = broker.consumer([spec.topic("labels")])
         self._truths = broker.consumer([spec.topic("truth")])
         self._predictions: Consumer | None = None

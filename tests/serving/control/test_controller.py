@@ -332,6 +332,14 @@ def test_on_a_broker_that_has_lost_its_records_all_that_comes_is_new(platform):
     assert platform.state["requests"] == 25 and truths_seen(platform) == (25, 25, {"counted": 25})
 
 
+def test_on_a_new_broker_it_makes_the_topics_as_it_may_be_the_first_there(platform):
+    platform.broker = MemoryBroker()
+    platform.restart()
+    platform.tick()
+    for topic in platform.spec.topics:
+        assert len(platform.broker.partitions(topic)) == platform.spec.partitions
+
+
 def test_a_restart_in_the_middle_of_reading_again_counts_nothing_twice(platform, monkeypatch):
     begun(platform)
     platform.order("pause")
