@@ -41,6 +41,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "about": (),
     "data": (),
     "description": (),
+    "retention": (),
     "seed": (),
     "student": (),
     "limits": (),
@@ -54,7 +55,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "truth_sources": ("monitor", "controller"),
     "rollout": ("controller",),
 }
-"""Which workers read a section when they start; none where only pipelines read it, anew for each run."""
+"""Which workers read a section when they start; none where it is read anew for each run or sweep."""
 
 ANOTHER = "give the workload that is to have it another name, and start the platform with both"
 
