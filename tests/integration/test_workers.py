@@ -56,10 +56,9 @@ RUN = """
 import pickle, sys
 import ray
 from components.distill.fit import fit
-from tests.ray_start import alone
-with alone():
-    ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20,
-             log_to_driver=False, configure_logging=False, _node_ip_address="127.0.0.1")
+from tests.ray_start import init
+init(num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False,
+     configure_logging=False, _node_ip_address="127.0.0.1")
 with open(sys.argv[1], "rb") as file:
     found = fit(pickle.load(file), "two", sys.argv[2])
 with open(sys.argv[3], "wb") as file:

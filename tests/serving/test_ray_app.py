@@ -26,15 +26,14 @@ from components.contracts.spec import load_spec
 from serving.declaration import Workload, declared, serve_config
 from components.contracts.ray_access import access
 from serving.ray_app import QUIET, deployed, environment
-from tests.ray_start import alone
+from tests.ray_start import init
 settings = Settings()
 os.environ.update(QUIET | access(settings, os.environ) | environment(settings))
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
-with alone():
-    ray.init(address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-             configure_logging=False, _node_ip_address="127.0.0.1")
+init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
+     configure_logging=False, _node_ip_address="127.0.0.1")
 with deployed(serve_config(settings, [declared(settings, [Workload.of(load_spec(sys.argv[1]))])], {})):
     print("ready", flush=True)
     sys.stdin.read()
