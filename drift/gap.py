@@ -11,17 +11,15 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from drift.measured import Share
-from drift.paired import MOST_LABELS, PRICE_OF_LOOKS
+from drift.paired import MOST_LABELS, PRICE_OF_LOOKS, Side
 from drift.quality import effective_size, standard_error
 
 Floats = npt.NDArray[np.float64]
-Side = Literal["lower", "upper"]
 Counts = tuple[int, int, int, int]
 """Hits and rows of a first group, hits and rows of a second one."""
 

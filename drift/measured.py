@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from drift.confidence_sequence import anytime_bound
-from drift.paired import MOST_LABELS, POWER, PRICE_OF_LOOKS, PairedLoss
+from drift.paired import MOST_LABELS, POWER, PRICE_OF_LOOKS, PairedLoss, Side
 from drift.quality import effective_size, standard_error, weighted_proportion
 
 __all__ = ["ErrorLevel", "ErrorRise", "Measured", "PairedLoss", "Share", "Side"]
 
 Floats = npt.NDArray[np.float64]
-Side = Literal["lower", "upper"]
 
 STEPS = 60
 """Halvings in the search for a bound or for a p-value: exact to the last digits of a float."""

@@ -469,6 +469,7 @@ def retention(
     as_json: Json = False,
 ) -> None:
     """Delete now what is older than the spec's retention says; the trigger does so by itself once a day."""
+    from components.contracts.spec import DAY
     from infra.forget import expire
 
     done = expire(workload, dry=dry_run)
@@ -479,7 +480,7 @@ def retention(
     said = "too old" if dry_run else "deleted"
     typer.echo(f"{said}: {rows}, {done['questions']} questions, reports of {done['reports']} students")
     for topic, seconds in done["topics"].items():
-        how = "without end" if seconds is None else f"for {seconds / 86_400.0:g} days"
+        how = "without end" if seconds is None else f"for {seconds / DAY:g} days"
         typer.echo(f"{'too long' if dry_run else 'shortened'}: {topic} kept records {how}")
     if done["refused"]:
         typer.echo(f"not known: how long topics are kept: {done['refused']}")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.errors import NotFoundError
-from components.contracts.reference import SCHEME
+from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.control import several
 from components.control.looks import said
@@ -195,7 +195,7 @@ def _workloads(store: ControlStore | None, settings: Settings, only: str | None)
         return {}
     now, models = store.clock(), glance.versions_of(settings, names)
     seen = several.shown(store, names, LAST)
-    specs = {name: f"{SCHEME}{name}" for name in names if name in versions}
+    specs = {name: str(Reference(name)) for name in names if name in versions}
     kept = Known()
     facts = read_all(store, names, now, leader_term=settings.leader_seconds, specs=specs, known=kept)
     rollouts = {name: state for name, (_, _, state) in kept.rollouts.items()}

@@ -61,14 +61,16 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
         place.write_bytes(content)
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """All that lies below a folder but folders, by its name there; a link is no folder, wherever it leads."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
 def same(files: Mapping[str, bytes], folder: Path) -> bool:
     """Whether a folder holds these files with this content, and no others; not while it is being replaced."""
     try:
-        found = {
-            path.relative_to(folder).as_posix(): path
-            for path in folder.rglob("*")
-            if path.is_symlink() or not path.is_dir()
-        }
+        found = files_in(folder)
         return found.keys() == files.keys() and all(found[n].read_bytes() == content for n, content in files.items())
     except FileNotFoundError:
         return False

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from components.control.intent import Intent
@@ -75,10 +75,16 @@ def _last(
     s: Session, table: type[RunRow | AlarmRow], by: InstrumentedAttribute[Any], workloads: Names, most: int
 ) -> dict[str, list[Any]]:
     """The newest rows of each workload, at most so many, oldest first."""
+    return _by_workload(s.scalars(select(table).where(table.id.in_(newest(table, by, workloads, most))).order_by(by)))
+
+
+def newest(
+    table: type[RunRow | AlarmRow], by: InstrumentedAttribute[Any], workloads: Names, most: int
+) -> Select[tuple[Any]]:
+    """The ids of the newest rows of each workload, at most so many."""
     place = func.row_number().over(partition_by=table.workload, order_by=by.desc()).label("place")
-    newest = select(table.id, place).where(table.workload.in_(workloads)).subquery()
-    query = select(table).join(newest, table.id == newest.c.id).where(newest.c.place <= most)
-    return _by_workload(s.scalars(query.order_by(by)))
+    placed = select(table.id, place).where(table.workload.in_(workloads)).subquery()
+    return select(placed.c.id).where(placed.c.place <= most)
 
 
 def _windows(s: Session, workloads: Names) -> dict[str, Frozen]:

@@ -83,13 +83,17 @@ def journals_unnamed(
 
 def reports_removed(artifacts: str, workload: str, windows: Collection[WindowRow], workspace: str) -> int:
     """Delete the reports of these windows, beside the artifacts and in Evidently's workspace; returns how many."""
-    digests = {digest for window in windows for digest in window.digests}
-    short = {digest[:12] for digest in digests}
-    folders = {uri.rsplit("/", 1)[0] for uri in files(f"{artifacts}/{workload}/reports/*/*")}
-    gone = [folder for folder in sorted(folders) if folder.rsplit("-", 1)[-1] in short]
+    gone = report_folders(artifacts, workload, windows)
     for folder in gone:
         remove(folder)
-    return len(gone) + drop(workspace, workload, digests)
+    return len(gone) + drop(workspace, workload, {digest for window in windows for digest in window.digests})
+
+
+def report_folders(artifacts: str, workload: str, windows: Collection[WindowRow]) -> list[str]:
+    """Where the reports of these windows lie beside the artifacts."""
+    short = {digest[:12] for window in windows for digest in window.digests}
+    folders = {uri.rsplit("/", 1)[0] for uri in files(f"{artifacts}/{workload}/reports/*/*")} if short else set()
+    return [folder for folder in sorted(folders) if folder.rsplit("-", 1)[-1] in short]
 
 
 def training_removed(artifacts: str, workload: str) -> int:

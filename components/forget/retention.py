@@ -28,11 +28,11 @@ from components.contracts.errors import (
 from components.contracts.failpoint import failpoint
 from components.contracts.settings import Settings
 from components.contracts.spec import DAY, Spec
-from components.contracts.storage import files, remove
+from components.contracts.storage import remove
 from components.control import runs
 from components.control.store import ControlStore
 from components.control.tables import EXPIRED, ReviewRow, WindowRow
-from components.forget.evidence import reports_removed
+from components.forget.evidence import report_folders, reports_removed
 from components.ledger.ledger import append, entries
 from components.snapshot import erase
 from components.snapshot.holdout import kept_shares, standing
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 ACTION = "retention"
 """The ledger's word."""
 
-SWEEP_SECONDS = 86_400.0
+SWEEP_SECONDS = DAY
 """How often it is looked for what is too old: ages are in days, and every window that loses a row is written anew."""
 
 RETRY_SECONDS = 60.0
@@ -100,7 +100,7 @@ def due(spec: Spec, settings: Settings, store: ControlStore, topics: Topics | No
         kept += judging
         if sum(gone):
             rows[window.number] = sum(gone)
-    folders = _reports(settings.artifacts, spec, _before(spec.retention.reports, store, windows))
+    folders = report_folders(settings.artifacts, spec.name, _before(spec.retention.reports, store, windows))
     longer, refused = dict[str, float | None](), ""
     try:
         longer = _longer(spec, topics)
@@ -152,12 +152,6 @@ def _expired(
 def _before(days: float | None, store: ControlStore, windows: Sequence[WindowRow]) -> list[WindowRow]:
     """The windows that were frozen longer ago than so many days."""
     return [] if days is None else [w for w in windows if w.created_at < store.clock() - days * DAY]
-
-
-def _reports(artifacts: str, spec: Spec, windows: Sequence[WindowRow]) -> set[str]:
-    short = {digest[:12] for window in windows for digest in window.digests}
-    folders = {uri.rsplit("/", 1)[0] for uri in files(f"{artifacts}/{spec.name}/reports/*/*")} if short else set()
-    return {folder for folder in folders if folder.rsplit("-", 1)[-1] in short}
 
 
 def _questions(spec: Spec, store: ControlStore, *, dry: bool = False) -> int:

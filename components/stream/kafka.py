@@ -47,6 +47,17 @@ class KafkaBroker:
         with answering(self.address):
             yield
 
+    @contextmanager
+    def _administering(self) -> Iterator[Any]:
+        from kafka import KafkaAdminClient
+
+        with self._opening():
+            admin = KafkaAdminClient(**self.config)
+            try:
+                yield admin
+            finally:
+                admin.close()
+
     def ensure_topics(self, topics: Iterable[str], partitions: int = 1) -> None:
         """Create the topics that do not exist yet, and wait until the broker knows them.
 
@@ -55,27 +66,20 @@ class KafkaBroker:
             UnavailableError: the broker does not answer, or does not come to know them.
 
         """
-        from kafka import KafkaAdminClient
         from kafka.admin import NewTopic
         from kafka.errors import TopicAlreadyExistsError
 
         wanted = set(topics)
         limits = {"max.message.bytes": str(MAX_RECORD_BYTES)}
-        with self._opening():
-            admin = KafkaAdminClient(**self.config)
+        with self._administering() as admin:
+            missing = sorted(wanted - set(admin.list_topics()))
+            new = [NewTopic(n, num_partitions=partitions, replication_factor=-1, topic_configs=limits) for n in missing]
             try:
-                missing = sorted(wanted - set(admin.list_topics()))
-                new = [
-                    NewTopic(n, num_partitions=partitions, replication_factor=-1, topic_configs=limits) for n in missing
-                ]
-                try:
-                    if new:
-                        admin.create_topics(new)
-                except TopicAlreadyExistsError:
-                    pass  # another process was faster; the others of the request were created
-                self._await_topics(admin, wanted)
-            finally:
-                admin.close()
+                if new:
+                    admin.create_topics(new)
+            except TopicAlreadyExistsError:
+                pass  # another process was faster; the others of the request were created
+            self._await_topics(admin, wanted)
 
     def _await_topics(self, admin: Any, wanted: set[str]) -> None:
         deadline = time.monotonic() + METADATA_SECONDS
@@ -114,15 +118,10 @@ class KafkaBroker:
             UnavailableError: the broker does not answer, or not delete.
 
         """
-        from kafka import KafkaAdminClient
         from kafka import TopicPartition as Partition
 
-        with self._opening():
-            admin = KafkaAdminClient(**self.config)
-            try:
-                admin.delete_records({Partition(*p): max(offsets) + 1 for p, offsets in places.items()})
-            finally:
-                admin.close()
+        with self._administering() as admin:
+            admin.delete_records({Partition(*p): max(offsets) + 1 for p, offsets in places.items()})
 
     def kept_longer(self, topics: Iterable[str], seconds: float) -> dict[str, float | None]:
         """The topics whose records are kept for longer than that, and for how long (seconds; None: without end).
@@ -132,16 +131,10 @@ class KafkaBroker:
             UnavailableError: the broker does not answer.
 
         """
-        from kafka import KafkaAdminClient
-
-        with self._opening():
-            admin = KafkaAdminClient(**self.config)
-            try:
-                there = sorted(set(topics) & set(admin.list_topics()))
-                asked = [_topic(name, {RETENTION: None}) for name in there]
-                told = admin.describe_configs(asked, config_filter="all") if asked else {}
-            finally:
-                admin.close()
+        with self._administering() as admin:
+            there = sorted(set(topics) & set(admin.list_topics()))
+            asked = [_topic(name, {RETENTION: None}) for name in there]
+            told = admin.describe_configs(asked, config_filter="all") if asked else {}
         found: dict[str, float | None] = {}
         for name in there:
             if RETENTION not in told["topic"][name]:  # kafka-python gives a refusal as a topic without configurations
@@ -160,15 +153,10 @@ class KafkaBroker:
             UnavailableError: the broker does not answer.
 
         """
-        from kafka import KafkaAdminClient
-
         wanted = [_topic(name, {RETENTION: str(round(1e3 * seconds))}) for name in sorted(topics)]
-        with self._opening():
-            admin = KafkaAdminClient(**self.config)
-            try:  # whether it knows the configuration it says itself: asking before takes a right of its own
-                said = admin.alter_configs(wanted, raise_on_unknown=False).get("topic", {})
-            finally:
-                admin.close()
+        with self._administering() as admin:
+            # whether it knows the configuration it says itself: asking before takes a right of its own
+            said = admin.alter_configs(wanted, raise_on_unknown=False).get("topic", {})
         # kafka-python raises nothing for a topic: it gives the error's text.
         refused = [f"{name}: {answer}" for name, answer in sorted(said.items()) if answer != "OK"]
         denied = [text for text in refused if "AuthorizationFailedError" in text]

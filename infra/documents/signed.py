@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.contracts import attestation
 from components.contracts.attestation import Statement, UnattestedError
+from components.contracts.bundle import files_in
 from components.contracts.errors import UntrustedError
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, get_bytes
@@ -58,8 +59,7 @@ def verify(folder: Path, public_key: Path) -> Statement:
         raise UntrustedError(str(folder / ENVELOPE), "forged", str(error)) from error
     if said.predicate_type != DOCUMENTS:
         raise UntrustedError(str(folder / ENVELOPE), "other_kind", f"is of a {said.predicate_type}, not {DOCUMENTS}")
-    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
-    found = {name: digest_of(path.read_bytes()) for name, path in files.items() if name != ENVELOPE}
+    found = {name: digest_of(path.read_bytes()) for name, path in files_in(folder).items() if name != ENVELOPE}
     if wrong := list(attestation.differing(said, found)):
         raise UntrustedError(str(folder), "other_subject", "; ".join(wrong))
     return said

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from components.control.intent import Intent
 from components.control.leader import NOBODY
+from components.control.several import newest
 from components.control.store import ALIVE_SECONDS, ControlStore
 from components.control.tables import (
     AckRow,
@@ -171,10 +172,8 @@ def _promise(intent: Intent, known: Mapping[str, Any]) -> Promise | None:
 
 def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:
     """The last alarms of each workload, oldest first."""
-    place = func.row_number().over(partition_by=AlarmRow.workload, order_by=AlarmRow.id.desc()).label("place")
-    newest = select(AlarmRow.id, place).where(AlarmRow.workload.in_(workloads)).subquery()
     columns = (AlarmRow.workload, AlarmRow.id, AlarmRow.kind, AlarmRow.at, AlarmRow.detail)
-    query = select(*columns).join(newest, AlarmRow.id == newest.c.id).where(newest.c.place <= ALARMS)
+    query = select(*columns).where(AlarmRow.id.in_(newest(AlarmRow, AlarmRow.id, workloads, ALARMS)))
     found: dict[str, list[Alarm]] = {}
     for workload, id_, kind, at, detail in s.execute(query.order_by(AlarmRow.id)):
         found.setdefault(workload, []).append(_alarm(id_, kind, at, detail))

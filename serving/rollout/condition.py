@@ -33,7 +33,8 @@ every 10 s, unless one piece of its work takes longer: a slow teacher's call wit
 The other reports are renewed when something happens, and are never stale."""
 
 FORGET, RETENTION = "forget", "retention"
-"""The run that is recorded while an entity is forgotten: its order alone can be given again, by who knows the key."""
+"""The runs that are recorded while an entity is forgotten, whose order alone can be given again, by who knows the key,
+and while what is too old is deleted."""
 
 FAILED = ("failed", "abandoned")
 """How a run ends that is to be looked after."""

@@ -4,18 +4,8 @@ from sqlalchemy import select
 from components.contracts.errors import ConfigError, FencedError
 from components.control.leases import Leases
 from components.control.tables import LeaseRow
-from tests.clock import Clock
 
-
-@pytest.fixture
-def clock():
-    return Clock(1000.0)
-
-
-@pytest.fixture
-def store(store, clock):
-    store.clock = clock
-    return store
+pytestmark = pytest.mark.usefixtures("clocked")
 
 
 class Member:

@@ -6,20 +6,11 @@ from components.control import several
 from components.control.intent import Intent, ModelRef
 from components.control.looks import shown
 from components.control.tables import WindowRow
-from tests.clock import Clock
 
 NAMES = ("files", "mail", "signs")
 
 
-@pytest.fixture
-def clock():
-    return Clock(1_000.0)
-
-
-@pytest.fixture
-def store(store, clock):
-    store.clock = clock
-    return store
+pytestmark = pytest.mark.usefixtures("clocked")
 
 
 def work(store, clock, name, n):

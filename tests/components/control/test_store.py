@@ -10,18 +10,8 @@ from components.contracts.errors import NotFoundError
 from components.control.intent import Intent, ModelRef
 from components.control.store import StaleRevisionError
 from components.control.tables import WindowRow
-from tests.clock import Clock
 
-
-@pytest.fixture
-def clock():
-    return Clock(1_000.0)
-
-
-@pytest.fixture
-def store(store, clock):
-    store.clock = clock
-    return store
+pytestmark = pytest.mark.usefixtures("clocked")
 
 
 def model(version):
