@@ -52,8 +52,8 @@ bench: .venv/.dev ## run every benchmark, or one with BENCH=name
 chaos: .venv/.dev ## kill labelers and a real Kafka and count what was lost or doubled; KILLS=200 SEED=0
 	.venv/bin/python -m tests.chaos --kills $(KILLS) --broker-kills $(BROKER_KILLS) --seed $(SEED)
 
-hosts: .venv/.dev ## the slow tests of an installation: a real Kubernetes with its operators, and a real Kafka
-	COHOBATE_TEST_HOSTS=1 .venv/bin/pytest tests/hosts
+hosts: .venv/.dev ## the slow tests of an installation: a real Kubernetes with its operators, Ray on several hosts, and a real Kafka
+	COHOBATE_TEST_HOSTS="$${COHOBATE_TEST_HOSTS:-1}" .venv/bin/pytest -n0 tests/hosts
 
 image: ## build the container image with buildah; IMAGE=name BASE=name IMAGE_FLAGS=...
 	@command -v buildah >/dev/null || { echo "there is no buildah (Debian: buildah) to build an image with"; exit 1; }

@@ -17,13 +17,13 @@ GRACE = 240.0
 
 
 @contextlib.contextmanager
-def running():
+def running(address="127.0.0.1"):
     """The environment of who uses the store: its address and credentials, as every client of S3 reads them."""
     folder = tempfile.mkdtemp(prefix="object-store-")
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     ports = dict(zip((*names, "s3.port.grpc", "s3.port"), free_ports(8), strict=True))
     options = {
-        **ports, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "dir": folder, "master.volumeSizeLimitMB": 64,
+        **ports, "ip": address, "ip.bind": address, "dir": folder, "master.volumeSizeLimitMB": 64,
         "volume.max": 20, "volume.preStopSeconds": 0, "s3.autoCreateBucket": "false", "s3.port.iceberg": 0,
         "s3.port.lance": 0,
     }  # fmt: skip
@@ -32,7 +32,7 @@ def running():
     with (Path(folder) / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3.port']}", "AWS_ACCESS_KEY_ID": "any",
+        "AWS_ENDPOINT_URL": f"http://{address}:{ports['s3.port']}", "AWS_ACCESS_KEY_ID": "any",
         "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     try:

@@ -28,10 +28,10 @@ def programs():
 
 
 class Postgres:
-    """A server, started in a folder of its own on the loopback; it runs as another user where we are root."""
+    """A server, started in a folder of its own at an address; it runs as another user where we are root."""
 
-    def __init__(self, folder, port):
-        self.folder, self.port, self._made = folder, port, 0
+    def __init__(self, folder, port, address="127.0.0.1"):
+        self.folder, self.port, self.address, self._made = folder, port, address, 0
         self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
     def run(self, program, *args):
@@ -43,7 +43,7 @@ class Postgres:
     def start(self):
         """Start it, and wait until it answers."""
         log, data = f"{self.folder}/log", f"{self.folder}/data"
-        options = f"-p {self.port} -h 127.0.0.1 -k '' " + " ".join(f"-c {name}=off" for name in LOSSY)
+        options = f"-p {self.port} -h {self.address} -k '' " + " ".join(f"-c {name}=off" for name in LOSSY)
         self.run("pg_ctl", "start", "--wait", "--timeout=240", "--pgdata", data, "--log", log, "--options", options)
 
     def stop(self, mode="fast"):
@@ -59,7 +59,7 @@ class Postgres:
 
     def url(self, name):
         """The URL of a database."""
-        return f"postgresql+psycopg://cohobate@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://cohobate@{self.address}:{self.port}/{name}"
 
     def execute(self, sql):
         """Run SQL as the owner of everything, and return its rows."""
@@ -73,14 +73,16 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def running():
-    """A server that is gone with all its data afterwards."""
+def running(address="127.0.0.1", port=None):
+    """A server that is gone with all its data afterwards. Whoever reaches its address may do anything there."""
     folder = tempfile.mkdtemp(prefix="postgres-")
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    server = Postgres(folder, free_port())
+    server = Postgres(folder, port or free_port(), address)
     try:
         server.run("initdb", "--auth=trust", "--username=cohobate", "--no-sync", "--pgdata", f"{folder}/data")
+        with Path(folder, "data/pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
         server.start()
         try:
             yield server

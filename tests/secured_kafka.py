@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ CONF = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=MTLS://127.0.0.1:{mtls},INTERNAL://127.0.0.1:{internal},CONTROLLER://127.0.0.1:{controller},SECURED://127.0.0.1:{secured}
-advertised.listeners=MTLS://localhost:{mtls},INTERNAL://127.0.0.1:{internal},SECURED://localhost:{secured}
+listeners=MTLS://127.0.0.1:{mtls},INTERNAL://127.0.0.1:{internal},CONTROLLER://127.0.0.1:{controller},SECURED://{address}:{secured}
+advertised.listeners=MTLS://localhost:{mtls},SECURED://{name}:{secured},INTERNAL://127.0.0.1:{internal}
 listener.security.protocol.map=MTLS:SSL,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=INTERNAL
@@ -52,7 +53,7 @@ listener.name.secured.plain.sasl.jaas.config={login}.plain.PlainLoginModule requ
 listener.name.secured.oauthbearer.sasl.jaas.config={login}.oauthbearer.OAuthBearerLoginModule required \\
   unsecuredLoginStringClaim_sub="broker";
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:scram;User:plain;User:oauth;User:CN=worker
+super.users=User:ANONYMOUS;{supers}User:scram;User:plain;User:oauth;User:CN=worker
 ssl.principal.mapping.rules=RULE:^.*CN=([^,]+).*$/CN=$1/,DEFAULT
 """
 
@@ -65,6 +66,7 @@ class SecuredKafka:
     secured: int
     mtls: int
     internal: int
+    name: str = "localhost"
 
     @property
     def cafile(self) -> Path:
@@ -73,7 +75,7 @@ class SecuredKafka:
     def settings(self, **changed) -> Settings:
         """SCRAM over TLS as a super user, but for what is changed."""
         given = {
-            "bootstrap_servers": f"localhost:{self.secured}",
+            "bootstrap_servers": f"{self.name}:{self.secured}",
             "security_protocol": "SASL_SSL",
             "sasl_mechanism": "SCRAM-SHA-512",
             "sasl_username": "scram",
@@ -108,8 +110,8 @@ def unsigned_token(subject: str, life: float) -> str:
     return f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': now, 'exp': now + life})}."
 
 
-def write_certificates(folder: Path) -> None:
-    """The authority, the broker's certificate for localhost only, and a client's with an encrypted key."""
+def write_certificates(folder: Path, names: Sequence[str] = ("localhost",)) -> None:
+    """The authority, the broker's certificate for ``names`` only, and a client's with an encrypted key."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     other = trustme.CA()
@@ -117,7 +119,7 @@ def write_certificates(folder: Path) -> None:
     other.issue_cert("worker@test", common_name="worker").private_key_and_cert_chain_pem.write_to_path(
         str(folder / "other-client.pem")
     )
-    server, client = authority.issue_cert("localhost"), authority.issue_cert("worker@test", common_name="worker")
+    server, client = authority.issue_cert(*names), authority.issue_cert("worker@test", common_name="worker")
     chain = b"".join(blob.bytes() for blob in server.cert_chain_pems)
     (folder / "server.pem").write_bytes(_key(server, serialization.NoEncryption()) + chain)
     (folder / "client.pem").write_bytes(b"".join(blob.bytes() for blob in client.cert_chain_pems))
@@ -132,25 +134,38 @@ def _key(leaf: trustme.LeafCert, encryption: serialization.KeySerializationEncry
 
 
 @contextlib.contextmanager
-def running(folder: Path):
-    """A running :class:`SecuredKafka`; skips where there is no Kafka to start, or no Java to run it with."""
+def running(
+    folder: Path,
+    *,
+    address: str = "127.0.0.1",
+    names: Sequence[str] = ("localhost",),
+    port: int | None = None,
+    users: Sequence[str] = (),
+):
+    """A running :class:`SecuredKafka`; skips where there is no Kafka to start, or no Java to run it with.
+
+    Of its ports the one with SASL listens at ``address``; by the first of its ``names`` it tells clients where it is.
+    ``users`` may do everything, as ``scram`` may.
+    """
     home = Path(os.environ.get("COHOBATE_TEST_KAFKA", "none"))
     script = home / "kafka"
     if not script.is_file():
         pytest.skip("COHOBATE_TEST_KAFKA names no folder with a script 'kafka': no broker that asks for SASL and TLS")
     if shutil.which("java") is None:
         pytest.skip("COHOBATE_TEST_KAFKA names a folder, but there is no java to run Kafka with")
-    write_certificates(folder)
+    write_certificates(folder, names)
     secured, mtls, internal, controller = free_ports(4)
+    secured = port or secured
     conf = folder / "server.properties"
     conf.write_text(
         CONF.format(secured=secured, mtls=mtls, internal=internal, controller=controller, folder=folder,
-                    login=LOGIN, password=PASSWORD)
+                    login=LOGIN, password=PASSWORD, address=address, name=names[0],
+                    supers="".join(f"User:{user};" for user in users))
     )  # fmt: skip
     users = [
         f"{mechanism}=[name={name},password={PASSWORD}]"
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
-        for name in ("scram", "stranger")
+        for name in ("scram", "stranger", *users)
     ]
     java = ["java", "-Xmx128m", f"-Dlog4j2.configurationFile={home}/log4j2.properties", "-cp", f"{home}/lib/*"]
     cluster = base64.urlsafe_b64encode(b"K" + os.urandom(15)).decode().rstrip("=")  # a leading dash is an option
@@ -162,6 +177,6 @@ def running(folder: Path):
     env = {"KAFKA_HEAP": "256m", **os.environ}
     subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
     try:
-        yield SecuredKafka(folder, secured, mtls, internal)
+        yield SecuredKafka(folder, secured, mtls, internal, names[0])
     finally:
         subprocess.run([script, "stop", str(folder)], check=True, timeout=150)
