@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     """Name of its application in Ray Serve; two platforms on one cluster need two."""
     gateway_proxy: Literal["haproxy", "ray"] = "haproxy"
     """``ray``: on a cluster whose Serve has no HAProxy, go on with its own proxy, which answers about a tenth."""
+    litert_python: str = ""
+    """Python with the packages of the extra ``litert``, which converts students for it; empty: this one."""
     broker_port: int = 19392
     ray_address: str = ""
     """Address of a Ray cluster; empty: one is started on this machine."""

@@ -4,6 +4,7 @@ TARGETS = {
     "onnx": "onnx:Onnx",
     "mlflow": "mlflow:Mlflow",
     "openvino": "openvino:Openvino",
+    "litert": "litert:LiteRt",
     "triton": "triton:Triton",
     "kserve": "server:KServe",
     "sagemaker": "server:SageMaker",

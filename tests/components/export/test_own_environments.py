@@ -1,13 +1,16 @@
-"""Servers that want other versions than Cohobate, each in an environment of its own.
+"""Servers that want other versions than Cohobate, and a converter that is large, each in an environment of its own.
 
 ``COHOBATE_TEST_BENTOML`` and ``COHOBATE_TEST_TRITON`` name those environments' Pythons, with ``bentoml``, or with
 ``nvidia-pytriton``, whose wheel has Triton itself; both with ``numpy onnxruntime mmh3`` for the bundle.
+``COHOBATE_TEST_LITERT`` names one with the packages of the extra ``litert``.
 """
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -16,18 +19,21 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
+from components.contracts.errors import ConfigError
 from components.export.export import export
 from components.export.manifest import verify
-from tests.components.export.conftest import load
+from tests.components.distill.networks.examples import picture
+from tests.components.export.conftest import exported, load
 from tests.ports import free_ports
 from tests.waiting import wait_for
 
-BENTOML, TRITON = (os.environ.get(f"COHOBATE_TEST_{name}", "") for name in ("BENTOML", "TRITON"))
+BENTOML, TRITON, LITERT = (os.environ.get(f"COHOBATE_TEST_{name}", "") for name in ("BENTOML", "TRITON", "LITERT"))
 
 pytestmark = pytest.mark.integration
 
 bentoml = pytest.mark.skipif(not BENTOML, reason="COHOBATE_TEST_BENTOML names no Python with bentoml")
 triton = pytest.mark.skipif(not TRITON, reason="COHOBATE_TEST_TRITON names no Python with nvidia-pytriton")
+litert = pytest.mark.skipif(not LITERT, reason="COHOBATE_TEST_LITERT names no Python with onnx2tf and TensorFlow")
 
 
 @contextlib.contextmanager
@@ -109,3 +115,42 @@ def test_triton_serves_the_repository(text_student, tmp_path):
     assert [label.decode() for label in found.as_numpy("label")] == [a.label for a in expected]
     assert found.as_numpy("confidence").tolist() == [a.confidence for a in expected]
     assert found.as_numpy("defer").tolist() == [a.defer for a in expected]
+
+
+@litert
+def test_litert_answers_as_it_was_judged_at_every_size_of_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_LITERT_PYTHON", LITERT)
+    pictures = [picture("abc"[n % 3], random.Random(n)) for n in range(12)]
+    pixels = {"height": 6, "width": 5}
+    image = ("components.student.image:Image", pixels, "components.student.image:image_bytes", pictures)
+    network = ("components.distill.networks.image_convolution:ImageConvolution", {"channels": [4, 8]})
+    for given in (exported("TextNgrams"), exported("Image", network, made_of=image)):
+        version, payloads, _ = given
+        folder = tmp_path / version.card.features.factory.rpartition(":")[2]
+        done = export(version, "litert", folder, payloads, limit=0.0)
+        assert max(c.largest for c in done.parity.batches) < 1e-4
+        manifest = verify(folder, None)
+        assert (manifest.model.format, manifest.model.precision) == ("litert", "float32")
+        assert manifest.runtime.name == "ai-edge-litert"
+        said, judged = load(folder).predict(payloads[:9]), version.student.reply(payloads[:9])
+        assert [a.novelty for a in said] == pytest.approx([r.novelty for r in judged], abs=0.03)
+
+
+@litert
+def test_litert_s_halves_are_halves_and_made_alike_each_time(text_student, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_LITERT_PYTHON", LITERT)
+    version, payloads = text_student
+    made = []
+    for name in "ab":
+        export(version, "litert", tmp_path / name, payloads, limit=0.05, precision="float16")
+        made.append((tmp_path / name / "model/model.tflite").read_bytes())
+    assert made[0] == made[1] and 2 * 2048 * 8 < len(made[0]) < 4 * 2048 * 8
+
+
+def test_a_python_that_cannot_convert_is_named_with_what_it_lacks(text_student, tmp_path, monkeypatch):
+    lacks = "it lacks onnx2tf, onnx_graphsurgeon, sne4onnx, sng4onnx, tensorflow, tf_keras"
+    for python, why in ((sys.executable, lacks), (str(tmp_path / "none"), "No such file")):
+        monkeypatch.setenv("COHOBATE_LITERT_PYTHON", python)
+        with pytest.raises(ConfigError, match=f"{python} did not convert it .*{why}.*COHOBATE_LITERT_PYTHON"):
+            export(text_student[0], "litert", tmp_path / "b", text_student[1], limit=0.0)
+    assert not (tmp_path / "b").exists()
