@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from components.contracts.errors import ConfigError
@@ -59,3 +62,12 @@ def test_a_bad_value_is_named(folder, change, told):
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_agreement(tmp_path / "none.yaml")
+
+
+def test_the_documentation_s_agreement_is_one(tmp_path):
+    doc = (Path(__file__).parents[3] / "docs" / "federated.md").read_text()
+    (example,) = re.findall(r"```yaml\n(space:.*?)```", doc, re.S)
+    for name in ("north", "south", "west", "coast"):
+        keys(tmp_path, name)
+    found = read_agreement(written(tmp_path, example))
+    assert found.min_sites == 3 and found.sites["west"].weight == 0.5
