@@ -85,3 +85,49 @@ def mix(
         typer.echo(f"  {name}: {part.left_out or f'weight {part.weight:g}'}{away}")
     for uri, why in done.refused.items():
         typer.echo(f"  refused {uri}: {why}")
+
+
+@app.command()
+def give(
+    spec: SpecFile,
+    number: Number,
+    key: Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")],
+    version: Annotated[str, typer.Option(help="Which student: a version's number, or an alias.")] = "champion",
+    output: Output = None,
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+    ] = None,
+) -> None:
+    """Write a student with its trainable weights into a signed file, for the sites to begin from."""
+    from components.contracts.attestation import signer
+    from components.contracts.spec import load_spec
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+    from infra.federation import student
+    from infra.workloads import spec_path
+
+    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
+    with closing(ControlStore.open(settings.control_url)) as store:
+        data = student.give(settings, Registry(settings), store, loaded, version, number, by)
+    place = output or Path(f"round-{number}.student.tar")
+    place.write_bytes(data)
+    typer.echo(f"{place}: {len(data)} bytes; 'cohobate federate take {place} --public-key FILE' opens it at a site")
+
+
+@app.command()
+def take(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of 'federate give'.")],
+    public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed it.")],
+    into: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into. [./round-N]")] = None,
+) -> None:
+    """Open a student that a federation hands on, and say what a spec needs to begin from it."""
+    from components.contracts.attestation import verifier
+    from components.contracts.bundle import write
+    from components.contracts.storage import digest_of
+    from infra.federation.student import MODEL, taken
+
+    said, files = taken(file.read_bytes(), str(file), verifier(public_key))
+    folder = (into or Path(f"round-{said.round}")).resolve()
+    write(files, folder)
+    typer.echo(f"# version {said.version} of {said.workload}, round {said.round}, in {said.space}, by {said.teacher}")
+    typer.echo(f'student:\n  start:\n    uri: {(folder / MODEL).as_uri()}\n    digest: "{digest_of(files[MODEL])}"')

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from components.contracts import bundle
 from components.contracts.attestation import signer
-from components.contracts.errors import ConfigError, NotFoundError
+from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.contracts.storage import digest_of, put_bytes
@@ -239,3 +240,58 @@ def test_a_regression_is_refused(home, registry, tmp_path):
 def test_a_version_that_is_not_there_is_named(home, registry, tmp_path):
     with pytest.raises(NotFoundError, match="champion"):
         answered(home, registry, tmp_path, "champion", spec="open")
+
+
+@pytest.fixture
+def handed_on(home, registry, tmp_path):
+    """The file of a student with its weights, and the keys of who signed it."""
+    spec, weights = spec_of(tmp_path, "open"), b"weights"
+    ref = registry.add("7", spec, weights=digest_of(weights))
+    put_bytes(f"{ref.uri.rsplit('/', 1)[0]}/student.safetensors", weights)
+    secret, public = keys(tmp_path, "mixer")
+    place = tmp_path / "student.tar"
+    run("give", "--spec", tmp_path / "open.yaml", "--version", 7, "--round", 3, "--key", secret, "-o", place)
+    return place, public, ref
+
+
+def test_a_student_is_handed_on_and_a_spec_may_begin_from_it(home, handed_on, tmp_path):
+    place, public, ref = handed_on
+    said = run("take", place, "--public-key", public, "--into", tmp_path / "round-3")
+    assert "version 7 of letters, round 3, in letters@1, by t@1" in said
+    (tmp_path / "site.yaml").write_text(SPEC + said)
+    start = load_spec(tmp_path / "site.yaml").student.start
+    assert start.digest == ref.digest == digest_of((tmp_path / "round-3" / "model.onnx").read_bytes())
+    assert start.uri == (tmp_path / "round-3" / "model.onnx").as_uri()
+    assert (tmp_path / "round-3" / "student.safetensors").read_bytes() == b"weights"
+    (entry,) = [row.detail for row in entries(home, "letters") if row.action == "federate give"]
+    assert (entry["digest"], entry["archive"]) == (ref.digest, digest_of(place.read_bytes()))
+
+
+def test_a_student_that_was_changed_or_is_another_s_is_not_taken(handed_on, tmp_path):
+    place, public, _ = handed_on
+    _, other = keys(tmp_path, "other")
+    files = bundle.members(place.read_bytes(), "")
+    (tmp_path / "changed.tar").write_bytes(bundle.pack({**files, "student.safetensors": b"others"}))
+    (tmp_path / "less.tar").write_bytes(bundle.pack({"model.onnx": files["model.onnx"]}))
+    for path, key, error, why in (
+        (place, other, UntrustedError, "the given key did not sign it"),
+        (tmp_path / "changed.tar", public, UntrustedError, r"student\.safetensors was changed"),
+        (tmp_path / "less.tar", public, ArtifactError, "is no student of a federation"),
+    ):
+        with pytest.raises(error, match=why):
+            run("take", path, "--public-key", key, "--into", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_student_without_weights_to_go_on_from_is_not_handed_on(home, registry, tmp_path):
+    registry.add("1", spec_of(tmp_path, "open"))
+    secret, _ = keys(tmp_path, "mixer")
+    with pytest.raises(ArtifactError, match="names no trainable weights"):
+        run("give", "--spec", tmp_path / "open.yaml", "--version", 1, "--round", 1, "--key", secret)
+
+
+def test_a_private_student_begins_from_none_that_was_handed_on(tmp_path):
+    start = 'student:\n  start: {uri: "file:///m.onnx", digest: "' + "0" * 64 + '"}'
+    (tmp_path / "both.yaml").write_text((SPEC + PRIVATE).replace("student:", start))
+    with pytest.raises(ConfigError, match=r"student\.start.*has no account of the rows here"):
+        load_spec(tmp_path / "both.yaml")
