@@ -8,11 +8,10 @@ judged on the 4,500 test rows against the truth. Once the task is to tell the te
 
 FedDF: one student learns the sites' ``log_mean``. FedMD: it learns their ``mean``, and each site goes on from it on its
 own rows, to a student of its own. ``round 2``: those answer the public inputs again.
-A byzantine site answers with its classes shuffled;
-``public`` is what the mixture itself has right of the public inputs. In private the sites' students are trained by DP-SGD; what they
-answer costs nothing more, and the pooled student beside it has the same epsilon. ``COHOBATE_BENCH_DATA`` names the
-folder that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and ``COHOBATE_BENCH_ARMS`` (a list of tasks: domains,
-intents) make a shorter run.
+A byzantine site answers with its classes shuffled; ``public`` is what the mixture itself has right of public inputs.
+In private the sites' students are trained by DP-SGD; what they answer costs nothing more, and the pooled student beside
+it has the same epsilon. ``COHOBATE_BENCH_DATA`` names the folder that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and
+``COHOBATE_BENCH_ARMS`` (a list of tasks: domains, intents) make a shorter run.
 """
 
 import json
