@@ -39,6 +39,9 @@ SUB_COMMANDS = (
     SubCommand("deploy", "infra.manifests", "Manifests for Kubernetes: what a cluster would say to them."),
     SubCommand("ledger", "infra.ledger", "The append-only record of who did what to which model."),
     SubCommand("evidence", "infra.evidence.command", "Bundles that show what a version is and why it served."),
+    SubCommand(
+        "federate", "infra.federation.command", "Distil with others who share no inputs: soft answers to public ones."
+    ),
     SubCommand("keys", "infra.keys", "Whose signatures of students, snapshots and evidence count."),
     SubCommand("workload", "infra.registry", "The registry: versions of workloads' specs with their code."),
     SubCommand("token", "infra.tokens", "Bearer tokens of the admin API."),

@@ -25,11 +25,13 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     """Train a student on the windows up to ``digest``.
 
     From the champion, or a ``fresh`` one of the named variant (empty: the first of the spec). Before there is a
-    champion both start from the student of synthetic inputs, where there is one (of that variant). Where the digest is
+    champion both start from the student of synthetic inputs, where there is one (of that variant). A student that would
+    start from nothing starts from ``student.start``, where the spec has one. Where the digest is
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
-    A champion that had learnt from what was forgotten since is not started from: the update is then a fresh student of
-    its variant, that learns from all windows as they are now, though there may be no new labels. Once it is made, the
+    A champion that had learnt from what was forgotten since is not started from, nor is ``student.start`` then, which
+    may have learnt from its answers: the update is a fresh student of its variant, that learns from all windows as they
+    are now, though there may be no new labels. Once it is made, the
     orders that list the champion ask for none any more.
 
     Raises:
@@ -50,7 +52,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     serves = champion(store, spec)
     without = tainted(store, spec.name)
     asking = waiting(store, spec.name, serves.digest) if serves is not None else ()
-    if not fresh and serves is not None and serves.digest in without:
+    forgot = serves is not None and serves.digest in without
+    if not fresh and serves is not None and forgot:
         log.warning(
             "%s: version %s had learnt from what order %s forgot: the update does not start from it, but afresh",
             spec.name, serves.version, without[serves.digest],
@@ -78,6 +81,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent = data_free(store, spec, chosen.name if fresh else "")
     if parent is not None and parent.digest in without:
         parent = None
+    if parent is None and not forgot:
+        parent = _given(spec, str(windows[-1].manifest["space"]))
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
     if parent is not None:
@@ -103,6 +108,26 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         history=done.history,
         terms=done.terms,
     )
+
+
+def _given(spec: Spec, space: str) -> ModelRef | None:
+    """What a fresh student begins from, as the spec names it; it is no version here.
+
+    Raises:
+        ConfigError: it has another task, or another label space than the labels.
+        ArtifactError: it is missing, or another.
+
+    """
+    from components.student.runtime import Student
+
+    given = spec.student.start
+    if given is None:
+        return None
+    card = Student.load(get_bytes(given.uri, given.digest), source=spec.source).card
+    if (card.task, card.space) != (spec.task, space):
+        allowed = f"is a {card.task} student in {card.space!r}: the labels here are of a {spec.task} in {space!r}"
+        raise ConfigError("student.start", given.uri, allowed)
+    return ModelRef(version="", uri=given.uri, digest=given.digest, snapshot="", teacher=card.teacher)
 
 
 def _variant_of(spec: Spec, model: ModelRef) -> str:

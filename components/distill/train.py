@@ -186,7 +186,7 @@ def _card(
         variant=variant.name,
         snapshots=tuple(w.digest for w in (windows[-1], *reversed(replayable(spec, windows)))),
         teacher=declared_teacher(spec, windows),
-        parent=parent.version if start and parent else None,
+        parent=(parent.version or None) if start and parent else None,
         code=version("cohobate"),
         recipe=variant.recipe,
         unlabelled=traffic.digest,

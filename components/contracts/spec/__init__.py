@@ -15,7 +15,7 @@ from components.contracts.spec.references import build, located, placed, resolve
 from components.contracts.spec.retention import DAY, Retention
 from components.contracts.spec.rollout import RolloutPolicy, Step, check_steps
 from components.contracts.spec.serve import Deferral, DeferTo, Serve
-from components.contracts.spec.student import Export, Form, Pruning, Student, Variant, check_export
+from components.contracts.spec.student import Begin, Export, Form, Pruning, Student, Variant, check_export
 from components.contracts.spec.workload import Kind, Spec, load_spec
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "GAPS",
     "About",
     "Admission",
+    "Begin",
     "Budget",
     "Consent",
     "Count",

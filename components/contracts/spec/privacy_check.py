@@ -45,6 +45,9 @@ def _check_rows(student: Student) -> None:
     if student.cohort is not None:
         remedy = "learns from others that look at the rows uncounted beside student.privacy: leave the cohort out"
         raise ConfigError("student.cohort", student.cohort.weight, remedy)
+    if student.start is not None:
+        remedy = "has no account of the rows here that it may tell of beside student.privacy: leave it out"
+        raise ConfigError("student.start", student.start.uri, remedy)
     if student.export.pruning is not None:
         remedy = "looks at the rows uncounted beside student.privacy: leave out the pruned exports, or make the "
         raise ConfigError("student.export.pruning", student.export.pruning.share, remedy + "network smaller")

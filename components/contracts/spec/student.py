@@ -113,6 +113,13 @@ class Cohort(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weight: Positive = 0.5
 
 
+class Begin(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An artifact of another platform, by its URI and SHA-256; its trainable weights lie beside it."""
+
+    uri: Annotated[str, Meta(min_length=1)]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The student and its update.
 
@@ -139,6 +146,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learnt from beside one that is held out; None looks for equal content only.
     ``privacy``: what the weights may tell of a row; left out: nothing is promised.
     ``data_free``: how inputs are made up for the pipeline of that name.
+    ``start``: what a fresh student begins from, such as the student of a federation; left out: from nothing.
     """
 
     network: Factory | None = None
@@ -171,6 +179,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     export: Export = Export()
     privacy: Privacy | None = None
     data_free: DataFree = DataFree()
+    start: Begin | None = None
 
     @property
     def releases(self) -> bool:

@@ -128,6 +128,7 @@ SINCE: dict[str, Any] = {
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
+    "student.start": None,
     "trigger.least_labels": None,
     "trigger.payoff": False,
     **declared.SINCE,

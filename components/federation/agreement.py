@@ -1,0 +1,85 @@
+"""What the sites of a federation agreed on: a YAML file that each of them, and who mixes, has a copy of."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from components.contracts.attestation import verifier
+from components.contracts.errors import ConfigError
+from components.contracts.spec.fields import Count, Name, Positive, Section, class_names
+
+Rule = Literal["mean", "log_mean", "geometric_median"]
+
+FEWEST = 2
+"""Sites below which a mixture would be what one of them said."""
+
+
+class Site(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site. ``key``: the PEM file of its public key, beside the agreement; ``weight``: against the other sites'."""
+
+    key: str
+    weight: Positive = 1.0
+
+
+class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the answers of the ``sites`` become one.
+
+    ``space`` and ``classes``: the label space, with its version; a site may know some of the classes alone.
+    ``rule``: see :mod:`components.federation.mixture`. ``min_sites``: how many have to answer, of a round and of each
+    input of it. ``most_distance``: sites further from the others than this (mean total variation, 0 to 1) are left out
+    of a round; None: none is.
+    """
+
+    space: Annotated[str, Meta(min_length=1)]
+    classes: tuple[str, ...]
+    sites: dict[Name, Site]
+    rule: Rule = "mean"
+    min_sites: Count = 2
+    most_distance: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+
+
+def read_agreement(path: Path) -> Agreement:
+    """The agreement in a YAML file, the keys of its sites made paths that can be opened.
+
+    Raises:
+        ConfigError: it is missing, is not YAML, or has a field that is unknown or out of range.
+
+    """
+    try:
+        found = msgspec.yaml.decode(path.read_bytes(), type=Agreement)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError("agreement", str(path), f"must be the YAML file of a federation: {error}") from error
+    classes = class_names(found.classes)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise ConfigError("classes", list(classes), "must name two or more classes, each once")
+    if not FEWEST <= found.min_sites <= len(found.sites):
+        allowed = f"must be {FEWEST} to the {len(found.sites)} sites of the agreement: one alone is no mixture"
+        raise ConfigError("min_sites", found.min_sites, allowed)
+    for name, site in found.sites.items():
+        if not math.isfinite(site.weight):
+            raise ConfigError(f"sites.{name}.weight", site.weight, "must be a finite number")
+    sites = {n: msgspec.structs.replace(s, key=str(path.parent / s.key)) for n, s in found.sites.items()}
+    agreed = msgspec.structs.replace(found, sites=sites)
+    site_of_key(agreed)
+    return agreed
+
+
+def site_of_key(agreement: Agreement) -> dict[str, str]:
+    """The sites by the ids of their keys.
+
+    Raises:
+        ConfigError: a file holds no public key, or two sites have the same.
+
+    """
+    found: dict[str, str] = {}
+    for name, site in agreement.sites.items():
+        key = str(verifier(Path(site.key)).keyid)
+        if key in found:
+            raise ConfigError(f"sites.{name}.key", site.key, f"is the key of {found[key]} too: one key, one voice")
+        found[key] = name
+    return found

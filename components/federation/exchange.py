@@ -1,0 +1,151 @@
+"""The file that a site hands on: what its student answers to the public inputs, signed, and nothing else.
+
+An archive (:mod:`components.contracts.bundle`) of two files: ``answers.jsonl``, one line an input, in the order of
+their ids, and ``statement.dsse``, an in-toto statement of it in a signed envelope. Equal answers give equal bytes, with
+keys whose signatures hang on no chance (Ed25519). An input goes by the hash of its content: who has the public inputs
+knows which it is, and nobody's own inputs are in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from components.contracts import attestation, bundle
+from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
+from components.contracts.records import MASS_TOLERANCE, content_hash
+from components.contracts.storage import digest_of
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer, SSlibKey
+
+PREDICATE = "urn:cohobate:federated-answers:v1"
+
+ANSWERS, STATEMENT = "answers.jsonl", "statement.dsse"
+
+Distribution = dict[str, float]
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site says of its answers, and signs.
+
+    ``round``: of the federation, from 1 on; ``classes``: those that its student knows; ``public``: digest of the set of
+    public inputs (:func:`set_digest`); ``student``: digest of the artifact; ``privacy``: what the student's account
+    promises, None where nothing bounds what the answers tell.
+    """
+
+    site: str
+    round: int
+    space: str
+    classes: tuple[str, ...]
+    public: str
+    student: str
+    privacy: dict[str, Any] | None = None
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """A site's answers, verified. ``digest``: SHA-256 of the file; ``by_id``: distributions by the ids of inputs."""
+
+    said: Said
+    digest: str
+    by_id: dict[str, Distribution]
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    distribution: Distribution
+
+
+def row_id(decoded: Any) -> str:
+    """What a public input goes by: SHA-256 (hex) of its decoded payload.
+
+    Raises:
+        ConfigError: what the workload's decoder gives has no bytes of its own.
+
+    """
+    if isinstance(decoded, bytes):
+        return content_hash(decoded)
+    try:
+        text = decoded if isinstance(decoded, str) else json.dumps(decoded, sort_keys=True, allow_nan=False)
+        return content_hash(text.encode())
+    except (TypeError, ValueError) as error:
+        allowed = f"gives a {type(decoded).__name__}: public inputs need the decoder raw, text or json"
+        raise ConfigError("payload.decoder", "", allowed) from error
+
+
+def set_digest(ids: Iterable[str]) -> str:
+    """What a set of public inputs goes by, whatever their order."""
+    return digest_of("\n".join(sorted(set(ids))).encode())
+
+
+def write(said: Said, by_id: Mapping[str, Distribution], by: Signer) -> bytes:
+    """The file of a site's answers.
+
+    Raises:
+        UnavailableError: the key's holder does not sign.
+
+    """
+    lines = [msgspec.json.encode(_Line(id=i, distribution=dict(sorted(by_id[i].items())))) for i in sorted(by_id)]
+    answers = b"".join(line + b"\n" for line in lines)
+    statement = attestation.statement(PREDICATE, {ANSWERS: digest_of(answers)}, msgspec.to_builtins(said))
+    return bundle.pack({ANSWERS: answers, STATEMENT: attestation.sign(statement, by)})
+
+
+def signed_by(data: bytes, uri: str) -> tuple[str, ...]:
+    """The ids of the keys that a file says it is signed by; nothing is verified.
+
+    Raises:
+        ArtifactError: it is no file of answers.
+
+    """
+    return attestation.signed_by(_members(data, uri)[STATEMENT])
+
+
+def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
+    """The answers in a file that ``key`` signed; ``uri`` is where it came from, for the message.
+
+    Raises:
+        ArtifactError: it is no file of answers.
+        UntrustedError: its signature does not fit (``forged``), it is of something else (``other_kind``), or the
+            answers are not those that were signed (``other_subject``).
+
+    """
+    files = _members(data, uri)
+    try:
+        found = attestation.verify(files[STATEMENT], key)
+    except attestation.UnattestedError as error:
+        raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
+    if found.predicate_type != PREDICATE:
+        raise UntrustedError(uri, "other_kind", f"its signature is of a {found.predicate_type}, not {PREDICATE}")
+    if changed := list(attestation.differing(found, {ANSWERS: digest_of(files[ANSWERS])})):
+        raise UntrustedError(uri, "other_subject", f"is not what was signed: {'; '.join(changed)}")
+    try:
+        said = msgspec.convert(found.predicate, Said)
+        lines = [msgspec.json.decode(line, type=_Line) for line in files[ANSWERS].splitlines()]
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(uri, f"holds no answers of a site: {error}") from error
+    _check(uri, said, lines)
+    return Answers(said=said, digest=digest_of(data), by_id={line.id: line.distribution for line in lines})
+
+
+def _members(data: bytes, uri: str) -> dict[str, bytes]:
+    files = bundle.members(data, uri)
+    if files.keys() != {ANSWERS, STATEMENT}:
+        raise ArtifactError(uri, f"is no file of a site's answers: it must hold {ANSWERS} and {STATEMENT} alone")
+    return files
+
+
+def _check(uri: str, said: Said, lines: Sequence[_Line]) -> None:
+    """Refuse answers that are no distributions over the classes that the site says it knows."""
+    known = set(said.classes)
+    if len({line.id for line in lines}) != len(lines):
+        raise ArtifactError(uri, "answers an input twice")
+    for line in lines:
+        if unknown := sorted(line.distribution.keys() - known):
+            raise ArtifactError(uri, f"answers {line.id[:12]} with classes that it does not list: {unknown}")
+        shares = line.distribution.values()
+        if min(shares, default=-1.0) < 0 or abs(sum(shares) - 1.0) > MASS_TOLERANCE:
+            raise ArtifactError(uri, f"answers {line.id[:12]} with what is no distribution")

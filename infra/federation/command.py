@@ -1,0 +1,133 @@
+"""The sub-command ``cohobate federate``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.contracts.settings import Settings
+
+app = typer.Typer(help="Distil with others who share no inputs: soft answers to public ones.", no_args_is_help=True)
+
+SpecFile = Annotated[str, typer.Option("--spec", help="A spec file, or the name of a built-in workload.")]
+Public = Annotated[str, typer.Option("--public", help="The public inputs: a history's file or folder, or its URI.")]
+Number = Annotated[int, typer.Option("--round", min=1, help="The round of the federation.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False)]
+
+
+@app.command()
+def answer(
+    spec: SpecFile,
+    public: Public,
+    site: Annotated[str, typer.Option(help="This site's name in the agreement.")],
+    number: Number,
+    key: Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")],
+    version: Annotated[str, typer.Option(help="Who answers: a version's number, or an alias.")] = "champion",
+    output: Output = None,
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+    ] = None,
+) -> None:
+    """Let a student answer the public inputs, and write the signed answers into a file to hand on."""
+    from components.contracts.attestation import signer
+    from components.contracts.spec import load_spec
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+    from infra.federation import site as one
+    from infra.workloads import spec_path
+
+    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
+    with closing(ControlStore.open(settings.control_url)) as store:
+        data = one.answer(
+            settings, Registry(settings), store, loaded, version, public=public, site=site, number=number, by=by
+        )
+    place = output or Path(f"{site}-{number}.answers.tar")
+    place.write_bytes(data)
+    promise = "learnt in private" if loaded.student.privacy is not None else "nothing bounds what they tell of its rows"
+    typer.echo(f"{place}: {len(data)} bytes of {site}'s answers in round {number}; {promise}")
+
+
+@app.command()
+def mix(
+    agreement: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The agreement (YAML).")],
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="The sites' files of the round.")],
+    spec: SpecFile,
+    public: Public,
+    number: Number,
+    output: Output = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Make one recorded mixture of the sites' answers, for the teacher components.teachers.federation:Federation."""
+    import msgspec
+
+    from components.contracts.spec import load_spec
+    from components.contracts.storage import digest_of, put_bytes
+    from components.federation.agreement import read_agreement
+    from components.federation.rounds import mixed
+    from infra.federation.site import public_inputs
+    from infra.workloads import spec_path
+
+    ids = public_inputs(load_spec(spec_path(spec)), public)
+    done = mixed(read_agreement(agreement), number, ids, {str(path): path.read_bytes() for path in files})
+    place = output or Path(f"round-{number}.mixture.jsonl")
+    put_bytes(str(place.resolve()), done.data)
+    digest = digest_of(done.data)
+    if as_json:
+        told = {"mixture": str(place), "digest": digest, "rows": done.rows, "refused": done.refused}
+        typer.echo(msgspec.json.encode({**told, **msgspec.to_builtins(done.header)}).decode())
+        return
+    typer.echo(f"{place}: round {number}, {done.rows} of {done.header.inputs} inputs, digest {digest}")
+    for name, part in done.header.sites.items():
+        away = "" if part.distance is None else f", {part.distance:.3f} from the median of all"
+        typer.echo(f"  {name}: {part.left_out or f'weight {part.weight:g}'}{away}")
+    for uri, why in done.refused.items():
+        typer.echo(f"  refused {uri}: {why}")
+
+
+@app.command()
+def give(
+    spec: SpecFile,
+    number: Number,
+    key: Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")],
+    version: Annotated[str, typer.Option(help="Which student: a version's number, or an alias.")] = "champion",
+    output: Output = None,
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+    ] = None,
+) -> None:
+    """Write a student with its trainable weights into a signed file, for the sites to begin from."""
+    from components.contracts.attestation import signer
+    from components.contracts.spec import load_spec
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+    from infra.federation import student
+    from infra.workloads import spec_path
+
+    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
+    with closing(ControlStore.open(settings.control_url)) as store:
+        data = student.give(settings, Registry(settings), store, loaded, version, number, by)
+    place = output or Path(f"round-{number}.student.tar")
+    place.write_bytes(data)
+    typer.echo(f"{place}: {len(data)} bytes; 'cohobate federate take {place} --public-key FILE' opens it at a site")
+
+
+@app.command()
+def take(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of 'federate give'.")],
+    public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed it.")],
+    into: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into. [./round-N]")] = None,
+) -> None:
+    """Open a student that a federation hands on, and say what a spec needs to begin from it."""
+    from components.contracts.attestation import verifier
+    from components.contracts.bundle import write
+    from components.contracts.storage import digest_of
+    from infra.federation.student import MODEL, taken
+
+    said, files = taken(file.read_bytes(), str(file), verifier(public_key))
+    folder = (into or Path(f"round-{said.round}")).resolve()
+    write(files, folder)
+    typer.echo(f"# version {said.version} of {said.workload}, round {said.round}, in {said.space}, by {said.teacher}")
+    typer.echo(f'student:\n  start:\n    uri: {(folder / MODEL).as_uri()}\n    digest: "{digest_of(files[MODEL])}"')

@@ -1,0 +1,98 @@
+"""The student of a federation on its way to the sites: an archive of the artifact and its trainable weights, signed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from components.contracts import attestation, bundle
+from components.contracts.errors import ArtifactError, UntrustedError
+from components.contracts.settings import Settings
+from components.contracts.spec import Spec
+from components.contracts.spec.declared import check_training
+from components.contracts.storage import digest_of, get_bytes
+from components.control.store import ControlStore
+from components.ledger import signatures
+from components.ledger.ledger import append
+from components.student.runtime import Student
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer, SSlibKey
+
+    from components.registry.registry import Registry
+
+PREDICATE = "urn:cohobate:federated-student:v1"
+
+MODEL, WEIGHTS, STATEMENT = "model.onnx", "student.safetensors", "statement.dsse"
+"""The first two are called as in the folder of every student, where an update looks for the weights."""
+
+ACTION = "federate give"
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a student that is handed on, and signed."""
+
+    workload: str
+    version: str
+    round: int
+    space: str
+    teacher: str
+
+
+def give(
+    settings: Settings, registry: Registry, store: ControlStore, spec: Spec, version: str, number: int, by: Signer
+) -> bytes:
+    """The archive of a registered version, for the sites of round ``number``; the ledger has that it was made.
+
+    Raises:
+        ConfigError: the terms of its teacher or its data forbid it.
+        NotFoundError: there is no such version.
+        UntrustedError: the policy asks for signatures, and the version's does not count.
+        ArtifactError: the artifact or its weights are missing or were changed.
+
+    """
+    check_training(spec, settings.licence_policy)
+    info = registry.info(spec.name, version)
+    signatures.require(settings, store, spec.name, [(info.ref.uri, info.ref.digest)], signatures.PROVENANCE)
+    model = get_bytes(info.ref.uri, info.ref.digest)
+    card = Student.load(model, source=spec.source).card
+    if card.weights is None:
+        raise ArtifactError(info.ref.uri, "names no trainable weights: nothing can begin from it")
+    weights = get_bytes(f"{info.ref.uri.rsplit('/', 1)[0]}/{WEIGHTS}", card.weights)
+    files = {MODEL: model, WEIGHTS: weights}
+    said = Given(
+        workload=spec.name, version=info.version, round=number, space=card.space, teacher=card.teacher
+    )  # fmt: skip
+    digests = {name: digest_of(data) for name, data in files.items()}
+    statement = attestation.statement(PREDICATE, digests, msgspec.to_builtins(said))
+    made = bundle.pack({**files, STATEMENT: attestation.sign(statement, by)})
+    detail = {"round": number, "version": info.version, "digest": info.ref.digest, "archive": digest_of(made)}
+    append(store, spec.name, settings.actor, ACTION, detail)
+    return made
+
+
+def taken(data: bytes, uri: str, key: SSlibKey) -> tuple[Given, dict[str, bytes]]:
+    """What an archive that ``key`` signed says of itself, and its files.
+
+    Raises:
+        ArtifactError: it is none.
+        UntrustedError: its signature does not fit, or is of something else.
+
+    """
+    files = bundle.members(data, uri)
+    if files.keys() != {MODEL, WEIGHTS, STATEMENT}:
+        raise ArtifactError(uri, f"is no student of a federation: it must hold {MODEL}, {WEIGHTS} and {STATEMENT}")
+    envelope = files.pop(STATEMENT)
+    try:
+        said = attestation.verify(envelope, key)
+    except attestation.UnattestedError as error:
+        raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
+    if said.predicate_type != PREDICATE:
+        raise UntrustedError(uri, "other_kind", f"its signature is of a {said.predicate_type}, not {PREDICATE}")
+    if changed := list(attestation.differing(said, {name: digest_of(content) for name, content in files.items()})):
+        raise UntrustedError(uri, "other_subject", f"is not what was signed: {'; '.join(changed)}")
+    try:
+        return msgspec.convert(said.predicate, Given), files
+    except msgspec.ValidationError as error:
+        raise ArtifactError(uri, f"is no student of a federation: {error}") from error

@@ -1,0 +1,249 @@
+"""Federated distillation against pooled: four sites that share no inputs, one of them shifted, on CLINC150.
+
+MiniLM labels 2,000 inputs of each site, so that all have as many teacher calls as the pooled student, which learns from
+all 8,000. Three sites see all ten domains; the fourth sees three of them alone, and knows no other class. 4,000 other
+inputs are public: no teacher is asked about them, they are labelled by what the sites' students say, by the whole of
+the product's way: signed files, the recorded mixture, the teacher, an update. Students are bags of n-grams; all are
+judged on the 4,500 test rows against the truth. Once the task is to tell the ten domains apart, once the 150 intents.
+
+FedDF: one student learns the sites' ``log_mean``. FedMD: it learns their ``mean``, and each site goes on from it on its
+own rows, to a student of its own. ``round 2``: those answer the public inputs again.
+A byzantine site answers with its classes shuffled; ``public`` is what the mixture itself has right of public inputs.
+In private the sites' students are trained by DP-SGD; what they answer costs nothing more, and the pooled student beside
+it has the same epsilon. ``COHOBATE_BENCH_DATA`` names the folder that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and
+``COHOBATE_BENCH_ARMS`` (a list of tasks: domains, intents) make a shorter run.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from securesystemslib.signer import CryptoSigner
+
+from components.contracts.records import Input, Label, SoftLabel, label_key
+from components.contracts.spec import Export, Factory, Privacy, Student, Variant
+from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.control.intent import ModelRef
+from components.control.tables import WindowRow
+from components.distill.train import distill
+from components.federation.agreement import Agreement, Site
+from components.federation.exchange import Said, row_id, set_digest, write
+from components.federation.rounds import mixed
+from components.snapshot.table import parquet_bytes, snapshot_table
+from components.student.runtime import Student as Served
+from components.teachers.contract import reference
+from components.teachers.federation import Federation
+from tests.bench.students import DATA, Bench, spread
+from tests.keys import keys
+
+SEEDS = int(os.environ.get("COHOBATE_BENCH_SEEDS", "5"))
+TASKS = os.environ.get("COHOBATE_BENCH_ARMS", "domains,intents").split(",")
+SITES = ("north", "east", "south", "shifted")
+ROWS, PUBLIC, SEEN, DELTA = 2_000, 4_000, 3, 1e-5
+"""Labelled inputs of a site, public ones, and the domains that the shifted site sees."""
+
+PLAIN = {"holdout": "fixed", "calibration": "apart", "epochs": 40, "learning_rate": 0.01}
+PRIVATE = {
+    "near_duplicate": None, "holdout": "fixed", "calibration": "apart", "calibration_share": 0.0,
+    "export": Export(serve="float32"), "batch_size": 256, "epochs": 20, "learning_rate": 0.05,
+}  # fmt: skip
+BUCKETS, WIDE, SMALL = 8_192, Variant(name="wide", dim=32, hidden=64), Variant(name="small", dim=16, hidden=64)
+"""In private noise is added to every weight, so that fewer of them cost less."""
+
+EPSILONS = (8.0, 3.0)
+
+
+class Task:
+    """A way to name the classes of CLINC150: its rows as (text, what the teacher says), the truth beside the test's."""
+
+    def __init__(self, bench, name, folder):
+        self.folder, self.name = folder, name
+        domains = json.loads((DATA / "domains.json").read_text())
+        self.domain = {intent: domain for domain, intents in domains.items() for intent in intents}
+        self.named = named = self.domain if name == "domains" else {intent: intent for intent in self.domain}
+        self.classes = tuple(sorted(set(named.values())))
+        self.space = f"clinc150-{name}@1"
+        soft = [self._merged(s, named) for s in bench.soft]
+        self.traffic = [(text, intent, s) for (text, intent), s in zip(bench.traffic, soft, strict=False)]
+        self.test, self.truth = [t for t, _ in bench.test], [named[c] for _, c in bench.test]
+        self.taught = [s.label for s in soft[len(bench.traffic) :]]
+        features = Factory(factory="components.student.text:TextNgrams", options={"buckets": BUCKETS})
+        self.spec = msgspec.structs.replace(bench.spec, name=f"clinc150-{name}", features=features)
+        self.who = reference(bench.teacher)
+
+    def _merged(self, soft, named):
+        shares = dict.fromkeys(self.classes, 0.0)
+        for intent, share in soft.distribution.items():
+            shares[named[intent]] += share
+        return SoftLabel.of(self.space, self.classes, list(shares.values()))
+
+    def parted(self, seed):
+        """Rows of each site, and the public ones; the shifted site's domains are others in every seed."""
+        chance = np.random.default_rng(seed)
+        order = [self.traffic[i] for i in chance.permutation(len(self.traffic))]
+        seen = set(chance.permutation(sorted(set(self.domain.values())))[:SEEN].tolist())
+        mine = [row for row in order if self.domain[row[1]] in seen][:ROWS]
+        taken = {id(row) for row in mine}
+        rest = [row for row in order if id(row) not in taken]
+        rest = [rest[i] for i in chance.permutation(len(rest))]
+        parts = {name: rest[i * ROWS : (i + 1) * ROWS] for i, name in enumerate(SITES[:-1])}
+        return {**parts, "shifted": mine}, rest[3 * ROWS : 3 * ROWS + PUBLIC]
+
+    def window(self, rows, who):
+        """The window that the snapshot step would freeze, of (text, soft label)."""
+        labels = []
+        for i, (text, soft) in enumerate(rows):
+            entry = Input(workload=self.spec.name, id=f"i{i}", key="k", time=1.7e9 + i, payload=text.encode())
+            key = label_key(entry, who, self.space)
+            labels.append(Label(key=key, teacher=who, soft=soft, input=entry, labelled_at=1.7e9))
+        data = parquet_bytes(snapshot_table(labels, {}, self.spec.student.holdout_share))
+        uri = f"{self.folder}/{digest_of(data)}.parquet"
+        put_bytes(uri, data)
+        return WindowRow(
+            digest=digest_of(data), workload=self.spec.name, number=1, uri=uri, rows=len(rows), created_at=0.0,
+            manifest={"teacher": who, "space": self.space},
+        )  # fmt: skip
+
+    def student(self, rows, seed, section, variant=WIDE, parent=None, who=None):
+        """An update on rows, as it is registered, and as it serves."""
+        spec = msgspec.structs.replace(self.spec, student=Student(variants=(variant,), **section))
+        window = self.window(rows, who or self.who)
+        done = distill(
+            spec, [window], variant=variant, parent=parent, artifacts=self.folder, seed=seed, secret=seed
+        )  # fmt: skip
+        ref = ModelRef(version="1", uri=done.uri, digest=done.digest, snapshot=window.digest, teacher=who or self.who)
+        return ref, Served.load(get_bytes(done.uri))
+
+    def own(self, rows, seed, section, variant=WIDE, parent=None):
+        """A student of rows that the teacher labelled."""
+        return self.student([(t, s) for t, _, s in rows], seed, section, variant, parent)
+
+    def right(self, served):
+        """Accuracy on the test."""
+        said = served.predict([t.encode() for t in self.test])
+        return sum(s.label == c for s, c in zip(said, self.truth, strict=True)) / len(said)
+
+
+class Federated:
+    """Rounds of one seed, by the files that sites would hand on."""
+
+    def __init__(self, task, folder, seed):
+        self.task, self.seed, self.folder = task, seed, Path(folder)
+        self.rows, public = task.parted(seed)
+        self.public, self.named = [text for text, _, _ in public], [task.named[intent] for _, intent, _ in public]
+        self.made = {name: keys(self.folder, name) for name in SITES}
+
+    def mixture(self, served, rule, number, byzantine=None, most_distance=None):
+        """The teacher of a round, from the answers of each site's student."""
+        ids = {row_id(text): text for text in self.public}
+        agreement = Agreement(
+            space=self.task.space, classes=self.task.classes, rule=rule, min_sites=2, most_distance=most_distance,
+            sites={name: Site(key=str(self.made[name][1])) for name in SITES},
+        )  # fmt: skip
+        files = {}
+        for name, one in served.items():
+            soft = [s.distribution for s in one.predict([t.encode() for t in ids.values()])]
+            if name == byzantine:
+                known = one.card.classes
+                swap = dict(zip(known, (*known[1:], known[0]), strict=True))
+                soft = [{swap[c]: p for c, p in s.items()} for s in soft]
+            said = Said(
+                site=name, round=number, space=self.task.space, classes=one.card.classes, public=set_digest(ids),
+                student=one.digest,
+            )  # fmt: skip
+            files[name] = write(said, dict(zip(ids, soft, strict=True)), _signer(self.made[name][0]))
+        done = mixed(agreement, number, ids, files)
+        place = self.folder / f"{digest_of(done.data)}.jsonl"
+        place.write_bytes(done.data)
+        return Federation(str(place))
+
+    def right(self, teacher):
+        """Accuracy of a mixture on the public inputs."""
+        said = teacher.label(self.public)
+        return sum(s.label == c for s, c in zip(said, self.named, strict=True)) / len(said)
+
+    def learnt(self, teacher, section, parent=None):
+        """The student of a mixture."""
+        rows = list(zip(self.public, teacher.label(self.public), strict=True))
+        return self.task.student(rows, self.seed, section, parent=parent, who=reference(teacher))
+
+
+def _signer(path):
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return CryptoSigner(load_pem_private_key(path.read_bytes(), None))
+
+
+def measured(task, seed, folder):
+    """Accuracy by arm, and the sites' distances by what they are called."""
+    fed, found, away = Federated(task, folder, seed), {}, {}
+    pool = [row for rows in fed.rows.values() for row in rows]
+    found["pooled, 8,000 labels"] = task.right(task.own(pool, seed, PLAIN)[1])
+    sites = {name: task.own(rows, seed, PLAIN) for name, rows in fed.rows.items()}
+    served = {name: one for name, (_, one) in sites.items()}
+    alone = {name: task.right(one) for name, one in served.items()}
+    found["a site alone, mean of the three"] = np.mean([alone[n] for n in SITES[:-1]])
+    found["the shifted site alone"] = alone["shifted"]
+    for method, rule in (("FedDF", "log_mean"), ("FedMD", "mean")):
+        teacher = fed.mixture(served, rule, 1)
+        parent, student = fed.learnt(teacher, PLAIN)
+        found[f"{method}, one student"] = task.right(student)
+    again = {name: task.own(rows, seed, PLAIN, parent=parent) for name, rows in fed.rows.items()}
+    scores = {name: task.right(one) for name, (_, one) in again.items()}
+    found["FedMD, the three sites' own, mean"] = np.mean([scores[n] for n in SITES[:-1]])
+    found["FedMD, the shifted site's own"] = scores["shifted"]
+    second = fed.mixture({name: one for name, (_, one) in again.items()}, "mean", 2)
+    found["FedMD, one student, round 2"] = task.right(fed.learnt(second, PLAIN, parent=parent)[1])
+    for rule, limit in (("mean", None), ("geometric_median", None), ("mean", 0.5)):
+        honest, teacher = (fed.mixture(served, rule, 1, who, limit) for who in (None, "south"))
+        name = f"public, {rule}" + (f", most_distance {limit}" if limit else "")
+        found[name], found[f"{name}, a byzantine site"] = fed.right(honest), fed.right(teacher)
+        away = {name: part.distance for name, part in teacher.sites.items()} if limit is None else away
+    for epsilon in EPSILONS:
+        section = {**PRIVATE, "privacy": Privacy(epsilon=epsilon, delta=DELTA)}
+        found[f"epsilon {epsilon:g}, pooled"] = task.right(task.own(pool, seed, section, SMALL)[1])
+        private = {n: task.own(rows, seed, section, SMALL)[1] for n, rows in fed.rows.items()}
+        found[f"epsilon {epsilon:g}, FedMD, one student"] = task.right(
+            fed.learnt(fed.mixture(private, "mean", 1), PLAIN)[1]
+        )
+    return found, away
+
+
+def main():
+    if not DATA.is_dir():
+        sys.stdout.write(
+            f"skipped: no CLINC150 at {DATA}; name the folder that holds clinc150/ in COHOBATE_BENCH_DATA\n"
+        )
+        return
+    for name in TASKS:
+        with tempfile.TemporaryDirectory() as folder:
+            task = Task(Bench(f"file://{folder}"), name, f"file://{folder}")
+            top = sum(a == b for a, b in zip(task.taught, task.truth, strict=True)) / len(task.truth)
+            print(
+                f"{name}: teacher {100 * top:.1f} %; {SEEDS} seeds, accuracy in %, mean and 95 % interval", flush=True
+            )
+            runs, aways = [], []
+            for seed in range(SEEDS):
+                began = time.perf_counter()
+                found, away = measured(task, seed, folder)
+                runs.append(found)
+                aways.append(away)
+                shown = ", ".join(f"{arm} {100 * value:.1f}" for arm, value in found.items())
+                print(f"  seed {seed}, {time.perf_counter() - began:.0f} s: {shown}", flush=True)
+            pooled = next(iter(runs[0]))
+            for arm in runs[0]:
+                gaps = [run[arm] - run[pooled] for run in runs]
+                print(f"  {arm:44}{spread([r[arm] for r in runs]):>14}   against pooled {spread(gaps):>14}", flush=True)
+            for site in SITES:
+                of = [a[site] for a in aways]
+                told = "byzantine" if site == "south" else site
+                print(f"  distance of {told}: {min(of):.3f} to {max(of):.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

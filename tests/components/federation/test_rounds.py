@@ -1,0 +1,145 @@
+"""A round: which sites have a part in it, why others have none, and a record that anybody makes again."""
+
+import msgspec
+import pytest
+
+from components.contracts import bundle
+from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.storage import digest_of
+from components.federation.exchange import ANSWERS, row_id
+from components.federation.rounds import Header, mixed, read
+from tests.components.federation.conftest import TEXTS
+
+IDS = [row_id(text) for text in TEXTS]
+
+
+def left_out(done):
+    return {name: part.left_out for name, part in done.header.sites.items() if part.left_out is not None}
+
+
+def test_the_mixture_is_recorded_with_its_weights(desk):
+    files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.7), "c": desk.file("east", 0.8)}
+    done = mixed(desk.agreement(), 1, IDS, files)
+    found = read(done.data, "m")
+    assert left_out(done) == {"west": "absent"} and done.rows == 3 and done.refused == {}
+    row = found.rows[row_id("two")]
+    assert row.distribution == pytest.approx({"ham": 0.2, "spam": 0.8})
+    assert row.weights == pytest.approx({"east": 1 / 3, "north": 1 / 3, "south": 1 / 3})
+    assert found.header.sites["north"].answers == digest_of(files["a"]) and found.digest == digest_of(done.data)
+    assert found.header.sites["north"].rows == 3 and found.header.inputs == 3
+
+
+def test_a_round_made_again_is_the_same_file(desk):
+    files = {"a": desk.file("north"), "b": desk.file("south", 0.7)}
+    agreed = desk.agreement(rule="geometric_median")
+    again = mixed(agreed, 1, [*reversed(IDS), IDS[0]], {"z": files["a"], "y": files["b"], "x": files["b"]})
+    assert again.data == mixed(agreed, 1, IDS, files).data
+
+
+def spoilt(data):
+    files = bundle.members(data, "")
+    return bundle.pack({**files, ANSWERS: files[ANSWERS].replace(b'"spam":0.9', b'"spam":0.1')})
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (lambda desk: spoilt(desk.file("west")), "other_subject"),
+        (lambda desk: desk.file("north", by="west"), "other_site"),
+        (lambda desk: desk.file("west", round=2), "other_round"),
+        (lambda desk: desk.file("west", space="mail@2"), "other_space"),
+        (lambda desk: desk.file("west", public="0" * 64), "other_public"),
+        (lambda desk: desk.file("west", classes=("ham", "spam", "eggs")), "unknown_classes"),
+        (lambda desk: desk.file("west", answers={"one": {"ham": 3.0}}), "unreadable"),
+    ],
+)
+def test_a_file_that_does_not_hold_leaves_its_site_out_and_the_round_goes_on(desk, file, why):
+    files = {"a": desk.file("north"), "b": desk.file("south"), "c": file(desk)}
+    done = mixed(desk.agreement(), 1, IDS, files)
+    assert left_out(done) == {"east": "absent", "west": why} and done.refused == {"c": why}
+    assert done.rows == 3
+
+
+def test_what_was_forged_or_is_old_takes_nothing_from_the_file_that_holds(desk):
+    good = {"b": desk.file("north"), "d": desk.file("south")}
+    bad = {"a": spoilt(desk.file("north")), "c": desk.file("south", round=2), "e": spoilt(desk.file("south"))}
+    done = mixed(desk.agreement(), 1, IDS, {**good, **bad})
+    assert done.data == mixed(desk.agreement(), 1, IDS, good).data
+    assert done.refused == {"a": "other_subject", "c": "other_round", "e": "other_subject"}
+
+
+def test_who_answers_twice_and_differently_has_no_part(desk):
+    files = {"a": desk.file("north"), "b": desk.file("south"), "c": desk.file("west", 0.9), "d": desk.file("west", 0.1)}
+    assert left_out(mixed(desk.agreement(), 1, IDS, files)) == {"east": "absent", "west": "twice"}
+
+
+def test_files_of_strangers_are_refused(desk):
+    agreed = desk.agreement()
+    agreed = msgspec.structs.replace(agreed, sites={n: s for n, s in agreed.sites.items() if n != "west"})
+    files = {"a": desk.file("north"), "b": desk.file("south"), "c": desk.file("west"), "d": b"no archive"}
+    done = mixed(agreed, 1, IDS, files)
+    assert done.refused["c"] == "is signed by no site of the agreement" and "is no bundle" in done.refused["d"]
+    assert done.header.sites.keys() == {"east", "north", "south"}
+
+
+def test_too_few_sites_make_no_round(desk):
+    files = {"a": desk.file("north"), "b": spoilt(desk.file("south"))}
+    with pytest.raises(
+        ConfigError, match=r"1 of 4 sites count in round 1 \(east absent, south other_subject, west absent\): wait"
+    ):
+        mixed(desk.agreement(), 1, IDS, files)
+
+
+def test_an_input_that_too_few_answered_has_no_row_and_weights_follow_who_did(desk):
+    files = {
+        "a": desk.file("north", 0.9), "b": desk.file("south", 0.5, texts=("one", "two")),
+        "c": desk.file("east", 0.7, texts=("one",)),
+    }  # fmt: skip
+    found = read(mixed(desk.agreement(), 1, IDS, files).data, "m")
+    assert found.rows.keys() == {row_id("one"), row_id("two")}
+    assert found.rows[row_id("two")].weights == {"north": 0.5, "south": 0.5}
+    assert found.rows[row_id("two")].distribution == pytest.approx({"ham": 0.3, "spam": 0.7})
+
+
+def test_what_a_site_says_of_other_inputs_is_not_looked_at(desk):
+    files = {"a": desk.file("north", texts=(*TEXTS, "other")), "b": desk.file("south", texts=(*TEXTS, "other"))}
+    done = mixed(desk.agreement(), 1, IDS, files)
+    assert read(done.data, "m").rows.keys() == set(IDS)
+
+
+def test_the_one_that_is_too_far_from_the_others_is_left_out(desk):
+    files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.8), "c": desk.file("east", 0.9)}
+    files["d"] = desk.file("west", 0.05)
+    done = mixed(desk.agreement(most_distance=0.4), 1, IDS, files)
+    assert left_out(done) == {"west": "distant"} and done.header.sites["west"].distance > 0.7
+    row = read(done.data, "m").rows[IDS[0]]
+    assert row.weights.keys() == {"east", "north", "south"} and row.distribution["spam"] > 0.85
+    kept = mixed(desk.agreement(), 1, IDS, files)
+    assert left_out(kept) == {} and kept.header.sites["west"].distance > 0.7, "it is told without a limit, too"
+
+
+def test_distance_may_leave_too_few(desk):
+    files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.1)}
+    with pytest.raises(ConfigError, match="distant"):
+        mixed(desk.agreement(most_distance=0.1), 1, IDS, files)
+
+
+def test_the_median_survives_a_byzantine_site(desk):
+    files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.88), "c": desk.file("east", 0.92)}
+    files["d"] = desk.file("west", 0.0)
+    shares = {}
+    for rule in ("mean", "geometric_median"):
+        done = mixed(desk.agreement(rule=rule), 1, IDS, files)
+        shares[rule] = read(done.data, "m").rows[IDS[0]].distribution["spam"]
+    assert shares["mean"] < 0.7 and shares["geometric_median"] > 0.87
+
+
+def test_what_is_no_mixture_is_refused(desk):
+    done = mixed(desk.agreement(), 1, IDS, {"a": desk.file("north"), "b": desk.file("south")})
+    for data in (b"", b"text\n", done.data + b'{"id": 3}\n'):
+        with pytest.raises(ArtifactError, match="is no mixture of 'cohobate federate mix'"):
+            read(data, "m")
+    newer = msgspec.json.encode(msgspec.structs.replace(done.header, schema=2))
+    assert msgspec.json.decode(newer, type=Header).schema == 2
+    with pytest.raises(ArtifactError, match="schema 2; this version reads 1"):
+        read(newer, "m")
