@@ -1,9 +1,11 @@
 """Documents of two versions that were distilled, judged and registered: what they say, and what they leave blank."""
 
+import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import Groups, load_spec
+from components.contracts.spec import Groups, Masking, load_spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.step import distil
@@ -118,7 +120,7 @@ ABSENT_OF_A_REGRESSION = {
 
 ABSENT_OF_ANY = {
     "identity.parent", "training.synthetic", "training.privacy", "policy.refused", "quality.forgetting",
-    "measure.2.10", "limits.not_demanded", "limits.not_measured",
+    "measure.2.10", "limits.not_demanded", "limits.not_measured", "composition.masked", "training.masked",
 }  # fmt: skip
 """What these versions have none of, as the reasons say: they began fresh, alone and without an account."""
 
@@ -169,6 +171,19 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert history == ["register", "first champion"]
     of = [f"ledger:{e.seq}#{e.hash[:16]}" for e in entries(home, "letters")]
     assert list(annex["history"].evidence) == of
+
+
+def test_what_was_masked_is_told_by_kind_and_not_as_all_that_there_was(full):
+    spec = msgspec.structs.replace(full.spec, masking=Masking(entities=("EMAIL", "PHONE")))
+    counts = ({"EMAIL": 2}, {"EMAIL": 1}, {})
+    windows = [SimpleNamespace(**vars(w)) for w in full.windows * 3]
+    for window, masked in zip(windows, counts, strict=True):
+        window.manifest = {**window.manifest, "masked": masked}
+    facts = dataclasses.replace(full, spec=spec, windows=windows)
+    for kind, id in (("model-card", "training.masked"), ("data-sheet", "composition.masked")):
+        (told,) = (s for s in KINDS[kind](facts).statements() if s.id == id)
+        assert told.value == ({"kind": "EMAIL", "found": 3}, {"kind": "PHONE", "found": 0})
+        assert "what the search missed is in them" in told.title and told.state == "filled"
 
 
 class Fetched(HTMLParser):

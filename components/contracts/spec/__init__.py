@@ -9,6 +9,7 @@ from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
 from components.contracts.spec.limits import GAPS, Disturbance, Groups, Limits
+from components.contracts.spec.masking import Masking
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
@@ -40,6 +41,7 @@ __all__ = [
     "Kind",
     "Label",
     "Limits",
+    "Masking",
     "Monitor",
     "Name",
     "Payload",
