@@ -125,6 +125,15 @@ def told_of_members(facts: Facts, id: str) -> Statement:
     )  # fmt: skip
 
 
+def told_of_extraction(facts: Facts, id: str) -> Statement:
+    """What was measured of how well the answers teach another model to answer alike."""
+    return fact(
+        id, "Model extraction (Tramèr et al. 2016): how often a model that learnt from its answers says what it says",
+        measured(facts, "extraction_"), *((facts.evidence_ref,) if facts.evidence_ref else ()),
+        absent="not measured: limits.max_extraction_fidelity or limits.extraction asks for it, and takes rows enough",
+    )  # fmt: skip
+
+
 def masked(facts: Facts, id: str) -> Statement:
     """Placeholders of personal data in the snapshots, which says what was found and nothing of what was not."""
     counts = Counter[str]()
@@ -202,7 +211,9 @@ def model_card(facts: Facts) -> Document:
             masked(facts, "training.masked"),
             told_of_members(facts, "training.membership"),
         ),
-        section("quality", "How it was judged", *quality(facts)),
+        section(
+            "quality", "How it was judged", *quality(facts), told_of_extraction(facts, "quality.extraction")
+        ),
         section("limits", "Limits", *limits(facts)),
         section("terms", "Terms", *licences(facts)),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import Groups, Masking, load_spec
+from components.contracts.spec import Extraction, Groups, Masking, load_spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.step import distil
@@ -97,7 +97,8 @@ def version(home, path, rows, freeze_rows):
 def full(home, letter_spec, letters, freeze_rows, tmp_path_factory):
     """A version of which everything is declared."""
     groups = {"entropy": Groups(descriptor="byte_entropy", edges=(2.25,), min_rows=2)}
-    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups)
+    stolen = Extraction(questions=10)
+    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups, extraction=stolen)
     spec = msgspec.structs.replace(letter_spec, limits=limits)
     teacher = {"factory": "t:T", "licence": LICENCE}
     path = written(
@@ -115,7 +116,7 @@ def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
 
 ABSENT_OF_A_REGRESSION = {
     "identity.classes", "keeping.by_age", "quality.groups", "quality.slices", "quality.calibration",
-    "quality.robustness", "composition.labels",
+    "quality.robustness", "composition.labels", "quality.extraction", "measure.2.7.extraction",
 }  # fmt: skip
 
 ABSENT_OF_ANY = {
@@ -161,6 +162,9 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert between["accuracy_gap[entropy]"]["upper"] >= between["accuracy_gap[entropy]"]["value"]
     told = {row["measure"]: row for row in card["training.membership"].value}
     assert told["membership_advantage"]["lower"] <= told["membership_advantage"]["value"]
+    stolen = {row["measure"]: row for row in card["quality.extraction"].value}
+    assert stolen["extraction_questions"]["value"] == 10
+    assert 0 <= stolen["extraction_fidelity"]["lower"] <= stolen["extraction_fidelity"]["value"]
     sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
     assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
     assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)

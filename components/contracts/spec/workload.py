@@ -123,7 +123,9 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 SINCE: dict[str, Any] = {
     "files": (),
+    "limits.extraction": None,
     "limits.groups": {},
+    "limits.max_extraction_fidelity": None,
     "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
     "masking": None,
