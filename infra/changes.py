@@ -69,6 +69,7 @@ FIXED: dict[str, tuple[str, str]] = {
     "teacher_space": ("labels of two spaces do not go together", ANOTHER),
     "partitions": ("an entity's records would move to other partitions, out of their order", ANOTHER),
     "serve": ("the gateway's replicas read it when they start, all workloads' at once", RESTART),
+    "masking": ("the gateway's replicas read it when they start, all workloads' at once", RESTART),
     "files": ("every process of the workload may have read them", RESTART),
 }
 """Sections that are not taken up: why, and what to do instead."""

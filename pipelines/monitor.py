@@ -32,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from components.contracts.errors import RecordError
+from components.contracts.masking import masked_input
 from components.contracts.payload import carried, carrying
 from components.contracts.records import Input, Label, Prediction, decode
 from components.contracts.spec import Kind, Spec
@@ -334,7 +335,7 @@ class Monitor:
         if self._view is None or record.timestamp <= self._trained_until:
             return None
         try:
-            entry = decode(Input, record.value)
+            entry = masked_input(self.spec, decode(Input, record.value))
         except RecordError:
             return None  # the labeler sends it to the dead letters
         if entry.synthetic is not None:

@@ -16,6 +16,7 @@ Reasons, in the order of the checks:
 ``consent_refused``  the terms are not among ``consent.allowed``
 ``oversize``         the payload is larger than ``payload.max_bytes``
 ``decoder_failed``   the workload's own decoder raised something that is not a RecordError
+``mask_failed``      personal data could not be looked for (``masking``), so that the payload is not kept
 ==================== ==============================================================================================
 
 After the checks: ``label_oversize`` (its label does not fit into a record), ``teacher_refused`` and
@@ -59,7 +60,7 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
         ConfigError: the spec's decoder does not exist.
 
     """
-    entry = _input(record.value)
+    entry = input_in(record.value)
     if entry.workload != spec.name:
         raise RecordError("wrong_workload", f"input of {entry.workload!r} on the topic of {spec.name!r}")
     check_time(entry.time, now, spec.admission)
@@ -71,7 +72,13 @@ def admit(record: Record, spec: Spec, now: float) -> tuple[Input, Any]:
     return entry, payload
 
 
-def _input(value: bytes | None) -> Input:
+def input_in(value: bytes | None) -> Input:
+    """The input in a record's value.
+
+    Raises:
+        RecordError: there is none, or it names no entity.
+
+    """
     if value is not None and not value:
         raise RecordError("empty", "the record has no bytes")
     try:

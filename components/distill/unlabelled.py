@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from components.contracts.admission import check_consent
 from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.masking import masked_input
 from components.contracts.payload import decoder
 from components.contracts.records import Input, content_hash, decode
 from components.contracts.spec import Spec
@@ -112,7 +113,7 @@ def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
         records = sorted(read_to_end(consumer), key=lambda r: r.timestamp, reverse=True)
     for record in records:
         with contextlib.suppress(RecordError):
-            yield decode(Input, record.value)
+            yield masked_input(spec, decode(Input, record.value))
     for uri in spec.student.unlabelled:
         for entry in read_history(_place(uri, spec), spec):
             yield entry.input

@@ -21,7 +21,7 @@ MOST = {
     "p99_ms": "max_p99_ms", "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms",
     "bytes": "max_bytes",
     "memory_bytes": "max_memory_bytes", "cost_per_1000": "max_cost_per_1000", "rmse": "max_rmse",
-    "membership_advantage": "max_membership_advantage",
+    "membership_advantage": "max_membership_advantage", "extraction_fidelity": "max_extraction_fidelity",
 }  # fmt: skip
 MANY = {
     "slice_loss": "max_slice_loss", "forgetting": "max_forgetting", "noise_loss": "max_noise_loss",

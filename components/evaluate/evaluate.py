@@ -14,7 +14,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder, knowing
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, extracted
 from components.contracts.storage import get_bytes, put_bytes
 from components.control import learning
 from components.control.intent import ModelRef
@@ -24,6 +24,7 @@ from components.distill.data import Rows, holdouts
 from components.evaluate.estimate import label_free
 from components.evaluate.evidence import NEW, Evidence, Judgement, Row, Value, answers, decode, encode
 from components.evaluate.exports import parities
+from components.evaluate.extraction import extraction_rows
 from components.evaluate.footprint import footprint
 from components.evaluate.groups import grouped
 from components.evaluate.judge import demanded
@@ -106,7 +107,8 @@ def evaluate(
        no champion serves that could forget them, they are judged as new: labels that come later add to those that were
        there); where the spec bounds the disagreement of what is not deferred, certify a limit for it; put them into
        the groups that are to be treated alike; and see whether its p-values of novelty are what they say.
-    3. Ask the candidate about disturbed inputs, and about rows that it learnt from.
+    3. Ask the candidate about disturbed inputs, and about rows that it learnt from; and see how well its answers teach
+       another model to answer alike, where that is asked for.
     4. Measure parity, latency and size.
     5. Judge, and write the evidence with its verdict beside the window's other evaluations.
     6. Record the outcome as the gauge :data:`GAUGE`, the points of the learning curve that it measured
@@ -147,6 +149,8 @@ def evaluate(
     if spec.limits.max_attack_loss is not None:
         rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     rows += members
+    if (stolen := extracted(spec.limits)) is not None:
+        rows += extraction_rows(candidate, new, stolen, spec.limits.min_rows, spec.seed)
     # Step 4
     payloads = [p for part in (*(r for _, r in older), new) for p in part.payloads]
     values = certified | _artifact(spec, line, full, payloads, data, distilled_uri)

@@ -89,9 +89,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):
     """One held-out input.
 
-    ``set``: ``new`` (the newest window), ``member`` (learnt from), ``regime NAME`` (an older one), ``noise NAME`` or
-    ``attack`` (a disturbed input: ``champion`` is then the answer to the undisturbed one). ``weight``: how many inputs
-    of the traffic it stands for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a
+    ``set``: ``new`` (the newest window), ``member`` (learnt from), ``extraction N`` (what a surrogate says that learnt
+    from N answers, or from what else is named: ``champion`` is the student), ``regime NAME`` (an older one), ``noise
+    NAME`` or ``attack`` (a disturbed input: ``champion`` is then the answer to the undisturbed one). ``weight``: how
+    many inputs of the traffic it stands for, in [0, 1e9]; one of none counts nowhere. ``truth`` is text for classes; a
     number there is the class of that name.
     ``mutual_information``: of the ensemble of candidate, champion and previous, in nats. ``groups``: the group that it
     is of, by what rows are grouped by; ``deferred``: whether the candidate's answer would be deferred (None: unknown);

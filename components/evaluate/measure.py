@@ -10,6 +10,7 @@ import msgspec
 
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
+from components.evaluate.extraction import extraction
 from components.evaluate.groups import of_groups
 from components.evaluate.membership import membership
 from components.evaluate.share import agrees, confidence_of, known, right, sampled, says, share_of
@@ -40,7 +41,8 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
     ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
     ``entropy_gap`` and ``mutual_information`` in nats; those of groups (:func:`components.evaluate.groups.of_groups`);
-    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`); then whatever
+    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`), and how
+    well answers teach another model to answer alike (:func:`components.evaluate.extraction.extraction`); then whatever
     values the evidence holds.
     """
     judgement = evidence.judgement
@@ -59,7 +61,7 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     for name, rows in (evidence.sets(NOISE) | evidence.sets(ATTACK)).items():
         measure = f"noise_loss[{name.removeprefix(NOISE)}]" if name.startswith(NOISE) else "attack_loss"
         found[measure] = _disturbed(evidence, rows)
-    found |= of_groups(evidence, new) | membership(evidence, new)
+    found |= of_groups(evidence, new) | membership(evidence, new) | extraction(evidence)
     return found | _entropies(new) | {v.measure: v.value for v in evidence.values}
 
 

@@ -12,7 +12,7 @@ from components.distill.data import learnt_of_newest
 from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
 from components.student.runtime import Student
 from drift.gate import Measurement
-from drift.membership import advantage, auc
+from drift.membership import Area, advantage
 
 MEMBERS = 500
 """Rows that were learnt from, at most, that the attack is tried on: they are evenly spread over the window."""
@@ -61,7 +61,9 @@ def member_rows(spec: Spec, windows: Sequence[WindowRow], candidate: Student) ->
 
 
 def membership(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
-    """``membership_advantage`` with its bounds, and ``membership_auc``; none where no row tells of what was learnt.
+    """``membership_advantage`` and ``membership_auc`` with their bounds; none where no row tells of what was learnt.
+
+    The bounds of the area are of one look: where the verdict is asked for again and again it is told without any.
 
     Others than members are rows of the same window that were held out by their hash, and not for an audit: what was
     chosen otherwise differs from members in more than that. None of fewer than the least rows on either side.
@@ -73,4 +75,8 @@ def membership(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]
     if min(len(members), len(others)) < max(2, evidence.judgement.min_rows):
         return {"membership_advantage": None, "membership_auc": None}
     found = advantage(members, others, anytime=evidence.judgement.throughout)
-    return {"membership_advantage": found, "membership_auc": auc(members, others)}
+    area = Area.of(members, others)
+    return {
+        "membership_advantage": found,
+        "membership_auc": area.value if evidence.judgement.throughout else area,
+    }

@@ -41,6 +41,7 @@ import fsspec
 import msgspec
 
 from components.contracts.errors import ConfigError, RecordError
+from components.contracts.masking import masker
 from components.contracts.payload import decoder
 from components.contracts.records import SYNTHETIC_VERSION, Input, Truth, content_hash, json_bytes
 from components.contracts.spec import Spec
@@ -78,7 +79,7 @@ def history(uri: str, spec: Spec) -> Iterator[tuple[str, Historic | ConfigError]
         for place, row in rows:
             try:
                 yield place, makes.entry(row())
-            except (msgspec.MsgspecError, ValueError) as error:
+            except (msgspec.MsgspecError, ValueError, RecordError) as error:
                 yield place, ConfigError("history", place, f"must be a historic input: {error}")
 
 
@@ -174,11 +175,13 @@ class _Entries:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._now = spec, clock.time()
-        self._decode = decoder(spec.payload, spec.source)
+        self._decode, self._mask = decoder(spec.payload, spec.source), masker(spec)
         self._seen: Counter[str] = Counter()
 
     def entry(self, row: Row) -> Historic:
         payload, truth = self._payload(row), row["truth"]
+        if self._mask is not None:
+            payload = self._mask(payload).payload
         about = {n: v for n, v in row.items() if n not in (*FORMS, "truth")}
         if not about.get("id"):
             about["id"] = self._made_id(payload)

@@ -12,6 +12,7 @@ import msgspec
 
 from components.contracts.admission import LETTER_BYTES, admit, dead_letter
 from components.contracts.errors import RecordError
+from components.contracts.masking import masked_record, masker
 from components.contracts.payload import decoder
 from components.contracts.records import DeadLetter, Input, content_hash, decode, label_key
 from components.contracts.spec import Spec
@@ -103,7 +104,7 @@ class Intake:
     """Sorts a workload's records. ``teacher`` says whose labels are made now, ``space`` is their label space.
 
     Raises:
-        ConfigError: the spec's decoder does not exist.
+        ConfigError: the spec's decoder does not exist, or what it asks to mask cannot be looked for.
 
     """
 
@@ -112,6 +113,7 @@ class Intake:
     ) -> None:
         self.spec, self.teacher, self.space, self._clock = spec, teacher, space, clock
         decoder(spec.payload, spec.source)
+        masker(spec)
 
     def sort(self, records: Iterable[Record], keys: Keys, lettered: Collection[Place] = ()) -> Sorted:
         """Tell work from poison and from what has its label, and remember the keys of the work.
@@ -121,8 +123,11 @@ class Intake:
         """
         sorted_ = Sorted([], [], 0)
         duplicates = 0
-        for record in records:
+        for read in records:
+            record, unmasked = masked_record(self.spec, read)
             try:
+                if unmasked is not None:
+                    raise unmasked
                 found = self._open(record)
             except RecordError as error:
                 if _place(record.topic, record.partition, record.offset, record.value) in lettered:

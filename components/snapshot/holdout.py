@@ -84,7 +84,7 @@ def needed(spec: Spec) -> Need:
         truths.append(max(least, price * _for_loss(limits.max_loss, level) if _compares_shares(spec) else math.inf))
     if any(x is not None for x in (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)):
         truths.append(math.inf)
-    if limits.max_membership_advantage is not None:
+    if (limits.max_membership_advantage, limits.max_extraction_fidelity) != (None, None):
         rows.append(math.inf)
     for groups in limits.groups.values():
         if groups.max_accuracy_gap is not None:

@@ -14,6 +14,7 @@ import msgspec
 
 from components.contracts import storage
 from components.contracts.errors import ArtifactError, ProvenanceError, RecordError
+from components.contracts.masking import placeholders
 from components.contracts.records import Label, Truth, decode
 from components.contracts.spec import Spec, build
 from components.contracts.storage import PART, digest_of, get_bytes, put_bytes
@@ -168,6 +169,7 @@ def freeze(
         "truth_rejected": len(strange_truths),
         "truth_rejected_reasons": reasons_of(strange_truths),
         "truth_written": written,
+        **_masked(spec, table),
         **sides.manifest,
         **told.manifest,
         "started_at_index": sum(w.rows for w in earlier),
@@ -346,6 +348,11 @@ def known_keys(windows: Sequence[WindowRow]) -> set[str]:
             raise ArtifactError(window.uri, "does not exist; was the artifact root moved or cleaned?") from error
         keys.update(column.to_pylist())
     return keys
+
+
+def _masked(spec: Spec, table: pa.Table) -> dict[str, Any]:
+    """Placeholders of personal data in the rows, by kind, where the spec asks for masking."""
+    return {} if spec.masking is None else {"masked": placeholders(spec, table["payload"].to_pylist())}
 
 
 def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, Any]:

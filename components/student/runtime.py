@@ -153,6 +153,15 @@ class Student:
             for score in self._run(self._encoded(decoded[first : first + size]), [NOVELTY])[0].tolist()
         ]
 
+    def features(self, payloads: Sequence[bytes]) -> Features:
+        """What the network is fed of payloads as they came, as one batch.
+
+        Raises:
+            RecordError: a payload cannot be decoded.
+
+        """
+        return self._encoded([self._decode(p) for p in payloads])
+
     def exercise(self, features: Features) -> list[SoftLabel]:
         """Soft labels of features as they are: the arrays of the card's ``inputs``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -124,6 +125,28 @@ def told_of_members(facts: Facts, id: str) -> Statement:
     )  # fmt: skip
 
 
+def told_of_extraction(facts: Facts, id: str) -> Statement:
+    """What was measured of how well the answers teach another model to answer alike."""
+    return fact(
+        id, "Model extraction (Tramèr et al. 2016): how often a model that learnt from its answers says what it says",
+        measured(facts, "extraction_"), *((facts.evidence_ref,) if facts.evidence_ref else ()),
+        absent="not measured: limits.max_extraction_fidelity or limits.extraction asks for it, and takes rows enough",
+    )  # fmt: skip
+
+
+def masked(facts: Facts, id: str) -> Statement:
+    """Placeholders of personal data in the snapshots, which says what was found and nothing of what was not."""
+    counts = Counter[str]()
+    for window in facts.windows:
+        counts.update(window.manifest.get("masked", {}))
+    kinds = facts.spec.masking.entities if facts.spec.masking is not None else ()
+    return fact(
+        id, "Personal data that was found in texts and masked before they were kept; what the search missed is in them",
+        tuple({"kind": kind, "found": counts[kind]} for kind in kinds), *facts.windows_ref,
+        absent="nothing was looked for: the spec has no masking",
+    )  # fmt: skip
+
+
 def limits(facts: Facts) -> tuple[Statement, ...]:
     """What it is known not to do."""
     notes = facts.evidence.judgement.notes if facts.evidence else ()
@@ -185,9 +208,12 @@ def model_card(facts: Facts) -> Document:
                  tuple({"how": k, "labels": v} for k, v in card.synthetic.items()), facts.card_ref, absent="none"),
             fact("training.privacy", "Privacy account", privacy, facts.card_ref,
                  absent="none: nothing bounds what the weights tell of a row"),
+            masked(facts, "training.masked"),
             told_of_members(facts, "training.membership"),
         ),
-        section("quality", "How it was judged", *quality(facts)),
+        section(
+            "quality", "How it was judged", *quality(facts), told_of_extraction(facts, "quality.extraction")
+        ),
         section("limits", "Limits", *limits(facts)),
         section("terms", "Terms", *licences(facts)),
     )  # fmt: skip
@@ -263,6 +289,7 @@ def data_sheet(facts: Facts) -> Document:
                  f"{spec.payload.decoder}, at most {spec.payload.max_bytes} bytes", facts.spec_ref),
             declared("composition.personal", "Whether they hold personal data", data.personal, "data.personal",
                      facts.spec_ref),
+            masked(facts, "composition.masked"),
             declared("composition.legal_basis", "By what right", data.legal_basis, "data.legal_basis", facts.spec_ref),
         ),
         section(

@@ -15,6 +15,7 @@ from infra.documents.cards import (
     limits,
     measured,
     quality,
+    told_of_extraction,
     told_of_members,
     use,
 )
@@ -208,6 +209,7 @@ def nist(facts: Facts) -> Document:
                  told_privacy,
                  facts.card_ref, absent="no account: nothing bounds what the weights tell of a row"),
             told_of_members(facts, "measure.2.10.membership"),
+            told_of_extraction(facts, "measure.2.7.extraction"),
             fact("measure.2.6", "MEASURE 2.6 Latency and size",
                  measured(facts, "p50_ms", "p95_ms", "p99_ms", "bytes"), facts.evidence_ref or ref, absent=UNJUDGED),
             across(facts, "measure.2.11", "MEASURE 2.11 Fairness and bias: measures between groups"),

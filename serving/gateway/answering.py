@@ -16,6 +16,7 @@ import msgspec
 
 from components.contracts.admission import check_consent, check_time, is_finite
 from components.contracts.errors import RecordError
+from components.contracts.masking import masker
 from components.contracts.payload import ALWAYS_FINITE, Decode, Known, carried, decoder
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.sampling import audit_place
@@ -85,6 +86,7 @@ class Gateway:
         self.cascade = Cascade(spec.serve.deferral, asks or {}, self.metrics.asked)
         self.truths = Truths(spec, telemetry.broker, clock)
         self.decode: Decode = decoder(spec.payload, spec.source)
+        self._mask = masker(spec)
         self._look_for_nan = spec.admission.finite and spec.payload.decoder not in ALWAYS_FINITE
 
     def limit(self, loaded: Loaded) -> float:
@@ -147,7 +149,7 @@ class Gateway:
         try:
             if time.monotonic() > until:
                 raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
-            payload = item.content()
+            payload = self.content_of(item)
             decoded = self.decode(payload)
             entry = self.input_of(item, answer.id, payload, now)
             self.check_finite(decoded)
@@ -197,6 +199,25 @@ class Gateway:
             if loaded is not None and loaded.ref.version == version:
                 return Choice(served=loaded, arm=arm)
         raise RecordError("no_version", f"version {version} is not loaded here")
+
+    @property
+    def masks(self) -> bool:
+        """Whether personal data is looked for, so that nothing may be kept of an input as it came."""
+        return self._mask is not None
+
+    def content_of(self, item: Item) -> bytes:
+        """The payload of an input, masked where the spec asks for it: the only way in which the gateway takes one.
+
+        Raises:
+            RecordError: it is none, or could not be searched.
+
+        """
+        payload = item.content()
+        if self._mask is None:
+            return payload
+        masked = self._mask(payload)
+        self.metrics.masked(masked.found)
+        return masked.payload
 
     def check_finite(self, decoded: object) -> None:
         """Refuse what has a NaN or an infinity in it, where the spec does not allow that.

@@ -23,12 +23,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from components.contracts.errors import CohobateError
+from components.contracts.errors import CohobateError, RecordError
 from components.contracts.spec.serve import Asynchronous
 from components.control import requests
 from components.control.requests import Content
@@ -45,11 +46,14 @@ from serving.gateway.pressure import urgency_of
 from serving.gateway.wire import (
     AcceptedRequest,
     Answered,
+    Ask,
     Item,
+    LaterBody,
     LaterRequest,
     Problem,
     RequestError,
     encode,
+    masked_item,
     packed,
     read_later,
 )
@@ -115,6 +119,8 @@ class Later:
         if said.callback is not None and not allowed(said.callback, self._spec.callbacks):
             below = ", ".join(self._spec.callbacks) or "no address: name it in serve.asynchronous.callbacks"
             raise RequestError(422, "callback_refused", f"this workload calls back below {below}")
+        if self.gateway.masks:
+            body = self._masked(ask, said)
         urgency = urgency_of(call.headers.get(b"priority", URGENCY)) if ask.priority is None else ask.priority
         ids = [item.id or uuid.uuid4().hex for item in ask.items]
         now = self._store.clock()
@@ -133,6 +139,22 @@ class Later:
         location = f"{call.path}/{found.id}"
         answer = AcceptedRequest(id=found.id, location=location)
         return encode(answer), [*JSON, (b"location", location.encode("latin-1"))]
+
+    def _masked(self, ask: Ask, said: LaterBody) -> bytes:
+        """A request's body with its payloads masked: what waits in the database is kept, too.
+
+        Raises:
+            RequestError: 422, a payload could not be searched.
+
+        """
+        try:
+            items = [masked_item(item, self.gateway.content_of(item)) for item in ask.items]
+        except RecordError as error:
+            raise RequestError(422, error.reason, error.detail) from error
+        if ask.alone:
+            (one,) = items
+            return encode(msgspec.structs.replace(said, payload=one.payload, text=UNSET, json=UNSET))
+        return encode(msgspec.structs.replace(said, inputs=items))
 
     async def look(self, request: Request) -> Response:
         """What became of a request: 202 where it has no answer yet."""

@@ -174,7 +174,7 @@ class Edges:
         """
         spec = self.gateway.spec
         item = Item(key=record.key, time=record.time, consent=record.consent, payload=record.payload)
-        payload = item.content()
+        payload = self.gateway.content_of(item)
         self.gateway.check_finite(self.gateway.decode(payload))
         entry = self.gateway.input_of(item, record.id, payload, self._clock())
         check_consent(entry.consent, spec.consent)

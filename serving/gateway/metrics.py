@@ -53,6 +53,10 @@ class Metrics:
             "cohobate_entity_defaults", "Features of entities that fell to their defaults.",
             ["workload", "feature", "reason"], registry=self.registry,
         )  # fmt: skip
+        self._masked = Counter(
+            "cohobate_masked", "Pieces of personal data that were found in inputs and masked.", ["workload", "kind"],
+            registry=self.registry,
+        )  # fmt: skip
         one = ["workload"]
         self.deferred = Counter("cohobate_deferred", "Answers to defer.", one, registry=self.registry).labels(
             self._workload
@@ -125,6 +129,11 @@ class Metrics:
         """Count features of an entity that fell to their defaults, by name with the reason."""
         for feature, reason in features.items():
             self._defaulted.labels(self._workload, feature, reason).inc()
+
+    def masked(self, found: Mapping[str, int]) -> None:
+        """Count what was found in an input and masked, by kind."""
+        for kind, count in found.items():
+            self._masked.labels(self._workload, kind).inc(count)
 
     def asked(self, to: str, outcome: str) -> None:
         """Count a question to one that the student defers to."""

@@ -363,6 +363,12 @@ def _asked(body: Body, raw: bytes) -> Ask:
     return Ask(items, body.allow_defer, body.priority, body.inputs is UNSET)
 
 
+def masked_item(item: Item, content: bytes) -> Item:
+    """An input with another content, in base64."""
+    payload = base64.b64encode(content).decode()
+    return msgspec.structs.replace(item, payload=payload, text=UNSET, json=UNSET)
+
+
 def read_truths(raw: bytes) -> tuple[Sequence[TruthItem], bool]:
     """The truths in a request's body, and whether it is one alone.
 

@@ -4,7 +4,7 @@ import pytest
 from drift.gap import Difference
 from drift.gate import Criterion, assess
 from drift.measured import Share
-from drift.membership import advantage, auc
+from drift.membership import Area, advantage, auc
 
 
 def share(hits, n):
@@ -54,3 +54,62 @@ def test_a_difference_has_bounds_on_both_sides_of_it():
     more = made.needed(0.3, "upper", 0.95)
     grown = Difference(one=share(round(0.3 * more), more // 2), two=share(round(0.2 * more), more // 2))
     assert more > made.n and grown.bound("upper", 0.95) <= 0.305 and made.needed(0.1, "upper", 0.95) is None
+
+
+def written_out(members, others):
+    """The area and DeLong's variance of it as the paper has them: every pair, and the two covariances of one curve."""
+    psi = [[1.0 if x < y else 0.5 if x == y else 0.0 for y in others] for x in members]
+    m, n = len(members), len(others)
+    theta = sum(map(sum, psi)) / (m * n)
+    v10 = [sum(row) / n for row in psi]
+    v01 = [sum(psi[i][j] for i in range(m)) / m for j in range(n)]
+    s10 = sum((v - theta) ** 2 for v in v10) / (m - 1)
+    s01 = sum((v - theta) ** 2 for v in v01) / (n - 1)
+    return theta, s10 / m + s01 / n
+
+
+@pytest.mark.parametrize(("seed", "digits"), [(0, None), (1, 1), (2, 0)])
+def test_the_area_and_its_variance_are_those_of_another_implementation(seed, digits):
+    from sklearn.metrics import roc_auc_score
+
+    chance = np.random.default_rng(seed)
+    members, others = chance.exponential(0.7, size=37), chance.exponential(1.3, size=58)
+    if digits is not None:  # with ties
+        members, others = members.round(digits), others.round(digits)
+    area = Area.of(members.tolist(), others.tolist())
+    theta, variance = written_out(members.tolist(), others.tolist())
+    assert area.value == pytest.approx(theta) and area.deviation**2 == pytest.approx(variance)
+    known = roc_auc_score([1] * 37 + [0] * 58, [*-members, *-others])
+    assert area.value == pytest.approx(known) == auc(members.tolist(), others.tolist())
+    assert area.bound("upper", 0.95) == pytest.approx(min(1.0, theta + 1.6448536 * variance**0.5))
+
+
+def test_the_bounds_of_an_area_hold_it_as_often_as_they_say():
+    """Members' losses are half of others' on average: the area is 2/3."""
+    chance, missed, draws = np.random.default_rng(3), 0, 500
+    for _ in range(draws):
+        area = Area.of(chance.exponential(0.5, size=80).tolist(), chance.exponential(1.0, size=120).tolist())
+        missed += not area.bound("lower", 0.95) <= 2 / 3 <= area.bound("upper", 0.95)
+    assert 0.07 < missed / draws < 0.13  # a tenth on both sides, and 2.3 standard errors of so many draws
+
+
+def test_an_area_without_any_spread_has_the_bounds_of_hoeffding():
+    parted = Area.of([0.0] * 50, [1.0] * 200)
+    assert parted.value == 1.0 and parted.deviation == 0.0 and parted.bound("upper", 0.95) == 1.0
+    assert parted.bound("lower", 0.95) == pytest.approx(1.0 - (np.log(20) / 100) ** 0.5)
+    assert (parted.breaks(0.8, "upper") <= 0.05) == (parted.bound("lower", 0.95) > 0.8)
+    assert parted.needed(0.9, "upper", 0.95) == 749  # 250 times log(20) / (2 * 50 * 0.1^2)
+
+
+def test_an_area_is_judged_as_any_measure_with_bounds():
+    chance = np.random.default_rng(4)
+    area = Area.of(chance.exponential(0.3, size=100).tolist(), chance.exponential(1.0, size=100).tolist())
+    for limit, decision in ((0.6, "reject"), (0.95, "promote"), (area.value, "hold")):
+        wanted = [Criterion(measure="auc", at_most=limit, confidence=0.95)]
+        assert assess({"auc": area}, wanted).decision == decision
+        assert (area.breaks(limit, "upper") <= 0.05) == (area.bound("lower", 0.95) >= limit)
+    more = area.needed(0.85, "upper", 0.95)
+    assert more > 0 and area.needed(area.value, "upper", 0.95) is None
+    few = Area.of([1.0], [2.0, 3.0])
+    assert (few.bound("lower", 0.95), few.bound("upper", 0.95), few.breaks(0.2, "upper")) == (0.0, 1.0, 1.0)
+    assert np.isnan(Area.of([], []).value) and few.needed(0.5, "upper", 0.95) is None

@@ -1,9 +1,11 @@
 """Documents of two versions that were distilled, judged and registered: what they say, and what they leave blank."""
 
+import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import Groups, load_spec
+from components.contracts.spec import Extraction, Groups, Masking, load_spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.step import distil
@@ -95,7 +97,8 @@ def version(home, path, rows, freeze_rows):
 def full(home, letter_spec, letters, freeze_rows, tmp_path_factory):
     """A version of which everything is declared."""
     groups = {"entropy": Groups(descriptor="byte_entropy", edges=(2.25,), min_rows=2)}
-    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups)
+    stolen = Extraction(questions=10)
+    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, groups=groups, extraction=stolen)
     spec = msgspec.structs.replace(letter_spec, limits=limits)
     teacher = {"factory": "t:T", "licence": LICENCE}
     path = written(
@@ -113,12 +116,12 @@ def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
 
 ABSENT_OF_A_REGRESSION = {
     "identity.classes", "keeping.by_age", "quality.groups", "quality.slices", "quality.calibration",
-    "quality.robustness", "composition.labels",
+    "quality.robustness", "composition.labels", "quality.extraction", "measure.2.7.extraction",
 }  # fmt: skip
 
 ABSENT_OF_ANY = {
     "identity.parent", "training.synthetic", "training.privacy", "policy.refused", "quality.forgetting",
-    "measure.2.10", "limits.not_demanded", "limits.not_measured",
+    "measure.2.10", "limits.not_demanded", "limits.not_measured", "composition.masked", "training.masked",
 }  # fmt: skip
 """What these versions have none of, as the reasons say: they began fresh, alone and without an account."""
 
@@ -159,6 +162,9 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert between["accuracy_gap[entropy]"]["upper"] >= between["accuracy_gap[entropy]"]["value"]
     told = {row["measure"]: row for row in card["training.membership"].value}
     assert told["membership_advantage"]["lower"] <= told["membership_advantage"]["value"]
+    stolen = {row["measure"]: row for row in card["quality.extraction"].value}
+    assert stolen["extraction_questions"]["value"] == 10
+    assert 0 <= stolen["extraction_fidelity"]["lower"] <= stolen["extraction_fidelity"]["value"]
     sheet = {s.id: s for s in KINDS["data-sheet"](full).statements()}
     assert sheet["composition.labels"].value == tuple({"label": c, "rows": 60} for c in full.labels)
     assert sheet["preparation.left_out"].value == ({"window": 1, "reason": "unsigned", "rows": 2},)
@@ -169,6 +175,19 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert history == ["register", "first champion"]
     of = [f"ledger:{e.seq}#{e.hash[:16]}" for e in entries(home, "letters")]
     assert list(annex["history"].evidence) == of
+
+
+def test_what_was_masked_is_told_by_kind_and_not_as_all_that_there_was(full):
+    spec = msgspec.structs.replace(full.spec, masking=Masking(entities=("EMAIL", "PHONE")))
+    counts = ({"EMAIL": 2}, {"EMAIL": 1}, {})
+    windows = [SimpleNamespace(**vars(w)) for w in full.windows * 3]
+    for window, masked in zip(windows, counts, strict=True):
+        window.manifest = {**window.manifest, "masked": masked}
+    facts = dataclasses.replace(full, spec=spec, windows=windows)
+    for kind, id in (("model-card", "training.masked"), ("data-sheet", "composition.masked")):
+        (told,) = (s for s in KINDS[kind](facts).statements() if s.id == id)
+        assert told.value == ({"kind": "EMAIL", "found": 3}, {"kind": "PHONE", "found": 0})
+        assert "what the search missed is in them" in told.title and told.state == "filled"
 
 
 class Fetched(HTMLParser):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from components.contracts.records import Answer, Prediction, encode
+from components.contracts.spec import Masking, Payload
 from components.contracts.spec import Monitor as Policy
 from components.contracts.spec import Policy as Chosen
 from components.contracts.storage import digest_of, get_bytes, put_bytes
@@ -486,6 +487,21 @@ def test_an_input_that_is_sent_again_is_looked_at_once(spec, store, broker, serv
     broker.producer().send(spec.topic("inputs"), "k", b"nonsense")
     drain(monitor)
     assert monitor.inputs == 20
+
+
+def test_what_a_producer_wrote_unmasked_is_looked_at_masked(spec, store, broker, serve, put, tickets, monkeypatch):
+    serve(tickets(60))
+    masking = msgspec.structs.replace(spec, payload=Payload(decoder="json"), masking=Masking(entities=("EMAIL",)))
+    monitor, looked = Monitor(spec, store, broker), []
+    drain(monitor)
+    monitor.spec = masking
+    monkeypatch.setattr(monitor, "_look_at_inputs", looked.extend)
+    entry = tickets(1, seed=3)[0]
+    payload = entry.input.payload.replace(b"}", b', "note": "ada@example.com"}')
+    sent = msgspec.structs.replace(entry, input=msgspec.structs.replace(entry.input, payload=payload))
+    put([sent], labelled=False)
+    drain(monitor)
+    assert len(looked) == 1 and b"ada@" not in looked[0] and b"[EMAIL]" in looked[0]
 
 
 def test_a_monitor_of_before_reads_inputs_from_now_on(spec, store, broker, serve, put, tickets):

@@ -8,7 +8,8 @@ from components.contracts.spec.declared import About, Data, TeacherFactory, Teac
 from components.contracts.spec.features import Entity, EntityFeature, Features
 from components.contracts.spec.fields import Count, Factory, Name, Payload, Positive, Section, Share, class_names
 from components.contracts.spec.label import Admission, Budget, Consent, Label, Policy, Probe
-from components.contracts.spec.limits import GAPS, Disturbance, Groups, Limits
+from components.contracts.spec.limits import GAPS, Disturbance, Extraction, Groups, Limits, extracted
+from components.contracts.spec.masking import Masking
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy import Privacy, PrivacyUnit
 from components.contracts.spec.references import build, located, placed, resolve
@@ -34,6 +35,7 @@ __all__ = [
     "Entity",
     "EntityFeature",
     "Export",
+    "Extraction",
     "Factory",
     "Features",
     "Form",
@@ -41,6 +43,7 @@ __all__ = [
     "Kind",
     "Label",
     "Limits",
+    "Masking",
     "Monitor",
     "Name",
     "Payload",
@@ -67,6 +70,7 @@ __all__ = [
     "check_export",
     "check_steps",
     "class_names",
+    "extracted",
     "load_spec",
     "located",
     "placed",

@@ -111,7 +111,9 @@ def _data(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("student.unlabelled", uri) for uri in student.get("unlabelled") or () if "://" not in uri)
     inputs = (student.get("data_free") or {}).get("inputs") or {}
     yield from (("", name) for name in (inputs.get("vocabulary"),) if isinstance(name, str))
-    yield from (("", text) for section in (raw.get("features"), student) for text in _options(section))
+    yield from (
+        ("", text) for section in (raw.get("features"), student, raw.get("masking")) for text in _options(section)
+    )
 
 
 class _Gathered:

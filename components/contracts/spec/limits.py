@@ -28,6 +28,19 @@ class Disturbance(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     queries: Count = 40
 
 
+class Extraction(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How model extraction is measured (:mod:`components.evaluate.extraction`).
+
+    ``questions``: inputs of the holdout that the surrogate learns from; it is judged on the others. ``answers``: what
+    it is told of each, the student's ``probabilities`` or its ``labels`` alone. ``surrogate``: ``linear`` (ridge
+    regression) or ``forest`` (random trees), in what the student is fed.
+    """
+
+    questions: Annotated[int, Meta(ge=4, le=10_000)] = 100
+    answers: Literal["probabilities", "labels"] = "probabilities"
+    surrogate: Literal["linear", "forest"] = "linear"
+
+
 class Groups(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Groups of inputs that a student is to treat alike, by something that is known of each input.
 
@@ -94,6 +107,9 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``max_membership_advantage``: how much more often a threshold of the loss may take rows that the student learnt from
     for such than rows that it did not (:mod:`drift.membership`).
 
+    ``max_extraction_fidelity``: how often a surrogate that learnt from the student's answers may say what the student
+    says; ``extraction`` says how it learns, and has it measured where there is no limit.
+
     ``groups``, by a name of their own: between which groups of inputs the student is to make no difference.
     """
 
@@ -122,8 +138,15 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
     max_membership_advantage: Share | None = None
+    max_extraction_fidelity: Share | None = None
+    extraction: Extraction | None = None
     disturbance: Disturbance = Disturbance()
     groups: dict[FEATURE_NAME, Groups] = field(default_factory=dict)
+
+
+def extracted(limits: Limits) -> Extraction | None:
+    """How model extraction is to be measured; None where nothing asks for it."""
+    return limits.extraction or (None if limits.max_extraction_fidelity is None else Extraction())
 
 
 def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None) -> None:

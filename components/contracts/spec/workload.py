@@ -21,6 +21,7 @@ from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
 from components.contracts.spec.limits import Limits, check_groups
+from components.contracts.spec.masking import Masking, check_masking
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
 from components.contracts.spec.retention import Retention
@@ -61,6 +62,7 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sources whose truths count; None: whoever may write to the truth topic is one."""
     data: Data = Data()
     payload: Payload = Payload()
+    masking: Masking | None = None
     features: Features
     student: Student = Student()
     label: Label = Label()
@@ -121,9 +123,12 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 SINCE: dict[str, Any] = {
     "files": (),
+    "limits.extraction": None,
     "limits.groups": {},
+    "limits.max_extraction_fidelity": None,
     "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
+    "masking": None,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
@@ -183,6 +188,8 @@ def _read(path: Path) -> Spec:
             _check_classes(f"{field}.options", factory.options)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
+    if spec.masking is not None:
+        check_masking(spec.masking, spec.payload)
     check_groups(spec.limits, spec.task, spec.payload.decoder, spec.features.entity)
     check_steps(spec.rollout)
     check_export(spec.student.export)

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.records import Input, content_hash, encode
-from components.contracts.spec import Consent
+from components.contracts.spec import Consent, Masking, Payload
 from components.distill.unlabelled import NONE, unlabelled
 from components.snapshot.table import split_of
 from components.stream.memory import MemoryBroker
@@ -90,3 +90,10 @@ def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(br
 
 def test_no_traffic_is_none(broker, spec, window, tmp_path):
     assert unlabelled(spec, [window], broker, tmp_path.as_uri()) is NONE
+
+
+def test_traffic_that_a_producer_wrote_unmasked_is_learnt_from_masked(broker, spec, window, tmp_path):
+    masking = msgspec.structs.replace(spec, payload=Payload(decoder="text"), masking=Masking(entities=("EMAIL",)))
+    put(broker, spec, [f"number {i} is ada{i}@example.com's".encode() for i in range(30)])
+    found = unlabelled(masking, [window], broker, tmp_path.as_uri()).payloads
+    assert found and all(b"[EMAIL]" in p and b"example" not in p for p in found)

@@ -10,7 +10,7 @@ import pytest
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Input, Truth
-from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.label.history_file import Historic, read_history
 
 AT = 1_700_000_000.0
@@ -199,3 +199,12 @@ def test_what_is_no_history_is_named(texts, written, name, data, said):
 def test_json_text_in_a_column_of_parquet_is_text(spec, written):
     with pytest.raises(ConfigError, match="name a column of JSON text 'text'"):
         written(pa.table({"json": ['{"x": 1}']}), spec, "h.parquet")
+
+
+def test_personal_data_is_masked_as_the_gateway_masks_it(written, texts):
+    spec = msgspec.structs.replace(texts, masking=Masking(entities=("EMAIL",)))
+    first, again = written([{"text": "ask ada@example.com"}, {"text": "ask grace@example.com"}], spec)
+    assert payloads([first, again]) == [b"ask [EMAIL]"] * 2
+    assert again.input.id == f"{first.input.id}-2", "ids are made of what is kept"
+    with pytest.raises(ConfigError, match=r"line 2 of .*undecodable"):
+        written([{"text": "ask"}, {"payload_base64": base64.b64encode(b"\xff").decode()}], spec)

@@ -22,7 +22,7 @@ from components.contracts.records import (
     label_key,
 )
 from components.contracts.spec import Budget as Limits
-from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.label import partition_worker as partition_workers
 from components.label.asking import Company
@@ -485,3 +485,20 @@ def test_the_gauge_and_the_metrics_say_who_was_chosen_and_what_the_budget_has_le
 
     budget._database = type("Away", (), {"session": staticmethod(away)})()
     assert labeler.gauge()["budget_left_hour"] == 100 - asked, "a database that is away stops no labelling"
+
+
+def test_what_a_producer_wrote_unmasked_is_labelled_masked_and_no_letter_keeps_it(spec, start, broker):
+    masking = Masking(entities=("EMAIL",))
+    bad = encode(Input(workload="w", id="bad", key="k", time=NOW, payload=b"\xff ada@example.com"))
+    put(broker, entry("a", "write to ada@example.com"), entry("b", "ada@example.com", workload="v"), bad, b"Ada's")
+    labeler = start(teacher := Teacher(), masking=masking)
+    labeler.step(0.0)
+    assert teacher.asked == [["write to [EMAIL]"]]
+    (label,) = labels(broker)
+    assert label.input.payload == b"write to [EMAIL]"
+    assert label.key == label_key(label.input, label.teacher, "length@1")
+    found = letters(broker)
+    assert [letter.reason for letter in found] == ["wrong_workload", "undecodable", "undecodable"]
+    assert decode(Input, found[0].value).payload == b"[EMAIL]" and [x.value for x in found[1:]] == [b"", b""]
+    start(Teacher(), masking=masking).step(0.0)
+    assert len(letters(broker)) == 3, "delivered again they have their letters"

@@ -6,7 +6,7 @@ import pytest
 
 from components.contracts.errors import ArtifactError, ProvenanceError
 from components.contracts.records import SoftLabel, encode
-from components.contracts.spec import Factory
+from components.contracts.spec import Factory, Masking
 from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
 from components.control.store import ControlStore, StaleRevisionError
 from components.snapshot import feature_repo, freeze, known_truths, read, snapshot_schema, with_truth
@@ -68,6 +68,14 @@ def test_the_manifest_says_what_the_window_is(freeze_now, put, make_label, make_
     assert (manifest["rejected"], manifest["duplicates"], manifest["truth_rejected"]) == (0, 0, 0)
     assert 0 < manifest["holdout_rows"] < 12
     assert manifest["replaced_partitions"] == []
+
+
+def test_where_the_spec_masks_the_manifest_counts_the_placeholders(spec, tape, store, artifacts, put, make_label):
+    masking = msgspec.structs.replace(spec, masking=Masking(entities=("EMAIL", "PHONE")))
+    put(*(make_label(i, payload=p) for i, p in enumerate([b"[EMAIL] or [EMAIL]", b"[PHONE]", b"[SSN]"])))
+    assert freeze(masking, tape, store, artifacts, now=NOW).manifest["masked"] == {"EMAIL": 2, "PHONE": 1}
+    put(make_label(9))
+    assert "masked" not in freeze(spec, tape, store, artifacts, now=NOW).manifest
 
 
 def test_the_same_labels_give_the_same_snapshot(freeze_now, put, make_label, make_truth, spec, artifacts, tmp_path):

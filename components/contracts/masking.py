@@ -1,0 +1,223 @@
+"""Personal data in an input's texts: found, and replaced by the name of its kind, before anything is kept of the input.
+
+It is done wherever inputs come in, so that the student and the teacher see the same text. Masking what was masked
+changes nothing: ids that are made of the content, and its hash, are those of the masked text everywhere. What the
+rules and the finder do not find stays: a count says what was found, and never that all was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from components.contracts.admission import input_in
+from components.contracts.errors import ConfigError, RecordError
+from components.contracts.payload import Decode, decoder
+from components.contracts.records import Input, encode, json_bytes
+from components.contracts.spec import Spec, build
+from components.contracts.spec.fields import Payload
+from components.contracts.spec.masking import KINDS, Masking
+from components.contracts.stream_record import Record
+
+ROUNDS = 4
+"""How often a text is searched at most: again while something is found, since a placeholder may part what was not."""
+
+
+class Found(NamedTuple):
+    """A piece of text of a kind, by the places of its characters: ``start`` is in it, ``end`` is not."""
+
+    kind: str
+    start: int
+    end: int
+
+
+class Masked(NamedTuple):
+    """A payload after masking, and how many pieces of each kind were found in it."""
+
+    payload: bytes
+    found: Mapping[str, int]
+
+
+Find = Callable[[str], Iterable[tuple[str, int, int]]]
+Mask = Callable[[bytes], Masked]
+
+
+def masker(spec: Spec) -> Mask | None:
+    """What masks a workload's payloads; None where its spec asks for no masking. The same spec gives the same one.
+
+    It raises RecordError for what is not to be kept: what the workload's decoder refuses, and ``mask_failed`` where
+    the search failed. The error tells the class of what was raised alone, since texts of errors quote.
+
+    Raises:
+        ConfigError: the finder does not exist, or ``datafog-core`` is not installed.
+
+    """
+    if spec.masking is None:
+        return None
+    return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source)
+
+
+def masked_input(spec: Spec, entry: Input) -> Input:
+    """An input with its payload masked, where the spec asks for that.
+
+    Raises:
+        RecordError, ConfigError: as for :func:`masker`.
+
+    """
+    mask = masker(spec)
+    if mask is None:
+        return entry
+    payload = mask(entry.payload).payload
+    return entry if payload == entry.payload else msgspec.structs.replace(entry, payload=payload)
+
+
+def masked_record(spec: Spec, record: Record) -> tuple[Record, RecordError | None]:
+    """The record of an input that a producer may have written unmasked, masked.
+
+    Where it cannot be, it has no bytes, and the error says why: neither a label nor a dead letter keeps what was found,
+    or what could not be searched.
+    """
+    if spec.masking is None or not record.value:
+        return record, None
+    try:
+        entry = input_in(record.value)
+        found = masked_input(spec, entry)
+    except RecordError as error:
+        return record._replace(value=b""), error
+    return (record if found is entry else record._replace(value=encode(found))), None
+
+
+def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
+    """How many placeholders of each kind stand in payloads; what callers wrote themselves counts, too."""
+    if spec.masking is None:
+        return {}
+    kinds = "|".join(map(re.escape, spec.masking.entities))
+    pattern, counts = re.compile(rf"\[({kinds})\]".encode()), Counter[str]()
+    for payload in payloads:
+        counts.update(kind.decode() for kind in pattern.findall(payload))
+    return dict(sorted(counts.items()))
+
+
+@lru_cache(maxsize=64)
+def _made(masking: bytes, payload: Payload, source: str) -> Mask:
+    wanted = msgspec.json.decode(masking, type=Masking)
+    text = _Text(wanted, source)
+    return text.of_bytes if payload.decoder == "text" else _Json(wanted, text, decoder(payload, source)).of_bytes
+
+
+class _Text:
+    """Masks texts."""
+
+    def __init__(self, wanted: Masking, source: str) -> None:
+        self._kinds = frozenset(wanted.entities)
+        rules = [k for k in wanted.entities if k in KINDS]
+        self._finders: list[Find] = [_rules(rules)] if rules else []
+        if wanted.finder is not None:
+            own = build(wanted.finder, source)
+            if not callable(own):
+                raise ConfigError("masking.finder", wanted.finder.factory, "must make an object to call with a text")
+            self._finders.append(own)
+
+    def of_bytes(self, payload: bytes) -> Masked:
+        """A payload that is text."""
+        try:
+            given = payload.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RecordError("undecodable", "not UTF-8") from error
+        counts = Counter[str]()
+        return Masked(self.of(given, counts).encode(), counts)
+
+    def of(self, text: str, counts: Counter[str]) -> str:
+        """A text, masked until nothing more is found; what was found is counted."""
+        for _ in range(ROUNDS):
+            spans = self._spans(text)
+            if not spans:
+                return text
+            counts.update(kind for kind, _, _ in spans)
+            text = _replaced(text, spans)
+        raise RecordError("mask_failed", f"there is more to find after {ROUNDS} searches: is a placeholder found?")
+
+    def _spans(self, text: str) -> list[Found]:
+        """What is found, in order; pieces that overlap are one, of the kind of the longest."""
+        found: list[Found] = []
+        for find in self._finders:
+            try:
+                found += [Found(str(k), int(a), int(b)) for k, a, b in find(text) if k in self._kinds]
+            except Exception as error:  # whatever a finder raises: the text is not kept, and is not quoted either
+                raise RecordError("mask_failed", f"the search raised {type(error).__name__}") from None
+        if any(not 0 <= f.start < f.end <= len(text) for f in found):
+            raise RecordError("mask_failed", "the finder gave a place that is not in the text")
+        parted: list[Found] = []
+        for one in sorted(found, key=lambda f: (f.start, -f.end)):
+            if not parted or one.start >= parted[-1].end:
+                parted.append(one)
+            elif one.end > parted[-1].end:
+                last = parted[-1]
+                longest = max(last, one, key=lambda f: f.end - f.start)
+                parted[-1] = Found(longest.kind, last.start, one.end)
+        return parted
+
+
+def _replaced(text: str, spans: Iterable[Found]) -> str:
+    pieces, at = [], 0
+    for kind, start, end in spans:
+        pieces += [text[at:start], f"[{kind}]"]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+class _Json:
+    """Masks the texts of JSON values, which are written out again, so that no text hides behind an equal name."""
+
+    def __init__(self, wanted: Masking, text: _Text, read: Decode) -> None:
+        self._columns, self._text, self._read = frozenset(wanted.columns), text, read
+
+    def of_bytes(self, payload: bytes) -> Masked:
+        counts = Counter[str]()
+        value = self._read(payload)
+        try:
+            return Masked(json_bytes(self._top(value, counts)), counts)
+        except (RecursionError, ValueError) as error:
+            raise RecordError("mask_failed", f"the JSON cannot be searched: {type(error).__name__}") from None
+
+    def _top(self, value: Any, counts: Counter[str]) -> Any:
+        if not self._columns:
+            return self._deep(value, counts)
+        if isinstance(value, list):
+            return [self._row(one, counts) for one in value]
+        return self._row(value, counts)
+
+    def _row(self, value: Any, counts: Counter[str]) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: self._deep(v, counts) if name in self._columns else v for name, v in value.items()}
+
+    def _deep(self, value: Any, counts: Counter[str]) -> Any:
+        if isinstance(value, str):
+            return self._text.of(value, counts)
+        if isinstance(value, dict):
+            return {name: self._deep(one, counts) for name, one in value.items()}
+        return [self._deep(one, counts) for one in value] if isinstance(value, list) else value
+
+
+def _rules(kinds: list[str]) -> Find:
+    """What ``datafog-core`` finds of these kinds by its rules."""
+    try:
+        import datafog_core
+    except ModuleNotFoundError as error:
+        remedy = "needs the package datafog-core: pip install 'cohobate[masking]'"
+        raise ConfigError("masking.entities", kinds, remedy) from error
+    wanted: Any = {"entities": kinds}
+    if any(kind.startswith("DE_") for kind in kinds):
+        wanted["locale"] = "de"
+
+    def find(text: str) -> Iterable[tuple[str, int, int]]:
+        found = datafog_core.scan(text, wanted)
+        return [(f.entity_type, f.codepoint_range.start, f.codepoint_range.end) for f in found]
+
+    return find

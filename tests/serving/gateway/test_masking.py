@@ -1,0 +1,138 @@
+"""Personal data is masked at every door of the gateway, before anything is published, kept or answered."""
+
+import asyncio
+import base64
+import json
+
+import httpx
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from components.contracts.records import Input, Prediction, content_hash
+from components.contracts.spec import Factory, Masking
+from components.contracts.spec.serve import Asynchronous
+from components.control.tables import RequestRow
+from serving.gateway.app import create_app
+from serving.gateway.asynchronous import Later
+from serving.gateway.edge import Edges
+from tests.serving.running import Running
+
+GIVEN = {"x": 3, "note": "write to ada@example.com"}
+KEPT = b'{"x": 3, "note": "write to [EMAIL]"}'
+TEXT = json.dumps(GIVEN)
+PACKED = base64.b64encode(TEXT.encode()).decode()
+PREDICTION = {
+    "request_id": "r", "model_version": "1", "digest": "d", "arm": "champion", "label": "pos", "confidence": 0.9,
+    "latency_ms": 1.5,
+}  # fmt: skip
+
+DOORS = {
+    "/v1/predict": ({"json": GIVEN}, "application/json"),
+    "/v1/predict text": ({"inputs": [{"text": TEXT}]}, "application/json"),
+    "/v1/predict payload": ({"payload": PACKED}, "application/json"),
+    "/v1/batch": ({"json": GIVEN}, "application/x-ndjson"),
+    "/invocations": ({"instances": [GIVEN]}, "application/json"),
+    "/v1/chat/completions": (
+        {"model": "signs", "messages": [{"role": "user", "content": TEXT}]}, "application/json",
+    ),
+    "/v2/models/signs/infer": (
+        {"inputs": [{"name": "payload", "shape": [1], "datatype": "BYTES", "data": [TEXT]}]}, "application/json",
+    ),
+    "/v1/edge/records": (
+        {"records": [{"id": "a", "key": "k", "time": 1.0, "payload": PACKED, "prediction": PREDICTION}]},
+        "application/json",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def masking(spec):
+    serve = msgspec.structs.replace(spec.serve, asynchronous=Asynchronous())
+    return msgspec.structs.replace(spec, serve=serve, masking=Masking(entities=("EMAIL",)))
+
+
+@pytest.fixture
+def masked(masking, store, broker, clock, model, tmp_path):
+    store.clock = clock
+    running = Running(masking, store, broker, clock)
+    running.edges = Edges(running.gateway, store, tmp_path.as_uri())
+    running.later = Later(running.gateway, store, masking.serve.asynchronous)
+    running.app = create_app(running.gateway, later=running.later, edges=running.edges)
+    running.serve(model("1"))
+    return running
+
+
+def everything(broker):
+    return b"".join(bytes(r.value or b"") for log in broker.logs.values() for r in log)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_published_is_masked_whichever_way_it_came_in(masked, broker, clock, door):
+    body, kind = DOORS[door]
+    if "records" in body:
+        body = {"records": [body["records"][0] | {"time": clock.now}]}
+    answer = masked.call("POST", door.split()[0], content=json.dumps(body) + "\n", headers={"content-type": kind})
+    assert answer.status_code == 200, answer.text
+    assert [entry.payload for entry in masked.published(Input)] == [KEPT]
+    assert b"example.com" not in everything(broker)
+    assert 'cohobate_masked_total{kind="EMAIL",workload="signs"} 1.0' in masked.call("GET", "/metrics").text
+
+
+def test_the_prediction_is_of_the_masked_content_and_the_sample_that_is_kept_too(masked):
+    first, second = (
+        masked.call("POST", "/v1/predict", json={"id": i, "json": GIVEN | {"note": f"write to {i}@example.com"}}).json()
+        for i in ("ada", "grace")
+    )
+    assert first["soft_label"] == second["soft_label"]
+    assert {p.content for p in masked.published(Prediction)} == {content_hash(KEPT)}
+    assert bytes(masked.versions.sample) == KEPT
+
+
+@pytest.mark.parametrize("body", [{"json": GIVEN}, {"inputs": [{"id": "a", "text": TEXT}, {"payload": PACKED}]}])
+def test_a_request_that_waits_for_its_answer_waits_masked_and_is_the_same_when_it_is_sent_again(masked, store, body):
+    async def run():
+        transport = httpx.ASGITransport(app=masked.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            sent = [await client.post("/v1/requests", json=body, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+            with store.session() as s:
+                kept = s.scalars(select(RequestRow)).one().content
+            async with masked.later.running():
+                while (told := (await client.get(sent[0].headers["location"])).json())["status"] == "accepted":
+                    await asyncio.sleep(0.005)
+        return sent, kept, told
+
+    sent, kept, told = asyncio.run(run())
+    assert [a.status_code for a in sent] == [202, 202] and sent[0].json() == sent[1].json()
+    assert b"example.com" not in kept and PACKED.encode() not in kept
+    assert {p["label"] for p in told["predictions"]} == {"pos"}
+    assert {entry.payload for entry in masked.published(Input)} == {KEPT}
+
+
+@pytest.mark.parametrize("door", ["/v1/predict", "/v1/requests"])
+def test_an_input_that_could_not_be_searched_is_refused_and_nothing_is_kept_of_it(
+    masking, store, broker, clock, model, tmp_path, door
+):
+    (tmp_path / "finder.py").write_text(
+        "def find(text):\n    raise ValueError(text)\n\n\ndef made():\n    return find\n"
+    )
+    spec = msgspec.structs.replace(
+        masking, source=str(tmp_path / "spec.yaml"),
+        masking=Masking(entities=("NAME",), finder=Factory(factory="finder.py:made")),
+    )  # fmt: skip
+    running = Running(spec, store, broker, clock)
+    running.app = create_app(running.gateway, later=Later(running.gateway, store, spec.serve.asynchronous))
+    running.serve(model("1"))
+    answer = running.call("POST", door, json={"json": GIVEN})
+    assert (answer.status_code, answer.json()["title"]) == (422, "mask_failed")
+    assert "example" not in answer.text and answer.json()["detail"] == "the search raised ValueError"
+    assert running.published(Input) == [] and everything(broker) == b""
+    with store.session() as s:
+        assert s.scalars(select(RequestRow)).all() == []
+
+
+def test_without_masking_nothing_is_counted(running, model):
+    running.serve(model("1"))
+    assert running.call("POST", "/v1/predict", json={"json": GIVEN}).status_code == 200
+    assert [entry.payload for entry in running.published(Input)] == [TEXT.encode()]
+    assert "cohobate_masked_total{" not in running.call("GET", "/metrics").text
