@@ -25,6 +25,16 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 
 
+DRIVERS = {
+    "awskms": "boto3: pip install 'cohobate[cluster]'",
+    "azurekms": "azure-identity and azure-keyvault-keys: pip install 'securesystemslib[azurekms]'",
+    "gcpkms": "google-cloud-kms: pip install 'securesystemslib[gcpkms]'",
+    "hsm": "python-pkcs11: pip install 'securesystemslib[hsm]'",
+    "hv": "hvac: pip install 'cohobate[vault]'",
+}
+"""Who keeps a key, by the scheme of its URI, and the package by which it is asked."""
+
+
 class UnattestedError(Exception):
     """An envelope is none, or is not signed by the key that it has to be signed by."""
 
@@ -68,7 +78,7 @@ def statement(predicate_type: str, digests: Mapping[str, str], predicate: Mappin
 
 
 def signer(key: str, public_key: Path | None = None, fields: tuple[str, str] = ("--key", "--public-key")) -> Signer:
-    """Who signs: the private key of a PEM file, or one that a URI names (``awskms:``, ``gcpkms:``, ``hsm:``, …).
+    """Who signs: the private key of a PEM file, or one that a URI names (:data:`DRIVERS`).
 
     ``public_key``: the PEM file of its public key, which a URI needs; ``fields``: what the two are called in errors.
 
@@ -76,14 +86,20 @@ def signer(key: str, public_key: Path | None = None, fields: tuple[str, str] = (
         ConfigError: the file holds no private key that can sign, or the URI cannot be used.
 
     """
-    from securesystemslib.signer import CryptoSigner
+    from securesystemslib.exceptions import UnsupportedLibraryError
+    from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner
     from securesystemslib.signer import Signer as Any_
 
     if ":" in key and not Path(key).exists():
+        scheme = key.partition(":")[0]
+        if scheme not in SIGNER_FOR_URI_SCHEME:
+            raise ConfigError(fields[0], key, f"must be a PEM file that exists, or a URI of {', '.join(DRIVERS)}")
         if public_key is None:
             raise ConfigError(fields[0], key, f"a key that a URI names needs its public key: {fields[1]} FILE")
         try:
             made: Signer = Any_.from_priv_key_uri(key, verifier(public_key))
+        except UnsupportedLibraryError as error:
+            raise ConfigError(fields[0], key, f"needs {DRIVERS.get(scheme, error)}") from error
         except Exception as error:  # a KMS' client raises what it likes
             raise ConfigError(fields[0], key, f"cannot be used: {type(error).__name__}: {error}") from error
         return made
