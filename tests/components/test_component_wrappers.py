@@ -28,6 +28,7 @@ from components.snapshot import step as freezing
 from components.snapshot.component import snapshot
 from components.steps import Candidate
 from components.student.card import StudentCard
+from tests import stores
 from tests.stores import migrated
 from tests.students import bag
 
@@ -195,6 +196,7 @@ def test_of_two_regressions_the_one_with_less_error_is_chosen(artifact, candidat
 def test_a_student_that_the_gate_does_not_promote_is_not_registered(
     spec, settings, store, artifact, candidate, decision
 ):
+    stores.registering(settings)
     assert register.python_func(spec, artifact(dsl.Model, "judged", candidate(decision))) == decision
     assert Registry(settings).versions("letters") == []
     with pytest.raises(OrderError, match=f"the gate says {decision}: it is {decision}"):
@@ -203,6 +205,7 @@ def test_a_student_that_the_gate_does_not_promote_is_not_registered(
 
 
 def test_a_promoted_student_becomes_the_candidate(spec, settings, store, artifact, candidate):
+    stores.registering(settings)
     assert register.python_func(spec, artifact(dsl.Model, "judged", candidate())) == "1"
     version = Registry(settings).get("letters", "candidate")
     assert version.version == "1"
@@ -210,6 +213,7 @@ def test_a_promoted_student_becomes_the_candidate(spec, settings, store, artifac
 
 
 def test_a_forced_student_is_marked_and_waits_for_an_order(spec, settings, store, artifact, candidate):
+    stores.registering(settings)
     assert register.python_func(spec, artifact(dsl.Model, "judged", candidate("reject")), force=True) == "1"
     registry = Registry(settings)
     assert registry.get("letters", "candidate") is None

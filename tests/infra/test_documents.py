@@ -31,6 +31,7 @@ from infra.documents.materials import bom
 from infra.documents.signed import verify
 from infra.documents.write import KINDS, made
 from tests.components.conftest import freeze_rows, letter_spec, letters, line_spec, lines
+from tests.stores import registering
 
 __all__ = ["freeze_rows", "letter_spec", "letters", "line_spec", "lines"]
 
@@ -61,7 +62,7 @@ def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COHOBATE_HOME", str(folder))
         patch.setenv("COHOBATE_ACTOR", "ana")
-        store = ControlStore(Settings().control_url)
+        store = ControlStore(registering(Settings()).control_url)
         store.migrate()
         yield store
         store.close()

@@ -14,7 +14,7 @@ from components.contracts.storage import digest_of, put_bytes
 from components.registry import Registry
 from infra.cli import SUB_COMMANDS, app
 from tests.components.registry.test_registry import VERDICT, card
-from tests.stores import migrated
+from tests.stores import migrated, registering
 
 HEAVY = (
     "alembic", "evidently", "feast", "kafka", "kfp", "mlflow", "numpy", "onnxruntime", "pandas", "pyarrow", "ray",
@@ -62,7 +62,7 @@ def test_the_list_says_of_a_sub_command_what_it_says_itself(sub):
 
 
 def test_status_imports_nothing_heavy(tmp_path):
-    settings = Settings(home=tmp_path)
+    settings = registering(Settings(home=tmp_path))
     store, data, uri = migrated(settings.control_url), b"student", f"{settings.artifacts}/1.onnx"
     store.put_gauge("files", "labeler", {"labelled": 3})
     put_bytes(uri, data)

@@ -27,7 +27,7 @@ from serving.control.controller import Controller
 from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.loaded_versions import LoadedVersions
-from tests.stores import migrated
+from tests.stores import migrated, registering
 from tests.waiting import wait_for
 from tests.workloads.regression import Physicist
 from tests.workloads.tickets.tickets import WORDS
@@ -48,7 +48,7 @@ class Platform:
     """What workloads share: the broker, the control database, the registry, the artifacts."""
 
     def __init__(self, home: Path) -> None:
-        self.settings = Settings(home=home)
+        self.settings = registering(Settings(home=home))
         self.broker: Broker = MemoryBroker()
         self.store = migrated(self.settings.control_url)
         self.registry = Registry(self.settings)

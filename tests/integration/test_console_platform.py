@@ -29,6 +29,7 @@ from serving.admin.server import Address
 from tests.oidc_provider import provider, settings_of
 from tests.ports import free_port, free_ports
 from tests.serving.conftest import TEACHER_FILE, artifact
+from tests.stores import registering
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -68,6 +69,7 @@ def platform(tmp_path_factory, issuer):
         home=folder / "home", gateway_port=free_ports(6)[0], broker_port=free_port(), admin_port=free_port(),
         **settings_of(issuer),
     )  # fmt: skip
+    registering(settings)
     spec, store, registry = load_spec(folder / "signs.yaml"), ControlStore(settings.control_url), Registry(settings)
     store.migrate()
     for version in ("1", "2"):

@@ -23,7 +23,7 @@ from infra.broker import EmbeddedBroker
 from pipelines.forked import Warm
 from pipelines.local import run_local
 from pipelines.outcome import Outcome
-from tests.stores import migrated
+from tests.stores import migrated, registering
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -34,7 +34,7 @@ def platform(settings):
     log = settings.home / "logs" / "broker.log"
     log.parent.mkdir(parents=True)
     with EmbeddedBroker(settings.broker_port, log):
-        yield settings, store
+        yield registering(settings), store
     store.close()
 
 

@@ -23,6 +23,7 @@ from infra.broker import EmbeddedBroker
 from pipelines.compiled import compiled
 from pipelines.parameters import PARAMETERS
 from tests.ports import free_port
+from tests.stores import registering
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -143,7 +144,7 @@ def declared(settings, pod, tmp_path):
     pod.put("settings", mlflow=changed["tracking_uri"], root=changed["artifact_root"])
     pod.put("specs", **{path.name: path.read_text() for path in SPEC.parent.iterdir() if path.is_file()})
     changed["kfp_installation"].write_text(INSTALLATION.format(kafka=kafka))
-    return settings.model_copy(update=changed)
+    return registering(settings.model_copy(update=changed))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from components.stream import open_broker
 from components.teachers.contract import reference
 from infra.broker import EmbeddedBroker
 from pipelines.forked import GoneError, Warm, fork
-from tests.stores import migrated
+from tests.stores import migrated, registering
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
@@ -60,7 +60,7 @@ def warm(settings):
 
 @pytest.fixture
 def broker(settings, spec):
-    settings.home.mkdir(parents=True, exist_ok=True)
+    registering(settings)
     with EmbeddedBroker(settings.broker_port, settings.home / "broker.log"):
         made = open_broker(settings)
         made.ensure_topics(spec.topics, partitions=spec.partitions)

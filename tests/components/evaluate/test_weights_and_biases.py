@@ -18,14 +18,18 @@ from components.steps import Candidate
 from components.student.runtime import Student
 from tests.stores import migrated
 
-wandb = pytest.importorskip("wandb")
-
 TINY = Variant(name="tiny", dim=8, hidden=16, recipe="half")
 BLOCK, HEADER = 32_768, 7
 
 
+@pytest.fixture(scope="module")
+def wandb():
+    """The package, whose import takes longer than most of these tests do: only where they run."""
+    return pytest.importorskip("wandb")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def patient():
+def patient(wandb):
     """W&B's process may take what a busy machine takes to start: a run that it gives up is logged, and not there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_X_SERVICE_WAIT", "180")
@@ -132,8 +136,10 @@ def test_no_input_leaves_the_platform_unless_the_setting_says_so(world, tmp_path
     assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
-@pytest.mark.parametrize("failure", [wandb.errors.CommError("no answer"), OSError("disk full")])
-def test_weights_and_biases_that_fails_is_logged_and_changes_nothing(world, tmp_path, monkeypatch, caplog, failure):
+@pytest.mark.parametrize("kind", ["CommError", "OSError"])
+def test_weights_and_biases_that_fails_is_logged_and_changes_nothing(world, tmp_path, monkeypatch, caplog, wandb, kind):
+    failure = wandb.errors.CommError("no answer") if kind == "CommError" else OSError("disk full")
+
     def fail(**_):
         raise failure
 

@@ -15,7 +15,7 @@ from components.ledger.ledger import entries
 from components.registry import Registry
 from infra.cli import EXPORTS, app
 from tests.components.export.conftest import load
-from tests.stores import migrated
+from tests.stores import migrated, registering
 
 RUN = CliRunner()
 
@@ -34,7 +34,7 @@ serve: {max_disagreement: 0.1, novelty: 0.05}
 def platform(letter_spec, letters, freeze_rows, tmp_path_factory):
     """A home with one window and the student of it, registered as version 1."""
     home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home)
+    settings = registering(Settings(home=home))
     limits = msgspec.structs.replace(letter_spec.limits, max_parity_gap=0.05)
     spec = msgspec.structs.replace(letter_spec, limits=limits)
     window = freeze_rows(spec, letters("abc", 60), settings.artifacts, 1)

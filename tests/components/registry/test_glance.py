@@ -11,6 +11,7 @@ from components.registry import Registry, glance
 from components.registry.names import model_name
 from tests.components.registry.test_registry import VERDICT, card
 from tests.servers import serving
+from tests.stores import registering
 
 THRESHOLD = 0.62
 
@@ -18,7 +19,7 @@ THRESHOLD = 0.62
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     """A registry with three versions of ``files``, of which the last was deleted, and one of another workload."""
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
+    settings = registering(Settings(home=tmp_path_factory.mktemp("home")))
     registry = Registry(settings)
     for number, workload in enumerate(("files", "files", "files", "mail")):
         data = f"student {number}".encode()

@@ -6,7 +6,6 @@ import sys
 from functools import partial
 
 import pytest
-from mcp import Client, StdioServerParameters
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
@@ -14,14 +13,22 @@ from infra.mcp_server import build, serve
 from serving.client import AsyncClient
 
 
+@pytest.fixture
+def mcp():
+    """The protocol's package, whose import takes longer than these tests do: only where they run."""
+    import mcp
+
+    return mcp
+
+
 def told(result):
     return json.loads(result.content[0].text)
 
 
-def test_an_agent_asks_and_sees_what_there_is(url):
+def test_an_agent_asks_and_sees_what_there_is(url, mcp):
     async def run():
         made = build({"signs": partial(AsyncClient, url, deadline=90.0)})
-        async with Client(made) as client:
+        async with mcp.Client(made) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
             there = told(await client.call_tool("workloads", {}))
             by_json = told(await client.call_tool("predict", {"workload": "signs", "json_value": {"x": 3}}))
@@ -47,10 +54,10 @@ def test_an_agent_asks_and_sees_what_there_is(url):
         assert names in text
 
 
-def test_a_gateway_that_is_away_is_said_to_be():
+def test_a_gateway_that_is_away_is_said_to_be(mcp):
     async def run():
         made = build({"signs": partial(AsyncClient, "http://127.0.0.1:9", deadline=0.2)}, lambda: {"up": False})
-        async with Client(made) as client:
+        async with mcp.Client(made) as client:
             there = told(await client.call_tool("workloads", {}))
             status = told(await client.call_tool("platform_status", {}))
             return there, status, await client.call_tool("predict", {"workload": "signs", "text": "a"})
@@ -59,7 +66,7 @@ def test_a_gateway_that_is_away_is_said_to_be():
     assert "unavailable" in there["workloads"]["signs"] and asked.is_error and status == {"up": False}
 
 
-def test_the_command_speaks_over_standard_input_and_output(url, tmp_path):
+def test_the_command_speaks_over_standard_input_and_output(url, mcp, tmp_path):
     host = url
     command = [
         "-m",
@@ -75,7 +82,7 @@ def test_the_command_speaks_over_standard_input_and_output(url, tmp_path):
     ]
 
     async def run():
-        async with Client(StdioServerParameters(command=sys.executable, args=command)) as client:
+        async with mcp.Client(mcp.StdioServerParameters(command=sys.executable, args=command)) as client:
             return {tool.name for tool in (await client.list_tools()).tools}
 
     assert asyncio.run(run()) == {"workloads", "predict", "platform_status"}

@@ -12,6 +12,7 @@ from components.registry import Registry, runs
 from components.registry.registry import model_name
 from serving.control.replicas import ReplacedError
 from tests.serving.control.test_controller import Platform, W, begun, platform
+from tests.stores import registering
 
 __all__ = ["platform"]  # a fixture
 
@@ -148,7 +149,7 @@ class TestByHand:
 
     @pytest.fixture
     def mlflow(self, tmp_path):
-        return Settings(home=tmp_path / "home")
+        return registering(Settings(home=tmp_path / "home"))
 
     @pytest.fixture
     def platform(self, spec, store, broker, clock, model, signs, tmp_path, mlflow):

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 
-import openai
 import pytest
 
 from components.contracts.records import Input
@@ -17,7 +16,15 @@ LINKED = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}
 
 
 @pytest.fixture
-def client(url):
+def openai():
+    """The client's package, whose import takes longer than these tests do: only where they run."""
+    import openai
+
+    return openai
+
+
+@pytest.fixture
+def client(url, openai):
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
         yield made
 
@@ -52,7 +59,7 @@ def test_a_streamed_answer_is_the_same(client):
     assert len({chunk.id for chunk in chunks}) == 1 and deltas[2] is not None
 
 
-def test_models_and_versions_can_be_asked_for(client):
+def test_models_and_versions_can_be_asked_for(client, openai):
     assert [m.id for m in client.models.list()] == ["signs", "signs@1"]
     said = client.chat.completions.create(model="signs@1", messages=ASKED)
     assert said.choices[0].message.content == "pos" and said.choices[0].logprobs is None
@@ -75,7 +82,7 @@ def test_models_and_versions_can_be_asked_for(client):
         ({"safety_identifier": "k" * 257}, "the key has at most 256"),
     ],
 )  # fmt: skip
-def test_what_a_student_cannot_do_is_refused_by_name(client, more, names):
+def test_what_a_student_cannot_do_is_refused_by_name(client, openai, more, names):
     with pytest.raises(openai.UnprocessableEntityError, match=names):
         client.chat.completions.create(**{"model": "signs", "messages": ASKED, **more})
 
