@@ -13,6 +13,10 @@ from components.contracts.settings import Settings
 SCHEME = "ray://"
 """Of an address of Ray's client server, which takes in whoever is no node of the cluster: a pod, say."""
 
+STARTS = 5
+"""How often a client asks to be taken in by a cluster that answers. Ray's client server (2.60) forks a process for each
+client while its own threads call into gRPC, and now and then that one has ended before it ran."""
+
 HANDED_ON = ("artifact_root", "workload_signed_by", "workload_max_bytes")
 """Settings that workers have from us: where the spec's bundle, the rows and the checkpoint lie. None is a secret; the
 store's credentials are those of the cluster's own pods."""
@@ -21,6 +25,21 @@ store's credentials are those of the cluster's own pods."""
 def elsewhere(workers: int, settings: Settings) -> bool:
     """Whether so many workers train on a cluster that this process is no node of."""
     return workers > 0 and settings.ray_address.startswith(SCHEME)
+
+
+def own_interface() -> None:
+    """Let workers of other hosts reach this process by the address that its Ray node has.
+
+    Gloo (PyTorch 2.13) listens where the host's own name leads, which on a plain Debian is 127.0.1.1, and on a host
+    whose name nobody knows 127.0.0.1; to the others it says that address. ``GLOO_SOCKET_IFNAME`` names an interface.
+    """
+    import psutil
+    import ray.util
+
+    address = ray.util.get_node_ip_address()
+    for name, known in psutil.net_if_addrs().items():
+        if address in {one.address for one in known}:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 @contextlib.contextmanager
@@ -36,11 +55,16 @@ def joined(settings: Settings) -> Iterator[None]:
     """
     os.environ.update(access(settings, os.environ))
     import ray
+    import stamina
 
+    hook = f"{__name__}.{own_interface.__name__}"
     public = settings.public()
     variables = {f"COHOBATE_{name.upper()}": public[name] for name in HANDED_ON if name in public}
+    told = {"env_vars": variables, "worker_process_setup_hook": hook}
     try:
-        ray.init(address=settings.ray_address, log_to_driver=False, runtime_env={"env_vars": variables})
+        for attempt in stamina.retry_context(on=ConnectionAbortedError, attempts=STARTS, timeout=None):
+            with attempt:
+                ray.init(address=settings.ray_address, log_to_driver=False, runtime_env=told)
     except ConnectionError as error:
         said = str(error).strip().rpartition("\n")[2]
         remedy = f"no client server takes us in ({said}): see COHOBATE_RAY_ADDRESS and COHOBATE_RAY_TOKEN_FILE"

@@ -1,14 +1,17 @@
 """The Ray cluster on which workers train: who is a client of it, what it is told, and what it is asked for."""
 
 import contextlib
+import importlib
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
-from components.distill.cluster import elsewhere, joined
+from components.distill.cluster import STARTS, elsewhere, joined
 from components.distill.fit import fit
 from tests.integration.test_workers import work
 
@@ -43,7 +46,7 @@ def test_workers_are_told_where_artifacts_lie_and_no_secret(asked):
     with joined(settings):
         (call,) = asked
     assert call["address"] == ADDRESS
-    assert call["runtime_env"] == {"env_vars": {"COHOBATE_ARTIFACT_ROOT": "s3://bucket/root"}}
+    assert call["runtime_env"]["env_vars"] == {"COHOBATE_ARTIFACT_ROOT": "s3://bucket/root"}
     assert asked[-1] == "over"
 
 
@@ -63,6 +66,46 @@ def test_a_cluster_that_takes_nobody_in_is_named_with_the_remedy(asked, monkeypa
     said = rf"Ray at {ADDRESS} does not answer: .*timeout.*COHOBATE_RAY_ADDRESS"
     with pytest.raises(UnavailableError, match=said), joined(Settings(ray_address=ADDRESS)):
         pytest.fail("nobody is in")
+
+
+@pytest.mark.parametrize(("set_to", "used"), [(None, "eth7"), ("eth0", "eth0")])
+def test_a_worker_is_reached_by_the_address_of_its_node(asked, monkeypatch, set_to, used):
+    import psutil
+    import ray.util
+
+    with joined(Settings(ray_address=ADDRESS)):
+        module, _, name = asked[0]["runtime_env"]["worker_process_setup_hook"].rpartition(".")
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.1.2.3")
+    known = {"lo": ["127.0.0.1", "::1"], "eth7": ["fe80::1", "10.1.2.3"]}
+    found = {name: [SimpleNamespace(address=one) for one in of] for name, of in known.items()}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is put back as it was when the test is over
+    if set_to is None:
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    else:
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_to)
+    getattr(importlib.import_module(module), name)()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == used
+
+
+@pytest.mark.parametrize(("failures", "taken_in"), [(STARTS - 1, True), (STARTS, False)])
+def test_a_client_asks_again_where_the_server_could_not_start_a_process_for_it(asked, monkeypatch, failures, taken_in):
+    import ray
+    import stamina
+
+    def refuse(**given):
+        asked.append(given)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError("Initialization failure from server")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with stamina.set_testing(True, attempts=STARTS, cap=True):
+        if taken_in:
+            with joined(Settings(ray_address=ADDRESS)):
+                assert len(asked) == STARTS
+        else:
+            with pytest.raises(UnavailableError, match="Initialization failure"), joined(Settings(ray_address=ADDRESS)):
+                pytest.fail("nobody is in")
 
 
 class Wanted(Exception):
