@@ -29,10 +29,10 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     start from nothing starts from ``student.start``, where the spec has one. Where the digest is
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
-    A champion that had learnt from what was forgotten since is not started from, nor is ``student.start`` then, which
-    may have learnt from its answers: the update is a fresh student of its variant, that learns from all windows as they
-    are now, though there may be no new labels. Once it is made, the
-    orders that list the champion ask for none any more.
+    A champion that had learnt from what was forgotten since is not started from: the update is a fresh student of its
+    variant, that learns from all windows as they are now, though there may be no new labels. Once it is made, the
+    orders that list the champion ask for none any more. Nor is ``student.start``, once any student of the workload had
+    learnt from what was forgotten, whichever serves by now: it may have learnt from that student's answers.
 
     Raises:
         ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
@@ -52,8 +52,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     serves = champion(store, spec)
     without = tainted(store, spec.name)
     asking = waiting(store, spec.name, serves.digest) if serves is not None else ()
-    forgot = serves is not None and serves.digest in without
-    if not fresh and serves is not None and forgot:
+    if not fresh and serves is not None and serves.digest in without:
         log.warning(
             "%s: version %s had learnt from what order %s forgot: the update does not start from it, but afresh",
             spec.name, serves.version, without[serves.digest],
@@ -81,7 +80,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent = data_free(store, spec, chosen.name if fresh else "")
     if parent is not None and parent.digest in without:
         parent = None
-    if parent is None and not forgot:
+    if parent is None and not without:
         parent = _given(spec, str(windows[-1].manifest["space"]))
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)

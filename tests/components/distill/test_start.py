@@ -8,6 +8,8 @@ from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import Begin, Variant, load_spec
 from components.contracts.storage import get_bytes
+from components.control import forgettings
+from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.distill.step import distil
 from components.distill.train import distill
@@ -58,6 +60,17 @@ def test_it_knows_from_the_first_what_only_others_have_taught(home, letter_spec,
     assert set(alone.card.classes) == set("ab")
 
 
+@pytest.mark.parametrize("serving", [None, "new"])
+def test_after_a_forgetting_it_is_left_aside_whoever_serves(home, letter_spec, given, tmp_path, serving):
+    order = forgettings.open_order(home, letter_spec.name, "ana", "op", "asked to")
+    forgettings.put(home, order.id, result={"students": [{"version": "1", "digest": "old"}]})
+    if serving is not None:  # made afresh since, so that no order lists it
+        model = ModelRef(version="2", uri="file:///new", digest=serving, snapshot="", teacher="t@1")
+        home.put_intent(letter_spec.name, home.intent(letter_spec.name)[0], Intent(champion=model))
+    made = distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
+    assert set(made.card.classes) == set("ab")
+
+
 def test_another_artifact_or_label_space_is_refused(home, letter_spec, given, tmp_path):
     with pytest.raises(ArtifactError):
         distil(written(letter_spec, tmp_path, uri=given.uri, digest="0" * 64), "", True, "nothing")
@@ -68,7 +81,7 @@ def test_another_artifact_or_label_space_is_refused(home, letter_spec, given, tm
         distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
 
 
-def test_a_spec_without_it_has_the_digest_that_it_had(letter_spec, tmp_path):
+def test_it_is_part_of_the_spec_s_digest_and_names_an_artifact_by_its_own(letter_spec, tmp_path):
     before = load_spec(written(letter_spec, tmp_path))
     assert before.student.start is None
     start = Begin(uri="file:///m.onnx", digest="0" * 64)
