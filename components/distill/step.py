@@ -81,7 +81,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     if parent is not None and parent.digest in without:
         parent = None
     if parent is None and not without:
-        parent = _given(spec, str(windows[-1].manifest["space"]))
+        parent = _given(settings, spec, str(windows[-1].manifest["space"]))
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
     if parent is not None:
@@ -109,11 +109,11 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     )
 
 
-def _given(spec: Spec, space: str) -> ModelRef | None:
+def _given(settings: Settings, spec: Spec, space: str) -> ModelRef | None:
     """What a fresh student begins from, as the spec names it; it is no version here.
 
     Raises:
-        ConfigError: it has another task, or another label space than the labels.
+        ConfigError: it has another task, or another label space than the labels; or the policy asks for signatures.
         ArtifactError: it is missing, or another.
 
     """
@@ -122,6 +122,9 @@ def _given(spec: Spec, space: str) -> ModelRef | None:
     given = spec.student.start
     if given is None:
         return None
+    if settings.artifact_policy == "signed":
+        allowed = "cannot be begun from with COHOBATE_ARTIFACT_POLICY=signed: it is no version that was signed here"
+        raise ConfigError("student.start", given.uri, allowed)
     card = Student.load(get_bytes(given.uri, given.digest), source=spec.source).card
     if (card.task, card.space) != (spec.task, space):
         allowed = f"is a {card.task} student in {card.space!r}: the labels here are of a {spec.task} in {space!r}"

@@ -7,6 +7,7 @@ import yaml
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import Begin, Variant, load_spec
+from components.contracts.spec.declared import Data, Terms
 from components.contracts.storage import get_bytes
 from components.control import forgettings
 from components.control.intent import Intent, ModelRef
@@ -22,8 +23,9 @@ def given(letter_spec, letters, freeze_rows, tmp_path_factory):
     """A student of another platform, which knows four classes."""
     folder = f"file://{tmp_path_factory.mktemp('other')}"
     window = freeze_rows(letter_spec, letters("abcd", 40), folder, 1)
+    theirs = msgspec.structs.replace(letter_spec, data=Data(licence=Terms(attribution="Labels by Ana")))
     return distill(
-        letter_spec, [window], variant=Variant(name="tiny", dim=8, hidden=16), parent=None, artifacts=folder, seed=0
+        theirs, [window], variant=Variant(name="tiny", dim=8, hidden=16), parent=None, artifacts=folder, seed=0
     )
 
 
@@ -52,6 +54,7 @@ def test_it_knows_from_the_first_what_only_others_have_taught(home, letter_spec,
     path = written(letter_spec, tmp_path, uri=given.uri, digest=given.digest)
     made = distil(path, "", True, "nothing")
     assert made.card.parent is None and set(made.card.classes) == set("abcd")
+    assert made.card.attribution == ("Labels by Ana",)
     student = Student.load(get_bytes(made.uri, made.digest))
     unseen = letters("cd", 20, seed=8)
     said = student.predict([payload for payload, _, _ in unseen])
@@ -69,6 +72,12 @@ def test_after_a_forgetting_it_is_left_aside_whoever_serves(home, letter_spec, g
         home.put_intent(letter_spec.name, home.intent(letter_spec.name)[0], Intent(champion=model))
     made = distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
     assert set(made.card.classes) == set("ab")
+
+
+def test_where_signatures_are_asked_for_it_is_refused_with_the_reason(home, letter_spec, given, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    with pytest.raises(ConfigError, match=r"student\.start.*COHOBATE_ARTIFACT_POLICY=signed"):
+        distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
 
 
 def test_another_artifact_or_label_space_is_refused(home, letter_spec, given, tmp_path):
