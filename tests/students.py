@@ -16,13 +16,13 @@ def bag(buckets, dim, hidden):
     return {"inputs": bag_signature(buckets), "network": network}
 
 
-def exported(card, state=None, unit=None, source=""):
+def exported(card, state=None, unit=None, source="", temperature=1.0):
     """The ONNX file of a card's network with these weights, or with those that it is made with."""
     from components.distill.export import body, to_onnx
     from components.distill.networks.contract import load, network
 
     net = network(card, source)
-    return to_onnx(body(load(net, state) if state else net, card.inputs), card, unit=unit)
+    return to_onnx(body(load(net, state) if state else net, card.inputs), card, temperature, unit)
 
 
 def telling(spec, card, state, payloads, truths):

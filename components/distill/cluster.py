@@ -27,21 +27,6 @@ def elsewhere(workers: int, settings: Settings) -> bool:
     return workers > 0 and settings.ray_address.startswith(SCHEME)
 
 
-def own_interface() -> None:
-    """Let workers of other hosts reach this process by the address that its Ray node has.
-
-    Gloo (PyTorch 2.13) listens where the host's own name leads, which on a plain Debian is 127.0.1.1, and on a host
-    whose name nobody knows 127.0.0.1; to the others it says that address. ``GLOO_SOCKET_IFNAME`` names an interface.
-    """
-    import psutil
-    import ray.util
-
-    address = ray.util.get_node_ip_address()
-    for name, known in psutil.net_if_addrs().items():
-        if address in {one.address for one in known}:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
 @contextlib.contextmanager
 def joined(settings: Settings) -> Iterator[None]:
     """Be a client of the cluster while the body runs.
@@ -57,10 +42,9 @@ def joined(settings: Settings) -> Iterator[None]:
     import ray
     import stamina
 
-    hook = f"{__name__}.{own_interface.__name__}"
     public = settings.public()
     variables = {f"COHOBATE_{name.upper()}": public[name] for name in HANDED_ON if name in public}
-    told = {"env_vars": variables, "worker_process_setup_hook": hook}
+    told = {"env_vars": variables}
     try:
         for attempt in stamina.retry_context(on=ConnectionAbortedError, attempts=STARTS, timeout=None):
             with attempt:

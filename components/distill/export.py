@@ -37,6 +37,9 @@ from components.student.features import BATCH, Features, Signature, made_up
 from components.student.runtime import NOVELTY
 from drift.novelty import Nearness
 
+TEMPERATURE = "answer_temperature"
+"""The graph's constant that the logits of a classification are divided by."""
+
 OPSET = 20
 """The operator set of every export; ONNX Runtime has run it since 1.17."""
 
@@ -305,13 +308,19 @@ def to_onnx(
 
 
 def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
-    constants["answer_temperature"] = np.array(temperature, dtype=np.float32)
+    constants[TEMPERATURE] = np.array(temperature, dtype=np.float32)
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [BATCH, len(card.classes)])
     nodes = [
-        helper.make_node("Div", ["logits", "answer_temperature"], ["answer_tempered"]),
+        helper.make_node("Div", ["logits", TEMPERATURE], ["answer_tempered"]),
         helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
     ]
     return nodes, [output]
+
+
+def temperature_of(artifact: bytes) -> float | None:
+    """What an exported classification divides its logits by; None where its graph does not say."""
+    found = [c for c in onnx.load_model_from_string(artifact).graph.initializer if c.name == TEMPERATURE]
+    return float(numpy_helper.to_array(found[0])) if found else None
 
 
 def novelty_nodes(known: Nearness, state: str, constants: dict[str, Any]) -> tuple[list[Any], Any]:

@@ -77,6 +77,8 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        from components.distill.process_group import Reachable
+
         # what devices a cluster has it knows alone: the spec says what is asked of it
         cuda = (work.spec.student.device if there else device_of(work.spec)) == "cuda"
         rows = f"{work.checkpoint}.rows" if workers else ""
@@ -85,6 +87,7 @@ def fit(work: Work, run: str, storage: str) -> Fitted:
         given = replace(work, data=NO_ROWS) if workers else work
         TorchTrainer(
             lambda: train_loop(given, rows),
+            torch_config=Reachable() if workers else None,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda and workers > 0),
             run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
         ).fit()

@@ -44,13 +44,14 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
 
     student = Student.load(get_bytes(parent.uri, parent.digest), source=spec.source)
     card = student.card
+    name = f"version {parent.version}" if parent.version else parent.uri
     if card.task != spec.task:
-        log.warning("%s: version %s has another task: starting afresh", spec.name, parent.version)
+        log.warning("%s: %s has another task: starting afresh", spec.name, name)
         return None
     wanted = spec.student.network_of(variant_of(spec, card, variant))
     files = files_of(featuriser(spec.features, spec.source))
     if (wanted, spec.features.learnt_from, files) != (card.network, card.features, files_of(student.featuriser)):
-        log.info("%s: a network of another shape first learns what version %s answers", spec.name, parent.version)
+        log.info("%s: a network of another shape first learns what %s answers", spec.name, name)
         return Start(student=student, state=None)
     uri = weights_uri(parent.uri)
     if card.weights is None:

@@ -29,10 +29,10 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     start from nothing starts from ``student.start``, where the spec has one. Where the digest is
     :data:`NOTHING` there is nothing to update with (None), while a fresh one learns from all windows there are.
 
-    A champion that had learnt from what was forgotten since is not started from, nor is ``student.start`` then, which
-    may have learnt from its answers: the update is a fresh student of its variant, that learns from all windows as they
-    are now, though there may be no new labels. Once it is made, the
-    orders that list the champion ask for none any more.
+    A champion that had learnt from what was forgotten since is not started from: the update is a fresh student of its
+    variant, that learns from all windows as they are now, though there may be no new labels. Once it is made, the
+    orders that list the champion ask for none any more. Nor is ``student.start``, once any student of the workload had
+    learnt from what was forgotten, whichever serves by now: it may have learnt from that student's answers.
 
     Raises:
         ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
@@ -52,8 +52,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     serves = champion(store, spec)
     without = tainted(store, spec.name)
     asking = waiting(store, spec.name, serves.digest) if serves is not None else ()
-    forgot = serves is not None and serves.digest in without
-    if not fresh and serves is not None and forgot:
+    if not fresh and serves is not None and serves.digest in without:
         log.warning(
             "%s: version %s had learnt from what order %s forgot: the update does not start from it, but afresh",
             spec.name, serves.version, without[serves.digest],
@@ -81,8 +80,8 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent = data_free(store, spec, chosen.name if fresh else "")
     if parent is not None and parent.digest in without:
         parent = None
-    if parent is None and not forgot:
-        parent = _given(spec, str(windows[-1].manifest["space"]))
+    if parent is None and not without:
+        parent = _given(settings, spec, str(windows[-1].manifest["space"]))
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
     if parent is not None:
@@ -110,11 +109,11 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     )
 
 
-def _given(spec: Spec, space: str) -> ModelRef | None:
+def _given(settings: Settings, spec: Spec, space: str) -> ModelRef | None:
     """What a fresh student begins from, as the spec names it; it is no version here.
 
     Raises:
-        ConfigError: it has another task, or another label space than the labels.
+        ConfigError: it has another task, or another label space than the labels; or the policy asks for signatures.
         ArtifactError: it is missing, or another.
 
     """
@@ -123,6 +122,9 @@ def _given(spec: Spec, space: str) -> ModelRef | None:
     given = spec.student.start
     if given is None:
         return None
+    if settings.artifact_policy == "signed":
+        allowed = "cannot be begun from with COHOBATE_ARTIFACT_POLICY=signed: it is no version that was signed here"
+        raise ConfigError("student.start", given.uri, allowed)
     card = Student.load(get_bytes(given.uri, given.digest), source=spec.source).card
     if (card.task, card.space) != (spec.task, space):
         allowed = f"is a {card.task} student in {card.space!r}: the labels here are of a {spec.task} in {space!r}"

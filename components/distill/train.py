@@ -174,6 +174,7 @@ def _card(
     parent: ModelRef | None,
     traffic: Unlabelled,
 ) -> StudentCard:
+    inherited = start.card.attribution if start else ()
     return StudentCard(
         workload=spec.name,
         task=spec.task,
@@ -190,7 +191,7 @@ def _card(
         code=version("cohobate"),
         recipe=variant.recipe,
         unlabelled=traffic.digest,
-        attribution=attributions(spec),
+        attribution=tuple(dict.fromkeys((*attributions(spec), *inherited))),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 
 app = typer.Typer(help="Distil with others who share no inputs: soft answers to public ones.", no_args_is_help=True)
@@ -16,6 +18,16 @@ SpecFile = Annotated[str, typer.Option("--spec", help="A spec file, or the name 
 Public = Annotated[str, typer.Option("--public", help="The public inputs: a history's file or folder, or its URI.")]
 Number = Annotated[int, typer.Option("--round", min=1, help="The round of the federation.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False)]
+
+
+def _place(output: Path) -> Path:
+    """Where to write, in a folder that is there from now on: asked before anything is spent that writes late."""
+    place = output.resolve()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--output", str(place), f"cannot be written: {error}") from error
+    return place
 
 
 @app.command()
@@ -32,20 +44,28 @@ def answer(
     ] = None,
 ) -> None:
     """Let a student answer the public inputs, and write the signed answers into a file to hand on."""
+    import msgspec
+
     from components.contracts.attestation import signer
     from components.contracts.spec import load_spec
+    from components.contracts.spec.fields import Name
+    from components.contracts.storage import put_bytes
     from components.control.store import ControlStore
     from components.registry.registry import Registry
     from infra.federation import site as one
     from infra.workloads import spec_path
 
+    try:
+        msgspec.convert(site, Name)
+    except msgspec.ValidationError as error:
+        raise ConfigError("--site", site, f"must be a site's name in the agreement: {error}") from error
+    place = _place(output or Path(f"{site}-{number}.answers.tar"))
     settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
     with closing(ControlStore.open(settings.control_url)) as store:
         data = one.answer(
             settings, Registry(settings), store, loaded, version, public=public, site=site, number=number, by=by
         )
-    place = output or Path(f"{site}-{number}.answers.tar")
-    place.write_bytes(data)
+    put_bytes(str(place), data)
     promise = "learnt in private" if loaded.student.privacy is not None else "nothing bounds what they tell of its rows"
     typer.echo(f"{place}: {len(data)} bytes of {site}'s answers in round {number}; {promise}")
 
@@ -72,8 +92,8 @@ def mix(
 
     ids = public_inputs(load_spec(spec_path(spec)), public)
     done = mixed(read_agreement(agreement), number, ids, {str(path): path.read_bytes() for path in files})
-    place = output or Path(f"round-{number}.mixture.jsonl")
-    put_bytes(str(place.resolve()), done.data)
+    place = _place(output or Path(f"round-{number}.mixture.jsonl"))
+    put_bytes(str(place), done.data)
     digest = digest_of(done.data)
     if as_json:
         told = {"mixture": str(place), "digest": digest, "rows": done.rows, "refused": done.refused}
@@ -101,16 +121,17 @@ def give(
     """Write a student with its trainable weights into a signed file, for the sites to begin from."""
     from components.contracts.attestation import signer
     from components.contracts.spec import load_spec
+    from components.contracts.storage import put_bytes
     from components.control.store import ControlStore
     from components.registry.registry import Registry
     from infra.federation import student
     from infra.workloads import spec_path
 
+    place = _place(output or Path(f"round-{number}.student.tar"))
     settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
     with closing(ControlStore.open(settings.control_url)) as store:
         data = student.give(settings, Registry(settings), store, loaded, version, number, by)
-    place = output or Path(f"round-{number}.student.tar")
-    place.write_bytes(data)
+    put_bytes(str(place), data)
     typer.echo(f"{place}: {len(data)} bytes; 'cohobate federate take {place} --public-key FILE' opens it at a site")
 
 
@@ -127,7 +148,10 @@ def take(
     from infra.federation.student import MODEL, taken
 
     said, files = taken(file.read_bytes(), str(file), verifier(public_key))
-    folder = (into or Path(f"round-{said.round}")).resolve()
+    folder = _place((into or Path(f"round-{said.round}")) / MODEL).parent
     write(files, folder)
+    uri = f"file://{folder / MODEL}"
     typer.echo(f"# version {said.version} of {said.workload}, round {said.round}, in {said.space}, by {said.teacher}")
-    typer.echo(f'student:\n  start:\n    uri: {(folder / MODEL).as_uri()}\n    digest: "{digest_of(files[MODEL])}"')
+    typer.echo(
+        f'student:\n  start:\n    uri: {json.dumps(uri, ensure_ascii=False)}\n    digest: "{digest_of(files[MODEL])}"'
+    )

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ACTION = "federate answer"
 """The ledger's action of answers that were made to be handed on."""
 
+GIVEN = "federate give"
+"""The ledger's action of a student that was made to be handed on with its weights, which tell what answers do."""
+
 Spent = tuple[float, float, int]
 """As in :mod:`components.distill.account`."""
 
@@ -67,7 +70,8 @@ def answer(
 ) -> bytes:
     """The file of a site's answers to the public inputs at ``public`` in round ``number``, by a registered version.
 
-    Asked again it gives the same file, and spends and records nothing more.
+    Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
+    the key are (Ed25519).
 
     1. See that the version may answer: terms, signature, task, and where the spec asks for privacy, its account.
     2. Answer.
@@ -83,10 +87,11 @@ def answer(
     check_training(spec, settings.licence_policy)
     info = registry.info(spec.name, version)
     signatures.require(settings, store, spec.name, [(info.ref.uri, info.ref.digest)], signatures.PROVENANCE)
-    student = Student.load(get_bytes(info.ref.uri, info.ref.digest), source=spec.source)
+    model = get_bytes(info.ref.uri, info.ref.digest)
+    student = Student.load(model, source=spec.source)
     if student.card.task != "classification":
         raise ConfigError("task", student.card.task, "cannot be federated: mixtures are of class probabilities")
-    account = promised(spec, student.card)
+    account = promised(spec, student.card, model)
     lineage = ancestors(registry, spec.name, info)
     # Step 2
     inputs = public_inputs(spec, public)
@@ -94,35 +99,57 @@ def answer(
     soft = student.predict_decoded([inputs[i] for i in ids])
     said = Said(
         site=site, round=number, space=student.card.space, classes=student.card.classes,
-        public=exchange.set_digest(ids), student=info.ref.digest, privacy=_told(account),
+        public=exchange.set_digest(ids), student=info.ref.digest, privacy=told_of(account),
     )  # fmt: skip
     data = exchange.write(said, {i: s.distribution for i, s in zip(ids, soft, strict=True)}, by)
     # Step 3
     detail = {
         "site": site, "round": number, "public": said.public, "rows": len(ids), "student": info.ref.digest,
-        "version": info.version, "answers": digest_of(data), "privacy": _told(account),
+        "version": info.version, "answers": digest_of(data), "privacy": told_of(account),
     }  # fmt: skip
 
-    def decide(rows: Sequence[LedgerRow]) -> dict[str, Any] | None:
-        before = [row.detail for row in rows if row.action == ACTION]
-        if any(all(d.get(n) == detail[n] for n in ("site", "round", "public", "student")) for d in before):
-            return None
-        if spec.student.privacy is None or account is None:
-            return detail
-        return {**detail, **spending(spec.student.privacy, account, info.ref.digest, lineage, before)}
-
-    append_if(store, spec.name, settings.actor, ACTION, decide)
+    record(settings, store, spec, ACTION, detail, account, lineage, again=("site", "round", "public", "student"))
     return data
 
 
-def promised(spec: Spec, card: StudentCard) -> Account | None:
-    """The account of a student whose answers are to be published; None where the spec asks for none.
+def record(
+    settings: Settings,
+    store: ControlStore,
+    spec: Spec,
+    action: str,
+    detail: dict[str, Any],
+    account: Account | None,
+    lineage: Sequence[str],
+    again: Sequence[str],
+) -> None:
+    """Put into the ledger what is published, and in private what it spends; once for equal values of ``again``.
+
+    Raises:
+        ConfigError: as :func:`spending`, also where it was published before: the spec may ask for more by now.
+
+    """
+
+    def decide(rows: Sequence[LedgerRow]) -> dict[str, Any] | None:
+        before = [row.detail for row in rows if row.action in (ACTION, GIVEN)]
+        known = any(row.action == action and all(row.detail.get(n) == detail[n] for n in again) for row in rows)
+        told: dict[str, Any] = {}
+        if spec.student.privacy is not None and account is not None:
+            told = spending(spec.student.privacy, account, detail["student"], lineage, before)
+        return None if known else {**detail, **told}
+
+    append_if(store, spec.name, settings.actor, action, decide)
+
+
+def promised(spec: Spec, card: StudentCard, model: bytes) -> Account | None:
+    """The account of a student (``model``: its artifact) that is to be published; None where there is none to ask for.
 
     Raises:
         ConfigError: the spec asks for one, and the student has none, of a unit that protects less, or was made with
             the help of rows that the account does not count.
 
     """
+    from components.distill.export import temperature_of
+
     privacy = spec.student.privacy
     if privacy is None:
         return card.privacy
@@ -132,6 +159,9 @@ def promised(spec: Spec, card: StudentCard) -> Account | None:
         raise ConfigError(f"{FIELD}.unit", privacy.unit, f"protects more than one {card.privacy.unit} of the student's")
     if spec.student.calibration_share:
         remedy = "fits the temperature of the answers on rows that the account does not count: write 0, and train anew"
+        raise ConfigError("student.calibration_share", spec.student.calibration_share, remedy)
+    if card.task == "classification" and (found := temperature_of(model)) != 1.0:
+        remedy = f"was not 0 when the student was made: its answers have the temperature {found}; train anew"
         raise ConfigError("student.calibration_share", spec.student.calibration_share, remedy)
     if card.precision != "float32":
         remedy = "export has ranges of rows that the account does not count: write serve: float32, and train anew"
@@ -163,11 +193,13 @@ def spending(
     from components.distill.account import epsilon_of
 
     for d in before:
-        told = d["privacy"]
-        if "history" not in d or told["unit"] != privacy.unit == "key":
-            kept = "without an account" if told is None else f"with an account of one {told['unit']}"
+        told = d.get("privacy")
+        if told is None or "history" not in d or told["unit"] != privacy.unit == "key":
+            kept = f"with an account of one {told['unit']}" if told is not None else "without an account"
+            if told is not None and "history" not in d:
+                kept = "by a spec without privacy"
             allowed = (
-                f"promises nothing of a site whose version {d['version']} answered {kept} in round {d['round']}: "
+                f"promises nothing of a site whose version {d['version']} was published {kept} in round {d['round']}: "
                 "federate a workload of another name, of rows that were not learnt from then"
             )
             raise ConfigError(FIELD, privacy.epsilon, allowed)
@@ -207,5 +239,6 @@ def _history(found: Sequence[Sequence[Any]]) -> tuple[Spent, ...]:
     return tuple((float(noise), float(rate), int(steps)) for noise, rate, steps in found)
 
 
-def _told(account: Account | None) -> dict[str, Any] | None:
+def told_of(account: Account | None) -> dict[str, Any] | None:
+    """What is told of an account."""
     return None if account is None else {"epsilon": account.epsilon, "delta": account.delta, "unit": account.unit}

@@ -14,8 +14,8 @@ from components.contracts.spec.declared import check_training
 from components.contracts.storage import digest_of, get_bytes
 from components.control.store import ControlStore
 from components.ledger import signatures
-from components.ledger.ledger import append
 from components.student.runtime import Student
+from infra.federation.site import GIVEN, ancestors, promised, record, told_of
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer, SSlibKey
@@ -26,8 +26,6 @@ PREDICATE = "urn:cohobate:federated-student:v1"
 
 MODEL, WEIGHTS, STATEMENT = "model.onnx", "student.safetensors", "statement.dsse"
 """The first two are called as in the folder of every student, where an update looks for the weights."""
-
-ACTION = "federate give"
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +43,18 @@ def give(
 ) -> bytes:
     """The archive of a registered version, for the sites of round ``number``; the ledger has that it was made.
 
+    In private it counts as answers do, and together with them.
+
     Raises:
-        ConfigError: the terms of its teacher or its data forbid it.
+        ConfigError: the terms of its teacher or its data forbid it, or it would tell more than ``student.privacy``
+            allows.
         NotFoundError: there is no such version.
         UntrustedError: the policy asks for signatures, and the version's does not count.
         ArtifactError: the artifact or its weights are missing or were changed.
 
     """
+    from components.distill.artifact import weights_uri
+
     check_training(spec, settings.licence_policy)
     info = registry.info(spec.name, version)
     signatures.require(settings, store, spec.name, [(info.ref.uri, info.ref.digest)], signatures.PROVENANCE)
@@ -59,7 +62,8 @@ def give(
     card = Student.load(model, source=spec.source).card
     if card.weights is None:
         raise ArtifactError(info.ref.uri, "names no trainable weights: nothing can begin from it")
-    weights = get_bytes(f"{info.ref.uri.rsplit('/', 1)[0]}/{WEIGHTS}", card.weights)
+    account, lineage = promised(spec, card, model), ancestors(registry, spec.name, info)
+    weights = get_bytes(weights_uri(info.ref.uri), card.weights)
     files = {MODEL: model, WEIGHTS: weights}
     said = Given(
         workload=spec.name, version=info.version, round=number, space=card.space, teacher=card.teacher
@@ -67,8 +71,11 @@ def give(
     digests = {name: digest_of(data) for name, data in files.items()}
     statement = attestation.statement(PREDICATE, digests, msgspec.to_builtins(said))
     made = bundle.pack({**files, STATEMENT: attestation.sign(statement, by)})
-    detail = {"round": number, "version": info.version, "digest": info.ref.digest, "archive": digest_of(made)}
-    append(store, spec.name, settings.actor, ACTION, detail)
+    detail = {
+        "round": number, "version": info.version, "student": info.ref.digest, "archive": digest_of(made),
+        "privacy": told_of(account),
+    }  # fmt: skip
+    record(settings, store, spec, GIVEN, detail, account, lineage, again=("round", "archive"))
     return made
 
 

@@ -36,6 +36,9 @@ class Clients:
         while not (self.folder / "end").exists():
             left = self.folder / "left"
             if left.exists() and host in left.read_text().split():
+                if connection is not None:
+                    connection.close()
+                    connection = None
                 time.sleep(0.05)
                 continue
             asked += 1
@@ -48,7 +51,7 @@ class Clients:
                 connection.request("POST", self.path, body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 text = answer.read()
-                version = json.loads(text)["version"] if answer.status == 200 else text.decode()[:300]
+                version = json.loads(text)["model_version"] if answer.status == 200 else text.decode()[:300]
                 self.told(began, host, answer.status, version)
             except (TimeoutError, OSError, http.client.HTTPException, ValueError) as error:
                 self.told(began, host, 0, repr(error))

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
-from tests import machines, object_store, postgres
+from tests import machines
+from tests.hosts import nodes
 from tests.hosts.students import EXAMPLE, WORKLOAD, artifact
 from tests.kubelet import SECONDS, ended
 from tests.serving.test_app import FOREIGN
@@ -25,44 +25,15 @@ pytestmark = [
     pytest.mark.skipif("COHOBATE_TEST_HOSTS" not in os.environ, reason="make hosts: it takes minutes"),
 ]
 
-HEAD, ONE, TWO, CLIENT = 1, 2, 3, 4
+ONE, TWO, CLIENT = 2, 3, 4
+"""Hosts: two that have replicas, beside that of the head, and the clients'."""
+
 REQUESTS = 50_000
 PORT = 8400
-ANY = "0.0.0.0"  # noqa: S104
-NODES = "import json, ray; ray.init(address='auto', log_to_driver=False); print(json.dumps(ray.nodes()))"
 
 
-class Nodes:
-    """Three nodes of one Ray cluster, and the host of the clients. The control database and artifacts are outside."""
-
-    def __init__(self, folder, hosts, database, storage):
-        self.folder, self.hosts = folder, hosts
-        self.env = machines.environment(
-            COHOBATE_DATABASE_URL=database.url("cohobate"), COHOBATE_ARTIFACT_ROOT="s3://cohobate/root",
-            COHOBATE_BOOTSTRAP_SERVERS=f"{hosts.outside}:9", COHOBATE_HOME="/srv/cohobate",
-            COHOBATE_GATEWAY_HOST=ANY, **storage,
-        )  # fmt: skip
-        self.processes = {}
-
-    def start(self, host):
-        words = ["ray", "start", f"--node-ip-address={self.hosts.address(host)}", "--object-store-memory=100000000"]
-        words += ["--disable-usage-stats", "--block", "--num-cpus"]
-        if host == HEAD:
-            words += ["0", "--head", "--dashboard-host=0.0.0.0"]
-        else:
-            words += ["4", f"--address={self.hosts.address(HEAD)}:6379"]
-        log = self.folder / f"ray-{host}.log"
-        self.processes[host] = self.hosts.start(host, *words, env=self.env, log=log)
-
-    def run(self, *argv, host=HEAD, **options):
-        done = self.hosts.run(host, *argv, env=self.env, timeout=SECONDS, **options)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def alive(self):
-        """The ids of the nodes that live, by address."""
-        told = json.loads(self.run("python", "-c", NODES).splitlines()[-1])
-        return {node["NodeManagerAddress"]: node["NodeID"] for node in told if node["Alive"]}
+class Gateway(nodes.Nodes):
+    """The declared gateway on them."""
 
     def apply(self, text):
         """Make a spec a version of the workload, and have Serve run what is in force."""
@@ -73,13 +44,13 @@ class Nodes:
     def deploy(self, replicas):
         """As an operator does; returns when Serve runs it."""
         declared = self.run("cohobate", "serve", "config", "--replicas", str(replicas))
-        place = f"http://{self.hosts.address(HEAD)}:8265"
+        place = f"http://{self.place(8265)}"
         self.run("sh", "-c", f"cat > /tmp/serve.yaml && serve deploy /tmp/serve.yaml --address {place}", input=declared)
         wait_for(lambda: self.state() == ("RUNNING", "RUNNING", replicas), 3 * SECONDS)
 
     def state(self):
         """Of our application: its status, that of its deployment, and how many replicas run."""
-        told = yaml.safe_load(self.run("serve", "status", "--address", f"http://{self.hosts.address(HEAD)}:8265"))
+        told = yaml.safe_load(self.run("serve", "status", "--address", f"http://{self.place(8265)}"))
         ours = told["applications"].get("gateway", {})
         one = ours.get("deployments", {}).get("GatewayReplica", {})
         states = one.get("replica_states", {})
@@ -89,16 +60,8 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(tmp_path):
-    with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(machines.running(tmp_path / "hosts", CLIENT))
-        database = stack.enter_context(postgres.running(hosts.outside))
-        database.execute("CREATE DATABASE cohobate")
-        storage = stack.enter_context(object_store.running(hosts.outside))
-        made = Nodes(tmp_path, hosts, database, storage)
-        for host in (HEAD, ONE, TWO, CLIENT):
-            hosts.names(host, {})
-        stack.callback(lambda: [ended(p, 0) for p in made.processes.values()])
+def gateway(tmp_path):
+    with nodes.running(tmp_path, CLIENT, Gateway) as made:
         yield made
 
 
@@ -128,82 +91,85 @@ class Answers:
         wait_for(lambda: len(self.look()) >= wanted, 3 * SECONDS)
 
 
-def test_no_request_fails_but_those_in_the_hands_of_a_host_that_dies(nodes, monkeypatch):
-    hosts, folder = nodes.hosts, nodes.hosts.shared
+def test_no_request_fails_but_those_in_the_hands_of_a_host_that_dies(gateway, monkeypatch):
+    hosts, folder, settings = gateway.hosts, gateway.hosts.shared, gateway.settings
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        monkeypatch.setenv(name, nodes.env[name])
-    nodes.start(HEAD)
-    wait_for(lambda: hosts.run(HEAD, "ray", "health-check", env=nodes.env).returncode == 0, SECONDS)
-    for host in (ONE, TWO):
-        nodes.start(host)
-    wait_for(lambda: len(nodes.alive()) == 3, SECONDS)
-    nodes.run("cohobate", "migrate", "--no-backup")
-    nodes.apply(EXAMPLE.read_text())
-    settings = Settings(
-        database_url=nodes.env["COHOBATE_DATABASE_URL"], artifact_root="s3://cohobate/root", home=nodes.folder
-    )
+        monkeypatch.setenv(name, gateway.env[name])
+    gateway.form({ONE: 4, TWO: 4})
+    gateway.run("cohobate", "migrate", "--no-backup")
+    gateway.apply(EXAMPLE.read_text())
     data, _ = artifact("1")
     uri = f"{settings.artifacts}/{WORKLOAD}/students/{digest_of(data)}/model.onnx"
     put_bytes(uri, data)
     champion = ModelRef(version="1", uri=uri, digest=digest_of(data), snapshot="s" * 64, teacher="magika@1")
     with contextlib.closing(ControlStore.open(settings.control_url)) as store:
         store.put_intent(WORKLOAD, 0, Intent(champion=champion))
-        nodes.deploy(2)
-        nodes.run("python", "-c", FOREIGN, "auto")
+    gateway.deploy(2)
+    gateway.run("python", "-c", FOREIGN, "auto")
 
-        def foreign(host):
-            place = f"http://{hosts.address(host)}:{PORT}/other"
-            return hosts.run(CLIENT, "wget", "-qO-", place).stdout == "other"
+    def foreign(host):
+        place = f"http://{hosts.address(host)}:{PORT}/other"
+        return hosts.run(CLIENT, "wget", "-qO-", place).stdout == "other"
 
-        wait_for(lambda: foreign(ONE) and foreign(TWO), SECONDS)
-        under_load(nodes, folder, foreign)
+    wait_for(lambda: foreign(ONE) and foreign(TWO), SECONDS)
+    under_load(gateway, folder, foreign)
 
 
-def under_load(nodes, folder, foreign):
-    hosts = nodes.hosts
+def under_load(gateway, folder, foreign):
+    hosts = gateway.hosts
     asked = {host: f"{hosts.address(host)}:{PORT}" for host in (ONE, TWO)}
     wait_for(lambda: all(ready(hosts, host) for host in (ONE, TWO)), SECONDS)
-    log = nodes.folder / "clients.log"
+    log = gateway.folder / "clients.log"
     argv = ["python", "tests/hosts/clients.py", "/srv/shared", f"/{WORKLOAD}/v1/predict", *asked.values()]
     clients, answers = hosts.start(CLIENT, *argv, env=machines.environment(), log=log), Answers(folder)
     try:
         wait_for(lambda: (folder / "answers").exists(), SECONDS)
         answers.more(1000)
         # Step 1: scale up
-        nodes.deploy(4)
+        gateway.deploy(4)
         answers.more(1000)
         print(f"scaled up: {len(answers.look())} requests")
         # Step 2: another version, whose replicas take the place of those that run
-        nodes.apply(EXAMPLE.read_text().replace("serve:\n", "serve:\n  max_batch: 300\n"))
-        nodes.deploy(4)
+        gateway.apply(EXAMPLE.read_text().replace("serve:\n", "serve:\n  max_batch: 300\n"))
+        gateway.deploy(4)
         answers.more(1000)
         print(f"replaced: {len(answers.look())} requests")
         # Step 3: a host ends in order: out of the service, its replicas elsewhere, then its Ray
         (folder / "left").write_text(asked[TWO])
-        node = nodes.alive()[hosts.address(TWO)]
+        node = gateway.alive()[hosts.address(TWO)]
         reason = "DRAIN_NODE_REASON_PREEMPTION"
         drain = ["ray", "drain-node", "--node-id", node, "--reason", reason, "--reason-message", "test"]
-        nodes.run(*drain, "--deadline-remaining-seconds", "600")
-        wait_for(lambda: nodes.state() == ("RUNNING", "RUNNING", 4) and idle(nodes, TWO), 3 * SECONDS)
-        nodes.run("ray", "stop", host=TWO)
-        ended(nodes.processes.pop(TWO), 60)
+        gateway.run(*drain, "--deadline-remaining-seconds", "600")
+        wait_for(lambda: gateway.state() == ("RUNNING", "RUNNING", 4) and idle(gateway, TWO), 3 * SECONDS)
+        gateway.run("ray", "stop", host=TWO)
+        ended(gateway.processes.pop(TWO), 60)
         answers.more(1000)
-        nodes.start(TWO)
-        wait_for(lambda: len(nodes.alive()) == 3, SECONDS)
-        nodes.deploy(6)
-        wait_for(lambda: ready(hosts, TWO) and not idle(nodes, TWO), 3 * SECONDS)
+        gateway.start(TWO, 4)
+        wait_for(lambda: len(gateway.alive()) == 3, SECONDS)
+        gateway.deploy(6)
+        wait_for(lambda: ready(hosts, TWO) and not idle(gateway, TWO), 3 * SECONDS)
         (folder / "left").write_text("")
         answers.more(1000)
         wait_for(lambda: len(answers.look()) >= REQUESTS, 6 * SECONDS)
         print(f"a host ended and came back: {len(answers.look())} requests, {len(answers.failed())} failed")
         assert answers.failed() == []
-        # Step 4: a host dies
+        # Step 4: a proxy dies, and Serve starts another in its place
+        before = len(answers.look())
+        hosts.run(TWO, "pkill", "-9", "haproxy", check=True)
+        answers.more(1000)
+        wait_for(lambda: ready(hosts, TWO), SECONDS)
+        answers.more(1000)
+        lost = answers.failed(before)
+        away = max((one.began for one in lost), default=0) - min((one.began for one in lost), default=0)
+        print(f"a proxy died: {len(answers.look()) - before} requests, {len(lost)} lost over {away:.1f} s: {lost[:3]}")
+        assert {one.host for one in lost} <= {asked[TWO]}, "clients of the other host see nothing"
+        # Step 5: a host dies
         before = len(answers.look())
         killed_at = time.time()
         hosts.kill(ONE)
         (folder / "left").write_text(asked[ONE])
         answers.more(3000)
-        wait_for(lambda: len(nodes.alive()) == 2, 3 * SECONDS)
+        wait_for(lambda: len(gateway.alive()) == 2, 3 * SECONDS)
         answers.more(1000)
         lost = answers.failed(before)
         print(f"a host died: {len(answers.look()) - before} requests, {len(lost)} lost: {lost[:5]}")
@@ -220,10 +186,9 @@ def ready(hosts, host):
     return hosts.run(CLIENT, "wget", "-qO-", place).returncode == 0
 
 
-def idle(nodes, host):
+def idle(gateway, host):
     """Whether no replica runs on a host."""
-    told = nodes.run("python", "-c", ACTORS)
-    return nodes.hosts.address(host) not in json.loads(told.splitlines()[-1])
+    return gateway.hosts.address(host) not in gateway.told(ACTORS)
 
 
 ACTORS = """

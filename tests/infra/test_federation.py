@@ -13,7 +13,7 @@ from components.contracts.attestation import signer
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
-from components.contracts.storage import digest_of, put_bytes
+from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.distill.account import epsilon_of
 from components.federation.exchange import row_id
@@ -23,6 +23,7 @@ from components.registry.registry import Registry, VersionInfo
 from components.student.card import Account, StudentCard
 from infra.cli import app
 from infra.federation import site as sites
+from infra.federation import student as students
 from tests.keys import keys
 from tests.stores import migrated
 from tests.students import bag, exported
@@ -60,7 +61,7 @@ class Versions:
             raise NotFoundError("model version", alias_or_version, "register it")
         return self.known[alias_or_version]
 
-    def add(self, version, spec, *, parent=None, **card):
+    def add(self, version, spec, *, parent=None, temperature=1.0, **card):
         """Register an untrained student."""
         values = {"classes": ("a", "b", "c"), "privacy": None, **card}
         made = StudentCard(
@@ -68,7 +69,7 @@ class Versions:
             payload=spec.payload, **bag(1024, 4, 8), variant="tiny", snapshots=("0" * 64,), teacher="t@1",
             parent=parent, code=version, **values,
         )  # fmt: skip
-        data = exported(made)
+        data = exported(made, temperature=temperature)
         uri = f"{Settings().artifacts}/letters/students/{digest_of(data)}/model.onnx"
         put_bytes(uri, data)
         ref = ModelRef(version=version, uri=uri, digest=digest_of(data), snapshot="0" * 64, teacher="t@1")
@@ -107,6 +108,24 @@ def answered(home, registry, tmp_path, version, number=1, spec="private"):
         Settings(), registry, home, spec_of(tmp_path, spec), version, public=str(tmp_path / "public.jsonl"),
         site="north", number=number, by=signer(str(secret)),
     )  # fmt: skip
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_spent(home, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    secret, _ = keys(tmp_path, "north")
+    registry.add("1", spec_of(tmp_path), privacy=account())
+    asked = ("answer", "--spec", tmp_path / "private.yaml", "--public", tmp_path / "public.jsonl", "--round", 1,
+             "--key", secret, "--version", 1, "--site")  # fmt: skip
+    for site in ("a/b", "../../x", ""):
+        with pytest.raises(ConfigError, match="must be a site's name in the agreement"):
+            run(*asked, site)
+    (tmp_path / "file").write_text("")
+    for other in (asked, ("give", *asked[1:3], "--round", 1, "--key", secret, "--version", 1)):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            run(*other, *(["north"] if other is asked else []), "-o", tmp_path / "file" / "x.tar")
+    assert published(home) == []
+    run(*asked, "north", "-o", tmp_path / "missing" / "x.tar")
+    assert digest_of((tmp_path / "missing" / "x.tar").read_bytes()) == published(home)[0]["answers"]
 
 
 def published(home):
@@ -202,6 +221,7 @@ def test_past_the_site_s_epsilon_nothing_is_handed_out(home, registry, tmp_path)
         ({}, ("", ""), "promises nothing of a student that was trained without it"),
         ({"privacy": account(), "precision": "int8"}, ("", ""), "ranges of rows that the account does not count"),
         ({"privacy": account()}, ("calibration_share: 0.0", "calibration_share: 0.1"), "fits the temperature"),
+        ({"privacy": account(), "temperature": 1.25}, ("", ""), "was not 0 when the student was made: .* 1.25"),
         ({"privacy": account()}, ("delta:", "unit: key, delta:"), "protects more than one input"),
     ],
 )
@@ -217,8 +237,50 @@ def test_a_site_that_answered_without_an_account_promises_nothing_later(home, re
     registry.add("1", spec_of(tmp_path, "open"))
     registry.add("2", spec_of(tmp_path), privacy=account())
     answered(home, registry, tmp_path, "1", spec="open")
-    with pytest.raises(ConfigError, match="version 1 answered without an account in round 1"):
+    with pytest.raises(ConfigError, match="version 1 was published without an account in round 1"):
         answered(home, registry, tmp_path, "2", 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ("open", "private", "version 1 was published by a spec without privacy in round 1"),
+        ("private", "less", r"student\.privacy\.epsilon is 0\.5: would be exceeded"),
+    ],
+)
+def test_the_same_answers_again_are_refused_where_the_spec_promises_more_by_now(
+    home, registry, tmp_path, first, then, told
+):
+    (tmp_path / "less.yaml").write_text((SPEC + PRIVATE).replace("epsilon: 6.0", "epsilon: 0.5"))
+    registry.add("1", spec_of(tmp_path), privacy=account())
+    answered(home, registry, tmp_path, "1", spec=first)
+    with pytest.raises(ConfigError, match=told):
+        answered(home, registry, tmp_path, "1", spec=then)
+
+
+def given(home, registry, tmp_path, version, number=1, spec="private"):
+    secret, _ = keys(tmp_path, "mixer")
+    return students.give(
+        Settings(), Registry(Settings()), home, spec_of(tmp_path, spec), version, number, signer(str(secret))
+    )
+
+
+def test_weights_that_are_handed_on_count_as_answers_do_and_together_with_them(home, registry, tmp_path):
+    spec, weights = spec_of(tmp_path), b"weights"
+    for version, of in (("1", account()), ("2", account()), ("3", None)):
+        ref = registry.add(version, spec, privacy=of, weights=digest_of(weights))
+        put_bytes(f"{ref.uri.rsplit('/', 1)[0]}/student.safetensors", weights)
+    with pytest.raises(ConfigError, match="promises nothing of a student that was trained without it"):
+        given(home, registry, tmp_path, "3")
+    answered(home, registry, tmp_path, "1")
+    given(home, registry, tmp_path, "1")
+    given(home, registry, tmp_path, "2", 2)
+    answered(home, registry, tmp_path, "2", 3)
+    told = [row.detail for row in entries(home, "letters")]
+    assert [d["spent"] for d in told] == [[list(ONCE[0])], [], [list(ONCE[0])], []]
+    given(home, registry, tmp_path, "3", 4, spec="open")
+    with pytest.raises(ConfigError, match="version 3 was published without an account in round 4"):
+        answered(home, registry, tmp_path, "1", 5)
 
 
 def test_a_regression_is_refused(home, registry, tmp_path):
@@ -256,15 +318,15 @@ def handed_on(home, registry, tmp_path):
 
 def test_a_student_is_handed_on_and_a_spec_may_begin_from_it(home, handed_on, tmp_path):
     place, public, ref = handed_on
-    said = run("take", place, "--public-key", public, "--into", tmp_path / "round-3")
+    folder = tmp_path / "round 3 # ü"
+    said = run("take", place, "--public-key", public, "--into", folder)
     assert "version 7 of letters, round 3, in letters@1, by t@1" in said
     (tmp_path / "site.yaml").write_text(SPEC + said)
     start = load_spec(tmp_path / "site.yaml").student.start
-    assert start.digest == ref.digest == digest_of((tmp_path / "round-3" / "model.onnx").read_bytes())
-    assert start.uri == (tmp_path / "round-3" / "model.onnx").as_uri()
-    assert (tmp_path / "round-3" / "student.safetensors").read_bytes() == b"weights"
+    assert start.digest == ref.digest == digest_of(get_bytes(start.uri))
+    assert (folder / "student.safetensors").read_bytes() == b"weights"
     (entry,) = [row.detail for row in entries(home, "letters") if row.action == "federate give"]
-    assert (entry["digest"], entry["archive"]) == (ref.digest, digest_of(place.read_bytes()))
+    assert (entry["student"], entry["archive"]) == (ref.digest, digest_of(place.read_bytes()))
 
 
 def test_a_student_that_was_changed_or_is_another_s_is_not_taken(handed_on, tmp_path):

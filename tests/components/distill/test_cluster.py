@@ -1,7 +1,6 @@
 """The Ray cluster on which workers train: who is a client of it, what it is told, and what it is asked for."""
 
 import contextlib
-import importlib
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -46,7 +45,7 @@ def test_workers_are_told_where_artifacts_lie_and_no_secret(asked):
     with joined(settings):
         (call,) = asked
     assert call["address"] == ADDRESS
-    assert call["runtime_env"]["env_vars"] == {"COHOBATE_ARTIFACT_ROOT": "s3://bucket/root"}
+    assert call["runtime_env"] == {"env_vars": {"COHOBATE_ARTIFACT_ROOT": "s3://bucket/root"}}
     assert asked[-1] == "over"
 
 
@@ -69,22 +68,22 @@ def test_a_cluster_that_takes_nobody_in_is_named_with_the_remedy(asked, monkeypa
 
 
 @pytest.mark.parametrize(("set_to", "used"), [(None, "eth7"), ("eth0", "eth0")])
-def test_a_worker_is_reached_by_the_address_of_its_node(asked, monkeypatch, set_to, used):
+def test_a_worker_is_reached_by_the_address_of_its_node(monkeypatch, set_to, used):
     import psutil
-    import ray.util
+    import ray
 
-    with joined(Settings(ray_address=ADDRESS)):
-        module, _, name = asked[0]["runtime_env"]["worker_process_setup_hook"].rpartition(".")
-    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.1.2.3")
-    known = {"lo": ["127.0.0.1", "::1"], "eth7": ["fe80::1", "10.1.2.3"]}
+    from components.distill.process_group import own_interface
+
+    nodes = [{"NodeID": "a", "NodeManagerAddress": "10.1.2.9"}, {"NodeID": "b", "NodeManagerAddress": "10.1.2.3"}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "b"))
+    known = {"lo": ["127.0.0.1", "::1"], "eth6": ["10.1.2.9"], "eth7": ["fe80::1", "10.1.2.3"]}
     found = {name: [SimpleNamespace(address=one) for one in of] for name, of in known.items()}
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is put back as it was when the test is over
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_to or "")  # so that it is put back as it was when the test is over
     if set_to is None:
         monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    else:
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_to)
-    getattr(importlib.import_module(module), name)()
+    own_interface()
     assert os.environ["GLOO_SOCKET_IFNAME"] == used
 
 
@@ -114,7 +113,7 @@ class Wanted(Exception):
 
 @pytest.mark.parametrize(("device", "gpu"), [("cuda", True), ("auto", False), ("cpu", False)])
 def test_the_spec_says_how_many_workers_and_whether_each_has_a_gpu(tmp_path, monkeypatch, device, gpu):
-    def trainer(loop, *, scaling_config, run_config):
+    def trainer(loop, *, torch_config, scaling_config, run_config):
         raise Wanted(scaling_config.num_workers, scaling_config.use_gpu)
 
     monkeypatch.setenv("COHOBATE_RAY_ADDRESS", ADDRESS)

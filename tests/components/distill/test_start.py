@@ -7,7 +7,10 @@ import yaml
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import Begin, Variant, load_spec
+from components.contracts.spec.declared import Data, Terms
 from components.contracts.storage import get_bytes
+from components.control import forgettings
+from components.control.intent import Intent, ModelRef
 from components.control.tables import WindowRow
 from components.distill.step import distil
 from components.distill.train import distill
@@ -20,8 +23,9 @@ def given(letter_spec, letters, freeze_rows, tmp_path_factory):
     """A student of another platform, which knows four classes."""
     folder = f"file://{tmp_path_factory.mktemp('other')}"
     window = freeze_rows(letter_spec, letters("abcd", 40), folder, 1)
+    theirs = msgspec.structs.replace(letter_spec, data=Data(licence=Terms(attribution="Labels by Ana")))
     return distill(
-        letter_spec, [window], variant=Variant(name="tiny", dim=8, hidden=16), parent=None, artifacts=folder, seed=0
+        theirs, [window], variant=Variant(name="tiny", dim=8, hidden=16), parent=None, artifacts=folder, seed=0
     )
 
 
@@ -50,12 +54,30 @@ def test_it_knows_from_the_first_what_only_others_have_taught(home, letter_spec,
     path = written(letter_spec, tmp_path, uri=given.uri, digest=given.digest)
     made = distil(path, "", True, "nothing")
     assert made.card.parent is None and set(made.card.classes) == set("abcd")
+    assert made.card.attribution == ("Labels by Ana",)
     student = Student.load(get_bytes(made.uri, made.digest))
     unseen = letters("cd", 20, seed=8)
     said = student.predict([payload for payload, _, _ in unseen])
     assert sum(s.label == truth for s, (_, _, truth) in zip(said, unseen, strict=True)) > 30
     alone = distil(written(letter_spec, tmp_path), "", True, "nothing")
     assert set(alone.card.classes) == set("ab")
+
+
+@pytest.mark.parametrize("serving", [None, "new"])
+def test_after_a_forgetting_it_is_left_aside_whoever_serves(home, letter_spec, given, tmp_path, serving):
+    order = forgettings.open_order(home, letter_spec.name, "ana", "op", "asked to")
+    forgettings.put(home, order.id, result={"students": [{"version": "1", "digest": "old"}]})
+    if serving is not None:  # made afresh since, so that no order lists it
+        model = ModelRef(version="2", uri="file:///new", digest=serving, snapshot="", teacher="t@1")
+        home.put_intent(letter_spec.name, home.intent(letter_spec.name)[0], Intent(champion=model))
+    made = distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
+    assert set(made.card.classes) == set("ab")
+
+
+def test_where_signatures_are_asked_for_it_is_refused_with_the_reason(home, letter_spec, given, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    with pytest.raises(ConfigError, match=r"student\.start.*COHOBATE_ARTIFACT_POLICY=signed"):
+        distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
 
 
 def test_another_artifact_or_label_space_is_refused(home, letter_spec, given, tmp_path):
@@ -68,7 +90,7 @@ def test_another_artifact_or_label_space_is_refused(home, letter_spec, given, tm
         distil(written(letter_spec, tmp_path, uri=given.uri, digest=given.digest), "", True, "nothing")
 
 
-def test_a_spec_without_it_has_the_digest_that_it_had(letter_spec, tmp_path):
+def test_it_is_part_of_the_spec_s_digest_and_names_an_artifact_by_its_own(letter_spec, tmp_path):
     before = load_spec(written(letter_spec, tmp_path))
     assert before.student.start is None
     start = Begin(uri="file:///m.onnx", digest="0" * 64)
