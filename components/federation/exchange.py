@@ -47,7 +47,11 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's answers, verified. ``digest``: SHA-256 of the file; ``by_id``: distributions by the ids of inputs."""
+    """A site's answers, verified. ``by_id``: distributions by the ids of inputs.
+
+    ``digest``: SHA-256 of the statement that the site signed, which has that of its answers. Not of the file: anybody
+    can pack the same ones another way, and some kinds of keys sign the same ones otherwise each time.
+    """
 
     said: Said
     digest: str
@@ -128,7 +132,9 @@ def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
     except msgspec.MsgspecError as error:
         raise ArtifactError(uri, f"holds no answers of a site: {error}") from error
     _check(uri, said, lines)
-    return Answers(said=said, digest=digest_of(data), by_id={line.id: line.distribution for line in lines})
+    return Answers(
+        said=said, digest=digest_of(msgspec.json.encode(found)), by_id={line.id: line.distribution for line in lines}
+    )
 
 
 def _members(data: bytes, uri: str) -> dict[str, bytes]:

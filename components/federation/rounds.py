@@ -35,9 +35,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     ``left_out``: why it has none, a stable code: ``absent``, ``forged``, ``other_kind``, ``other_subject``,
     ``unreadable``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it answered another set of
-    inputs), ``unknown_classes``, ``twice`` (two different files) or ``distant``; None: it has one. ``distance``: mean
-    total variation from the median of all that were compared, 0 to 1. ``answers``: SHA-256 of its file; ``student`` and
-    ``privacy``: as it says.
+    inputs), ``unknown_classes`` (others than the agreement has of it), ``twice`` (it signed two different ones) or
+    ``distant``; None: it has one. ``distance``: :func:`components.federation.mixture.distances` from the others that
+    were compared, 0 to 1. ``answers``: SHA-256 of the statement that it signed; ``student``, ``privacy``: as it says.
     """
 
     weight: float

@@ -1,16 +1,24 @@
 """A round: which sites have a part in it, why others have none, and a record that anybody makes again."""
 
+import json
+
 import msgspec
 import pytest
 
 from components.contracts import bundle
+from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.storage import digest_of
-from components.federation.exchange import ANSWERS, row_id
+from components.federation import exchange
+from components.federation.exchange import ANSWERS, STATEMENT, row_id
 from components.federation.rounds import Header, mixed, read
 from tests.components.federation.conftest import TEXTS
 
 IDS = [row_id(text) for text in TEXTS]
+
+
+def signed_answers(desk, data):
+    return exchange.read(data, "f", verifier(desk.made["north"][1])).digest
 
 
 def left_out(done):
@@ -25,7 +33,9 @@ def test_the_mixture_is_recorded_with_its_weights(desk):
     row = found.rows[row_id("two")]
     assert row.distribution == pytest.approx({"ham": 0.2, "spam": 0.8})
     assert row.weights == pytest.approx({"east": 1 / 3, "north": 1 / 3, "south": 1 / 3})
-    assert found.header.sites["north"].answers == digest_of(files["a"]) and found.digest == digest_of(done.data)
+    assert found.header.sites["north"].answers == signed_answers(desk, files["a"]) and found.digest == digest_of(
+        done.data
+    )
     assert found.header.sites["north"].rows == 3 and found.header.inputs == 3
 
 
@@ -71,6 +81,16 @@ def test_what_was_forged_or_is_old_takes_nothing_from_the_file_that_holds(desk):
 def test_who_answers_twice_and_differently_has_no_part(desk):
     files = {"a": desk.file("north"), "b": desk.file("south"), "c": desk.file("west", 0.9), "d": desk.file("west", 0.1)}
     assert left_out(mixed(desk.agreement(), 1, IDS, files)) == {"east": "absent", "west": "twice"}
+
+
+def test_a_file_that_a_stranger_packed_anew_is_not_a_second_one(desk):
+    """What is not signed may be changed without a key: the padding of the archive, and how the envelope is written."""
+    good = {"a": desk.file("north"), "b": desk.file("south")}
+    files = bundle.members(good["a"], "")
+    indented = json.dumps(json.loads(files[STATEMENT]), indent=3).encode()
+    packed = {"c": good["a"] + bytes(512), "d": bundle.pack({**files, STATEMENT: indented})}
+    assert len({good["a"], *packed.values()}) == 3
+    assert mixed(desk.agreement(), 1, IDS, {**packed, **good}).data == mixed(desk.agreement(), 1, IDS, good).data
 
 
 def test_files_of_strangers_are_refused(desk):
