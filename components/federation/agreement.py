@@ -20,10 +20,15 @@ FEWEST = 2
 
 
 class Site(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A site. ``key``: the PEM file of its public key, beside the agreement; ``weight``: against the other sites'."""
+    """A site. ``key``: the PEM file of its public key, beside the agreement; ``weight``: against the other sites'.
+
+    ``classes``: those that it may know; empty: all of the agreement. What a site says of a class that few others know
+    weighs much, so that none takes a class by claiming it.
+    """
 
     key: str
     weight: Positive = 1.0
+    classes: tuple[str, ...] = ()
 
 
 class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,8 +36,8 @@ class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``space`` and ``classes``: the label space, with its version; a site may know some of the classes alone.
     ``rule``: see :mod:`components.federation.mixture`. ``min_sites``: how many have to answer, of a round and of each
-    input of it. ``most_distance``: sites further from the others than this (mean total variation, 0 to 1) are left out
-    of a round; None: none is.
+    input of it. ``most_distance``: sites further from the others than this (mean total variation over the classes that
+    they share, 0 to 1) are left out of a round; None: none is.
     """
 
     space: Annotated[str, Meta(min_length=1)]
@@ -63,6 +68,9 @@ def read_agreement(path: Path) -> Agreement:
     for name, site in found.sites.items():
         if not math.isfinite(site.weight):
             raise ConfigError(f"sites.{name}.weight", site.weight, "must be a finite number")
+        if not set(site.classes) <= set(classes) or len(set(site.classes)) != len(site.classes):
+            allowed = f"must be some of the agreement's, each once: {', '.join(classes)}"
+            raise ConfigError(f"sites.{name}.classes", list(site.classes), allowed)
     sites = {n: msgspec.structs.replace(s, key=str(path.parent / s.key)) for n, s in found.sites.items()}
     agreed = msgspec.structs.replace(found, sites=sites)
     site_of_key(agreed)

@@ -193,7 +193,7 @@ def _verified(agreement: Agreement, name: str, number: int, public: str, uri: st
         "other_round": said.round != number,
         "other_space": said.space != agreement.space,
         "other_public": said.public != public,
-        "unknown_classes": not set(said.classes) <= set(agreement.classes),
+        "unknown_classes": not set(said.classes) <= set(agreement.sites[name].classes or agreement.classes),
     }
     return next((why for why, is_so in wrong.items() if is_so), found)
 

@@ -44,6 +44,7 @@ def test_keys_lie_beside_the_agreement(folder):
         (("south.pub", "none.pub"), "must be a public key in PEM"),
         (("south.pub", "north.pub"), "is the key of north too"),
         (("2.0", "0"), "weight"),
+        (("2.0", "2.0, classes: [eggs]"), r"sites\.south\.classes is \['eggs'\]: must be some of the agreement's"),
         (("2.0", ".inf"), "must be a finite number"),
         (("south:", "South Office:"), "federation.yaml"),
         (("space:", "rule: median\nspace:"), "rule"),

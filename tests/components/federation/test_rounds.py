@@ -12,7 +12,7 @@ from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.exchange import ANSWERS, STATEMENT, row_id
 from components.federation.rounds import Header, mixed, read
-from tests.components.federation.conftest import TEXTS
+from tests.components.federation.conftest import CLASSES, TEXTS
 
 IDS = [row_id(text) for text in TEXTS]
 
@@ -136,6 +136,28 @@ def test_the_one_that_is_too_far_from_the_others_is_left_out(desk):
     assert row.weights.keys() == {"east", "north", "south"} and row.distribution["spam"] > 0.85
     kept = mixed(desk.agreement(), 1, IDS, files)
     assert left_out(kept) == {} and kept.header.sites["west"].distance > 0.7, "it is told without a limit, too"
+
+
+def test_a_site_takes_no_class_by_claiming_it(desk):
+    """The agreement has it that nobody but east knows eggs; south and north have no say in it either."""
+    classes, known = ("ham", "spam", "eggs"), {"east": (), "north": CLASSES, "south": CLASSES, "west": CLASSES}
+    agreed = desk.agreement(classes=classes, rule="geometric_median", most_distance=0.3)
+    sites = {n: msgspec.structs.replace(s, classes=known[n]) for n, s in agreed.sites.items()}
+    files = {name: desk.file(name, 0.9) for name in ("north", "south")}
+    files["west"] = desk.file("west", classes=classes, answers={t: {"eggs": 1.0} for t in TEXTS})
+    done = mixed(msgspec.structs.replace(agreed, sites=sites), 1, IDS, files)
+    assert left_out(done) == {"east": "absent", "west": "unknown_classes"}
+    assert read(done.data, "m").rows[IDS[0]].distribution == pytest.approx({"ham": 0.1, "spam": 0.9})
+
+
+def test_a_lie_about_a_class_that_few_know_leaves_the_liar_out(desk):
+    classes = ("ham", "spam", "eggs")
+    files = {name: desk.file(name, 0.9) for name in ("north", "south")}
+    files["east"] = desk.file("east", 0.9, classes=classes)
+    files["west"] = desk.file("west", classes=classes, answers={t: {"eggs": 1.0} for t in TEXTS})
+    done = mixed(desk.agreement(classes=classes, rule="geometric_median", most_distance=0.3), 1, IDS, files)
+    assert left_out(done) == {"west": "distant"}
+    assert read(done.data, "m").rows[IDS[0]].distribution == pytest.approx({"ham": 0.1, "spam": 0.9})
 
 
 def test_distance_may_leave_too_few(desk):
