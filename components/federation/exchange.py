@@ -58,7 +58,7 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     by_id: dict[str, Distribution]
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True):
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id: str
     distribution: Distribution
 
@@ -129,7 +129,7 @@ def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
     try:
         said = msgspec.convert(found.predicate, Said)
         lines = [msgspec.json.decode(line, type=_Line) for line in files[ANSWERS].splitlines()]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ArtifactError(uri, f"holds no answers of a site: {error}") from error
     _check(uri, said, lines)
     return Answers(

@@ -12,6 +12,7 @@ from components.contracts import attestation, bundle
 from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
 from components.contracts.storage import digest_of
+from components.federation import exchange
 from components.federation.exchange import ANSWERS, PREDICATE, STATEMENT, read, row_id, set_digest, signed_by
 
 
@@ -88,6 +89,41 @@ def test_an_input_is_answered_once(desk):
     data = bundle.pack({ANSWERS: doubled, STATEMENT: attestation.sign(made, desk.signer("north"))})
     with pytest.raises(ArtifactError, match="answers an input twice"):
         read(data, "f", key(desk))
+
+
+def lined(desk, line):
+    """A file whose answers are this line, signed."""
+    said = {"site": "north", "round": 1, "space": "s", "classes": ["ham", "spam"], "public": "", "student": ""}
+    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(line)}, said)
+    return bundle.pack({ANSWERS: line, STATEMENT: attestation.sign(made, desk.signer("north"))})
+
+
+def test_a_line_has_no_other_fields(desk):
+    with pytest.raises(ArtifactError, match=r"holds no answers of a site: .*unknown field `more`"):
+        read(lined(desk, b'{"id":"a","distribution":{"ham":1.0},"more":[]}'), "f", key(desk))
+
+
+def test_a_line_that_is_nested_too_deeply_is_refused(desk, monkeypatch):
+    decode = msgspec.json.decode
+
+    def deep(line, *, type):
+        if type is exchange._Line:
+            raise RecursionError("maximum recursion depth exceeded")
+        return decode(line, type=type)
+
+    monkeypatch.setattr(msgspec.json, "decode", deep)
+    with pytest.raises(ArtifactError, match="holds no answers of a site: maximum recursion"):
+        read(desk.file("north"), "f", key(desk))
+
+
+def test_headers_that_hold_no_numbers_are_refused():
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as made:
+        member = tarfile.TarInfo(ANSWERS)
+        member.pax_headers = {"GNU.sparse.map": "a,b"}
+        made.addfile(member, io.BytesIO())
+    with pytest.raises(ArtifactError, match="is no bundle"):
+        bundle.members(archive.getvalue(), "f")
 
 
 def test_what_is_no_statement_of_answers_is_refused(desk):
