@@ -16,6 +16,7 @@ import numpy as np
 
 from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
+from components.contracts.records import MASS_TOLERANCE
 from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.agreement import Agreement, Rule, site_of_key
@@ -133,7 +134,27 @@ def read(data: bytes, uri: str) -> Record:
         raise ArtifactError(uri, f"is no mixture of 'cohobate federate mix': {error}") from error
     if header.schema != SCHEMA:
         raise ArtifactError(uri, f"is a mixture of schema {header.schema}; this version reads {SCHEMA}")
+    if (fault := _fault(header, rows)) is not None:
+        raise ArtifactError(uri, f"is no mixture that 'cohobate federate mix' wrote: {fault}")
     return Record(header=header, rows={row.id: row for row in rows}, digest=digest_of(data))
+
+
+def _fault(header: Header, rows: list[Row]) -> str | None:
+    """What of a mixture's rows does not go with its header, or with each other."""
+    classes, sites = set(header.classes), {name for name, part in header.sites.items() if part.left_out is None}
+    if len({row.id for row in rows}) != len(rows):
+        return "it has an answer twice"
+    if len(rows) > header.inputs:
+        return f"it has {len(rows)} answers to {header.inputs} inputs"
+    for row in rows:
+        if unknown := sorted(row.distribution.keys() - classes):
+            return f"{row.id[:12]} has classes that its first line does not: {unknown}"
+        if unknown := sorted(row.weights.keys() - sites):
+            return f"{row.id[:12]} has sites that have no part in it: {unknown}"
+        for shares in (row.distribution.values(), row.weights.values()):
+            if min(shares, default=-1.0) < 0 or abs(sum(shares) - 1.0) > MASS_TOLERANCE:
+                return f"{row.id[:12]} has shares that do not sum to one"
+    return None
 
 
 def _gathered(

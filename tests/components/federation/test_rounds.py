@@ -185,3 +185,23 @@ def test_what_is_no_mixture_is_refused(desk):
     assert msgspec.json.decode(newer, type=Header).schema == 2
     with pytest.raises(ArtifactError, match="schema 2; this version reads 1"):
         read(newer, "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: [*rows, rows[0]], "an answer twice"),
+        (lambda rows: [*rows, msgspec.structs.replace(rows[0], id="f" * 64)], "4 answers to 3 inputs"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={"eggs": 1.0})], r"does not: \['eggs'\]"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={"ham": 0.5})], "do not sum to one"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={})], "do not sum to one"),
+        (lambda rows: [msgspec.structs.replace(rows[0], weights={"west": 1.0})], r"no part in it: \['west'\]"),
+        (lambda rows: [msgspec.structs.replace(rows[0], weights={"north": 2.0, "south": -1.0})], "do not sum to one"),
+    ],
+)
+def test_a_mixture_whose_rows_do_not_go_with_it_is_refused(desk, change, told):
+    done = mixed(desk.agreement(), 1, IDS, {"a": desk.file("north"), "b": desk.file("south")})
+    found = read(done.data, "m")
+    lines = (found.header, *change(list(found.rows.values())))
+    with pytest.raises(ArtifactError, match=told):
+        read(b"".join(msgspec.json.encode(line) + b"\n" for line in lines), "m")
