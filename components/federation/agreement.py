@@ -58,7 +58,9 @@ def read_agreement(path: Path) -> Agreement:
     try:
         found = msgspec.yaml.decode(path.read_bytes(), type=Agreement)
     except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError("agreement", str(path), f"must be the YAML file of a federation: {error}") from error
+        raise ConfigError(
+            "agreement", str(path), f"must be the YAML file of a federation: {' '.join(str(error).split())}"
+        ) from error
     classes = class_names(found.classes)
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise ConfigError("classes", list(classes), "must name two or more classes, each once")
@@ -86,7 +88,10 @@ def site_of_key(agreement: Agreement) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, site in agreement.sites.items():
-        key = str(verifier(Path(site.key)).keyid)
+        try:
+            key = str(verifier(Path(site.key)).keyid)
+        except ConfigError as error:
+            raise ConfigError(f"sites.{name}.key", site.key, error.allowed) from error
         if key in found:
             raise ConfigError(f"sites.{name}.key", site.key, f"is the key of {found[key]} too: one key, one voice")
         found[key] = name

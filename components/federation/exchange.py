@@ -28,6 +28,9 @@ ANSWERS, STATEMENT = "answers.jsonl", "statement.dsse"
 
 Distribution = dict[str, float]
 
+NO_TEXT = b"\xff"
+"""Before JSON that is no string, so that the number 1 is not the text "1": no UTF-8 begins so."""
+
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What a site says of its answers, and signs.
@@ -64,7 +67,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def row_id(decoded: Any) -> str:
-    """What a public input goes by: SHA-256 (hex) of its decoded payload.
+    """What a public input goes by: SHA-256 (hex) of its decoded payload, of JSON other than a string with a mark.
 
     Raises:
         ConfigError: what the workload's decoder gives has no bytes of its own.
@@ -73,8 +76,9 @@ def row_id(decoded: Any) -> str:
     if isinstance(decoded, bytes):
         return content_hash(decoded)
     try:
-        text = decoded if isinstance(decoded, str) else json.dumps(decoded, sort_keys=True, allow_nan=False)
-        return content_hash(text.encode())
+        if isinstance(decoded, str):
+            return content_hash(decoded.encode())
+        return content_hash(NO_TEXT + json.dumps(decoded, sort_keys=True, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
         allowed = f"gives a {type(decoded).__name__}: public inputs need the decoder raw, text or json"
         raise ConfigError("payload.decoder", "", allowed) from error

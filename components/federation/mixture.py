@@ -101,7 +101,7 @@ def _away(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools, among_C: Boo
     none, and of sites that do not know them.
     """
     part_SNC = answers_SNC[:, :, among_C]
-    mass_SN = part_SNC.sum(axis=2) * (weights_SN > 0) * knows_SC[:, among_C].all(axis=1)[:, None]
+    mass_SN = part_SNC.sum(axis=2) * (weights_SN > 0) * np.asarray(knows_SC[:, among_C].all(axis=1))[:, None]
     part_SNC = part_SNC / np.where(mass_SN > 0, mass_SN, 1.0)[:, :, None] * (mass_SN > 0)[:, :, None]
     median_NC = _geometric_median(part_SNC, _normed(weights_SN * mass_SN)).shares_NC
     away_SN = 0.5 * np.abs(part_SNC - median_NC).sum(axis=2) * mass_SN

@@ -151,6 +151,7 @@ def test_an_input_goes_by_its_content_and_not_by_how_it_is_written():
     a, b = (msgspec.json.decode(text) for text in (b'{"a": 1, "b": "x"}', b'{"b":"x","a":1}'))
     assert row_id(a) == row_id(b) != row_id({"a": 2, "b": "x"})
     assert row_id("text") == row_id(b"text")
+    assert len({row_id(one) for one in (1, "1", None, "null", [1], "[1]", True, "true")}) == 8
     assert set_digest(["b", "a", "b"]) == set_digest(["a", "b"]) != set_digest(["a"])
 
 

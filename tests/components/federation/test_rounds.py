@@ -110,6 +110,23 @@ def test_too_few_sites_make_no_round(desk):
         mixed(desk.agreement(), 1, IDS, files)
 
 
+def test_who_answered_nothing_public_is_none_of_the_quorum(desk):
+    files = {
+        "a": desk.file("north"),
+        "b": desk.file("south", texts=("other",)),
+        "c": desk.file("west", public="0" * 64),
+    }
+    told = "east absent, south no_answers, west other_public.*the decoder of the spec, is not that of the site"
+    with pytest.raises(ConfigError, match=told):
+        mixed(desk.agreement(), 1, IDS, files)
+
+
+def test_a_mixture_without_rows_is_none(desk):
+    files = {"a": desk.file("north", texts=("one",)), "b": desk.file("south", texts=("two",))}
+    with pytest.raises(ConfigError, match="no public input was answered by as many sites in round 1"):
+        mixed(desk.agreement(), 1, IDS, files)
+
+
 def test_an_input_that_too_few_answered_has_no_row_and_weights_follow_who_did(desk):
     files = {
         "a": desk.file("north", 0.9), "b": desk.file("south", 0.5, texts=("one", "two")),
