@@ -39,7 +39,7 @@ def members(data: bytes, uri: str) -> dict[str, bytes]:
                 _check(member, uri)
                 content = archive.extractfile(member)
                 found[member.name] = content.read() if content is not None else b""
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the latter two of headers that hold no numbers
         raise ArtifactError(uri, f"is no bundle of a workload: {error}") from error
     return found
 

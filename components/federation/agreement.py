@@ -20,10 +20,15 @@ FEWEST = 2
 
 
 class Site(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A site. ``key``: the PEM file of its public key, beside the agreement; ``weight``: against the other sites'."""
+    """A site. ``key``: the PEM file of its public key, beside the agreement; ``weight``: against the other sites'.
+
+    ``classes``: those that it may know; empty: all of the agreement. What a site says of a class that few others know
+    weighs much, so that none takes a class by claiming it.
+    """
 
     key: str
     weight: Positive = 1.0
+    classes: tuple[str, ...] = ()
 
 
 class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,8 +36,8 @@ class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``space`` and ``classes``: the label space, with its version; a site may know some of the classes alone.
     ``rule``: see :mod:`components.federation.mixture`. ``min_sites``: how many have to answer, of a round and of each
-    input of it. ``most_distance``: sites further from the others than this (mean total variation, 0 to 1) are left out
-    of a round; None: none is.
+    input of it. ``most_distance``: sites further from the others than this (mean total variation over the classes that
+    they share, 0 to 1) are left out of a round; None: none is.
     """
 
     space: Annotated[str, Meta(min_length=1)]
@@ -53,7 +58,9 @@ def read_agreement(path: Path) -> Agreement:
     try:
         found = msgspec.yaml.decode(path.read_bytes(), type=Agreement)
     except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError("agreement", str(path), f"must be the YAML file of a federation: {error}") from error
+        raise ConfigError(
+            "agreement", str(path), f"must be the YAML file of a federation: {' '.join(str(error).split())}"
+        ) from error
     classes = class_names(found.classes)
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise ConfigError("classes", list(classes), "must name two or more classes, each once")
@@ -63,6 +70,9 @@ def read_agreement(path: Path) -> Agreement:
     for name, site in found.sites.items():
         if not math.isfinite(site.weight):
             raise ConfigError(f"sites.{name}.weight", site.weight, "must be a finite number")
+        if not set(site.classes) <= set(classes) or len(set(site.classes)) != len(site.classes):
+            allowed = f"must be some of the agreement's, each once: {', '.join(classes)}"
+            raise ConfigError(f"sites.{name}.classes", list(site.classes), allowed)
     sites = {n: msgspec.structs.replace(s, key=str(path.parent / s.key)) for n, s in found.sites.items()}
     agreed = msgspec.structs.replace(found, sites=sites)
     site_of_key(agreed)
@@ -78,7 +88,10 @@ def site_of_key(agreement: Agreement) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, site in agreement.sites.items():
-        key = str(verifier(Path(site.key)).keyid)
+        try:
+            key = str(verifier(Path(site.key)).keyid)
+        except ConfigError as error:
+            raise ConfigError(f"sites.{name}.key", site.key, error.allowed) from error
         if key in found:
             raise ConfigError(f"sites.{name}.key", site.key, f"is the key of {found[key]} too: one key, one voice")
         found[key] = name

@@ -28,6 +28,9 @@ ANSWERS, STATEMENT = "answers.jsonl", "statement.dsse"
 
 Distribution = dict[str, float]
 
+NO_TEXT = b"\xff"
+"""Before JSON that is no string, so that the number 1 is not the text "1": no UTF-8 begins so."""
+
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What a site says of its answers, and signs.
@@ -47,20 +50,24 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's answers, verified. ``digest``: SHA-256 of the file; ``by_id``: distributions by the ids of inputs."""
+    """A site's answers, verified. ``by_id``: distributions by the ids of inputs.
+
+    ``digest``: SHA-256 of the statement that the site signed, which has that of its answers. Not of the file: anybody
+    can pack the same ones another way, and some kinds of keys sign the same ones otherwise each time.
+    """
 
     said: Said
     digest: str
     by_id: dict[str, Distribution]
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True):
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id: str
     distribution: Distribution
 
 
 def row_id(decoded: Any) -> str:
-    """What a public input goes by: SHA-256 (hex) of its decoded payload.
+    """What a public input goes by: SHA-256 (hex) of its decoded payload, of JSON other than a string with a mark.
 
     Raises:
         ConfigError: what the workload's decoder gives has no bytes of its own.
@@ -69,8 +76,9 @@ def row_id(decoded: Any) -> str:
     if isinstance(decoded, bytes):
         return content_hash(decoded)
     try:
-        text = decoded if isinstance(decoded, str) else json.dumps(decoded, sort_keys=True, allow_nan=False)
-        return content_hash(text.encode())
+        if isinstance(decoded, str):
+            return content_hash(decoded.encode())
+        return content_hash(NO_TEXT + json.dumps(decoded, sort_keys=True, allow_nan=False).encode())
     except (TypeError, ValueError) as error:
         allowed = f"gives a {type(decoded).__name__}: public inputs need the decoder raw, text or json"
         raise ConfigError("payload.decoder", "", allowed) from error
@@ -125,10 +133,12 @@ def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
     try:
         said = msgspec.convert(found.predicate, Said)
         lines = [msgspec.json.decode(line, type=_Line) for line in files[ANSWERS].splitlines()]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ArtifactError(uri, f"holds no answers of a site: {error}") from error
     _check(uri, said, lines)
-    return Answers(said=said, digest=digest_of(data), by_id={line.id: line.distribution for line in lines})
+    return Answers(
+        said=said, digest=digest_of(msgspec.json.encode(found)), by_id={line.id: line.distribution for line in lines}
+    )
 
 
 def _members(data: bytes, uri: str) -> dict[str, bytes]:

@@ -4,15 +4,16 @@
 ``mean``              the weighted mean of the distributions (FedMD's consensus)
 ``log_mean``          the weighted mean of the logarithms, normalised: of logits, as FedDF averages them
 ``geometric_median``  the distribution nearest to all of them, by Weiszfeld's iteration (K. Pillutla, S. Kakade & Z.
-                      Harchaoui, "Robust aggregation for federated learning", arXiv 1912.13445): sites with less than
-                      half of the weight move it a bounded way, whatever they say
+                      Harchaoui, "Robust aggregation for federated learning", arXiv 1912.13445): of the sites that know
+                      a class, those with less than half of the weight move it a bounded way, whatever they say
 ===================== ================================================================================================
 
 Each gives the weight that every site has in every input's answer, so that a mixture can be recorded as one. Of
 ``log_mean`` the weights are those of the logarithms.
 
-A site that does not know a class says nothing about it: it is taken to say what the sites that do know it say on
-average, and its own answer shares what that leaves. A class that one site alone knows is that site's word.
+A site that does not know a class says nothing about it: it is taken to say what the sites that do know it say by the
+rule (their median where the rule is one, else their mean), and its own answer shares what that leaves. A class is thus
+in the hands of the sites that know it, however many others there are; one that one site alone knows is its word.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ class Mixed(NamedTuple):
 def mix(answers_SNC: Floats, answered_SN: Bools, knows_SC: Bools, weights_S: Floats, rule: Rule) -> Mixed:
     """The mixture of distributions by a rule; what stands in rows that a site did not answer is not looked at."""
     weights_SN = weights_S[:, None] * answered_SN
-    filled_SNC = fill(answers_SNC, weights_SN, knows_SC)
+    filled_SNC = fill(answers_SNC, weights_SN, knows_SC, rule)
     return RULES[rule](filled_SNC, _normed(weights_SN))
 
 
-def fill(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools) -> Floats:
+def fill(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools, rule: Rule) -> Floats:
     """The answers, those of each site completed by the classes that it does not know, each row summing to one."""
-    knowing_SNC = weights_SN[:, :, None] * knows_SC[:, None, :]
-    total_NC = knowing_SNC.sum(axis=0)
-    said_NC = np.divide(
-        (knowing_SNC * answers_SNC).sum(axis=0), total_NC, out=np.zeros_like(total_NC), where=total_NC > 0
-    )
+    among = _geometric_median if rule == "geometric_median" else _mean
+    said_NC = np.zeros(answers_SNC.shape[1:])
+    for c in np.flatnonzero(~knows_SC.all(axis=0)):
+        knowing_SN = _normed(weights_SN * knows_SC[:, c, None])
+        said_NC[:, c] = among(answers_SNC[:, :, c, None], knowing_SN).shares_NC[:, 0]
     foreign_SNC = said_NC[None] * ~knows_SC[:, None, :]
     foreign_SN = foreign_SNC.sum(axis=2)
     foreign_SNC /= np.maximum(foreign_SN, 1.0)[:, :, None]
@@ -70,16 +71,42 @@ def fill(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools) -> Floats:
 
 
 def distances(answers_SNC: Floats, answered_SN: Bools, knows_SC: Bools, weights_S: Floats) -> Floats:
-    """How far each site is from the geometric median of all, (S,): mean total variation over what it answered, 0 to 1.
+    """How far each site is from the others, (S,), 0 to 1: the weighted mean, over the other sites, of :func:`_away`.
 
-    NaN of a site that answered nothing.
+    It is measured on what the sites said themselves, over the classes that both of a pair know. NaN of a site that
+    said nothing about what others know.
     """
-    filled_SNC = fill(answers_SNC, weights_S[:, None] * answered_SN, knows_SC)
-    median_NC = mix(answers_SNC, answered_SN, knows_SC, weights_S, "geometric_median").shares_NC
-    away_SN = 0.5 * np.abs(filled_SNC - median_NC).sum(axis=2) * answered_SN
-    count_S = answered_SN.sum(axis=1)
-    away_S: Floats = away_SN.sum(axis=1)
-    return np.asarray(np.where(count_S > 0, away_S / np.maximum(count_S, 1), np.nan))
+    sites = range(len(weights_S))
+    found: dict[bytes, Floats] = {}
+    away_SS = np.full((len(sites), len(sites)), np.nan)
+    for s in sites:
+        for t in sites:
+            both_C = knows_SC[s] & knows_SC[t]
+            if s == t or both_C.sum() < 2:
+                continue
+            key = both_C.tobytes()
+            if key not in found:
+                found[key] = _away(answers_SNC, weights_S[:, None] * answered_SN, knows_SC, both_C)
+            away_SS[s, t] = found[key][s]
+    known_SS = np.isfinite(away_SS) * weights_S
+    total_S = known_SS.sum(axis=1)
+    mean_S = (np.nan_to_num(away_SS) * known_SS).sum(axis=1) / np.where(total_S > 0, total_S, 1.0)
+    return np.asarray(np.where(total_S > 0, mean_S, np.nan))
+
+
+def _away(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools, among_C: Bools) -> Floats:
+    """Mean total variation, (S,), from the geometric median of the sites that know these classes, over them alone.
+
+    Each answer is normalised over the classes, and counts by the share that the site gives them; NaN where that is
+    none, and of sites that do not know them.
+    """
+    part_SNC = answers_SNC[:, :, among_C]
+    mass_SN = part_SNC.sum(axis=2) * (weights_SN > 0) * np.asarray(knows_SC[:, among_C].all(axis=1))[:, None]
+    part_SNC = part_SNC / np.where(mass_SN > 0, mass_SN, 1.0)[:, :, None] * (mass_SN > 0)[:, :, None]
+    median_NC = _geometric_median(part_SNC, _normed(weights_SN * mass_SN)).shares_NC
+    away_SN = 0.5 * np.abs(part_SNC - median_NC).sum(axis=2) * mass_SN
+    total_S = mass_SN.sum(axis=1)
+    return np.asarray(np.where(total_S > 0, away_SN.sum(axis=1) / np.where(total_S > 0, total_S, 1.0), np.nan))
 
 
 def _normed(weights_SN: Floats) -> Floats:

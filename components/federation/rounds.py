@@ -7,7 +7,7 @@ public inputs and the sites' files: made again it is the same file, and whoever 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
+from components.contracts.records import MASS_TOLERANCE
 from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.agreement import Agreement, Rule, site_of_key
@@ -35,9 +36,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     ``left_out``: why it has none, a stable code: ``absent``, ``forged``, ``other_kind``, ``other_subject``,
     ``unreadable``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it answered another set of
-    inputs), ``unknown_classes``, ``twice`` (two different files) or ``distant``; None: it has one. ``distance``: mean
-    total variation from the median of all that were compared, 0 to 1. ``answers``: SHA-256 of its file; ``student`` and
-    ``privacy``: as it says.
+    inputs), ``no_answers`` (to any of them), ``unknown_classes`` (others than the agreement has of it), ``twice`` (it
+    signed two different ones) or ``distant``; None: it has one. ``distance``:
+    :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1. ``answers``: SHA-256 of
+    the statement that it signed; ``student``, ``privacy``: as it says.
     """
 
     weight: float
@@ -97,12 +99,13 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
     3. Mix what is left; an input that fewer than ``min_sites`` answered has no row.
 
     Raises:
-        ConfigError: fewer than ``min_sites`` sites are left, or a key of the agreement cannot be read.
+        ConfigError: fewer than ``min_sites`` sites are left, no input has a row, or a key of the agreement cannot be
+            read.
 
     """
     public = sorted(set(ids))
     # Step 1
-    parts, answers, refused = _gathered(agreement, number, exchange.set_digest(public), files)
+    parts, answers, refused = _gathered(agreement, number, public, files)
     _require(agreement, number, parts, answers)
     # Step 2
     parts, kept = _near(agreement, public, parts, answers)
@@ -114,6 +117,9 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
         public=exchange.set_digest(public), inputs=len(public), sites=parts,
     )  # fmt: skip
     rows = _rows(agreement, public, kept)
+    if not rows:
+        allowed = f"but no public input was answered by as many sites in round {number}: let the sites answer all of it"
+        raise ConfigError("min_sites", agreement.min_sites, allowed)
     data = b"".join(msgspec.json.encode(line) + b"\n" for line in (header, *rows))
     return Round(data=data, header=header, rows=len(rows), refused=refused)
 
@@ -133,11 +139,31 @@ def read(data: bytes, uri: str) -> Record:
         raise ArtifactError(uri, f"is no mixture of 'cohobate federate mix': {error}") from error
     if header.schema != SCHEMA:
         raise ArtifactError(uri, f"is a mixture of schema {header.schema}; this version reads {SCHEMA}")
+    if (fault := _fault(header, rows)) is not None:
+        raise ArtifactError(uri, f"is no mixture that 'cohobate federate mix' wrote: {fault}")
     return Record(header=header, rows={row.id: row for row in rows}, digest=digest_of(data))
 
 
+def _fault(header: Header, rows: list[Row]) -> str | None:
+    """What of a mixture's rows does not go with its header, or with each other."""
+    classes, sites = set(header.classes), {name for name, part in header.sites.items() if part.left_out is None}
+    if len({row.id for row in rows}) != len(rows):
+        return "it has an answer twice"
+    if len(rows) > header.inputs:
+        return f"it has {len(rows)} answers to {header.inputs} inputs"
+    for row in rows:
+        if unknown := sorted(row.distribution.keys() - classes):
+            return f"{row.id[:12]} has classes that its first line does not: {unknown}"
+        if unknown := sorted(row.weights.keys() - sites):
+            return f"{row.id[:12]} has sites that have no part in it: {unknown}"
+        for shares in (row.distribution.values(), row.weights.values()):
+            if min(shares, default=-1.0) < 0 or abs(sum(shares) - 1.0) > MASS_TOLERANCE:
+                return f"{row.id[:12]} has shares that do not sum to one"
+    return None
+
+
 def _gathered(
-    agreement: Agreement, number: int, public: str, files: Mapping[str, bytes]
+    agreement: Agreement, number: int, ids: Sequence[str], files: Mapping[str, bytes]
 ) -> tuple[dict[str, Part], dict[str, Answers], dict[str, str]]:
     """The sites' parts, the answers of those that have one, and the files that have none, with why.
 
@@ -155,7 +181,7 @@ def _gathered(
         if name is None:
             refused[uri] = "is signed by no site of the agreement"
             continue
-        found = _verified(agreement, name, number, public, uri, files[uri])
+        found = _verified(agreement, name, number, ids, uri, files[uri])
         if isinstance(found, Answers):
             holding[name][found.digest] = found
         else:
@@ -179,7 +205,7 @@ def _part(weight: float, found: Answers) -> Part:
     )  # fmt: skip
 
 
-def _verified(agreement: Agreement, name: str, number: int, public: str, uri: str, data: bytes) -> Answers | str:
+def _verified(agreement: Agreement, name: str, number: int, ids: Sequence[str], uri: str, data: bytes) -> Answers | str:
     """The answers in a file that a site signed, or why they are left out."""
     try:
         found = exchange.read(data, uri, verifier(Path(agreement.sites[name].key)))
@@ -192,8 +218,9 @@ def _verified(agreement: Agreement, name: str, number: int, public: str, uri: st
         "other_site": said.site != name,
         "other_round": said.round != number,
         "other_space": said.space != agreement.space,
-        "other_public": said.public != public,
-        "unknown_classes": not set(said.classes) <= set(agreement.classes),
+        "other_public": said.public != exchange.set_digest(ids),
+        "no_answers": not said.classes or found.by_id.keys().isdisjoint(ids),
+        "unknown_classes": not set(said.classes) <= set(agreement.sites[name].classes or agreement.classes),
     }
     return next((why for why, is_so in wrong.items() if is_so), found)
 
@@ -202,9 +229,10 @@ def _require(agreement: Agreement, number: int, parts: Mapping[str, Part], answe
     if len(answers) >= agreement.min_sites:
         return
     out = ", ".join(f"{name} {part.left_out}" for name, part in parts.items() if part.left_out is not None)
-    allowed = (
-        f"but {len(answers)} of {len(parts)} sites count in round {number} ({out}): wait for more, or agree on less"
-    )
+    remedy = "wait for more, or agree on less"
+    if any(part.left_out == "other_public" for part in parts.values()):
+        remedy = "other_public: the file of public inputs here, or the decoder of the spec, is not that of the site"
+    allowed = f"but {len(answers)} of {len(parts)} sites count in round {number} ({out}): {remedy}"
     raise ConfigError("min_sites", agreement.min_sites, allowed)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.contracts.errors import RecordError
+from components.contracts.errors import ArtifactError, ConfigError, RecordError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.storage import get_bytes
 from components.federation.exchange import row_id
@@ -17,7 +17,7 @@ from components.federation.rounds import Part, read
 from components.teachers.contract import Outcome, soft_labels
 
 UNMIXED = "not_in_mixture"
-"""Why an input is a dead letter: too few sites answered it, or it is none of the public ones."""
+"""Why an input is a dead letter: too few sites answered it, or it is none of the public ones, which all have an id."""
 
 
 class Federation:
@@ -35,7 +35,10 @@ class Federation:
     size_bytes = 0
 
     def __init__(self, mixture: str, digest: str = "") -> None:
-        record = read(get_bytes(mixture, digest or None), mixture)
+        try:
+            record = read(get_bytes(mixture, digest or None), mixture)
+        except IsADirectoryError as error:
+            raise ArtifactError(mixture, "is a folder: name the file that 'cohobate federate mix' wrote") from error
         self.digest = record.digest
         self.space, self.classes = record.header.space, record.header.classes
         self.round = record.header.round
@@ -61,7 +64,10 @@ class Federation:
         return soft_labels(self.name, self.outcomes(payloads))
 
     def _outcome(self, payload: Any) -> Outcome:
-        row = self._rows.get(row_id(payload))
+        try:
+            row = self._rows.get(row_id(payload))
+        except ConfigError as error:
+            return RecordError(UNMIXED, f"it has no id: {error}")
         if row is None:
             return RecordError(UNMIXED, f"round {self.round} has no answer to it")
         shares = [row.distribution.get(name, 0.0) for name in self.classes]

@@ -41,9 +41,10 @@ def test_keys_lie_beside_the_agreement(folder):
         (("[ham, spam]", "[ham]"), "must name two or more classes"),
         (("[ham, spam]", "[ham, ham]"), "each once"),
         (("[ham, spam]", "[ham, '']"), "no text"),
-        (("south.pub", "none.pub"), "must be a public key in PEM"),
+        (("south.pub", "none.pub"), r"^sites\.south\.key is .*: must be a public key in PEM"),
         (("south.pub", "north.pub"), "is the key of north too"),
         (("2.0", "0"), "weight"),
+        (("2.0", "2.0, classes: [eggs]"), r"sites\.south\.classes is \['eggs'\]: must be some of the agreement's"),
         (("2.0", ".inf"), "must be a finite number"),
         (("south:", "South Office:"), "federation.yaml"),
         (("space:", "rule: median\nspace:"), "rule"),
@@ -55,8 +56,9 @@ def test_keys_lie_beside_the_agreement(folder):
     ],
 )
 def test_a_bad_value_is_named(folder, change, told):
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=told) as refused:
         read_agreement(written(folder, GOOD.replace(*change)))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):

@@ -1,6 +1,8 @@
 """A site's file: what is signed is what is read, and anything else is refused."""
 
+import base64
 import io
+import json
 import tarfile
 
 import msgspec
@@ -10,6 +12,7 @@ from components.contracts import attestation, bundle
 from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
 from components.contracts.storage import digest_of
+from components.federation import exchange
 from components.federation.exchange import ANSWERS, PREDICATE, STATEMENT, read, row_id, set_digest, signed_by
 
 
@@ -24,7 +27,9 @@ def changed(data, **files):
 def test_what_was_written_is_read(desk):
     data = desk.file("north", privacy={"epsilon": 3.0, "delta": 1e-5, "unit": "input"})
     found = read(data, "f", key(desk))
-    assert found.said.site == "north" and found.said.privacy["epsilon"] == 3.0 and found.digest == digest_of(data)
+    assert found.said.site == "north" and found.said.privacy["epsilon"] == 3.0
+    signed = base64.b64decode(json.loads(bundle.members(data, "")[STATEMENT])["payload"])
+    assert found.digest == digest_of(signed)
     assert found.by_id[row_id("two")] == pytest.approx({"ham": 0.1, "spam": 0.9})
     assert signed_by(data, "f") == (key(desk).keyid,)
 
@@ -86,6 +91,41 @@ def test_an_input_is_answered_once(desk):
         read(data, "f", key(desk))
 
 
+def lined(desk, line):
+    """A file whose answers are this line, signed."""
+    said = {"site": "north", "round": 1, "space": "s", "classes": ["ham", "spam"], "public": "", "student": ""}
+    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(line)}, said)
+    return bundle.pack({ANSWERS: line, STATEMENT: attestation.sign(made, desk.signer("north"))})
+
+
+def test_a_line_has_no_other_fields(desk):
+    with pytest.raises(ArtifactError, match=r"holds no answers of a site: .*unknown field `more`"):
+        read(lined(desk, b'{"id":"a","distribution":{"ham":1.0},"more":[]}'), "f", key(desk))
+
+
+def test_a_line_that_is_nested_too_deeply_is_refused(desk, monkeypatch):
+    decode = msgspec.json.decode
+
+    def deep(line, *, type):
+        if type is exchange._Line:
+            raise RecursionError("maximum recursion depth exceeded")
+        return decode(line, type=type)
+
+    monkeypatch.setattr(msgspec.json, "decode", deep)
+    with pytest.raises(ArtifactError, match="holds no answers of a site: maximum recursion"):
+        read(desk.file("north"), "f", key(desk))
+
+
+def test_headers_that_hold_no_numbers_are_refused():
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as made:
+        member = tarfile.TarInfo(ANSWERS)
+        member.pax_headers = {"GNU.sparse.map": "a,b"}
+        made.addfile(member, io.BytesIO())
+    with pytest.raises(ArtifactError, match="is no bundle"):
+        bundle.members(archive.getvalue(), "f")
+
+
 def test_what_is_no_statement_of_answers_is_refused(desk):
     answers = bundle.members(desk.file("north"), "")[ANSWERS]
     made = attestation.statement(PREDICATE, {ANSWERS: digest_of(answers)}, {"site": "north"})
@@ -111,6 +151,7 @@ def test_an_input_goes_by_its_content_and_not_by_how_it_is_written():
     a, b = (msgspec.json.decode(text) for text in (b'{"a": 1, "b": "x"}', b'{"b":"x","a":1}'))
     assert row_id(a) == row_id(b) != row_id({"a": 2, "b": "x"})
     assert row_id("text") == row_id(b"text")
+    assert len({row_id(one) for one in (1, "1", None, "null", [1], "[1]", True, "true")}) == 8
     assert set_digest(["b", "a", "b"]) == set_digest(["a", "b"]) != set_digest(["a"])
 
 

@@ -71,7 +71,7 @@ def test_a_site_says_nothing_of_a_class_that_it_does_not_know():
     """Two that know three classes say 0.6 and 0.4 for the third; one knows the first two alone."""
     knows = np.array([[True, True, True], [True, True, True], [True, True, False]])
     answers = np.array([[[0.2, 0.2, 0.6]], [[0.3, 0.3, 0.4]], [[0.8, 0.2, 0.0]]])
-    (row,) = fill(answers, np.ones((3, 1)), knows)[2]
+    (row,) = fill(answers, np.ones((3, 1)), knows, "mean")[2]
     assert row == pytest.approx([0.4, 0.1, 0.5]), "it shares what the others leave as it would share the whole"
     found = asked(*answers, knows=knows)
     assert found.shares_NC[0] == pytest.approx([0.3, 0.2, 0.5])
@@ -91,7 +91,7 @@ def test_classes_that_others_know_may_have_more_than_all():
     """Two sites each know one class that the third does not, and both are sure of it."""
     answers = np.array([[[0.1, 0.9, 0.0]], [[0.1, 0.0, 0.9]], [[1.0, 0.0, 0.0]]])
     knows = np.array([[True, True, False], [True, False, True], [True, False, False]])
-    filled = fill(answers, np.ones((3, 1)), knows)
+    filled = fill(answers, np.ones((3, 1)), knows, "mean")
     assert filled.sum(axis=2) == pytest.approx(np.ones((3, 1))) and filled.min() >= 0
 
 
@@ -127,3 +127,29 @@ def test_a_site_without_answers_has_no_distance():
     answers = np.array([[[0.9, 0.1]], [[0.9, 0.1]], [[0.0, 0.0]]])
     found = distances(answers, answered, np.ones((3, 2), dtype=bool), np.ones(3))
     assert np.isnan(found[2]) and found[:2].tolist() == [0.0, 0.0]
+
+
+def claimed(*answers, knows):
+    """The mixture's share of the last class by the median, and the distances, of sites that weigh the same."""
+    answers, knows = np.array(answers, dtype=float)[:, None, :], np.array(knows, dtype=bool)
+    answered, weights = np.ones(answers.shape[:2], dtype=bool), np.ones(len(answers))
+    shares = mix(answers, answered, knows, weights, "geometric_median").shares_NC
+    return shares[0, -1], distances(answers, answered, knows, weights)
+
+
+def test_who_contradicts_a_liar_about_a_class_is_not_the_one_that_is_far_away():
+    """East knows the last class and is honest about it, west lies; two others do not know it."""
+    _, found = claimed([1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1], knows=[[1, 1, 1], [1, 1, 0], [1, 1, 0], [1, 1, 1]])
+    assert found[3] > 0.45 and found[:3].max() < 0.2
+
+
+def test_what_a_site_was_not_asked_for_is_no_part_of_its_distance():
+    """West alone knows the last class: the others agree with each other, and are not far from one another for it."""
+    _, found = claimed([1, 0, 0], [0, 1, 0], [1, 0, 0], [0.1, 0, 0.9], knows=[[1, 1, 0]] * 3 + [[1, 1, 1]])
+    assert found[1] > 0.9 and found[[0, 2, 3]].max() < 0.01
+
+
+def test_one_liar_of_three_that_know_a_class_does_not_move_it_by_the_median():
+    knows = [[1, 1, 0]] * 8 + [[1, 1, 1]] * 3
+    share, found = claimed(*[[1, 0, 0]] * 10, [0, 0, 1], knows=knows)
+    assert share < 0.01 and found[10] > 0.9 > found[:10].max() + 0.8

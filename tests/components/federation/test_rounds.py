@@ -1,16 +1,24 @@
 """A round: which sites have a part in it, why others have none, and a record that anybody makes again."""
 
+import json
+
 import msgspec
 import pytest
 
 from components.contracts import bundle
+from components.contracts.attestation import verifier
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.storage import digest_of
-from components.federation.exchange import ANSWERS, row_id
+from components.federation import exchange
+from components.federation.exchange import ANSWERS, STATEMENT, row_id
 from components.federation.rounds import Header, mixed, read
-from tests.components.federation.conftest import TEXTS
+from tests.components.federation.conftest import CLASSES, TEXTS
 
 IDS = [row_id(text) for text in TEXTS]
+
+
+def signed_answers(desk, data):
+    return exchange.read(data, "f", verifier(desk.made["north"][1])).digest
 
 
 def left_out(done):
@@ -25,7 +33,9 @@ def test_the_mixture_is_recorded_with_its_weights(desk):
     row = found.rows[row_id("two")]
     assert row.distribution == pytest.approx({"ham": 0.2, "spam": 0.8})
     assert row.weights == pytest.approx({"east": 1 / 3, "north": 1 / 3, "south": 1 / 3})
-    assert found.header.sites["north"].answers == digest_of(files["a"]) and found.digest == digest_of(done.data)
+    assert found.header.sites["north"].answers == signed_answers(desk, files["a"]) and found.digest == digest_of(
+        done.data
+    )
     assert found.header.sites["north"].rows == 3 and found.header.inputs == 3
 
 
@@ -73,6 +83,16 @@ def test_who_answers_twice_and_differently_has_no_part(desk):
     assert left_out(mixed(desk.agreement(), 1, IDS, files)) == {"east": "absent", "west": "twice"}
 
 
+def test_a_file_that_a_stranger_packed_anew_is_not_a_second_one(desk):
+    """What is not signed may be changed without a key: the padding of the archive, and how the envelope is written."""
+    good = {"a": desk.file("north"), "b": desk.file("south")}
+    files = bundle.members(good["a"], "")
+    indented = json.dumps(json.loads(files[STATEMENT]), indent=3).encode()
+    packed = {"c": good["a"] + bytes(512), "d": bundle.pack({**files, STATEMENT: indented})}
+    assert len({good["a"], *packed.values()}) == 3
+    assert mixed(desk.agreement(), 1, IDS, {**packed, **good}).data == mixed(desk.agreement(), 1, IDS, good).data
+
+
 def test_files_of_strangers_are_refused(desk):
     agreed = desk.agreement()
     agreed = msgspec.structs.replace(agreed, sites={n: s for n, s in agreed.sites.items() if n != "west"})
@@ -87,6 +107,23 @@ def test_too_few_sites_make_no_round(desk):
     with pytest.raises(
         ConfigError, match=r"1 of 4 sites count in round 1 \(east absent, south other_subject, west absent\): wait"
     ):
+        mixed(desk.agreement(), 1, IDS, files)
+
+
+def test_who_answered_nothing_public_is_none_of_the_quorum(desk):
+    files = {
+        "a": desk.file("north"),
+        "b": desk.file("south", texts=("other",)),
+        "c": desk.file("west", public="0" * 64),
+    }
+    told = "east absent, south no_answers, west other_public.*the decoder of the spec, is not that of the site"
+    with pytest.raises(ConfigError, match=told):
+        mixed(desk.agreement(), 1, IDS, files)
+
+
+def test_a_mixture_without_rows_is_none(desk):
+    files = {"a": desk.file("north", texts=("one",)), "b": desk.file("south", texts=("two",))}
+    with pytest.raises(ConfigError, match="no public input was answered by as many sites in round 1"):
         mixed(desk.agreement(), 1, IDS, files)
 
 
@@ -118,6 +155,28 @@ def test_the_one_that_is_too_far_from_the_others_is_left_out(desk):
     assert left_out(kept) == {} and kept.header.sites["west"].distance > 0.7, "it is told without a limit, too"
 
 
+def test_a_site_takes_no_class_by_claiming_it(desk):
+    """The agreement has it that nobody but east knows eggs; south and north have no say in it either."""
+    classes, known = ("ham", "spam", "eggs"), {"east": (), "north": CLASSES, "south": CLASSES, "west": CLASSES}
+    agreed = desk.agreement(classes=classes, rule="geometric_median", most_distance=0.3)
+    sites = {n: msgspec.structs.replace(s, classes=known[n]) for n, s in agreed.sites.items()}
+    files = {name: desk.file(name, 0.9) for name in ("north", "south")}
+    files["west"] = desk.file("west", classes=classes, answers={t: {"eggs": 1.0} for t in TEXTS})
+    done = mixed(msgspec.structs.replace(agreed, sites=sites), 1, IDS, files)
+    assert left_out(done) == {"east": "absent", "west": "unknown_classes"}
+    assert read(done.data, "m").rows[IDS[0]].distribution == pytest.approx({"ham": 0.1, "spam": 0.9})
+
+
+def test_a_lie_about_a_class_that_few_know_leaves_the_liar_out(desk):
+    classes = ("ham", "spam", "eggs")
+    files = {name: desk.file(name, 0.9) for name in ("north", "south")}
+    files["east"] = desk.file("east", 0.9, classes=classes)
+    files["west"] = desk.file("west", classes=classes, answers={t: {"eggs": 1.0} for t in TEXTS})
+    done = mixed(desk.agreement(classes=classes, rule="geometric_median", most_distance=0.3), 1, IDS, files)
+    assert left_out(done) == {"west": "distant"}
+    assert read(done.data, "m").rows[IDS[0]].distribution == pytest.approx({"ham": 0.1, "spam": 0.9})
+
+
 def test_distance_may_leave_too_few(desk):
     files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.1)}
     with pytest.raises(ConfigError, match="distant"):
@@ -143,3 +202,23 @@ def test_what_is_no_mixture_is_refused(desk):
     assert msgspec.json.decode(newer, type=Header).schema == 2
     with pytest.raises(ArtifactError, match="schema 2; this version reads 1"):
         read(newer, "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda rows: [*rows, rows[0]], "an answer twice"),
+        (lambda rows: [*rows, msgspec.structs.replace(rows[0], id="f" * 64)], "4 answers to 3 inputs"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={"eggs": 1.0})], r"does not: \['eggs'\]"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={"ham": 0.5})], "do not sum to one"),
+        (lambda rows: [msgspec.structs.replace(rows[0], distribution={})], "do not sum to one"),
+        (lambda rows: [msgspec.structs.replace(rows[0], weights={"west": 1.0})], r"no part in it: \['west'\]"),
+        (lambda rows: [msgspec.structs.replace(rows[0], weights={"north": 2.0, "south": -1.0})], "do not sum to one"),
+    ],
+)
+def test_a_mixture_whose_rows_do_not_go_with_it_is_refused(desk, change, told):
+    done = mixed(desk.agreement(), 1, IDS, {"a": desk.file("north"), "b": desk.file("south")})
+    found = read(done.data, "m")
+    lines = (found.header, *change(list(found.rows.values())))
+    with pytest.raises(ArtifactError, match=told):
+        read(b"".join(msgspec.json.encode(line) + b"\n" for line in lines), "m")

@@ -33,6 +33,17 @@ def test_it_answers_public_inputs_and_no_others(mixture):
         teacher.label(["three"])
 
 
+@pytest.mark.parametrize("payload", [{"a": float("nan")}, {1: "a", "b": 2}, "\ud800", object()])
+def test_a_payload_that_has_no_id_is_a_dead_letter_and_stops_nothing(mixture, payload):
+    first, letter = outcomes(Federation(str(mixture)), ["one", payload])
+    assert first.space == "mail@1" and isinstance(letter, RecordError) and letter.reason == "not_in_mixture"
+
+
+def test_a_folder_is_no_mixture(mixture):
+    with pytest.raises(ArtifactError, match="is a folder: name the file"):
+        Federation(str(mixture.parent))
+
+
 def test_a_label_names_the_mixture_and_thereby_the_weights(mixture):
     teacher = build(Factory(factory="components.teachers.federation:Federation", options={"mixture": str(mixture)}))
     assert reference(teacher) == f"federation@{digest_of(mixture.read_bytes())}"
