@@ -7,6 +7,7 @@ rules and the finder do not find stays: a count says what was found, and never t
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +25,12 @@ from components.contracts.spec.fields import Payload
 from components.contracts.spec.masking import KINDS, Masking
 from components.contracts.stream_record import Record
 
-ROUNDS = 4
-"""How often a text is searched at most: again while something is found, since a placeholder may part what was not."""
+ROUNDS = 32
+"""How often a text is searched at most: again while something is found, since a placeholder may part what was not, and
+rules find one of several pieces that run into each other."""
+
+ADDRESS, LONGEST = re.compile(r"(?<![0-9A-Za-z_])[0-9A-Fa-f:.]{2,}(?![0-9A-Za-z_])"), 45
+"""What may be an IP address, and how many characters the longest has (RFC 4291)."""
 
 
 class Found(NamedTuple):
@@ -106,8 +111,8 @@ def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
 @lru_cache(maxsize=64)
 def _made(masking: bytes, payload: Payload, source: str) -> Mask:
     wanted = msgspec.json.decode(masking, type=Masking)
-    text = _Text(wanted, source)
-    return text.of_bytes if payload.decoder == "text" else _Json(wanted, text, decoder(payload, source)).of_bytes
+    text, read = _Text(wanted, source), decoder(payload, source)
+    return (lambda given: text.whole(read(given))) if payload.decoder == "text" else _Json(wanted, text, read).of_bytes
 
 
 class _Text:
@@ -115,32 +120,31 @@ class _Text:
 
     def __init__(self, wanted: Masking, source: str) -> None:
         self._kinds = frozenset(wanted.entities)
-        rules = [k for k in wanted.entities if k in KINDS]
+        rules = [k for k in wanted.entities if k in KINDS and k != "IP_ADDRESS"]
         self._finders: list[Find] = [_rules(rules)] if rules else []
+        if "IP_ADDRESS" in wanted.entities:
+            self._finders.append(_addresses)
         if wanted.finder is not None:
             own = build(wanted.finder, source)
             if not callable(own):
                 raise ConfigError("masking.finder", wanted.finder.factory, "must make an object to call with a text")
             self._finders.append(own)
 
-    def of_bytes(self, payload: bytes) -> Masked:
+    def whole(self, text: str) -> Masked:
         """A payload that is text."""
-        try:
-            given = payload.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise RecordError("undecodable", "not UTF-8") from error
         counts = Counter[str]()
-        return Masked(self.of(given, counts).encode(), counts)
+        return Masked(self.of(text, counts).encode(), counts)
 
     def of(self, text: str, counts: Counter[str]) -> str:
         """A text, masked until nothing more is found; what was found is counted."""
-        for _ in range(ROUNDS):
-            spans = self._spans(text)
-            if not spans:
-                return text
+        searches = 0
+        while spans := self._spans(text):
+            if searches == ROUNDS:
+                more = f"there is more to find after {ROUNDS} searches: pieces that run into each other, or a finder "
+                raise RecordError("mask_failed", f"{more}that finds placeholders")
             counts.update(kind for kind, _, _ in spans)
-            text = _replaced(text, spans)
-        raise RecordError("mask_failed", f"there is more to find after {ROUNDS} searches: is a placeholder found?")
+            text, searches = _replaced(text, spans), searches + 1
+        return text
 
     def _spans(self, text: str) -> list[Found]:
         """What is found, in order; pieces that overlap are one, of the kind of the longest."""
@@ -194,7 +198,8 @@ class _Json:
 
     def _row(self, value: Any, counts: Counter[str]) -> Any:
         if not isinstance(value, dict):
-            return value
+            wanted = "masking.columns names fields: the payload must be an object, or a list of objects"
+            raise RecordError("mask_failed", wanted)
         return {name: self._deep(v, counts) if name in self._columns else v for name, v in value.items()}
 
     def _deep(self, value: Any, counts: Counter[str]) -> Any:
@@ -203,6 +208,24 @@ class _Json:
         if isinstance(value, dict):
             return {name: self._deep(one, counts) for name, one in value.items()}
         return [self._deep(one, counts) for one in value] if isinstance(value, list) else value
+
+
+def _addresses(text: str) -> Iterable[tuple[str, int, int]]:
+    """IP addresses (RFC 791, RFC 4291), by a search that is linear in the text: what ``ipaddress`` takes for one.
+
+    Each stands by itself, with or without a port and the full stop of a sentence; of IPv6 it has two groups or more, as
+    ``::`` alone is an operator, or a line that somebody drew.
+    """
+    for found in ADDRESS.finditer(text):
+        start, piece = found.start(), found[0].rstrip(".:") if found[0].count(":") < 2 else found[0].rstrip(".")
+        for given in (piece, piece.rpartition(":")[0]):
+            if len(given) <= LONGEST and len(re.findall(r"[0-9A-Fa-f]+", given)) > 1:
+                try:
+                    ipaddress.ip_address(given)
+                except ValueError:
+                    continue
+                yield "IP_ADDRESS", start, start + len(given)
+                break
 
 
 def _rules(kinds: list[str]) -> Find:

@@ -103,6 +103,8 @@ def columns(features: Features) -> Floats:
         if name in beside.values():
             continue
         flat = np.asarray(array).reshape(len(array), -1)
+        if not flat.shape[1]:
+            continue
         if np.issubdtype(flat.dtype, np.integer):
             other = beside.get(name)
             weights = np.ones(flat.shape) if other is None else np.asarray(features[other]).reshape(flat.shape)
@@ -110,8 +112,8 @@ def columns(features: Features) -> Floats:
             np.add.at(counts, (np.arange(len(flat))[:, None], flat % WIDTH), weights)
             parts.append(counts)
         else:
-            parts.append(flat[:, :: -(-flat.shape[1] // WIDTH)].astype(np.float64))
-    return np.concatenate(parts, axis=1)
+            parts.append(np.nan_to_num(flat[:, :: -(-flat.shape[1] // WIDTH)].astype(np.float64)))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(next(iter(features.values()))), 1))
 
 
 def _beside(features: Mapping[str, Any]) -> dict[str, str]:

@@ -133,7 +133,10 @@ class Intake:
                 if _place(record.topic, record.partition, record.offset, record.value) in lettered:
                     duplicates += 1
                 else:
-                    sorted_.letters.append((record, self.letter(record, error)))
+                    letter = self.letter(record, error)
+                    if unmasked is not None:  # its bytes are at its own place alone: replayed, it is read from there
+                        letter = msgspec.structs.replace(letter, cut=True, digest=None)
+                    sorted_.letters.append((record, letter))
                 continue
             if found.key in keys:
                 duplicates += 1

@@ -19,7 +19,13 @@ class Engine:
 
     def run(self, features: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """The named outputs for a batch."""
-        model = self._interpreter()
+        try:
+            return self._run(self._interpreter(), features, outputs)
+        except Exception:
+            del self._own.model  # a size that it could not be given would stay
+            raise
+
+    def _run(self, model: Any, features: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         inputs = model.get_input_details()
         resized = [i for i in inputs if tuple(i["shape"]) != features[i["name"]].shape]
         for one in resized:

@@ -99,9 +99,11 @@ def converted(graph: bytes, precision: Precision) -> bytes:
         (place / "model.onnx").write_bytes(graph)
         try:
             done = subprocess.run(
-                [python, "-c", CONVERT, str(place / "model.onnx"), str(place / "made")],
+                [python, "-I", "-c", CONVERT, str(place / "model.onnx"), str(place / "made")],
                 capture_output=True,
                 text=True,
+                errors="replace",
+                cwd=place,
                 timeout=SECONDS,
                 check=False,
             )
@@ -110,6 +112,8 @@ def converted(graph: bytes, precision: Precision) -> bytes:
             failed, said = True, str(error)
         made = place / f"made/model_{precision}.tflite"
         if failed or not made.is_file():
-            remedy = "COHOBATE_LITERT_PYTHON names a Python with pip install 'cohobate[litert]'"
+            missing = said.startswith("it lacks") or not Path(python).exists()
+            names = "COHOBATE_LITERT_PYTHON names a Python with pip install 'cohobate[litert]'"
+            remedy = names if missing else "export it for another target"
             raise ConfigError("--to", "litert", f"{python} did not convert it ({said or 'it wrote nothing'}): {remedy}")
         return made.read_bytes()

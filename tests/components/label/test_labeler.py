@@ -500,5 +500,8 @@ def test_what_a_producer_wrote_unmasked_is_labelled_masked_and_no_letter_keeps_i
     found = letters(broker)
     assert [letter.reason for letter in found] == ["wrong_workload", "undecodable", "undecodable"]
     assert decode(Input, found[0].value).payload == b"[EMAIL]" and [x.value for x in found[1:]] == [b"", b""]
+    assert [(x.cut, x.digest is None) for x in found] == [(False, False), (True, True), (True, True)], (
+        "replayed, what was not searched is read from its own place"
+    )
     start(Teacher(), masking=masking).step(0.0)
     assert len(letters(broker)) == 3, "delivered again they have their letters"
