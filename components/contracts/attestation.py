@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import ConfigError, UnavailableError, UntrustedError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -196,4 +196,25 @@ def verify(data: bytes, key: SSlibKey) -> Statement:
         raise UnattestedError(f"it is no envelope of an in-toto statement: {error}") from error
     if said.type != STATEMENT:
         raise UnattestedError(f"it holds {said.type!r}, not {STATEMENT}")
+    return said
+
+
+def opened(envelope: bytes, key: SSlibKey, predicate_type: str, found: Mapping[str, str], uri: str) -> Statement:
+    """The statement of a kind that ``key`` signed of files by their names and SHA-256 (hex): of these, and no others.
+
+    ``uri``: where they came from, for the message.
+
+    Raises:
+        UntrustedError: the signature does not fit (``forged``), it is of something else (``other_kind``), or the files
+            are not those that were signed (``other_subject``).
+
+    """
+    try:
+        said = verify(envelope, key)
+    except UnattestedError as error:
+        raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
+    if said.predicate_type != predicate_type:
+        raise UntrustedError(uri, "other_kind", f"its signature is of a {said.predicate_type}, not {predicate_type}")
+    if changed := list(differing(said, found)):
+        raise UntrustedError(uri, "other_subject", f"is not what was signed: {'; '.join(changed)}")
     return said

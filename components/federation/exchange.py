@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts import attestation, bundle
-from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
+from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import MASS_TOLERANCE, content_hash
 from components.contracts.storage import digest_of
 
@@ -122,14 +122,7 @@ def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
 
     """
     files = _members(data, uri)
-    try:
-        found = attestation.verify(files[STATEMENT], key)
-    except attestation.UnattestedError as error:
-        raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
-    if found.predicate_type != PREDICATE:
-        raise UntrustedError(uri, "other_kind", f"its signature is of a {found.predicate_type}, not {PREDICATE}")
-    if changed := list(attestation.differing(found, {ANSWERS: digest_of(files[ANSWERS])})):
-        raise UntrustedError(uri, "other_subject", f"is not what was signed: {'; '.join(changed)}")
+    found = attestation.opened(files[STATEMENT], key, PREDICATE, {ANSWERS: digest_of(files[ANSWERS])}, uri)
     try:
         said = msgspec.convert(found.predicate, Said)
         lines = [msgspec.json.decode(line, type=_Line) for line in files[ANSWERS].splitlines()]

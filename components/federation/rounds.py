@@ -95,7 +95,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
     """The mixture of round ``number`` over the public inputs with these ids, from the files of the sites by their URIs.
 
     1. Verify each file by the key of the site that signed it; what does not hold is left out, and why is recorded.
-    2. Leave out the site that is furthest from the median of all while it is too far, one after the other.
+    2. Leave out the site that is furthest from the others while it is too far, one after the other.
     3. Mix what is left; an input that fewer than ``min_sites`` answered has no row.
 
     Raises:

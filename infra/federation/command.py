@@ -17,6 +17,10 @@ app = typer.Typer(help="Distil with others who share no inputs: soft answers to 
 SpecFile = Annotated[str, typer.Option("--spec", help="A spec file, or the name of a built-in workload.")]
 Public = Annotated[str, typer.Option("--public", help="The public inputs: a history's file or folder, or its URI.")]
 Number = Annotated[int, typer.Option("--round", min=1, help="The round of the federation.")]
+Key = Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")]
+PublicKey = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False)]
 
 
@@ -36,12 +40,10 @@ def answer(
     public: Public,
     site: Annotated[str, typer.Option(help="This site's name in the agreement.")],
     number: Number,
-    key: Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")],
+    key: Key,
     version: Annotated[str, typer.Option(help="Who answers: a version's number, or an alias.")] = "champion",
     output: Output = None,
-    public_key: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
-    ] = None,
+    public_key: PublicKey = None,
 ) -> None:
     """Let a student answer the public inputs, and write the signed answers into a file to hand on."""
     import msgspec
@@ -101,7 +103,7 @@ def mix(
         return
     typer.echo(f"{place}: round {number}, {done.rows} of {done.header.inputs} inputs, digest {digest}")
     for name, part in done.header.sites.items():
-        away = "" if part.distance is None else f", {part.distance:.3f} from the median of all"
+        away = "" if part.distance is None else f", {part.distance:.3f} from the others"
         typer.echo(f"  {name}: {part.left_out or f'weight {part.weight:g}'}{away}")
     for uri, why in done.refused.items():
         typer.echo(f"  refused {uri}: {why}")
@@ -111,12 +113,10 @@ def mix(
 def give(
     spec: SpecFile,
     number: Number,
-    key: Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")],
+    key: Key,
     version: Annotated[str, typer.Option(help="Which student: a version's number, or an alias.")] = "champion",
     output: Output = None,
-    public_key: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
-    ] = None,
+    public_key: PublicKey = None,
 ) -> None:
     """Write a student with its trainable weights into a signed file, for the sites to begin from."""
     from components.contracts.attestation import signer

@@ -107,7 +107,6 @@ def answer(
         "site": site, "round": number, "public": said.public, "rows": len(ids), "student": info.ref.digest,
         "version": info.version, "answers": digest_of(data), "privacy": told_of(account),
     }  # fmt: skip
-
     record(settings, store, spec, ACTION, detail, account, lineage, again=("site", "round", "public", "student"))
     return data
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from components.contracts import attestation, bundle
-from components.contracts.errors import ArtifactError, UntrustedError
+from components.contracts.errors import ArtifactError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
@@ -91,14 +91,8 @@ def taken(data: bytes, uri: str, key: SSlibKey) -> tuple[Given, dict[str, bytes]
     if files.keys() != {MODEL, WEIGHTS, STATEMENT}:
         raise ArtifactError(uri, f"is no student of a federation: it must hold {MODEL}, {WEIGHTS} and {STATEMENT}")
     envelope = files.pop(STATEMENT)
-    try:
-        said = attestation.verify(envelope, key)
-    except attestation.UnattestedError as error:
-        raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
-    if said.predicate_type != PREDICATE:
-        raise UntrustedError(uri, "other_kind", f"its signature is of a {said.predicate_type}, not {PREDICATE}")
-    if changed := list(attestation.differing(said, {name: digest_of(content) for name, content in files.items()})):
-        raise UntrustedError(uri, "other_subject", f"is not what was signed: {'; '.join(changed)}")
+    digests = {name: digest_of(content) for name, content in files.items()}
+    said = attestation.opened(envelope, key, PREDICATE, digests, uri)
     try:
         return msgspec.convert(said.predicate, Given), files
     except msgspec.ValidationError as error:

@@ -19,6 +19,17 @@ from components.student.runtime import Student
 
 MODEL = "model/model.onnx"
 
+IN_PYTHON = """
+```python
+import cohobate_student
+
+student = cohobate_student.load(threads=1)
+(answer,) = student.predict([open("an-input", "rb").read()])
+```
+
+"""
+"""How a bundle's package is used: of the readme of targets whose model is no ONNX."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Version:

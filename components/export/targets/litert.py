@@ -17,7 +17,7 @@ from pathlib import Path
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.export.manifest import Manifest, Model, Precision
-from components.export.targets.contract import Built, Target, Version, write
+from components.export.targets.contract import IN_PYTHON, Built, Target, Version, write
 
 PATH = "model/model.tflite"
 
@@ -73,14 +73,7 @@ class LiteRt(Target):
 
     def readme(self, manifest: Manifest) -> str:
         """How it is used."""
-        return f"""
-```python
-import cohobate_student
-
-student = cohobate_student.load(threads=1)
-(answer,) = student.predict([open("an-input", "rb").read()])
-```
-
+        return f"""{IN_PYTHON}\
 The model is `{manifest.model.path}`. Whoever runs it otherwise than the package does resizes its inputs to the batch,
 and takes its outputs by their order: {", ".join(manifest.model.outputs)}.
 """

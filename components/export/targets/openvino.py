@@ -16,7 +16,7 @@ from typing import Any
 
 from components.contracts.errors import ConfigError
 from components.export.manifest import Manifest, Model, Precision
-from components.export.targets.contract import Built, Target, Version
+from components.export.targets.contract import IN_PYTHON, Built, Target, Version
 from components.student.features import Features
 
 PATH = "model/model.xml"
@@ -58,14 +58,7 @@ class Openvino(Target):
 
     def readme(self, manifest: Manifest) -> str:
         """How it is used."""
-        return f"""
-```python
-import cohobate_student
-
-student = cohobate_student.load(threads=1)
-(answer,) = student.predict([open("an-input", "rb").read()])
-```
-
+        return f"""{IN_PYTHON}\
 The model is `{manifest.model.path}` with its `.bin`. Whoever compiles it otherwise than the package does must give
 `INFERENCE_PRECISION_HINT: f32`, or it answers otherwise on some processors.
 """
