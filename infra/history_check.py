@@ -97,13 +97,13 @@ class _Look:
             self.fault(place, error.reason, error.detail)
             return
         self.report.with_truth += 1
-        said = truth.label if truth.value is None else truth.value
+        said = truth.said
         former, there = self._truths.setdefault(truth.input_id, (place, said))[::-1]
         if former != said:
             self.fault(place, "other_truth", f"{said!r} for input {truth.input_id!r}, and {former!r} at {there}")
         if isinstance(said, str):
             self.classes[said] += 1
-        elif said is not None:
+        else:
             values = self.report.values
             self.report.values = [min([said, *values[:1]]), max([said, *values[1:]])]
 

@@ -20,9 +20,13 @@ How a record may change, so that what was written once stays readable for good a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -50,8 +54,48 @@ class NotFiniteError(ValueError):
     """A number that must be finite is NaN or infinite; :func:`decode` turns it into the reason ``not_finite``."""
 
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "multilabel", "tagging", "embedding"]
 Arm = Literal["champion", "candidate"]
+
+
+OUTSIDE = "O"
+"""The tag of a token that is in no span (Ramshaw and Marcus, 1995)."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """One token of a text with its tags: characters ``start`` to ``end`` of it (Unicode code points, end excluded).
+
+    ``distribution`` maps tags to probabilities that sum to one. A tag is the name of a kind of span, plain (``PER``)
+    or with the mark of its place in the span (``B-PER`` begins one, ``I-PER`` is inside), or :data:`OUTSIDE`.
+    """
+
+    start: int
+    end: int
+    distribution: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"a token has at least one character, not {self.start} to {self.end}")
+        _sums_to_one(self.distribution, "token")
+
+    @property
+    def tag(self) -> str:
+        """The most probable tag, the first by name among equals."""
+        return _mode(self.distribution)
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A part of a text and its kind: characters ``start`` to ``end`` (Unicode code points, end excluded)."""
+
+    start: int
+    end: int
+    label: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(f"a span has at least one character, not {self.start} to {self.end}")
+        if not self.label or self.label == OUTSIDE:
+            raise ValueError(f"a span's label is the name of a kind of span, not {self.label!r}")
 
 
 class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +104,9 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
     ``space`` names the label space with its version (``"magika-v3_3@1"``), or the unit for regression.
     Classification: ``distribution`` maps class names to probabilities; classes left out have probability zero.
     Regression: ``value`` with ``scale``, the predictive standard deviation (> 0), in the unit of the target.
+    Multilabel: ``distribution`` maps class names to the probability that the input has that class, each by itself.
+    Tagging: ``tokens`` of the text with a distribution each, in order and apart; text between them is in no span.
+    Embedding: ``vector`` (direction counts, not length), with ``scale``, the expected cosine distance (> 0) from it.
     """
 
     task: Task
@@ -67,19 +114,29 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
     distribution: dict[str, float] = {}
     value: float | None = None
     scale: float | None = None
+    tokens: tuple[Token, ...] = ()
+    vector: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.task == "classification":
+            _sums_to_one(self.distribution, "soft label")
+        elif self.task == "multilabel":
+            if any(not 0 <= p <= 1 for p in self.distribution.values()):
+                raise ValueError("a multilabel soft label's probabilities are in [0, 1] each")
+        elif self.task == "tagging":
+            if any(a.end > b.start for a, b in pairwise(self.tokens)):
+                raise ValueError("a soft label's tokens are in the order of the text and do not overlap")
+        else:
+            self._check_scale()
+
+    def _check_scale(self) -> None:
         if self.task == "regression":
             if self.value is None or not math.isfinite(self.value):
                 raise ValueError(f"a regression soft label needs a finite value, not {self.value!r}")
-            if self.scale is None or not (math.isfinite(self.scale) and self.scale > 0):
-                raise ValueError(f"a regression soft label needs a finite scale > 0, not {self.scale!r}")
-            return
-        if any(not 0 <= p <= 1 + MASS_TOLERANCE for p in self.distribution.values()):
-            raise ValueError("a soft label's probabilities are in [0, 1] and sum to one")
-        mass = math.fsum(self.distribution.values())
-        if abs(mass - 1.0) > MASS_TOLERANCE:
-            raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
+        elif not self.vector or not math.isfinite(norm := math.hypot(*self.vector)) or norm == 0:
+            raise ValueError("an embedding soft label needs a vector of finite numbers that are not all zero")
+        if self.scale is None or not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"a soft label of {self.task} needs a finite scale > 0, not {self.scale!r}")
 
     @classmethod
     def of(cls, space: str, classes: tuple[str, ...], probabilities: list[float]) -> SoftLabel:
@@ -94,24 +151,115 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The most probable class (the first by name among equals); for regression the value as text."""
+        """The most probable answer as text: equal answers have equal texts, whatever their probabilities.
+
+        Classification: the class, the first by name among equals. Regression: the value. Multilabel: :func:`set_text`
+        of the classes with a probability of at least one half. Tagging: :func:`spans_text` of :attr:`spans`.
+        Embedding: :func:`vector_text`.
+        """
         if self.task == "regression":
             return repr(self.value)
-        return min(self.distribution, key=lambda c: (-self.distribution[c], c))
+        if self.task == "multilabel":
+            return set_text(c for c, p in self.distribution.items() if p >= 0.5)
+        if self.task == "tagging":
+            return spans_text(self.spans)
+        if self.task == "embedding":
+            return vector_text(self.vector)
+        return _mode(self.distribution)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans that the most probable tags of the tokens make, in the order of the text.
+
+        A span begins at ``B-X``, and at ``I-X`` or a plain ``X`` that no span of ``X`` reaches, as conlleval reads it
+        (Tjong Kim Sang and Buchholz, 2000); a plain ``X`` goes on with the span of ``X`` before it.
+        """
+        return spans_of((token.start, token.end, token.tag) for token in self.tokens)
 
     @property
     def confidence(self) -> float:
-        """The probability of :attr:`label`, in [0, 1]; for regression ``1 / (1 + scale)``."""
-        if self.task == "regression":
-            return 1.0 / (1.0 + float(self.scale or 0.0))
-        return max(self.distribution.values())
+        """The probability of :attr:`label`, in [0, 1]; ``1 / (1 + scale)`` where the answer is a number or a vector.
+
+        Of a set of classes or a sequence of tags it is the product over them, as if they did not hang together.
+        """
+        if self.task == "multilabel":
+            return math.prod(max(p, 1.0 - p) for p in self.distribution.values())
+        if self.task == "tagging":
+            return math.prod(max(token.distribution.values()) for token in self.tokens)
+        if self.task == "classification":
+            return max(self.distribution.values())
+        return 1.0 / (1.0 + float(self.scale or 0.0))
 
     @property
     def entropy(self) -> float:
-        """Shannon entropy in nats; for regression the differential entropy of a normal with this scale."""
-        if self.task == "regression":
-            return 0.5 * math.log(2 * math.pi * math.e) + math.log(float(self.scale or 1.0))
-        return -math.fsum(p * math.log(p) for p in self.distribution.values() if p > 0) + 0.0
+        """Shannon entropy in nats; where the answer is a number or a vector the one of a normal with this scale.
+
+        Multilabel: the sum over the classes. Tagging: the mean over the tokens, zero without any (Settles and Craven,
+        2008), so that a long text is no surprise.
+        """
+        if self.task == "multilabel":
+            return math.fsum(_entropy((p, 1.0 - p)) for p in self.distribution.values())
+        if self.task == "tagging":
+            entropies = [_entropy(token.distribution.values()) for token in self.tokens]
+            return math.fsum(entropies) / max(1, len(entropies))
+        if self.task == "classification":
+            return _entropy(self.distribution.values())
+        return 0.5 * math.log(2 * math.pi * math.e) + math.log(float(self.scale or 1.0))
+
+
+def set_text(names: Iterable[str]) -> str:
+    """A set of class names as text: their JSON array, sorted, each once."""
+    return _dumps(sorted(set(names)))
+
+
+def spans_text(spans: Iterable[Span]) -> str:
+    """Spans as text: a JSON array of ``[start, end, label]``, sorted, each once."""
+    return _dumps([[s.start, s.end, s.label] for s in sorted(set(spans))])
+
+
+def vector_text(vector: Sequence[float]) -> str:
+    """The direction of a vector as text: base64 of its unit vector's numbers, float16 of little endian."""
+    norm = math.hypot(*vector)
+    return base64.b64encode(struct.pack(f"<{len(vector)}e", *(v / norm for v in vector))).decode()
+
+
+def vector_of(text: str) -> tuple[float, ...]:
+    """The unit vector, to the precision of float16, that :func:`vector_text` made a text of."""
+    data = base64.b64decode(text, validate=True)
+    return struct.unpack(f"<{len(data) // 2}e", data)
+
+
+def spans_of(tags: Iterable[tuple[int, int, str]]) -> tuple[Span, ...]:
+    """The spans of tagged tokens ``(start, end, tag)``, in the order of the text; see :attr:`SoftLabel.spans`."""
+    found: list[Span] = []
+    going = False
+    for start, end, tag in tags:
+        if tag == OUTSIDE:
+            going = False
+            continue
+        mark, kind = (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") and len(tag) > 2 else ("", tag)
+        if going and mark != "B" and found[-1].label == kind:
+            found[-1] = Span(start=found[-1].start, end=end, label=kind)
+        else:
+            found.append(Span(start=start, end=end, label=kind))
+        going = True
+    return tuple(found)
+
+
+def _mode(distribution: Mapping[str, float]) -> str:
+    return min(distribution, key=lambda c: (-distribution[c], c))
+
+
+def _entropy(probabilities: Iterable[float]) -> float:
+    return -math.fsum(p * math.log(p) for p in probabilities if p > 0) + 0.0
+
+
+def _sums_to_one(distribution: Mapping[str, float], of: str) -> None:
+    if any(not 0 <= p <= 1 + MASS_TOLERANCE for p in distribution.values()):
+        raise ValueError(f"a {of}'s probabilities are in [0, 1] and sum to one")
+    mass = math.fsum(distribution.values())
+    if abs(mass - 1.0) > MASS_TOLERANCE:
+        raise ValueError(f"a {of}'s probabilities sum to one, not {mass!r}")
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,8 +326,10 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
-    """A gold label that arrived late or came from a person; ``label`` for classification, ``value`` for regression.
+    """A gold answer that arrived late or came from a person, in the field of its task.
 
+    ``label`` for classification, ``value`` for regression, ``labels`` (a set, which may be empty) for multilabel,
+    ``spans`` (which may be none) for tagging. Nothing is the truth of an embedding.
     ``time`` is the event time of the input; ``known_at`` is when the truth became known (both Unix seconds).
     """
 
@@ -191,14 +341,34 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     label: str | None = None
     value: float | None = None
+    labels: tuple[str, ...] | None = None
+    spans: tuple[Span, ...] | None = None
 
     def __post_init__(self) -> None:
-        if (self.label is None) == (self.value is None):
-            raise ValueError("a truth has either a label or a value")
+        if sum(x is not None for x in (self.label, self.value, self.labels, self.spans)) != 1:
+            raise ValueError("a truth has one of a label, a value, labels and spans")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"a truth's value is finite, not {self.value!r}")
         if not 0 <= self.known_at <= LATEST_TIME:
             raise ValueError(f"a truth's known_at is Unix seconds before 2262, not {self.known_at!r}")
+
+    @property
+    def task(self) -> Task:
+        """The task that this is a truth of."""
+        if self.labels is not None:
+            return "multilabel"
+        if self.spans is not None:
+            return "tagging"
+        return "classification" if self.value is None else "regression"
+
+    @property
+    def said(self) -> str | float:
+        """The truth as a number, or as text by the rules of :attr:`SoftLabel.label`."""
+        if self.value is not None:
+            return self.value
+        if self.labels is not None:
+            return set_text(self.labels)
+        return spans_text(self.spans) if self.spans is not None else str(self.label)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

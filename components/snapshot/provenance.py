@@ -117,8 +117,8 @@ def usable_truth(spec: Spec, record: Record) -> Truth:
     truth = decode(Truth, record.value)
     if truth.workload != spec.name:
         raise RecordError("other_workload", truth.workload)
-    if (truth.value is not None) != (spec.task == "regression"):
-        raise RecordError("other_task", "a truth of the other task")
+    if truth.task != spec.task:
+        raise RecordError("other_task", f"a truth of {truth.task}, not of {spec.task}")
     if spec.truth_sources is not None and truth.source not in spec.truth_sources:
         raise RecordError("unknown_source", f"{truth.source!r} is none of {', '.join(spec.truth_sources)}")
     return truth

@@ -148,7 +148,7 @@ def _labelling(label: Label) -> dict[str, Any]:
     return {
         "label_key": label.key, "teacher": label.teacher, "space": soft.space,
         "soft": msgspec.json.encode(soft, order="deterministic").decode(),
-        "label": soft.label if soft.task == "classification" else None,
+        "label": None if soft.task in ("regression", "embedding") else soft.label,
         "confidence": soft.confidence, "entropy": soft.entropy, "labelled_at": label.labelled_at,
     }  # fmt: skip
 
@@ -170,7 +170,8 @@ def truth_table(truths: Sequence[tuple[Truth, int]]) -> pa.Table:
 
     rows = [
         {
-            "input_id": truth.input_id, "truth_label": truth.label, "truth_value": truth.value,
+            "input_id": truth.input_id,
+            "truth_label": None if truth.value is not None else truth.said, "truth_value": truth.value,
             "truth_known_at": truth.known_at, "truth_source": truth.source,
             "event_time": int(truth.known_at * MICROSECONDS), "created": written,
         }

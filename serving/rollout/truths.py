@@ -169,7 +169,7 @@ class Held:
     def learn(self, truth: Truth, before: bool) -> list[Match]:
         """Take in a truth; returns the answer that it belongs to, if it is the first for that."""
         name, former = truth.input_id, self._truths.get(truth.input_id)
-        known = Known(truth.label if truth.label is not None else float(truth.value or 0.0), truth.known_at, before)
+        known = Known(truth.said, truth.known_at, before)
         if former is None or known.known_at >= former.known_at:
             self._truths[name] = known
             self._truths.move_to_end(name)

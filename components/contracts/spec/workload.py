@@ -186,6 +186,8 @@ def _read(path: Path) -> Spec:
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
+    if spec.task in ("multilabel", "tagging", "embedding"):
+        raise ConfigError("task", spec.task, "must be classification or regression")
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:

@@ -1,3 +1,4 @@
+import json
 import math
 
 import msgspec
@@ -13,11 +14,13 @@ from components.contracts.records import (
     Label,
     Prediction,
     SoftLabel,
+    Token,
     Truth,
     content_hash,
     decode,
     encode,
     label_key,
+    vector_of,
 )
 
 INPUT = Input(workload="files", id="i1", key="k", time=1.5, payload=b"\x00ab")
@@ -149,10 +152,76 @@ def test_an_incomplete_regression_label_is_refused(value, scale, says):
         SoftLabel(task="regression", space="kWh", value=value, scale=scale)
 
 
-@pytest.mark.parametrize("given_", [{}, {"label": "a", "value": 1.0}])
-def test_a_truth_has_either_a_label_or_a_value(given_):
-    with pytest.raises(ValueError, match="either a label or a value"):
+@pytest.mark.parametrize(
+    "given_", [{}, {"label": "a", "value": 1.0}, {"label": "a", "labels": ("a",)}, {"labels": (), "spans": ()}]
+)
+def test_a_truth_is_one_of_a_label_a_value_labels_and_spans(given_):
+    with pytest.raises(ValueError, match="one of a label, a value, labels and spans"):
         Truth(workload="files", input_id="i", time=1.0, known_at=2.0, source="s", **given_)
+
+
+def tagged(*tags, **given_):
+    tokens = tuple(Token(start=4 * i, end=4 * i + 3, distribution={t: 1.0}) for i, t in enumerate(tags))
+    return SoftLabel(task="tagging", space="s@1", tokens=tokens, **given_)
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        (("O", "O"), []),
+        (("B-PER", "I-PER", "O", "B-LOC"), [(0, 7, "PER"), (12, 15, "LOC")]),
+        (("B-PER", "B-PER"), [(0, 3, "PER"), (4, 7, "PER")]),
+        (("I-PER", "I-LOC", "O", "I-LOC"), [(0, 3, "PER"), (4, 7, "LOC"), (12, 15, "LOC")]),
+        (("PER", "PER", "LOC"), [(0, 7, "PER"), (8, 11, "LOC")]),
+    ],
+)
+def test_spans_are_read_from_tags_as_conlleval_reads_them(tags, spans):
+    found = tagged(*tags)
+    assert [(s.start, s.end, s.label) for s in found.spans] == spans
+    assert json.loads(found.label) == [list(s) for s in spans]
+    truth = Truth(workload="w", input_id="i", time=1.0, known_at=2.0, source="s", spans=found.spans[::-1])
+    assert truth.said == found.label and truth.task == "tagging"
+
+
+def test_of_tags_the_product_is_sure_and_the_mean_is_entropy():
+    sure, unsure = (Token(start=s, end=s + 1, distribution=d) for s, d in ((0, {"O": 1.0}), (1, {"O": 0.5, "X": 0.5})))
+    soft = SoftLabel(task="tagging", space="s@1", tokens=(sure, unsure))
+    assert soft.confidence == 0.5 and soft.entropy == pytest.approx(math.log(2) / 2)
+    empty = SoftLabel(task="tagging", space="s@1")
+    assert (empty.label, empty.confidence, empty.entropy) == ("[]", 1.0, 0.0)
+    with pytest.raises(ValueError, match="in the order of the text"):
+        SoftLabel(task="tagging", space="s@1", tokens=(unsure, sure))
+    with pytest.raises(ValueError, match="at least one character"):
+        Token(start=3, end=3, distribution={"O": 1.0})
+    with pytest.raises(ValueError, match="a token's probabilities"):
+        Token(start=3, end=4, distribution={"O": 0.5})
+
+
+def test_classes_of_a_set_have_probabilities_of_their_own():
+    soft = SoftLabel(task="multilabel", space="s@1", distribution={"b": 0.75, "a": 0.5, "c, d": 0.25})
+    assert soft.label == '["a", "b"]' and soft.confidence == pytest.approx(0.75 * 0.5 * 0.75)
+    assert soft.entropy == pytest.approx(math.log(2) + 2 * (-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
+    truth = Truth(workload="w", input_id="i", time=1.0, known_at=2.0, source="s", labels=("b", "a", "b"))
+    assert truth.said == soft.label and truth.task == "multilabel"
+    assert SoftLabel(task="multilabel", space="s@1").label == "[]"
+    with pytest.raises(ValueError, match="in \\[0, 1\\] each"):
+        SoftLabel(task="multilabel", space="s@1", distribution={"a": 1.01})
+
+
+def test_of_an_embedding_the_direction_counts():
+    soft = SoftLabel(task="embedding", space="s@1", vector=(3.0, 0.0, -4.0), scale=0.25)
+    assert vector_of(soft.label) == pytest.approx((0.6, 0.0, -0.8), abs=1e-3)
+    assert soft.label == SoftLabel(task="embedding", space="s@1", vector=(6.0, 0.0, -8.0), scale=1.0).label
+    assert soft.confidence == 0.8
+    for vector, scale in (
+        ((), 1.0),
+        ((0.0, 0.0), 1.0),
+        ((math.nan,), 1.0),
+        ((1e200, 1e308, 1e308), 0.0),
+        ((1.0,), None),
+    ):
+        with pytest.raises(ValueError, match="needs a"):
+            SoftLabel(task="embedding", space="s@1", vector=vector, scale=scale)
 
 
 def test_a_label_key_depends_on_id_content_teacher_and_space_and_on_nothing_else():

@@ -184,7 +184,7 @@ class TestPayloadAsText:
         ("h.jsonl", b'{"text": "a", "lable": "b"}', "there is no field lable"),
         ("h.jsonl", b'{"id": "a"}', "give exactly one of text, json, payload_base64, payload, not none"),
         ("h.jsonl", b'{"text": "a", "json": 1}', "not text, json"),
-        ("h.jsonl", b'{"text": "a", "label": "b", "value": 1.0}', "either a label or a value"),
+        ("h.jsonl", b'{"text": "a", "label": "b", "value": 1.0}', "one of a label, a value"),
         ("h.jsonl", b'{"text": "a", "time": "2024-01-01"}', "line 1 of .*time"),
         ("h.jsonl", b'{"payload_base64": "a b"}', "payload_base64 is not base64"),
         ("h.parquet", b"no table", "must be a Parquet file"),

@@ -20,6 +20,8 @@ from components.contracts.records import (
     Label,
     Prediction,
     SoftLabel,
+    Span,
+    Token,
     Truth,
     content_hash,
     encode,
@@ -34,6 +36,14 @@ INPUT = Input(
     entity={"seen_today": 3.0, "country": "fr"},
 )  # fmt: skip
 SOFT = SoftLabel(task="classification", space="s@1", distribution={"a": 0.75, "b": 0.25})
+TAGGED = SoftLabel(
+    task="tagging",
+    space="s@1",
+    tokens=(
+        Token(start=0, end=3, distribution={"B-PER": 0.75, "O": 0.25}),
+        Token(start=4, end=5, distribution={"O": 1.0}),
+    ),
+)
 STUDENT = Answer(
     arm="champion", version="3", ok=True, latency_ms=1.5, label="a", confidence=0.75, entropy=0.5623351446188083,
     novelty=0.03125,
@@ -42,15 +52,18 @@ STUDENT = Answer(
 NEWEST: dict[str, tuple[str, Input | Label | Truth | Prediction | DeadLetter]] = {
     "Input": ("2.0", synthetic_input("files", b"\x00ab\xff", "noise;seed=0", time=1_700_000_000.5)),
     "Label": (
-        "1.2",
+        "1.3",
         Label(
-            key="lk", teacher="t@1", soft=SOFT, input=INPUT, labelled_at=1_700_000_001.25, policy="margin",
+            key="lk", teacher="t@1", soft=TAGGED, input=INPUT, labelled_at=1_700_000_001.25, policy="margin",
             probability=0.125, audit=True, annotator="ann",
         ),
     ),
     "Truth": (
-        "1.0",
-        Truth(workload="files", input_id="i1", time=1.5, known_at=3.0, source="extension", label="a"),
+        "1.1",
+        Truth(
+            workload="files", input_id="i1", time=1.5, known_at=3.0, source="extension",
+            spans=(Span(start=0, end=3, label="PER"),),
+        ),
     ),
     "Prediction": (
         "1.3",
