@@ -140,6 +140,12 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
+OFFERED: tuple[Task, ...] = ("classification", "regression")
+"""The tasks that a workload may have."""
+
+WITHOUT: dict[Task, tuple[str, ...]] = {}
+"""By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
+
 OWN = "components."
 """Factories of the platform's own: what their ``classes`` are is known before anything is built."""
 
@@ -151,6 +157,18 @@ def _check_classes(field: str, options: Mapping[str, Any]) -> None:
     primary = options.get("primary")
     if isinstance(primary, Mapping) and isinstance(primary.get("options"), Mapping):
         _check_classes(f"{field}.primary.options", primary["options"])
+
+
+def _check_without(spec: Spec) -> None:
+    """Refuse what the task of a spec is without; see :data:`WITHOUT`."""
+    for path in WITHOUT.get(spec.task, ()):
+        section, *names = path.split(".")
+        default = next(f.default for f in msgspec.structs.fields(Spec) if f.name == section)
+        given = getattr(spec, section)
+        for name in names:
+            given, default = getattr(given, name), getattr(default, name)
+        if given != default:
+            raise ConfigError(path, given, f"does not know answers of {spec.task}: leave it out")
 
 
 def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
@@ -186,8 +204,9 @@ def _read(path: Path) -> Spec:
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
-    if spec.task in ("multilabel", "tagging", "embedding"):
-        raise ConfigError("task", spec.task, "must be classification or regression")
+    if spec.task not in OFFERED:
+        raise ConfigError("task", spec.task, f"must be one of {', '.join(OFFERED)}")
+    _check_without(spec)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:

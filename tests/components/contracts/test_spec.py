@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec import Factory, Groups, Spec, build, load_spec, resolve
+from components.contracts.spec import Factory, Groups, Spec, build, load_spec, resolve, workload
 from components.contracts.spec.references import MOVED
 from components.contracts.spec.serve import Asynchronous
 
@@ -229,3 +229,17 @@ def test_an_address_that_may_be_called_back_is_one(url):
     with pytest.raises(ConfigError, match=r"serve\.asynchronous\.callbacks is .*https://host"):
         Asynchronous(callbacks=(url,))
     assert Asynchronous(callbacks=("https://robots.example:8443/hooks",)).max_waiting == 10_000
+
+
+def test_what_a_task_is_without_is_refused_and_its_default_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(workload.WITHOUT, "regression", ("limits.groups", "serve.novelty"))
+    plain = write(tmp_path, task="regression")
+    assert load_spec(plain).serve.novelty is None
+    with pytest.raises(ConfigError, match=r"serve.novelty.*does not know answers of regression"):
+        load_spec(write(tmp_path, task="regression", serve={"novelty": 0.01}))
+
+
+def test_a_task_that_is_not_offered_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(workload, "OFFERED", ("classification",))
+    with pytest.raises(ConfigError, match="task"):
+        load_spec(write(tmp_path, task="regression"))
