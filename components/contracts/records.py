@@ -57,6 +57,12 @@ class NotFiniteError(ValueError):
 Task = Literal["classification", "regression", "multilabel", "tagging", "embedding"]
 Arm = Literal["champion", "candidate"]
 
+CLASSED: tuple[Task, ...] = ("classification", "multilabel")
+"""Tasks whose answers are made of named classes: a student has one logit for each."""
+
+EXACT: tuple[Task, ...] = ("classification", "multilabel")
+"""Tasks in which an answer is right where its text (:attr:`SoftLabel.label`) is that of the truth, and else wrong."""
+
 
 OUTSIDE = "O"
 """The tag of a token that is in no span (Ramshaw and Marcus, 1995)."""
@@ -149,6 +155,14 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
         return cls(task="classification", space=space, distribution={c: p / mass for c, p in kept.items()})
 
+    @classmethod
+    def multilabel(cls, space: str, classes: Sequence[str], probabilities: Sequence[float]) -> SoftLabel:
+        """Make a multilabel soft label from each class's probability, in the order of ``classes``."""
+        if len(classes) != len(probabilities):
+            raise ValueError(f"{len(probabilities)} probabilities for {len(classes)} classes")
+        kept = {c: float(p) for c, p in zip(classes, probabilities, strict=True) if not p < PROBABILITY_FLOOR or p < 0}
+        return cls(task="multilabel", space=space, distribution=kept)
+
     @property
     def label(self) -> str:
         """The most probable answer as text: equal answers have equal texts, whatever their probabilities.
@@ -210,6 +224,19 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
 def set_text(names: Iterable[str]) -> str:
     """A set of class names as text: their JSON array, sorted, each once."""
     return _dumps(sorted(set(names)))
+
+
+def set_of(text: str) -> frozenset[str]:
+    """The class names that :func:`set_text` made a text of.
+
+    Raises:
+        ValueError: it is no JSON array of texts.
+
+    """
+    try:
+        return frozenset(msgspec.json.decode(text, type=list[str]))
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a set of classes is a JSON array of their names, not {text!r:.80}: {error}") from error
 
 
 def spans_text(spans: Iterable[Span]) -> str:
@@ -493,6 +520,19 @@ def decode(kind: type[R], data: bytes | None) -> R:
     except _MALFORMED as error:
         raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
     return record
+
+
+def label_of(task: Task, data: bytes | None) -> Label:
+    """The label in a record of a workload of this task.
+
+    Raises:
+        RecordError: as :func:`decode`, or ``other_task``.
+
+    """
+    label = decode(Label, data)
+    if label.soft.task != task:
+        raise RecordError("other_task", f"a label of {label.soft.task}, not of {task}")
+    return label
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False).encode

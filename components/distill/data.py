@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
 from components.contracts.payload import carrying, decoder, knowing
-from components.contracts.records import SoftLabel, Task, content_hash
+from components.contracts.records import EXACT, SoftLabel, Task, content_hash, set_of
 from components.contracts.sampling import bucket
 from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
@@ -369,7 +369,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
         replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
     else:
         names: dict[str, str] = {}
-        kinds = [names.setdefault(s.label, s.label) if spec.task == "classification" else "" for s in old.soft]
+        kinds = [names.setdefault(s.label, s.label) if spec.task in EXACT else "" for s in old.soft]
         replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
     aside = _aside(spec, new + replay if fresh else new, NONE if fresh else old) if spec.student.crossfits else ()
     return Learnt(
@@ -495,14 +495,17 @@ def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
 def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
     """Features and targets for a head of these classes, or in this unit.
 
-    Probability outside the classes is spread over them in proportion: they hold every row's most probable class.
+    Probability outside the classes is spread over them in proportion: they hold every row's most probable class. Of
+    multilabel, where each class has its own, what is said of other classes is left out.
     """
     features = encoded(spec, rows.payloads)
     place = {} if isinstance(head, Unit) else {c: i for i, c in enumerate(head)}
 
     def targets(span: slice) -> columns.Arrays:
         soft, truth = rows.soft[span], rows.truth[span]
-        return _values(soft, truth, head) if isinstance(head, Unit) else _shares(soft, truth, place)
+        if isinstance(head, Unit):
+            return _values(soft, truth, head)
+        return _sets(soft, truth, place) if spec.task == "multilabel" else _shares(soft, truth, place)
 
     found = columns.filled(len(rows), targets)
     return TrainingSet(features=features, soft=found["soft"], truth=found["truth"])
@@ -521,3 +524,15 @@ def _shares(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str,
             shares[i, place[name]] = label.distribution[name]
     shares /= shares.sum(axis=1, keepdims=True)
     return {"soft": shares, "truth": np.array([place.get(str(t), NO_TRUTH) for t in truth], dtype=np.int64)}
+
+
+def _sets(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:
+    shares = np.zeros((len(soft), len(place)), dtype=np.float32)
+    known = np.zeros((len(soft), len(place)), dtype=np.float32)
+    for i, (label, said) in enumerate(zip(soft, truth, strict=True)):
+        for name in label.distribution.keys() & place.keys():
+            shares[i, place[name]] = label.distribution[name]
+        known[i] = np.nan if said is None else 0.0
+        for name in place.keys() & (set_of(said) if said is not None else set()):
+            known[i, place[name]] = 1.0
+    return {"soft": shares, "truth": known}

@@ -27,18 +27,18 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import SoftLabel
+from components.contracts.records import CLASSED, SoftLabel
 from components.contracts.spec.user_code import folders
 from components.distill import prune
 from components.distill.data import MIN_SCALE, Unit
-from components.distill.networks.contract import FIELD, head_of, logits, tensors, value_and_scale
+from components.distill.networks.contract import FIELD, head_of, logits, probabilities, tensors, value_and_scale
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
 from components.student.features import BATCH, Features, Signature, made_up
 from components.student.runtime import NOVELTY
 from drift.novelty import Nearness
 
 TEMPERATURE = "answer_temperature"
-"""The graph's constant that the logits of a classification are divided by."""
+"""The graph's constant that the logits of classes are divided by."""
 
 OPSET = 20
 """The operator set of every export; ONNX Runtime has run it since 1.17."""
@@ -270,8 +270,9 @@ def _quiet() -> Iterator[None]:
 def answers(net: torch.nn.Module, card: StudentCard, rows: Features, unit: Unit | None = None) -> list[SoftLabel]:
     """What the float export of a network would answer, uncalibrated, by the network itself: an export takes seconds."""
     said = prune.answers(net.cpu().eval(), rows)
-    if card.task == "classification":
-        return [SoftLabel.of(card.space, card.classes, row) for row in torch.softmax(said, dim=1).double().tolist()]
+    if card.task in CLASSED:
+        made = SoftLabel.multilabel if card.task == "multilabel" else SoftLabel.of
+        return [made(card.space, card.classes, row) for row in probabilities(said, card.task).double().tolist()]
     unit = unit or Unit(mean=0.0, scale=1.0)
     value, scale = value_and_scale(said)
     told = zip((value * unit.scale + unit.mean).tolist(), (scale * unit.scale).tolist(), strict=True)
@@ -312,13 +313,15 @@ def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: fl
     output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [BATCH, len(card.classes)])
     nodes = [
         helper.make_node("Div", ["logits", TEMPERATURE], ["answer_tempered"]),
-        helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
+        helper.make_node("Sigmoid", ["answer_tempered"], ["probabilities"])
+        if card.task == "multilabel"
+        else helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
     ]
     return nodes, [output]
 
 
 def temperature_of(artifact: bytes) -> float | None:
-    """What an exported classification divides its logits by; None where its graph does not say."""
+    """What an exported student of classes divides its logits by; None where its graph does not say."""
     found = [c for c in onnx.load_model_from_string(artifact).graph.initializer if c.name == TEMPERATURE]
     return float(numpy_helper.to_array(found[0])) if found else None
 

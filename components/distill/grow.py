@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, set_of
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """A network's weights by PyTorch's names."""
@@ -18,8 +18,12 @@ NEW_ROW_DEVIATION = 0.01
 
 
 def classes_of(soft: Iterable[SoftLabel], before: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a student's head: those it had, then the teacher's new labels in alphabetical order."""
-    return (*before, *sorted({s.label for s in soft} - set(before)))
+    """The classes of a student's head: those it had, then the teacher's new ones in alphabetical order.
+
+    Those of multilabel are what the teacher's sets have in them.
+    """
+    found = {name for s in soft for name in (set_of(s.label) if s.task == "multilabel" else (s.label,))}
+    return (*before, *sorted(found - set(before)))
 
 
 def grow_head(

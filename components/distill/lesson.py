@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
-from components.contracts.spec.objective import Kl, Term, check_states
+from components.contracts.spec.objective import Term, check_states, imitating
 from components.distill import columns
 from components.distill.data import FEATURE, STATE
-from components.distill.networks.contract import logits, value_and_scale
+from components.distill.networks.contract import logits, probabilities, value_and_scale
 from components.distill.networks.entity import modules_of
-from components.distill.terms import Objective, Said, Shapes, Taught
-from components.distill.terms.kl import KlTerm
-from components.distill.terms.normal import NormalTerm
+from components.distill.terms import Objective, Said, Shapes, Taught, build
 
 READY = "ready."
 """What names of tensors begin with that terms made beforehand, followed by the number of the member."""
@@ -53,7 +51,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     ) -> None:
         super().__init__()
         self.peers = nn.ModuleList(Lesson(peer, own, task, sample, seed=seed) for peer, own in peers)
-        self._mutual, self._between = mutual, KlTerm(Kl(temperature=1.0)) if task == "classification" else NormalTerm()
+        self._mutual, self._between = mutual, build(imitating(task, 1.0), task, Shapes())
         self.net, self.task = net, task
         self._wanted = sorted({name for term in terms for name in term.student_states})
         self._caught: dict[str, Tensor] = {}
@@ -135,7 +133,7 @@ def _answer(said: Said, task: Task) -> Tensor:
     if said.logits is None:
         raise ConfigError("student.cohort", task, "learns from answers: a stage on states has none")
     answer = said.logits.detach()
-    return torch.softmax(answer, dim=1) if task == "classification" else answer
+    return answer if task == "regression" else probabilities(answer, task)
 
 
 def _ready(objective: Objective, rows: dict[str, Tensor], span: slice) -> columns.Arrays:

@@ -22,7 +22,7 @@ from components.contracts.errors import ConfigError
 from components.distill import columns
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import TORCH_THREADS
-from components.distill.networks.contract import head_of, logits, tensors, value_and_scale
+from components.distill.networks.contract import head_of, logits, probabilities, tensors, value_and_scale
 from components.student.card import StudentCard
 from components.student.features import Features, made_up
 
@@ -92,8 +92,9 @@ def _lesson(card: StudentCard, data: TrainingSet, out: Tensor) -> TrainingSet:
 
     def answer(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
         given = torch.from_numpy(logits)
-        soft = torch.stack(value_and_scale(given), dim=1) if regression else torch.softmax(given, dim=1)
+        soft = torch.stack(value_and_scale(given), dim=1) if regression else probabilities(given, card.task)
         return soft.numpy()  # type: ignore[no-any-return]
 
-    none = np.full(len(out), np.nan, np.float32) if regression else np.full(len(out), NO_TRUTH, np.int64)
+    unknown = np.full(out.shape if card.task == "multilabel" else len(out), np.nan, np.float32)
+    none = np.full(len(out), NO_TRUTH, np.int64) if card.task == "classification" else unknown
     return replace(data, soft=columns.changed(out.numpy(), answer), truth=none)

@@ -99,5 +99,9 @@ def score(net: nn.Module, data: TrainingSet, task: str) -> float:
         value, _ = value_and_scale(out)
         wanted = np.where(np.isnan(data.truth), data.soft[:, 0], data.truth)
         return -float(np.sqrt(np.mean((value.numpy() - wanted) ** 2)))
+    if task == "multilabel":
+        unknown = np.isnan(data.truth).any(axis=1, keepdims=True)
+        sets = np.where(unknown, data.soft, data.truth) >= 0.5
+        return float(((out.numpy() >= 0.0) == sets).all(axis=1).mean())
     wanted = np.where(data.truth == NO_TRUTH, data.soft.argmax(axis=1), data.truth)
     return float((torch.argmax(out, dim=1).numpy() == wanted).mean())

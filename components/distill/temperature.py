@@ -1,19 +1,22 @@
 """Calibration of an export: one number, fitted on answers to rows that neither the gate sees nor training has seen.
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
-neural networks", ICML 2017): labels stay as they are. Regression multiplies its scale (D. Levi et al., "Evaluating and
+neural networks", ICML 2017): labels stay as they are. So do the sets of multilabel, whose logits are divided by one
+temperature for all classes. Regression multiplies its scale (D. Levi et al., "Evaluating and
 calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, set_of
 
 LEAST_ROWS = 30
 """Rows below which nothing is fitted: the error of the temperature would be larger than what it mends."""
@@ -47,13 +50,32 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
     if used[0][0].task == "regression":
         errors = [_error(a, s.value if t is None else t) for a, s, t in used]
         return min(HIGHEST, max(LOWEST, math.sqrt(math.fsum(e * e for e in errors) / len(errors))))
+    if used[0][0].task == "multilabel":
+        return _golden(_of_sets(used))
     names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
     logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
     wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)
     true = np.array([t is not None for _, _, t in used])
     doubt = 1.0 / (true.sum() + 2.0)
     wanted[true] = wanted[true] * (1.0 - doubt) + doubt / len(names)
-    return _golden(logits, wanted)
+    return _golden(partial(_likelihood, logits, wanted))
+
+
+def _of_sets(used: Sequence[tuple[SoftLabel, SoftLabel, Any]]) -> Callable[[float], float]:
+    """The mean negative log likelihood of sets, summed over the classes, as a function of the temperature."""
+    told = [dict.fromkeys(set_of(t), 1.0) if t is not None else s.distribution for _, s, t in used]
+    names = sorted({n for (a, _, _), d in zip(used, told, strict=True) for n in (*a.distribution, *d)})
+    chances = _table([a.distribution for a, _, _ in used], names).clip(FLOOR, 1.0 - FLOOR)
+    logits, wanted = np.log(chances) - np.log1p(-chances), _table(told, names)
+    true = np.array([t is not None for _, _, t in used])
+    doubt = 1.0 / (true.sum() + 2.0)
+    wanted[true] = wanted[true] * (1.0 - 2.0 * doubt) + doubt
+
+    def likelihood(temperature: float) -> float:
+        z = logits / temperature
+        return float((np.logaddexp(0.0, z) - wanted * z).sum(axis=1).mean())
+
+    return likelihood
 
 
 def _error(answer: SoftLabel, target: str | float | None) -> float:
@@ -76,13 +98,13 @@ def _likelihood(logits: Floats, wanted: Floats, temperature: float) -> float:
     return float(-(wanted * log_p).sum(axis=1).mean())
 
 
-def _golden(logits: Floats, wanted: Floats) -> float:
+def _golden(likelihood: Callable[[float], float]) -> float:
     """The best temperature: the likelihood has one maximum in the logarithm of it."""
     ratio = (math.sqrt(5.0) - 1.0) / 2.0
     low, high = math.log(LOWEST), math.log(HIGHEST)
     for _ in range(STEPS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if _likelihood(logits, wanted, math.exp(left)) < _likelihood(logits, wanted, math.exp(right)):
+        if likelihood(math.exp(left)) < likelihood(math.exp(right)):
             high = right
         else:
             low = left

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from components.contracts.errors import ConfigError
+from components.contracts.records import CLASSED
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.declared import attributions
 from components.contracts.storage import remove
@@ -81,7 +82,9 @@ def distill(
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
-    classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
+    classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task in CLASSED else ()
+    if spec.task in CLASSED and not classes:
+        raise ConfigError("windows", windows[-1].digest, "no label has a class in it: there is nothing to tell apart")
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]

@@ -14,6 +14,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder, knowing
+from components.contracts.records import EXACT
 from components.contracts.spec import Spec, extracted
 from components.contracts.storage import get_bytes, put_bytes
 from components.control import learning
@@ -67,7 +68,8 @@ class Evaluation:
 
     ``measurements``: None for what could not be measured; ``evidence`` gives them and ``verdict`` again, by
     :func:`components.evaluate.judge.judge`, and lies at ``evidence_uri``; ``notes``: why criteria were left out;
-    ``confusion``: ``labels`` and ``matrix`` (rows: truth) on the new holdout; ``slices``: accuracy by true class.
+    ``confusion`` (classification): ``labels`` and ``matrix`` (rows: truth) on the new holdout; ``slices``: accuracy by
+    true class.
     """
 
     measurements: Measurements
@@ -180,16 +182,15 @@ def evaluate(
     if (foretold := label_free(evidence, spec.seed)) is not None:
         store.put_gauge(spec.name, LABEL_FREE, foretold)
     fresh = [row for row in rows if row.set == NEW]
-    classes = spec.task == "classification"
     return Evaluation(
         measurements=measured,
         verdict=verdict,
         criteria=evidence.judgement.criteria,
         notes=evidence.judgement.notes,
-        confusion=confusion(fresh) if classes else {"labels": [], "matrix": []},
+        confusion=confusion(fresh) if spec.task == "classification" else {"labels": [], "matrix": []},
         evidence=evidence,
         evidence_uri=uri,
-        slices=slice_accuracies(fresh) if classes else {},
+        slices=slice_accuracies(fresh, spec.task) if spec.task in EXACT else {},
     )
 
 

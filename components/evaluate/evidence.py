@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import SoftLabel, Task
+from components.contracts.records import SoftLabel, Task, set_of, set_text
 from drift.gate import Criterion, Verdict
 from drift.quality import ROUNDING
 
@@ -35,6 +35,7 @@ MEMBER = "member"
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
 
+    The label of multilabel is the set of classes as a JSON array (:func:`components.contracts.records.set_text`).
     ``coverage``: whether the 90 % interval of a regression holds the truth is seen from ``value`` and ``scale``.
     A value that is not there (a student's NaN is written as null) is missing evidence, and never a number.
     """
@@ -207,10 +208,26 @@ def _checked(row: Row, task: Task, number: int) -> Row:
     for name, answer in said.items():
         if answer.label is None:
             raise ConfigError("evidence", f"line {number}", f"the {name}'s answer must have a label")
+        _set(answer.label, task, number)
         if answer.confidence is not None and not -ROUNDING <= answer.confidence <= 1.0 + ROUNDING:
             allowed = f"the {name}'s confidence is {answer.confidence:g}: it must be in [0, 1]"
             raise ConfigError("evidence", f"line {number}", allowed)
-    return msgspec.structs.replace(row, truth=_class(row.truth, [a.label for a in said.values()]))
+    truth = _class(row.truth, [a.label for a in said.values()])
+    _set(truth, task, number)
+    return msgspec.structs.replace(row, truth=truth)
+
+
+def _set(text: str | None, task: Task, number: int) -> None:
+    """Refuse what is no set of classes, of multilabel: its text has them sorted, each once."""
+    if task != "multilabel" or text is None:
+        return
+    try:
+        if set_text(set_of(text)) == text:
+            return
+    except ValueError:
+        pass
+    allowed = f"a set of classes must be the JSON array of their sorted names, each once, not {text!r:.80}"
+    raise ConfigError("evidence", f"line {number}", allowed)
 
 
 def _class(truth: str | float | None, labels: Sequence[str | None]) -> str | None:

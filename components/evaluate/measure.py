@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from components.contracts.records import Task
 from components.distill.data import Rows
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from components.evaluate.extraction import extraction
 from components.evaluate.groups import of_groups
 from components.evaluate.membership import membership
+from components.evaluate.sets import by_class, of_sets
 from components.evaluate.share import agrees, confidence_of, known, right, sampled, says, share_of
 from drift.deferral import deferral_limit
 from drift.entropy import summarise
@@ -38,12 +40,13 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
 
     ``rows`` and ``truth_rows`` count the newest window's holdout. Of it: ``agreement`` with the teacher; against truth
     ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
-    ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``); ``forgetting[REGIME]`` of older ones and the worst as
-    ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
-    ``entropy_gap`` and ``mutual_information`` in nats; those of groups (:func:`components.evaluate.groups.of_groups`);
-    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`), and how
-    well answers teach another model to answer alike (:func:`components.evaluate.extraction.extraction`); then whatever
-    values the evidence holds.
+    ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``; multilabel besides those of
+    :func:`components.evaluate.sets.of_sets`, with the rows that have a class as its slice); ``forgetting[REGIME]`` of
+    older ones and the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement;
+    ``teacher_entropy``, ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of groups
+    (:func:`components.evaluate.groups.of_groups`); what tells of the rows that were learnt from
+    (:func:`components.evaluate.membership.membership`), and how well answers teach another model to answer alike
+    (:func:`components.evaluate.extraction.extraction`); then whatever values the evidence holds.
     """
     judgement = evidence.judgement
     evidence = msgspec.structs.replace(evidence, rows=tuple(row for row in evidence.rows if row.weight > 0.0))
@@ -54,6 +57,8 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
         "agreement": agreement(evidence, new),
     }
     found |= _regression(evidence, new) if judgement.task == "regression" else _classification(evidence, new)
+    if judgement.task == "multilabel":
+        found |= of_sets(evidence, new)
     older = evidence.sets(REGIME)
     losses = {name.removeprefix(REGIME): loss(evidence, known(rows)) for name, rows in older.items()}
     found["forgetting"] = _worst(list(losses.values()))
@@ -106,7 +111,7 @@ def deferral(rows: Sequence[Row], most: float) -> Measurements:
 def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | None:
     """How much worse the candidate is than the champion on the same rows with truth; None where there is no champion.
 
-    Classification: the difference of the accuracies. Regression: the relative rise of the root mean squared error.
+    Classes: the difference of the accuracies. Regression: the relative rise of the root mean squared error.
     """
     used = sampled(evidence, [row for row in rows if row.champion is not None])
     if len(used) < evidence.judgement.min_rows or not used:
@@ -145,8 +150,8 @@ def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measure
         "loss": loss(evidence, rows),
     }
     if len(rows) >= least:
-        parts = slices(rows)
-        shares = slice_accuracies(rows)
+        parts = slices(rows, evidence.judgement.task)
+        shares = slice_accuracies(rows, evidence.judgement.task)
         found["worst_slice_accuracy"] = min(shares.values()) if shares else None
         small = Evidence(judgement=_with_least(evidence, 1), rows=(), values=())
         compared = {name: loss(small, part) for name, part in parts.items()}
@@ -231,21 +236,24 @@ def curve(rows: Sequence[Row]) -> tuple[Bin, ...]:
     )
 
 
-def slices(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by true class, of classes with at least :data:`SLICE_SUPPORT` of them."""
+def slices(rows: Sequence[Row], task: Task = "classification") -> dict[str, list[Row]]:
+    """Rows by true class, of classes with at least :data:`SLICE_SUPPORT` of them; of multilabel in each that it has."""
     found: dict[str, list[Row]] = {}
-    for row in known(rows):
-        found.setdefault(str(row.truth), []).append(row)
+    if task == "multilabel":
+        found.update(by_class(known(rows)))
+    else:
+        for row in known(rows):
+            found.setdefault(str(row.truth), []).append(row)
     return {name: part for name, part in sorted(found.items()) if len(part) >= SLICE_SUPPORT}
 
 
-def slice_accuracies(rows: Sequence[Row]) -> dict[str, float]:
+def slice_accuracies(rows: Sequence[Row], task: Task = "classification") -> dict[str, float]:
     """Accuracy on every true class that has at least :data:`SLICE_SUPPORT` rows."""
     return {
         name: Share(
             hits=tuple(right(r.candidate, r.truth) for r in part), weights=tuple(r.weight for r in part)
         ).value
-        for name, part in slices(rows).items()
+        for name, part in slices(rows, task).items()
     }  # fmt: skip
 
 

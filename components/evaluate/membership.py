@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
@@ -24,11 +24,14 @@ LEAST = 1e-12
 def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
     """How far an answer is from the label that was to be learnt; None where it is no number.
 
-    That is the divergence from the teacher's distribution, in nats, or the distance from its value in the target's
-    unit.
+    That is the divergence from the teacher's distribution, of multilabel summed over the classes, in nats, or the
+    distance from its value in the target's unit.
     """
     if teacher.value is not None and student.value is not None:
         found = abs(student.value - teacher.value)
+    elif teacher.task == "multilabel":
+        found = sum(_divergence(teacher.distribution, student.distribution, name) for name in
+                    teacher.distribution.keys() | student.distribution.keys())  # fmt: skip
     else:
         found = sum(
             p * math.log(p / max(student.distribution.get(name, 0.0), LEAST))
@@ -36,6 +39,12 @@ def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
             if p > 0.0
         )
     return found if math.isfinite(found) else None
+
+
+def _divergence(teacher: Mapping[str, float], student: Mapping[str, float], name: str) -> float:
+    """The divergence of one class's chance, in nats."""
+    p, q = teacher.get(name, 0.0), student.get(name, 0.0)
+    return sum(a * math.log(a / max(b, LEAST)) for a, b in ((p, q), (1.0 - p, 1.0 - q)) if a > 0.0)
 
 
 def member_rows(spec: Spec, windows: Sequence[WindowRow], candidate: Student) -> list[Row]:

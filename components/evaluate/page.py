@@ -10,6 +10,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from components.contracts.records import EXACT
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
 from components.evaluate import charts
@@ -19,6 +20,7 @@ from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, confusion, curve, loss, measures
 from components.evaluate.report import columns
+from components.evaluate.sets import per_class
 from components.evaluate.share import known, right
 from components.snapshot.window import read
 from components.steps import evidence_of
@@ -97,13 +99,14 @@ def render(
     """The page from its parts. ``entropies``: the teacher's, in nats, by window, oldest first."""
     judgement = evidence.judgement
     new = [row for row in evidence.rows if row.set == NEW]
-    classes = judgement.task == "classification"
+    classes, exact = judgement.task == "classification", judgement.task in EXACT
     parts = [
         ("Verdict", _verdict(verdict, judgement.notes)),
         ("Columns: reference and new window", _columns(before, now)),
         ("Entropy over time", _entropy(evidence, entropies)),
-        ("Reliability", _reliability(known(new)) if classes else ""),
+        ("Reliability", _reliability(known(new)) if exact else ""),
         ("Teacher and student", _confusion(new) if classes else ""),
+        *([("Classes", _classes(evidence, new))] if judgement.task == "multilabel" else []),
         ("Older regimes", _forgetting(evidence)),
         *([("Groups", _groups(evidence))] if judgement.groups else []),
     ]
@@ -136,17 +139,35 @@ def _finding(finding: Finding) -> str:
     return f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
 
 
+def _told(measure: Measurement, confidence: float) -> str:
+    if measure is None or isinstance(measure, float | int) or not math.isfinite(measure.value):
+        return "too few rows"
+    ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
+    return f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+
+
+def _classes(evidence: Evidence, new: Sequence[Row]) -> str:
+    """Of each class precision, recall and F1 against the truth on the new holdout, with bounds on both sides."""
+    confidence = evidence.judgement.confidence
+    rows = [
+        [of.name, str(of.rows), _told(of.precision, confidence), _told(of.recall, confidence), f"{of.f1:.4g}"]
+        for of in per_class(new)
+    ]
+    if not rows:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("class", "rows that have it", "precision", "recall", "F1"))
+    body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
+    return f'<p>bounds at {confidence:.2%} a side</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
 def _groups(evidence: Evidence) -> str:
     """Of each group what was measured, and the largest difference between any two, with bounds on both sides."""
     confidence, found = evidence.judgement.confidence, measures(evidence)
-    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task == "classification" else (
+    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task in EXACT else (
         "agreement", "deferral")  # fmt: skip
 
     def told(measure: Measurement) -> str:
-        if measure is None or isinstance(measure, float | int) or not math.isfinite(measure.value):
-            return "too few rows"
-        ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
-        return f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+        return _told(measure, confidence)
 
     parts = []
     for by, compared in evidence.judgement.groups.items():
@@ -206,7 +227,7 @@ def _forgetting(evidence: Evidence) -> str:
         ends = [(m.bound("lower", confidence), m.bound("upper", confidence)) for m in shown.values()]
         chart = charts.losses(list(shown), [m.value for m in shown.values()], ends)
         drawn += figure(f"loss against the champion, bounds at {confidence:.2%} a side", chart)
-    if regimes and evidence.judgement.task == "classification":
+    if regimes and evidence.judgement.task in EXACT:
         sides = {who: [_accuracy(rows, who) for rows in regimes.values()] for who in ("champion", "candidate")}
         drawn += figure("accuracy on older regimes", charts.accuracies(list(regimes), sides))
     return drawn

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.contracts.payload import decoder
+from components.contracts.records import EXACT
 from components.contracts.spec import Spec
 from components.contracts.storage import put_bytes
 from components.control.tables import WindowRow
@@ -20,7 +21,7 @@ from drift.monitor import DriftVerdict
 Columns = dict[str, list[float | str | None]]
 
 LABEL_COLUMNS = ("teacher_label", "teacher_entropy")
-"""What the teacher says, beside the descriptors: its label (classification only) and its entropy in nats."""
+"""What the teacher says, beside the descriptors: its label (of classes only) and its entropy in nats."""
 
 
 def drift_report(
@@ -69,7 +70,7 @@ def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
         for row in rows:
             for name, value in features.describe(decode(row["payload"])).items():
                 out.setdefault(name, []).append(value)
-        if spec.task == "classification":
+        if spec.task in EXACT:
             out.setdefault("teacher_label", []).extend(row["label"] for row in rows)
         out.setdefault("teacher_entropy", []).extend(row["entropy"] for row in rows)
     return out

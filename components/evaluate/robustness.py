@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,8 @@ def attack_rows(
     """Answers to the worst inputs that a greedy random search finds within ``disturbance.queries`` answers on each.
 
     Every step disturbs the best input so far, by half the strength, and keeps it if the student is less sure of the
-    teacher's answer (regression: further from its value); it stops where the two disagree.
+    teacher's answer (regression: further from its value; multilabel: from its probabilities); it stops where the two
+    disagree.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
@@ -87,6 +89,11 @@ def _search(
 def _distance(answer: SoftLabel, teacher: SoftLabel) -> float:
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value)
+    if teacher.task == "multilabel":
+        return math.fsum(
+            abs(teacher.distribution.get(name, 0.0) - answer.distribution.get(name, 0.0))
+            for name in teacher.distribution.keys() | answer.distribution.keys()
+        )
     return -answer.distribution.get(teacher.label, 0.0)
 
 

@@ -191,7 +191,10 @@ def representative(least: float, workload: str, input_id: str, probability: floa
 
 
 def margin(scores: Scores) -> Floats:
-    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale."""
+    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale.
+
+    Of multilabel one less the least lead of having a class over not having it.
+    """
     return np.array([_margin(_soft(s)) for s in scores[0]])
 
 
@@ -209,6 +212,8 @@ def rarity(scores: Scores) -> Floats:
 def _margin(soft: SoftLabel) -> float:
     if soft.task == "regression":
         return float(soft.scale or 0.0)
+    if soft.task == "multilabel":
+        return 1.0 - min((abs(2.0 * p - 1.0) for p in soft.distribution.values()), default=1.0)
     best, second = ([*sorted(soft.distribution.values(), reverse=True), 0.0, 0.0])[:2]
     return max(0.0, 1.0 - (best - second))
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from components.contracts.records import Label
+from components.contracts.records import EXACT, Label
 from components.contracts.spec import Limits, Spec
 from components.control.tables import WindowRow
 from components.snapshot.leaks import REFUSED, guarded
@@ -82,7 +82,8 @@ def needed(spec: Spec) -> Need:
             truths.append(max(least, price * _for_share(share, level)))
     if limits.max_loss is not None:
         truths.append(max(least, price * _for_loss(limits.max_loss, level) if _compares_shares(spec) else math.inf))
-    if any(x is not None for x in (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)):
+    estimated = (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)
+    if any(x is not None for x in (*estimated, limits.min_micro_f1, limits.max_micro_f1_loss)):
         truths.append(math.inf)
     if (limits.max_membership_advantage, limits.max_extraction_fidelity) != (None, None):
         rows.append(math.inf)
@@ -95,7 +96,7 @@ def needed(spec: Spec) -> Need:
 
 
 def _compares_shares(spec: Spec) -> bool:
-    return spec.task == "classification"
+    return spec.task in EXACT
 
 
 def _for_share(limit: float, confidence: float) -> float:

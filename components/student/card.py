@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from components.contracts.records import Task
+from components.contracts.records import CLASSED, Task
 from components.contracts.spec import Factory, Features, Form, Payload, PrivacyUnit
 from components.contracts.spec.student import BAG
 from components.student.features import TensorSpec, bag_signature
@@ -94,7 +94,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def outputs(self) -> int:
         """Numbers that the network gives for an input: one a class, or a value and its scale."""
-        return len(self.classes) if self.task == "classification" else 2
+        return len(self.classes) if self.task in CLASSED else 2
 
 
 def read_card(text: str | bytes) -> StudentCard:

@@ -30,11 +30,11 @@ CLOSE = 0.1
 class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
-    ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1]; for regression
-    the mean and the largest difference of values, in scales. ``novelty``: mean difference of p-values of novelty, in
-    [0, 1]; None where one of the two tells of none.
+    ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1], of multilabel
+    that of the class which differs most; for regression the mean and the largest difference of values, in scales.
+    ``novelty``: mean difference of p-values of novelty, in [0, 1]; None where one of the two tells of none.
 
-    Classification answers differ when their labels do, and their numbers are probabilities; regression answers
+    Answers of classes differ when their labels do, and their numbers are probabilities; regression answers
     differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.
     """
 
@@ -133,11 +133,11 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
     if a.value is not None and a.scale is not None and b.value is not None:
         return abs(a.value - b.value) / a.scale
     names = a.distribution.keys() | b.distribution.keys()
-    return max(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)
+    return max((abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names), default=0.0)
 
 
 def _variation(a: SoftLabel, b: SoftLabel) -> float:
-    if a.task == "regression":
+    if a.task in ("regression", "multilabel"):
         return _difference(a, b)
     names = a.distribution.keys() | b.distribution.keys()
     return 0.5 * math.fsum(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)

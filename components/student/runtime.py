@@ -11,13 +11,13 @@ import numpy as np
 
 from components.contracts.errors import ArtifactError
 from components.contracts.payload import bare, decoder, knowing
-from components.contracts.records import SoftLabel
+from components.contracts.records import CLASSED, SoftLabel
 from components.contracts.storage import digest_of
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
 from components.student.features import Features, Featuriser, Signature, featuriser
 from drift.novelty import conformal_p
 
-OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"]}
+OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"], "multilabel": ["probabilities"]}
 """The graph's outputs by task: (B, C), or (B,) each."""
 
 NOVELTY = "novelty"
@@ -192,7 +192,8 @@ class Student:
             return [
                 SoftLabel(task="regression", space=space, value=v, scale=s) for v, s in zip(out[0], out[1], strict=True)
             ]
-        return [SoftLabel.of(space, self.card.classes, row) for row in out[0]]
+        made = SoftLabel.multilabel if self.card.task == "multilabel" else SoftLabel.of
+        return [made(space, self.card.classes, row) for row in out[0]]
 
 
 def _card_of(metadata: dict[str, str], where: str) -> tuple[StudentCard, dict[str, bytes]]:
@@ -215,5 +216,5 @@ def _check_graph(session: Any, card: StudentCard, where: str) -> None:
         wanted = f"a {card.task} student's takes some of {sorted(card.inputs)} and gives {expected}"
         raise ArtifactError(where, f"its graph is {inputs} -> {outputs}; {wanted}")
     width = session.get_outputs()[0].shape[-1]
-    if card.task == "classification" and width != len(card.classes):
+    if card.task in CLASSED and width != len(card.classes):
         raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")

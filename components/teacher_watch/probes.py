@@ -67,7 +67,8 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
     """How far two answers are apart, 0 to 1; 1 where task or label space differ.
 
     Classification: total variation, half the sum of the absolute differences of probabilities. Regression: the
-    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1.
+    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1. Multilabel: the
+    largest difference of a class's probability.
     """
     if (a.task, a.space) != (b.task, b.space):
         return 1.0
@@ -75,6 +76,8 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
         value_a, scale_a, value_b, scale_b = (float(x or 0.0) for x in (a.value, a.scale, b.value, b.scale))
         return min(1.0, max(abs(value_a - value_b), abs(scale_a - scale_b)) / max(scale_a, scale_b))
     p, q = a.distribution, b.distribution
+    if a.task == "multilabel":
+        return max((abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()), default=0.0)
     return min(1.0, math.fsum(abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()) / 2)
 
 

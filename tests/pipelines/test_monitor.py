@@ -22,6 +22,7 @@ from components.student.runtime import Student
 from pipelines import monitor as monitoring
 from pipelines.monitor import Monitor
 from pipelines.watch import View
+from tests.answers import NO_CLASSES
 from tests.pipelines.conftest import NOW, WORDS
 from tests.students import bag, telling
 from tests.waiting import wait_for
@@ -371,6 +372,19 @@ def test_a_record_that_is_no_label_is_passed_over(spec, store, broker, serve, pu
     put(tickets(1, seed=3))
     drain(monitor)
     assert monitor.index == 6
+
+
+@pytest.mark.parametrize("soft", NO_CLASSES, ids=lambda soft: soft.task)
+def test_a_label_of_another_task_is_passed_over(spec, store, broker, serve, put, tickets, label_of, soft):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    other = msgspec.structs.replace(label_of(tickets(1, seed=3)[0], at=NOW + 10), soft=soft)
+    for _ in range(70):  # more than a window of them
+        broker.producer().send(spec.topic("labels"), "k", encode(other))
+    put(tickets(1, seed=4))
+    drain(monitor)
+    answered = store.gauges(spec.name)[monitoring.PLACE].value["answers"]
+    assert monitor.index == 71 and answered["rows"] == 1
 
 
 def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, tickets):

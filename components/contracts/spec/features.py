@@ -138,6 +138,8 @@ def _check_feature(feature: EntityFeature, field: str, task: Task) -> None:
         raise ConfigError(f"{field}.type", feature.type, f"must be number with of: {feature.of}")
     if feature.of == "label_share" and task == "regression":
         raise ConfigError(f"{field}.of", feature.of, "needs classes: a regression has none")
+    if feature.of in ("label_share", "last_label") and task not in ("classification", "regression"):
+        raise ConfigError(f"{field}.of", feature.of, f"does not know answers of {task}: take count, since_last or view")
     if feature.of == "last_label" and number != (task == "regression"):
         raise ConfigError(f"{field}.type", feature.type, f"of the last label of a {task} must be the other one")
     if isinstance(feature.default, str) == number or (number and not math.isfinite(float(feature.default))):

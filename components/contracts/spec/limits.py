@@ -93,7 +93,9 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mean squared error) against the champion on the new holdout, ``max_slice_loss`` the same for every true class,
     ``max_mae_loss`` for the mean absolute error; ``max_forgetting`` on the holdout of every older regime; ``max_rmse``
     (target unit); ``min_coverage`` of a regression's 90 % intervals; ``max_ece``, the root mean squared calibration
-    error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``. Against the teacher:
+    error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``; of multilabel, where accuracy
+    is that of whole sets, ``min_micro_f1`` and ``max_micro_f1_loss``, the largest fall of the micro-averaged F1 below
+    the champion's. Against the teacher:
     ``min_agreement``.
 
     Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
@@ -137,6 +139,8 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_mae_loss: Share | None = None
     min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
+    min_micro_f1: Share | None = None
+    max_micro_f1_loss: Share | None = None
     max_membership_advantage: Share | None = None
     max_extraction_fidelity: Share | None = None
     extraction: Extraction | None = None
@@ -147,6 +151,18 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def extracted(limits: Limits) -> Extraction | None:
     """How model extraction is to be measured; None where nothing asks for it."""
     return limits.extraction or (None if limits.max_extraction_fidelity is None else Extraction())
+
+
+def check_f1(limits: Limits) -> None:
+    """Refuse limits of F1 that are looked at repeatedly: their bounds are of one look.
+
+    Raises:
+        ConfigError: ``looks`` is ``repeated`` beside one.
+
+    """
+    for name in ("min_micro_f1", "max_micro_f1_loss"):
+        if limits.looks == "repeated" and getattr(limits, name) is not None:
+            raise ConfigError(f"limits.{name}", getattr(limits, name), "is bounded for one look: write looks: once")
 
 
 def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None) -> None:

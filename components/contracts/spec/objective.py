@@ -1,8 +1,9 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``, ``relation``,
-``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in :mod:`components.distill.terms`.
+``normal``, ``bernoulli``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``,
+``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in
+:mod:`components.distill.terms`.
 
 ::
 
@@ -46,7 +47,7 @@ class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, t
     """Whether the term compares outputs; else it compares states."""
     per_row: ClassVar[bool] = True
     """Whether a row's loss depends on that row alone; else it relates the rows of a batch."""
-    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression", "multilabel")
     """The tasks that it has a meaning in."""
 
     weight: Positive = 1.0
@@ -109,6 +110,7 @@ class MseLogits(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True,
 class Truth(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="truth"):
     """Cross entropy on truth; for regression the negative log likelihood of the student's normal.
 
+    Of multilabel it is the sum of a binary cross entropy for each class.
     ``smoothing``: share of a row's target that is spread over all classes (arXiv 1512.00567); classification alone.
     """
 
@@ -119,6 +121,17 @@ class Normal(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """Divergence KL(teacher || student) of two normals, for regression."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
+
+
+class Bernoulli(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bernoulli"):
+    """Divergence of the student's chance of each class from the teacher's, for multilabel (arXiv 2308.06453).
+
+    ``temperature`` softens both.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("multilabel",)
+
+    temperature: Positive = 2.0
 
 
 class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=None):
@@ -221,6 +234,7 @@ Term = (
     | MseLogits
     | Truth
     | Normal
+    | Bernoulli
     | Hidden
     | Attention
     | Relation
@@ -230,6 +244,13 @@ Term = (
     | Spkd
 )  # fmt: skip
 """Any term: the field ``term`` says which."""
+
+
+def imitating(task: Task, temperature: float, weight: float = 1.0) -> Term:
+    """The term that a student learns another's answers by, where nobody names one."""
+    if task == "multilabel":
+        return Bernoulli(weight=weight, temperature=temperature)
+    return Kl(weight=weight, temperature=temperature) if task == "classification" else Normal(weight=weight)
 
 
 def term_names(objective: Sequence[Term]) -> list[str]:
@@ -288,7 +309,7 @@ def check_states(
 
 
 def _first(task: Task) -> str:
-    return "kl" if task == "classification" else "normal"
+    return imitating(task, 1.0).name
 
 
 def _check_term(term: Term, task: Task, where: str) -> None:
@@ -298,8 +319,8 @@ def _check_term(term: Term, task: Task, where: str) -> None:
             raise ConfigError(f"{where}.{name}", value, "must be a finite number")
     if isinstance(term, Kl) and term.beta is not None and term.direction != "jensen-shannon":
         raise ConfigError(f"{where}.beta", term.beta, "goes with direction: jensen-shannon alone")
-    if isinstance(term, Truth) and term.smoothing and task == "regression":
-        raise ConfigError(f"{where}.smoothing", term.smoothing, "spreads over classes: leave it out in a regression")
+    if isinstance(term, Truth) and term.smoothing and task != "classification":
+        raise ConfigError(f"{where}.smoothing", term.smoothing, f"spreads over classes: leave it out in a {task}")
     if isinstance(term, Dkd) and term.alpha == term.beta == 0:
         raise ConfigError(f"{where}.alpha", term.alpha, "and beta are both 0, so nothing is learnt: raise one")
     if isinstance(term, Rkd) and term.distances == term.angles == 0:

@@ -20,7 +20,7 @@ from components.contracts.spec.declared import About, Data, TeacherFactory
 from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
-from components.contracts.spec.limits import Limits, check_groups
+from components.contracts.spec.limits import Limits, check_f1, check_groups
 from components.contracts.spec.masking import Masking, check_masking
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
@@ -127,6 +127,8 @@ SINCE: dict[str, Any] = {
     "limits.groups": {},
     "limits.max_extraction_fidelity": None,
     "limits.max_membership_advantage": None,
+    "limits.max_micro_f1_loss": None,
+    "limits.min_micro_f1": None,
     "label.budget.pace_deferred": False,
     "masking": None,
     "retention": msgspec.to_builtins(Retention()),
@@ -140,10 +142,27 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = ("classification", "regression")
+OFFERED: tuple[Task, ...] = ("classification", "regression", "multilabel")
 """The tasks that a workload may have."""
 
-WITHOUT: dict[Task, tuple[str, ...]] = {}
+OF_SETS = ("limits.min_micro_f1", "limits.max_micro_f1_loss")
+"""Limits of sets of classes."""
+
+WITHOUT: dict[Task, tuple[str, ...]] = {
+    "classification": OF_SETS,
+    "regression": OF_SETS,
+    "multilabel": (
+        "limits.extraction",
+        "limits.max_extraction_fidelity",
+        "limits.max_mae_loss",
+        "limits.max_rmse",
+        "limits.min_coverage",
+        "student.cohort",
+        "student.data_free",
+        "student.privacy",
+        "student.start",
+    ),
+}
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
 
 OWN = "components."
@@ -211,6 +230,7 @@ def _read(path: Path) -> Spec:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:
         check_masking(spec.masking, spec.payload)
+    check_f1(spec.limits)
     check_groups(spec.limits, spec.task, spec.payload.decoder, spec.features.entity)
     check_steps(spec.rollout)
     check_export(spec.student.export)
@@ -226,6 +246,8 @@ def _read(path: Path) -> Spec:
         raise ConfigError(
             "serve.deferral.expert", spec.serve.deferral.expert, "goes with 'expert' in serve.deferral.to"
         )
+    if "review" in spec.serve.deferral.to and spec.task not in ("classification", "regression"):
+        raise ConfigError("serve.deferral.to", spec.serve.deferral.to, f"people are asked nothing of {spec.task} yet")
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
     if spec.limits.max_membership_advantage is not None and spec.student.privacy is not None:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import Task
+from components.contracts.records import CLASSED, Task
 from components.contracts.spec import Factory, build, placed
 from components.distill.data import MIN_SCALE
 from components.distill.grow import Arrays
@@ -105,6 +105,11 @@ def value_and_scale(output_B2: Tensor) -> tuple[Tensor, Tensor]:
     return output_B2[:, 0], nn.functional.softplus(output_B2[:, 1]) + MIN_SCALE
 
 
+def probabilities(logits_BC: Tensor, task: Task) -> Tensor:
+    """The probabilities of classes, (B, C): of multilabel each by itself."""
+    return torch.sigmoid(logits_BC) if task == "multilabel" else torch.softmax(logits_BC, dim=1)
+
+
 def needs(inputs: Signature, of_them: int = 0, **arrays: tuple[str, int]) -> Signature:
     """The arrays of a signature that a network takes, each with its type and its number of axes.
 
@@ -155,7 +160,7 @@ def check_growth(net: nn.Module, card: StudentCard, source: str = "") -> None:
         ConfigError: it is such a network.
 
     """
-    if card.task != "classification":
+    if card.task not in CLASSED:
         return
     grown = made(card.network, card.task, card.inputs, card.outputs + 1, source)
     head = head_of(net, card.outputs)

@@ -31,10 +31,11 @@ class Said:
 class Taught:
     """What is known of the same batch.
 
-    ``soft``: the teacher's probabilities (B, C), or for regression (B, 2), its value and scale (> 0) in the student's
-    unit. ``truth``: (B,), class index or ``NO_TRUTH``; for regression value or NaN. Both are None where the rows are
-    unlabelled. ``states`` and ``mask``: as for the student, of the teacher. ``ready``: what an objective and its terms
-    made of all this beforehand, by names of their own.
+    ``soft``: the teacher's probabilities (B, C), of multilabel each by itself, or for regression (B, 2), its value and
+    scale (> 0) in the student's unit. ``truth``: (B,), class index or ``NO_TRUTH``; for regression value or NaN; of
+    multilabel (B, C), 1 of the classes that an input has, 0 of the others, NaN in a row that is not known. Both are
+    None where the rows are unlabelled. ``states`` and ``mask``: as for the student, of the teacher. ``ready``: what an
+    objective and its terms made of all this beforehand, by names of their own.
     """
 
     soft: Tensor | None

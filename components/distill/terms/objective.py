@@ -12,6 +12,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec import objective as spec
 from components.distill.terms.attention import AttentionTerm
+from components.distill.terms.bernoulli import BernoulliTerm
 from components.distill.terms.contract import Said, Shapes, Taught, Term
 from components.distill.terms.contrastive import ContrastiveTerm
 from components.distill.terms.dkd import DkdTerm
@@ -60,6 +61,8 @@ def build(term: spec.Term, task: Task, shapes: Shapes) -> Term:
             return TruthTerm(term, task)
         case spec.Normal():
             return NormalTerm()
+        case spec.Bernoulli():
+            return BernoulliTerm(term)
     students = [_width(shapes.student, name, "student") for name in term.student_states]
     teachers = [_width(shapes.teacher, name, "teacher") for name in term.teacher_states]
     match term:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import UnavailableError
-from components.contracts.records import Input, Label, Truth, decode
+from components.contracts.records import Input, Label, SoftLabel, Truth, decode, encode
 from components.contracts.spec import Factory, Payload, Spec, build
 from components.label.history import label_history
 from components.label.history_file import Historic
@@ -92,6 +92,16 @@ def test_labels_of_a_teacher_that_is_not_the_declared_one_do_not_count(spec, bro
     newer = msgspec.structs.replace(spec, teacher=Factory(factory="newer.py:Letters"), teacher_digest="letters@2")
     label_history(newer, broker, [entry(0, b"a")], patience=0.0)
     assert [label.teacher for label in on(broker, "labels", Label)] == ["letters@1", "letters@2"]
+
+
+def test_labels_of_another_task_do_not_count(spec, broker):
+    label_history(spec, broker, [entry(0, b"a")], patience=0.0)
+    (made,) = on(broker, "labels", Label)
+    soft = SoftLabel(task="multilabel", space="letters@1", distribution={"a": 0.9})
+    other = msgspec.structs.replace(made, soft=soft, input=entry(1, b"b").input)
+    broker.producer().send("letters.labels", "k", encode(other))
+    label_history(spec, broker, [entry(1, b"b")], patience=0.0)
+    assert [x.soft.task for x in on(broker, "labels", Label)] == ["classification", "multilabel", "classification"]
 
 
 def test_what_is_consumed_and_gets_no_label_is_an_error_that_says_so(spec, broker):

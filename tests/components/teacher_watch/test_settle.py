@@ -2,12 +2,13 @@ import msgspec
 import pytest
 
 from components.contracts.errors import NotFoundError, RecordError, TransitionError
-from components.contracts.records import DeadLetter, Input, decode
+from components.contracts.records import DeadLetter, Input, SoftLabel, decode, encode
 from components.contracts.signing import Signer, Verifier, new_key
 from components.control.teachers import decide, incidents
 from components.ledger.ledger import entries, verify
 from components.snapshot.provenance import Declared
 from components.stream.contract import TopicPartition
+from components.teacher_watch.label_trace import LabelTrace
 from components.teacher_watch.settle import key_of, settle, status, unsettled
 from tests.components.teacher_watch.conftest import Changing, labels_on
 
@@ -123,6 +124,19 @@ def test_after_a_crash_anywhere_nothing_is_lost_or_double(changed, store, monkey
     else:
         assert again == {x.input.id for x in (*ambiguous, *quarantined)}
         assert len(places) == len(set(places)) == len(ambiguous) + len(quarantined)
+
+
+def test_suspect_labels_of_another_task_are_neither_counted_nor_released(changed, store):
+    incident, _, quarantined = suspects(changed, store)
+    other = msgspec.structs.replace(
+        quarantined[0], soft=SoftLabel(task="multilabel", space="parity@1", distribution={"odd": 0.9})
+    )
+    changed.broker.producer().send("w.labels.quarantine", other.key, encode(other))
+    changed.broker.producer().send("w.labels", other.key, encode(other))
+    trace = LabelTrace(changed.spec, store, changed.broker, incident.teacher, "labeler", changed.clock)
+    assert trace.first_since(other.labelled_at, {}, other.teacher) == (None, 0)
+    decide(store, "w", "accept", "ada", "new version")
+    assert carry_out(changed, store, incident)["released"] == len(quarantined)
 
 
 def test_settling_again_changes_nothing(changed, store):

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError
-from components.contracts.records import Answer, Prediction, Truth, content_hash, encode
+from components.contracts.records import Answer, Input, Label, Prediction, Truth, content_hash, encode
 from components.control.intent import Intent
 from components.control.store import rollout_of
 from components.ledger.ledger import entries, verify
@@ -17,6 +17,7 @@ from serving.control.orders import PLAN
 from serving.control.replicas import ReplacedError
 from serving.replica.split import to_candidate
 from serving.rollout.replay import replay
+from tests.answers import NO_CLASSES
 from tests.clock import Time
 
 W = "signs"
@@ -702,6 +703,17 @@ def test_poison_on_the_topics_does_not_stop_it(platform):
     platform.tick()
     assert platform.state["requests"] == 10
     assert platform.store.gauges(W)["passed_over"].value == {"labels": 2, "predictions": 2}
+
+
+@pytest.mark.parametrize("soft", NO_CLASSES, ids=lambda soft: soft.task)
+def test_a_label_of_another_task_says_nothing(platform, soft):
+    begun(platform)
+    given = Input(workload=W, id="other", key="k", time=1.0, payload=b"text")
+    label = Label(key="k", teacher="t@1", soft=soft, input=given, labelled_at=1.0)
+    platform.producer.send(f"{W}.labels", "k", encode(label))
+    platform.tick()
+    assert platform.store.gauges(W)["passed_over"].value == {"labels": 1}
+    assert len(platform.controller.reader.teachings) == 0
     assert platform.state["reading"]["truth"]["refused"] == 1
 
 
