@@ -23,9 +23,10 @@ FIRST = 10
 class HistoryReport:
     """What is in a history.
 
-    ``rows`` are inputs; ``contents`` different payloads; ``with_truth`` those whose truth is known; ``classes`` rows
-    by true class (empty for a regression, whose ``values`` are the least and the greatest); ``seconds`` the first and
-    the last event time; ``faults`` the first places with what is wrong there, of ``wrong`` in all, by ``reasons``.
+    ``rows`` are inputs; ``contents`` different payloads; ``with_truth`` those whose truth is known; ``classes`` rows by
+    true class (of multilabel each that a row has) (empty for a regression, whose ``values`` are the least and the
+    greatest); ``seconds`` the first and the last event time; ``faults`` the first places with what is wrong there, of
+    ``wrong`` in all, by ``reasons``.
     """
 
     rows: int = 0
@@ -102,7 +103,7 @@ class _Look:
         if former != said:
             self.fault(place, "other_truth", f"{said!r} for input {truth.input_id!r}, and {former!r} at {there}")
         if isinstance(said, str):
-            self.classes[said] += 1
+            self.classes.update((said,) if truth.labels is None else set(truth.labels))
         else:
             values = self.report.values
             self.report.values = [min([said, *values[:1]]), max([said, *values[1:]])]

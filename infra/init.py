@@ -18,8 +18,8 @@ STARTERS = Path(__file__).parent / "starters"
 TEACHER, HISTORY = "teacher.py", "history.jsonl"
 
 
-MODALITIES = ("text", "table", "bytes", "image", "audio", "regression")
-"""Kinds of payloads that there are features for, and regression."""
+MODALITIES = ("text", "table", "bytes", "image", "audio", "regression", "multilabel")
+"""Kinds of payloads that there are features for, and tasks other than one class of an input."""
 
 
 def write_workload(name: str, modality: str, into: Path, now: float | None = None) -> Path:

@@ -156,7 +156,7 @@ def _soft(told: Told, card: StudentCard) -> SoftLabel:
     soft = told["soft_label"]
     if card.task == "regression":
         return SoftLabel(task="regression", space=card.space, value=soft["value"], scale=soft["scale"])
-    return SoftLabel(task="classification", space=card.space, distribution=soft)
+    return SoftLabel(task=card.task, space=card.space, distribution=soft)
 
 
 def _defers(reply: Reply, limits: Defer) -> bool:

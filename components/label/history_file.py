@@ -17,6 +17,7 @@ and, if you like:
 ``synthetic``       how the payload was made up, where it was: such a row is learnt from and never judges anything
 ``label``           what is true of it: the class,
 ``value``           or, in a regression, the value
+``labels``          or, of multilabel, the array of the classes, which may be empty
 ``known_at``        when that became known, Unix seconds; the input's time where it is left out
 ``source``          who says so; ``history`` where it is left out
 =================== =================================================================================================
@@ -49,7 +50,8 @@ from components.contracts.storage import get_bytes
 
 FORMS = ("text", "json", "payload_base64", "payload")
 ABOUT_INPUT = ("id", "key", "time", "consent", "workload", "synthetic")
-ABOUT_TRUTH = ("label", "value", "known_at", "source")
+SAID = ("label", "value", "labels")
+ABOUT_TRUTH = (*SAID, "known_at", "source")
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
 """What the parts of a folder are told by."""
@@ -160,7 +162,7 @@ def _parted(row: Row) -> Row:
     """A row with what is about its truth apart."""
     known = {n: _plain(v) for n, v in row.items() if v is not None}
     truth = {n: known.pop(n) for n in ABOUT_TRUTH if n in known}
-    return {**known, "truth": truth if "label" in truth or "value" in truth else {}}
+    return {**known, "truth": truth if any(name in truth for name in SAID) else {}}
 
 
 def _plain(value: Any) -> Any:
@@ -189,7 +191,7 @@ class _Entries:
         if about.get("synthetic") is not None:
             about["schema"] = SYNTHETIC_VERSION
             if truth:
-                raise ValueError("what was made up has no truth: leave out label and value")
+                raise ValueError(f"what was made up has no truth: leave out {', '.join(SAID)}")
         entry = msgspec.convert(about, type=Input)
         if not truth:
             return Historic(input=entry)

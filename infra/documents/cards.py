@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from components.contracts.records import EXACT
 from components.contracts.spec import GAPS
 from components.contracts.spec.declared import terms
 from components.evaluate.measure import curve
@@ -65,7 +66,7 @@ def use(facts: Facts) -> tuple[Statement, ...]:
 
 def quality(facts: Facts) -> tuple[Statement, ...]:
     """How the version was judged."""
-    ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task == "classification"
+    ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task in EXACT
     decision = str(facts.verdict.get("decision", "it was not judged"))
     forced = ", and a person registered it nevertheless" if facts.verdict.get("forced") else ""
     slices = tuple({"class": name, "accuracy": value} for name, value in sorted(facts.slices.items()))
@@ -157,8 +158,11 @@ def limits(facts: Facts) -> tuple[Statement, ...]:
         else f"answers of a confidence below {serve.defer_below:g}" if serve.defer_below else "none by confidence"
     )  # fmt: skip
     novelty = f"; inputs with a p-value of novelty of at most {serve.novelty:g}" if serve.novelty is not None else ""
-    known_answers = f"{len(facts.card.classes)} classes: any other is answered as one of them"
-    space = known_answers if facts.card.task == "classification" else f"a value in {facts.card.space}"
+    count = len(facts.card.classes)
+    space = {
+        "classification": f"{count} classes: any other is answered as one of them",
+        "multilabel": f"sets of {count} classes: any other is in none of them",
+    }.get(facts.card.task, f"a value in {facts.card.space}")
     return (
         fact("limits.space", "What it can answer", space, facts.card_ref),
         fact("limits.defers", "What it defers", defers + novelty, facts.registry_ref, facts.spec_ref),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, ConfigError, NotFoundError
+from components.contracts.records import EXACT, Task, set_of
 from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
@@ -99,7 +100,7 @@ class Facts:
     @property
     def slices(self) -> dict[str, float]:
         """Accuracy by true class; empty of a regression."""
-        return slice_accuracies(known(self.new)) if self.card.task == "classification" else {}
+        return slice_accuracies(known(self.new), self.card.task) if self.card.task in EXACT else {}
 
 
 def gather(
@@ -120,7 +121,7 @@ def gather(
     found, own = _spec(settings, rows, workload, info, spec)
     windows = up_to(store.windows(workload), info.ref.snapshot)
     evidence, ref = _evidence(windows, info.ref.digest)
-    labels, policies, missing = _labels(windows)
+    labels, policies, missing = _labels(windows, card.task)
     return Facts(
         workload=workload,
         info=info,
@@ -166,7 +167,7 @@ def _evidence(windows: list[WindowRow], digest: str) -> tuple[Evidence | None, s
     return None, ""
 
 
-def _labels(windows: list[WindowRow]) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
+def _labels(windows: list[WindowRow], task: Task) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
     """What the teacher said, and why its rows were labelled, by two columns of each snapshot."""
     from components.snapshot.window import opened
 
@@ -175,7 +176,8 @@ def _labels(windows: list[WindowRow]) -> tuple[dict[str, int], dict[str, int], t
         try:
             with opened(window.uri, window.digest) as frozen:
                 for table in frozen.tables(["label", "policy"]):
-                    labels.update(x for x in table["label"].to_pylist() if x is not None)
+                    said = [x for x in table["label"].to_pylist() if x is not None]
+                    labels.update(name for x in said for name in (set_of(x) if task == "multilabel" else (x,)))
                     policies.update(x for x in table["policy"].to_pylist() if x)
         except ArtifactError as error:
             missing.append(str(error))

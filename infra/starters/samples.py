@@ -43,6 +43,12 @@ TALK = {
     "praise": ["great", "love", "thanks", "perfect", "friendly"],
     "question": ["how", "when", "where", "which", "why"],
 }
+TOPICS = {
+    "delivery": ["driver", "courier", "shipping", "arrived", "tracking"],
+    "price": ["cheap", "expensive", "discount", "refund", "cost"],
+    "quality": ["broken", "sturdy", "flimsy", "material", "scratched"],
+    "service": ["support", "hotline", "friendly", "rude", "helpful"],
+}
 LIGHT = {"day": (120, 170, 230), "dusk": (210, 110, 70), "night": (20, 25, 50)}
 PITCH = {"low": 250.0, "middle": 800.0, "high": 2500.0}
 SIDE, RATE = 16, 8_000
@@ -59,6 +65,14 @@ def text(chance: random.Random) -> Row:
     words = [*chance.sample(TALK[name], 2), *chance.choices(FILLER, k=chance.randint(4, 9))]
     chance.shuffle(words)
     return {"text": " ".join(words), "label": name}
+
+
+def multilabel(chance: random.Random) -> Row:
+    """A review of a few words, about up to three topics."""
+    topics = chance.sample(sorted(TOPICS), chance.choice([0, 1, 1, 2, 2, 3]))
+    words = [*(chance.choice(TOPICS[topic]) for topic in topics), *chance.choices(FILLER, k=chance.randint(4, 9))]
+    chance.shuffle(words)
+    return {"text": " ".join(words), "labels": sorted(topics)}
 
 
 def table(chance: random.Random) -> Row:
@@ -116,6 +130,7 @@ def audio(chance: random.Random) -> Row:
 
 MAKERS: dict[str, Callable[[random.Random], Row]] = {
     "text": text, "table": table, "bytes": files, "regression": regression, "image": image, "audio": audio,
+    "multilabel": multilabel,
 }  # fmt: skip
 """By the kind of payload: makes one row."""
 

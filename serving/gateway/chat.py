@@ -2,9 +2,9 @@
 
 https://platform.openai.com/docs/api-reference/chat. So whatever can be pointed at a chat model (an agent framework, an
 SDK) can ask a student. The last message of the user is the input: its text, or the bytes of the one image or sound in
-it. The answer's content is the class (or the number), one token as far as ``logprobs`` goes: its log probability is the
-student's, ``top_logprobs`` are those of the other classes. The whole answer as ``/v1/predict`` gives it is beside the
-choices, as ``cohobate``.
+it. The answer's content is the class (or the number, or the JSON array of the classes), one token as far as
+``logprobs`` goes: its log probability is the student's, ``top_logprobs`` are those of the other classes. The whole
+answer as ``/v1/predict`` gives it is beside the choices, as ``cohobate``.
 
 ``model`` is the workload, or ``workload@version`` for one loaded version past the split. ``safety_identifier`` or
 ``user`` is the input's key, ``metadata`` may name its ``id``, ``key`` and ``consent``. ``allow_defer`` is a field of
@@ -195,6 +195,8 @@ def read(spec: Spec, body: bytes) -> tuple[Completion, Ask, str | None]:
         raise _cannot("response_format", "a student says the class alone: its type must be text")
     if spec.task == "regression" and request.logprobs:
         raise _cannot("logprobs", "a number has no log probabilities: its scale is in the answer's cohobate.soft_label")
+    if spec.task == "multilabel" and request.logprobs:
+        raise _cannot("logprobs", "a set is not one token: each class's chance is in the answer's cohobate.soft_label")
     said = request.metadata or {}
     key = said.get("key") or request.safety_identifier or request.user
     item = _item(request.messages, said.get("id") or None, key or None, said.get("consent") or None)
@@ -244,7 +246,7 @@ def write(spec: Spec, request: Completion, answer: Answered, now: float) -> tupl
 
     """
     raise_for(answer.error)
-    said = answer.label if spec.task == "classification" else format(answer.soft_label["value"], ".10g")
+    said = format(answer.soft_label["value"], ".10g") if spec.task == "regression" else answer.label
     top = (request.top_logprobs or 0) if request.logprobs else None
     logprobs = _logprobs(said or "", answer.soft_label, top) if top is not None else None
     done = Completed(

@@ -10,9 +10,9 @@ tensor                  type     shape     meaning
 ``payload`` (in)        BYTES    [N]       the inputs' bytes (in JSON: text in UTF-8)
 ``id``, ``key`` (in)    BYTES    [N]       optional: identity, and the entity that decides the arm
 ``consent`` (in)        BYTES    [N]       optional: the terms under which it may be labelled and trained on
-``label``               BYTES    [N]       the answer; empty where there is an error
+``label``               BYTES    [N]       the answer (multilabel: a JSON array); empty where there is an error
 ``confidence``          FP64     [N]
-``probabilities``       FP64     [N, C]    classification: in the order of the metadata's ``classes_json``
+``probabilities``       FP64     [N, C]    of classes: in the order of the metadata's ``classes_json``
 ``value``, ``scale``    FP64     [N]       regression
 ``version``, ``arm``    BYTES    [N]       who answered
 ``defer``               BOOL     [N]       the student is not sure enough

@@ -75,7 +75,7 @@ class Truths:
                 "schema": SCHEMA_VERSION, "workload": self.spec.name,
                 "input_id": item.id if item.id is not None else input_of(item.request_id or ""),
                 "time": known_at if item.time is None else item.time, "known_at": known_at, "source": item.source,
-                "label": item.label, "value": item.value,
+                "label": item.label, "value": item.value, "labels": item.labels,
             }
         )  # fmt: skip
         truth = usable_truth(self.spec, Record(self.spec.topic("truth"), 0, 0, None, value, {}, now))

@@ -143,10 +143,11 @@ class Ask(msgspec.Struct, frozen=True):
 class Answered(msgspec.Struct):
     """The answer to one input, or the ``error`` why there is none.
 
-    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not
-    sure enough; ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's
-    own, although others were to be asked: they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness
-    to what the version knows, near 0 where it is unlike; null where the version tells none.
+    ``label``: the class, the value, or of multilabel the set of classes as a JSON array. ``soft_label``: probabilities
+    by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not sure enough; ``answered_by`` says
+    whose label, confidence and soft label these are. ``degraded``: the student's own, although others were to be asked:
+    they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness to what the version knows, near 0 where
+    it is unlike; null where the version tells none.
     """
 
     id: str
@@ -199,9 +200,9 @@ class LaterRequest(msgspec.Struct, kw_only=True):
 class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
     """What is true of one input, named by its ``id`` or by the ``request_id`` of an answer to it.
 
-    ``label`` for classification, ``value`` for regression; ``source``: who says so; ``known_at``: when it became known,
-    by default now; ``time``: event time of the input, by default ``known_at`` (both Unix seconds). Of several truths of
-    one input the one that was known last counts.
+    ``label`` for classification, ``value`` for regression, ``labels`` for multilabel; ``source``: who says so;
+    ``known_at``: when it became known, by default now; ``time``: event time of the input, by default ``known_at`` (both
+    Unix seconds). Of several truths of one input the one that was known last counts.
     """
 
     source: Name
@@ -209,6 +210,7 @@ class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
     request_id: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
     label: Name | None = None
     value: float | None = None
+    labels: list[Name] | None = None
     time: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
     known_at: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
 

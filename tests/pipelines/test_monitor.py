@@ -384,7 +384,7 @@ def test_a_label_of_another_task_is_passed_over(spec, store, broker, serve, put,
     put(tickets(1, seed=4))
     drain(monitor)
     answered = store.gauges(spec.name)[monitoring.PLACE].value["answers"]
-    assert monitor.index == 71 and answered["rows"] == 1
+    assert monitor.index == 74 and answered["rows"] == 4
 
 
 def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, tickets):

@@ -27,6 +27,7 @@ FLOOR = 1e-6
 class Answer(NamedTuple):
     """What the student says of one input, as Cohobate's gateway says it.
 
+    ``label``: the class, the value, or of multilabel the JSON array of the classes that are more likely than not.
     ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``. ``novelty``: p-value of the
     input's likeness to what the student knows, None where it tells none. ``defer``: it is not sure enough, and
     ``defer_reason`` says why: ask somebody else.
@@ -176,6 +177,8 @@ class Student:
                 raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
             return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
         shares, *score = row
+        if self.manifest["task"] == "multilabel":
+            return self._set(shares, score)
         kept = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
         mass = math.fsum(kept.values())
         if not math.isfinite(mass) or mass <= 0.0:
@@ -183,6 +186,13 @@ class Student:
         soft = {c: p / mass for c, p in kept.items()}
         most = max(soft.values())
         return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
+
+    def _set(self, shares: list[float], score: list[float]) -> Answer:
+        if not all(0.0 <= p <= 1.0 for p in shares):
+            raise BundleError(f"the model answers the probabilities {shares!r:.200}")
+        soft = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
+        label = json.dumps(sorted(c for c, p in soft.items() if p >= 0.5), ensure_ascii=False)
+        return self._deferred(label, math.prod(max(p, 1.0 - p) for p in soft.values()), soft, score)
 
     def _deferred(self, label: str, confidence: float, soft: dict[str, float], score: list[float]) -> Answer:
         novelty, reasons = conformal_p(score[0], self._known) if self._known else None, []
@@ -205,7 +215,7 @@ def conformal_p(score: float, groups: Sequence[Sequence[float]]) -> float:
 
 
 def _own(manifest: Mapping[str, Any]) -> list[str]:
-    return ["probabilities"] if manifest["task"] == "classification" else ["value", "scale"]
+    return ["value", "scale"] if manifest["task"] == "regression" else ["probabilities"]
 
 
 def _beside(module: str) -> Any:
