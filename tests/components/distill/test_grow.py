@@ -43,3 +43,8 @@ def test_classes_keep_their_places_and_new_labels_follow_by_name():
     ]
     assert classes_of(soft, ("c", "b")) == ("c", "b", "y", "z")
     assert classes_of([], ()) == ()
+
+
+def test_the_classes_of_sets_are_those_that_some_answer_has():
+    soft = [SoftLabel.multilabel("s", "abcd", row) for row in ([0.1, 0.9, 0.6, 0.4], [0.2, 0.7, 0.1, 0.1])]
+    assert classes_of(soft, ["d"]) == ("d", "b", "c")

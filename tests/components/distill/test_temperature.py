@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, set_text
 from components.distill.temperature import HIGHEST, LEAST_ROWS, fit
 
 CLASSES = ("a", "b", "c")
@@ -47,3 +47,19 @@ def test_a_regression_s_scale_is_set_to_its_errors():
     truth = chance.normal(scale=3.0, size=2_000).tolist()
     assert fit(answers, answers, truth) == pytest.approx(1.5, rel=0.05)
     assert math.isclose(fit(answers, answers, [50.0] * 2_000), HIGHEST)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_chances_of_sets_have_one_temperature(sharpness, known):
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(2_000, 3)) * 1.5
+    honest, said = (1 / (1 + np.exp(-z)) for z in (logits, logits * sharpness))
+    truth = [set_text(np.array(CLASSES)[chance.random(3) < p].tolist()) if known else None for p in honest]
+    answers = [[SoftLabel.multilabel("s", CLASSES, row) for row in rows.tolist()] for rows in (said, honest)]
+    assert fit(*answers, truth) == pytest.approx(sharpness, rel=0.1)
+
+
+def test_sets_that_are_all_right_are_no_reason_to_be_sure_of_everything():
+    answers = [SoftLabel.multilabel("s", CLASSES, [0.8, 0.2, 0.2])] * 40
+    assert 0.25 < fit(answers, answers, ['["a"]'] * 40) < 0.6

@@ -7,6 +7,7 @@ import torch
 
 from components.contracts.spec.objective import (
     Attention,
+    Bernoulli,
     Contrastive,
     Dkd,
     Hidden,
@@ -45,6 +46,15 @@ def normals(rows, _length, generator):
     return Said(logits=torch.stack([said[0], said[1]], 1)), Taught(
         soft=torch.stack([soft[0], soft[1]], 1), truth=truth
     )  # fmt: skip
+
+
+def sets(rows, _length, generator):
+    """Several classes in a row, or none."""
+    logits = torch.randn(rows, CLASSES, generator=generator)
+    soft = torch.sigmoid(2 * torch.randn(rows, CLASSES, generator=generator))
+    truth = torch.randint(0, 2, (rows, CLASSES), generator=generator).float()
+    truth[1::3] = torch.nan
+    return Said(logits=logits), Taught(soft=soft, truth=truth)
 
 
 def vectors(student=STUDENT_WIDTH, teacher=TEACHER_WIDTH):
@@ -169,6 +179,9 @@ CASES = [
     Case("truth-smoothed", Truth(smoothing=0.2), classification),
     Case("truth-regression", Truth(), normals, "regression"),
     Case("normal", Normal(), normals, "regression"),
+    Case("truth-multilabel", Truth(), sets, "multilabel"),
+    Case("bernoulli", Bernoulli(), sets, "multilabel"),
+    Case("bernoulli-warm", Bernoulli(temperature=4), sets, "multilabel"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
     Case("hidden-linear", Hidden(**INSIDE), vectors()),
     Case("hidden-mlp-cosine", Hidden(project="mlp", distance="cosine", **INSIDE), sequences(), positions=True),

@@ -30,6 +30,9 @@ def huge(case):
         return Said(logits=torch.stack([values, scales], 1)), Taught(
             soft=torch.stack([-values, scales.flip(0)], 1), truth=known
         )  # fmt: skip
+    if case.task == "multilabel":
+        sure = (taught.soft > 0.5).float()
+        return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=sure)
     if said.logits is not None:
         one_hot = torch.nn.functional.one_hot(taught.soft.argmax(dim=1), taught.soft.shape[1]).float()
         return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=one_hot)
@@ -107,6 +110,10 @@ def agreeing(case, term):
         at_truth = torch.where(known, taught.truth, said.logits[:, 0])
         scale = said.logits[:, 1]
         return Said(logits=torch.stack([at_truth, scale], 1)), taught, scale.log() * known
+    if case.task == "multilabel":
+        truth = isinstance(case.section, spec.Truth)
+        wanted = torch.nan_to_num(taught.truth) if truth else taught.soft
+        return Said(logits=torch.logit(wanted, eps=1e-9)), taught, torch.zeros(6)
     if isinstance(case.section, spec.Truth):
         smoothing, known = case.section.smoothing, taught.truth != NO_TRUTH
         target = torch.nn.functional.one_hot(taught.truth.clamp_min(0), 4) * (1 - smoothing) + smoothing / 4

@@ -75,8 +75,24 @@ def normals(_section, output, soft, _truth):
     return np.log(scale / deviation) + (deviation**2 + (mean - value) ** 2) / (2 * scale**2) - 0.5
 
 
+def chances(section, logits, soft, _truth):
+    t = section.temperature
+    kept = np.clip(soft, FLOOR, 1 - FLOOR)
+    p = 1 / (1 + np.exp(-np.log(kept / (1 - kept)) / t))
+    q = 1 / (1 + np.exp(-logits / t))
+    return t**2 * sum(kl([a, 1 - a], [b, 1 - b]) for a, b in zip(p, q, strict=True))
+
+
+def truth_of_set(_section, logits, _soft, truth):
+    if np.isnan(truth).any():
+        return 0.0
+    q = 1 / (1 + np.exp(-logits))
+    return -sum(np.log(b if y else 1 - b) for y, b in zip(truth, q, strict=True))
+
+
 OUTPUTS = {
-    spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals
+    spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals,
+    spec.Bernoulli: chances,
 }  # fmt: skip
 
 
@@ -214,7 +230,8 @@ def arrays(side):
 def expected(case, term, said, taught):
     if type(case.section) in INSIDE:
         return INSIDE[type(case.section)](term, arrays(said), arrays(taught))
-    formula = OUTPUTS.get(type(case.section)) or (truth_of_value if case.task == "regression" else truth_of_class)
+    truths = {"regression": truth_of_value, "multilabel": truth_of_set}
+    formula = OUTPUTS.get(type(case.section)) or truths.get(case.task, truth_of_class)
     columns = (said.logits.numpy(), taught.soft.numpy(), taught.truth.numpy())
     return [formula(case.section, *row) for row in zip(*columns, strict=True)]
 
