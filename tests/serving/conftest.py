@@ -56,10 +56,10 @@ class SignTeacher:
 """
 
 
-def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1", novelty=()):
+def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1", novelty=(), task="classification"):
     """A student of ``x``'s sign as ONNX bytes: wrong with swapped ``classes``, failing at serving with ``rows=1``.
 
-    ``novelty``: groups of known scores, which are the sizes of ``x``.
+    ``novelty``: groups of known scores, which are the sizes of ``x``. Of multilabel its classes are both likely at 0.
     """
     table = np.array([[-4.0, 4.0], [0.0, 0.0]], dtype=np.float32)[:rows]
     nodes = [
@@ -67,7 +67,9 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1", 
         helper.make_node("Unsqueeze", ["weights", "one"], ["row"]),
         helper.make_node("MatMul", ["row", "rows"], ["logits_1"]),
         helper.make_node("Squeeze", ["logits_1", "one"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"])
+        if task == "multilabel"
+        else helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])]
     if novelty:
@@ -85,7 +87,7 @@ def artifact(classes=("neg", "pos"), rows=2, workload="signs", space="signs@1", 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     card = StudentCard(
-        workload=workload, task="classification", space=space, classes=tuple(classes), features=FEATURES,
+        workload=workload, task=task, space=space, classes=tuple(classes), features=FEATURES,
         payload=Payload(decoder="json", max_bytes=200), **bag(2, 2, 1), variant="tiny",
         snapshots=("s" * 64,), teacher=TEACHER, parent=None, code="test",
         novelty=novelty,

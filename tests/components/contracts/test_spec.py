@@ -5,6 +5,7 @@ import pytest
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Groups, Spec, build, load_spec, resolve, workload
+from components.contracts.spec.objective import Bernoulli, Truth
 from components.contracts.spec.references import MOVED
 from components.contracts.spec.serve import Asynchronous
 
@@ -237,6 +238,40 @@ def test_what_a_task_is_without_is_refused_and_its_default_is_not(tmp_path, monk
     assert load_spec(plain).serve.novelty is None
     with pytest.raises(ConfigError, match=r"serve.novelty.*does not know answers of regression"):
         load_spec(write(tmp_path, task="regression", serve={"novelty": 0.01}))
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"student": {"cohort": {}, "variants": [{"name": "a"}, {"name": "b"}]}}, "student.cohort"),
+        ({"student": {"privacy": {"epsilon": 8.0, "clip": 1.0}}}, "student.privacy"),
+        ({"student": {"data_free": {"method": "noise"}}}, "student.data_free"),
+        ({"student": {"start": {"uri": "u", "digest": "0" * 64}}}, "student.start"),
+        ({"student": {"objective": [{"term": "kl"}]}}, r"student.objective\[0\].term.*bernoulli or truth"),
+        ({"student": {"objective": [{"term": "truth", "smoothing": 0.1}]}}, r"objective\[0\].smoothing"),
+        ({"limits": {"max_rmse": 1.0}}, "limits.max_rmse"),
+        ({"limits": {"max_extraction_fidelity": 0.5}}, "limits.max_extraction_fidelity"),
+        ({"limits": {"max_micro_f1_loss": 0.1, "looks": "repeated"}}, "limits.max_micro_f1_loss"),
+        ({"serve": {"deferral": {"to": ["review"]}}}, "serve.deferral.to"),
+    ],
+)
+def test_what_sets_of_classes_are_without_is_refused(tmp_path, more, field):
+    with pytest.raises(ConfigError, match=field):
+        load_spec(write(tmp_path, task="multilabel", **more))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("name", ["min_micro_f1", "max_micro_f1_loss"])
+def test_limits_of_sets_are_of_sets_alone(tmp_path, task, name):
+    with pytest.raises(ConfigError, match=f"limits.{name}"):
+        load_spec(write(tmp_path, task=task, limits={name: 0.1}))
+    assert getattr(load_spec(write(tmp_path, task="multilabel", limits={name: 0.1})).limits, name) == 0.1
+
+
+def test_sets_are_learnt_by_a_chance_for_each_class(tmp_path):
+    spec = load_spec(write(tmp_path, task="multilabel", student={"truth_weight": 0.25, "temperature": 3.0}))
+    terms = spec.student.objective_of(spec.student.variants[0], spec.task)
+    assert terms == (Bernoulli(weight=0.75, temperature=3.0), Truth(weight=0.25))
 
 
 def test_a_task_that_is_not_offered_is_refused(tmp_path, monkeypatch):
