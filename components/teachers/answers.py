@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import TeacherError
-from components.contracts.records import MASS_TOLERANCE, SoftLabel
+from components.contracts.records import MASS_TOLERANCE, SoftLabel, Task
 
 Kind = Literal["probabilities", "logits"]
 Matrix = npt.NDArray[np.float64]
@@ -22,13 +22,21 @@ def softmax(logits_BC: Matrix) -> Matrix:
 
 
 def distributions(
-    teacher: str, space: str, classes: tuple[str, ...], values: Any, asked: int, kind: Kind
+    teacher: str,
+    space: str,
+    classes: tuple[str, ...],
+    values: Any,
+    asked: int,
+    kind: Kind,
+    task: Task = "classification",
 ) -> list[SoftLabel]:
     """Soft labels from ``asked`` rows with one number for each class, flat or nested.
 
+    ``task``: of multilabel each number is a class's own, and logits become probabilities by the logistic function.
+
     Raises:
         TeacherError: a wrong number of rows or classes, something that is no finite number, or probabilities that are
-            negative or do not sum to one.
+            negative or do not sum to one, of multilabel ones that are not in [0, 1].
 
     """
     try:
@@ -46,10 +54,24 @@ def distributions(
     rows_BC = flat.reshape(asked, len(classes))
     if bad := int((~np.isfinite(rows_BC).all(axis=1)).sum()):
         raise TeacherError(teacher, f"answered NaN or infinity for {bad} of {asked} inputs: check the model")
+    if task == "multilabel":
+        return _sets(teacher, space, classes, rows_BC, kind)
     if kind == "logits":
         rows_BC = softmax(rows_BC)
     _check_mass(teacher, rows_BC)
     return _soft(teacher, space, classes, rows_BC)
+
+
+def _sets(teacher: str, space: str, classes: tuple[str, ...], rows_BC: Matrix, kind: Kind) -> list[SoftLabel]:
+    if kind == "logits":
+        rows_BC = np.exp(-np.logaddexp(0.0, -rows_BC))
+    if rows_BC.size and not (rows_BC.min() >= 0.0 and rows_BC.max() <= 1.0 + MASS_TOLERANCE):
+        raise TeacherError(
+            teacher,
+            f"answered probabilities from {rows_BC.min():.6g} to {rows_BC.max():.6g}, not in [0, 1]: if the output "
+            "holds logits, declare output_kind: logits",
+        )
+    return [SoftLabel.multilabel(space, classes, row) for row in rows_BC.clip(0.0, 1.0).tolist()]
 
 
 def _check_mass(teacher: str, rows_BC: Matrix) -> None:

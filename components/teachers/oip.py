@@ -54,12 +54,13 @@ class _Inference(msgspec.Struct):
 
 
 class OipTeacher:
-    """A classifier served by the Open Inference Protocol.
+    """A classifier served by the Open Inference Protocol, of one class of an input or (``task``) of a set of them.
 
     ``url`` up to what stands before ``/v2``. ``input`` and ``output`` name the tensors; empty where the model has one.
     Payloads are texts for a ``BYTES`` input of shape [-1] or [-1, 1], and rows of numbers for a numeric one of shape
     [-1, n]; the output has a row with a number for each of ``classes``, in their order: ``output_kind`` says whether
-    these are ``probabilities`` or ``logits``. ``version`` may be empty where the server has only one. ``max_batch``:
+    these are ``probabilities`` or ``logits``. ``task``: ``classification``, or ``multilabel``, where each number is a
+    class's own. ``version`` may be empty where the server has only one. ``max_batch``:
     inputs per request; larger batches become several requests. ``parameters`` of the input tensor, such as MLServer's
     ``content_type: str``. ``price_per_input`` in any one currency. ``http``: see
     :class:`components.teachers.http.Http`.
@@ -73,8 +74,6 @@ class OipTeacher:
 
     """
 
-    task: Task = "classification"
-
     def __init__(
         self,
         url: str,
@@ -86,6 +85,7 @@ class OipTeacher:
         input: str = "",
         output: str = "",
         output_kind: Kind = "probabilities",
+        task: Literal["classification", "multilabel"] = "classification",
         max_batch: int = 64,
         parameters: Mapping[str, Any] | None = None,
         name: str = "",
@@ -96,6 +96,9 @@ class OipTeacher:
         self.name, self.space, self.classes, self.size_bytes = name or model, space, class_names(classes), size_bytes
         if len(set(self.classes)) != len(self.classes) or not self.classes:
             raise ConfigError("classes", self.classes, "must be different names, at least one")
+        if task not in ("classification", "multilabel"):
+            raise ConfigError("task", task, "must be classification or multilabel")
+        self.task: Task = task
         if output_kind not in ("probabilities", "logits"):
             raise ConfigError("output_kind", output_kind, "must be probabilities or logits")
         if max_batch < 1:
@@ -115,7 +118,7 @@ class OipTeacher:
             {
                 "kind": "oip", "reported": self.reported, "input": self._input.name, "output": self._output.name,
                 "output_kind": output_kind, "parameters": self._parameters, "space": space,
-                "classes": list(self.classes),
+                "classes": list(self.classes), **({} if task == "classification" else {"task": task}),
             }
         )  # fmt: skip
 
@@ -257,7 +260,7 @@ class OipTeacher:
         shape = outputs[0].shape
         if not shape or shape[0] != asked:
             raise TeacherError(self.name, f"answered shape {shape} for {asked} inputs: check the model's batching")
-        return distributions(self.name, self.space, self.classes, outputs[0].data, asked, self._kind)
+        return distributions(self.name, self.space, self.classes, outputs[0].data, asked, self._kind, self.task)
 
     def _reported(self, metadata: _Metadata) -> dict[str, Any]:
         return {

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from starlette.responses import Response
 
@@ -169,3 +171,23 @@ def test_wrong_payloads(oip):
     with pytest.raises(TeacherError, match=r"payload\.decoder to text"):
         oip().label([b"bytes"])
     assert oip(price_per_input=0.5).cost(TEXTS) == 2.5
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+def test_each_class_of_a_set_has_a_number_of_its_own(oip, oip_server, kind):
+    rows = [[0.9, 0.8], [0.2, 0.6]]
+    data = [x if kind == "probabilities" else math.log(x / (1 - x)) for row in rows for x in row]
+    oip_server.faults += [lambda answer: answer | {"outputs": [answer["outputs"][0] | {"data": data}]}]
+    teacher = oip(task="multilabel", output_kind=kind)
+    found = teacher.label(TEXTS[:2])
+    assert teacher.task == "multilabel" and [s.label for s in found] == ['["ham", "spam"]', '["spam"]']
+    assert [list(s.distribution.values()) for s in found] == [pytest.approx(row) for row in rows]
+    assert teacher.digest != oip(output_kind=kind).digest
+
+
+def test_numbers_that_are_no_chances_are_an_error_that_names_the_option(oip, oip_server):
+    oip_server.faults += [lambda answer: answer | {"outputs": [answer["outputs"][0] | {"data": [0.5, 1.5]}]}]
+    with pytest.raises(TeacherError, match=r"not in \[0, 1\].*output_kind: logits"):
+        oip(task="multilabel").label(TEXTS[:1])
+    with pytest.raises(ConfigError, match="must be classification or multilabel"):
+        oip(task="regression")
