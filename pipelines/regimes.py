@@ -117,7 +117,7 @@ class Regimes:
                 (said[version],) = student.predict_decoded([decoded])
             except ArtifactError as error:
                 log.warning("%s: version %s gives no answer: %s", self.spec.name, version, error)
-        if soft.task == "classification":  # of values nobody can say by the answer alone that one is wrong
+        if soft.task in ("classification", "tagging"):  # of values nobody can say by the answer alone that one is wrong
             self.detector.answered({version: theirs.label == soft.label for version, theirs in said.items()})
         if answer is None:
             return

@@ -15,7 +15,7 @@ from torch import nn
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec
-from components.contracts.spec.objective import Kl, Normal, Term
+from components.contracts.spec.objective import Kl, Normal, Term, TokenKl
 from components.contracts.spec.student import Stage
 from components.distill.account import Spent
 from components.distill.artifact import Trained
@@ -128,4 +128,6 @@ def crossfitted(work: Work, aside: Sequence[int], first: Trained, run: Run) -> T
 
 def imitation(spec: Spec) -> tuple[Term, ...]:
     """What a network minimises that is to answer as another student does."""
+    if spec.task == "tagging":
+        return (TokenKl(temperature=spec.student.temperature),)
     return (Kl(temperature=spec.student.temperature),) if spec.task == "classification" else (Normal(),)

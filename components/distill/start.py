@@ -73,7 +73,7 @@ def grown(
     """The weights to start from, and the unit of a regression."""
     if start is None or start.state is None:
         return None, _unit(rows, privacy) if card.task == "regression" else None
-    if card.task == "classification":
+    if card.task in ("classification", "tagging"):
         return grow_head(start.state, head, start.card.classes, card.classes, seed), None
     mean, scale = start.state["unit"].tolist()
     return {k: v for k, v in start.state.items() if k != "unit"}, Unit(mean=mean, scale=scale)

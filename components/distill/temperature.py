@@ -1,7 +1,7 @@
 """Calibration of an export: one number, fitted on answers to rows that neither the gate sees nor training has seen.
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
-neural networks", ICML 2017): labels stay as they are. Regression multiplies its scale (D. Levi et al., "Evaluating and
+neural networks", ICML 2017): labels stay as they are; so does tagging, by token. Regression multiplies its scale (D. Levi et al., "Evaluating and
 calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
 """
 
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.contracts.records import SoftLabel
+from components.distill.data import TrainingSet
+from components.distill.tagging import token_rows
 
 LEAST_ROWS = 30
 """Rows below which nothing is fitted: the error of the temperature would be larger than what it mends."""
@@ -54,6 +57,17 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
     doubt = 1.0 / (true.sum() + 2.0)
     wanted[true] = wanted[true] * (1.0 - doubt) + doubt / len(names)
     return _golden(logits, wanted)
+
+
+def fit_tokens(logits: npt.NDArray[Any], data: TrainingSet) -> float:
+    """The temperature of a student that tags, fitted by token; 1 of too few texts.
+
+    ``logits``: (N, L, C) of the texts of ``data``, (:func:`components.distill.tagging.token_rows`).
+    """
+    if data.soft is None or data.truth is None:
+        return 1.0
+    found = token_rows(logits, data.soft, data.truth, LEAST_ROWS)
+    return 1.0 if found is None else _golden(*found)
 
 
 def _error(answer: SoftLabel, target: str | float | None) -> float:

@@ -28,6 +28,7 @@ from components.distill.networks.contract import check_growth, head_of, load, st
 from components.distill.novelty import groups, unlearnt
 from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
+from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
 from components.student.card import StudentCard
@@ -81,7 +82,8 @@ def distill(
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
-    classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task == "classification" else ()
+    named = {"classification": classes_of, "tagging": tags_seen}.get(spec.task, lambda soft, before: ())
+    classes = named(rows.soft, start.card.classes if start else ())
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]

@@ -115,6 +115,6 @@ def _of_rows(evidence: Evidence, rows: Sequence[Row]) -> dict[str, tuple[list[Ro
         "agreement": ([r for r in rows if says(r.teacher)], lambda r: agrees(r.candidate, r.teacher)),
         "deferral": ([r for r in rows if r.deferred is not None], lambda r: bool(r.deferred)),
     }
-    if evidence.judgement.task == "classification":
+    if evidence.judgement.task != "regression":
         made["accuracy"] = (known(rows), lambda r: right(r.candidate, r.truth))
     return made

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
+from components.contracts.tagging import aligned
 from components.control.tables import WindowRow
 from components.distill.data import learnt_of_newest
 from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
@@ -24,18 +25,23 @@ LEAST = 1e-12
 def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
     """How far an answer is from the label that was to be learnt; None where it is no number.
 
-    That is the divergence from the teacher's distribution, in nats, or the distance from its value in the target's
+    That is the divergence from the teacher's distribution, in nats, of a text that is tagged the mean over its tokens,
+    or the distance from its value in the target's
     unit.
     """
     if teacher.value is not None and student.value is not None:
         found = abs(student.value - teacher.value)
+    elif student.task == "tagging":
+        wanted = aligned(teacher, [(token.start, token.end) for token in student.tokens])
+        pairs = zip(wanted, student.tokens, strict=True)
+        found = sum(_divergence(p, token.distribution) for p, token in pairs) / max(1, len(student.tokens))
     else:
-        found = sum(
-            p * math.log(p / max(student.distribution.get(name, 0.0), LEAST))
-            for name, p in teacher.distribution.items()
-            if p > 0.0
-        )
+        found = _divergence(teacher.distribution, student.distribution)
     return found if math.isfinite(found) else None
+
+
+def _divergence(of: Mapping[str, float], to: Mapping[str, float]) -> float:
+    return sum(p * math.log(p / max(to.get(name, 0.0), LEAST)) for name, p in of.items() if p > 0.0)
 
 
 def member_rows(spec: Spec, windows: Sequence[WindowRow], candidate: Student) -> list[Row]:

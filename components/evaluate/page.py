@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.evaluate import charts
+from components.evaluate import charts, spans
 from components.evaluate.charts import figure
 from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
@@ -20,6 +20,7 @@ from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, confusion, curve, loss, measures
 from components.evaluate.report import columns
 from components.evaluate.share import known, right
+from components.evaluate.spans import f1, kinds
 from components.snapshot.window import read
 from components.steps import evidence_of
 from drift.columns import Column
@@ -49,6 +50,8 @@ svg { max-width: 100%; height: auto } svg text { font-family: system-ui, sans-se
 LEGEND = '<p><span class="key before">reference</span> &nbsp; <span class="key now">new window</span></p>'
 
 Columns = Mapping[str, Column]
+
+SIDES = (spans.candidate, spans.champion, spans.teacher)
 
 
 def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes:
@@ -97,12 +100,13 @@ def render(
     """The page from its parts. ``entropies``: the teacher's, in nats, by window, oldest first."""
     judgement = evidence.judgement
     new = [row for row in evidence.rows if row.set == NEW]
-    classes = judgement.task == "classification"
+    classes, tags = judgement.task == "classification", judgement.task == "tagging"
     parts = [
         ("Verdict", _verdict(verdict, judgement.notes)),
         ("Columns: reference and new window", _columns(before, now)),
         ("Entropy over time", _entropy(evidence, entropies)),
-        ("Reliability", _reliability(known(new)) if classes else ""),
+        ("Reliability", _reliability(known(new)) if classes or tags else ""),
+        *([("Spans", _spans(evidence, new))] if tags else []),
         ("Teacher and student", _confusion(new) if classes else ""),
         ("Older regimes", _forgetting(evidence)),
         *([("Groups", _groups(evidence))] if judgement.groups else []),
@@ -139,7 +143,7 @@ def _finding(finding: Finding) -> str:
 def _groups(evidence: Evidence) -> str:
     """Of each group what was measured, and the largest difference between any two, with bounds on both sides."""
     confidence, found = evidence.judgement.confidence, measures(evidence)
-    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task == "classification" else (
+    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task != "regression" else (
         "agreement", "deferral")  # fmt: skip
 
     def told(measure: Measurement) -> str:
@@ -162,6 +166,28 @@ def _groups(evidence: Evidence) -> str:
         title = html.escape(f"{by}: bounds at {confidence:.2%} a side; {outside}")
         parts.append(f'<h3>{title}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
     return "".join(parts)
+
+
+def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
+    """Precision, recall and F1 of the candidate's spans against truth, and F1 of champion and teacher, by kind."""
+    rows, confidence = known(new), evidence.judgement.confidence
+    heads = ("kind", "texts", "true", "precision", "recall", "F1", "champion's F1", "teacher's F1")
+    lines = []
+    for kind in (None, *kinds(rows)):
+        found, *others = (f1(evidence, rows, side, spans.truth, kind) for side in SIDES)
+        if found is None:
+            continue
+        ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in ("lower", "upper"))
+        true = sum(c.true for c in found.counts)
+        ours = [f"{x:.4g}" for x in (found.precision, found.recall)]
+        lines.append([kind or "all", str(found.n), str(true), *ours, f"{found.value:.4g} ({ends})",
+                      *("" if f is None else f"{f.value:.4g}" for f in others)])  # fmt: skip
+    if not lines:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines)
+    told = f"spans by exact boundaries and kind, on texts with truth; bounds at {confidence:.2%} a side"
+    return f'<p>{html.escape(told)}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _columns(before: Columns, now: Columns) -> str:
@@ -206,7 +232,7 @@ def _forgetting(evidence: Evidence) -> str:
         ends = [(m.bound("lower", confidence), m.bound("upper", confidence)) for m in shown.values()]
         chart = charts.losses(list(shown), [m.value for m in shown.values()], ends)
         drawn += figure(f"loss against the champion, bounds at {confidence:.2%} a side", chart)
-    if regimes and evidence.judgement.task == "classification":
+    if regimes and evidence.judgement.task != "regression":
         sides = {who: [_accuracy(rows, who) for rows in regimes.values()] for who in ("champion", "candidate")}
         drawn += figure("accuracy on older regimes", charts.accuracies(list(regimes), sides))
     return drawn

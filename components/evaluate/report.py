@@ -9,6 +9,7 @@ from pathlib import Path
 from components.contracts.payload import decoder
 from components.contracts.spec import Spec
 from components.contracts.storage import put_bytes
+from components.contracts.tagging import spans_in
 from components.control.tables import WindowRow
 from components.evaluate.check import fitted
 from components.snapshot.table import representatives
@@ -19,8 +20,8 @@ from drift.monitor import DriftVerdict
 
 Columns = dict[str, list[float | str | None]]
 
-LABEL_COLUMNS = ("teacher_label", "teacher_entropy")
-"""What the teacher says, beside the descriptors: its label (classification only) and its entropy in nats."""
+LABEL_COLUMNS = ("teacher_label", "teacher_spans", "teacher_entropy")
+"""What the teacher says, beside the descriptors: its label (classification), how many spans (tagging), and its entropy in nats."""
 
 
 def drift_report(
@@ -71,5 +72,7 @@ def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
                 out.setdefault(name, []).append(value)
         if spec.task == "classification":
             out.setdefault("teacher_label", []).extend(row["label"] for row in rows)
+        if spec.task == "tagging":
+            out.setdefault("teacher_spans", []).extend(float(len(spans_in(row["label"]))) for row in rows)
         out.setdefault("teacher_entropy", []).extend(row["entropy"] for row in rows)
     return out

@@ -115,7 +115,7 @@ def _examples(spec: Spec, candidate: Candidate, window: WindowRow, most: int) ->
         if spec.task == "regression":
             off, said = abs((answer.value or 0.0) - (soft.value or 0.0)), [soft.value, truth, answer.value, None]
         else:
-            sure = max(answer.distribution.values())
+            sure = answer.confidence
             off, said = sure if answer.label != soft.label else 0.0, [soft.label, truth, answer.label, sure]
         found.append((-off, len(found), [text, *said]))
     return [example for _, _, example in sorted(found)[:most]]

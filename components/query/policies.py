@@ -191,7 +191,10 @@ def representative(least: float, workload: str, input_id: str, probability: floa
 
 
 def margin(scores: Scores) -> Floats:
-    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale."""
+    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale.
+
+    Of a text that is tagged it is that of the token where it is largest (D. Marcheggiani & T. Artières, EMNLP 2014).
+    """
     return np.array([_margin(_soft(s)) for s in scores[0]])
 
 
@@ -209,7 +212,13 @@ def rarity(scores: Scores) -> Floats:
 def _margin(soft: SoftLabel) -> float:
     if soft.task == "regression":
         return float(soft.scale or 0.0)
-    best, second = ([*sorted(soft.distribution.values(), reverse=True), 0.0, 0.0])[:2]
+    if soft.task == "tagging":
+        return max((_lead_lacking(token.distribution) for token in soft.tokens), default=0.0)
+    return _lead_lacking(soft.distribution)
+
+
+def _lead_lacking(distribution: Mapping[str, float]) -> float:
+    best, second = ([*sorted(distribution.values(), reverse=True), 0.0, 0.0])[:2]
     return max(0.0, 1.0 - (best - second))
 
 

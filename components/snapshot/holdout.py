@@ -82,9 +82,11 @@ def needed(spec: Spec) -> Need:
             truths.append(max(least, price * _for_share(share, level)))
     if limits.max_loss is not None:
         truths.append(max(least, price * _for_loss(limits.max_loss, level) if _compares_shares(spec) else math.inf))
-    if any(x is not None for x in (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)):
+    of_truth = (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)
+    if any(x is not None for x in (*of_truth, limits.min_span_f1, limits.max_span_f1_loss)):
         truths.append(math.inf)
-    if (limits.max_membership_advantage, limits.max_extraction_fidelity) != (None, None):
+    told = (limits.max_membership_advantage, limits.max_extraction_fidelity, limits.min_span_agreement)
+    if any(x is not None for x in told):
         rows.append(math.inf)
     for groups in limits.groups.values():
         if groups.max_accuracy_gap is not None:
@@ -95,7 +97,7 @@ def needed(spec: Spec) -> Need:
 
 
 def _compares_shares(spec: Spec) -> bool:
-    return spec.task == "classification"
+    return spec.task in ("classification", "tagging")
 
 
 def _for_share(limit: float, confidence: float) -> float:

@@ -41,7 +41,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
-    ``classes``: class names in the order of the model's output (empty for regression); ``space``: the label space
+    ``classes``: class names in the order of the model's output (empty for regression; of tagging the tags); ``space``: the label space
     with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's inputs; ``inputs``:
     their types and shapes by name; ``network``: what was trained, with the options of its variant; ``snapshots``:
     content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was
@@ -93,8 +93,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an input: one a class, or a value and its scale."""
-        return len(self.classes) if self.task == "classification" else 2
+        """Numbers that the network gives for an input: one a class, or a tag of a token, or a value and its scale."""
+        return 2 if self.task == "regression" else len(self.classes)
 
 
 def read_card(text: str | bytes) -> StudentCard:

@@ -67,14 +67,23 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
     """How far two answers are apart, 0 to 1; 1 where task or label space differ.
 
     Classification: total variation, half the sum of the absolute differences of probabilities. Regression: the
-    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1.
+    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1. Tagging: the total
+    variation of the token that it is largest of; 1 where the tokens are others.
     """
     if (a.task, a.space) != (b.task, b.space):
         return 1.0
     if a.task == "regression":
         value_a, scale_a, value_b, scale_b = (float(x or 0.0) for x in (a.value, a.scale, b.value, b.scale))
         return min(1.0, max(abs(value_a - value_b), abs(scale_a - scale_b)) / max(scale_a, scale_b))
-    p, q = a.distribution, b.distribution
+    if a.task == "tagging":
+        if [(t.start, t.end) for t in a.tokens] != [(t.start, t.end) for t in b.tokens]:
+            return 1.0
+        pairs = zip(a.tokens, b.tokens, strict=True)
+        return max((_variation(x.distribution, y.distribution) for x, y in pairs), default=0.0)
+    return _variation(a.distribution, b.distribution)
+
+
+def _variation(p: Mapping[str, float], q: Mapping[str, float]) -> float:
     return min(1.0, math.fsum(abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()) / 2)
 
 

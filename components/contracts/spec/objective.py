@@ -1,7 +1,7 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``, ``relation``,
+``normal``, ``token-kl``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``, ``relation``,
 ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in :mod:`components.distill.terms`.
 
 ::
@@ -46,7 +46,7 @@ class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, t
     """Whether the term compares outputs; else it compares states."""
     per_row: ClassVar[bool] = True
     """Whether a row's loss depends on that row alone; else it relates the rows of a batch."""
-    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression")
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression", "tagging")
     """The tasks that it has a meaning in."""
 
     weight: Positive = 1.0
@@ -107,7 +107,7 @@ class MseLogits(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 class Truth(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="truth"):
-    """Cross entropy on truth; for regression the negative log likelihood of the student's normal.
+    """Cross entropy on truth, for tagging the mean over a text's tokens; for regression the negative log likelihood of the student's normal.
 
     ``smoothing``: share of a row's target that is spread over all classes (arXiv 1512.00567); classification alone.
     """
@@ -119,6 +119,17 @@ class Normal(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """Divergence KL(teacher || student) of two normals, for regression."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
+
+
+class TokenKl(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="token-kl"):
+    """Divergence of the student's tags from the teacher's, the mean over a text's tokens (arXiv 1606.07947).
+
+    ``temperature`` softens both.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("tagging",)
+
+    temperature: Positive = 2.0
 
 
 class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=None):
@@ -221,6 +232,7 @@ Term = (
     | MseLogits
     | Truth
     | Normal
+    | TokenKl
     | Hidden
     | Attention
     | Relation
@@ -288,7 +300,7 @@ def check_states(
 
 
 def _first(task: Task) -> str:
-    return "kl" if task == "classification" else "normal"
+    return {"classification": "kl", "tagging": "token-kl"}.get(task, "normal")
 
 
 def _check_term(term: Term, task: Task, where: str) -> None:

@@ -11,7 +11,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.data_free import DataFree
 from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
-from components.contracts.spec.objective import Kl, Normal, Rows, Term, Truth, check_objective
+from components.contracts.spec.objective import Kl, Normal, Rows, Term, TokenKl, Truth, check_objective
 from components.contracts.spec.privacy import Privacy
 
 BAG = "components.distill.networks.bag:BagOfFeatures"
@@ -214,6 +214,9 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.objective:
             return self.objective
         taught = max(1 - self.truth_weight, TAUGHT)
+        if task == "tagging":
+            token = TokenKl(weight=taught, temperature=self.temperature)
+            return (token, Truth(weight=self.truth_weight)) if self.truth_weight else (token,)
         soft = Kl(weight=taught, temperature=self.temperature) if task == "classification" else Normal(weight=taught)
         return (soft, Truth(weight=self.truth_weight)) if self.truth_weight else (soft,)
 

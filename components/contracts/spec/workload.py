@@ -129,6 +129,9 @@ SINCE: dict[str, Any] = {
     "limits.max_membership_advantage": None,
     "label.budget.pace_deferred": False,
     "masking": None,
+    "limits.max_span_f1_loss": None,
+    "limits.min_span_agreement": None,
+    "limits.min_span_f1": None,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
@@ -143,7 +146,29 @@ SINCE: dict[str, Any] = {
 OFFERED: tuple[Task, ...] = ("classification", "regression")
 """The tasks that a workload may have."""
 
-WITHOUT: dict[Task, tuple[str, ...]] = {}
+SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")
+
+WITHOUT: dict[Task, tuple[str, ...]] = {
+    "classification": SPANS,
+    "regression": SPANS,
+    "tagging": (
+        "masking",
+        "student.cohort",
+        "student.privacy",
+        "student.data_free",
+        "student.start",
+        "student.export.pruning",
+        "limits.looks",
+        "limits.max_slice_loss",
+        "limits.max_noise_loss",
+        "limits.max_attack_loss",
+        "limits.max_rmse",
+        "limits.max_mae_loss",
+        "limits.min_coverage",
+        "limits.extraction",
+        "limits.max_extraction_fidelity",
+    ),
+}
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
 
 OWN = "components."

@@ -6,7 +6,9 @@ Classification: ``-sum_c y_c log softmax(logits)_c``, y the truth's class with t
 Regression: ``log s + (y - v)² / (2 s²)``, the negative log likelihood of the student's normal (v, s) without its
 constant, ``log(2 pi) / 2``.
 
-Shapes: logits (B, C), or (B, 2) as value and scale; truth (B,); loss (B,) in nats.
+Tagging: the mean of the first over a text's tokens (:mod:`components.distill.terms.token_kl`).
+
+Shapes: logits (B, C), (B, L, C), or (B, 2) as value and scale; truth (B,), or (B, L); loss (B,) in nats.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from components.contracts.records import Task
 from components.contracts.spec import objective as spec
 from components.distill.data import NO_TRUTH
 from components.distill.terms.contract import Said, Taught, Term, precise
+from components.distill.terms.token_kl import token_truth
 
 
 class TruthTerm(Term):
@@ -37,6 +40,8 @@ class TruthTerm(Term):
         """Where the truth is known."""
         if taught.truth is None:
             return torch.zeros(len(taught.sample), dtype=torch.bool, device=taught.sample.device)
+        if self.task == "tagging":
+            return (taught.truth != NO_TRUTH).any(dim=1)
         return ~torch.isnan(taught.truth) if self.task == "regression" else taught.truth != NO_TRUTH
 
     def forward(self, said: Said, taught: Taught) -> Tensor:
@@ -50,6 +55,8 @@ class TruthTerm(Term):
             value_B, scale_B = output[:, 0], output[:, 1]
             error_B = torch.where(known_B, taught.truth - value_B, torch.zeros_like(value_B))
             loss_B = torch.log(scale_B) + error_B**2 / (2 * scale_B**2)
+        elif self.task == "tagging":
+            loss_B = token_truth(output, taught.truth, self.term.smoothing)
         else:
             loss_B = functional.cross_entropy(
                 output, taught.truth.clamp_min(0), reduction="none", label_smoothing=self.term.smoothing
