@@ -398,7 +398,10 @@ class Monitor:
                 self._regimes.label(decoded, label.soft, None)
             return
         seen = self._view.judge(label.input.id, decoded, label.soft)
-        if label.soft.task in ("classification", "tagging"):  # of values nobody can say by the answer alone that one is wrong
+        if label.soft.task in (
+            "classification",
+            "tagging",
+        ):  # of values nobody can say by the answer alone that one is wrong
             self._answers["rows"] += 1
             self._answers["wrong"] += not seen.agrees
         if self._regimes is not None:

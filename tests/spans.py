@@ -13,7 +13,15 @@ SPACE = "names@1"
 KINDS = {"mail": ("PER", "ORG", "LOC"), "parcel": ("PER", "LOC", "NUM")}
 NAMES = {
     "mail": {
-        "PER": ["Ada Lovelace", "Grace Hopper", "Alan Turing", "Élodie Martin", "Jürgen Groß", "Mary Jackson", "Li Wei"],
+        "PER": [
+            "Ada Lovelace",
+            "Grace Hopper",
+            "Alan Turing",
+            "Élodie Martin",
+            "Jürgen Groß",
+            "Mary Jackson",
+            "Li Wei",
+        ],
         "ORG": ["Acme Corp", "Globex", "Initech Ltd", "Umbrella Group", "Stark Works", "Wayne Foundation"],
         "LOC": ["London", "New York", "São Paulo", "Berlin", "Zürich", "Port Louis", "Lisbon"],
     },
@@ -58,6 +66,12 @@ def text(regime, chance):
     return out, tuple(spans)
 
 
+def message(regime, chance):
+    """A text that is unlike the others by its number, and its spans."""
+    out, spans = text(regime, chance)
+    return f"{out} ref {chance.randrange(10_000)}", spans
+
+
 def tags(marked="BI"):
     """All tags, with the marks of their place or plain."""
     kinds = sorted({kind for some in KINDS.values() for kind in some})
@@ -82,8 +96,7 @@ def rows(regime, n, *, seed=0, truth=True, sure=0.9, marked="BI"):
     """Rows (payload, soft label, truth) of ``n`` different texts."""
     chance = random.Random(f"{regime} {seed}")
     made = []
-    for i in range(n):
-        found, spans = text(regime, chance)
-        found += f" ref{i % 97} {chance.randrange(10_000)}"
+    for _ in range(n):
+        found, spans = message(regime, chance)
         made.append((found.encode(), told(spans, found, sure, marked), spans_text(spans) if truth else None))
     return made

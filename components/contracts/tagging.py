@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -20,9 +21,7 @@ NONE: Distribution = {OUTSIDE: 1.0}
 """Of text that no token covers."""
 
 
-def tagging(
-    space: str, tags: Sequence[str], places: Sequence[Place], shares: Sequence[Sequence[float]]
-) -> SoftLabel:
+def tagging(space: str, tags: Sequence[str], places: Sequence[Place], shares: Sequence[Sequence[float]]) -> SoftLabel:
     """A soft label of tokens at ``places`` from the probabilities of each in the order of ``tags``.
 
     Those below :data:`components.contracts.records.PROBABILITY_FLOOR` are left out, and what is left adds up to one.
@@ -88,7 +87,7 @@ def spans_from(given: object) -> tuple[Span, ...]:
         remedy = "write [{start: 0, end: 4, label: PER}], in characters of the text, or [] where there is none"
         raise RecordError("not_spans", f"{given!r:.200} are no spans: {error}; {remedy}") from error
     rows.sort()
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         if before.end > after.start:
             raise RecordError("not_spans", f"the spans {spans_text([before, after])} overlap")
     return tuple(rows)

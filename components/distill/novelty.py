@@ -80,7 +80,8 @@ def groups(rows: Rows) -> list[list[bytes]]:
 def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
     """Where rows lie that a network has learnt from, by the states of its graph; None where they do not differ.
 
-    Rows are told apart by the teacher's classes; of a regression, and of texts that are tagged, there is one. Of very many rows some are taken.
+    Rows are told apart by the teacher's classes; of a regression, and of texts that are tagged, there is one. Of very
+    many rows some are taken.
     """
     rows = np.random.default_rng(0).permutation(len(data))[:MOST_LEARNT]
     if not len(rows):

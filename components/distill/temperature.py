@@ -1,8 +1,8 @@
 """Calibration of an export: one number, fitted on answers to rows that neither the gate sees nor training has seen.
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
-neural networks", ICML 2017): labels stay as they are; so does tagging, by token. Regression multiplies its scale (D. Levi et al., "Evaluating and
-calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
+neural networks", ICML 2017): labels stay as they are; so does tagging, by token. Regression multiplies its scale (D.
+Levi et al., "Evaluating and calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
 """
 
 from __future__ import annotations

@@ -39,13 +39,13 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
 
     ``rows`` and ``truth_rows`` count the newest window's holdout. Of it: ``agreement`` with the teacher; against truth
     ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
-    ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``; tagging, beside the accuracies of whole texts, ``ece`` and
-    ``loss``: those of :func:`components.evaluate.spans.span_measures`); ``forgetting[REGIME]`` of older ones and the worst as
-    ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``, ``student_entropy``,
-    ``entropy_gap`` and ``mutual_information`` in nats; those of groups (:func:`components.evaluate.groups.of_groups`);
-    what tells of the rows that were learnt from (:func:`components.evaluate.membership.membership`), and how
-    well answers teach another model to answer alike (:func:`components.evaluate.extraction.extraction`); then whatever
-    values the evidence holds.
+    ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``; tagging, beside the accuracies of whole texts, ``ece``
+    and ``loss``: those of :func:`components.evaluate.spans.span_measures`); ``forgetting[REGIME]`` of older ones and
+    the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``,
+    ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of groups
+    (:func:`components.evaluate.groups.of_groups`); what tells of the rows that were learnt from
+    (:func:`components.evaluate.membership.membership`), and how well answers teach another model to answer alike
+    (:func:`components.evaluate.extraction.extraction`); then whatever values the evidence holds.
     """
     judgement = evidence.judgement
     evidence = msgspec.structs.replace(evidence, rows=tuple(row for row in evidence.rows if row.weight > 0.0))

@@ -21,7 +21,8 @@ from drift.monitor import DriftVerdict
 Columns = dict[str, list[float | str | None]]
 
 LABEL_COLUMNS = ("teacher_label", "teacher_spans", "teacher_entropy")
-"""What the teacher says, beside the descriptors: its label (classification), how many spans (tagging), and its entropy in nats."""
+"""What the teacher says, beside the descriptors: its label (classification), how many spans (tagging), and its
+entropy in nats."""
 
 
 def drift_report(

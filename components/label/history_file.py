@@ -17,6 +17,8 @@ and, if you like:
 ``synthetic``       how the payload was made up, where it was: such a row is learnt from and never judges anything
 ``label``           what is true of it: the class,
 ``value``           or, in a regression, the value
+``spans``           or, where texts are tagged, the spans: ``{start, end, label}`` or ``[start, end, label]`` each, in
+                    characters of the text, the end excluded; an empty list where there is none
 ``known_at``        when that became known, Unix seconds; the input's time where it is left out
 ``source``          who says so; ``history`` where it is left out
 =================== =================================================================================================
@@ -43,13 +45,14 @@ import msgspec
 from components.contracts.errors import ConfigError, RecordError
 from components.contracts.masking import masker
 from components.contracts.payload import decoder
-from components.contracts.records import SYNTHETIC_VERSION, Input, Truth, content_hash, json_bytes
+from components.contracts.records import SYNTHETIC_VERSION, Input, Span, Truth, content_hash, json_bytes, spans_text
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.contracts.tagging import spans_from
 
 FORMS = ("text", "json", "payload_base64", "payload")
 ABOUT_INPUT = ("id", "key", "time", "consent", "workload", "synthetic")
-ABOUT_TRUTH = ("label", "value", "known_at", "source")
+ABOUT_TRUTH = ("label", "value", "spans", "known_at", "source")
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
 """What the parts of a folder are told by."""
@@ -160,7 +163,7 @@ def _parted(row: Row) -> Row:
     """A row with what is about its truth apart."""
     known = {n: _plain(v) for n, v in row.items() if v is not None}
     truth = {n: known.pop(n) for n in ABOUT_TRUTH if n in known}
-    return {**known, "truth": truth if "label" in truth or "value" in truth else {}}
+    return {**known, "truth": truth if truth.keys() & {"label", "value", "spans"} else {}}
 
 
 def _plain(value: Any) -> Any:
@@ -189,12 +192,22 @@ class _Entries:
         if about.get("synthetic") is not None:
             about["schema"] = SYNTHETIC_VERSION
             if truth:
-                raise ValueError("what was made up has no truth: leave out label and value")
+                raise ValueError("what was made up has no truth: leave out label, value and spans")
         entry = msgspec.convert(about, type=Input)
         if not truth:
             return Historic(input=entry)
+        if "spans" in truth:
+            truth = {**truth, "spans": self._spans(truth["spans"], payload)}
         known = {"workload": entry.workload, "input_id": entry.id, "time": entry.time, "known_at": entry.time}
         return Historic(input=entry, truth=msgspec.convert({**known, "source": "history", **truth}, type=Truth))
+
+    def _spans(self, given: Any, payload: bytes) -> tuple[Span, ...]:
+        spans, text = spans_from(given), self._decode(payload)
+        if isinstance(text, str) and spans and spans[-1].end > len(text):
+            raise ValueError(
+                f"the span {spans_text(spans[-1:])} ends behind the text, which has {len(text)} characters"
+            )
+        return spans
 
     def _made_id(self, payload: bytes) -> str:
         content = content_hash(payload)[:24]

@@ -31,8 +31,8 @@ class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
     ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1]; for regression
-    the mean and the largest difference of values, in scales; of a text that is tagged the mean over its tokens. ``novelty``: mean difference of p-values of novelty, in
-    [0, 1]; None where one of the two tells of none.
+    the mean and the largest difference of values, in scales; of a text that is tagged the mean over its tokens.
+    ``novelty``: mean difference of p-values of novelty, in [0, 1]; None where one of the two tells of none.
 
     Classification answers differ when their labels do, and their numbers are probabilities; regression answers
     differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.

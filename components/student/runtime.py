@@ -13,8 +13,8 @@ import numpy.typing as npt
 from components.contracts.errors import ArtifactError
 from components.contracts.payload import bare, decoder, knowing
 from components.contracts.records import SoftLabel
-from components.contracts.tagging import tagging
 from components.contracts.storage import digest_of
+from components.contracts.tagging import tagging
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
 from components.student.features import Features, Featuriser, Signature, featuriser, tokens_of
 from drift.novelty import conformal_p
@@ -190,7 +190,9 @@ class Student:
         """Soft labels of the graph's outputs; ``decoded``: the payloads that they are of."""
         try:
             if self._tokens is not None:
-                return [self._tagged(row, text) for row, text in zip(out[0], decoded or [None] * len(out[0]), strict=True)]
+                return [
+                    self._tagged(row, text) for row, text in zip(out[0], decoded or [None] * len(out[0]), strict=True)
+                ]
             return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])
         except ValueError as error:
             raise ArtifactError(self.digest[:12], f"answers what is not a soft label: {error}") from error

@@ -32,8 +32,9 @@ class Teacher(Protocol):
     """The expensive model whose behaviour is kept.
 
     ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
-    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression; for tagging its tags);
-    ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that nobody declared).
+    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression; for
+    tagging its tags); ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that
+    nobody declared).
     """
 
     name: str

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, ConfigError, NotFoundError
+from components.contracts.records import Task
 from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.storage import digest_of, get_bytes
+from components.contracts.tagging import spans_in
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow, WindowRow
 from components.evaluate.evidence import NEW, Evidence, Row, decode
@@ -120,7 +122,7 @@ def gather(
     found, own = _spec(settings, rows, workload, info, spec)
     windows = up_to(store.windows(workload), info.ref.snapshot)
     evidence, ref = _evidence(windows, info.ref.digest)
-    labels, policies, missing = _labels(windows)
+    labels, policies, missing = _labels(windows, card.task)
     return Facts(
         workload=workload,
         info=info,
@@ -166,8 +168,11 @@ def _evidence(windows: list[WindowRow], digest: str) -> tuple[Evidence | None, s
     return None, ""
 
 
-def _labels(windows: list[WindowRow]) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
-    """What the teacher said, and why its rows were labelled, by two columns of each snapshot."""
+def _labels(windows: list[WindowRow], task: Task) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
+    """What the teacher said, and why its rows were labelled, by two columns of each snapshot.
+
+    Of texts that are tagged it is the kinds of the spans that are counted.
+    """
     from components.snapshot.window import opened
 
     labels, policies, missing = Counter[str](), Counter[str](), []
@@ -175,7 +180,8 @@ def _labels(windows: list[WindowRow]) -> tuple[dict[str, int], dict[str, int], t
         try:
             with opened(window.uri, window.digest) as frozen:
                 for table in frozen.tables(["label", "policy"]):
-                    labels.update(x for x in table["label"].to_pylist() if x is not None)
+                    said = [x for x in table["label"].to_pylist() if x is not None]
+                    labels.update([s.label for x in said for s in spans_in(x)] if task == "tagging" else said)
                     policies.update(x for x in table["policy"].to_pylist() if x)
         except ArtifactError as error:
             missing.append(str(error))

@@ -195,6 +195,8 @@ def read(spec: Spec, body: bytes) -> tuple[Completion, Ask, str | None]:
         raise _cannot("response_format", "a student says the class alone: its type must be text")
     if spec.task == "regression" and request.logprobs:
         raise _cannot("logprobs", "a number has no log probabilities: its scale is in the answer's cohobate.soft_label")
+    if spec.task == "tagging" and request.logprobs:
+        raise _cannot("logprobs", "spans have no log probabilities: those of tags are in the answer's cohobate.tokens")
     said = request.metadata or {}
     key = said.get("key") or request.safety_identifier or request.user
     item = _item(request.messages, said.get("id") or None, key or None, said.get("consent") or None)
@@ -244,7 +246,7 @@ def write(spec: Spec, request: Completion, answer: Answered, now: float) -> tupl
 
     """
     raise_for(answer.error)
-    said = answer.label if spec.task == "classification" else format(answer.soft_label["value"], ".10g")
+    said = answer.label if spec.task != "regression" else format(answer.soft_label["value"], ".10g")
     top = (request.top_logprobs or 0) if request.logprobs else None
     logprobs = _logprobs(said or "", answer.soft_label, top) if top is not None else None
     done = Completed(

@@ -1,8 +1,9 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``, ``token-kl``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``, ``relation``,
-``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in :mod:`components.distill.terms`.
+``normal``, ``token-kl``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``,
+``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in
+:mod:`components.distill.terms`.
 
 ::
 
@@ -107,7 +108,9 @@ class MseLogits(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 class Truth(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="truth"):
-    """Cross entropy on truth, for tagging the mean over a text's tokens; for regression the negative log likelihood of the student's normal.
+    """Cross entropy on truth; for regression the negative log likelihood of the student's normal.
+
+    Of tagging it is the mean over a text's tokens.
 
     ``smoothing``: share of a row's target that is spread over all classes (arXiv 1512.00567); classification alone.
     """

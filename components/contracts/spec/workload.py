@@ -143,7 +143,7 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = ("classification", "regression")
+OFFERED: tuple[Task, ...] = ("classification", "regression", "tagging")
 """The tasks that a workload may have."""
 
 SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")

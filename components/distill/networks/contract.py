@@ -4,8 +4,9 @@ A spec names a class (``student.network``), and it is made as ``Net(task=, input
 is the featuriser's signature, ``outputs`` the numbers that it gives for an input, and the options are the spec's with
 those of the variant on top; a class that takes ``spec_folder`` is given the folder of the spec too. It is called with
 the arrays of a batch by name and returns logits, (B, outputs): one for each class, or for a regression its value and a
-scale before softplus; of a tagging (B, L, outputs), one for each tag of each of the L tokens. Instead of the logits it may return a dictionary of them (``logits``) and of inner states by
-name, for terms that look inside; states may also be named by the path of the module that gives them.
+scale before softplus; of a tagging (B, L, outputs), one for each tag of each of the L tokens. Instead of the logits it
+may return a dictionary of them (``logits``) and of inner states by name, for terms that look inside; states may also be
+named by the path of the module that gives them.
 
 What else it may have:
 
@@ -91,8 +92,8 @@ def _alone(factory: Factory, task: Task, inputs: Signature, outputs: int, source
         net.train(was)
     shape = (batch, length, outputs) if task == "tagging" else (batch, outputs)
     if tuple(said.shape) != shape:
-        of = f"inputs of {length} tokens" if task == "tagging" else "inputs"
-        wanted = f"must give {outputs} numbers {'a token' if task == 'tagging' else 'an input'}, shape {shape} of {batch} {of}"
+        each, of = ("a token", f"inputs of {length} tokens") if task == "tagging" else ("an input", "inputs")
+        wanted = f"must give {outputs} numbers {each}, shape {shape} of {batch} {of}"
         raise ConfigError(FIELD, factory.factory, f"{wanted}, not {tuple(said.shape)}")
     return net
 

@@ -4,10 +4,10 @@ With p_l = softmax(log teacher_l / T), q_l = softmax(logits_l / T) of the L toke
 
     ``T² / L sum_l sum_c p_l,c (log p_l,c - log q_l,c)``
 
-the mean over a text's tokens of the divergence of Hinton, Vinyals & Dean (arXiv 1503.02531), as token-level distillation
-has it (Y. Kim & A. M. Rush, "Sequence-level knowledge distillation", EMNLP 2016, arXiv 1606.07947, section 3.1), and of
-truth ``-1 / L sum_l log softmax(logits_l)_y``, over the tokens whose true tag the student has. A text counts as much as
-any other, however long it is: it is texts that are answered, judged and drawn.
+the mean over a text's tokens of the divergence of Hinton, Vinyals & Dean (arXiv 1503.02531), as token-level
+distillation has it (Y. Kim & A. M. Rush, "Sequence-level knowledge distillation", EMNLP 2016, arXiv 1606.07947, section
+3.1), and of truth ``-1 / L sum_l log softmax(logits_l)_y``, over the tokens whose true tag the student has. A text
+counts as much as any other, however long it is: it is texts that are answered, judged and drawn.
 
 Shapes: logits (B, L, C), soft (B, L, C), zero where there is no token, truth (B, L), class indices or ``NO_TRUTH``,
 loss (B,) in nats.
