@@ -100,3 +100,26 @@ def rows(regime, n, *, seed=0, truth=True, sure=0.9, marked="BI"):
         found, spans = message(regime, chance)
         made.append((found.encode(), told(spans, found, sure, marked), spans_text(spans) if truth else None))
     return made
+
+
+def artifact(known=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), *, workload="names", space=SPACE, seed=0, teacher="t@1"):
+    """An untrained student that tags, as ONNX bytes: it answers by chance, always the same."""
+    import torch
+
+    from components.contracts.spec import Factory, Payload
+    from components.distill.export import body, to_onnx
+    from components.distill.networks.contract import network
+    from components.student.card import StudentCard
+    from components.student.tagging import TaggedWords
+
+    card = StudentCard(
+        workload=workload, task="tagging", space=space, classes=tuple(known),
+        features=Factory(factory="components.student.tagging:TaggedWords", options={"buckets": 512}),
+        payload=Payload(decoder="text"), inputs=dict(TaggedWords(buckets=512).signature),
+        network=Factory(factory="components.distill.networks.tagger:Tagger", options={"dim": 8, "layers": 1}),
+        variant="small", snapshots=("s" * 64,), teacher=teacher, parent=None, code="test",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = network(card)
+    return to_onnx(body(net, card.inputs), card, temperature=0.1)

@@ -1,4 +1,4 @@
-"""A small token classifier of transformers, really trained on made-up texts: BERT with two layers, and its tokenizer."""
+"""A small token classifier of transformers, trained on made-up texts: BERT with two layers, and its tokenizer."""
 
 import random
 from pathlib import Path
@@ -62,7 +62,15 @@ def tokenizer():
     words |= {w for regime in NAMES.values() for some in regime.values() for name in some for w in name.split()}
     pieces = {piece for w in words for piece, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(w)}
     letters = sorted({c for p in pieces for c in p} | set("abcdefghijklmnopqrstuvwxyz0123456789"))
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters), *sorted(pieces - set(letters))]
+    entries = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        *sorted(pieces - set(letters)),
+    ]
     made = Tokenizer(models.WordPiece({e: i for i, e in enumerate(entries)}, unk_token="[UNK]"))  # noqa: S106
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])

@@ -18,6 +18,7 @@ from components.contracts.spec.objective import (
     Rkd,
     Spkd,
     Term,
+    TokenKl,
     Truth,
 )
 from components.distill.data import NO_TRUTH
@@ -45,6 +46,16 @@ def normals(rows, _length, generator):
     return Said(logits=torch.stack([said[0], said[1]], 1)), Taught(
         soft=torch.stack([soft[0], soft[1]], 1), truth=truth
     )  # fmt: skip
+
+
+def tokens(rows, length, generator):
+    """Texts of 1 to ``length`` tokens; behind them nothing is taught. Of a third of them nothing is true."""
+    real = lengths(rows, length, generator)
+    logits = torch.randn(rows, length, CLASSES, generator=generator)
+    soft = torch.softmax(2 * torch.randn(rows, length, CLASSES, generator=generator), dim=2) * real.unsqueeze(2)
+    truth = torch.randint(0, CLASSES, (rows, length), generator=generator).masked_fill(~real, NO_TRUTH)
+    truth[1::3] = NO_TRUTH
+    return Said(logits=logits), Taught(soft=soft, truth=truth)
 
 
 def vectors(student=STUDENT_WIDTH, teacher=TEACHER_WIDTH):
@@ -169,6 +180,9 @@ CASES = [
     Case("truth-smoothed", Truth(smoothing=0.2), classification),
     Case("truth-regression", Truth(), normals, "regression"),
     Case("normal", Normal(), normals, "regression"),
+    Case("token-kl", TokenKl(temperature=2), tokens, "tagging"),
+    Case("truth-tagging", Truth(), tokens, "tagging"),
+    Case("truth-tagging-smoothed", Truth(smoothing=0.2), tokens, "tagging"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
     Case("hidden-linear", Hidden(**INSIDE), vectors()),
     Case("hidden-mlp-cosine", Hidden(project="mlp", distance="cosine", **INSIDE), sequences(), positions=True),
