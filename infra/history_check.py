@@ -24,9 +24,9 @@ class HistoryReport:
     """What is in a history.
 
     ``rows`` are inputs; ``contents`` different payloads; ``with_truth`` those whose truth is known; ``classes`` rows by
-    true class (of multilabel each that a row has) (empty for a regression, whose ``values`` are the least and the
-    greatest); ``seconds`` the first and the last event time; ``faults`` the first places with what is wrong there, of
-    ``wrong`` in all, by ``reasons``.
+    true class (of multilabel each that a row has), or true spans by kind (empty for a regression, whose ``values`` are
+    the least and the greatest); ``seconds`` the first and the last event time; ``faults`` the first places with what is
+    wrong there, of ``wrong`` in all, by ``reasons``.
     """
 
     rows: int = 0
@@ -102,7 +102,9 @@ class _Look:
         former, there = self._truths.setdefault(truth.input_id, (place, said))[::-1]
         if former != said:
             self.fault(place, "other_truth", f"{said!r} for input {truth.input_id!r}, and {former!r} at {there}")
-        if isinstance(said, str):
+        if truth.spans is not None:
+            self.classes.update(span.label for span in truth.spans)
+        elif isinstance(said, str):
             self.classes.update((said,) if truth.labels is None else set(truth.labels))
         else:
             values = self.report.values

@@ -9,9 +9,10 @@ from typing import Any
 
 from components.contracts.errors import CohobateError, RecordError
 from components.contracts.payload import bare, decoder, knowing
-from components.contracts.records import EXACT, SoftLabel
+from components.contracts.records import CLASSED, NAMED, SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.contracts.tagging import span_counts
 from components.control.alarm_kinds import DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY
 from components.control.intent import ModelRef
 from components.evaluate.check import fitted
@@ -112,7 +113,7 @@ class View:
         (one,) = self._looked([decoded])
         answer, row = one.answer, one.columns
         row |= dict(zip(ENTROPY_COLUMNS, (soft.entropy, answer.entropy - soft.entropy), strict=True))
-        agrees = soft.task in EXACT and answer.label == soft.label
+        agrees = soft.task in NAMED and answer.label == soft.label
         return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth)
 
     def _looked(self, decoded: Sequence[Any]) -> list[Looked]:
@@ -126,8 +127,10 @@ class View:
         found = []
         for i, (one, (answer, novelty)) in enumerate(zip(decoded, replies, strict=True)):
             row: Row = dict(self.champion.featuriser.describe(bare(one)))
-            if answer.task in EXACT:
+            if answer.task in CLASSED:
                 row["answer"] = answer.label
+            if answer.task == "tagging":
+                row |= span_counts(answer, self.champion.card.classes)
             row |= dict(zip(DOUBT_COLUMNS, (answer.entropy, *unlike[i : i + 1]), strict=False))
             found.append(Looked(decoded=one, columns=row, answer=answer, novelty=novelty))
         return found

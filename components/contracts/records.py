@@ -58,11 +58,11 @@ Task = Literal["classification", "regression", "multilabel", "tagging", "embeddi
 Arm = Literal["champion", "candidate"]
 
 CLASSED: tuple[Task, ...] = ("classification", "multilabel")
-"""Tasks whose answers are made of named classes: a student has one logit for each."""
+"""Tasks in which an input as a whole is of a class, or of several."""
 
-EXACT: tuple[Task, ...] = ("classification", "multilabel")
-"""Tasks in which an answer is right where its text (:attr:`SoftLabel.label`) is that of the truth, and else wrong."""
-
+NAMED: tuple[Task, ...] = (*CLASSED, "tagging")
+"""Tasks whose answers are made of names, of classes or tags: a student has a logit for each, and an answer is right
+where its text (:attr:`SoftLabel.label`) is that of the truth, and else wrong."""
 
 OUTSIDE = "O"
 """The tag of a token that is in no span (Ramshaw and Marcus, 1995)."""

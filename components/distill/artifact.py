@@ -12,13 +12,14 @@ from torch import nn
 from components.contracts.spec import Form, Spec
 from components.contracts.storage import digest_of, put_bytes
 from components.distill.columns import sample
-from components.distill.data import Rows, TrainingSet, Unit, encoded
+from components.distill.data import Rows, TrainingSet, Unit, arrays, encoded
 from components.distill.export import Body, answers, body, to_int8, to_onnx
 from components.distill.networks.contract import state_of
 from components.distill.novelty import calibrated, nearness
-from components.distill.temperature import fit
+from components.distill.prune import answers as logits_of
+from components.distill.temperature import fit, fit_tokens
 from components.student.card import StudentCard, export_uri
-from components.student.features import featuriser, files_of
+from components.student.features import Features, featuriser, files_of
 from components.student.parity import Parity, served_parity
 from components.student.runtime import Student
 from drift.novelty import Nearness
@@ -139,8 +140,7 @@ def _exports(
             continue
         of = msgspec.structs.replace(card, pruned=bool(prefix))
         graph = body(net, card.inputs, files)
-        said = [] if rows is None else answers(other, of, rows, trained.unit)
-        temperature = fit(said, calibration.soft, calibration.truth)
+        temperature = _temperature(spec, other, of, calibration, rows, trained.unit)
         known = _known(trained, graph, card)
         full = to_onnx(graph, of, temperature, trained.unit, known)
         small = to_int8(full, graph, of, rows)
@@ -152,9 +152,23 @@ def _exports(
     return {form: data for form, data in made.items() if form in wanted}, temperatures
 
 
+def _temperature(
+    spec: Spec, net: nn.Module, card: StudentCard, calibration: Rows, rows: Features | None, unit: Unit | None
+) -> float:
+    """What the answers of a network are to be softened by; 1 without rows."""
+    if rows is None:
+        return 1.0
+    if card.task == "tagging":
+        data = arrays(spec, calibration, card.classes)
+        return fit_tokens(logits_of(net.cpu().eval(), data.features).numpy(), data)
+    return fit(answers(net, card, rows, unit), calibration.soft, calibration.truth)
+
+
 def _known(trained: Trained, graph: Body, card: StudentCard) -> Nearness | None:
     """Where what a network has learnt from lies; None where nothing is there that could say what is usual."""
     if trained.learnt is None or not trained.unlearnt:
+        return None
+    if card.task == "tagging" and graph.state == "logits":  # of tokens, and no state of a text
         return None
     return nearness(graph, trained.learnt, card.task)
 

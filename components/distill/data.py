@@ -19,18 +19,19 @@ import numpy.typing as npt
 
 from components.contracts.errors import ProvenanceError
 from components.contracts.payload import carrying, decoder, knowing
-from components.contracts.records import EXACT, SoftLabel, Task, content_hash, set_of
+from components.contracts.records import CLASSED, SoftLabel, Task, content_hash, set_of
 from components.contracts.sampling import bucket
 from components.contracts.spec import PrivacyUnit, Spec
 from components.control.tables import WindowRow
 from components.distill import columns
 from components.distill.columns import Texts, View, taken
 from components.distill.replay import balanced_sample
+from components.distill.tagging import places_of, token_targets
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import SIDES, HeldOut
 from components.snapshot.table import calibrates, known_of, soft_of
 from components.snapshot.window import Frozen, opened
-from components.student.features import Features, featuriser
+from components.student.features import Features, featuriser, longest
 from components.teachers.contract import declared_of
 from drift.reweight import stratum_weights
 
@@ -122,7 +123,8 @@ NONE = Rows(payloads=[], soft=[], truth=[])
 class TrainingSet:
     """Arrays of an update: features by name, (N, ...) each, soft (N, C), truth (N,).
 
-    Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Regression: ``soft`` are
+    Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Tagging: the same of each
+    token, (N, L, C) and (N, L), of which padding has no probability at all. Regression: ``soft`` are
     value and scale, ``truth`` values or NaN, all in the student's unit. Both are None of rows without labels.
     ``states``: the teacher's inner states by name, and where they are of positions its ``mask``.
     """
@@ -369,7 +371,7 @@ def update_rows(spec: Spec, windows: Sequence[WindowRow], seed: int, *, fresh: b
         replay = _replayed_apart(old, spec.student.privacy.unit, spec.student.replay_rows, windows[-1].number)
     else:
         names: dict[str, str] = {}
-        kinds = [names.setdefault(s.label, s.label) if spec.task in EXACT else "" for s in old.soft]
+        kinds = [names.setdefault(s.label, s.label) if spec.task in CLASSED else "" for s in old.soft]
         replay = old.take(balanced_sample(kinds, spec.student.replay_rows, seed))
     aside = _aside(spec, new + replay if fresh else new, NONE if fresh else old) if spec.student.crossfits else ()
     return Learnt(
@@ -500,11 +502,14 @@ def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
     """
     features = encoded(spec, rows.payloads)
     place = {} if isinstance(head, Unit) else {c: i for i, c in enumerate(head)}
+    length = longest(features, featuriser(spec.features, spec.source).signature) if spec.task == "tagging" else 0
 
     def targets(span: slice) -> columns.Arrays:
         soft, truth = rows.soft[span], rows.truth[span]
         if isinstance(head, Unit):
             return _values(soft, truth, head)
+        if spec.task == "tagging":
+            return token_targets(soft, truth, places_of(spec, rows.payloads[span]), place, length, NO_TRUTH)
         return _sets(soft, truth, place) if spec.task == "multilabel" else _shares(soft, truth, place)
 
     found = columns.filled(len(rows), targets)

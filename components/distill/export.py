@@ -27,13 +27,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import CLASSED, SoftLabel
+from components.contracts.records import NAMED, SoftLabel
 from components.contracts.spec.user_code import folders
 from components.distill import prune
 from components.distill.data import MIN_SCALE, Unit
 from components.distill.networks.contract import FIELD, head_of, logits, probabilities, tensors, value_and_scale
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
-from components.student.features import BATCH, Features, Signature, made_up
+from components.student.features import BATCH, TOKENS, Features, Signature, made_up
 from components.student.runtime import NOVELTY
 from drift.novelty import Nearness
 
@@ -69,6 +69,9 @@ FROZEN = "an axis is frozen in PyTorch's export; use convolutions or attention, 
 
 STATE = "novelty_state"
 """The output of PyTorch's export that novelty is read from: what the head is fed."""
+
+POOLED = "pooled"
+"""The state of a network that tags, (B, D), that novelty is read from: one that returns none tells no novelty."""
 
 NOVELTY_PREFIX = "novelty_"
 """Names of the nodes that the score of novelty is reckoned by begin so: no quantisation touches them."""
@@ -174,7 +177,7 @@ def traced(net: torch.nn.Module, inputs: Signature) -> Any:
                 dynamo=True,
                 dynamic_shapes={"features": shapes},
                 input_names=list(inputs),
-                output_names=["logits", *([STATE] if whole.head is not None else [])],
+                output_names=["logits", *([STATE] if whole.head is not None or whole.pooled else [])],
                 opset_version=OPSET,
                 external_data=False,
                 verbose=False,
@@ -208,10 +211,15 @@ class _Answer(torch.nn.Module):  # type: ignore[misc]  # torch is not followed b
         super().__init__()
         self.net = net
         self.head: torch.nn.Module | None = None
+        self.pooled = False
 
     def look(self, features: dict[str, torch.Tensor]) -> None:
         """Find the head, and see whether it is called once, with a vector an input."""
-        answered = logits(self.net(**features))
+        said = self.net(**features)
+        answered = logits(said)
+        if answered.dim() == 3:  # of tokens: what the head is fed is no vector of the text
+            self.pooled = isinstance(said, dict) and POOLED in said
+            return
         self.head = self.net.get_submodule(head_of(self.net, answered.shape[1]))
         fed = self._ask(features)[1]
         if len(fed) != 1 or fed[0].dim() != 2 or len(fed[0]) != len(answered):
@@ -228,6 +236,9 @@ class _Answer(torch.nn.Module):  # type: ignore[misc]  # torch is not followed b
             hook.remove()
 
     def forward(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self.pooled:
+            said = self.net(**features)
+            return said["logits"], said[POOLED]
         answered, fed = self._ask(features)
         return answered, *fed
 
@@ -270,7 +281,7 @@ def _quiet() -> Iterator[None]:
 def answers(net: torch.nn.Module, card: StudentCard, rows: Features, unit: Unit | None = None) -> list[SoftLabel]:
     """What the float export of a network would answer, uncalibrated, by the network itself: an export takes seconds."""
     said = prune.answers(net.cpu().eval(), rows)
-    if card.task in CLASSED:
+    if card.task in NAMED:
         made = SoftLabel.multilabel if card.task == "multilabel" else SoftLabel.of
         return [made(card.space, card.classes, row) for row in probabilities(said, card.task).double().tolist()]
     unit = unit or Unit(mean=0.0, scale=1.0)
@@ -310,12 +321,13 @@ def to_onnx(
 
 def _probabilities(card: StudentCard, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
     constants[TEMPERATURE] = np.array(temperature, dtype=np.float32)
-    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [BATCH, len(card.classes)])
+    shape = [BATCH, *([TOKENS] if card.task == "tagging" else []), len(card.classes)]
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)
     nodes = [
         helper.make_node("Div", ["logits", TEMPERATURE], ["answer_tempered"]),
         helper.make_node("Sigmoid", ["answer_tempered"], ["probabilities"])
         if card.task == "multilabel"
-        else helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=1),
+        else helper.make_node("Softmax", ["answer_tempered"], ["probabilities"], axis=-1),
     ]
     return nodes, [output]
 

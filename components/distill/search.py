@@ -22,6 +22,7 @@ from components.contracts.spec.objective import Term
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.networks.contract import value_and_scale
 from components.distill.prune import answers
+from components.distill.tagging import token_accuracy
 from components.distill.work import Work
 
 JUDGING = 0.25
@@ -36,7 +37,7 @@ class Choice:
     """``recipe``: the one to take; ``scores``: of the last round, by recipe; ``rows``: how many judged.
 
     A score is the share of answers that are right (the truth where it is known, else the teacher's label), for a
-    regression minus the root mean squared error in the student's unit.
+    regression minus the root mean squared error in the student's unit; of tagging it is the share of tokens.
     """
 
     recipe: str
@@ -95,6 +96,8 @@ def score(net: nn.Module, data: TrainingSet, task: str) -> float:
     if data.soft is None or data.truth is None:
         raise ValueError("rows without labels judge nothing")
     out = answers(net, data.features)
+    if task == "tagging":
+        return token_accuracy(out.numpy(), data.soft, data.truth)
     if task == "regression":
         value, _ = value_and_scale(out)
         wanted = np.where(np.isnan(data.truth), data.soft[:, 0], data.truth)

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from components.contracts.errors import ArtifactError, ConfigError
-from components.contracts.records import CLASSED
+from components.contracts.records import NAMED
 from components.contracts.spec import Privacy, Spec, Variant
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
@@ -74,7 +74,7 @@ def grown(
     """The weights to start from, and the unit of a regression."""
     if start is None or start.state is None:
         return None, _unit(rows, privacy) if card.task == "regression" else None
-    if card.task in CLASSED:
+    if card.task in NAMED:
         return grow_head(start.state, head, start.card.classes, card.classes, seed), None
     mean, scale = start.state["unit"].tolist()
     return {k: v for k, v in start.state.items() if k != "unit"}, Unit(mean=mean, scale=scale)

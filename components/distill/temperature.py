@@ -1,8 +1,8 @@
 """Calibration of an export: one number, fitted on answers to rows that neither the gate sees nor training has seen.
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
-neural networks", ICML 2017): labels stay as they are. So do the sets of multilabel, whose logits are divided by one
-temperature for all classes. Regression multiplies its scale (D. Levi et al., "Evaluating and
+neural networks", ICML 2017): labels stay as they are; so does tagging, by token. So do the sets of multilabel, whose
+logits are divided by one temperature for all classes. Regression multiplies its scale (D. Levi et al., "Evaluating and
 calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
 """
 
@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.records import SoftLabel, set_of
+from components.distill.data import TrainingSet
+from components.distill.tagging import token_rows
 
 LEAST_ROWS = 30
 """Rows below which nothing is fitted: the error of the temperature would be larger than what it mends."""
@@ -76,6 +78,17 @@ def _of_sets(used: Sequence[tuple[SoftLabel, SoftLabel, Any]]) -> Callable[[floa
         return float((np.logaddexp(0.0, z) - wanted * z).sum(axis=1).mean())
 
     return likelihood
+
+
+def fit_tokens(logits: npt.NDArray[Any], data: TrainingSet) -> float:
+    """The temperature of a student that tags, fitted by token; 1 of too few texts.
+
+    ``logits``: (N, L, C) of the texts of ``data``, (:func:`components.distill.tagging.token_rows`).
+    """
+    if data.soft is None or data.truth is None:
+        return 1.0
+    found = token_rows(logits, data.soft, data.truth, LEAST_ROWS)
+    return 1.0 if found is None else _golden(partial(_likelihood, *found))
 
 
 def _error(answer: SoftLabel, target: str | float | None) -> float:

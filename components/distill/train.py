@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import CLASSED
+from components.contracts.records import NAMED
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.declared import attributions
 from components.contracts.storage import remove
@@ -29,6 +29,7 @@ from components.distill.networks.contract import check_growth, head_of, load, st
 from components.distill.novelty import groups, unlearnt
 from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
+from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
 from components.student.card import StudentCard
@@ -82,8 +83,9 @@ def distill(
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
-    classes = classes_of(rows.soft, start.card.classes if start else ()) if spec.task in CLASSED else ()
-    if spec.task in CLASSED and not classes:
+    named = tags_seen if spec.task == "tagging" else classes_of
+    classes = named(rows.soft, start.card.classes if start else ()) if spec.task in NAMED else ()
+    if spec.task in NAMED and not classes:
         raise ConfigError("windows", windows[-1].digest, "no label has a class in it: there is nothing to tell apart")
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None

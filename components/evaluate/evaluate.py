@@ -14,7 +14,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.payload import decoder, knowing
-from components.contracts.records import EXACT
+from components.contracts.records import CLASSED
 from components.contracts.spec import Spec, extracted
 from components.contracts.storage import get_bytes, put_bytes
 from components.control import learning
@@ -147,6 +147,8 @@ def evaluate(
     # Step 3
     decode_payload = knowing(decoder(spec.payload, spec.source))
     probed = [decode_payload(p) for p in new.payloads[: spec.limits.disturbance.rows]]
+    if spec.task == "tagging":  # a character more or less moves every span behind it
+        probed = []
     rows += noise_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
     if spec.limits.max_attack_loss is not None:
         rows += attack_rows(candidate, new, probed, spec.limits.disturbance, spec.seed)
@@ -190,7 +192,7 @@ def evaluate(
         confusion=confusion(fresh) if spec.task == "classification" else {"labels": [], "matrix": []},
         evidence=evidence,
         evidence_uri=uri,
-        slices=slice_accuracies(fresh, spec.task) if spec.task in EXACT else {},
+        slices=slice_accuracies(fresh, spec.task) if spec.task in CLASSED else {},
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from components.contracts.payload import bare, decoder, entity_of, knowing
-from components.contracts.records import EXACT
+from components.contracts.records import NAMED
 from components.contracts.spec import Groups, Spec
 from components.evaluate.evidence import Evidence, Row
 from components.evaluate.share import agrees, known, right, sampled, says, share_of
@@ -116,6 +116,6 @@ def _of_rows(evidence: Evidence, rows: Sequence[Row]) -> dict[str, tuple[list[Ro
         "agreement": ([r for r in rows if says(r.teacher)], lambda r: agrees(r.candidate, r.teacher)),
         "deferral": ([r for r in rows if r.deferred is not None], lambda r: bool(r.deferred)),
     }
-    if evidence.judgement.task in EXACT:
+    if evidence.judgement.task in NAMED:
         made["accuracy"] = (known(rows), lambda r: right(r.candidate, r.truth))
     return made

@@ -16,6 +16,7 @@ from components.evaluate.groups import of_groups
 from components.evaluate.membership import membership
 from components.evaluate.sets import by_class, of_sets
 from components.evaluate.share import agrees, confidence_of, known, right, sampled, says, share_of
+from components.evaluate.spans import span_measures
 from drift.deferral import deferral_limit
 from drift.entropy import summarise
 from drift.gate import Measurement
@@ -41,9 +42,11 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``rows`` and ``truth_rows`` count the newest window's holdout. Of it: ``agreement`` with the teacher; against truth
     ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``; multilabel besides those of
-    :func:`components.evaluate.sets.of_sets`, with the rows that have a class as its slice); ``forgetting[REGIME]`` of
-    older ones and the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement;
-    ``teacher_entropy``, ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of groups
+    :func:`components.evaluate.sets.of_sets`, with the rows that have a class as its slice; tagging, beside the
+    accuracies of whole texts, ``ece`` and ``loss``: those of :func:`components.evaluate.spans.span_measures`);
+    ``forgetting[REGIME]`` of older ones and the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of
+    agreement; ``teacher_entropy``, ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of
+    groups
     (:func:`components.evaluate.groups.of_groups`); what tells of the rows that were learnt from
     (:func:`components.evaluate.membership.membership`), and how well answers teach another model to answer alike
     (:func:`components.evaluate.extraction.extraction`); then whatever values the evidence holds.
@@ -56,7 +59,8 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
         "truth_rows": float(len(known(new))),
         "agreement": agreement(evidence, new),
     }
-    found |= _regression(evidence, new) if judgement.task == "regression" else _classification(evidence, new)
+    of_task = {"regression": _regression, "tagging": _tagging}.get(judgement.task, _classification)
+    found |= of_task(evidence, new)
     if judgement.task == "multilabel":
         found |= of_sets(evidence, new)
     older = evidence.sets(REGIME)
@@ -157,6 +161,12 @@ def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measure
         compared = {name: loss(small, part) for name, part in parts.items()}
         found |= {f"slice_loss[{name}]": lost for name, lost in compared.items() if lost is not None}
     return found
+
+
+def _tagging(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    found = _classification(evidence, new)  # a text is right where all its spans are
+    kept = ("accuracy", "teacher_accuracy", "ece", "loss")
+    return {name: found[name] for name in kept} | span_measures(evidence, new)
 
 
 def _are_sure(rows: Sequence[Row]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
+from components.contracts.tagging import aligned
 from components.control.tables import WindowRow
 from components.distill.data import learnt_of_newest
 from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
@@ -24,27 +25,30 @@ LEAST = 1e-12
 def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
     """How far an answer is from the label that was to be learnt; None where it is no number.
 
-    That is the divergence from the teacher's distribution, of multilabel summed over the classes, in nats, or the
-    distance from its value in the target's unit.
+    That is the divergence from the teacher's distribution, of multilabel summed over the classes, of a text that is
+    tagged the mean over its tokens, in nats, or the distance from its value in the target's unit.
     """
     if teacher.value is not None and student.value is not None:
         found = abs(student.value - teacher.value)
     elif teacher.task == "multilabel":
-        found = sum(_divergence(teacher.distribution, student.distribution, name) for name in
-                    teacher.distribution.keys() | student.distribution.keys())  # fmt: skip
-    else:
         found = sum(
-            p * math.log(p / max(student.distribution.get(name, 0.0), LEAST))
-            for name, p in teacher.distribution.items()
-            if p > 0.0
+            _divergence({"": p, "not": 1.0 - p}, {"": q, "not": 1.0 - q})
+            for p, q in (
+                (teacher.distribution.get(name, 0.0), student.distribution.get(name, 0.0))
+                for name in teacher.distribution.keys() | student.distribution.keys()
+            )
         )
+    elif student.task == "tagging":
+        wanted = aligned(teacher, [(token.start, token.end) for token in student.tokens])
+        pairs = zip(wanted, student.tokens, strict=True)
+        found = sum(_divergence(p, token.distribution) for p, token in pairs) / max(1, len(student.tokens))
+    else:
+        found = _divergence(teacher.distribution, student.distribution)
     return found if math.isfinite(found) else None
 
 
-def _divergence(teacher: Mapping[str, float], student: Mapping[str, float], name: str) -> float:
-    """The divergence of one class's chance, in nats."""
-    p, q = teacher.get(name, 0.0), student.get(name, 0.0)
-    return sum(a * math.log(a / max(b, LEAST)) for a, b in ((p, q), (1.0 - p, 1.0 - q)) if a > 0.0)
+def _divergence(of: Mapping[str, float], to: Mapping[str, float]) -> float:
+    return sum(p * math.log(p / max(to.get(name, 0.0), LEAST)) for name, p in of.items() if p > 0.0)
 
 
 def member_rows(spec: Spec, windows: Sequence[WindowRow], candidate: Student) -> list[Row]:

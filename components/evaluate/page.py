@@ -10,10 +10,10 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from components.contracts.records import EXACT
+from components.contracts.records import NAMED
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
-from components.evaluate import charts
+from components.evaluate import charts, spans
 from components.evaluate.charts import figure
 from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
@@ -22,6 +22,7 @@ from components.evaluate.measure import REGIME, confusion, curve, loss, measures
 from components.evaluate.report import columns
 from components.evaluate.sets import per_class
 from components.evaluate.share import known, right
+from components.evaluate.spans import f1, kinds
 from components.snapshot.window import read
 from components.steps import evidence_of
 from drift.columns import Column
@@ -51,6 +52,8 @@ svg { max-width: 100%; height: auto } svg text { font-family: system-ui, sans-se
 LEGEND = '<p><span class="key before">reference</span> &nbsp; <span class="key now">new window</span></p>'
 
 Columns = Mapping[str, Column]
+
+SIDES = (spans.candidate, spans.champion, spans.teacher)
 
 
 def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes:
@@ -99,12 +102,13 @@ def render(
     """The page from its parts. ``entropies``: the teacher's, in nats, by window, oldest first."""
     judgement = evidence.judgement
     new = [row for row in evidence.rows if row.set == NEW]
-    classes, exact = judgement.task == "classification", judgement.task in EXACT
+    classes, tags = judgement.task == "classification", judgement.task == "tagging"
     parts = [
         ("Verdict", _verdict(verdict, judgement.notes)),
         ("Columns: reference and new window", _columns(before, now)),
         ("Entropy over time", _entropy(evidence, entropies)),
-        ("Reliability", _reliability(known(new)) if exact else ""),
+        ("Reliability", _reliability(known(new)) if judgement.task in NAMED else ""),
+        *([("Spans", _spans(evidence, new))] if tags else []),
         ("Teacher and student", _confusion(new) if classes else ""),
         *([("Classes", _classes(evidence, new))] if judgement.task == "multilabel" else []),
         ("Older regimes", _forgetting(evidence)),
@@ -163,7 +167,7 @@ def _classes(evidence: Evidence, new: Sequence[Row]) -> str:
 def _groups(evidence: Evidence) -> str:
     """Of each group what was measured, and the largest difference between any two, with bounds on both sides."""
     confidence, found = evidence.judgement.confidence, measures(evidence)
-    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task in EXACT else (
+    kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task in NAMED else (
         "agreement", "deferral")  # fmt: skip
 
     def told(measure: Measurement) -> str:
@@ -183,6 +187,28 @@ def _groups(evidence: Evidence) -> str:
         title = html.escape(f"{by}: bounds at {confidence:.2%} a side; {outside}")
         parts.append(f'<h3>{title}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
     return "".join(parts)
+
+
+def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
+    """Precision, recall and F1 of the candidate's spans against truth, and F1 of champion and teacher, by kind."""
+    rows, confidence = known(new), evidence.judgement.confidence
+    heads = ("kind", "texts", "true", "precision", "recall", "F1", "champion's F1", "teacher's F1")
+    lines = []
+    for kind in (None, *kinds(rows)):
+        found, *others = (f1(evidence, rows, side, spans.truth, kind) for side in SIDES)
+        if found is None:
+            continue
+        ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in ("lower", "upper"))
+        true = sum(c.true for c in found.counts)
+        ours = [f"{x:.4g}" for x in (found.precision, found.recall)]
+        lines.append([kind or "all", str(found.n), str(true), *ours, f"{found.value:.4g} ({ends})",
+                      *("" if f is None else f"{f.value:.4g}" for f in others)])  # fmt: skip
+    if not lines:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines)
+    told = f"spans by exact boundaries and kind, on texts with truth; bounds at {confidence:.2%} a side"
+    return f'<p>{html.escape(told)}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _columns(before: Columns, now: Columns) -> str:
@@ -227,7 +253,7 @@ def _forgetting(evidence: Evidence) -> str:
         ends = [(m.bound("lower", confidence), m.bound("upper", confidence)) for m in shown.values()]
         chart = charts.losses(list(shown), [m.value for m in shown.values()], ends)
         drawn += figure(f"loss against the champion, bounds at {confidence:.2%} a side", chart)
-    if regimes and evidence.judgement.task in EXACT:
+    if regimes and evidence.judgement.task in NAMED:
         sides = {who: [_accuracy(rows, who) for rows in regimes.values()] for who in ("champion", "candidate")}
         drawn += figure("accuracy on older regimes", charts.accuracies(list(regimes), sides))
     return drawn

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.contracts.payload import decoder
-from components.contracts.records import EXACT
+from components.contracts.records import CLASSED
 from components.contracts.spec import Spec
 from components.contracts.storage import put_bytes
+from components.contracts.tagging import spans_in
 from components.control.tables import WindowRow
 from components.evaluate.check import fitted
 from components.snapshot.table import representatives
@@ -20,8 +21,9 @@ from drift.monitor import DriftVerdict
 
 Columns = dict[str, list[float | str | None]]
 
-LABEL_COLUMNS = ("teacher_label", "teacher_entropy")
-"""What the teacher says, beside the descriptors: its label (of classes only) and its entropy in nats."""
+LABEL_COLUMNS = ("teacher_label", "teacher_spans", "teacher_entropy")
+"""What the teacher says, beside the descriptors: its label (of classes only), how many spans (tagging), and its entropy
+in nats."""
 
 
 def drift_report(
@@ -70,7 +72,9 @@ def columns(spec: Spec, windows: Sequence[WindowRow]) -> Columns:
         for row in rows:
             for name, value in features.describe(decode(row["payload"])).items():
                 out.setdefault(name, []).append(value)
-        if spec.task in EXACT:
+        if spec.task in CLASSED:
             out.setdefault("teacher_label", []).extend(row["label"] for row in rows)
+        if spec.task == "tagging":
+            out.setdefault("teacher_spans", []).extend(float(len(spans_in(row["label"]))) for row in rows)
         out.setdefault("teacher_entropy", []).extend(row["entropy"] for row in rows)
     return out

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from components.contracts.errors import CohobateError, ConfigError, ParityError
+from components.contracts.records import Task
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Signer
 
     from components.registry.registry import Registry
+
+EXPORTED: tuple[Task, ...] = ("classification", "regression")
+"""The tasks whose answers the package of a bundle gives."""
 
 CALIBRATING = 256
 """Inputs that a quantisation is calibrated on."""
@@ -140,6 +144,11 @@ def export(
         ParityError: it answers otherwise than the judged artefact, or there is nothing to tell it by.
 
     """
+    if version.card.task not in EXPORTED:
+        allowed = (
+            f"is not exported: bundles answer {' and '.join(EXPORTED)}; ask the gateway, or take the ONNX artifact"
+        )
+        raise ConfigError("task", version.card.task, allowed)
     chosen = target_of(target)
     done_in = wanted(chosen, precision, version.precision)
     output = output.resolve()  # it is asked in processes that run elsewhere

@@ -18,6 +18,8 @@ and, if you like:
 ``label``           what is true of it: the class,
 ``value``           or, in a regression, the value
 ``labels``          or, of multilabel, the array of the classes, which may be empty
+``spans``           or, where texts are tagged, the spans: ``{start, end, label}`` or ``[start, end, label]`` each, in
+                    characters of the text, the end excluded; an empty list where there is none
 ``known_at``        when that became known, Unix seconds; the input's time where it is left out
 ``source``          who says so; ``history`` where it is left out
 =================== =================================================================================================
@@ -44,13 +46,14 @@ import msgspec
 from components.contracts.errors import ConfigError, RecordError
 from components.contracts.masking import masker
 from components.contracts.payload import decoder
-from components.contracts.records import SYNTHETIC_VERSION, Input, Truth, content_hash, json_bytes
+from components.contracts.records import SYNTHETIC_VERSION, Input, Span, Truth, content_hash, json_bytes, spans_text
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.contracts.tagging import spans_from
 
 FORMS = ("text", "json", "payload_base64", "payload")
 ABOUT_INPUT = ("id", "key", "time", "consent", "workload", "synthetic")
-SAID = ("label", "value", "labels")
+SAID = ("label", "value", "labels", "spans")
 ABOUT_TRUTH = (*SAID, "known_at", "source")
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
@@ -195,8 +198,18 @@ class _Entries:
         entry = msgspec.convert(about, type=Input)
         if not truth:
             return Historic(input=entry)
+        if "spans" in truth:
+            truth = {**truth, "spans": self._spans(truth["spans"], payload)}
         known = {"workload": entry.workload, "input_id": entry.id, "time": entry.time, "known_at": entry.time}
         return Historic(input=entry, truth=msgspec.convert({**known, "source": "history", **truth}, type=Truth))
+
+    def _spans(self, given: Any, payload: bytes) -> tuple[Span, ...]:
+        spans, text = spans_from(given), self._decode(payload)
+        if isinstance(text, str) and spans and spans[-1].end > len(text):
+            raise ValueError(
+                f"the span {spans_text(spans[-1:])} ends behind the text, which has {len(text)} characters"
+            )
+        return spans
 
     def _made_id(self, payload: bytes) -> str:
         content = content_hash(payload)[:24]

@@ -194,6 +194,7 @@ def margin(scores: Scores) -> Floats:
     """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale.
 
     Of multilabel one less the least lead of having a class over not having it.
+    Of a text that is tagged it is that of the token where it is largest (D. Marcheggiani & T. Artières, EMNLP 2014).
     """
     return np.array([_margin(_soft(s)) for s in scores[0]])
 
@@ -214,7 +215,13 @@ def _margin(soft: SoftLabel) -> float:
         return float(soft.scale or 0.0)
     if soft.task == "multilabel":
         return 1.0 - min((abs(2.0 * p - 1.0) for p in soft.distribution.values()), default=1.0)
-    best, second = ([*sorted(soft.distribution.values(), reverse=True), 0.0, 0.0])[:2]
+    if soft.task == "tagging":
+        return max((_lead_lacking(token.distribution) for token in soft.tokens), default=0.0)
+    return _lead_lacking(soft.distribution)
+
+
+def _lead_lacking(distribution: Mapping[str, float]) -> float:
+    best, second = ([*sorted(distribution.values(), reverse=True), 0.0, 0.0])[:2]
     return max(0.0, 1.0 - (best - second))
 
 

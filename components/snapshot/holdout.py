@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from components.contracts.records import EXACT, Label
+from components.contracts.records import NAMED, Label
 from components.contracts.spec import Limits, Spec
 from components.control.tables import WindowRow
 from components.snapshot.leaks import REFUSED, guarded
@@ -82,10 +82,14 @@ def needed(spec: Spec) -> Need:
             truths.append(max(least, price * _for_share(share, level)))
     if limits.max_loss is not None:
         truths.append(max(least, price * _for_loss(limits.max_loss, level) if _compares_shares(spec) else math.inf))
-    estimated = (limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss)
-    if any(x is not None for x in (*estimated, limits.min_micro_f1, limits.max_micro_f1_loss)):
+    of_truth = (
+        limits.max_slice_loss, limits.max_ece, limits.max_rmse, limits.max_mae_loss, limits.min_micro_f1,
+        limits.max_micro_f1_loss, limits.min_span_f1, limits.max_span_f1_loss,
+    )  # fmt: skip
+    if any(x is not None for x in of_truth):
         truths.append(math.inf)
-    if (limits.max_membership_advantage, limits.max_extraction_fidelity) != (None, None):
+    told = (limits.max_membership_advantage, limits.max_extraction_fidelity, limits.min_span_agreement)
+    if any(x is not None for x in told):
         rows.append(math.inf)
     for groups in limits.groups.values():
         if groups.max_accuracy_gap is not None:
@@ -96,7 +100,7 @@ def needed(spec: Spec) -> Need:
 
 
 def _compares_shares(spec: Spec) -> bool:
-    return spec.task in EXACT
+    return spec.task in NAMED
 
 
 def _for_share(limit: float, confidence: float) -> float:

@@ -22,6 +22,7 @@ from components.contracts.errors import ProvenanceError, RecordError
 from components.contracts.records import Label, Truth, decode, encode
 from components.contracts.signing import Verifier
 from components.contracts.spec import Spec
+from components.contracts.tagging import names_of
 from components.control.store import ControlStore
 from components.control.teachers import TeacherState, teacher_state
 from components.stream.contract import Broker, Record
@@ -79,7 +80,7 @@ class Declared:
         if self.space is not None and label.soft.space != self.space:
             raise RecordError("undeclared_space", f"{label.soft.space}, not {self.space}")
         classes = self.state.classes if self.state else ()
-        if classes and (strange := label.soft.distribution.keys() - set(classes)):
+        if classes and (strange := names_of(label.soft) - set(classes)):
             raise RecordError("undeclared_class", ", ".join(sorted(strange)))
         if label.key != key_of(label):
             raise RecordError("wrong_key", f"{label.key:.64} is not the key of this content, teacher and space")

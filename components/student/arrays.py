@@ -18,6 +18,9 @@ Features = dict[str, npt.NDArray[Any]]
 
 BATCH = "batch"
 
+TOKENS = "tokens"
+"""The axis of a text's tokens, of the arrays of featurisers that say where those stand."""
+
 
 def pad(rows: Sequence[Row]) -> tuple[Ids, Weights]:
     """Stack rows of different lengths: padding has id 0 and weight 0, and L is at least 1."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from components.contracts.records import CLASSED, Task
+from components.contracts.records import NAMED, Task
 from components.contracts.spec import Factory, Features, Form, Payload, PrivacyUnit
 from components.contracts.spec.student import BAG
 from components.student.features import TensorSpec, bag_signature
@@ -41,19 +41,19 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
-    ``classes``: class names in the order of the model's output (empty for regression); ``space``: the label space
-    with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's inputs; ``inputs``:
-    their types and shapes by name; ``network``: what was trained, with the options of its variant; ``snapshots``:
-    content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was
-    warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of
-    the trainable weights that lie beside it; ``pruned``: whether units of the network that its weights have are left
-    out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the
-    inputs that it learnt from without labels; ``privacy``: the account of a lineage that was trained in private from
-    the first (None: nothing bounds what the weights tell); ``labels``: how many labels its windows have, and how many
-    of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in
-    rising order, in groups: what its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells
-    of none. ``synthetic``: labels of its windows whose inputs were made up, by how
-    (``method;seed=0``). ``attribution``: the sentences that the terms of its teacher and data ask for.
+    ``classes``: class names in the order of the model's output (empty for regression; of tagging the tags); ``space``:
+    the label space with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's
+    inputs; ``inputs``: their types and shapes by name; ``network``: what was trained, with the options of its variant;
+    ``snapshots``: content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry
+    version it was warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``;
+    ``weights``: SHA-256 of the trainable weights that lie beside it; ``pruned``: whether units of the network that its
+    weights have are left out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective);
+    ``unlabelled``: SHA-256 of the inputs that it learnt from without labels; ``privacy``: the account of a lineage that
+    was trained in private from the first (None: nothing bounds what the weights tell); ``labels``: how many labels its
+    windows have, and how many of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it
+    did not learn from, in rising order, in groups: what its scores of novelty are worth
+    (:func:`drift.novelty.conformal_p`); empty: it tells of none. ``synthetic``: labels of its windows whose inputs were
+    made up, by how (``method;seed=0``). ``attribution``: the sentences that the terms of its teacher and data ask for.
     """
 
     workload: str
@@ -93,8 +93,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an input: one a class, or a value and its scale."""
-        return len(self.classes) if self.task in CLASSED else 2
+        """Numbers that the network gives for an input: one a class, or a tag of a token, or a value and its scale."""
+        return len(self.classes) if self.task in NAMED else 2
 
 
 def read_card(text: str | bytes) -> StudentCard:

@@ -11,7 +11,7 @@ for them, and an artifact tried on arrays of that shape, without an input at han
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from components.contracts.payload import bare, entity_of
 from components.contracts.spec import EntityFeature, Factory, build, placed
 from components.contracts.spec import Features as Declared
 from components.student.arrays import BATCH as BATCH
+from components.student.arrays import TOKENS as TOKENS
 from components.student.arrays import Features as Features
 from components.student.arrays import Ids as Ids
 from components.student.arrays import Row as Row
@@ -133,6 +134,34 @@ def _of_payloads(factory: Factory, source: str, files: Mapping[str, bytes] | Non
     if hasattr(made, "buckets"):
         return _Bag(made)
     raise ConfigError("features", factory.factory, "needs a `signature` of named arrays, or `buckets` of weighted ids")
+
+
+def placer(factory: Factory, source: str = "") -> Callable[[Any], Sequence[tuple[int, int]]]:
+    """What says where the tokens of a decoded payload stand, for students that tag: :func:`tokens_of` of a factory."""
+    return tokens_of(featuriser(factory, source), factory.factory)
+
+
+def tokens_of(made: Featuriser, name: str) -> Callable[[Any], Sequence[tuple[int, int]]]:
+    """The ability of a featuriser, which students that tag ask for, to say where a text's tokens stand.
+
+    ``tokens(payload)`` gives the characters of each, from the first to the second, which is excluded, in the order of
+    the text and of the axis :data:`TOKENS` of the arrays.
+
+    Raises:
+        ConfigError: it does not say, or none of its arrays has such an axis.
+
+    """
+    found = getattr(made, "tokens", None)
+    if found is None or not any(TOKENS in tensor.shape[1:2] for tensor in made.signature.values()):
+        remedy = f"needs tokens(payload) and an array of shape ({BATCH!r}, {TOKENS!r}, ...) where the task is tagging"
+        raise ConfigError("features.factory", name, f"{remedy}: take components.student.tagging:TaggedWords")
+    placed_by: Callable[[Any], Sequence[tuple[int, int]]] = found
+    return placed_by
+
+
+def longest(features: Features, signature: Signature) -> int:
+    """The length of the axis :data:`TOKENS`."""
+    return next(len(features[name][0]) for name, tensor in signature.items() if TOKENS in tensor.shape[1:2])
 
 
 def files_of(made: Featuriser) -> dict[str, bytes]:

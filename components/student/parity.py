@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,8 @@ class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
     ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1], of multilabel
-    that of the class which differs most; for regression the mean and the largest difference of values, in scales.
+    that of the class which differs most, of a text that is tagged the mean over its tokens; for regression the mean and
+    the largest difference of values, in scales.
     ``novelty``: mean difference of p-values of novelty, in [0, 1]; None where one of the two tells of none.
 
     Answers of classes differ when their labels do, and their numbers are probabilities; regression answers
@@ -132,6 +133,9 @@ def _novelty_gaps(ours: Sequence[Reply], theirs: Sequence[Reply]) -> list[float]
 def _difference(a: SoftLabel, b: SoftLabel) -> float:
     if a.value is not None and a.scale is not None and b.value is not None:
         return abs(a.value - b.value) / a.scale
+    if a.task == "tagging":
+        pairs = zip(a.tokens, b.tokens, strict=True)
+        return max((_apart(x.distribution, y.distribution)[0] for x, y in pairs), default=0.0)
     names = a.distribution.keys() | b.distribution.keys()
     return max((abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names), default=0.0)
 
@@ -139,5 +143,14 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
 def _variation(a: SoftLabel, b: SoftLabel) -> float:
     if a.task in ("regression", "multilabel"):
         return _difference(a, b)
+    if a.task == "tagging":
+        pairs = zip(a.tokens, b.tokens, strict=True)
+        return math.fsum(_apart(x.distribution, y.distribution)[1] for x, y in pairs) / max(1, len(a.tokens))
     names = a.distribution.keys() | b.distribution.keys()
     return 0.5 * math.fsum(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)
+
+
+def _apart(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float]:
+    """The largest difference of a probability, and the total variation."""
+    gaps = [abs(a.get(n, 0.0) - b.get(n, 0.0)) for n in a.keys() | b.keys()]
+    return max(gaps), 0.5 * math.fsum(gaps)

@@ -8,17 +8,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from components.contracts.errors import ArtifactError
 from components.contracts.payload import bare, decoder, knowing
-from components.contracts.records import CLASSED, SoftLabel
+from components.contracts.records import NAMED, SoftLabel
 from components.contracts.storage import digest_of
+from components.contracts.tagging import tagging
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card, unpack
-from components.student.features import Features, Featuriser, Signature, featuriser
+from components.student.features import Features, Featuriser, Signature, featuriser, tokens_of
 from drift.novelty import conformal_p
 
-OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"], "multilabel": ["probabilities"]}
-"""The graph's outputs by task: (B, C), or (B,) each."""
+OUTPUTS = {
+    "classification": ["probabilities"], "regression": ["value", "scale"], "multilabel": ["probabilities"],
+    "tagging": ["probabilities"],
+}  # fmt: skip
+"""The graph's outputs by task: (B, C), or (B,) each, or (B, L, C) of L tokens of the longest text."""
 
 NOVELTY = "novelty"
 """The further output of graphs that tell how far an input is from what the student has learnt from, (B,)."""
@@ -54,6 +59,7 @@ class Student:
         """Whether an answer hangs on what else is in its batch."""
         self._decode = knowing(decoder(card.payload, source))
         self._outputs = OUTPUTS[card.task]
+        self._tokens = tokens_of(self.featuriser, card.features.factory) if card.task == "tagging" else None
         self.scored = NOVELTY in [o.name for o in session.get_outputs()]
         """Whether the graph gives a score of novelty; p-values need the card's scores too."""
         self._known = card.novelty if self.scored else ()
@@ -105,11 +111,11 @@ class Student:
             ArtifactError: the student's answer is not a soft label.
 
         """
-        return [
-            soft
-            for first in range(0, len(payloads), CHUNK)
-            for soft in self.exercise(self._encoded(payloads[first : first + CHUNK]))
-        ]
+        found: list[SoftLabel] = []
+        for first in range(0, len(payloads), CHUNK):
+            some = payloads[first : first + CHUNK]
+            found += self._told(self._run(self._encoded(some), self._outputs), some)
+        return found
 
     @property
     def tells_novelty(self) -> bool:
@@ -131,10 +137,11 @@ class Student:
             return [Reply(soft, None) for soft in self.predict_decoded(payloads)]
         found: list[Reply] = []
         for first in range(0, len(payloads), CHUNK):
-            *out, scores = self._run(self._encoded(payloads[first : first + CHUNK]), [*self._outputs, NOVELTY])
+            some = payloads[first : first + CHUNK]
+            *out, scores = self._run(self._encoded(some), [*self._outputs, NOVELTY])
             found += [
                 Reply(soft, conformal_p(score, self._known))
-                for soft, score in zip(self._told(out), scores.tolist(), strict=True)
+                for soft, score in zip(self._told(out, some), scores.tolist(), strict=True)
             ]
         return found
 
@@ -165,6 +172,8 @@ class Student:
     def exercise(self, features: Features) -> list[SoftLabel]:
         """Soft labels of features as they are: the arrays of the card's ``inputs``.
 
+        Features do not say where tokens stand: of a student that tags, each is taken for one character of its own.
+
         Raises:
             ArtifactError: the student's answer is not a soft label.
 
@@ -180,8 +189,13 @@ class Student:
         out: list[Any] = self._session.run(outputs, {name: features[name] for name in self._inputs})
         return out
 
-    def _told(self, out: Sequence[Any]) -> list[SoftLabel]:
+    def _told(self, out: Sequence[Any], decoded: Sequence[Any] | None = None) -> list[SoftLabel]:
+        """Soft labels of the graph's outputs; ``decoded``: the payloads that they are of."""
         try:
+            if self._tokens is not None:
+                return [
+                    self._tagged(row, text) for row, text in zip(out[0], decoded or [None] * len(out[0]), strict=True)
+                ]
             return self._soft_labels([np.asarray(o, dtype=np.float64).tolist() for o in out])
         except ValueError as error:
             raise ArtifactError(self.digest[:12], f"answers what is not a soft label: {error}") from error
@@ -194,6 +208,17 @@ class Student:
             ]
         made = SoftLabel.multilabel if self.card.task == "multilabel" else SoftLabel.of
         return [made(space, self.card.classes, row) for row in out[0]]
+
+    def _tagged(self, rows: npt.NDArray[np.float32], decoded: Any) -> SoftLabel:
+        """The soft label of one text; ``rows``: (L, C), of which those behind its tokens are padding."""
+        if decoded is None or self._tokens is None:
+            places: Sequence[tuple[int, int]] = [(i, i + 1) for i in range(len(rows))]
+        else:
+            places = self._tokens(bare(decoded))
+        shares = rows[: len(places)].astype(np.float64).tolist()
+        if len(shares) < len(places):
+            raise ValueError(f"of {len(places)} tokens it tags {len(shares)}")
+        return tagging(self.card.space, self.card.classes, places, shares)
 
 
 def _card_of(metadata: dict[str, str], where: str) -> tuple[StudentCard, dict[str, bytes]]:
@@ -216,5 +241,5 @@ def _check_graph(session: Any, card: StudentCard, where: str) -> None:
         wanted = f"a {card.task} student's takes some of {sorted(card.inputs)} and gives {expected}"
         raise ArtifactError(where, f"its graph is {inputs} -> {outputs}; {wanted}")
     width = session.get_outputs()[0].shape[-1]
-    if card.task in CLASSED and width != len(card.classes):
+    if card.task in NAMED and width != len(card.classes):
         raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")

@@ -68,7 +68,8 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
 
     Classification: total variation, half the sum of the absolute differences of probabilities. Regression: the
     difference of values or of scales, whichever is larger, in units of the larger scale, at most 1. Multilabel: the
-    largest difference of a class's probability.
+    largest difference of a class's probability. Tagging: the total variation of the token that it is largest of; 1
+    where the tokens are others.
     """
     if (a.task, a.space) != (b.task, b.space):
         return 1.0
@@ -78,6 +79,15 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
     p, q = a.distribution, b.distribution
     if a.task == "multilabel":
         return max((abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()), default=0.0)
+    if a.task == "tagging":
+        if [(t.start, t.end) for t in a.tokens] != [(t.start, t.end) for t in b.tokens]:
+            return 1.0
+        pairs = zip(a.tokens, b.tokens, strict=True)
+        return max((_variation(x.distribution, y.distribution) for x, y in pairs), default=0.0)
+    return _variation(p, q)
+
+
+def _variation(p: Mapping[str, float], q: Mapping[str, float]) -> float:
     return min(1.0, math.fsum(abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()) / 2)
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from components.contracts.errors import CohobateError, ConfigError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
 from components.contracts.storage import digest_of
+from components.contracts.tagging import names_of
 from components.teachers.common import Common
 
 
@@ -31,8 +32,9 @@ class Teacher(Protocol):
     """The expensive model whose behaviour is kept.
 
     ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
-    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression);
-    ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that nobody declared).
+    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression; for
+    tagging its tags); ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that
+    nobody declared).
     """
 
     name: str
@@ -176,7 +178,7 @@ def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
         raise TeacherError(reference(teacher), f"answered {outcome!r:.200}: not a soft label for {teacher.task}")
     if outcome.space != teacher.space:
         raise TeacherError(reference(teacher), f"answered in space {outcome.space!r}, not {teacher.space!r}")
-    if unknown := outcome.distribution.keys() - known:
+    if unknown := names_of(outcome) - known:
         raise TeacherError(reference(teacher), f"answered classes that it did not declare: {sorted(unknown, key=repr)}")
     try:
         _decoder.decode(_encoder.encode(outcome))

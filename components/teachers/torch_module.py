@@ -38,6 +38,8 @@ class TransformersTeacher:
     """
 
     task: Task = "classification"
+    kind, auto, what = "transformers", "AutoModelForSequenceClassification", "text classifier"
+    """What its digest says that it is, the class of transformers that loads it, and what that is called."""
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class TransformersTeacher:
         self.name, self.space = name or self.folder.name, space
         self.digest = identity_digest(
             {
-                "kind": "transformers", "files": {n: digest_of(p.read_bytes()) for n, p in files.items()},
+                "kind": self.kind, "files": {n: digest_of(p.read_bytes()) for n, p in files.items()},
                 "max_tokens": max_tokens, "space": space, "classes": list(self.classes),
             }
         )  # fmt: skip
@@ -75,15 +77,18 @@ class TransformersTeacher:
             TeacherError: PyTorch failed, or gave numbers that are no logits.
 
         """
-        for payload in payloads:
-            if not isinstance(payload, str):
-                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+        self._check_texts(payloads)
         order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
         logits_BC = np.zeros((len(payloads), len(self.classes)))
         for start in range(0, len(order), self._batch):
             some = order[start : start + self._batch]
             logits_BC[some] = self._forward([payloads[i] for i in some])
         return distributions(self.name, self.space, self.classes, logits_BC, len(payloads), "logits")
+
+    def _check_texts(self, payloads: Sequence[Any]) -> None:
+        for payload in payloads:
+            if not isinstance(payload, str):
+                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
 
     def vocabulary(self) -> tuple[str, ...]:
         """The whole words that the tokenizer knows."""
@@ -131,22 +136,22 @@ class TransformersTeacher:
     def _load(self, threads: int) -> tuple[Any, Any, Any]:
         try:
             import torch
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+            import transformers
             from transformers.utils import logging
         except ImportError as error:
             raise ConfigError(
-                "teacher", "TransformersTeacher", f"needs transformers: pip install transformers ({error})"
+                "teacher", type(self).__name__, f"needs transformers: pip install transformers ({error})"
             ) from error
         chatter: Any = logging
         chatter.disable_progress_bar()
         torch.set_num_threads(threads)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
-            model = AutoModelForSequenceClassification.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+            model = getattr(transformers, self.auto).from_pretrained(
                 str(self.folder), local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError) as error:
-            raise ArtifactError(self.folder.as_uri(), f"is no text classifier that can be loaded: {error}") from error
+            raise ArtifactError(self.folder.as_uri(), f"is no {self.what} that can be loaded: {error}") from error
         try:
             return torch, tokenizer, model.to(self._device).eval()
         except (RuntimeError, AssertionError) as error:  # what PyTorch raises without that device

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from components.contracts.records import EXACT
+from components.contracts.records import CLASSED, OUTSIDE
 from components.contracts.spec import GAPS
 from components.contracts.spec.declared import terms
+from components.contracts.tagging import kind_of
 from components.evaluate.measure import curve
 from components.evaluate.share import known
 from infra.documents.document import Document, Section, Statement, declared, fact, person, section
@@ -66,13 +67,14 @@ def use(facts: Facts) -> tuple[Statement, ...]:
 
 def quality(facts: Facts) -> tuple[Statement, ...]:
     """How the version was judged."""
-    ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task in EXACT
+    ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task in CLASSED
+    sure = facts.card.task != "regression"
     decision = str(facts.verdict.get("decision", "it was not judged"))
     forced = ", and a person registered it nevertheless" if facts.verdict.get("forced") else ""
     slices = tuple({"class": name, "accuracy": value} for name, value in sorted(facts.slices.items()))
     curves = tuple(
         {"confidence": b.confidence, "accuracy": b.accuracy, "share": b.share} for b in curve(known(facts.new))
-    ) if classes and known(facts.new) else ()  # fmt: skip
+    ) if sure and known(facts.new) else ()  # fmt: skip
     robust = tuple(r for r in measured(facts, "noise", "attack"))
     return (
         fact("quality.verdict", "The gate's verdict", decision + forced, facts.registry_ref, *ref),
@@ -84,11 +86,18 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
         ),
         fact(
             "quality.slices", "Accuracy by true class", slices, *ref,
-            absent="a regression has no classes" if not classes else "no class has enough held-out rows with truth",
+            absent="no class has enough held-out rows with truth"
+            if classes
+            else f"a {facts.card.task} has no classes of inputs",
         ),
         fact(
             "quality.calibration", "Calibration: confidence, and what came true", curves, *ref,
-            absent="of a regression see coverage" if not classes else "no held-out row has a truth",
+            absent="of a regression see coverage" if not sure else "no held-out row has a truth",
+        ),
+        fact(
+            "quality.spans", "Spans that are found, by exact boundaries and kind (F1), of all and by kind",
+            measured(facts, "span_", "teacher_span_"), *ref,
+            absent=UNJUDGED if facts.card.task == "tagging" else f"a {facts.card.task} finds no spans",
         ),
         fact(
             "quality.robustness", "Agreement that is lost under disturbed inputs", robust, *ref,
@@ -158,10 +167,11 @@ def limits(facts: Facts) -> tuple[Statement, ...]:
         else f"answers of a confidence below {serve.defer_below:g}" if serve.defer_below else "none by confidence"
     )  # fmt: skip
     novelty = f"; inputs with a p-value of novelty of at most {serve.novelty:g}" if serve.novelty is not None else ""
-    count = len(facts.card.classes)
+    count, kinds = len(facts.card.classes), len({kind_of(tag) for tag in facts.card.classes} - {OUTSIDE})
     space = {
         "classification": f"{count} classes: any other is answered as one of them",
         "multilabel": f"sets of {count} classes: any other is in none of them",
+        "tagging": f"spans of {kinds} kinds: any other is taken for one of them, or for none",
     }.get(facts.card.task, f"a value in {facts.card.space}")
     return (
         fact("limits.space", "What it can answer", space, facts.card_ref),
@@ -286,7 +296,7 @@ def data_sheet(facts: Facts) -> Document:
         section(
             "composition", "What the snapshots hold",
             fact("composition.windows", "Snapshots, oldest first", rows, *refs, absent=gone),
-            fact("composition.labels", "Labels of the teacher, by class",
+            fact("composition.labels", "Labels of the teacher, by class, or its spans by kind",
                  tuple({"label": k, "rows": v} for k, v in facts.labels.items()), *refs,
                  absent="a regression has none" if facts.card.task == "regression" else gone),
             fact("composition.payload", "An input",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.errors import ArtifactError, CohobateError, ConfigError, NotFoundError
-from components.contracts.records import EXACT, Task, set_of
+from components.contracts.records import CLASSED, Task, set_of
 from components.contracts.reference import Reference
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec
 from components.contracts.storage import digest_of, get_bytes
+from components.contracts.tagging import spans_in
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow, WindowRow
 from components.evaluate.evidence import NEW, Evidence, Row, decode
@@ -100,7 +102,7 @@ class Facts:
     @property
     def slices(self) -> dict[str, float]:
         """Accuracy by true class; empty of a regression."""
-        return slice_accuracies(known(self.new), self.card.task) if self.card.task in EXACT else {}
+        return slice_accuracies(known(self.new), self.card.task) if self.card.task in CLASSED else {}
 
 
 def gather(
@@ -167,8 +169,18 @@ def _evidence(windows: list[WindowRow], digest: str) -> tuple[Evidence | None, s
     return None, ""
 
 
+def _names(text: str, task: Task) -> Iterable[str]:
+    """The names that an answer's text is made of."""
+    if task == "tagging":
+        return (span.label for span in spans_in(text))
+    return set_of(text) if task == "multilabel" else (text,)
+
+
 def _labels(windows: list[WindowRow], task: Task) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
-    """What the teacher said, and why its rows were labelled, by two columns of each snapshot."""
+    """What the teacher said, and why its rows were labelled, by two columns of each snapshot.
+
+    Of sets the classes are counted, of texts that are tagged the kinds of the spans.
+    """
     from components.snapshot.window import opened
 
     labels, policies, missing = Counter[str](), Counter[str](), []
@@ -177,7 +189,7 @@ def _labels(windows: list[WindowRow], task: Task) -> tuple[dict[str, int], dict[
             with opened(window.uri, window.digest) as frozen:
                 for table in frozen.tables(["label", "policy"]):
                     said = [x for x in table["label"].to_pylist() if x is not None]
-                    labels.update(name for x in said for name in (set_of(x) if task == "multilabel" else (x,)))
+                    labels.update(name for x in said for name in _names(x, task))
                     policies.update(x for x in table["policy"].to_pylist() if x)
         except ArtifactError as error:
             missing.append(str(error))

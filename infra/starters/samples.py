@@ -51,6 +51,23 @@ TOPICS = {
 }
 LIGHT = {"day": (120, 170, 230), "dusk": (210, 110, 70), "night": (20, 25, 50)}
 PITCH = {"low": 250.0, "middle": 800.0, "high": 2500.0}
+NAMES = {
+    "PRODUCT": ["red kettle", "garden chair", "desk lamp", "rain coat"],
+    "CITY": ["London", "New York", "Lisbon", "Port Louis"],
+    "ORDER": [],
+}
+INITIALS = ["AB", "QX", "ZT", "LM"]
+ASKED = [
+    "where is my |PRODUCT|?",
+    "the |PRODUCT| of order |ORDER| never came to |CITY|",
+    "please send |ORDER| to |CITY|, not to |CITY|",
+    "I moved to |CITY| and want the |PRODUCT| there",
+    "thanks, all is well",
+    "can I return it?",
+    "order |ORDER|: the |PRODUCT| and the |PRODUCT| are broken",
+]
+"""Messages; what stands between bars is the kind of a name."""
+
 SIDE, RATE = 16, 8_000
 """Pixels of an image's side, and samples of a sound in a second."""
 
@@ -128,9 +145,27 @@ def audio(chance: random.Random) -> Row:
     return {"payload_base64": base64.b64encode(buffer.getvalue()).decode(), "label": name}
 
 
+def tagging(chance: random.Random) -> Row:
+    """A message with names in it, and where they stand; now and then there is none."""
+    out, spans = "", []
+    for part in chance.choice(ASKED).split("|"):
+        kind = part if part in NAMES else ""
+        said = part
+        if kind:
+            said = (
+                f"{chance.choice(INITIALS)}-{chance.randint(1000, 9999)}"
+                if kind == "ORDER"
+                else chance.choice(NAMES[kind])
+            )
+            spans.append({"start": len(out), "end": len(out) + len(said), "label": kind})
+        out += said
+    return {"text": f"{out} {' '.join(chance.choices(FILLER, k=chance.randint(2, 6)))}", "spans": spans}
+
+
 MAKERS: dict[str, Callable[[random.Random], Row]] = {
     "text": text, "table": table, "bytes": files, "regression": regression, "image": image, "audio": audio,
     "multilabel": multilabel,
+    "tagging": tagging,
 }  # fmt: skip
 """By the kind of payload: makes one row."""
 

@@ -263,7 +263,7 @@ class Gateway:
             self.versions.sample = carried(entry)
         self.metrics.arm(arm, served.ref.version).requests.inc()
         self.cold_start.answered()
-        answer.label, answer.confidence, answer.soft_label = told.label, told.confidence, _numbers(soft)
+        _tell(answer, soft)
         answer.model_version, answer.snapshot = served.ref.version, served.ref.snapshot
         answer.teacher, answer.arm, answer.answered_by = served.ref.teacher, arm, "student"
         answer.novelty = told.novelty
@@ -373,9 +373,7 @@ class Gateway:
             self._put(_with(served, found))
         answer.defer_reason = "; ".join([answer.defer_reason or "", *(found.told or ["there is nobody to ask"])])
         if found.soft is not None and (found.by == "expert" or found.by == "teacher"):
-            answer.label, answer.confidence, answer.soft_label = (
-                found.soft.label, found.soft.confidence, _numbers(found.soft),
-            )  # fmt: skip
+            _tell(answer, found.soft)
             answer.answered_by = found.by
         else:
             answer.degraded = True
@@ -400,6 +398,13 @@ def _below(confidence: float, limit: float) -> str:
 def _watched(confidence: float, limit: float) -> str:
     why = "the workload is guarded, since answers disagree with the teacher more often than was promised"
     return f"{why}: every answer is deferred" if limit > 1.0 else f"{why}: {_below(confidence, limit)}"
+
+
+def _tell(answer: Answered, soft: SoftLabel) -> None:
+    """Put a soft label into an answer."""
+    answer.label, answer.confidence, answer.soft_label = soft.label, soft.confidence, _numbers(soft)
+    if soft.task == "tagging":
+        answer.spans, answer.tokens = soft.spans, soft.tokens
 
 
 def _numbers(soft: SoftLabel) -> dict[str, float]:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
 from serving.gateway.answering import Gateway
@@ -47,7 +48,11 @@ LOOK_SECONDS = 0.05
 FORMS = ("payload", "text", "json")
 
 COLUMNS = (*(n for n in Answered.__struct_fields__ if n != "error"), "error", "error_status", "error_detail")
-"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, its error as code, status and reason."""
+"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, ``spans`` and ``tokens`` as JSON, its error as
+code, status and reason."""
+
+JSON = ("spans", "tokens")
+"""Those that a text holds as JSON; null where the task has none."""
 
 Part = Sequence[Item | RequestError]
 """Inputs, or why one of them is none."""
@@ -238,6 +243,8 @@ def _flat(answer: Answered) -> dict[str, Any]:
     row = msgspec.structs.asdict(answer)
     error: Problem | None = row.pop("error")
     row["soft_label"] = list(answer.soft_label.items())
+    for name in JSON:
+        row[name] = None if row[name] is UNSET else msgspec.json.encode(row[name]).decode()
     if error is not None:
         row |= {"error": error.title, "error_status": error.status, "error_detail": error.detail}
     return row

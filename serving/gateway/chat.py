@@ -197,6 +197,8 @@ def read(spec: Spec, body: bytes) -> tuple[Completion, Ask, str | None]:
         raise _cannot("logprobs", "a number has no log probabilities: its scale is in the answer's cohobate.soft_label")
     if spec.task == "multilabel" and request.logprobs:
         raise _cannot("logprobs", "a set is not one token: each class's chance is in the answer's cohobate.soft_label")
+    if spec.task == "tagging" and request.logprobs:
+        raise _cannot("logprobs", "spans have no log probabilities: those of tags are in the answer's cohobate.tokens")
     said = request.metadata or {}
     key = said.get("key") or request.safety_identifier or request.user
     item = _item(request.messages, said.get("id") or None, key or None, said.get("consent") or None)

@@ -271,6 +271,8 @@ def outputs(spec: Spec, classes: Sequence[str]) -> dict[str, Column]:
     if spec.task == "regression":
         for name in ("value", "scale"):
             made[name] = ("FP64", (), lambda answers, n=name: [a.soft_label.get(n, 0.0) for a in answers])  # type: ignore[misc]
+    elif spec.task == "tagging":  # a text has as many tokens as it has
+        made["tokens"] = ("BYTES", (), lambda answers: [_encode(a.tokens or []).decode() for a in answers])
     else:
         made["probabilities"] = (
             "FP64", (len(classes),), lambda answers: [a.soft_label.get(c, 0.0) for a in answers for c in classes],

@@ -36,7 +36,8 @@ def document(spec: Spec) -> dict[str, Any]:
     for name in ("Single", "Item"):
         schemas[name]["oneOf"] = [{"required": [form]} for form in ("payload", "text", "json")]
     schemas["TruthItem"]["allOf"] = [
-        {"oneOf": [{"required": [name]} for name in names]} for names in (("id", "request_id"), ("label", "value"))
+        {"oneOf": [{"required": [name]} for name in names]}
+        for names in (("id", "request_id"), ("label", "value", "spans"))
     ]
     schemas["Error"] = {
         "allOf": [

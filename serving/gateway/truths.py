@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from components.contracts.admission import check_time
 from components.contracts.errors import RecordError
 from components.contracts.records import SCHEMA_VERSION
 from components.contracts.spec import Spec
 from components.contracts.stream_record import Record
+from components.contracts.tagging import spans_from
 from components.snapshot.provenance import usable_truth
 from components.stream.contract import Broker
 from serving.gateway.confirmed import Confirmed, ToSend
@@ -76,6 +79,7 @@ class Truths:
                 "input_id": item.id if item.id is not None else input_of(item.request_id or ""),
                 "time": known_at if item.time is None else item.time, "known_at": known_at, "source": item.source,
                 "label": item.label, "value": item.value, "labels": item.labels,
+                **({} if item.spans is None else {"spans": spans_from(msgspec.to_builtins(item.spans))}),
             }
         )  # fmt: skip
         truth = usable_truth(self.spec, Record(self.spec.topic("truth"), 0, 0, None, value, {}, now))

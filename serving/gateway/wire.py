@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from components.contracts.errors import RecordError
-from components.contracts.records import LATEST_TIME, json_bytes
+from components.contracts.records import LATEST_TIME, Span, Token, json_bytes
 
 PROBLEM = "application/problem+json"
 """Media type of an error's body."""
@@ -143,11 +143,12 @@ class Ask(msgspec.Struct, frozen=True):
 class Answered(msgspec.Struct):
     """The answer to one input, or the ``error`` why there is none.
 
-    ``label``: the class, the value, or of multilabel the set of classes as a JSON array. ``soft_label``: probabilities
-    by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not sure enough; ``answered_by`` says
-    whose label, confidence and soft label these are. ``degraded``: the student's own, although others were to be asked:
-    they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness to what the version knows, near 0 where
-    it is unlike; null where the version tells none.
+    ``label``: the class, the value, of multilabel the set of classes as a JSON array, of tagging the spans as one.
+    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression; empty for tagging, which has
+    ``spans`` of the text and ``tokens`` with the probability of each tag. ``defer``: the student is not sure enough;
+    ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's own, although
+    others were to be asked: they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness to what the
+    version knows, near 0 where it is unlike; null where the version tells none.
     """
 
     id: str
@@ -165,6 +166,8 @@ class Answered(msgspec.Struct):
     answered_by: Literal["student", "expert", "teacher"] | None = None
     error: Problem | None = None
     novelty: float | None = None
+    spans: Sequence[Span] | UnsetType = UNSET
+    tokens: Sequence[Token] | UnsetType = UNSET
 
 
 class Answers(msgspec.Struct):
@@ -200,9 +203,10 @@ class LaterRequest(msgspec.Struct, kw_only=True):
 class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
     """What is true of one input, named by its ``id`` or by the ``request_id`` of an answer to it.
 
-    ``label`` for classification, ``value`` for regression, ``labels`` for multilabel; ``source``: who says so;
-    ``known_at``: when it became known, by default now; ``time``: event time of the input, by default ``known_at`` (both
-    Unix seconds). Of several truths of one input the one that was known last counts.
+    ``label`` for classification, ``value`` for regression, ``labels`` for multilabel, ``spans`` for tagging (an empty
+    list where there is none, no two of which overlap); ``source``: who says so; ``known_at``: when it became known, by
+    default now; ``time``: event time of the input, by default ``known_at`` (both Unix seconds). Of several truths of
+    one input the one that was known last counts.
     """
 
     source: Name
@@ -213,6 +217,7 @@ class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
     labels: list[Name] | None = None
     time: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
     known_at: Annotated[float, Meta(gt=0, le=LATEST_TIME)] | None = None
+    spans: list[Span] | None = None
 
 
 class TruthBatch(msgspec.Struct, forbid_unknown_fields=True):

@@ -50,6 +50,9 @@ class Running:
         inputs = [{"id": f"i{n}", "json": {"x": x}} for n, x in enumerate(xs)]
         return self.call("POST", "/v1/predict", json={"inputs": inputs, **options})
 
+    def predict_texts(self, *texts):
+        return self.call("POST", "/v1/predict", json={"inputs": [{"text": t} for t in texts]}).json()["predictions"]
+
     def published(self, kind=Prediction):
         while self.telemetry.drain(self.broker.producer(), timeout=0.0):
             pass

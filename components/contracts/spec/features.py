@@ -105,6 +105,8 @@ def check_entity(entity: Entity, task: Task, privacy: Privacy | None = None) -> 
 
     """
     field = "features.entity"
+    if task == "tagging":
+        raise ConfigError(field, [f.name for f in entity.features], "does not know answers of tagging: leave it out")
     if not entity.features:
         raise ConfigError(f"{field}.features", (), "must name at least one feature")
     names = [f.name for f in entity.features]

@@ -98,6 +98,10 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     the champion's. Against the teacher:
     ``min_agreement``.
 
+    Of tagging, where accuracy and agreement are those of whole texts: ``min_span_f1``, of the spans that are found by
+    exact boundaries and kind against truth, ``min_span_agreement``, the same against the teacher's spans, and
+    ``max_span_f1_loss``, the largest drop of the first against the champion.
+
     Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
     ``max_attack_loss`` under the adversarial search; ``disturbance`` says how. The export: ``max_parity_gap``, the
     share of holdout labels that differ between the float model and the artifact, and ``max_probability_gap``, the mean
@@ -141,6 +145,9 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_teacher_accuracy: Share | None = None
     min_micro_f1: Share | None = None
     max_micro_f1_loss: Share | None = None
+    min_span_f1: Share | None = None
+    min_span_agreement: Share | None = None
+    max_span_f1_loss: Share | None = None
     max_membership_advantage: Share | None = None
     max_extraction_fidelity: Share | None = None
     extraction: Extraction | None = None

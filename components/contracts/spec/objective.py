@@ -1,8 +1,8 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``, ``bernoulli``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``,
-``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in
+``normal``, ``bernoulli``, ``token-kl``. Terms against the inside compare named states of both networks: ``hidden``,
+``attention``, ``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in
 :mod:`components.distill.terms`.
 
 ::
@@ -47,7 +47,7 @@ class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, t
     """Whether the term compares outputs; else it compares states."""
     per_row: ClassVar[bool] = True
     """Whether a row's loss depends on that row alone; else it relates the rows of a batch."""
-    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression", "multilabel")
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression", "multilabel", "tagging")
     """The tasks that it has a meaning in."""
 
     weight: Positive = 1.0
@@ -110,7 +110,8 @@ class MseLogits(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True,
 class Truth(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="truth"):
     """Cross entropy on truth; for regression the negative log likelihood of the student's normal.
 
-    Of multilabel it is the sum of a binary cross entropy for each class.
+    Of multilabel it is the sum of a binary cross entropy for each class, of tagging the mean over a text's tokens.
+
     ``smoothing``: share of a row's target that is spread over all classes (arXiv 1512.00567); classification alone.
     """
 
@@ -130,6 +131,17 @@ class Bernoulli(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """
 
     tasks: ClassVar[tuple[Task, ...]] = ("multilabel",)
+
+    temperature: Positive = 2.0
+
+
+class TokenKl(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="token-kl"):
+    """Divergence of the student's tags from the teacher's, the mean over a text's tokens (arXiv 1606.07947).
+
+    ``temperature`` softens both.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("tagging",)
 
     temperature: Positive = 2.0
 
@@ -235,6 +247,7 @@ Term = (
     | Truth
     | Normal
     | Bernoulli
+    | TokenKl
     | Hidden
     | Attention
     | Relation

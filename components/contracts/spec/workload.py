@@ -131,6 +131,9 @@ SINCE: dict[str, Any] = {
     "limits.min_micro_f1": None,
     "label.budget.pace_deferred": False,
     "masking": None,
+    "limits.max_span_f1_loss": None,
+    "limits.min_span_agreement": None,
+    "limits.min_span_f1": None,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,
@@ -142,25 +145,46 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = ("classification", "regression", "multilabel")
+OFFERED: tuple[Task, ...] = ("classification", "regression", "multilabel", "tagging")
 """The tasks that a workload may have."""
 
 OF_SETS = ("limits.min_micro_f1", "limits.max_micro_f1_loss")
 """Limits of sets of classes."""
 
+SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")
+"""Limits of spans of texts."""
+
+VALUES = ("limits.max_mae_loss", "limits.max_rmse", "limits.min_coverage")
+"""Limits of numbers."""
+
 WITHOUT: dict[Task, tuple[str, ...]] = {
-    "classification": OF_SETS,
-    "regression": OF_SETS,
+    "classification": (*OF_SETS, *SPANS),
+    "regression": (*OF_SETS, *SPANS),
     "multilabel": (
+        *SPANS,
+        *VALUES,
         "limits.extraction",
         "limits.max_extraction_fidelity",
-        "limits.max_mae_loss",
-        "limits.max_rmse",
-        "limits.min_coverage",
         "student.cohort",
         "student.data_free",
         "student.privacy",
         "student.start",
+    ),
+    "tagging": (
+        *OF_SETS,
+        *VALUES,
+        "masking",
+        "student.cohort",
+        "student.privacy",
+        "student.data_free",
+        "student.start",
+        "student.export.pruning",
+        "limits.looks",
+        "limits.max_slice_loss",
+        "limits.max_noise_loss",
+        "limits.max_attack_loss",
+        "limits.extraction",
+        "limits.max_extraction_fidelity",
     ),
 }
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""

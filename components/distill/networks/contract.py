@@ -4,8 +4,9 @@ A spec names a class (``student.network``), and it is made as ``Net(task=, input
 is the featuriser's signature, ``outputs`` the numbers that it gives for an input, and the options are the spec's with
 those of the variant on top; a class that takes ``spec_folder`` is given the folder of the spec too. It is called with
 the arrays of a batch by name and returns logits, (B, outputs): one for each class, or for a regression its value and a
-scale before softplus. Instead of the logits it may return a dictionary of them (``logits``) and of inner states by
-name, for terms that look inside; states may also be named by the path of the module that gives them.
+scale before softplus; of a tagging (B, L, outputs), one for each tag of each of the L tokens. Instead of the logits it
+may return a dictionary of them (``logits``) and of inner states by name, for terms that look inside; states may also be
+named by the path of the module that gives them.
 
 What else it may have:
 
@@ -35,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import CLASSED, Task
+from components.contracts.records import NAMED, Task
 from components.contracts.spec import Factory, build, placed
 from components.distill.data import MIN_SCALE
 from components.distill.grow import Arrays
@@ -89,8 +90,10 @@ def _alone(factory: Factory, task: Task, inputs: Signature, outputs: int, source
         raise ConfigError(FIELD, factory.factory, f"cannot be called with {_told(inputs)}: {error}") from error
     finally:
         net.train(was)
-    if tuple(said.shape) != (batch, outputs):
-        wanted = f"must give {outputs} numbers an input, shape ({batch}, {outputs}) of {batch} inputs"
+    shape = (batch, length, outputs) if task == "tagging" else (batch, outputs)
+    if tuple(said.shape) != shape:
+        each, of = ("a token", f"inputs of {length} tokens") if task == "tagging" else ("an input", "inputs")
+        wanted = f"must give {outputs} numbers {each}, shape {shape} of {batch} {of}"
         raise ConfigError(FIELD, factory.factory, f"{wanted}, not {tuple(said.shape)}")
     return net
 
@@ -160,7 +163,7 @@ def check_growth(net: nn.Module, card: StudentCard, source: str = "") -> None:
         ConfigError: it is such a network.
 
     """
-    if card.task not in CLASSED:
+    if card.task not in NAMED:
         return
     grown = made(card.network, card.task, card.inputs, card.outputs + 1, source)
     head = head_of(net, card.outputs)

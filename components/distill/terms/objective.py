@@ -24,6 +24,7 @@ from components.distill.terms.pkt import PktTerm
 from components.distill.terms.relation import RelationTerm, check_heads
 from components.distill.terms.rkd import RkdTerm
 from components.distill.terms.spkd import SpkdTerm
+from components.distill.terms.token_kl import TokenKlTerm
 from components.distill.terms.truth import TruthTerm
 
 WEIGHT = "weight "
@@ -63,6 +64,8 @@ def build(term: spec.Term, task: Task, shapes: Shapes) -> Term:
             return NormalTerm()
         case spec.Bernoulli():
             return BernoulliTerm(term)
+        case spec.TokenKl():
+            return TokenKlTerm(term)
     students = [_width(shapes.student, name, "student") for name in term.student_states]
     teachers = [_width(shapes.teacher, name, "teacher") for name in term.teacher_states]
     match term:

@@ -9,7 +9,10 @@ input has and 0 of the others.
 Regression: ``log s + (y - v)² / (2 s²)``, the negative log likelihood of the student's normal (v, s) without its
 constant, ``log(2 pi) / 2``.
 
-Shapes: logits (B, C), or (B, 2) as value and scale; truth (B,), or (B, C) of multilabel; loss (B,) in nats.
+Tagging: the mean of the first over a text's tokens (:mod:`components.distill.terms.token_kl`).
+
+Shapes: logits (B, C), (B, L, C), or (B, 2) as value and scale; truth (B,), (B, L), or (B, C) of multilabel; loss (B,)
+in nats.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from components.contracts.records import Task
 from components.contracts.spec import objective as spec
 from components.distill.data import NO_TRUTH
 from components.distill.terms.contract import Said, Taught, Term, precise
+from components.distill.terms.token_kl import token_truth
 
 
 class TruthTerm(Term):
@@ -42,6 +46,8 @@ class TruthTerm(Term):
             return torch.zeros(len(taught.sample), dtype=torch.bool, device=taught.sample.device)
         if self.task == "multilabel":
             return ~torch.isnan(taught.truth).any(dim=1)
+        if self.task == "tagging":
+            return (taught.truth != NO_TRUTH).any(dim=1)
         return ~torch.isnan(taught.truth) if self.task == "regression" else taught.truth != NO_TRUTH
 
     def forward(self, said: Said, taught: Taught) -> Tensor:
@@ -59,6 +65,8 @@ class TruthTerm(Term):
             target_BC = torch.where(known_B.unsqueeze(1), taught.truth, torch.zeros_like(taught.truth))
             loss_B = functional.binary_cross_entropy_with_logits(output, target_BC.to(output.dtype), reduction="none")
             loss_B = loss_B.sum(dim=1)
+        elif self.task == "tagging":
+            loss_B = token_truth(output, taught.truth, self.term.smoothing)
         else:
             loss_B = functional.cross_entropy(
                 output, taught.truth.clamp_min(0), reduction="none", label_smoothing=self.term.smoothing

@@ -278,3 +278,53 @@ def test_a_task_that_is_not_offered_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "OFFERED", ("classification",))
     with pytest.raises(ConfigError, match="task"):
         load_spec(write(tmp_path, task="regression"))
+
+
+TAGGING = {
+    "task": "tagging",
+    "features": {"factory": "components.student.tagging:TaggedWords"},
+    "student": {"network": {"factory": "components.distill.networks.tagger:Tagger"}},
+    "limits": {"min_span_f1": 0.8, "min_span_agreement": 0.8, "max_span_f1_loss": 0.1, "max_loss": 0.1},
+}
+
+
+def test_a_tagging_learns_tokens_and_truths(tmp_path):
+    spec = load_spec(write(tmp_path, **TAGGING))
+    soft, truth = spec.student.objective_of(spec.student.variants[0], spec.task)
+    assert (soft.name, soft.temperature, soft.weight, truth.name) == ("token-kl", 2.0, 0.7, "truth")
+    alone = {**TAGGING["student"], "truth_weight": 0.0}
+    spec = load_spec(write(tmp_path, **{**TAGGING, "student": alone}))
+    assert [t.name for t in spec.student.objective_of(spec.student.variants[0], spec.task)] == ["token-kl"]
+
+
+@pytest.mark.parametrize(
+    ("section", "given"),
+    [
+        ("masking", {"entities": ["email"]}),
+        ("student", {"cohort": {"weight": 0.5}}),
+        ("student", {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}),
+        ("student", {"export": {"also": ["pruned"], "pruning": {"share": 0.5}}}),
+        ("limits", {"looks": "repeated"}),
+        ("limits", {"max_noise_loss": 0.1}),
+        ("limits", {"max_attack_loss": 0.1}),
+        ("limits", {"max_rmse": 0.1}),
+        ("limits", {"extraction": {"questions": 10}}),
+    ],
+)
+def test_what_tagging_is_without_is_refused_by_name(tmp_path, section, given):
+    path = write(tmp_path, **{**TAGGING, section: {**TAGGING.get(section, {}), **given}})
+    with pytest.raises(ConfigError, match=rf"{section}.* does not know answers of tagging: leave it out"):
+        load_spec(path)
+
+
+def test_tagging_knows_no_entities(tmp_path):
+    entity = {"features": [{"name": "n", "of": "count", "seconds": 60, "type": "number", "default": 0}]}
+    with pytest.raises(ConfigError, match=r"features\.entity .*does not know answers of tagging"):
+        load_spec(write(tmp_path, **{**TAGGING, "features": {**TAGGING["features"], "entity": entity}}))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("limit", ["min_span_f1", "min_span_agreement", "max_span_f1_loss"])
+def test_other_tasks_have_no_spans(tmp_path, task, limit):
+    with pytest.raises(ConfigError, match=rf"limits\.{limit} .*does not know answers of {task}"):
+        load_spec(write(tmp_path, task=task, limits={limit: 0.5}))

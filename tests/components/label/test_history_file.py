@@ -208,3 +208,42 @@ def test_personal_data_is_masked_as_the_gateway_masks_it(written, texts):
     assert again.input.id == f"{first.input.id}-2", "ids are made of what is kept"
     with pytest.raises(ConfigError, match=r"line 2 of .*undecodable"):
         written([{"text": "ask"}, {"payload_base64": base64.b64encode(b"\xff").decode()}], spec)
+
+
+@pytest.fixture
+def tags(texts):
+    return msgspec.structs.replace(texts, task="tagging")
+
+
+def test_spans_are_a_truth_in_two_forms_and_none_is_one_too(written, tags):
+    lines = [
+        {"text": "Ada of Acmé", "spans": [[7, 11, "ORG"], {"start": 0, "end": 3, "label": "PER"}]},
+        {"text": "nobody", "spans": []},
+        {"text": "not known"},
+        {"input": {"text": "Ada"}, "truth": {"spans": [[0, 3, "PER"]], "source": "desk"}},
+    ]
+    found = written(lines, tags)
+    assert [e.truth and e.truth.said for e in found] == [
+        '[[0, 3, "PER"], [7, 11, "ORG"]]', "[]", None, '[[0, 3, "PER"]]',
+    ]  # fmt: skip
+    assert found[3].truth.source == "desk"
+
+
+def test_spans_come_from_parquet(written, tags):
+    column = pa.array([[{"start": 0, "end": 3, "label": "PER"}], [], None])
+    found = written(pa.table({"text": ["Ada", "x", "y"], "spans": column}), tags, "h.parquet")
+    assert [e.truth and e.truth.said for e in found] == ['[[0, 3, "PER"]]', "[]", None]
+
+
+@pytest.mark.parametrize(
+    ("spans", "why"),
+    [
+        ([[0, 4, "PER"]], "ends behind the text, which has 3 characters"),
+        ([[0, 2, "PER"], [1, 3, "LOC"]], "overlap"),
+        ("PER", "are no spans"),
+        ([[0, 3]], r"write \[\{start: 0"),
+    ],
+)
+def test_spans_that_are_none_are_refused_with_their_line(written, tags, spans, why):
+    with pytest.raises(ConfigError, match=rf"line 1 of .*{why}"):
+        written([{"text": "Adé", "spans": spans}], tags)

@@ -19,6 +19,7 @@ from components.contracts.spec.objective import (
     Rkd,
     Spkd,
     Term,
+    TokenKl,
     Truth,
 )
 from components.distill.data import NO_TRUTH
@@ -54,6 +55,16 @@ def sets(rows, _length, generator):
     soft = torch.sigmoid(2 * torch.randn(rows, CLASSES, generator=generator))
     truth = torch.randint(0, 2, (rows, CLASSES), generator=generator).float()
     truth[1::3] = torch.nan
+    return Said(logits=logits), Taught(soft=soft, truth=truth)
+
+
+def tokens(rows, length, generator):
+    """Texts of 1 to ``length`` tokens; behind them nothing is taught. Of a third of them nothing is true."""
+    real = lengths(rows, length, generator)
+    logits = torch.randn(rows, length, CLASSES, generator=generator)
+    soft = torch.softmax(2 * torch.randn(rows, length, CLASSES, generator=generator), dim=2) * real.unsqueeze(2)
+    truth = torch.randint(0, CLASSES, (rows, length), generator=generator).masked_fill(~real, NO_TRUTH)
+    truth[1::3] = NO_TRUTH
     return Said(logits=logits), Taught(soft=soft, truth=truth)
 
 
@@ -182,6 +193,9 @@ CASES = [
     Case("truth-multilabel", Truth(), sets, "multilabel"),
     Case("bernoulli", Bernoulli(), sets, "multilabel"),
     Case("bernoulli-warm", Bernoulli(temperature=4), sets, "multilabel"),
+    Case("token-kl", TokenKl(temperature=2), tokens, "tagging"),
+    Case("truth-tagging", Truth(), tokens, "tagging"),
+    Case("truth-tagging-smoothed", Truth(smoothing=0.2), tokens, "tagging"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
     Case("hidden-linear", Hidden(**INSIDE), vectors()),
     Case("hidden-mlp-cosine", Hidden(project="mlp", distance="cosine", **INSIDE), sequences(), positions=True),

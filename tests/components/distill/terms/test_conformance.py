@@ -9,7 +9,7 @@ import torch
 
 from components.contracts.spec import objective as spec
 from components.distill.data import MIN_SCALE, NO_TRUTH
-from components.distill.terms import Objective, Said, Taught
+from components.distill.terms import Objective, Said, Shapes, Taught, build
 from tests.components.distill.terms.cases import CASES, cast, classification, each, learning, leaves, rows_of
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -34,8 +34,9 @@ def huge(case):
         sure = (taught.soft > 0.5).float()
         return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=sure)
     if said.logits is not None:
-        one_hot = torch.nn.functional.one_hot(taught.soft.argmax(dim=1), taught.soft.shape[1]).float()
-        return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=one_hot)
+        one_hot = torch.nn.functional.one_hot(taught.soft.argmax(dim=-1), taught.soft.shape[-1]).float()
+        there = taught.soft.sum(dim=-1, keepdim=True) > 0
+        return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=one_hot * there)
     if case.name.startswith("attention"):
         one_hot = {side: torch.zeros_like(s.states[side]) for side, s in (("s", said), ("t", taught))}
         one_hot["s"][..., 0], one_hot["t"][..., -1] = 1.0, 1.0
@@ -114,6 +115,12 @@ def agreeing(case, term):
         truth = isinstance(case.section, spec.Truth)
         wanted = torch.nan_to_num(taught.truth) if truth else taught.soft
         return Said(logits=torch.logit(wanted, eps=1e-9)), taught, torch.zeros(6)
+    if isinstance(case.section, spec.Truth) and case.task == "tagging":
+        smoothing, known = case.section.smoothing, taught.truth != NO_TRUTH
+        target = torch.nn.functional.one_hot(taught.truth.clamp_min(0), 4) * (1 - smoothing) + smoothing / 4
+        entropy = -torch.special.xlogy(target, target).sum(dim=2) * known
+        least = entropy.sum(dim=1) / known.sum(dim=1).clamp(min=1)
+        return Said(logits=target.double().clamp_min(1e-30).log()), taught, least
     if isinstance(case.section, spec.Truth):
         smoothing, known = case.section.smoothing, taught.truth != NO_TRUTH
         target = torch.nn.functional.one_hot(taught.truth.clamp_min(0), 4) * (1 - smoothing) + smoothing / 4
@@ -122,7 +129,7 @@ def agreeing(case, term):
     if isinstance(case.section, spec.Normal):
         return Said(logits=taught.soft), taught, torch.zeros(6)
     if said.logits is not None:
-        return Said(logits=taught.soft.log() + 3), taught, torch.zeros(6)  # a constant says nothing
+        return Said(logits=taught.soft.clamp_min(1e-30).log() + 3), taught, torch.zeros(6)  # a constant says nothing
     if isinstance(case.section, spec.Hidden):
         with torch.no_grad():
             state = said.states["s"]
@@ -278,3 +285,37 @@ def test_half_precision_is_compared_in_full(case):
     assert loss_B.dtype == torch.float32
     near = cast(cast(said, torch.bfloat16), torch.float32), cast(cast(taught, torch.float16), torch.float32)
     assert torch.allclose(loss_B, case.term()(*near), atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.task == "tagging"], ids=lambda case: case.name)
+def test_tokens_behind_a_text_change_nothing_and_long_texts_count_like_short_ones(case):
+    said, taught = case.batch(rows=2, length=4)
+    term = case.term()
+    pad = torch.nn.functional.pad
+    longer = Said(logits=pad(said.logits, (0, 0, 0, 3), value=7.0))
+    further = replace(taught, soft=pad(taught.soft, (0, 0, 0, 3)), truth=pad(taught.truth, (0, 3), value=NO_TRUTH))
+    assert torch.allclose(term(longer, further), term(said, taught), atol=1e-6)
+    twice = [torch.cat([t, t], dim=1) for t in (said.logits[:1], taught.soft[:1], taught.truth[:1])]
+    doubled = term(Said(logits=twice[0]), replace(taught, soft=twice[1], truth=twice[2]))
+    assert torch.allclose(doubled, term(said, taught)[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.task == "tagging"], ids=lambda case: case.name)
+def test_a_text_without_a_token_has_nothing_to_learn(case):
+    said, taught = case.batch(rows=2)
+    none = replace(taught, soft=taught.soft * 0, truth=torch.full_like(taught.truth, NO_TRUTH))
+    student = learning(said)
+    loss = case.term()(student, none)
+    assert (loss == 0).all()
+    loss.sum().backward()
+    assert (student.logits.grad == 0).all()
+
+
+def test_the_loss_of_tokens_is_the_mean_of_that_of_classes():
+    said, taught = next(c for c in CASES if c.name == "token-kl").batch(rows=1, length=3, dtype=torch.float64)
+    taught = replace(taught, soft=torch.softmax(said.logits.flip(2), dim=2))
+    by_token = build(spec.Kl(temperature=2), "classification", Shapes())(
+        Said(logits=said.logits[0]), Taught(soft=taught.soft[0])
+    )
+    found = build(spec.TokenKl(temperature=2), "tagging", Shapes())(said, taught)
+    assert torch.allclose(found, by_token.mean().unsqueeze(0), atol=1e-9)

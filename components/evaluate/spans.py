@@ -1,0 +1,92 @@
+"""Measures of students that tag: spans that are found, by exact boundaries and kind, of each kind and of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from components.contracts.tagging import spans_in
+from components.evaluate.evidence import Answer, Evidence, Row
+from components.evaluate.share import known, sampled, says
+from drift.gate import Measurement
+from drift.span_f1 import Counts, SpanF1, SpanF1Loss
+
+Spans = frozenset[tuple[int, int, str]]
+
+Said = Callable[[Row], str | None]
+"""The text of spans that one side says of a row (:func:`components.contracts.records.spans_text`)."""
+
+
+def span_measures(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    """``span_f1`` against truth, ``span_agreement`` (F1 against the teacher's spans), and ``span_f1_loss``.
+
+    The last is the champion's ``span_f1`` less the candidate's on the same texts. Also ``teacher_span_f1``, and by kind
+    ``span_f1[KIND]``. None of fewer texts than the evaluation asks for.
+    """
+    true = sampled(evidence, known(new))
+    taught = sampled(evidence, [row for row in new if says(row.teacher)])
+    compared = [row for row in true if says(row.champion)]
+    found: dict[str, Measurement] = {
+        "span_f1": f1(evidence, true, candidate, truth),
+        "teacher_span_f1": f1(evidence, [r for r in true if says(r.teacher)], teacher, truth),
+        "span_agreement": f1(evidence, taught, candidate, teacher),
+        "span_f1_loss": _loss(evidence, compared),
+    }
+    for kind in kinds(true):
+        found[f"span_f1[{kind}]"] = f1(evidence, true, candidate, truth, kind)
+    return found
+
+
+def candidate(row: Row) -> str | None:
+    """What the candidate says."""
+    return _text(row.candidate)
+
+
+def champion(row: Row) -> str | None:
+    """What the champion says."""
+    return _text(row.champion)
+
+
+def teacher(row: Row) -> str | None:
+    """What the teacher says."""
+    return _text(row.teacher)
+
+
+def truth(row: Row) -> str | None:
+    """What is true."""
+    return None if row.truth is None else str(row.truth)
+
+
+def f1(evidence: Evidence, rows: Sequence[Row], said: Said, true: Said, kind: str | None = None) -> SpanF1 | None:
+    """F1 of one side's spans against another's, of a ``kind`` or of all; None of too few rows, or without a span."""
+    if len(rows) < evidence.judgement.min_rows or not rows:
+        return None
+    found = SpanF1(counts=_counts(rows, said, true, kind), weights=tuple(row.weight for row in rows))
+    return found if found.n else None
+
+
+def kinds(rows: Sequence[Row]) -> list[str]:
+    """The kinds of spans that the truth or the candidate has."""
+    return sorted({kind for row in rows for said in (truth, candidate) for _, _, kind in _spans(said(row))})
+
+
+def _loss(evidence: Evidence, rows: Sequence[Row]) -> SpanF1Loss | None:
+    if len(rows) < evidence.judgement.min_rows or not rows:
+        return None
+    mine, theirs = (_counts(rows, said, truth, None) for said in (candidate, champion))
+    return SpanF1Loss(candidate=mine, champion=theirs, weights=tuple(row.weight for row in rows))
+
+
+def _counts(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> tuple[Counts, ...]:
+    return tuple(Counts.of(_spans(said(row), kind), _spans(true(row), kind)) for row in rows)
+
+
+def _spans(text: str | None, kind: str | None = None) -> Spans:
+    return frozenset(
+        (span.start, span.end, span.label)
+        for span in (spans_in(text) if text is not None else ())
+        if kind in (None, span.label)
+    )
+
+
+def _text(answer: Answer | None) -> str | None:
+    return None if answer is None else answer.label
