@@ -208,3 +208,17 @@ def test_personal_data_is_masked_as_the_gateway_masks_it(written, texts):
     assert again.input.id == f"{first.input.id}-2", "ids are made of what is kept"
     with pytest.raises(ConfigError, match=r"line 2 of .*undecodable"):
         written([{"text": "ask"}, {"payload_base64": base64.b64encode(b"\xff").decode()}], spec)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_set_of_classes_is_a_truth_too_and_may_be_empty(texts, written, table):
+    rows = [{"text": "one", "labels": ["b", "a"], "id": "i1"}, {"text": "two", "labels": [], "id": "i2"}]
+    entries = written(pa.Table.from_pylist(rows), texts, "h.parquet") if table else written(rows, texts)
+    assert [e.truth.said for e in entries] == ['["a", "b"]', "[]"]
+    assert [e.truth.source for e in entries] == ["history"] * 2
+    (nested,) = written([{"input": {"text": "one"}, "truth": {"labels": ["a"]}}], texts)
+    assert nested.truth.said == '["a"]'
+    with pytest.raises(ConfigError, match="one of a label, a value, labels"):
+        written([{"text": "one", "labels": ["a"], "label": "a"}], texts)
+    with pytest.raises(ConfigError, match="leave out label, value, labels"):
+        written([{"text": "one", "labels": ["a"], "synthetic": "noise;seed=0"}], texts)
