@@ -3,6 +3,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import content_hash
@@ -128,3 +129,14 @@ def test_truth_counts_where_it_is_known_else_the_teacher(card, work):
     assert score(net, turned, "classification") == pytest.approx(1 - said)
     with pytest.raises(ValueError, match="judge nothing"):
         score(net, TrainingSet(features=data.features, soft=None, truth=None), "classification")
+
+
+def test_sets_are_right_where_every_class_is():
+    class Says(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    out = np.array([[3.0, -1.0], [3.0, 1.0], [-2.0, -2.0], [1.0, -1.0]], dtype=np.float32)
+    soft = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.4], [0.1, 0.1]], dtype=np.float32)
+    truth = np.array([[np.nan] * 2, [1, 1], [np.nan] * 2, [np.nan] * 2], dtype=np.float32)
+    assert score(Says(), TrainingSet(features={"x": out}, soft=soft, truth=truth), "multilabel") == 0.75

@@ -1,5 +1,6 @@
 """What a student's answers tell of the rows that it learnt from, as the gate sees it."""
 
+import math
 import random
 
 import msgspec
@@ -120,3 +121,10 @@ def test_a_limit_beside_an_account_of_privacy_is_refused(tmp_path):
     path.write_bytes(msgspec.yaml.encode(content))
     with pytest.raises(ConfigError, match=r"limits\.max_membership_advantage.*leave it out beside student\.privacy"):
         load_spec(path)
+
+
+def test_the_loss_of_a_set_is_the_sum_of_its_classes_divergences():
+    taught, same, other = (SoftLabel.multilabel("s", "ab", row) for row in ([0.9, 0.0], [0.9, 0.0], [0.5, 0.5]))
+    assert loss_of(taught, same) == pytest.approx(0.0)
+    expected = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5) + math.log(2)
+    assert loss_of(taught, other) == pytest.approx(expected)

@@ -99,3 +99,16 @@ def test_images_are_disturbed_as_images_and_those_that_cannot_be_are_left_out():
     again = noise_rows(Photometer(), made(broken), broken, Disturbance(rows=40, strength=0.02), 0)
     assert again == found
     assert len(attack_rows(Photometer(), made(broken[-2:]), broken[-2:], DISTURBANCE, 0)) == 2
+
+
+def test_the_search_moves_a_set_s_chances_away_from_the_teacher_s():
+    class Sets(Brittle):
+        def predict_decoded(self, payloads):
+            return [SoftLabel.multilabel("s", ("lower", "text"), [s.distribution["lower"], 0.9])
+                    for s in super().predict_decoded(payloads)]  # fmt: skip
+
+    texts = ["plain words in lower case"] * 3
+    taught = SoftLabel.multilabel("s", ("lower", "text"), [0.9, 0.9])
+    rows = Rows(payloads=[b"x"] * 3, soft=[taught] * 3, truth=[None] * 3)
+    found = attack_rows(Sets(), rows, texts, DISTURBANCE, 0)
+    assert {r.candidate.label for r in found} == {'["text"]'} and {r.teacher.label for r in found} == {taught.label}

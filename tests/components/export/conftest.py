@@ -73,7 +73,7 @@ def exported(reading, network=None, *, task="classification", defer=None, temper
     features, net = Factory(factory=factory, options=options), network or NETWORKS.get(reading, BAG)
     made = featuriser(features)
     card = StudentCard(
-        workload="letters", task=task, space="letters@1", classes=CLASSES if task == "classification" else (),
+        workload="letters", task=task, space="letters@1", classes=() if task == "regression" else CLASSES,
         features=features, payload=Payload(decoder=decode, max_bytes=4000), inputs=dict(made.signature),
         network=Factory(factory=net[0], options=net[1]), variant="tiny", snapshots=("0" * 64,), teacher="t@1",
         parent=None, code="0", novelty=SCORES,

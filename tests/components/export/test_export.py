@@ -78,6 +78,18 @@ def test_the_sentences_that_the_terms_ask_for_are_in_the_notices(bundle, text_st
     assert {"- Teacher by Ana, CC-BY 4.0", "- Data by Bo"} <= set(said.splitlines())
 
 
+@pytest.mark.parametrize("target", ["onnx", "mlflow", "openvino", "litert"])
+def test_a_set_of_classes_is_answered_as_it_was_judged(target, tmp_path):
+    version, payloads, _ = exported("WordSequence", task="multilabel")
+    done = export(version, target, tmp_path / "b", payloads, limit=0.0)
+    said, judged = load(tmp_path / "b").predict(payloads), version.student.predict(payloads)
+    assert done.parity.gap == 0.0 and {c.defer for c in done.parity.batches} == {0.0}
+    assert [a.label for a in said] == [s.label for s in judged] and len({a.label for a in said}) > 1
+    for answer, soft in zip(said, judged, strict=True):
+        assert answer.soft_label == pytest.approx(soft.distribution, abs=1e-4)
+        assert answer.confidence == pytest.approx(soft.confidence, abs=1e-4)
+
+
 def test_a_regression_is_answered_by_value_and_scale(tmp_path):
     version, payloads, _ = exported("TableColumns", task="regression", defer=Defer(below=0.0, novelty=None, known=()))
     done = export(version, "onnx", tmp_path / "b", payloads, limit=0.0)

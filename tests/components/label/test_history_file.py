@@ -247,3 +247,17 @@ def test_spans_come_from_parquet(written, tags):
 def test_spans_that_are_none_are_refused_with_their_line(written, tags, spans, why):
     with pytest.raises(ConfigError, match=rf"line 1 of .*{why}"):
         written([{"text": "Adé", "spans": spans}], tags)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_set_of_classes_is_a_truth_too_and_may_be_empty(texts, written, table):
+    rows = [{"text": "one", "labels": ["b", "a"], "id": "i1"}, {"text": "two", "labels": [], "id": "i2"}]
+    entries = written(pa.Table.from_pylist(rows), texts, "h.parquet") if table else written(rows, texts)
+    assert [e.truth.said for e in entries] == ['["a", "b"]', "[]"]
+    assert [e.truth.source for e in entries] == ["history"] * 2
+    (nested,) = written([{"input": {"text": "one"}, "truth": {"labels": ["a"]}}], texts)
+    assert nested.truth.said == '["a"]'
+    with pytest.raises(ConfigError, match="one of a label, a value, labels"):
+        written([{"text": "one", "labels": ["a"], "label": "a"}], texts)
+    with pytest.raises(ConfigError, match="leave out label, value, labels"):
+        written([{"text": "one", "labels": ["a"], "synthetic": "noise;seed=0"}], texts)

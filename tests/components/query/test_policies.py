@@ -258,3 +258,10 @@ def test_impossible_draws_are_refused():
         decide(Policy(), ["x"], None, 0.0, 0)
     with pytest.raises(ValueError, match=r"\[1\] soft labels for 2 inputs"):
         decide(Policy(kind="margin"), ["x", "y"], [[soft(1.0)]], 1.0, 0)
+
+
+def test_a_set_is_as_unsure_as_its_least_sure_class():
+    softs = [SoftLabel.multilabel("s", "ab", row) for row in ([0.99, 0.5], [0.9, 0.1], [0.0, 0.0])]
+    assert margin([softs]).tolist() == pytest.approx([1.0, 0.2, 0.0])
+    assert entropy([softs]).tolist() == pytest.approx([s.entropy for s in softs])
+    assert vote_entropy([softs[:2], softs[1:]]).tolist() == pytest.approx([math.log(2), math.log(2)])

@@ -19,3 +19,9 @@ def test_one_student_alone_does_not_disagree_and_values_are_not_classes():
     assert disagreement([said({"a": 1.0})]) == disagreement([[], []]) == []
     value = [SoftLabel(task="regression", space="s", value=1.0, scale=1.0)]
     assert disagreement([value, value]) == []
+
+
+def test_of_sets_it_is_the_sum_over_the_classes():
+    one = [SoftLabel.multilabel("s", "ab", row) for row in ([1.0, 1.0], [0.5, 0.5], [1.0, 0.3])]
+    other = [SoftLabel.multilabel("s", "ab", row) for row in ([0.0, 0.0], [0.5, 0.5], [0.0, 0.3])]
+    assert disagreement([one, other]) == pytest.approx([2 * math.log(2), 0.0, math.log(2)])

@@ -234,3 +234,9 @@ def test_a_made_up_row_of_a_history_has_no_truth_and_needs_no_consent(write, tmp
     assert entry.input.schema == 2 and entry.input.synthetic == "mine" and len(content_hash(entry.input.payload)) == 64
     with pytest.raises(RecordError, match="names no terms"):
         check_consent(entry.input.consent, Consent(required=True))
+
+
+def test_no_inputs_are_made_up_for_sets_of_classes(write):
+    bare = {name: section for name, section in TEXTS.items() if name != "student"}
+    with pytest.raises(ConfigError, match=r"task.*classification and regression alone"):
+        synthesise(str(write(bare | {"task": "multilabel"})))
