@@ -383,6 +383,8 @@ class Monitor:
         self.index += 1
         try:
             label = decode(Label, record.value)
+            if label.soft.task != self.spec.task:
+                raise RecordError("other_task", label.soft.task)
         except RecordError as error:
             log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
             return

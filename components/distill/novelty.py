@@ -80,14 +80,15 @@ def groups(rows: Rows) -> list[list[bytes]]:
 def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
     """Where rows lie that a network has learnt from, by the states of its graph; None where they do not differ.
 
-    Rows are told apart by the teacher's classes; of a regression there is one. Of very many rows some are taken.
+    Rows are told apart by the teacher's classes; of a regression and an embedding there is one. Of very many rows some
+    are taken.
     """
     rows = np.random.default_rng(0).permutation(len(data))[:MOST_LEARNT]
     if not len(rows):
         return None
     found = states(made, {name: taken(array, rows) for name, array in data.features.items()})
     one = np.zeros(len(rows), dtype=np.int64)
-    classes = one if task == "regression" or data.soft is None else taken(data.soft, rows).argmax(1)
+    classes = one if task in ("regression", "embedding") or data.soft is None else taken(data.soft, rows).argmax(1)
     return Nearness.fit(found, classes)
 
 

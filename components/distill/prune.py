@@ -22,7 +22,7 @@ from components.contracts.errors import ConfigError
 from components.distill import columns
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import TORCH_THREADS
-from components.distill.networks.contract import head_of, logits, tensors, value_and_scale
+from components.distill.networks.contract import head_of, logits, tensors, value_and_scale, vector_and_scale
 from components.student.card import StudentCard
 from components.student.features import Features, made_up
 
@@ -88,12 +88,16 @@ def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
 
 def _lesson(card: StudentCard, data: TrainingSet, out: Tensor) -> TrainingSet:
     """The same rows with the larger network's answers in the teacher's place, and no truth: parity is all it is for."""
-    regression = card.task == "regression"
+    numbers = card.task in ("regression", "embedding")
 
     def answer(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
         given = torch.from_numpy(logits)
-        soft = torch.stack(value_and_scale(given), dim=1) if regression else torch.softmax(given, dim=1)
+        if card.task == "embedding":
+            vector, scale = vector_and_scale(given)
+            soft = torch.cat([vector, scale.unsqueeze(1)], dim=1)
+        else:
+            soft = torch.stack(value_and_scale(given), dim=1) if numbers else torch.softmax(given, dim=1)
         return soft.numpy()  # type: ignore[no-any-return]
 
-    none = np.full(len(out), np.nan, np.float32) if regression else np.full(len(out), NO_TRUTH, np.int64)
+    none = np.full(len(out), np.nan, np.float32) if numbers else np.full(len(out), NO_TRUTH, np.int64)
     return replace(data, soft=columns.changed(out.numpy(), answer), truth=none)

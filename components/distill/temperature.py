@@ -2,7 +2,8 @@
 
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
 neural networks", ICML 2017): labels stay as they are. Regression multiplies its scale (D. Levi et al., "Evaluating and
-calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
+calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay. Embedding does the same by the
+likelihood of exponential distances: the factor is the mean of the distances in expected ones, and vectors stay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.records import SoftLabel
+from components.contracts.vectors import apart
 
 LEAST_ROWS = 30
 """Rows below which nothing is fitted: the error of the temperature would be larger than what it mends."""
@@ -47,6 +49,8 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
     if used[0][0].task == "regression":
         errors = [_error(a, s.value if t is None else t) for a, s, t in used]
         return min(HIGHEST, max(LOWEST, math.sqrt(math.fsum(e * e for e in errors) / len(errors))))
+    if used[0][0].task == "embedding":
+        return min(HIGHEST, max(LOWEST, math.fsum(apart(a, s) for a, s, _ in used) / len(used)))
     names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
     logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
     wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)

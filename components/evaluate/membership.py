@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
+from components.contracts.vectors import distance
 from components.control.tables import WindowRow
 from components.distill.data import learnt_of_newest
 from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
@@ -24,11 +25,13 @@ LEAST = 1e-12
 def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
     """How far an answer is from the label that was to be learnt; None where it is no number.
 
-    That is the divergence from the teacher's distribution, in nats, or the distance from its value in the target's
-    unit.
+    That is the divergence from the teacher's distribution, in nats, the distance from its value in the target's
+    unit, or the cosine distance from its vector.
     """
     if teacher.value is not None and student.value is not None:
         found = abs(student.value - teacher.value)
+    elif teacher.vector:
+        found = distance(student.vector, teacher.vector)
     else:
         found = sum(
             p * math.log(p / max(student.distribution.get(name, 0.0), LEAST))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from components.contracts import vectors
 from components.contracts.errors import RecordError
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Disturbance
@@ -46,7 +47,7 @@ def attack_rows(
     """Answers to the worst inputs that a greedy random search finds within ``disturbance.queries`` answers on each.
 
     Every step disturbs the best input so far, by half the strength, and keeps it if the student is less sure of the
-    teacher's answer (regression: further from its value); it stops where the two disagree.
+    teacher's answer (of a value or a vector: further from it); it stops where the two disagree.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
@@ -87,6 +88,8 @@ def _search(
 def _distance(answer: SoftLabel, teacher: SoftLabel) -> float:
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value)
+    if teacher.vector:
+        return vectors.distance(answer.vector, teacher.vector)
     return -answer.distribution.get(teacher.label, 0.0)
 
 

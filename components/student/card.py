@@ -41,7 +41,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
-    ``classes``: class names in the order of the model's output (empty for regression); ``space``: the label space
+    ``classes``: class names in the order of the model's output (empty for regression and embedding); ``dimension``: of
+    an embedding's vectors, else 0; ``space``: the label space
     with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's inputs; ``inputs``:
     their types and shapes by name; ``network``: what was trained, with the options of its variant; ``snapshots``:
     content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was
@@ -80,6 +81,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     novelty: tuple[tuple[float, ...], ...] = ()
     synthetic: dict[str, int] = {}
     attribution: tuple[str, ...] = ()
+    dimension: int = 0
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))
@@ -93,7 +95,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an input: one a class, or a value and its scale."""
+        """Numbers that the network gives for an input: one a class, or a value, or a vector's, and a scale."""
+        if self.task == "embedding":
+            return self.dimension + 1
         return len(self.classes) if self.task == "classification" else 2
 
 

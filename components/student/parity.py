@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.contracts.records import SoftLabel
+from components.contracts.vectors import apart
 from components.student.runtime import CHUNK, Reply, Student
 
 BATCHES = (1, 7, 32)
@@ -23,7 +24,7 @@ ASKED = 256
 """Inputs that are asked in each of them, in an order of chance."""
 
 CLOSE = 0.1
-"""Regression values within this share of the reference's scale count as the same answer."""
+"""Regression values, and vectors' cosine distances, within this share of the reference's scale count as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,12 @@ class Parity:
     """``gap``: share of answers that differ, in [0, 1]; ``largest``: the largest difference of one of their numbers.
 
     ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1]; for regression
-    the mean and the largest difference of values, in scales. ``novelty``: mean difference of p-values of novelty, in
-    [0, 1]; None where one of the two tells of none.
+    the mean and the largest difference of values, in scales, for embedding those of cosine distances.
+    ``novelty``: mean difference of p-values of novelty, in [0, 1]; None where one of the two tells of none.
 
     Classification answers differ when their labels do, and their numbers are probabilities; regression answers
-    differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.
+    differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales; embeddings alike,
+    by the cosine distance of their vectors.
     """
 
     gap: float
@@ -69,7 +71,7 @@ class _Compared:
         for a, b in zip(reference, other, strict=True):
             difference = _difference(a, b)
             self.differences.append(difference)
-            self.different += difference > CLOSE if a.task == "regression" else a.label != b.label
+            self.different += difference > CLOSE if a.task in ("regression", "embedding") else a.label != b.label
             self.variations.append(_variation(a, b))
 
     @property
@@ -130,6 +132,8 @@ def _novelty_gaps(ours: Sequence[Reply], theirs: Sequence[Reply]) -> list[float]
 
 
 def _difference(a: SoftLabel, b: SoftLabel) -> float:
+    if a.vector:
+        return apart(a, b)
     if a.value is not None and a.scale is not None and b.value is not None:
         return abs(a.value - b.value) / a.scale
     names = a.distribution.keys() | b.distribution.keys()
@@ -137,7 +141,7 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
 
 
 def _variation(a: SoftLabel, b: SoftLabel) -> float:
-    if a.task == "regression":
+    if a.task in ("regression", "embedding"):
         return _difference(a, b)
     names = a.distribution.keys() | b.distribution.keys()
     return 0.5 * math.fsum(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)

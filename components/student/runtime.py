@@ -17,8 +17,10 @@ from components.student.card import CARD_KEY, FILES_KEY, StudentCard, read_card,
 from components.student.features import Features, Featuriser, Signature, featuriser
 from drift.novelty import conformal_p
 
-OUTPUTS = {"classification": ["probabilities"], "regression": ["value", "scale"]}
-"""The graph's outputs by task: (B, C), or (B,) each."""
+OUTPUTS = {
+    "classification": ["probabilities"], "regression": ["value", "scale"], "embedding": ["vector", "scale"],
+}  # fmt: skip
+"""The graph's outputs by task: (B, C), or (B,) each; a vector (B, D)."""
 
 NOVELTY = "novelty"
 """The further output of graphs that tell how far an input is from what the student has learnt from, (B,)."""
@@ -192,6 +194,11 @@ class Student:
             return [
                 SoftLabel(task="regression", space=space, value=v, scale=s) for v, s in zip(out[0], out[1], strict=True)
             ]
+        if self.card.task == "embedding":
+            return [
+                SoftLabel(task="embedding", space=space, vector=tuple(v), scale=s)
+                for v, s in zip(out[0], out[1], strict=True)
+            ]
         return [SoftLabel.of(space, self.card.classes, row) for row in out[0]]
 
 
@@ -217,3 +224,5 @@ def _check_graph(session: Any, card: StudentCard, where: str) -> None:
     width = session.get_outputs()[0].shape[-1]
     if card.task == "classification" and width != len(card.classes):
         raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")
+    if card.task == "embedding" and width != card.dimension:
+        raise ArtifactError(where, f"its graph gives vectors of {width} numbers, and its card says {card.dimension}")

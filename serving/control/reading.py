@@ -105,7 +105,10 @@ class EvidenceReader:
         labels = self._labels.poll(LABELS, timeout=0.0)
         for record in labels:
             try:
-                self.teachings.learn(decode(Label, record.value))
+                label = decode(Label, record.value)
+                if label.soft.task != self.spec.task:
+                    raise RecordError("other_task", label.soft.task)
+                self.teachings.learn(label)
             except RecordError as error:
                 self._pass_over("labels", record, error)
         if not self.teachings.complete:  # a stream that begins anew has nothing of what was there

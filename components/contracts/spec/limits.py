@@ -94,7 +94,10 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``max_mae_loss`` for the mean absolute error; ``max_forgetting`` on the holdout of every older regime; ``max_rmse``
     (target unit); ``min_coverage`` of a regression's 90 % intervals; ``max_ece``, the root mean squared calibration
     error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``. Against the teacher:
-    ``min_agreement``.
+    ``min_agreement``. Of an embedding, against the teacher too: ``min_cosine``, the mean cosine to its vectors;
+    ``min_recall``, the share of its ``neighbours`` nearest held-out inputs that are the student's nearest;
+    ``max_cosine_loss`` and ``max_recall_loss``, how far each may fall below the champion's; ``max_forgetting`` is then
+    the fall of the mean cosine on older regimes.
 
     Robustness, as a loss of agreement with the teacher: ``max_noise_loss`` under each seeded disturbance,
     ``max_attack_loss`` under the adversarial search; ``disturbance`` says how. The export: ``max_parity_gap``, the
@@ -137,6 +140,11 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_mae_loss: Share | None = None
     min_coverage: Share | None = None
     min_teacher_accuracy: Share | None = None
+    min_cosine: Share | None = None
+    min_recall: Share | None = None
+    max_cosine_loss: Share | None = None
+    max_recall_loss: Share | None = None
+    neighbours: Count = 10
     max_membership_advantage: Share | None = None
     max_extraction_fidelity: Share | None = None
     extraction: Extraction | None = None
@@ -169,8 +177,8 @@ def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None
                 allowed = f"must be one of features.entity.features: {', '.join(known) or 'there are none'}"
                 raise ConfigError(f"{field}.feature", groups.feature, allowed)
         _check_parts(field, groups)
-        if task == "regression" and groups.max_accuracy_gap is not None:
-            allowed = "a regression has no accuracy: limit max_agreement_gap, or max_deferral_gap"
+        if task in ("regression", "embedding") and groups.max_accuracy_gap is not None:
+            allowed = f"{task} has no accuracy: limit max_agreement_gap, or max_deferral_gap"
             raise ConfigError(f"{field}.max_accuracy_gap", groups.max_accuracy_gap, allowed)
 
 

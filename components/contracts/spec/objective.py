@@ -1,8 +1,9 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``. Terms against the inside compare named states of both networks: ``hidden``, ``attention``, ``relation``,
-``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in :mod:`components.distill.terms`.
+``normal``, ``cosine``, ``distance``. Terms against the inside compare named states of both networks: ``hidden``,
+``attention``, ``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and
+papers stand in :mod:`components.distill.terms`.
 
 ::
 
@@ -37,6 +38,10 @@ Rows = Literal["labelled", "unlabelled"]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 
 FIELD = "student.objective"
+
+VECTOR = "vector"
+"""In an embedding, the state of both sides that is the answer itself, at length 1: for terms that relate the rows of a
+batch, such as ``{term: rkd, student: vector, teacher: vector}``."""
 
 
 class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="term"):
@@ -121,6 +126,18 @@ class Normal(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
 
 
+class Cosine(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cosine"):
+    """Cosine distance of the student's vector from the teacher's, for embedding."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("embedding",)
+
+
+class Distance(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="distance"):
+    """Likelihood of the student's cosine distance by the one that it expects, which alone it teaches; for embedding."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("embedding",)
+
+
 class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=None):
     """Base of the terms that compare one state of the student with one of the teacher.
 
@@ -128,6 +145,7 @@ class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """
 
     outputs: ClassVar[bool] = False
+    tasks: ClassVar[tuple[Task, ...]] = ("classification", "regression", "embedding")
 
     student: StateName
     teacher: StateName
@@ -221,6 +239,8 @@ Term = (
     | MseLogits
     | Truth
     | Normal
+    | Cosine
+    | Distance
     | Hidden
     | Attention
     | Relation
@@ -260,7 +280,8 @@ def check_objective(objective: Sequence[Term], task: Task, *, rows: Rows = "labe
     for i, term in enumerate(objective):
         where = f"{field}[{i}]"
         if task not in term.tasks:
-            raise ConfigError(f"{where}.term", term.name, f"has no meaning in a {task}: take {_first(task)} or truth")
+            other = "distance" if task == "embedding" else "truth"
+            raise ConfigError(f"{where}.term", term.name, f"has no meaning in a {task}: take {_first(task)} or {other}")
         if rows == "unlabelled" and term.outputs:
             raise ConfigError(f"{where}.term", term.name, "needs labels: an unlabelled stage has terms on states alone")
         _check_term(term, task, where)
@@ -288,7 +309,7 @@ def check_states(
 
 
 def _first(task: Task) -> str:
-    return "kl" if task == "classification" else "normal"
+    return {"classification": "kl", "embedding": "cosine"}.get(task, "normal")
 
 
 def _check_term(term: Term, task: Task, where: str) -> None:

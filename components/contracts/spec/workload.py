@@ -127,6 +127,11 @@ SINCE: dict[str, Any] = {
     "limits.groups": {},
     "limits.max_extraction_fidelity": None,
     "limits.max_membership_advantage": None,
+    "limits.max_cosine_loss": None,
+    "limits.max_recall_loss": None,
+    "limits.min_cosine": None,
+    "limits.min_recall": None,
+    "limits.neighbours": Limits().neighbours,
     "label.budget.pace_deferred": False,
     "masking": None,
     "retention": msgspec.to_builtins(Retention()),
@@ -143,8 +148,25 @@ SINCE: dict[str, Any] = {
 OFFERED: tuple[Task, ...] = ("classification", "regression")
 """The tasks that a workload may have."""
 
-WITHOUT: dict[Task, tuple[str, ...]] = {}
+OF_VECTORS = ("limits.min_cosine", "limits.min_recall", "limits.max_cosine_loss", "limits.max_recall_loss")
+
+WITHOUT: dict[Task, tuple[str, ...]] = {
+    "classification": OF_VECTORS,
+    "regression": OF_VECTORS,
+    "embedding": (
+        # there is no truth of an embedding
+        "truth_sources", "student.truth_weight", "limits.min_accuracy", "limits.max_loss", "limits.max_slice_loss",
+        "limits.max_ece", "limits.max_rmse", "limits.max_mae_loss", "limits.min_coverage",
+        "limits.min_teacher_accuracy",
+        # made for classes or numbers
+        "student.temperature", "student.cohort", "student.data_free", "student.privacy", "student.start",
+        "limits.extraction", "limits.max_extraction_fidelity", "rollout.max_churn",
+    ),
+}  # fmt: skip
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
+
+PEOPLE = "components.review.human:"
+"""Factories of teachers that ask people, who give no vectors."""
 
 OWN = "components."
 """Factories of the platform's own: what their ``classes`` are is known before anything is built."""
@@ -169,6 +191,17 @@ def _check_without(spec: Spec) -> None:
             given, default = getattr(given, name), getattr(default, name)
         if given != default:
             raise ConfigError(path, given, f"does not know answers of {spec.task}: leave it out")
+
+
+def _check_people(spec: Spec) -> None:
+    """Refuse to ask people for what they cannot write down."""
+    if spec.task != "embedding":
+        return
+    if spec.teacher.factory.startswith(PEOPLE):
+        raise ConfigError("teacher.factory", spec.teacher.factory, "asks people, who give no vectors: name an encoder")
+    if "review" in spec.serve.deferral.to:
+        allowed = "must be expert or teacher: people give no vectors"
+        raise ConfigError("serve.deferral.to", list(spec.serve.deferral.to), allowed)
 
 
 def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
@@ -207,6 +240,7 @@ def _read(path: Path) -> Spec:
     if spec.task not in OFFERED:
         raise ConfigError("task", spec.task, f"must be one of {', '.join(OFFERED)}")
     _check_without(spec)
+    _check_people(spec)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:

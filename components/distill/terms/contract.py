@@ -17,9 +17,10 @@ class Said:
     """What the student says of a batch.
 
     ``logits``: (B, C); for regression (B, 2), the value and the scale (> 0) in the unit that the student learns in;
-    None where no term against outputs is asked. ``states``: its inner states by name, (B, D) or (B, L, D), or
-    attention maps (B, H, L, L). ``mask``: (B, L), True at real positions; None where all are. What stands in states at
-    padded positions counts for nothing.
+    for embedding (B, D + 1), the vector at length 1 and the distance that it expects (> 0); None where no term against
+    outputs is asked. ``states``: its inner states by name, (B, D) or (B, L, D), or attention maps (B, H, L, L).
+    ``mask``: (B, L), True at real positions; None where all are. What stands in states at padded positions counts for
+    nothing.
     """
 
     logits: Tensor | None
@@ -32,9 +33,10 @@ class Taught:
     """What is known of the same batch.
 
     ``soft``: the teacher's probabilities (B, C), or for regression (B, 2), its value and scale (> 0) in the student's
-    unit. ``truth``: (B,), class index or ``NO_TRUTH``; for regression value or NaN. Both are None where the rows are
-    unlabelled. ``states`` and ``mask``: as for the student, of the teacher. ``ready``: what an objective and its terms
-    made of all this beforehand, by names of their own.
+    unit, for embedding (B, D + 1), its vector at length 1 and its scale. ``truth``: (B,), class index or ``NO_TRUTH``;
+    for regression value or NaN. Both are None where the rows are unlabelled. ``states`` and ``mask``: as for the
+    student, of the teacher. ``ready``: what an objective and its terms made of all this beforehand, by names of their
+    own.
     """
 
     soft: Tensor | None
