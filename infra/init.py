@@ -18,8 +18,8 @@ STARTERS = Path(__file__).parent / "starters"
 TEACHER, HISTORY = "teacher.py", "history.jsonl"
 
 
-MODALITIES = ("text", "table", "bytes", "image", "audio", "regression")
-"""Kinds of payloads that there are features for, and regression."""
+MODALITIES = ("text", "table", "bytes", "image", "audio", "regression", "embedding")
+"""Kinds of payloads that there are features for, all with classes; a regression of a table; an embedding of texts."""
 
 
 def write_workload(name: str, modality: str, into: Path, now: float | None = None) -> Path:

@@ -63,6 +63,13 @@ def use(facts: Facts) -> tuple[Statement, ...]:
     )
 
 
+UNCALIBRATED = {
+    "regression": "of a regression see coverage",
+    "embedding": "of an embedding there is no truth: see agreement, cosine and recall among the measures",
+}
+"""Why a task has no curve of confidence and what came true."""
+
+
 def quality(facts: Facts) -> tuple[Statement, ...]:
     """How the version was judged."""
     ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task == "classification"
@@ -83,11 +90,11 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
         ),
         fact(
             "quality.slices", "Accuracy by true class", slices, *ref,
-            absent="a regression has no classes" if not classes else "no class has enough held-out rows with truth",
+            absent="no class has enough held-out rows with truth" if classes else f"{facts.card.task} has no classes",
         ),
         fact(
             "quality.calibration", "Calibration: confidence, and what came true", curves, *ref,
-            absent="of a regression see coverage" if not classes else "no held-out row has a truth",
+            absent=UNCALIBRATED.get(facts.card.task, "no held-out row has a truth"),
         ),
         fact(
             "quality.robustness", "Agreement that is lost under disturbed inputs", robust, *ref,
@@ -158,7 +165,10 @@ def limits(facts: Facts) -> tuple[Statement, ...]:
     )  # fmt: skip
     novelty = f"; inputs with a p-value of novelty of at most {serve.novelty:g}" if serve.novelty is not None else ""
     known_answers = f"{len(facts.card.classes)} classes: any other is answered as one of them"
-    space = known_answers if facts.card.task == "classification" else f"a value in {facts.card.space}"
+    space = {
+        "classification": known_answers,
+        "embedding": f"a vector of {facts.card.dimension} numbers in {facts.card.space}",
+    }.get(facts.card.task, f"a value in {facts.card.space}")
     return (
         fact("limits.space", "What it can answer", space, facts.card_ref),
         fact("limits.defers", "What it defers", defers + novelty, facts.registry_ref, facts.spec_ref),
@@ -186,7 +196,7 @@ def model_card(facts: Facts) -> Document:
             fact("identity.version", "Version", info.version, facts.registry_ref),
             fact("identity.digest", "SHA-256 of the artifact", info.ref.digest, facts.registry_ref),
             fact("identity.task", "Task", f"{card.task} in {card.space}", facts.card_ref),
-            fact("identity.classes", "Classes", card.classes, facts.card_ref, absent="a regression has none"),
+            fact("identity.classes", "Classes", card.classes, facts.card_ref, absent=f"{card.task} has none"),
             fact("identity.network", "Network",
                  f"{card.network.factory} {told(card.network.options)}, {card.form}, {facts.size} bytes",
                  facts.card_ref),
@@ -284,7 +294,7 @@ def data_sheet(facts: Facts) -> Document:
             fact("composition.windows", "Snapshots, oldest first", rows, *refs, absent=gone),
             fact("composition.labels", "Labels of the teacher, by class",
                  tuple({"label": k, "rows": v} for k, v in facts.labels.items()), *refs,
-                 absent="a regression has none" if facts.card.task == "regression" else gone),
+                 absent=f"{facts.card.task} has none" if facts.card.task in ("regression", "embedding") else gone),
             fact("composition.payload", "An input",
                  f"{spec.payload.decoder}, at most {spec.payload.max_bytes} bytes", facts.spec_ref),
             declared("composition.personal", "Whether they hold personal data", data.personal, "data.personal",

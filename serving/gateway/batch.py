@@ -47,7 +47,9 @@ LOOK_SECONDS = 0.05
 FORMS = ("payload", "text", "json")
 
 COLUMNS = (*(n for n in Answered.__struct_fields__ if n != "error"), "error", "error_status", "error_detail")
-"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, its error as code, status and reason."""
+"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, its error as code, status and reason.
+
+Of an embedding ``vector`` follows, a list of numbers, which the map is without."""
 
 Part = Sequence[Item | RequestError]
 """Inputs, or why one of them is none."""
@@ -68,7 +70,8 @@ class Files:
             with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
                 await self._bodies.spool(headers, receive, file)
                 kind = _kind(headers)
-                out: _Lines | _Table = _Table() if _wants_parquet(headers, kind) else _Lines()
+                vectors = self._gateway.spec.task == "embedding"
+                out: _Lines | _Table = _Table(vectors) if _wants_parquet(headers, kind) else _Lines()
                 parts = _lines(file, self._size) if kind == "lines" else _rows(file, self._size)
                 while (part := await asyncio.to_thread(next, parts, None)) is not None:
                     written = out.write(await self._answered(part, headers, started))
@@ -205,12 +208,13 @@ class _Table:
 
     headers = ((b"content-type", PARQUET.encode()),)
 
-    def __init__(self) -> None:
+    def __init__(self, vectors: bool) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._sink = _Sink()
-        self._schema = pa.schema([(name, _type(pa, name)) for name in COLUMNS])
+        columns = (*COLUMNS, "vector") if vectors else COLUMNS
+        self._schema = pa.schema([(name, _type(pa, name)) for name in columns])
         self._writer = pq.ParquetWriter(self._sink, self._schema)
 
     def write(self, answers: Sequence[Answered]) -> bytes:
@@ -227,6 +231,8 @@ class _Table:
 def _type(pa: Any, name: str) -> pa.DataType:
     if name == "soft_label":
         return pa.map_(pa.string(), pa.float64())
+    if name == "vector":
+        return pa.list_(pa.float32())
     if name in ("defer", "degraded"):
         return pa.bool_()
     if name in ("confidence", "novelty"):
@@ -237,7 +243,8 @@ def _type(pa: Any, name: str) -> pa.DataType:
 def _flat(answer: Answered) -> dict[str, Any]:
     row = msgspec.structs.asdict(answer)
     error: Problem | None = row.pop("error")
-    row["soft_label"] = list(answer.soft_label.items())
+    row["soft_label"] = [(name, value) for name, value in answer.soft_label.items() if name != "vector"]
+    row["vector"] = answer.soft_label.get("vector")
     if error is not None:
         row |= {"error": error.title, "error_status": error.status, "error_detail": error.detail}
     return row

@@ -143,7 +143,8 @@ class Ask(msgspec.Struct, frozen=True):
 class Answered(msgspec.Struct):
     """The answer to one input, or the ``error`` why there is none.
 
-    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression. ``defer``: the student is not
+    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression, or ``vector`` (of length 1) and
+    ``scale`` for embedding. ``defer``: the student is not
     sure enough; ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's
     own, although others were to be asked: they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness
     to what the version knows, near 0 where it is unlike; null where the version tells none.
@@ -153,7 +154,7 @@ class Answered(msgspec.Struct):
     request_id: str
     label: str | None = None
     confidence: float | None = None
-    soft_label: dict[str, float] = {}
+    soft_label: dict[str, Any] = {}
     model_version: str | None = None
     snapshot: str | None = None
     teacher: str | None = None

@@ -145,7 +145,7 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = ("classification", "regression")
+OFFERED: tuple[Task, ...] = ("classification", "regression", "embedding")
 """The tasks that a workload may have."""
 
 OF_VECTORS = ("limits.min_cosine", "limits.min_recall", "limits.max_cosine_loss", "limits.max_recall_loss")

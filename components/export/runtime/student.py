@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib
 import json
 import math
+import struct
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,14 +29,15 @@ FLOOR = 1e-6
 class Answer(NamedTuple):
     """What the student says of one input, as Cohobate's gateway says it.
 
-    ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``. ``novelty``: p-value of the
-    input's likeness to what the student knows, None where it tells none. ``defer``: it is not sure enough, and
-    ``defer_reason`` says why: ask somebody else.
+    ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``; of an embedding its ``vector``,
+    of length 1, and ``scale`` (``label`` is the vector as float16 in base64). ``novelty``: p-value of the input's
+    likeness to what the student knows, None where it tells none. ``defer``: it is not sure enough, and ``defer_reason``
+    says why: ask somebody else.
     """
 
     label: str
     confidence: float
-    soft_label: dict[str, float]
+    soft_label: dict[str, Any]
     defer: bool = False
     defer_reason: str | None = None
     novelty: float | None = None
@@ -175,6 +178,14 @@ class Student:
             if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
                 raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
             return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
+        if self.manifest["task"] == "embedding":
+            vector, scale, *score = row
+            length = math.hypot(*vector)
+            if not (math.isfinite(length) and length > 0 and math.isfinite(scale) and scale > 0):
+                raise BundleError(f"the model answers a vector of length {length!r} with the scale {scale!r}")
+            packed = struct.pack(f"<{len(vector)}e", *(v / length for v in vector))
+            text, soft = base64.b64encode(packed).decode(), {"vector": vector, "scale": scale}
+            return self._deferred(text, 1.0 / (1.0 + scale), soft, score)
         shares, *score = row
         kept = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
         mass = math.fsum(kept.values())
@@ -184,7 +195,7 @@ class Student:
         most = max(soft.values())
         return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
 
-    def _deferred(self, label: str, confidence: float, soft: dict[str, float], score: list[float]) -> Answer:
+    def _deferred(self, label: str, confidence: float, soft: dict[str, Any], score: list[float]) -> Answer:
         novelty, reasons = conformal_p(score[0], self._known) if self._known else None, []
         if confidence < self._below:
             reasons.append(
@@ -205,7 +216,9 @@ def conformal_p(score: float, groups: Sequence[Sequence[float]]) -> float:
 
 
 def _own(manifest: Mapping[str, Any]) -> list[str]:
-    return ["probabilities"] if manifest["task"] == "classification" else ["value", "scale"]
+    return {"classification": ["probabilities"], "embedding": ["vector", "scale"]}.get(
+        manifest["task"], ["value", "scale"]
+    )
 
 
 def _beside(module: str) -> Any:

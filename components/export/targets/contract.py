@@ -15,7 +15,7 @@ from components.export.package import given
 from components.export.parity import Ask, in_a_process
 from components.student.card import StudentCard
 from components.student.features import Features
-from components.student.runtime import Student
+from components.student.runtime import OUTPUTS, Student
 
 MODEL = "model/model.onnx"
 
@@ -81,7 +81,7 @@ class Version:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The graph's outputs."""
-        own = ("probabilities",) if self.card.task == "classification" else ("value", "scale")
+        own = tuple(OUTPUTS[self.card.task])
         return (*own, "novelty") if self.student.scored else own
 
     @property
