@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional
 
 from components.contracts.spec.objective import (
     Attention,
     Contrastive,
+    Cosine,
+    Distance,
     Dkd,
     Hidden,
     Kl,
@@ -45,6 +48,13 @@ def normals(rows, _length, generator):
     return Said(logits=torch.stack([said[0], said[1]], 1)), Taught(
         soft=torch.stack([soft[0], soft[1]], 1), truth=truth
     )  # fmt: skip
+
+
+def directions(rows, _length, generator):
+    said, soft = (functional.normalize(torch.randn(rows, STUDENT_WIDTH, generator=generator), dim=1) for _ in range(2))
+    expected, scales = (torch.randn(2, rows, 1, generator=generator) / 3).exp().unbind(0)
+    truth = torch.full((rows,), torch.nan)
+    return Said(logits=torch.cat([said, expected], 1)), Taught(soft=torch.cat([soft, scales], 1), truth=truth)
 
 
 def vectors(student=STUDENT_WIDTH, teacher=TEACHER_WIDTH):
@@ -169,6 +179,8 @@ CASES = [
     Case("truth-smoothed", Truth(smoothing=0.2), classification),
     Case("truth-regression", Truth(), normals, "regression"),
     Case("normal", Normal(), normals, "regression"),
+    Case("cosine", Cosine(), directions, "embedding"),
+    Case("distance", Distance(), directions, "embedding"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
     Case("hidden-linear", Hidden(**INSIDE), vectors()),
     Case("hidden-mlp-cosine", Hidden(project="mlp", distance="cosine", **INSIDE), sequences(), positions=True),

@@ -75,8 +75,17 @@ def normals(_section, output, soft, _truth):
     return np.log(scale / deviation) + (deviation**2 + (mean - value) ** 2) / (2 * scale**2) - 0.5
 
 
+def cosines(_section, output, soft, _truth):
+    return 1 - cosine(output[:-1], soft[:-1])
+
+
+def distances(_section, output, soft, _truth):
+    return np.log(output[-1]) + (1 - cosine(output[:-1], soft[:-1])) / output[-1]
+
+
 OUTPUTS = {
-    spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals
+    spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals,
+    spec.Cosine: cosines, spec.Distance: distances,
 }  # fmt: skip
 
 
