@@ -100,7 +100,9 @@ def init(
     name: Annotated[str, typer.Argument(help="The workload's name: small letters, digits and hyphens.")],
     modality: Annotated[
         str,
-        typer.Option(help="A payload: text, table, bytes, image, audio; or a task: regression, multilabel."),
+        typer.Option(
+            help="A payload: text, table, bytes, image, audio; or a task: regression, multilabel, tagging, embedding."
+        ),
     ] = "text",
     into: Annotated[Path | None, typer.Option(help="Folder to write into. [./NAME]")] = None,
 ) -> None:

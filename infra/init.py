@@ -18,7 +18,7 @@ STARTERS = Path(__file__).parent / "starters"
 TEACHER, HISTORY = "teacher.py", "history.jsonl"
 
 
-MODALITIES = ("text", "table", "bytes", "image", "audio", "regression", "multilabel", "tagging")
+MODALITIES = ("text", "table", "bytes", "image", "audio", "regression", "multilabel", "tagging", "embedding")
 """Kinds of payloads that there are features for, and tasks other than one class of an input."""
 
 

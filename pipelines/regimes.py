@@ -20,6 +20,7 @@ from components.contracts.errors import ArtifactError, CohobateError
 from components.contracts.records import NAMED, SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.contracts.vectors import distance
 from components.control.intent import ModelRef
 from components.control.store import ControlStore, rollout_of
 from components.ledger.ledger import entries
@@ -163,10 +164,12 @@ class Regimes:
 
 
 def _better(mine: SoftLabel, theirs: SoftLabel, teacher: SoftLabel) -> bool:
-    """Whether an answer is the teacher's; for values whether it is nearer to it than the other's."""
+    """Whether an answer is the teacher's; for values and vectors whether it is nearer to it than the other's."""
     if teacher.task == "regression":
         wanted = float(teacher.value or 0.0)
         return abs(float(mine.value or 0.0) - wanted) < abs(float(theirs.value or 0.0) - wanted)
+    if teacher.task == "embedding":
+        return distance(mine.vector, teacher.vector) < distance(theirs.vector, teacher.vector)
     return mine.label == teacher.label
 
 

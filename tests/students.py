@@ -4,8 +4,8 @@ What makes a file of them imports PyTorch, which takes seconds: only where one i
 """
 
 from components.contracts.payload import decoder
-from components.contracts.spec import Factory
-from components.student.card import BAG
+from components.contracts.spec import Factory, Features, Payload
+from components.student.card import BAG, StudentCard
 from components.student.features import bag_signature, featuriser
 from drift.novelty import Nearness
 
@@ -35,3 +35,18 @@ def telling(spec, card, state, payloads, truths):
     features = featuriser(card.features, spec.source).encode([decode(p) for p in payloads])
     known = Nearness.fit(states(made, features), [card.classes.index(t) for t in truths])
     return calibrated(spec, to_onnx(made, card, known=known), [payloads], {})
+
+
+def encoder(dimension=4, seed=0, workload="notes", space="notes@1", **more):
+    """The card of a student of texts' vectors, and its file with weights that a seed draws."""
+    import torch
+
+    features = Factory(factory="components.student.text:TextNgrams", options={"buckets": 1024})
+    card = StudentCard(
+        workload=workload, task="embedding", space=space, classes=(), dimension=dimension,
+        features=Features.of(features), payload=Payload(decoder="text", max_bytes=1_000), **bag(1024, 8, 16),
+        variant="base", snapshots=("s" * 64,), teacher="t@1", parent=None, code="1", **more,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return card, exported(card)

@@ -1,6 +1,6 @@
 """From snapshots to the arrays that an update trains on.
 
-Shapes: N rows, C classes (2 for regression).
+Shapes: N rows, C classes (2 for regression, D + 1 for vectors of D numbers).
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class TrainingSet:
 
     Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Tagging: the same of each
     token, (N, L, C) and (N, L), of which padding has no probability at all. Regression: ``soft`` are
-    value and scale, ``truth`` values or NaN, all in the student's unit. Both are None of rows without labels.
+    value and scale, ``truth`` values or NaN, all in the student's unit. Embedding: ``soft`` are unit vectors with their
+    scale as the last column, ``truth`` is NaN. Both are None of rows without labels.
     ``states``: the teacher's inner states by name, and where they are of positions its ``mask``.
     """
 
@@ -495,7 +496,7 @@ def encoded(spec: Spec, payloads: Sequence[bytes]) -> Features:
 
 
 def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
-    """Features and targets for a head of these classes, or in this unit.
+    """Features and targets for a head of these classes, or in this unit; of an embedding neither is asked for.
 
     Probability outside the classes is spread over them in proportion: they hold every row's most probable class. Of
     multilabel, where each class has its own, what is said of other classes is left out.
@@ -508,6 +509,8 @@ def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
         soft, truth = rows.soft[span], rows.truth[span]
         if isinstance(head, Unit):
             return _values(soft, truth, head)
+        if spec.task == "embedding":
+            return _vectors(soft)
         if spec.task == "tagging":
             return token_targets(soft, truth, places_of(spec, rows.payloads[span]), place, length, NO_TRUTH)
         return _sets(soft, truth, place) if spec.task == "multilabel" else _shares(soft, truth, place)
@@ -520,6 +523,14 @@ def _values(soft: Sequence[SoftLabel], truth: Sequence[Any], unit: Unit) -> colu
     values = np.array([[(s.value or 0.0) - unit.mean, s.scale] for s in soft], dtype=np.float64) / unit.scale
     known = np.array([np.nan if t is None else t for t in truth], dtype=np.float64)
     return {"soft": values.astype(np.float32), "truth": ((known - unit.mean) / unit.scale).astype(np.float32)}
+
+
+def _vectors(soft: Sequence[SoftLabel]) -> columns.Arrays:
+    vectors = np.array([s.vector for s in soft], dtype=np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scales = np.array([[s.scale] for s in soft], dtype=np.float64)
+    found = np.concatenate([vectors, scales], axis=1).astype(np.float32)
+    return {"soft": found, "truth": np.full(len(soft), np.nan, np.float32)}
 
 
 def _shares(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:

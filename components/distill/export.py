@@ -31,7 +31,17 @@ from components.contracts.records import NAMED, SoftLabel
 from components.contracts.spec.user_code import folders
 from components.distill import prune
 from components.distill.data import MIN_SCALE, Unit
-from components.distill.networks.contract import FIELD, head_of, logits, probabilities, tensors, value_and_scale
+from components.distill.networks.contract import (
+    FIELD,
+    LOG_DISTANCES,
+    SHORTEST,
+    head_of,
+    logits,
+    probabilities,
+    tensors,
+    value_and_scale,
+    vector_and_scale,
+)
 from components.student.card import CARD_KEY, FILES_KEY, StudentCard, pack
 from components.student.features import BATCH, TOKENS, Features, Signature, made_up
 from components.student.runtime import NOVELTY
@@ -284,6 +294,10 @@ def answers(net: torch.nn.Module, card: StudentCard, rows: Features, unit: Unit 
     if card.task in NAMED:
         made = SoftLabel.multilabel if card.task == "multilabel" else SoftLabel.of
         return [made(card.space, card.classes, row) for row in probabilities(said, card.task).double().tolist()]
+    if card.task == "embedding":
+        vectors, scales = (part.double().tolist() for part in vector_and_scale(said))
+        pairs = zip(vectors, scales, strict=True)
+        return [SoftLabel(task="embedding", space=card.space, vector=tuple(v), scale=s) for v, s in pairs]
     unit = unit or Unit(mean=0.0, scale=1.0)
     value, scale = value_and_scale(said)
     told = zip((value * unit.scale + unit.mean).tolist(), (scale * unit.scale).tolist(), strict=True)
@@ -295,15 +309,17 @@ def to_onnx(
 ) -> bytes:
     """The ONNX file, in float32, of a body; of a regression with its ``unit``, which answers are given in.
 
-    ``temperature``: what logits are divided by, or a regression's scale is multiplied by; it is part of the graph, so
-    that what is judged and what serves are calibrated alike, and no part of what training goes on from. ``known``:
-    where what was learnt from lies; the graph then tells how far from it an input is.
+    ``temperature``: what logits are divided by, or the scale of a number or vector is multiplied by; it is part of the
+    graph, so that what is judged and what serves are calibrated alike, and no part of what training goes on from.
+    ``known``: where what was learnt from lies; the graph then tells how far from it an input is.
     """
     model = onnx.ModelProto()
     model.CopyFrom(made.model)
     constants: dict[str, Any] = {}
     if card.task == "regression":
         nodes, outputs = _value_and_scale(constants, temperature, unit or Unit(mean=0.0, scale=1.0))
+    elif card.task == "embedding":
+        nodes, outputs = _vector_and_scale(card, constants, temperature)
     else:
         nodes, outputs = _probabilities(card, constants, temperature)
     if known is not None:
@@ -383,6 +399,27 @@ def _value_and_scale(constants: dict[str, Any], temperature: float, unit: Unit) 
         helper.make_node("Mul", ["answer_scale_u", "answer_spread"], ["scale"]),
     ]
     return nodes, [helper.make_tensor_value_info(n, TensorProto.FLOAT, [BATCH]) for n in ("value", "scale")]
+
+
+def _vector_and_scale(card: StudentCard, constants: dict[str, Any], temperature: float) -> tuple[list[Any], list[Any]]:
+    """The nodes of :func:`components.distill.networks.contract.vector_and_scale`, calibrated."""
+    low, high = LOG_DISTANCES
+    numbers = {"shortest": SHORTEST, "low": low, "high": high, "spread": temperature}
+    constants |= {f"answer_{name}": np.array(value, dtype=np.float32) for name, value in numbers.items()}
+    constants |= {"answer_sizes": np.array([card.dimension, 1]), "answer_axis": np.array([1])}
+    steps: list[tuple[str, list[str], list[str], dict[str, int]]] = [
+        ("Split", ["logits", "answer_sizes"], ["answer_raw", "answer_log_1"], {"axis": 1}),
+        ("ReduceL2", ["answer_raw", "answer_axis"], ["answer_length_0"], {"keepdims": 1}),
+        ("Max", ["answer_length_0", "answer_shortest"], ["answer_length"], {}),
+        ("Div", ["answer_raw", "answer_length"], ["vector"], {}),
+        ("Squeeze", ["answer_log_1", "answer_axis"], ["answer_log_0"], {}),
+        ("Clip", ["answer_log_0", "answer_low", "answer_high"], ["answer_log"], {}),
+        ("Exp", ["answer_log"], ["answer_distance"], {}),
+        ("Mul", ["answer_distance", "answer_spread"], ["scale"], {}),
+    ]
+    nodes = [helper.make_node(kind, given, out, **how) for kind, given, out, how in steps]
+    shapes = {"vector": [BATCH, card.dimension], "scale": [BATCH]}
+    return nodes, [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
 
 
 def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | None = None) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
-from components.contracts.spec.objective import Term, check_states, imitating
+from components.contracts.spec.objective import VECTOR, Term, check_states, imitating
 from components.distill import columns
 from components.distill.data import FEATURE, STATE
-from components.distill.networks.contract import logits, probabilities, value_and_scale
+from components.distill.networks.contract import logits, probabilities, value_and_scale, vector_and_scale
 from components.distill.networks.entity import modules_of
 from components.distill.terms import Objective, Said, Shapes, Taught, build
 
@@ -61,7 +62,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         was = net.training
         net.eval()
         with torch.no_grad():
-            said, taught = self._said(sample), _taught(sample)
+            said, taught = self._said(sample), self._taught(sample)
         net.train(was)
         there = {*said.states, *(name for name in modules_of(net) if name)}
         check_states(terms, student=there, teacher=taught.states)
@@ -70,10 +71,10 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     def forward(self, batch: dict[str, Tensor], at: float) -> tuple[Tensor, dict[str, Tensor]]:
         """See the class."""
         if not self.peers:
-            return self.objective(self._said(batch), _taught(batch, 0), at)  # type: ignore[no-any-return]
+            return self.objective(self._said(batch), self._taught(batch, 0), at)  # type: ignore[no-any-return]
         members = [self, *self.peers]
         said = [member._said(batch) for member in members]
-        found = [member.objective(said[i], _taught(batch, i), at) for i, member in enumerate(members)]
+        found = [member.objective(said[i], self._taught(batch, i), at) for i, member in enumerate(members)]
         between = [self._others(i, said) for i in range(len(said))]
         total = torch.stack([loss for loss, _ in found]).sum() + torch.stack(between).sum()
         return total, {**found[0][1], "mutual": between[0].detach()}
@@ -95,7 +96,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
 
     def losses(self, batch: dict[str, Tensor], at: float) -> Tensor:
         """Each term's part of each row's loss: (K, B)."""
-        found: Tensor = self.objective.losses(self._said(batch), _taught(batch), at)
+        found: Tensor = self.objective.losses(self._said(batch), self._taught(batch), at)
         return found
 
     def returned(self, batch: dict[str, Tensor]) -> tuple[str, ...]:
@@ -113,8 +114,18 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         answer = logits(out).float()
         if self.task == "regression":
             answer = torch.stack(value_and_scale(answer), dim=1)
+        elif self.task == "embedding":
+            vector_BD, scale_B = vector_and_scale(answer)
+            answer = torch.cat([vector_BD, scale_B.unsqueeze(1)], dim=1)
+            states[VECTOR] = vector_BD
         mask = returned.get(MASK, features.get(MASK))
         return Said(logits=answer, states=states, mask=None if mask is None else mask.bool())
+
+    def _taught(self, batch: dict[str, Tensor], member: int | None = None) -> Taught:
+        taught = _taught(batch, member)
+        if self.task != "embedding" or taught.soft is None:
+            return taught
+        return replace(taught, states={**taught.states, VECTOR: taught.soft[:, :-1]})
 
     def _there(self, returned: dict[str, Any]) -> list[str]:
         return [name for name in self._wanted if name in returned or name in self._caught]

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from components.contracts.records import Task, content_hash
+from components.contracts.records import CLASSED, Task, content_hash
 from components.contracts.sampling import bucket
 from components.contracts.spec import Spec
 from components.control.tables import WindowRow
@@ -80,15 +80,15 @@ def groups(rows: Rows) -> list[list[bytes]]:
 def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
     """Where rows lie that a network has learnt from, by the states of its graph; None where they do not differ.
 
-    Rows are told apart by the teacher's most probable class, of multilabel those that have none apart; of a regression,
-    and of texts that are tagged, there is one. Of very many rows some are taken.
+    Rows are told apart by the teacher's most probable class, of multilabel those that have none apart; other tasks have
+    one kind of rows. Of very many rows some are taken.
     """
     rows = np.random.default_rng(0).permutation(len(data))[:MOST_LEARNT]
     if not len(rows):
         return None
     found = states(made, {name: taken(array, rows) for name, array in data.features.items()})
     one = np.zeros(len(rows), dtype=np.int64)
-    plain = task in ("regression", "tagging") or data.soft is None
+    plain = task not in CLASSED or data.soft is None
     soft = one[:, np.newaxis] if plain or data.soft is None else taken(data.soft, rows)
     classes = soft.argmax(1)
     if task == "multilabel":

@@ -20,7 +20,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.sampling import bucket
 from components.contracts.spec.objective import Term
 from components.distill.data import NO_TRUTH, TrainingSet
-from components.distill.networks.contract import value_and_scale
+from components.distill.networks.contract import value_and_scale, vector_and_scale
 from components.distill.prune import answers
 from components.distill.tagging import token_accuracy
 from components.distill.work import Work
@@ -37,7 +37,8 @@ class Choice:
     """``recipe``: the one to take; ``scores``: of the last round, by recipe; ``rows``: how many judged.
 
     A score is the share of answers that are right (the truth where it is known, else the teacher's label), for a
-    regression minus the root mean squared error in the student's unit; of tagging it is the share of tokens.
+    regression minus the root mean squared error in the student's unit; of tagging it is the share of tokens, of an
+    embedding the mean cosine.
     """
 
     recipe: str
@@ -106,5 +107,8 @@ def score(net: nn.Module, data: TrainingSet, task: str) -> float:
         unknown = np.isnan(data.truth).any(axis=1, keepdims=True)
         sets = np.where(unknown, data.soft, data.truth) >= 0.5
         return float(((out.numpy() >= 0.0) == sets).all(axis=1).mean())
+    if task == "embedding":
+        vector, _ = vector_and_scale(out)
+        return float((vector.numpy() * data.soft[:, :-1]).sum(axis=1).mean())
     wanted = np.where(data.truth == NO_TRUTH, data.soft.argmax(axis=1), data.truth)
     return float((torch.argmax(out, dim=1).numpy() == wanted).mean())

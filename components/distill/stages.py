@@ -15,8 +15,8 @@ from torch import nn
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec
-from components.contracts.spec.objective import Term, imitating
-from components.contracts.spec.student import Stage
+from components.contracts.spec.objective import VECTOR, Term, imitating
+from components.contracts.spec.student import VECTORS, Stage
 from components.distill.account import Spent
 from components.distill.artifact import Trained
 from components.distill.columns import spans, spooled
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: Factory | None = None) -> Work:
     """The work with what its objective reads of the inside of the teacher, or of an ``encoder``."""
-    names = sorted({name for term in work.objective for name in term.teacher_states})
+    own = {VECTOR} if work.spec.task == "embedding" else set[str]()
+    names = sorted({name for term in work.objective for name in term.teacher_states} - own)
     if not names:
         return work
     found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder)
@@ -128,4 +129,4 @@ def crossfitted(work: Work, aside: Sequence[int], first: Trained, run: Run) -> T
 
 def imitation(spec: Spec) -> tuple[Term, ...]:
     """What a network minimises that is to answer as another student does."""
-    return (imitating(spec.task, spec.student.temperature),)
+    return VECTORS if spec.task == "embedding" else (imitating(spec.task, spec.student.temperature),)

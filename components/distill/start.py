@@ -33,8 +33,8 @@ class Start:
         return self.student.card
 
 
-def read_start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
-    """What to start from; None where the parent has another task.
+def read_start(parent: ModelRef, spec: Spec, variant: Variant, dimension: int = 0) -> Start | None:
+    """What to start from; None where the parent has another task, or vectors of another ``dimension``.
 
     Raises:
         ArtifactError: the parent or its weights are missing or were changed.
@@ -48,6 +48,10 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant) -> Start | None:
     name = f"version {parent.version}" if parent.version else parent.uri
     if card.task != spec.task:
         log.warning("%s: %s has another task: starting afresh", spec.name, name)
+        return None
+    if card.dimension != dimension:
+        log.warning("%s: %s gives vectors of %d numbers, not %d: starting afresh", spec.name, name, card.dimension,
+                    dimension)  # fmt: skip
         return None
     wanted = spec.student.network_of(variant_of(spec, card, variant))
     files = files_of(featuriser(spec.features, spec.source))
@@ -72,6 +76,8 @@ def grown(
     start: Start | None, card: StudentCard, head: str, rows: Rows, seed: int, privacy: Privacy | None
 ) -> tuple[Arrays | None, Unit | None]:
     """The weights to start from, and the unit of a regression."""
+    if card.task == "embedding":
+        return (start.state if start else None), None
     if start is None or start.state is None:
         return None, _unit(rows, privacy) if card.task == "regression" else None
     if card.task in NAMED:

@@ -3,7 +3,8 @@
 Classification divides the logits by a temperature (C. Guo, G. Pleiss, Y. Sun & K. Weinberger, "On calibration of modern
 neural networks", ICML 2017): labels stay as they are; so does tagging, by token. So do the sets of multilabel, whose
 logits are divided by one temperature for all classes. Regression multiplies its scale (D. Levi et al., "Evaluating and
-calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay.
+calibrating uncertainty prediction in regression tasks", Sensors 22, 2022): values stay. Embedding does the same by the
+likelihood of exponential distances: the factor is the mean of the distances in expected ones, and vectors stay.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.records import SoftLabel, set_of
+from components.contracts.vectors import apart
 from components.distill.data import TrainingSet
 from components.distill.tagging import token_rows
 
@@ -54,6 +56,8 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
         return min(HIGHEST, max(LOWEST, math.sqrt(math.fsum(e * e for e in errors) / len(errors))))
     if used[0][0].task == "multilabel":
         return _golden(_of_sets(used))
+    if used[0][0].task == "embedding":
+        return min(HIGHEST, max(LOWEST, math.fsum(apart(a, s) for a, s, _ in used) / len(used)))
     names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
     logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
     wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)

@@ -77,7 +77,8 @@ def distill(
     if not windows:
         raise ConfigError("windows", [], "an update needs at least one snapshot")
     # Step 1
-    start = read_start(parent, spec, variant) if parent else None
+    dimension = int(windows[-1].manifest.get("dimension", 0))
+    start = read_start(parent, spec, variant, dimension) if parent else None
     learnt = update_rows(spec, windows, seed, fresh=start is None)
     rows = learnt.new + learnt.replay
     if not len(rows):
@@ -185,6 +186,7 @@ def _card(
         task=spec.task,
         space=str(windows[-1].manifest["space"]),
         classes=classes,
+        dimension=int(windows[-1].manifest.get("dimension", 0)),
         features=spec.features.learnt_from,
         payload=spec.payload,
         inputs=dict(featuriser(spec.features, spec.source).signature),

@@ -15,7 +15,7 @@ NO_CONFIDENCE = "limits.confidence is not declared: estimates are judged, not bo
 LEAST = {
     "accuracy": "min_accuracy", "agreement": "min_agreement", "teacher_accuracy": "min_teacher_accuracy",
     "coverage": "min_coverage", "micro_f1": "min_micro_f1", "span_f1": "min_span_f1",
-    "span_agreement": "min_span_agreement",
+    "span_agreement": "min_span_agreement", "cosine": "min_cosine", "recall": "min_recall",
 }  # fmt: skip
 MOST = {
     "loss": "max_loss", "mae_loss": "max_mae_loss", "micro_f1_loss": "max_micro_f1_loss", "ece": "max_ece",
@@ -23,6 +23,7 @@ MOST = {
     "p99_ms": "max_p99_ms", "latency_ratio": "max_latency_ratio", "cold_start_ms": "max_cold_start_ms",
     "bytes": "max_bytes",
     "memory_bytes": "max_memory_bytes", "cost_per_1000": "max_cost_per_1000", "rmse": "max_rmse",
+    "cosine_loss": "max_cosine_loss", "recall_loss": "max_recall_loss",
     "membership_advantage": "max_membership_advantage", "extraction_fidelity": "max_extraction_fidelity",
     "span_f1_loss": "max_span_f1_loss",
 }  # fmt: skip
@@ -33,7 +34,10 @@ MANY = {
 """The limit that stands for each measure; those in ``MANY`` hold for every slice, regime, disturbance or export that
 is declared by itself."""
 
-COMPARED = ("loss", "mae_loss", "micro_f1_loss", "span_f1_loss", "slice_loss", "forgetting", "latency_ratio")
+COMPARED = (
+    "loss", "mae_loss", "micro_f1_loss", "span_f1_loss", "cosine_loss", "recall_loss", "slice_loss", "forgetting",
+    "latency_ratio",
+)  # fmt: skip
 """What only a champion can be compared in."""
 
 

@@ -15,13 +15,14 @@ The format, one object a line, told apart by ``kind``:
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import SoftLabel, Task, set_of, set_text
+from components.contracts.records import SoftLabel, Task, set_of, set_text, vector_of
 from drift.gate import Criterion, Verdict
 from drift.quality import ROUNDING
 
@@ -35,7 +36,9 @@ MEMBER = "member"
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a model says of an input: ``label`` with its probability, or ``value`` with its scale; ``entropy`` in nats.
 
-    The label of multilabel is the set of classes as a JSON array (:func:`components.contracts.records.set_text`).
+    The label of multilabel is the set of classes as a JSON array (:func:`components.contracts.records.set_text`), of an
+    embedding the vector's text (:func:`components.contracts.records.vector_text`), with its scale.
+
     ``coverage``: whether the 90 % interval of a regression holds the truth is seen from ``value`` and ``scale``.
     A value that is not there (a student's NaN is written as null) is missing evidence, and never a number.
     """
@@ -51,6 +54,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """An answer from a soft label."""
         if soft.task == "regression":
             return cls(value=soft.value, scale=soft.scale, entropy=soft.entropy)
+        if soft.task == "embedding":
+            return cls(label=soft.label, scale=soft.scale, entropy=soft.entropy)
         return cls(label=soft.label, confidence=min(1.0, soft.confidence), entropy=soft.entropy)
 
 
@@ -67,6 +72,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     ``look``: how many students, this one included, were judged on the newest window's holdout; ``repeated``: bounds
     are valid however often they are looked at; ``notes``: why criteria were left out; ``confidence``: of the bounds
     that are reported of what no criterion asks for; ``groups``: what rows are grouped by, and into which groups.
+    ``neighbours``: the k of recall at k, of an embedding.
     ``throughout``: that it is ``repeated`` holds for the counts of groups and for membership, too, as in evidence from
     before it does not.
     """
@@ -85,6 +91,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     criteria: tuple[Criterion, ...] = ()
     notes: tuple[str, ...] = ()
     groups: dict[str, Compared] = {}
+    neighbours: int = 10
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):
@@ -209,6 +216,8 @@ def _checked(row: Row, task: Task, number: int) -> Row:
         if answer.label is None:
             raise ConfigError("evidence", f"line {number}", f"the {name}'s answer must have a label")
         _set(answer.label, task, number)
+        if task == "embedding":
+            _check_vector(name, answer, number)
         if answer.confidence is not None and not -ROUNDING <= answer.confidence <= 1.0 + ROUNDING:
             allowed = f"the {name}'s confidence is {answer.confidence:g}: it must be in [0, 1]"
             raise ConfigError("evidence", f"line {number}", allowed)
@@ -228,6 +237,17 @@ def _set(text: str | None, task: Task, number: int) -> None:
         pass
     allowed = f"a set of classes must be the JSON array of their sorted names, each once, not {text!r:.80}"
     raise ConfigError("evidence", f"line {number}", allowed)
+
+
+def _check_vector(name: str, answer: Answer, number: int) -> None:
+    try:
+        vector = vector_of(answer.label or "")
+    except (ValueError, struct.error) as error:
+        told = f"the {name}'s label must be a vector, float16 in base64: {error}"
+        raise ConfigError("evidence", f"line {number}", told) from error
+    if not vector or not all(map(math.isfinite, vector)) or answer.scale is None:
+        told = f"the {name}'s answer must have a vector of finite numbers and a scale"
+        raise ConfigError("evidence", f"line {number}", told)
 
 
 def _class(truth: str | float | None, labels: Sequence[str | None]) -> str | None:

@@ -39,6 +39,7 @@ def demanded(evidence: Evidence, limits: Limits) -> Evidence:
         confidence=limits.confidence or judgement.confidence,
         repeated=limits.looks == "repeated",
         throughout=limits.looks == "repeated",
+        neighbours=limits.neighbours,
         groups={
             name: Compared(names=groups.names, min_rows=groups.min_rows or limits.min_rows)
             for name, groups in limits.groups.items()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from components.contracts.records import Task
 from components.distill.data import Rows
+from components.evaluate import ranked
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from components.evaluate.extraction import extraction
 from components.evaluate.groups import of_groups
@@ -20,6 +21,7 @@ from components.evaluate.spans import span_measures
 from drift.deferral import deferral_limit
 from drift.entropy import summarise
 from drift.gate import Measurement
+from drift.mean import Mean
 from drift.measured import ErrorLevel, ErrorRise, Measured, PairedLoss, Share
 from drift.reliability import Bin, debiased_ece, reliability
 from drift.reweight import thinned
@@ -43,10 +45,10 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
     ``accuracy``, ``teacher_accuracy``, ``ece``, ``worst_slice_accuracy``, ``loss``, ``slice_loss[CLASS]`` (regression:
     ``rmse``, ``mae``, ``coverage``, ``loss`` and ``mae_loss``; multilabel besides those of
     :func:`components.evaluate.sets.of_sets`, with the rows that have a class as its slice; tagging, beside the
-    accuracies of whole texts, ``ece`` and ``loss``: those of :func:`components.evaluate.spans.span_measures`);
-    ``forgetting[REGIME]`` of older ones and the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of
-    agreement; ``teacher_entropy``, ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of
-    groups
+    accuracies of whole texts, ``ece`` and ``loss``: those of :func:`components.evaluate.spans.span_measures`;
+    embedding, against the teacher: those of :func:`components.evaluate.ranked.ranked`); ``forgetting[REGIME]`` of older
+    ones and the worst as ``forgetting``; ``noise_loss[NAME]`` and ``attack_loss`` of agreement; ``teacher_entropy``,
+    ``student_entropy``, ``entropy_gap`` and ``mutual_information`` in nats; those of groups
     (:func:`components.evaluate.groups.of_groups`); what tells of the rows that were learnt from
     (:func:`components.evaluate.membership.membership`), and how well answers teach another model to answer alike
     (:func:`components.evaluate.extraction.extraction`); then whatever values the evidence holds.
@@ -59,12 +61,9 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
         "truth_rows": float(len(known(new))),
         "agreement": agreement(evidence, new),
     }
-    of_task = {"regression": _regression, "tagging": _tagging}.get(judgement.task, _classification)
-    found |= of_task(evidence, new)
-    if judgement.task == "multilabel":
-        found |= of_sets(evidence, new)
+    found |= _OF_TASK[judgement.task](evidence, new)
     older = evidence.sets(REGIME)
-    losses = {name.removeprefix(REGIME): loss(evidence, known(rows)) for name, rows in older.items()}
+    losses = {name.removeprefix(REGIME): forgotten(evidence, rows) for name, rows in older.items()}
     found["forgetting"] = _worst(list(losses.values()))
     found |= {f"forgetting[{name}]": lost for name, lost in losses.items()}
     for name, rows in (evidence.sets(NOISE) | evidence.sets(ATTACK)).items():
@@ -130,6 +129,11 @@ def loss(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | No
     )
 
 
+def forgotten(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | ErrorRise | Mean | None:
+    """How much worse the candidate is than the champion on an older regime: against truth, of vectors the teacher."""
+    return ranked.loss(evidence, rows) if evidence.judgement.task == "embedding" else loss(evidence, known(rows))
+
+
 def _rise(rows: Sequence[Row], power: int) -> ErrorRise:
     return ErrorRise(
         candidate=tuple(_error(row.candidate, row.truth) for row in rows),
@@ -163,6 +167,10 @@ def _classification(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measure
     return found
 
 
+def _sets(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    return _classification(evidence, new) | of_sets(evidence, new)
+
+
 def _tagging(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
     found = _classification(evidence, new)  # a text is right where all its spans are
     kept = ("accuracy", "teacher_accuracy", "ece", "loss")
@@ -192,6 +200,13 @@ def _regression(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement
     }
 
 
+_OF_TASK: Mapping[Task, Callable[[Evidence, Sequence[Row]], dict[str, Measurement]]] = {
+    "classification": _classification, "regression": _regression, "multilabel": _sets, "tagging": _tagging,
+    "embedding": ranked.ranked,
+}  # fmt: skip
+"""The measures of each task's own."""
+
+
 def _spans(answer: Answer) -> bool:
     """Whether an answer has an interval."""
     return answer.value is not None and answer.scale is not None
@@ -210,7 +225,7 @@ def _disturbed(evidence: Evidence, rows: Sequence[Row]) -> PairedLoss | None:
     return PairedLoss.of([agrees(r.candidate, r.teacher) for r in rows], undisturbed, [r.weight for r in rows])
 
 
-def _worst(losses: Sequence[PairedLoss | ErrorRise | None]) -> float | None:
+def _worst(losses: Sequence[PairedLoss | ErrorRise | Mean | None]) -> float | None:
     """The largest loss; None where there is none, or one is not known: what was not looked at may be forgotten."""
     values = [x.value for x in losses if x is not None and math.isfinite(x.value)]
     return max(values) if values and len(values) == len(losses) else None
@@ -267,8 +282,10 @@ def slice_accuracies(rows: Sequence[Row], task: Task = "classification") -> dict
     }  # fmt: skip
 
 
-def pooled(holdouts: Sequence[tuple[str, Rows]], min_rows: int) -> list[tuple[str, Rows]]:
+def pooled(holdouts: Sequence[tuple[str, Rows]], min_rows: int, *, truths: bool = True) -> list[tuple[str, Rows]]:
     """Holdouts of older windows, oldest first, neighbours put together until each group has ``min_rows`` truths.
+
+    Without ``truths``, which an embedding has none of: until it has so many rows.
 
     What is left over goes to the last group, so that no group is too small to say anything, unless all together are.
     A group is named by its first and its last window.
@@ -278,7 +295,7 @@ def pooled(holdouts: Sequence[tuple[str, Rows]], min_rows: int) -> list[tuple[st
     gathered = Rows(payloads=[], soft=[], truth=[])
     for name, rows in holdouts:
         names, gathered = [*names, name], gathered + rows
-        if sum(t is not None for t in gathered.truth) >= min_rows:
+        if sum(t is not None or not truths for t in gathered.truth) >= min_rows:
             groups.append((names, gathered))
             names, gathered = [], Rows(payloads=[], soft=[], truth=[])
     if len(gathered):

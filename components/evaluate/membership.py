@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.tagging import aligned
+from components.contracts.vectors import distance
 from components.control.tables import WindowRow
 from components.distill.data import learnt_of_newest
 from components.evaluate.evidence import MEMBER, Answer, Evidence, Row
@@ -26,10 +27,13 @@ def loss_of(teacher: SoftLabel, student: SoftLabel) -> float | None:
     """How far an answer is from the label that was to be learnt; None where it is no number.
 
     That is the divergence from the teacher's distribution, of multilabel summed over the classes, of a text that is
-    tagged the mean over its tokens, in nats, or the distance from its value in the target's unit.
+    tagged the mean over its tokens, in nats, the distance from its value in the target's unit, or the cosine distance
+    from its vector.
     """
     if teacher.value is not None and student.value is not None:
         found = abs(student.value - teacher.value)
+    elif teacher.vector:
+        found = distance(student.vector, teacher.vector)
     elif teacher.task == "multilabel":
         found = sum(
             _divergence({"": p, "not": 1.0 - p}, {"": q, "not": 1.0 - q})

@@ -18,7 +18,8 @@ from components.evaluate.charts import figure
 from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
-from components.evaluate.measure import REGIME, confusion, curve, loss, measures
+from components.evaluate.measure import REGIME, bounded, confusion, curve, forgotten, measures
+from components.evaluate.ranked import ranked
 from components.evaluate.report import columns
 from components.evaluate.sets import per_class
 from components.evaluate.share import known, right
@@ -111,6 +112,7 @@ def render(
         *([("Spans", _spans(evidence, new))] if tags else []),
         ("Teacher and student", _confusion(new) if classes else ""),
         *([("Classes", _classes(evidence, new))] if judgement.task == "multilabel" else []),
+        *([("Vectors", _vectors(evidence))] if judgement.task == "embedding" else []),
         ("Older regimes", _forgetting(evidence)),
         *([("Groups", _groups(evidence))] if judgement.groups else []),
     ]
@@ -211,6 +213,27 @@ def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
     return f'<p>{html.escape(told)}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
+def _vectors(evidence: Evidence) -> str:
+    """How near the student's vectors are to the teacher's, and what they find of what the teacher's do, with bounds."""
+    confidence, names = evidence.judgement.confidence, {
+        "cosine": "mean cosine to the teacher's vector",
+        "recall": f"share of the teacher's {evidence.judgement.neighbours} nearest that are the student's nearest",
+        "rank_correlation": "rank correlation of all others by nearness",
+        "cosine_loss": "fall of the mean cosine below the champion's",
+        "recall_loss": "fall of that share below the champion's",
+    }  # fmt: skip
+    found = ranked(evidence, evidence.sets(NEW).get(NEW, []))
+    rows = ""
+    for name, what in names.items():
+        measure = bounded(found[name])
+        said = "too few rows, or no champion"
+        if measure is not None:
+            ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
+            said = f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+        rows += f"<tr><td>{html.escape(what)}</td><td class=number>{said}</td></tr>"
+    return f'<p>Bounds at {confidence:.2%} a side.</p><div class="scroll"><table>{rows}</table></div>'
+
+
 def _columns(before: Columns, now: Columns) -> str:
     plain = {n: c for n, c in now.items() if len(c) and (isinstance(c[0], str) or not hasattr(c[0], "__len__"))}
     shown = sorted(list(plain.items())[:MOST_COLUMNS], key=lambda item: isinstance(item[1][0], str))  # tall ones last
@@ -244,8 +267,8 @@ def _confusion(rows: Sequence[Row]) -> str:
 
 def _forgetting(evidence: Evidence) -> str:
     """Accuracies of candidate and champion, and the loss between them with its bounds, by regime, oldest first."""
-    regimes = {name.removeprefix(REGIME): known(rows) for name, rows in evidence.sets(REGIME).items()}
-    losses = {name: loss(evidence, rows) for name, rows in regimes.items()}
+    older = {name.removeprefix(REGIME): rows for name, rows in evidence.sets(REGIME).items()}
+    regimes, losses = {n: known(r) for n, r in older.items()}, {n: forgotten(evidence, r) for n, r in older.items()}
     shown = {name: lost for name, lost in losses.items() if lost is not None}
     drawn = ""
     if shown:

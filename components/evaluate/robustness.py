@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from components.contracts import vectors
 from components.contracts.errors import RecordError
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Disturbance
@@ -47,8 +48,8 @@ def attack_rows(
     """Answers to the worst inputs that a greedy random search finds within ``disturbance.queries`` answers on each.
 
     Every step disturbs the best input so far, by half the strength, and keeps it if the student is less sure of the
-    teacher's answer (regression: further from its value; multilabel: from its probabilities); it stops where the two
-    disagree.
+    teacher's answer (of a value or a vector: further from it; of sets: from their probabilities); it stops where the
+    two disagree.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
@@ -89,6 +90,8 @@ def _search(
 def _distance(answer: SoftLabel, teacher: SoftLabel) -> float:
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value)
+    if teacher.vector:
+        return vectors.distance(answer.vector, teacher.vector)
     if teacher.task == "multilabel":
         return math.fsum(
             abs(teacher.distribution.get(name, 0.0) - answer.distribution.get(name, 0.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from components.contracts.vectors import near
 from components.evaluate.evidence import Answer, Evidence, Row
 from drift.measured import Share
 
@@ -23,9 +24,14 @@ def right(answer: Answer | None, truth: Any) -> bool:
 
 
 def agrees(answer: Answer, teacher: Answer | None) -> bool:
-    """Whether an answer is the teacher's: its label, or within :data:`CLOSE` of its scales of its value."""
+    """Whether an answer is the teacher's: its label, or within :data:`CLOSE` of its scales of its value.
+
+    Of vectors: within :data:`components.contracts.vectors.WITHIN` of the teacher's scales of its vector.
+    """
     if teacher is None:
         return False
+    if teacher.label is not None and teacher.scale is not None:
+        return answer.label is not None and near(answer.label, teacher.label, teacher.scale)
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value) <= CLOSE * float(teacher.scale or 0.0)
     return answer.label is not None and answer.label == teacher.label

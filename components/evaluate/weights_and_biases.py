@@ -20,6 +20,7 @@ from components.contracts.errors import CohobateError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
+from components.contracts.vectors import distance
 from components.control.tables import WindowRow
 from components.distill.data import declared_teacher, window_rows
 from components.steps import Candidate
@@ -114,6 +115,8 @@ def _examples(spec: Spec, candidate: Candidate, window: WindowRow, most: int) ->
         text = payload.decode(errors="replace")[:LONGEST]
         if spec.task == "regression":
             off, said = abs((answer.value or 0.0) - (soft.value or 0.0)), [soft.value, truth, answer.value, None]
+        elif spec.task == "embedding":
+            off, said = distance(answer.vector, soft.vector), [None, None, None, soft.confidence]
         else:
             sure = answer.confidence
             off, said = sure if answer.label != soft.label else 0.0, [soft.label, truth, answer.label, sure]

@@ -156,6 +156,8 @@ def _soft(told: Told, card: StudentCard) -> SoftLabel:
     soft = told["soft_label"]
     if card.task == "regression":
         return SoftLabel(task="regression", space=card.space, value=soft["value"], scale=soft["scale"])
+    if card.task == "embedding":
+        return SoftLabel(task="embedding", space=card.space, vector=tuple(soft["vector"]), scale=soft["scale"])
     return SoftLabel(task=card.task, space=card.space, distribution=soft)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Literal
 
 import msgspec
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from components.contracts.records import SoftLabel
 from components.contracts.sampling import bucket
 from components.contracts.spec import Policy
+from components.contracts.vectors import distance
 from components.student.runtime import Reply
 
 Scores = Sequence[Sequence[SoftLabel]] | Sequence[Sequence[Reply]] | Sequence[Sequence[float]]
@@ -191,7 +193,7 @@ def representative(least: float, workload: str, input_id: str, probability: floa
 
 
 def margin(scores: Scores) -> Floats:
-    """One less the lead of the champion's best class over its second, in [0, 1]; for regression its scale.
+    """One less the lead of the champion's best class over its second, in [0, 1]; of a number or a vector its scale.
 
     Of multilabel one less the least lead of having a class over not having it.
     Of a text that is tagged it is that of the token where it is largest (D. Marcheggiani & T. Artières, EMNLP 2014).
@@ -211,7 +213,7 @@ def rarity(scores: Scores) -> Floats:
 
 
 def _margin(soft: SoftLabel) -> float:
-    if soft.task == "regression":
+    if soft.task in ("regression", "embedding"):
         return float(soft.scale or 0.0)
     if soft.task == "multilabel":
         return 1.0 - min((abs(2.0 * p - 1.0) for p in soft.distribution.values()), default=1.0)
@@ -226,9 +228,10 @@ def _lead_lacking(distribution: Mapping[str, float]) -> float:
 
 
 def entropy(scores: Scores) -> Floats:
-    """Entropy of the champion's soft label in nats; for regression its scale (a differential entropy has no zero)."""
+    """Entropy of the champion's soft label in nats; of a number or a vector its scale: theirs has no zero."""
+    scaled = ("regression", "embedding")
     softs = [_soft(s) for s in scores[0]]
-    return np.array([float(s.scale or 0.0) if s.task == "regression" else s.entropy for s in softs])
+    return np.array([float(s.scale or 0.0) if s.task in scaled else s.entropy for s in softs])
 
 
 def surprise(scores: Scores) -> Floats | None:
@@ -246,6 +249,7 @@ def surprise(scores: Scores) -> Floats | None:
 def vote_entropy(scores: Scores) -> Floats | None:
     """Entropy in nats of the members' votes for their best classes; for regression the deviation of their values.
 
+    For embedding it is the mean cosine distance of two of them.
     None for fewer than two members: one alone is always of one mind.
     """
     if len(scores) < 2:
@@ -256,6 +260,8 @@ def vote_entropy(scores: Scores) -> Floats | None:
 def _votes(answers: Sequence[SoftLabel]) -> float:
     if answers[0].task == "regression":
         return float(np.std([float(a.value or 0.0) for a in answers]))
+    if answers[0].task == "embedding":
+        return float(np.mean([distance(a.vector, b.vector) for a, b in combinations(answers, 2)]))
     shares = [count / len(answers) for count in Counter(a.label for a in answers).values()]
     return -math.fsum(p * math.log(p) for p in shares) + 0.0
 

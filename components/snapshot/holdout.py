@@ -88,7 +88,10 @@ def needed(spec: Spec) -> Need:
     )  # fmt: skip
     if any(x is not None for x in of_truth):
         truths.append(math.inf)
-    told = (limits.max_membership_advantage, limits.max_extraction_fidelity, limits.min_span_agreement)
+    told = (
+        limits.max_membership_advantage, limits.max_extraction_fidelity, limits.min_span_agreement,
+        limits.min_cosine, limits.min_recall, limits.max_cosine_loss, limits.max_recall_loss,
+    )  # fmt: skip
     if any(x is not None for x in told):
         rows.append(math.inf)
     for groups in limits.groups.values():
@@ -227,7 +230,8 @@ def _last_kept(windows: Sequence[WindowRow], teacher: str) -> float:
 def _kept(spec: Spec, earlier: Sequence[tuple[WindowRow, pa.Table]], teacher: str) -> float:
     """The share of the older windows' contents that is held out further on.
 
-    That is ``student.kept_share``, or more while fewer truths than forgetting is judged on would be left of them.
+    That is ``student.kept_share``, or more while fewer truths than forgetting is judged on would be left of them (of an
+    embedding, which has no truth: rows).
     """
     windows = [w for w, _ in earlier]
     last, shares = _last_kept(windows, teacher), kept_shares(windows)
@@ -235,7 +239,11 @@ def _kept(spec: Spec, earlier: Sequence[tuple[WindowRow, pa.Table]], teacher: st
     places: list[float] = []
     for window, table in earlier:
         if window.manifest.get("teacher", "") == teacher:
-            places += [place(c) for c, known in _held(standing(table, shares[window.number])) if known]
+            places += [
+                place(c)
+                for c, known in _held(standing(table, shares[window.number]))
+                if known or spec.task == "embedding"
+            ]
     floor = sorted(places)[wanted] if len(places) > wanted else 1.0
     return min(last, max(spec.student.kept_share, floor if wanted else 0.0))
 

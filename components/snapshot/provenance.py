@@ -35,22 +35,28 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What labels of a workload must say. ``space`` and ``classes``: None and empty where nobody declared any."""
+    """What labels of a workload must say. ``space`` and ``classes``: None and empty where nobody declared any.
+
+    ``dimension``: of the vectors of an embedding; None: the first label decides.
+    """
 
     spec: Spec
     teacher: str
     state: TeacherState | None
     space: str | None
     verifier: Verifier | None
+    dimension: int | None = None
 
     @classmethod
-    def of(cls, spec: Spec, store: ControlStore, teacher: str, space: str | None) -> Declared:
+    def of(
+        cls, spec: Spec, store: ControlStore, teacher: str, space: str | None, dimension: int | None = None
+    ) -> Declared:
         """What a workload declares now; ``teacher`` in any epoch, ``space`` where the spec and teacher name none."""
         base = declared_of(teacher)
         _, state = teacher_state(store, spec.name, base)
         known = spec.teacher_space or (state.space if state else None) or space
         verifier = Verifier(spec.label.signed_by) if spec.label.signed_by else None
-        return cls(spec=spec, teacher=base, state=state, space=known, verifier=verifier)
+        return cls(spec=spec, teacher=base, state=state, space=known, verifier=verifier, dimension=dimension)
 
     @property
     def reference(self) -> str:
@@ -79,6 +85,9 @@ class Declared:
         self._teacher(label)
         if self.space is not None and label.soft.space != self.space:
             raise RecordError("undeclared_space", f"{label.soft.space}, not {self.space}")
+        if self.dimension is not None and len(label.soft.vector) != self.dimension:
+            told = f"a vector of {len(label.soft.vector)} numbers, while those of {label.soft.space} have"
+            raise RecordError("undeclared_space", f"{told} {self.dimension}: give another space another name")
         classes = self.state.classes if self.state else ()
         if classes and (strange := names_of(label.soft) - set(classes)):
             raise RecordError("undeclared_class", ", ".join(sorted(strange)))

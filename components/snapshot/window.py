@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from components.snapshot.table import (
 )
 from components.stream.contract import Broker, Record
 from components.student.features import featuriser
-from components.teachers.contract import reference
+from components.teachers.contract import declared_of, reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -274,7 +275,9 @@ def feature_repo(spec: Spec, artifacts: str) -> FeatureRepo:
 
 def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Declared:
     if spec.teacher_digest or last.get("teacher"):
-        return Declared.of(spec, store, str(spec.teacher_digest or last["teacher"]), last.get("space"))
+        teacher_now = str(spec.teacher_digest or last["teacher"])
+        same = declared_of(teacher_now) == declared_of(str(last.get("teacher", "")))
+        return Declared.of(spec, store, teacher_now, last.get("space"), last.get("dimension") if same else None)
     teacher = build(spec.teacher, spec.source)
     return Declared.of(spec, store, reference(teacher), teacher.space)
 
@@ -301,6 +304,8 @@ def _sort_out(records: Sequence[Record], declared: Declared, known: set[str], fo
             harvest.duplicates += 1
             continue
         known.add(label.key)
+        if declared.dimension is None and label.soft.vector:
+            declared = dataclasses.replace(declared, dimension=len(label.soft.vector))
         harvest.labels.append(msgspec.structs.replace(label, teacher=declared.reference))
         harvest.descriptors.append(descriptors)
     return harvest
@@ -357,7 +362,9 @@ def _masked(spec: Spec, table: pa.Table) -> dict[str, Any]:
 
 def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, Any]:
     times = table["time"].to_pylist()
+    vector = harvest.labels[-1].soft.vector
     return {
+        **({"dimension": len(vector)} if vector else {}),
         "positions": reading.positions,
         "anchors": {place: list(anchor) for place, anchor in reading.anchors.items()},
         "replaced_partitions": list(reading.replaced),

@@ -41,19 +41,20 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
-    ``classes``: class names in the order of the model's output (empty for regression; of tagging the tags); ``space``:
-    the label space with its version, or the unit; ``features`` and ``payload``: how a payload becomes the model's
-    inputs; ``inputs``: their types and shapes by name; ``network``: what was trained, with the options of its variant;
-    ``snapshots``: content hashes it was trained on, newest first; ``teacher``: ``name@digest``; ``parent``: registry
-    version it was warm-started from; ``code``: version of this code; ``precision``: ``float32`` or ``int8``;
-    ``weights``: SHA-256 of the trainable weights that lie beside it; ``pruned``: whether units of the network that its
-    weights have are left out; ``recipe``: the one of the spec that it learnt by (empty: the spec's objective);
-    ``unlabelled``: SHA-256 of the inputs that it learnt from without labels; ``privacy``: the account of a lineage that
-    was trained in private from the first (None: nothing bounds what the weights tell); ``labels``: how many labels its
-    windows have, and how many of them its line may have ``learnt`` from by now. ``novelty``: scores of inputs that it
-    did not learn from, in rising order, in groups: what its scores of novelty are worth
-    (:func:`drift.novelty.conformal_p`); empty: it tells of none. ``synthetic``: labels of its windows whose inputs were
-    made up, by how (``method;seed=0``). ``attribution``: the sentences that the terms of its teacher and data ask for.
+    ``classes``: class names in the order of the model's output (of tagging the tags; empty for regression and
+    embedding); ``dimension``: of an embedding's vectors, else 0; ``space``: the label space with its version, or the
+    unit; ``features`` and ``payload``: how a payload becomes the model's inputs; ``inputs``: their types and shapes by
+    name; ``network``: what was trained, with the options of its variant; ``snapshots``: content hashes it was trained
+    on, newest first; ``teacher``: ``name@digest``; ``parent``: registry version it was warm-started from; ``code``:
+    version of this code; ``precision``: ``float32`` or ``int8``; ``weights``: SHA-256 of the trainable weights that lie
+    beside it; ``pruned``: whether units of the network that its weights have are left out; ``recipe``: the one of the
+    spec that it learnt by (empty: the spec's objective); ``unlabelled``: SHA-256 of the inputs that it learnt from
+    without labels; ``privacy``: the account of a lineage that was trained in private from the first (None: nothing
+    bounds what the weights tell); ``labels``: how many labels its windows have, and how many of them its line may have
+    ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in rising order, in groups: what
+    its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells of none. ``synthetic``: labels
+    of its windows whose inputs were made up, by how (``method;seed=0``). ``attribution``: the sentences that the terms
+    of its teacher and data ask for.
     """
 
     workload: str
@@ -80,6 +81,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     novelty: tuple[tuple[float, ...], ...] = ()
     synthetic: dict[str, int] = {}
     attribution: tuple[str, ...] = ()
+    dimension: int = 0
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))
@@ -93,7 +95,9 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an input: one a class, or a tag of a token, or a value and its scale."""
+        """Numbers that the network gives for an input or token: one a class, or those of a value or vector and scale."""
+        if self.task == "embedding":
+            return self.dimension + 1
         return len(self.classes) if self.task in NAMED else 2
 
 

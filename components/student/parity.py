@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.contracts.records import SoftLabel
+from components.contracts.vectors import apart
 from components.student.runtime import CHUNK, Reply, Student
 
 BATCHES = (1, 7, 32)
@@ -23,7 +24,7 @@ ASKED = 256
 """Inputs that are asked in each of them, in an order of chance."""
 
 CLOSE = 0.1
-"""Regression values within this share of the reference's scale count as the same answer."""
+"""Regression values, and vectors' cosine distances, within this share of the reference's scale count as the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,12 @@ class Parity:
 
     ``variation``, ``most_variation``: mean and largest total variation between distributions, in [0, 1], of multilabel
     that of the class which differs most, of a text that is tagged the mean over its tokens; for regression the mean and
-    the largest difference of values, in scales.
+    the largest difference of values, in scales, for embedding those of cosine distances.
     ``novelty``: mean difference of p-values of novelty, in [0, 1]; None where one of the two tells of none.
 
-    Answers of classes differ when their labels do, and their numbers are probabilities; regression answers
-    differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales.
+    Answers of classes and tags differ when their labels do, and their numbers are probabilities; regression answers
+    differ when their values are more than :data:`CLOSE` scales apart, and ``largest`` is in scales; embeddings alike,
+    by the cosine distance of their vectors.
     """
 
     gap: float
@@ -70,7 +72,7 @@ class _Compared:
         for a, b in zip(reference, other, strict=True):
             difference = _difference(a, b)
             self.differences.append(difference)
-            self.different += difference > CLOSE if a.task == "regression" else a.label != b.label
+            self.different += difference > CLOSE if a.task in ("regression", "embedding") else a.label != b.label
             self.variations.append(_variation(a, b))
 
     @property
@@ -131,6 +133,8 @@ def _novelty_gaps(ours: Sequence[Reply], theirs: Sequence[Reply]) -> list[float]
 
 
 def _difference(a: SoftLabel, b: SoftLabel) -> float:
+    if a.vector:
+        return apart(a, b)
     if a.value is not None and a.scale is not None and b.value is not None:
         return abs(a.value - b.value) / a.scale
     if a.task == "tagging":
@@ -141,7 +145,7 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
 
 
 def _variation(a: SoftLabel, b: SoftLabel) -> float:
-    if a.task in ("regression", "multilabel"):
+    if a.task in ("regression", "multilabel", "embedding"):
         return _difference(a, b)
     if a.task == "tagging":
         pairs = zip(a.tokens, b.tokens, strict=True)

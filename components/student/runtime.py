@@ -21,9 +21,9 @@ from drift.novelty import conformal_p
 
 OUTPUTS = {
     "classification": ["probabilities"], "regression": ["value", "scale"], "multilabel": ["probabilities"],
-    "tagging": ["probabilities"],
+    "tagging": ["probabilities"], "embedding": ["vector", "scale"],
 }  # fmt: skip
-"""The graph's outputs by task: (B, C), or (B,) each, or (B, L, C) of L tokens of the longest text."""
+"""The graph's outputs by task: (B, C), or (B,) each, a vector (B, D), or (B, L, C) of L tokens of the longest text."""
 
 NOVELTY = "novelty"
 """The further output of graphs that tell how far an input is from what the student has learnt from, (B,)."""
@@ -206,6 +206,11 @@ class Student:
             return [
                 SoftLabel(task="regression", space=space, value=v, scale=s) for v, s in zip(out[0], out[1], strict=True)
             ]
+        if self.card.task == "embedding":
+            return [
+                SoftLabel(task="embedding", space=space, vector=tuple(v), scale=s)
+                for v, s in zip(out[0], out[1], strict=True)
+            ]
         made = SoftLabel.multilabel if self.card.task == "multilabel" else SoftLabel.of
         return [made(space, self.card.classes, row) for row in out[0]]
 
@@ -243,3 +248,5 @@ def _check_graph(session: Any, card: StudentCard, where: str) -> None:
     width = session.get_outputs()[0].shape[-1]
     if card.task in NAMED and width != len(card.classes):
         raise ArtifactError(where, f"its graph gives {width} probabilities for the card's {len(card.classes)} classes")
+    if card.task == "embedding" and width != card.dimension:
+        raise ArtifactError(where, f"its graph gives vectors of {width} numbers, and its card says {card.dimension}")

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from components.contracts import vectors
 from components.contracts.records import SoftLabel
 from drift.betting import EProcess
 
@@ -67,15 +68,19 @@ def distance(a: SoftLabel, b: SoftLabel) -> float:
     """How far two answers are apart, 0 to 1; 1 where task or label space differ.
 
     Classification: total variation, half the sum of the absolute differences of probabilities. Regression: the
-    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1. Multilabel: the
-    largest difference of a class's probability. Tagging: the total variation of the token that it is largest of; 1
-    where the tokens are others.
+    difference of values or of scales, whichever is larger, in units of the larger scale, at most 1; embedding the same,
+    with the cosine distance of the vectors in the place of the values' difference. Multilabel: the largest difference
+    of a class's probability. Tagging: the total variation of the token that it is largest of; 1 where the tokens are
+    others.
     """
     if (a.task, a.space) != (b.task, b.space):
         return 1.0
     if a.task == "regression":
         value_a, scale_a, value_b, scale_b = (float(x or 0.0) for x in (a.value, a.scale, b.value, b.scale))
         return min(1.0, max(abs(value_a - value_b), abs(scale_a - scale_b)) / max(scale_a, scale_b))
+    if a.task == "embedding":
+        scale_a, scale_b = float(a.scale or 0.0), float(b.scale or 0.0)
+        return min(1.0, max(vectors.distance(a.vector, b.vector), abs(scale_a - scale_b)) / max(scale_a, scale_b))
     p, q = a.distribution, b.distribution
     if a.task == "multilabel":
         return max((abs(p.get(c, 0.0) - q.get(c, 0.0)) for c in p.keys() | q.keys()), default=0.0)

@@ -32,9 +32,9 @@ class Teacher(Protocol):
     """The expensive model whose behaviour is kept.
 
     ``name`` and ``digest`` (64 hex digits over weights and everything else that decides its answers) identify it;
-    ``space`` names its label space with the version; ``classes`` are the names in that space (empty for regression; for
-    tagging its tags); ``size_bytes`` is the size of its weights, for the comparison of costs (0: a remote teacher that
-    nobody declared).
+    ``space`` names its label space with the version; ``classes`` are the names in that space (for tagging its tags;
+    empty for regression and embedding, whose space is one of vectors of one length); ``size_bytes`` is the size of its
+    weights, for the comparison of costs (0: a remote teacher that nobody declared).
     """
 
     name: str
@@ -163,12 +163,15 @@ def check(teacher: Teacher, found: Sequence[Outcome]) -> None:
     """Refuse what no student may learn from this teacher.
 
     Raises:
-        TeacherError: an outcome has another task or label space, a class that was not declared, or no valid numbers.
+        TeacherError: an outcome has another task or label space, a class that was not declared, no valid numbers, or a
+            vector of another length than those beside it.
 
     """
     known = set(teacher.classes)
     for outcome in found:
         _check(teacher, known, outcome)
+    if len(lengths := {len(o.vector) for o in found if isinstance(o, SoftLabel) and o.vector}) > 1:
+        raise TeacherError(reference(teacher), f"answered vectors of {sorted(lengths)} numbers: a space has one length")
 
 
 def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:

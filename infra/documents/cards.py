@@ -65,6 +65,13 @@ def use(facts: Facts) -> tuple[Statement, ...]:
     )
 
 
+UNCALIBRATED = {
+    "regression": "of a regression see coverage",
+    "embedding": "of an embedding there is no truth: see agreement, cosine and recall among the measures",
+}
+"""Why a task has no curve of confidence and what came true."""
+
+
 def quality(facts: Facts) -> tuple[Statement, ...]:
     """How the version was judged."""
     ref, classes = (facts.evidence_ref,) if facts.evidence_ref else (), facts.card.task in CLASSED
@@ -88,16 +95,16 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
             "quality.slices", "Accuracy by true class", slices, *ref,
             absent="no class has enough held-out rows with truth"
             if classes
-            else f"a {facts.card.task} has no classes of inputs",
+            else f"{facts.card.task} has no classes of inputs",
         ),
         fact(
             "quality.calibration", "Calibration: confidence, and what came true", curves, *ref,
-            absent="of a regression see coverage" if not sure else "no held-out row has a truth",
+            absent=UNCALIBRATED.get(facts.card.task, "no held-out row has a truth"),
         ),
         fact(
             "quality.spans", "Spans that are found, by exact boundaries and kind (F1), of all and by kind",
             measured(facts, "span_", "teacher_span_"), *ref,
-            absent=UNJUDGED if facts.card.task == "tagging" else f"a {facts.card.task} finds no spans",
+            absent=UNJUDGED if facts.card.task == "tagging" else f"{facts.card.task} finds no spans",
         ),
         fact(
             "quality.robustness", "Agreement that is lost under disturbed inputs", robust, *ref,
@@ -172,6 +179,7 @@ def limits(facts: Facts) -> tuple[Statement, ...]:
         "classification": f"{count} classes: any other is answered as one of them",
         "multilabel": f"sets of {count} classes: any other is in none of them",
         "tagging": f"spans of {kinds} kinds: any other is taken for one of them, or for none",
+        "embedding": f"a vector of {facts.card.dimension} numbers in {facts.card.space}",
     }.get(facts.card.task, f"a value in {facts.card.space}")
     return (
         fact("limits.space", "What it can answer", space, facts.card_ref),
@@ -200,7 +208,7 @@ def model_card(facts: Facts) -> Document:
             fact("identity.version", "Version", info.version, facts.registry_ref),
             fact("identity.digest", "SHA-256 of the artifact", info.ref.digest, facts.registry_ref),
             fact("identity.task", "Task", f"{card.task} in {card.space}", facts.card_ref),
-            fact("identity.classes", "Classes", card.classes, facts.card_ref, absent="a regression has none"),
+            fact("identity.classes", "Classes", card.classes, facts.card_ref, absent=f"{card.task} has none"),
             fact("identity.network", "Network",
                  f"{card.network.factory} {told(card.network.options)}, {card.form}, {facts.size} bytes",
                  facts.card_ref),
@@ -298,7 +306,7 @@ def data_sheet(facts: Facts) -> Document:
             fact("composition.windows", "Snapshots, oldest first", rows, *refs, absent=gone),
             fact("composition.labels", "Labels of the teacher, by class, or its spans by kind",
                  tuple({"label": k, "rows": v} for k, v in facts.labels.items()), *refs,
-                 absent="a regression has none" if facts.card.task == "regression" else gone),
+                 absent=f"{facts.card.task} has none" if facts.card.task in ("regression", "embedding") else gone),
             fact("composition.payload", "An input",
                  f"{spec.payload.decoder}, at most {spec.payload.max_bytes} bytes", facts.spec_ref),
             declared("composition.personal", "Whether they hold personal data", data.personal, "data.personal",

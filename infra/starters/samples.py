@@ -92,6 +92,11 @@ def multilabel(chance: random.Random) -> Row:
     return {"text": " ".join(words), "labels": sorted(topics)}
 
 
+def embedding(chance: random.Random) -> Row:
+    """A message as of :func:`text`, of which nothing is true: vectors have no truth."""
+    return {"text": text(chance)["text"]}
+
+
 def table(chance: random.Random) -> Row:
     """An order; now and then nobody knows how old the account is."""
     amount, items, days = chance.uniform(5, 300), chance.randint(1, 8), chance.randint(0, 600)
@@ -166,6 +171,7 @@ MAKERS: dict[str, Callable[[random.Random], Row]] = {
     "text": text, "table": table, "bytes": files, "regression": regression, "image": image, "audio": audio,
     "multilabel": multilabel,
     "tagging": tagging,
+    "embedding": embedding,
 }  # fmt: skip
 """By the kind of payload: makes one row."""
 

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 KEYS = 1_000_000
 """Keys that are remembered as seen, for the sample ratio; beyond them (and after a restart) a key counts again."""
 
-TEACHINGS = 100_000
-"""The teacher's labels that are kept for audits, by content: about 30 MB."""
+TEACHINGS, VECTORS = 100_000, 20_000
+"""The teacher's labels that are kept for audits, by content: about 30 MB, the same of vectors of 384 numbers."""
 
 LABELS = 2_000
 TRUTHS = 2_000
@@ -86,7 +86,8 @@ class EvidenceReader:
 
     def __init__(self, spec: Spec, broker: Broker) -> None:
         self.spec, self.broker = spec, broker
-        self.teachings, self.held = Teachings(TEACHINGS), Held()
+        self.teachings = Teachings(VECTORS if spec.task == "embedding" else TEACHINGS)
+        self.held = Held()
         self.passed_over: Counter[str] = Counter()
         broker.ensure_topics(spec.topics, spec.partitions)  # on a new broker we may be first, and a gateway makes none
         self._labels = broker.consumer([spec.topic("labels")])
@@ -208,7 +209,7 @@ class EvidenceReader:
             answered, given = observe(
                 prediction, state.champion.version, state.candidate.version, weight, repeat
             )  # fmt: skip
-            if given is not None and counts(given):
+            if given is not None and counts(given) and self.spec.task != "embedding":  # which has no truth to wait for
                 answers.append(Answer(prediction.input_id, prediction.time, given, before))
             if answered is None or before:
                 continue

@@ -6,11 +6,12 @@ Students answer on the calling thread: tens of microseconds for a small one, les
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -407,7 +408,10 @@ def _tell(answer: Answered, soft: SoftLabel) -> None:
         answer.spans, answer.tokens = soft.spans, soft.tokens
 
 
-def _numbers(soft: SoftLabel) -> dict[str, float]:
+def _numbers(soft: SoftLabel) -> dict[str, Any]:
     if soft.task == "regression":
         return {"value": float(soft.value or 0.0), "scale": float(soft.scale or 0.0)}
+    if soft.task == "embedding":
+        length = math.hypot(*soft.vector)  # an expert's or a teacher's may have any
+        return {"vector": [v / length for v in soft.vector], "scale": float(soft.scale or 0.0)}
     return soft.distribution

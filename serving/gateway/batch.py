@@ -49,7 +49,7 @@ FORMS = ("payload", "text", "json")
 
 COLUMNS = (*(n for n in Answered.__struct_fields__ if n != "error"), "error", "error_status", "error_detail")
 """Columns of an answer in Parquet: its fields, ``soft_label`` as a map, ``spans`` and ``tokens`` as JSON, its error as
-code, status and reason."""
+code, status and reason. Of an embedding ``vector`` follows, a list of numbers, which the map is without."""
 
 JSON = ("spans", "tokens")
 """Those that a text holds as JSON; null where the task has none."""
@@ -73,7 +73,8 @@ class Files:
             with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
                 await self._bodies.spool(headers, receive, file)
                 kind = _kind(headers)
-                out: _Lines | _Table = _Table() if _wants_parquet(headers, kind) else _Lines()
+                vectors = self._gateway.spec.task == "embedding"
+                out: _Lines | _Table = _Table(vectors) if _wants_parquet(headers, kind) else _Lines()
                 parts = _lines(file, self._size) if kind == "lines" else _rows(file, self._size)
                 while (part := await asyncio.to_thread(next, parts, None)) is not None:
                     written = out.write(await self._answered(part, headers, started))
@@ -210,12 +211,13 @@ class _Table:
 
     headers = ((b"content-type", PARQUET.encode()),)
 
-    def __init__(self) -> None:
+    def __init__(self, vectors: bool) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._sink = _Sink()
-        self._schema = pa.schema([(name, _type(pa, name)) for name in COLUMNS])
+        columns = (*COLUMNS, "vector") if vectors else COLUMNS
+        self._schema = pa.schema([(name, _type(pa, name)) for name in columns])
         self._writer = pq.ParquetWriter(self._sink, self._schema)
 
     def write(self, answers: Sequence[Answered]) -> bytes:
@@ -232,6 +234,8 @@ class _Table:
 def _type(pa: Any, name: str) -> pa.DataType:
     if name == "soft_label":
         return pa.map_(pa.string(), pa.float64())
+    if name == "vector":
+        return pa.list_(pa.float32())
     if name in ("defer", "degraded"):
         return pa.bool_()
     if name in ("confidence", "novelty"):
@@ -242,7 +246,8 @@ def _type(pa: Any, name: str) -> pa.DataType:
 def _flat(answer: Answered) -> dict[str, Any]:
     row = msgspec.structs.asdict(answer)
     error: Problem | None = row.pop("error")
-    row["soft_label"] = list(answer.soft_label.items())
+    row["soft_label"] = [(name, value) for name, value in answer.soft_label.items() if name != "vector"]
+    row["vector"] = answer.soft_label.get("vector")
     for name in JSON:
         row[name] = None if row[name] is UNSET else msgspec.json.encode(row[name]).decode()
     if error is not None:

@@ -187,6 +187,8 @@ def read(spec: Spec, body: bytes) -> tuple[Completion, Ask, str | None]:
     name, _, version = request.model.partition("@")
     if name != spec.name:
         raise RequestError(404, "no_model", f"the model is {spec.name!r}, or {spec.name}@VERSION")
+    if spec.task == "embedding":
+        raise _cannot("model", f"{spec.name} gives vectors, which no chat says: ask /v1/embeddings")
     if request.n not in (None, 1):
         raise _cannot("n", "a student has one answer: leave n away")
     if request.tool_choice not in (None, "auto", "none"):

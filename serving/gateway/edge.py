@@ -44,8 +44,8 @@ UNDER_WAY = 8
 """Requests of edges with records that one replica takes at once: each waits for the broker."""
 
 
-RECORD_BYTES = 4_096
-"""Of a record beside its payload: names, terms and the prediction."""
+RECORD_BYTES = 12_288
+"""Of a record beside its payload: names, terms and the prediction, whose label of 3,072 numbers has 8 KB."""
 
 
 class EdgePrediction(msgspec.Struct, kw_only=True):

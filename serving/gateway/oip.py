@@ -14,6 +14,7 @@ tensor                  type     shape     meaning
 ``confidence``          FP64     [N]
 ``probabilities``       FP64     [N, C]    of classes: in the order of the metadata's ``classes_json``
 ``value``, ``scale``    FP64     [N]       regression
+``vector``              FP32     [N, D]    embedding, of length 1; with ``scale`` (FP64, [N])
 ``version``, ``arm``    BYTES    [N]       who answered
 ``defer``               BOOL     [N]       the student is not sure enough
 ``error``               BYTES    [N]       why there is no answer; empty where there is one
@@ -262,8 +263,8 @@ Column = tuple[str, Sequence[int], Callable[[Sequence[Answered]], list[Any]]]
 """Type, shape of one element, and values (flat) of an output."""
 
 
-def outputs(spec: Spec, classes: Sequence[str]) -> dict[str, Column]:
-    """The outputs of a workload by name."""
+def outputs(spec: Spec, classes: Sequence[str], dimension: int = 0) -> dict[str, Column]:
+    """The outputs of a workload by name; ``dimension``: of an embedding's vectors."""
     made: dict[str, Column] = {
         "label": ("BYTES", (), lambda answers: [a.label or "" for a in answers]),
         "confidence": ("FP64", (), lambda answers: [a.confidence or 0.0 for a in answers]),
@@ -273,6 +274,12 @@ def outputs(spec: Spec, classes: Sequence[str]) -> dict[str, Column]:
             made[name] = ("FP64", (), lambda answers, n=name: [a.soft_label.get(n, 0.0) for a in answers])  # type: ignore[misc]
     elif spec.task == "tagging":  # a text has as many tokens as it has
         made["tokens"] = ("BYTES", (), lambda answers: [_encode(a.tokens or []).decode() for a in answers])
+    elif spec.task == "embedding":
+        none = [0.0] * dimension
+        made["vector"] = (
+            "FP32", (dimension,), lambda answers: [v for a in answers for v in a.soft_label.get("vector", none)],
+        )  # fmt: skip
+        made["scale"] = ("FP64", (), lambda answers: [a.soft_label.get("scale", 0.0) for a in answers])
     else:
         made["probabilities"] = (
             "FP64", (len(classes),), lambda answers: [a.soft_label.get(c, 0.0) for a in answers for c in classes],
@@ -297,7 +304,7 @@ def write(spec: Spec, routing: Routing, request: InferRequest, answers: Sequence
 
     """
     check_answered(answers)
-    known = outputs(spec, classes_of(routing))
+    known = outputs(spec, classes_of(routing), dimension_of(routing))
     wanted = request.outputs or [Wanted(name=name) for name in known]
     all_binary = request.parameters.get("binary_data_output") is True
     made, tail = [], bytearray()
@@ -356,12 +363,19 @@ def pack(datatype: str, data: list[Any]) -> bytes:
     if datatype == "BYTES":
         encoded = [value.encode() for value in data]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
+    if datatype == "FP32":
+        return struct.pack(f"<{len(data)}f", *data)
     return struct.pack(f"<{len(data)}d", *data) if datatype == "FP64" else bytes(map(bool, data))
 
 
 def classes_of(routing: Routing) -> tuple[str, ...]:
     """The classes that ``probabilities`` has: the champion's, in its order."""
     return routing.champion.student.card.classes if routing.champion is not None else ()
+
+
+def dimension_of(routing: Routing) -> int:
+    """The numbers of the champion's vectors; 0 of what gives none."""
+    return routing.champion.student.card.dimension if routing.champion is not None else 0
 
 
 def versions_of(routing: Routing) -> list[str]:
@@ -392,7 +406,7 @@ def metadata(spec: Spec, routing: Routing) -> ModelMetadata:
         inputs=[TensorMetadata(name=name, datatype="BYTES", shape=[-1]) for name in INPUTS],
         outputs=[
             TensorMetadata(name=name, datatype=datatype, shape=[-1, *shape])
-            for name, (datatype, shape, _) in outputs(spec, classes).items()
+            for name, (datatype, shape, _) in outputs(spec, classes, dimension_of(routing)).items()
         ],
         parameters={
             "task": spec.task,

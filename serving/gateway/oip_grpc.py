@@ -164,7 +164,7 @@ class Models:
             gateway.pressure.leave()
         oip.check_answered(answers)
         classes = oip.classes_of(gateway.versions.routing)
-        known = oip.outputs(gateway.spec, classes)
+        known = oip.outputs(gateway.spec, classes, dimension := oip.dimension_of(gateway.versions.routing))
         names = tuple(o.name for o in request.outputs) or tuple(known)
         raw = [oip.pack(datatype, values(answers)) for datatype, _, values in (oip.column(known, n) for n in names)]
         tail = _INFER(
@@ -172,7 +172,7 @@ class Models:
             raw_output_contents=raw,
         )  # fmt: skip
         encoded: bytes = tail.SerializeToString()
-        return _described(known, names, len(answers), len(classes), self._heads) + encoded
+        return _described(known, names, len(answers), len(classes) or dimension, self._heads) + encoded
 
     def _named(self, name: str) -> Gateway:
         """The gateway of a model.
@@ -194,7 +194,7 @@ def _described(
 
     Encoded messages one after the other are one message with the fields of both (Protocol Buffers, "Encoding").
     """
-    form = (names, answers, classes, "value" in known)
+    form = (names, answers, classes, "value" in known, "vector" in known)
     if form not in kept:
         made = _INFER()
         for name in names:

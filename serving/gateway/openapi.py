@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from components.contracts.spec import Spec
-from serving.gateway import chat, edge, managed, oip, wire
+from serving.gateway import chat, edge, embeddings, managed, oip, wire
 from serving.gateway.batch import PARQUET
 
 REFUSALS = {
@@ -27,6 +27,7 @@ TYPES = (
     wire.AllAccepted, wire.LaterBody, wire.AcceptedRequest, wire.LaterRequest, wire.Model, wire.Health, wire.Problem,
     oip.InferRequest, oip.InferResponse, oip.ModelMetadata, oip.ServerMetadata,
     *edge.TYPES, managed.Instances, chat.Completion, chat.Completed, chat.AllOffered,
+    embeddings.Wanted, embeddings.Embeddings,
 )  # fmt: skip
 
 
@@ -189,10 +190,15 @@ def _chat() -> dict[str, Any]:
         "chat", "Say the class of the user's last message, as a chat model would.", _ref("Completion"),
         _ref("Completed"), "ChatError", refused,
     )  # fmt: skip
+    embed = _post(
+        "embeddings", "The vectors of texts, of a workload of embeddings.", _ref("Wanted"), _ref("Embeddings"),
+        "ChatError", refused,
+    )  # fmt: skip
     complete["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         "/v1/models": {"get": _get("models", "The workload, and its loaded versions, as models.", _ref("AllOffered"))},
         "/v1/chat/completions": {"post": complete},
+        "/v1/embeddings": {"post": embed},
     }
 
 

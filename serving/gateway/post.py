@@ -1,7 +1,7 @@
 """How a gateway takes a request and gives an answer or a problem, whatever protocol it is of.
 
 Every error is a problem (RFC 9457). It also has the member ``error`` that clients of the protocol read: below ``/v2`` a
-text (Open Inference Protocol), below ``/v1/chat`` and ``/v1/models`` an object (OpenAI).
+text (Open Inference Protocol), below ``/v1/chat``, ``/v1/embeddings`` and ``/v1/models`` an object (OpenAI).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def refusal(what: Problem, headers: Mapping[str, str], path: str) -> tuple[int, 
     body: Any = what
     if "/v2" in path:
         body = {**msgspec.structs.asdict(what), "error": f"{what.title}: {what.detail}"}
-    elif path.endswith(("/v1/chat/completions", "/v1/models")):
+    elif path.endswith(("/v1/chat/completions", "/v1/embeddings", "/v1/models")):
         kind = "server_error" if what.status >= 500 else "invalid_request_error"
         said = {"message": f"{what.title}: {what.detail}", "type": kind, "param": None, "code": what.title}
         body = {**msgspec.structs.asdict(what), "error": said}

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.gateway import chat, managed, oip
+from serving.gateway import chat, embeddings, managed, oip
 from serving.gateway.answering import Gateway
 from serving.gateway.batch import Files
 from serving.gateway.bodies import Bodies
@@ -43,6 +43,7 @@ def routes(gateway: Gateway, bodies: Bodies, live: Look, ready: Look) -> list[Ro
         Route("/v1/batch", Files(gateway), methods=["POST"]),
         Route("/v1/models", models.offered),
         post("/v1/chat/completions", "chat", models.complete),
+        post("/v1/embeddings", "embeddings", models.embed),
     ]
 
 
@@ -61,7 +62,7 @@ class _Managed:
 
 
 class _Chat:
-    """OpenAI's chat completions."""
+    """OpenAI's chat completions, and its embeddings."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -77,6 +78,13 @@ class _Chat:
         (answer,) = await predictions(self._gateway, ask, call, version)
         written, media = chat.write(spec, request, answer, self._gateway.clock())
         return written, [(b"content-type", media)]
+
+    async def embed(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:
+        """The vectors of texts."""
+        spec, routing = self._gateway.spec, self._gateway.versions.routing
+        request, ask, version = embeddings.read(spec, body, oip.dimension_of(routing) or None)
+        answers = await predictions(self._gateway, ask, call, version)
+        return embeddings.write(spec, request, answers), JSON
 
 
 class _V2:

@@ -69,6 +69,8 @@ class Truths:
             RecordError: they would not take it; or ``future_time``: it is not known yet.
 
         """
+        if self.spec.task == "embedding":
+            raise RecordError("no_truth", "nothing is the truth of an embedding: its student is judged by the teacher")
         now = self._clock()
         known_at = now if item.known_at is None else item.known_at
         if (item.id is None) == (item.request_id is None):

@@ -144,18 +144,19 @@ class Answered(msgspec.Struct):
     """The answer to one input, or the ``error`` why there is none.
 
     ``label``: the class, the value, of multilabel the set of classes as a JSON array, of tagging the spans as one.
-    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression; empty for tagging, which has
-    ``spans`` of the text and ``tokens`` with the probability of each tag. ``defer``: the student is not sure enough;
-    ``answered_by`` says whose label, confidence and soft label these are. ``degraded``: the student's own, although
-    others were to be asked: they did not answer. ``novelty``: p-value in [0, 1] of the input's likeness to what the
-    version knows, near 0 where it is unlike; null where the version tells none.
+    ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression, or ``vector`` (of length 1) and
+    ``scale`` for embedding; empty for tagging, which has ``spans`` of the text and ``tokens`` with the probability of
+    each tag. ``defer``: the student is not sure enough; ``answered_by`` says whose label, confidence and soft label
+    these are. ``degraded``: the student's own, although others were to be asked: they did not answer. ``novelty``:
+    p-value in [0, 1] of the input's likeness to what the version knows, near 0 where it is unlike; null where the
+    version tells none.
     """
 
     id: str
     request_id: str
     label: str | None = None
     confidence: float | None = None
-    soft_label: dict[str, float] = {}
+    soft_label: dict[str, Any] = {}
     model_version: str | None = None
     snapshot: str | None = None
     teacher: str | None = None

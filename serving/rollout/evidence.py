@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from components.contracts.records import Answer, Arm, Label, Prediction, content_hash
+from components.contracts.vectors import near
 from components.teachers.contract import declared_of
 
 PENDING = 2_000
@@ -118,11 +119,12 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What a teacher said of a content: its reference, its label, and its scale for regression."""
+    """What a teacher said of a content: its reference, its label, and its scale for a number or a vector."""
 
     teacher: str
     label: str
     scale: float | None = None
+    vector: bool = False
 
 
 class Teachings:
@@ -142,7 +144,7 @@ class Teachings:
     def learn(self, label: Label) -> None:
         """Remember a label."""
         content = content_hash(label.input.payload)
-        self._told[content] = Told(label.teacher, label.soft.label, label.soft.scale)
+        self._told[content] = Told(label.teacher, label.soft.label, label.soft.scale, bool(label.soft.vector))
         self._told.move_to_end(content)
         if len(self._told) > self.limit:
             self._told.popitem(last=False)
@@ -222,11 +224,13 @@ def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tupl
 
 
 def disagrees(label: str | None, told: Told) -> bool | None:
-    """Whether an answer is another than the teacher's, of a regression beyond its scale; None of no answer."""
+    """Whether an answer is another than the teacher's, of a number or a vector beyond its scale; None of no answer."""
     if label is None:
         return None
     if told.scale is None:
         return label != told.label
+    if told.vector:
+        return not near(label, told.label, told.scale)
     return abs(float(label) - float(told.label)) > SCALES * told.scale
 
 

@@ -110,6 +110,8 @@ def freeze_rows():
         uri = f"{artifacts}/{spec.name}/snapshots/{digest_of(data)}.parquet"
         put_bytes(uri, data)
         manifest = {"teacher": declared or teacher, "space": rows[0][1].space}
+        if vector := rows[0][1].vector:
+            manifest["dimension"] = len(vector)
         return WindowRow(
             digest=digest_of(data), workload=spec.name, number=number, uri=uri, rows=len(rows), created_at=0.0,
             manifest=manifest,

@@ -56,7 +56,10 @@ class Platform:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A workload's inputs: ``make(chance, kind)`` gives a payload (bytes, or JSON) and what a truth says of it."""
+    """A workload's inputs: ``make(chance, kind)`` gives a payload (bytes, or JSON) and what a truth says of it.
+
+    Nothing is true of it where that is empty.
+    """
 
     spec: Path
     make: Callable[[random.Random, str], tuple[Any, dict[str, Any]]]
@@ -98,12 +101,12 @@ class Loop:
         self.sent = 0
         self.answers: list[dict[str, Any]] = []
 
-    def _next(self, kind: str) -> tuple[str, Any, Truth]:
+    def _next(self, kind: str) -> tuple[str, Any, Truth | None]:
         self.sent += 1
         name, now = f"{self.name}-{self.sent}", time.time()
         payload, known = self.make(self.chance, kind)
-        truth = Truth(workload=self.name, input_id=name, time=now, known_at=now, source="desk", **known)
-        return name, payload, truth
+        told = {"workload": self.name, "input_id": name, "time": now, "known_at": now, "source": "desk"}
+        return name, payload, Truth(**told, **known) if known else None
 
     def history(self, kinds: Sequence[str], rows: int) -> None:
         """Put inputs with their truths on the topics, and label them."""
@@ -111,9 +114,10 @@ class Loop:
         for _ in range(rows):
             name, payload, truth = self._next(self.chance.choice(kinds))
             data = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-            entry = Input(workload=self.name, id=name, key="desk", time=truth.time, payload=data)
+            entry = Input(workload=self.name, id=name, key="desk", time=time.time(), payload=data)
             producer.send(self.spec.topic("inputs"), "desk", encode(entry))
-            producer.send(self.spec.topic("truth"), name, encode(truth))
+            if truth is not None:
+                producer.send(self.spec.topic("truth"), name, encode(truth))
         self.label()
 
     def ask(self, kinds: Sequence[str]) -> list[dict[str, Any]]:
@@ -123,7 +127,7 @@ class Loop:
         producer = self.broker.producer()
         while self.telemetry.drain(producer, timeout=0.0):
             pass
-        for name, _, truth in made:
+        for name, truth in ((n, t) for n, _, t in made if t is not None):
             producer.send(self.spec.topic("truth"), name, encode(truth))
         self.label()
         self.controller.tick()

@@ -95,8 +95,10 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     (target unit); ``min_coverage`` of a regression's 90 % intervals; ``max_ece``, the root mean squared calibration
     error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``; of multilabel, where accuracy
     is that of whole sets, ``min_micro_f1`` and ``max_micro_f1_loss``, the largest fall of the micro-averaged F1 below
-    the champion's. Against the teacher:
-    ``min_agreement``.
+    the champion's. Against the teacher: ``min_agreement``. Of an embedding, against the teacher too: ``min_cosine``,
+    the mean cosine to its vectors; ``min_recall``, the share of its ``neighbours`` nearest held-out inputs that are the
+    student's nearest; ``max_cosine_loss`` and ``max_recall_loss``, how far each may fall below the champion's;
+    ``max_forgetting`` is then the fall of the mean cosine on older regimes.
 
     Of tagging, where accuracy and agreement are those of whole texts: ``min_span_f1``, of the spans that are found by
     exact boundaries and kind against truth, ``min_span_agreement``, the same against the teacher's spans, and
@@ -148,6 +150,11 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_span_f1: Share | None = None
     min_span_agreement: Share | None = None
     max_span_f1_loss: Share | None = None
+    min_cosine: Share | None = None
+    min_recall: Share | None = None
+    max_cosine_loss: Share | None = None
+    max_recall_loss: Share | None = None
+    neighbours: Count = 10
     max_membership_advantage: Share | None = None
     max_extraction_fidelity: Share | None = None
     extraction: Extraction | None = None
@@ -192,8 +199,8 @@ def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None
                 allowed = f"must be one of features.entity.features: {', '.join(known) or 'there are none'}"
                 raise ConfigError(f"{field}.feature", groups.feature, allowed)
         _check_parts(field, groups)
-        if task == "regression" and groups.max_accuracy_gap is not None:
-            allowed = "a regression has no accuracy: limit max_agreement_gap, or max_deferral_gap"
+        if task in ("regression", "embedding") and groups.max_accuracy_gap is not None:
+            allowed = f"{task} has no accuracy: limit max_agreement_gap, or max_deferral_gap"
             raise ConfigError(f"{field}.max_accuracy_gap", groups.max_accuracy_gap, allowed)
 
 

@@ -1,9 +1,9 @@
 """What a student minimises: a list of terms with weights, each a section of its own by the field ``term``.
 
 Terms against outputs compare what student and teacher (or truth) answer: ``kl``, ``dkd``, ``mse-logits``, ``truth``,
-``normal``, ``bernoulli``, ``token-kl``. Terms against the inside compare named states of both networks: ``hidden``,
-``attention``, ``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and papers stand in
-:mod:`components.distill.terms`.
+``normal``, ``bernoulli``, ``token-kl``, ``cosine``, ``distance``. Terms against the inside compare named states of both
+networks: ``hidden``, ``attention``, ``relation``, ``contrastive``, ``rkd``, ``pkt``, ``spkd``. Formulas, shapes and
+papers stand in :mod:`components.distill.terms`.
 
 ::
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -38,6 +38,10 @@ Rows = Literal["labelled", "unlabelled"]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 
 FIELD = "student.objective"
+
+VECTOR = "vector"
+"""In an embedding, the state of both sides that is the answer itself, at length 1: for terms that relate the rows of a
+batch, such as ``{term: rkd, student: vector, teacher: vector}``."""
 
 
 class Weighted(Section, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="term"):
@@ -146,6 +150,18 @@ class TokenKl(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, t
     temperature: Positive = 2.0
 
 
+class Cosine(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cosine"):
+    """Cosine distance of the student's vector from the teacher's, for embedding."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("embedding",)
+
+
+class Distance(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="distance"):
+    """Likelihood of the student's cosine distance by the one that it expects, which alone it teaches; for embedding."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("embedding",)
+
+
 class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=None):
     """Base of the terms that compare one state of the student with one of the teacher.
 
@@ -153,6 +169,7 @@ class Inside(Weighted, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """
 
     outputs: ClassVar[bool] = False
+    tasks: ClassVar[tuple[Task, ...]] = get_args(Task)
 
     student: StateName
     teacher: StateName
@@ -248,6 +265,8 @@ Term = (
     | Normal
     | Bernoulli
     | TokenKl
+    | Cosine
+    | Distance
     | Hidden
     | Attention
     | Relation
@@ -261,9 +280,17 @@ Term = (
 
 def imitating(task: Task, temperature: float, weight: float = 1.0) -> Term:
     """The term that a student learns another's answers by, where nobody names one."""
-    if task == "multilabel":
-        return Bernoulli(weight=weight, temperature=temperature)
-    return Kl(weight=weight, temperature=temperature) if task == "classification" else Normal(weight=weight)
+    match task:
+        case "classification":
+            return Kl(weight=weight, temperature=temperature)
+        case "multilabel":
+            return Bernoulli(weight=weight, temperature=temperature)
+        case "tagging":
+            return TokenKl(weight=weight, temperature=temperature)
+        case "embedding":
+            return Cosine(weight=weight)
+        case _:
+            return Normal(weight=weight)
 
 
 def term_names(objective: Sequence[Term]) -> list[str]:
@@ -294,7 +321,8 @@ def check_objective(objective: Sequence[Term], task: Task, *, rows: Rows = "labe
     for i, term in enumerate(objective):
         where = f"{field}[{i}]"
         if task not in term.tasks:
-            raise ConfigError(f"{where}.term", term.name, f"has no meaning in a {task}: take {_first(task)} or truth")
+            other = "distance" if task == "embedding" else "truth"
+            raise ConfigError(f"{where}.term", term.name, f"has no meaning in a {task}: take {_first(task)} or {other}")
         if rows == "unlabelled" and term.outputs:
             raise ConfigError(f"{where}.term", term.name, "needs labels: an unlabelled stage has terms on states alone")
         _check_term(term, task, where)

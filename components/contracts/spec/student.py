@@ -11,7 +11,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.data_free import DataFree
 from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
-from components.contracts.spec.objective import Rows, Term, Truth, check_objective, imitating
+from components.contracts.spec.objective import Cosine, Distance, Rows, Term, Truth, check_objective, imitating
 from components.contracts.spec.privacy import Privacy
 
 BAG = "components.distill.networks.bag:BagOfFeatures"
@@ -125,7 +125,8 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``network``: what is trained, a class of :mod:`components.distill.networks` or ``file.py:Net`` beside the spec; left
     out: a bag of features, for which the featuriser gives weighted ids in buckets.
-    ``objective``: what it minimises on labelled rows, terms with weights; left out: ``temperature``, which softens
+    ``objective``: what it minimises on labelled rows, terms with weights; left out: of an embedding :data:`VECTORS`,
+    else ``temperature``, which softens
     teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
     of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants; ``search``:
     those among which each update chooses, by rows that it keeps back meanwhile, where the variant names none.
@@ -213,10 +214,15 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return self.recipes[variant.recipe]
         if self.objective:
             return self.objective
+        if task == "embedding":
+            return VECTORS
         taught = max(1 - self.truth_weight, TAUGHT)
         soft = imitating(task, self.temperature, taught)
         return (soft, Truth(weight=self.truth_weight)) if self.truth_weight else (soft,)
 
+
+VECTORS: tuple[Term, ...] = (Cosine(), Distance(weight=0.1))
+"""What an embedding student minimises where its spec says nothing else."""
 
 TAUGHT = 1e-6
 """Weight of the teacher where truth has all of it: what rows count by whose truth is not known."""

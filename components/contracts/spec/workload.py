@@ -129,6 +129,11 @@ SINCE: dict[str, Any] = {
     "limits.max_membership_advantage": None,
     "limits.max_micro_f1_loss": None,
     "limits.min_micro_f1": None,
+    "limits.max_cosine_loss": None,
+    "limits.max_recall_loss": None,
+    "limits.min_cosine": None,
+    "limits.min_recall": None,
+    "limits.neighbours": Limits().neighbours,
     "label.budget.pace_deferred": False,
     "masking": None,
     "limits.max_span_f1_loss": None,
@@ -145,49 +150,41 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = ("classification", "regression", "multilabel", "tagging")
+OFFERED: tuple[Task, ...] = get_args(Task)
 """The tasks that a workload may have."""
 
 OF_SETS = ("limits.min_micro_f1", "limits.max_micro_f1_loss")
-"""Limits of sets of classes."""
+OF_SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")
+OF_VALUES = ("limits.max_mae_loss", "limits.max_rmse", "limits.min_coverage")
+OF_VECTORS = ("limits.min_cosine", "limits.min_recall", "limits.max_cosine_loss", "limits.max_recall_loss")
 
-SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")
-"""Limits of spans of texts."""
-
-VALUES = ("limits.max_mae_loss", "limits.max_rmse", "limits.min_coverage")
-"""Limits of numbers."""
+MADE_FOR_CLASSES = (
+    "limits.extraction", "limits.max_extraction_fidelity",
+    "student.cohort", "student.data_free", "student.privacy", "student.start",
+)  # fmt: skip
+"""What knows one class or one number alone."""
 
 WITHOUT: dict[Task, tuple[str, ...]] = {
-    "classification": (*OF_SETS, *SPANS),
-    "regression": (*OF_SETS, *SPANS),
-    "multilabel": (
-        *SPANS,
-        *VALUES,
-        "limits.extraction",
-        "limits.max_extraction_fidelity",
-        "student.cohort",
-        "student.data_free",
-        "student.privacy",
-        "student.start",
-    ),
+    "classification": (*OF_SETS, *OF_SPANS, *OF_VECTORS),
+    "regression": (*OF_SETS, *OF_SPANS, *OF_VECTORS),
+    "multilabel": (*OF_SPANS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES),
     "tagging": (
-        *OF_SETS,
-        *VALUES,
-        "masking",
-        "student.cohort",
-        "student.privacy",
-        "student.data_free",
-        "student.start",
-        "student.export.pruning",
-        "limits.looks",
-        "limits.max_slice_loss",
-        "limits.max_noise_loss",
+        *OF_SETS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES,
+        "masking", "student.export.pruning", "limits.looks", "limits.max_slice_loss", "limits.max_noise_loss",
         "limits.max_attack_loss",
-        "limits.extraction",
-        "limits.max_extraction_fidelity",
     ),
-}
+    "embedding": (
+        *OF_SETS, *OF_SPANS, *OF_VALUES, *MADE_FOR_CLASSES,
+        # there is no truth of an embedding
+        "truth_sources", "student.truth_weight", "limits.min_accuracy", "limits.max_loss", "limits.max_slice_loss",
+        "limits.max_ece", "limits.min_teacher_accuracy",
+        "student.temperature", "rollout.max_churn",
+    ),
+}  # fmt: skip
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
+
+PEOPLE = "components.review.human:"
+"""Factories of teachers that ask people, who give no vectors."""
 
 OWN = "components."
 """Factories of the platform's own: what their ``classes`` are is known before anything is built."""
@@ -212,6 +209,17 @@ def _check_without(spec: Spec) -> None:
             given, default = getattr(given, name), getattr(default, name)
         if given != default:
             raise ConfigError(path, given, f"does not know answers of {spec.task}: leave it out")
+
+
+def _check_people(spec: Spec) -> None:
+    """Refuse to ask people for what they cannot write down."""
+    if spec.task != "embedding":
+        return
+    if spec.teacher.factory.startswith(PEOPLE):
+        raise ConfigError("teacher.factory", spec.teacher.factory, "asks people, who give no vectors: name an encoder")
+    if "review" in spec.serve.deferral.to:
+        allowed = "must be expert or teacher: people give no vectors"
+        raise ConfigError("serve.deferral.to", list(spec.serve.deferral.to), allowed)
 
 
 def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
@@ -250,6 +258,7 @@ def _read(path: Path) -> Spec:
     if spec.task not in OFFERED:
         raise ConfigError("task", spec.task, f"must be one of {', '.join(OFFERED)}")
     _check_without(spec)
+    _check_people(spec)
     if spec.features.entity is not None:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:

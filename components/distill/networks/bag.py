@@ -43,7 +43,7 @@ class WeightedBag(nn.Embedding):  # type: ignore[misc]
 class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
     """Logits (B, C) of weighted bucket ids.
 
-    For classification the sum goes through a LayerNorm: over hashed n-grams it shrinks with their number.
+    In all tasks but regression the sum goes through a LayerNorm: over hashed n-grams it shrinks with their number.
     """
 
     TABLE = ("embedding", "ids")
@@ -58,7 +58,7 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
             raise ConfigError("student.network", sorted(inputs), "a bag of features takes weighted ids in buckets")
         self.embedding = WeightedBag(buckets, dim)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
-        self.norm = nn.LayerNorm(dim) if task == "classification" else None
+        self.norm = nn.LayerNorm(dim) if task != "regression" else None
         self.hidden = nn.Linear(dim, hidden)
         self.head = nn.Linear(hidden, outputs)
 

@@ -4,9 +4,10 @@ A spec names a class (``student.network``), and it is made as ``Net(task=, input
 is the featuriser's signature, ``outputs`` the numbers that it gives for an input, and the options are the spec's with
 those of the variant on top; a class that takes ``spec_folder`` is given the folder of the spec too. It is called with
 the arrays of a batch by name and returns logits, (B, outputs): one for each class, or for a regression its value and a
-scale before softplus; of a tagging (B, L, outputs), one for each tag of each of the L tokens. Instead of the logits it
-may return a dictionary of them (``logits``) and of inner states by name, for terms that look inside; states may also be
-named by the path of the module that gives them.
+scale before softplus, or for an embedding a vector of any length and the logarithm of the distance that it expects; of
+a tagging (B, L, outputs), one for each tag of each of the L tokens. Instead of the logits it may return a dictionary of
+them (``logits``) and of inner states by name, for terms that look inside; states may also be named by the path of the
+module that gives them.
 
 What else it may have:
 
@@ -29,6 +30,7 @@ What else it may have:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,13 @@ from components.student.entity import ENTITY
 from components.student.features import Features, Signature, made_up
 
 FIELD = "student.network"
+
+SHORTEST = 1e-8
+"""Least length that an embedding student's vector is divided by."""
+
+LOG_DISTANCES = (math.log(1e-4), math.log(2.0))
+"""Of the distances that an embedding student may expect: float32 tells no smaller one of unit vectors for certain, and
+there is no larger one."""
 
 TRIED = (3, 5)
 """Batch and length of the made-up inputs that a network is tried on before anything is trained."""
@@ -111,6 +120,13 @@ def value_and_scale(output_B2: Tensor) -> tuple[Tensor, Tensor]:
 def probabilities(logits_BC: Tensor, task: Task) -> Tensor:
     """The probabilities of classes, (B, C): of multilabel each by itself."""
     return torch.sigmoid(logits_BC) if task == "multilabel" else torch.softmax(logits_BC, dim=1)
+
+
+def vector_and_scale(output_BO: Tensor) -> tuple[Tensor, Tensor]:
+    """An embedding student's vector at length 1, (B, D), and the cosine distance that it expects (> 0), (B,)."""
+    vector_BD = output_BO[:, :-1]
+    length_B1 = vector_BD.norm(dim=1, keepdim=True).clamp_min(SHORTEST)
+    return vector_BD / length_B1, output_BO[:, -1].clamp(*LOG_DISTANCES).exp()
 
 
 def needs(inputs: Signature, of_them: int = 0, **arrays: tuple[str, int]) -> Signature:

@@ -17,9 +17,10 @@ class Said:
     """What the student says of a batch.
 
     ``logits``: (B, C); for tagging (B, L, C), of L tokens; for regression (B, 2), the value and the scale (> 0) in the
-    unit that the student learns in; None where no term against outputs is asked. ``states``: its inner states by name,
-    (B, D) or (B, L, D), or attention maps (B, H, L, L). ``mask``: (B, L), True at real positions; None where all are.
-    What stands in states at padded positions counts for nothing.
+    unit that the student learns in; for embedding (B, D + 1), the vector at length 1 and the distance that it expects
+    (> 0); None where no term against outputs is asked. ``states``: its inner states by name, (B, D) or (B, L, D), or
+    attention maps (B, H, L, L). ``mask``: (B, L), True at real positions; None where all are. What stands in states at
+    padded positions counts for nothing.
     """
 
     logits: Tensor | None
@@ -32,11 +33,11 @@ class Taught:
     """What is known of the same batch.
 
     ``soft``: the teacher's probabilities (B, C), of multilabel each by itself, for tagging (B, L, C) with zeros at
-    padding, or for regression (B, 2), its value and scale (> 0) in the student's unit. ``truth``: (B,), for tagging
-    (B, L), class index or ``NO_TRUTH``; for regression value or NaN; of multilabel (B, C), 1 of the classes that an
-    input has, 0 of the others, NaN in a row that is not known. Both are None where the rows are unlabelled. ``states``
-    and ``mask``: as for the student, of the teacher. ``ready``: what an objective and its terms made of all this
-    beforehand, by names of their own.
+    padding, or for regression (B, 2), its value and scale (> 0) in the student's unit, for embedding (B, D + 1), its
+    vector at length 1 and its scale. ``truth``: (B,), for tagging (B, L), class index or ``NO_TRUTH``; for regression
+    value or NaN; of multilabel (B, C), 1 of the classes that an input has, 0 of the others, NaN in a row that is not
+    known. Both are None where the rows are unlabelled. ``states`` and ``mask``: as for the student, of the teacher.
+    ``ready``: what an objective and its terms made of all this beforehand, by names of their own.
     """
 
     soft: Tensor | None

@@ -15,6 +15,8 @@ from components.distill.terms.attention import AttentionTerm
 from components.distill.terms.bernoulli import BernoulliTerm
 from components.distill.terms.contract import Said, Shapes, Taught, Term
 from components.distill.terms.contrastive import ContrastiveTerm
+from components.distill.terms.cosine import CosineTerm
+from components.distill.terms.distance import DistanceTerm
 from components.distill.terms.dkd import DkdTerm
 from components.distill.terms.hidden import HiddenTerm
 from components.distill.terms.kl import KlTerm
@@ -66,6 +68,10 @@ def build(term: spec.Term, task: Task, shapes: Shapes) -> Term:
             return BernoulliTerm(term)
         case spec.TokenKl():
             return TokenKlTerm(term)
+        case spec.Cosine():
+            return CosineTerm()
+        case spec.Distance():
+            return DistanceTerm()
     students = [_width(shapes.student, name, "student") for name in term.student_states]
     teachers = [_width(shapes.teacher, name, "teacher") for name in term.teacher_states]
     match term:

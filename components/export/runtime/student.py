@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib
 import json
 import math
+import struct
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,15 +29,16 @@ FLOOR = 1e-6
 class Answer(NamedTuple):
     """What the student says of one input, as Cohobate's gateway says it.
 
-    ``label``: the class, the value, or of multilabel the JSON array of the classes that are more likely than not.
-    ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``. ``novelty``: p-value of the
-    input's likeness to what the student knows, None where it tells none. ``defer``: it is not sure enough, and
-    ``defer_reason`` says why: ask somebody else.
+    ``label``: the class, the value, of multilabel the JSON array of the classes that are more likely than not, of an
+    embedding the vector as float16 in base64. ``soft_label``: probabilities by class; of a regression its ``value`` and
+    ``scale``; of an embedding its ``vector``, of length 1, and ``scale``. ``novelty``: p-value of the input's likeness
+    to what the student knows, None where it tells none. ``defer``: it is not sure enough, and ``defer_reason`` says
+    why: ask somebody else.
     """
 
     label: str
     confidence: float
-    soft_label: dict[str, float]
+    soft_label: dict[str, Any]
     defer: bool = False
     defer_reason: str | None = None
     novelty: float | None = None
@@ -176,6 +179,14 @@ class Student:
             if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
                 raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
             return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
+        if self.manifest["task"] == "embedding":
+            vector, scale, *score = row
+            length = math.hypot(*vector)
+            if not (math.isfinite(length) and length > 0 and math.isfinite(scale) and scale > 0):
+                raise BundleError(f"the model answers a vector of length {length!r} with the scale {scale!r}")
+            packed = struct.pack(f"<{len(vector)}e", *(v / length for v in vector))
+            text, soft = base64.b64encode(packed).decode(), {"vector": vector, "scale": scale}
+            return self._deferred(text, 1.0 / (1.0 + scale), soft, score)
         shares, *score = row
         if self.manifest["task"] == "multilabel":
             return self._set(shares, score)
@@ -194,7 +205,7 @@ class Student:
         label = json.dumps(sorted(c for c, p in soft.items() if p >= 0.5), ensure_ascii=False)
         return self._deferred(label, math.prod(max(p, 1.0 - p) for p in soft.values()), soft, score)
 
-    def _deferred(self, label: str, confidence: float, soft: dict[str, float], score: list[float]) -> Answer:
+    def _deferred(self, label: str, confidence: float, soft: dict[str, Any], score: list[float]) -> Answer:
         novelty, reasons = conformal_p(score[0], self._known) if self._known else None, []
         if confidence < self._below:
             reasons.append(
@@ -215,7 +226,8 @@ def conformal_p(score: float, groups: Sequence[Sequence[float]]) -> float:
 
 
 def _own(manifest: Mapping[str, Any]) -> list[str]:
-    return ["value", "scale"] if manifest["task"] == "regression" else ["probabilities"]
+    of_numbers = {"regression": ["value", "scale"], "embedding": ["vector", "scale"]}
+    return of_numbers.get(manifest["task"], ["probabilities"])
 
 
 def _beside(module: str) -> Any:

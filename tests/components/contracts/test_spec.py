@@ -328,3 +328,47 @@ def test_tagging_knows_no_entities(tmp_path):
 def test_other_tasks_have_no_spans(tmp_path, task, limit):
     with pytest.raises(ConfigError, match=rf"limits\.{limit} .*does not know answers of {task}"):
         load_spec(write(tmp_path, task=task, limits={limit: 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"truth_sources": ["desk"]}, "truth_sources"),
+        ({"limits": {"min_accuracy": 0.8}}, "limits.min_accuracy"),
+        ({"limits": {"max_loss": 0.1}}, "limits.max_loss"),
+        ({"limits": {"max_rmse": 1.0}}, "limits.max_rmse"),
+        ({"limits": {"extraction": {}}}, "limits.extraction"),
+        ({"student": {"truth_weight": 0.1}}, "student.truth_weight"),
+        ({"student": {"cohort": {}}}, "student.cohort"),
+        ({"student": {"privacy": {"epsilon": 8.0, "delta": 1e-5}}}, "student.privacy"),
+        ({"student": {"start": {"uri": "file:///a", "digest": "0" * 64}}}, "student.start"),
+        ({"rollout": {"max_churn": 0.1}}, "rollout.max_churn"),
+        ({"serve": {"deferral": {"to": ["review"]}}}, "serve.deferral.to"),
+        ({"teacher": {"factory": "components.review.human:HumanTeacher"}}, "teacher.factory"),
+        ({"student": {"objective": [{"term": "kl"}]}}, r"student.objective\[0\].term.*take cosine or distance"),
+        ({"student": {"objective": [{"term": "cosine"}, {"term": "truth"}]}}, r"student.objective\[1\].term"),
+        (
+            {"limits": {"groups": {"g": {"descriptor": "d", "values": ["a", "b"], "max_accuracy_gap": 0.1}}}},
+            "embedding has no accuracy",
+        ),
+    ],
+)
+def test_what_knows_no_vectors_is_refused_in_an_embedding(tmp_path, more, field):
+    with pytest.raises(ConfigError, match=field):
+        load_spec(write(tmp_path, task="embedding", **more))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("name", ["min_cosine", "min_recall", "max_cosine_loss", "max_recall_loss"])
+def test_limits_of_vectors_are_an_embedding_s_alone(tmp_path, task, name):
+    with pytest.raises(ConfigError, match=rf"limits.{name}.*does not know answers of {task}"):
+        load_spec(write(tmp_path, task=task, limits={name: 0.5}))
+    assert getattr(load_spec(write(tmp_path, task="embedding", limits={name: 0.5})).limits, name) == 0.5
+
+
+def test_an_embedding_learns_the_vector_and_what_is_to_be_expected_of_it_and_relations_where_they_are_named(tmp_path):
+    spec = load_spec(write(tmp_path, task="embedding"))
+    assert [t.name for t in spec.student.objective_of(spec.student.variants[0], spec.task)] == ["cosine", "distance"]
+    terms = [{"term": "cosine"}, {"term": "rkd", "student": "vector", "teacher": "vector"}]
+    named = load_spec(write(tmp_path, task="embedding", student={"objective": terms}))
+    assert [t.name for t in named.student.objective] == ["cosine", "rkd"]

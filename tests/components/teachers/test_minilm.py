@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.teachers import minilm
 from components.teachers.minilm import DIM, Head, MiniLM, MiniLMTeacher, fit_head
 
@@ -109,3 +109,19 @@ def test_probabilities_survive_large_logits():
                 intercepts=[0.0, 0.0])  # fmt: skip
     rows = head.probabilities(np.array([[1.0, 1.0], [-1.0, -1.0]], dtype=np.float32))
     assert rows.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_its_pooled_vectors_are_a_teacher_of_embeddings():
+    from components.contracts.vectors import distance
+    from components.teachers.contract import outcomes
+    from components.teachers.minilm_embedding import MiniLMEmbedding
+
+    teacher = MiniLMEmbedding(space="minilm@1", max_tokens=16, scale=0.2)
+    texts = ["the parcel is late", "my package has not arrived yet", "an orchestra plays a symphony"]
+    late, package, music = outcomes(teacher, texts)
+    assert len(late.vector) == 384 and (late.task, late.space, late.scale) == ("embedding", "minilm@1", 0.2)
+    assert distance(late.vector, package.vector) < 0.6 < distance(late.vector, music.vector)
+    assert teacher.digest != MiniLMEmbedding(space="minilm@1", max_tokens=16, scale=0.1).digest
+    assert teacher.size_bytes > 10**7 and teacher.label([]) == []
+    with pytest.raises(TeacherError, match="reads texts"):
+        teacher.label([b"bytes"])

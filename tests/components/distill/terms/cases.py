@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional
 
 from components.contracts.spec.objective import (
     Attention,
     Bernoulli,
     Contrastive,
+    Cosine,
+    Distance,
     Dkd,
     Hidden,
     Kl,
@@ -66,6 +69,13 @@ def tokens(rows, length, generator):
     truth = torch.randint(0, CLASSES, (rows, length), generator=generator).masked_fill(~real, NO_TRUTH)
     truth[1::3] = NO_TRUTH
     return Said(logits=logits), Taught(soft=soft, truth=truth)
+
+
+def directions(rows, _length, generator):
+    said, soft = (functional.normalize(torch.randn(rows, STUDENT_WIDTH, generator=generator), dim=1) for _ in range(2))
+    expected, scales = (torch.randn(2, rows, 1, generator=generator) / 3).exp().unbind(0)
+    truth = torch.full((rows,), torch.nan)
+    return Said(logits=torch.cat([said, expected], 1)), Taught(soft=torch.cat([soft, scales], 1), truth=truth)
 
 
 def vectors(student=STUDENT_WIDTH, teacher=TEACHER_WIDTH):
@@ -196,6 +206,8 @@ CASES = [
     Case("token-kl", TokenKl(temperature=2), tokens, "tagging"),
     Case("truth-tagging", Truth(), tokens, "tagging"),
     Case("truth-tagging-smoothed", Truth(smoothing=0.2), tokens, "tagging"),
+    Case("cosine", Cosine(), directions, "embedding"),
+    Case("distance", Distance(), directions, "embedding"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
     Case("hidden-linear", Hidden(**INSIDE), vectors()),
     Case("hidden-mlp-cosine", Hidden(project="mlp", distance="cosine", **INSIDE), sequences(), positions=True),

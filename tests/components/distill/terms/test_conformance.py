@@ -6,6 +6,7 @@ from typing import get_args
 import msgspec
 import pytest
 import torch
+from torch.nn import functional
 
 from components.contracts.spec import objective as spec
 from components.distill.data import MIN_SCALE, NO_TRUTH
@@ -33,6 +34,11 @@ def huge(case):
     if case.task == "multilabel":
         sure = (taught.soft > 0.5).float()
         return replace(said, logits=said.logits.sign() * 1e4), replace(taught, soft=sure)
+    if case.task == "embedding":
+        scales = torch.tensor([1e-4, 2.0] * 3).unsqueeze(1)
+        return Said(logits=torch.cat([said.logits[:, :-1], scales], 1)), replace(
+            taught, soft=torch.cat([-said.logits[:, :-1], scales.flip(0)], 1)
+        )  # fmt: skip
     if said.logits is not None:
         one_hot = torch.nn.functional.one_hot(taught.soft.argmax(dim=-1), taught.soft.shape[-1]).float()
         there = taught.soft.sum(dim=-1, keepdim=True) > 0
@@ -49,6 +55,8 @@ def blank(case):
     said, taught = case.batch()
     if case.task == "regression":
         return Said(logits=torch.tensor([[0.0, 1.0]] * 6)), taught
+    if case.task == "embedding":
+        return Said(logits=torch.cat([torch.zeros(6, said.logits.shape[1] - 1), torch.ones(6, 1)], 1)), taught
     return each(said, torch.zeros_like), taught
 
 
@@ -126,8 +134,11 @@ def agreeing(case, term):
         target = torch.nn.functional.one_hot(taught.truth.clamp_min(0), 4) * (1 - smoothing) + smoothing / 4
         entropy = -torch.special.xlogy(target, target).sum(dim=1)
         return Said(logits=target.double().clamp_min(1e-30).log()), taught, entropy * known
-    if isinstance(case.section, spec.Normal):
+    if isinstance(case.section, spec.Normal | spec.Cosine):
         return Said(logits=taught.soft), taught, torch.zeros(6)
+    if isinstance(case.section, spec.Distance):  # its vectors stay as they are: it teaches what they are expected to be
+        apart = 1 - (said.logits[:, :-1] * taught.soft[:, :-1]).sum(dim=1, keepdim=True)
+        return Said(logits=torch.cat([said.logits[:, :-1], apart], 1)), taught, apart.squeeze(1).log() + 1
     if said.logits is not None:
         return Said(logits=taught.soft.clamp_min(1e-30).log() + 3), taught, torch.zeros(6)  # a constant says nothing
     if isinstance(case.section, spec.Hidden):
@@ -140,6 +151,15 @@ def agreeing(case, term):
     return said, replace(taught, states=states), torch.zeros(6)
 
 
+def allowed(case, moved, said):
+    """What a student may say instead: vectors have length 1, and those of ``distance`` are not its to move."""
+    if case.task != "embedding":
+        return moved
+    vectors, expected = moved.logits[:, :-1], moved.logits[:, -1:]
+    own = said.logits[:, :-1] if isinstance(case.section, spec.Distance) else functional.normalize(vectors, dim=1)
+    return Said(logits=torch.cat([own, expected], 1))
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if "contrastive" not in c.name], ids=lambda case: case.name)
 def test_is_least_where_the_student_agrees(case):
     term = case.term(torch.float64)
@@ -148,6 +168,7 @@ def test_is_least_where_the_student_agrees(case):
     generator = torch.Generator().manual_seed(1)
     for size in (0.01, 0.1, 0.4):
         moved = each(said, lambda s, size=size: s + size * torch.rand(s.shape, generator=generator).to(s))
+        moved = allowed(case, moved, said)
         assert (term(moved, taught) >= least_B - 1e-6).all()
     other = replace(case.batch(seed=1, dtype=torch.float64)[0], mask=said.mask)
     if case.name == "truth-regression":  # of all students with the same scale, it is least for the one that is right
@@ -170,10 +191,13 @@ def test_the_gradient_is_the_numerical_one(case):
     said, taught = case.batch(rows=3, length=3, dtype=torch.float64)
     said, term = learning(said), case.term(torch.float64)
     names, parameters = list(said.states), list(term.parameters())
+    fixed = None if said.logits is None else said.logits[:, :-1].detach().clone()
 
     def loss(*tensors):
         rest = list(tensors[: len(leaves(said))])
         logits = None if said.logits is None else rest.pop(0)
+        if isinstance(case.section, spec.Distance):  # its vectors are taken as they are
+            logits = torch.cat([fixed, logits[:, -1:]], 1)
         return term(Said(logits=logits, states=dict(zip(names, rest, strict=True)), mask=said.mask), taught)
 
     assert torch.autograd.gradcheck(loss, (*leaves(said), *parameters))

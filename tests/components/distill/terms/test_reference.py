@@ -90,9 +90,18 @@ def truth_of_set(_section, logits, _soft, truth):
     return -sum(np.log(b if y else 1 - b) for y, b in zip(truth, q, strict=True))
 
 
+def cosines(_section, output, soft, _truth):
+    return 1 - cosine(output[:-1], soft[:-1])
+
+
+def distances(_section, output, soft, _truth):
+    return np.log(output[-1]) + (1 - cosine(output[:-1], soft[:-1])) / output[-1]
+
+
 OUTPUTS = {
     spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals,
     spec.Bernoulli: chances,
+    spec.Cosine: cosines, spec.Distance: distances,
 }  # fmt: skip
 
 

@@ -1,0 +1,163 @@
+"""What a student of vectors is judged by: how near its vectors are to the teacher's, and whether they find the same.
+
+Of the newest window's holdout, with s(i, j) the cosine of the vectors of inputs i and j:
+
+``cosine``
+    the mean cosine of a row's vector to the teacher's: whether the two can stand beside each other in one index.
+``recall``
+    recall at k: the share of a row's k nearest others by the teacher that are among its k nearest by the student,
+    whose vectors are compared with each other; what a search over an index of the student's own would find.
+``rank_correlation``
+    Spearman's: of the order of all others by the teacher's s(i, .) and by the student's.
+
+A row is a query, and the others are what is searched; measures are means over queries, which are the units of their
+bounds, while the holdout that is searched is taken as it is. Against the champion: ``cosine_loss`` and ``recall_loss``,
+the mean of the champion's less the candidate's on the same rows. ``forgetting`` is the first on older regimes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from components.contracts.records import vector_of
+from components.evaluate.evidence import Answer, Evidence, Row
+from components.evaluate.share import sampled
+from drift.gate import Measurement
+from drift.mean import Mean
+
+Floats = npt.NDArray[np.float64]
+
+OTHERS = 4
+"""Rows that are searched, as a multiple of k, at least: of fewer, chance alone finds more than a quarter."""
+
+MOST_SEARCHED = 2_000
+"""Rows that are searched at most, evenly spread over the holdout: all pairs are compared."""
+
+
+def ranked(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
+    """The measures of the newest window's holdout; None of fewer rows than they need."""
+    return {
+        "cosine": _mean(evidence, _asked(new), _cosine),
+        "cosine_loss": loss(evidence, new),
+        **_searched(evidence, _asked(new)),
+    }
+
+
+def loss(evidence: Evidence, rows: Sequence[Row]) -> Mean | None:
+    """How much nearer the champion's vectors are to the teacher's than the candidate's on the same rows."""
+    used = [row for row in _asked(rows) if row.champion is not None]
+    return _mean(evidence, used, lambda row: _between(row.champion, row.teacher) - _cosine(row), paired=True)
+
+
+def _asked(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.teacher is not None and row.teacher.label is not None]
+
+
+def _mean(evidence: Evidence, rows: Sequence[Row], value: object, *, paired: bool = False) -> Mean | None:
+    used = sampled(evidence, rows)
+    if len(used) < evidence.judgement.min_rows or not used or not callable(value):
+        return None
+    return _bounded(evidence, [value(row) for row in used], used, 2.0 if paired else 1.0, paired=paired)
+
+
+def _bounded(evidence: Evidence, values: Sequence[float], rows: Sequence[Row], most: float, *, paired: bool) -> Mean:
+    return Mean(
+        values=tuple(values),
+        weights=tuple(row.weight for row in rows),
+        least=-most,
+        most=most,
+        anytime=evidence.judgement.repeated,
+        paired=paired,
+    )
+
+
+def _cosine(row: Row) -> float:
+    return _between(row.candidate, row.teacher)
+
+
+def _between(answer: Answer | None, teacher: Answer | None) -> float:
+    """The cosine of two answers' vectors; -1, the farthest there is, of one that is not there or of another space."""
+    if answer is None or answer.label is None or teacher is None or teacher.label is None:
+        return -1.0
+    a, b = _vector(answer.label), _vector(teacher.label)
+    return float(np.clip(a @ b, -1.0, 1.0)) if len(a) == len(b) else -1.0
+
+
+@lru_cache(maxsize=20_000)
+def _vector(text: str) -> Floats:
+    found = np.array(vector_of(text), dtype=np.float64)
+    return found / max(float(np.linalg.norm(found)), 1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What each query of a set of vectors finds, as another set does: (N,) both."""
+
+    recall: Floats
+    correlation: Floats
+
+
+def search(vectors: Floats, teacher: Floats, k: int) -> Search:
+    """Ask each of N vectors for its nearest others, in both sets, (N, D) and (N, E); equal ones come in their order.
+
+    Raises:
+        ValueError: there are not more than ``k`` others.
+
+    """
+    count = len(vectors)
+    if count - 1 < k:
+        raise ValueError(f"{count - 1} others are not {k}")
+    recall, correlation = np.zeros(count), np.zeros(count)
+    mine, theirs = vectors @ vectors.T, teacher @ teacher.T
+    for i in range(count):
+        others = np.delete(np.arange(count), i)
+        own, wanted = (np.round(side[i, others], 9) for side in (mine, theirs))
+        found = np.argsort(-own, kind="stable")[:k]
+        best = np.argsort(-wanted, kind="stable")[:k]
+        recall[i] = len(np.intersect1d(found, best)) / k
+        correlation[i] = _spearman(own, wanted)
+    return Search(recall=recall, correlation=correlation)
+
+
+def _spearman(a: Floats, b: Floats) -> float:
+    """The correlation of ranks, the mean rank for equal numbers; 0 where one side tells no order."""
+    from scipy.stats import rankdata
+
+    x, y = (ranks - ranks.mean() for ranks in (rankdata(a), rankdata(b)))
+    length = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / length if length else 0.0
+
+
+def _searched(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Measurement]:
+    """Recall at k and the rank correlation, and the loss of the former against the champion."""
+    used = sampled(evidence, rows)
+    used = used[:: max(1, -(-len(used) // MOST_SEARCHED))]
+    names, k = ("recall", "rank_correlation", "recall_loss"), evidence.judgement.neighbours
+    if len(used) < evidence.judgement.min_rows or len(used) - 1 < OTHERS * k:
+        return dict.fromkeys(names)
+    teacher = _stacked([row.teacher for row in used])
+    mine = _stacked([row.candidate for row in used])
+    if teacher is None or mine is None:
+        return dict.fromkeys(names)
+    found = search(mine, teacher, k)
+    theirs = _stacked([row.champion for row in used])
+    lost = None if theirs is None else search(theirs, teacher, k).recall - found.recall
+    shares = {"recall": found.recall, "rank_correlation": found.correlation, "recall_loss": lost}
+    return {
+        name: None if values is None else _bounded(evidence, values.tolist(), used, 1.0, paired=name == "recall_loss")
+        for name, values in shares.items()
+    }
+
+
+def _stacked(answers: Sequence[Answer | None]) -> Floats | None:
+    """The vectors of answers, (N, D); None where one is not there, or of another dimension."""
+    found = [_vector(a.label) for a in answers if a is not None and a.label is not None]
+    if len(found) < len(answers) or len({len(v) for v in found}) != 1:
+        return None
+    return np.stack(found)
