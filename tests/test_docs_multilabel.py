@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from components.contracts.spec import resolve
 from components.contracts.spec.workload import WITHOUT, Spec
 from components.evaluate.evidence import Evidence, Judgement
 from components.evaluate.sets import of_sets
@@ -25,10 +27,11 @@ def test_the_teacher_s_code_runs():
         exec(compile(block, "multilabel.md", "exec"), {})  # noqa: S102
 
 
-def test_the_spec_s_part_is_one():
-    (block,) = blocks("yaml")
-    made = msgspec.yaml.decode(f"name: reviews\nfeatures: {{factory: 'f:F'}}\n{block}", type=Spec)
-    assert made.task == "multilabel" == made.teacher.options["task"]
+@pytest.mark.parametrize("n", [0, 1])
+def test_the_spec_s_parts_are_ones(n):
+    made = msgspec.yaml.decode(f"name: reviews\nfeatures: {{factory: 'f:F'}}\n{blocks('yaml')[n]}", type=Spec)
+    assert made.task == "multilabel" and callable(resolve(made.teacher.factory))
+    assert made.teacher.options.get("task", "multilabel") == "multilabel"
 
 
 def test_the_truth_is_taken():

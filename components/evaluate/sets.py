@@ -67,15 +67,14 @@ def of_sets(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
 def _f1(rows: Sequence[Row], who: str, *, micro: bool) -> Ratio:
     """F1 against the truth: twice what answer and truth share, over what both have."""
     said, true = [answered(getattr(row, who)) for row in rows], _truths(rows)
-    names = sorted(frozenset().union(*said, *true))
+    every = frozenset[str]().union(*said, *true)
+    groups = [every] if micro else [frozenset({name}) for name in sorted(every)]
     pairs = list(zip(said, true, strict=True))
-    if micro:
-        tops = tuple((2.0 * len(a & b),) for a, b in pairs)
-        bottoms = tuple((float(len(a) + len(b)),) for a, b in pairs)
-    else:
-        tops = tuple(tuple(2.0 * (n in a and n in b) for n in names) for a, b in pairs)
-        bottoms = tuple(tuple(float((n in a) + (n in b)) for n in names) for a, b in pairs)
-    return Ratio(tops=tops, bottoms=bottoms, weights=tuple(row.weight for row in rows))
+    return Ratio(
+        tops=tuple(tuple(2.0 * len(a & b & group) for group in groups) for a, b in pairs),
+        bottoms=tuple(tuple(float(len(a & group) + len(b & group)) for group in groups) for a, b in pairs),
+        weights=tuple(row.weight for row in rows),
+    )
 
 
 def _hamming(rows: Sequence[Row]) -> Ratio:

@@ -76,7 +76,9 @@ class _Usage(msgspec.Struct, frozen=True):
     completion_tokens: int | None = None
 
 
-class _Completion(msgspec.Struct):
+class Completion(msgspec.Struct):
+    """A server's answer."""
+
     model: str
     choices: list[_Choice]
     system_fingerprint: str | None = None
@@ -286,21 +288,27 @@ class ChatTeacher:
                 raise
             return RecordError("teacher_refused", error.detail)
         self._compare(self._reported(completion))
+        return self._soft(completion)
+
+    def _soft(self, completion: Completion) -> Outcome:
+        """What an answer says of its input."""
         try:
             mass = class_mass(self._positions(completion), self._answers, self._case_sensitive)
         except ValueError as error:
             raise TeacherError(self.name, f"answered log probabilities that are none: {error}") from error
         inside = math.fsum(mass.values())
         outside = max(0.0, 1.0 - inside)
-        with self._lock:
-            self.outside_mass = max(self.outside_mass, outside)
+        self._note_outside(outside)
         if outside > self.max_outside:
             return self._too_far_outside(outside, completion)
         return SoftLabel.of(self.space, self.classes, [mass[c] / inside for c in self.classes])
 
-    def _too_far_outside(self, outside: float, completion: _Completion) -> RecordError:
+    def _note_outside(self, outside: float) -> None:
         with self._lock:
-            self._used["outside"] += 1
+            self.outside_mass = max(self.outside_mass, outside)
+            self._used["outside"] += outside > self.max_outside
+
+    def _too_far_outside(self, outside: float, completion: Completion) -> RecordError:
         first = self._positions(completion)[0]
         detail = (
             f"puts {outside:.3f} of its probability outside the classes (max_outside is {self.max_outside}); it began "
@@ -314,10 +322,10 @@ class ChatTeacher:
         asked = self._prompt.replace("{text}", text[: self._max_characters])
         return [{"role": "system", "content": self._system}, {"role": "user", "content": asked}]
 
-    def _complete(self, text: str) -> _Completion:
+    def _complete(self, text: str) -> Completion:
         return self._completion(self._messages(text), {})
 
-    def _completion(self, messages: list[dict[str, str]], other: Mapping[str, Any]) -> _Completion:
+    def _completion(self, messages: list[dict[str, str]], other: Mapping[str, Any]) -> Completion:
         """The server's answer to messages; ``other``: fields of this request that differ from what is declared."""
         characters = sum(len(m["content"]) for m in messages)
         asked = characters // CHARACTERS_PER_TOKEN + OVERHEAD_TOKENS
@@ -325,7 +333,7 @@ class ChatTeacher:
         estimate = asked + longest
         answer = self._post(messages, estimate, other)
         try:
-            completion = msgspec.convert(answer, _Completion)
+            completion = msgspec.convert(answer, Completion)
         except msgspec.ValidationError as error:
             raise TeacherError(self.name, f"answered no chat completion: {error}; does url end in /v1?") from error
         usage = completion.usage or _Usage()  # what the server does not report was used as estimated
@@ -357,7 +365,7 @@ class ChatTeacher:
         fields = dict(named)
         return fields | {"messages": messages}
 
-    def _positions(self, completion: _Completion) -> list[Position]:
+    def _positions(self, completion: Completion) -> list[Position]:
         if len(completion.choices) != 1:
             raise TeacherError(self.name, f"answered {len(completion.choices)} choices, not one: remove n from body")
         found = completion.choices[0].logprobs
@@ -365,7 +373,7 @@ class ChatTeacher:
             raise TeacherError(self.name, "reports no top_logprobs: use a model and server that do, or switch them on")
         return found.content
 
-    def _reported(self, completion: _Completion) -> dict[str, Any]:
+    def _reported(self, completion: Completion) -> dict[str, Any]:
         reported: dict[str, Any] = {"model": completion.model}
         return reported | ({"system_fingerprint": completion.system_fingerprint} if self._pinned else {})
 

@@ -78,7 +78,7 @@ def test_the_sentences_that_the_terms_ask_for_are_in_the_notices(bundle, text_st
     assert {"- Teacher by Ana, CC-BY 4.0", "- Data by Bo"} <= set(said.splitlines())
 
 
-@pytest.mark.parametrize("target", ["onnx", "mlflow", "openvino", "litert"])
+@pytest.mark.parametrize("target", ["onnx", "mlflow", "openvino"])
 def test_a_set_of_classes_is_answered_as_it_was_judged(target, tmp_path):
     version, payloads, _ = exported("WordSequence", task="multilabel")
     done = export(version, target, tmp_path / "b", payloads, limit=0.0)
