@@ -169,7 +169,7 @@ class ErrorLevel:
         mean, deviation, freedom = _mean(self._terms(), self._w)
         if not math.isfinite(deviation):
             return 0.0 if side == "lower" else math.inf
-        reach = _quantile(confidence, freedom) * deviation / max(mean, LEAST_ERROR)
+        reach = t_quantile(confidence, freedom) * deviation / max(mean, LEAST_ERROR)
         return self._root(mean * math.exp(-min(reach, MOST_EXPONENT) if side == "lower" else min(reach, MOST_EXPONENT)))
 
     def breaks(self, limit: float, side: Side) -> float:
@@ -177,12 +177,12 @@ class ErrorLevel:
         mean, deviation, freedom = _mean(self._terms(), self._w)
         mean, allowed = max(mean, LEAST_ERROR), max(limit, LEAST_ERROR) ** self.power
         distance = math.log(mean / allowed)
-        return _tail(distance if side == "upper" else -distance, deviation / mean, freedom)
+        return t_tail(distance if side == "upper" else -distance, deviation / mean, freedom)
 
     def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
         """Rows at which this error, if it stays what it is, is shown to keep or to break the limit."""
         mean, deviation, _ = _mean(self._terms(), self._w)
-        return _enough(_normal(confidence), deviation, abs(mean - limit**self.power), self.n)
+        return rows_for(normal_quantile(confidence), deviation, abs(mean - limit**self.power), self.n)
 
     @property
     def _w(self) -> Floats:
@@ -231,7 +231,7 @@ class ErrorRise:
         for _ in range(2 * STEPS):
             middle = (low + high) / 2.0
             mean, deviation, freedom = self._test(middle)
-            reach = _quantile(confidence, freedom) * deviation
+            reach = t_quantile(confidence, freedom) * deviation
             above = mean > reach if side == "lower" else mean > -reach  # a rise of ``middle`` is too small a one
             low, high = (middle, high) if above else (low, middle)
         return low if side == "lower" else high
@@ -239,7 +239,7 @@ class ErrorRise:
     def breaks(self, limit: float, side: Side) -> float:
         """The p-value of the paired t-test."""
         mean, deviation, freedom = self._test(limit)
-        return _tail(mean if side == "upper" else -mean, deviation, freedom)
+        return t_tail(mean if side == "upper" else -mean, deviation, freedom)
 
     def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
         """Rows with which a model of the champion's error is shown to keep the limit with the chance ``POWER``."""
@@ -248,7 +248,9 @@ class ErrorRise:
         _, deviation, _ = self._test(limit)
         base = float(_mean_of(_terms(self.champion, self.power), self._w))
         distance = ((1.0 + limit) ** self.power - 1.0) * base
-        return _enough(_normal(confidence) + _normal(1.0 - (1.0 - POWER) / of), deviation, distance, self.n)
+        return rows_for(
+            normal_quantile(confidence) + normal_quantile(1.0 - (1.0 - POWER) / of), deviation, distance, self.n
+        )
 
     @property
     def _w(self) -> Floats:
@@ -276,19 +278,19 @@ def _mean(values: Floats, weights: Floats) -> tuple[float, float, float]:
     return mean, standard_error(values, weights, mean), freedom
 
 
-def _quantile(confidence: float, freedom: float) -> float:
+def t_quantile(confidence: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, confidence))
 
 
-def _normal(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(confidence))
 
 
-def _tail(distance: float, deviation: float, freedom: float) -> float:
+def t_tail(distance: float, deviation: float, freedom: float) -> float:
     from scipy.special import stdtr
 
     if not math.isfinite(deviation) or math.isnan(distance):
@@ -298,7 +300,7 @@ def _tail(distance: float, deviation: float, freedom: float) -> float:
     return float(stdtr(freedom, -distance / deviation))
 
 
-def _enough(z: float, deviation: float, distance: float, n: int) -> int | None:
+def rows_for(z: float, deviation: float, distance: float, n: int) -> int | None:
     if not (math.isfinite(deviation) and distance > 0.0 and n):
         return None
     total = math.ceil(n * (z * deviation / distance) ** 2)

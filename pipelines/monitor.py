@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 from components.contracts.errors import RecordError
 from components.contracts.masking import masked_input
 from components.contracts.payload import carried, carrying
-from components.contracts.records import Input, Label, Prediction, decode
+from components.contracts.records import EXACT, Input, Label, Prediction, decode, label_of
 from components.contracts.spec import Kind, Spec
 from components.control import looks
 from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, UNKNOWN, Source
@@ -224,7 +224,7 @@ class Monitor:
         rows, held = self._reference(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
         self._watch = Watch.fit(self.spec, rows, calibrated)
-        self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task == "classification" else None
+        self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task in EXACT else None
         self._trained_until = max(trained, default=0.0)
         self._begin_windows()
         self._regimes = Regimes(self.spec, self.store, champion, calibrated)
@@ -327,8 +327,8 @@ class Monitor:
         except RecordError as error:
             log.debug("%s: a truth is unusable: %s", self.spec.name, error)  # the next snapshot counts and keeps it
             return
-        if self._foretelling is not None and truth.label is not None:
-            self._foretelling.learn(truth.input_id, truth.label)
+        if self._foretelling is not None and isinstance(truth.said, str):
+            self._foretelling.learn(truth.input_id, truth.said)
 
     def _input(self, record: Record) -> Input | None:
         """An input that is to be looked at: traffic of this champion, not seen before, and not too much at once."""
@@ -382,7 +382,7 @@ class Monitor:
     def _take(self, record: Record) -> None:
         self.index += 1
         try:
-            label = decode(Label, record.value)
+            label = label_of(self.spec.task, record.value)
         except RecordError as error:
             log.warning("%s: label %d is unusable: %s", self.spec.name, self.index, error)
             return
@@ -398,10 +398,7 @@ class Monitor:
                 self._regimes.label(decoded, label.soft, None)
             return
         seen = self._view.judge(label.input.id, decoded, label.soft)
-        if label.soft.task in (
-            "classification",
-            "tagging",
-        ):  # of values nobody can say by the answer alone that one is wrong
+        if label.soft.task in EXACT:  # of values nobody can say by the answer alone that one is wrong
             self._answers["rows"] += 1
             self._answers["wrong"] += not seen.agrees
         if self._regimes is not None:

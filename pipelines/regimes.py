@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.contracts.errors import ArtifactError, CohobateError
-from components.contracts.records import SoftLabel
+from components.contracts.records import EXACT, SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
@@ -117,7 +117,7 @@ class Regimes:
                 (said[version],) = student.predict_decoded([decoded])
             except ArtifactError as error:
                 log.warning("%s: version %s gives no answer: %s", self.spec.name, version, error)
-        if soft.task in ("classification", "tagging"):  # of values nobody can say by the answer alone that one is wrong
+        if soft.task in EXACT:  # of values nobody can say by the answer alone that one is wrong
             self.detector.answered({version: theirs.label == soft.label for version, theirs in said.items()})
         if answer is None:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.contracts.errors import CohobateError, RecordError
 from components.contracts.payload import bare, decoder, knowing
-from components.contracts.records import SoftLabel
+from components.contracts.records import EXACT, SoftLabel
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
 from components.contracts.tagging import span_counts
@@ -113,7 +113,7 @@ class View:
         (one,) = self._looked([decoded])
         answer, row = one.answer, one.columns
         row |= dict(zip(ENTROPY_COLUMNS, (soft.entropy, answer.entropy - soft.entropy), strict=True))
-        agrees = soft.task in ("classification", "tagging") and answer.label == soft.label
+        agrees = soft.task in EXACT and answer.label == soft.label
         return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth)
 
     def _looked(self, decoded: Sequence[Any]) -> list[Looked]:

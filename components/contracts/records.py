@@ -57,6 +57,9 @@ class NotFiniteError(ValueError):
 Task = Literal["classification", "regression", "multilabel", "tagging", "embedding"]
 Arm = Literal["champion", "candidate"]
 
+EXACT: tuple[Task, ...] = ("classification", "multilabel", "tagging")
+"""Tasks in which an answer is right where its text (:attr:`SoftLabel.label`) is that of the truth, and else wrong."""
+
 
 OUTSIDE = "O"
 """The tag of a token that is in no span (Ramshaw and Marcus, 1995)."""
@@ -493,6 +496,19 @@ def decode(kind: type[R], data: bytes | None) -> R:
     except _MALFORMED as error:
         raise RecordError("undecodable", f"not a {kind.__name__}: {error}") from error
     return record
+
+
+def label_of(task: Task, data: bytes | None) -> Label:
+    """The label in a record of a workload of this task.
+
+    Raises:
+        RecordError: as :func:`decode`, or ``other_task``.
+
+    """
+    label = decode(Label, data)
+    if label.soft.task != task:
+        raise RecordError("other_task", f"a label of {label.soft.task}, not of {task}")
+    return label
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False).encode

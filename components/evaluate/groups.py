@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from components.contracts.payload import bare, decoder, entity_of, knowing
+from components.contracts.records import EXACT
 from components.contracts.spec import Groups, Spec
 from components.evaluate.evidence import Evidence, Row
 from components.evaluate.share import agrees, known, right, sampled, says, share_of
@@ -82,7 +83,7 @@ def group_of(groups: Groups, value: Any) -> str | None:
 def of_groups(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
     """The measures of groups on the newest holdout; none where no groups are declared.
 
-    Of each group, as ``NAME[BY=GROUP]``: ``group_rows`` and ``group_truth_rows``, ``group_accuracy`` (classification),
+    Of each group, as ``NAME[BY=GROUP]``: ``group_rows`` and ``group_truth_rows``, ``group_accuracy`` (of classes),
     ``group_agreement`` with the teacher, and ``group_deferral``, the share of answers that would be deferred; all
     shares None of fewer rows than it needs. Where the rows are looked at repeatedly, those are counted that shares rest
     on: a group that has others alone has not rows enough. ``ungrouped_rows[BY]`` are of no group. ``accuracy_gap[BY]``
@@ -115,6 +116,6 @@ def _of_rows(evidence: Evidence, rows: Sequence[Row]) -> dict[str, tuple[list[Ro
         "agreement": ([r for r in rows if says(r.teacher)], lambda r: agrees(r.candidate, r.teacher)),
         "deferral": ([r for r in rows if r.deferred is not None], lambda r: bool(r.deferred)),
     }
-    if evidence.judgement.task != "regression":
+    if evidence.judgement.task in EXACT:
         made["accuracy"] = (known(rows), lambda r: right(r.candidate, r.truth))
     return made

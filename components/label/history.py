@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from components.contracts.errors import FencedError, RecordError, UnavailableError
-from components.contracts.records import DeadLetter, Input, Label, content_hash, decode, encode
+from components.contracts.records import DeadLetter, Input, content_hash, decode, encode, label_of
 from components.contracts.spec import Spec, build
 from components.label.history_file import Historic
 from components.label.labeler import Labeler
@@ -118,7 +118,7 @@ def _answered(topic: str, value: bytes | None, spec: Spec) -> tuple[Identity | N
     try:
         if topic != spec.topic("labels"):
             return _identity(decode(Input, decode(DeadLetter, value).value)), True
-        label = decode(Label, value)
+        label = label_of(spec.task, value)
     except RecordError:
         return None, False
     declared = spec.teacher_digest in (None, declared_of(label.teacher))

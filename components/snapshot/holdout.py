@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from components.contracts.records import Label
+from components.contracts.records import EXACT, Label
 from components.contracts.spec import Limits, Spec
 from components.control.tables import WindowRow
 from components.snapshot.leaks import REFUSED, guarded
@@ -97,7 +97,7 @@ def needed(spec: Spec) -> Need:
 
 
 def _compares_shares(spec: Spec) -> bool:
-    return spec.task in ("classification", "tagging")
+    return spec.task in EXACT
 
 
 def _for_share(limit: float, confidence: float) -> float:

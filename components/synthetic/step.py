@@ -10,7 +10,7 @@ from contextlib import closing
 import msgspec
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import synthetic_input
+from components.contracts.records import Task, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, build, load_spec
 from components.contracts.spec.data_free import FIELD, DataFree, check_data_free
@@ -24,6 +24,9 @@ from components.teachers.contract import Teacher, metered, reference, shared
 __all__ = ["synthesise"]
 
 log = logging.getLogger(__name__)
+
+TASKS: tuple[Task, ...] = ("classification", "regression")
+"""Tasks whose inputs can be made up."""
 
 
 @short_lived
@@ -88,6 +91,8 @@ def _wanted(spec: Spec, method: str, rows: int, steps: int, seed: int) -> DataFr
         wanted = msgspec.convert({**base, **given}, DataFree)
     except msgspec.ValidationError as error:
         raise ConfigError(FIELD, given, str(error)) from error
+    if spec.task not in TASKS:
+        raise ConfigError("task", spec.task, f"inputs are made up for {' and '.join(TASKS)} alone")
     check_data_free(wanted, spec.task)
     return wanted
 

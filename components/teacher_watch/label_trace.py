@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from components.contracts.errors import RecordError
-from components.contracts.records import Label, decode
+from components.contracts.records import label_of
 from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.teachers import TeacherState, clean_rounds, put_clean
@@ -74,7 +74,7 @@ class LabelTrace:
         with closing(self._broker.consumer([topic], start=starts)) as consumer:
             for record in read_to_end(consumer):
                 try:
-                    label = decode(Label, record.value)
+                    label = label_of(self.spec.task, record.value)
                 except RecordError:
                     continue
                 if label.teacher != reference or label.labelled_at < since:

@@ -30,7 +30,7 @@ import msgspec
 from components.contracts.admission import dead_letter
 from components.contracts.errors import NotFoundError, ProvenanceError, RecordError
 from components.contracts.failpoint import failpoint
-from components.contracts.records import Label, decode, encode, label_key
+from components.contracts.records import Label, encode, label_key, label_of
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
 from components.control.store import ControlStore
@@ -141,7 +141,7 @@ def _carry_out(
     now: float,
 ) -> None:
     try:
-        label = decode(Label, record.value)
+        label = label_of(spec.task, record.value)
     except RecordError:
         return  # a window counts it, and refuses it
     quarantined = record.topic == spec.topic("labels.quarantine")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from components.contracts.errors import CohobateError, RecordError
-from components.contracts.records import Label, Prediction, decode
+from components.contracts.records import Prediction, decode, label_of
 from components.contracts.spec import Kind, Spec
 from components.snapshot.provenance import usable_truth
 from components.stream.contract import Broker, Consumer, Record, named, unnamed
@@ -105,7 +105,7 @@ class EvidenceReader:
         labels = self._labels.poll(LABELS, timeout=0.0)
         for record in labels:
             try:
-                self.teachings.learn(decode(Label, record.value))
+                self.teachings.learn(label_of(self.spec.task, record.value))
             except RecordError as error:
                 self._pass_over("labels", record, error)
         if not self.teachings.complete:  # a stream that begins anew has nothing of what was there

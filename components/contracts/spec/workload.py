@@ -251,6 +251,8 @@ def _read(path: Path) -> Spec:
         raise ConfigError(
             "serve.deferral.expert", spec.serve.deferral.expert, "goes with 'expert' in serve.deferral.to"
         )
+    if "review" in spec.serve.deferral.to and spec.task not in ("classification", "regression"):
+        raise ConfigError("serve.deferral.to", spec.serve.deferral.to, f"people are asked nothing of {spec.task} yet")
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
     if spec.limits.max_membership_advantage is not None and spec.student.privacy is not None:

@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from drift.ratio import Ratio, RatioLoss
+
+
+def f1(true, said, *, macro=False, weights=None):
+    tops, bottoms = 2.0 * (true & said), true.astype(float) + said
+    if not macro:
+        tops, bottoms = tops.sum(1, keepdims=True), bottoms.sum(1, keepdims=True)
+    w = [1.0] * len(true) if weights is None else weights
+    return Ratio(tops=tuple(map(tuple, tops.tolist())), bottoms=tuple(map(tuple, bottoms.tolist())), weights=tuple(w))
+
+
+def drawn(n, wrong, seed=0, classes=4):
+    chance = np.random.default_rng(seed)
+    true = chance.random((n, classes)) < 0.3
+    return true, true ^ (chance.random((n, classes)) < wrong)
+
+
+def test_it_is_the_f1_of_scikit_learn():
+    true, said = drawn(80, 0.2)
+    assert f1(true, said).value == pytest.approx(f1_score(true, said, average="micro"))
+    assert f1(true, said, macro=True).value == pytest.approx(f1_score(true, said, average="macro"))
+    weights = np.random.default_rng(1).random(80)
+    found = f1(true, said, weights=weights.tolist()).value
+    assert found == pytest.approx(f1_score(true, said, average="micro", sample_weight=weights))
+
+
+@pytest.mark.parametrize("n", [30, 100, 300])
+def test_where_all_is_right_the_bound_is_about_the_exact_one_of_a_share(n):
+    true, _ = drawn(n, 0.0)
+    whole = f1(true, true)
+    assert whole.value == 1.0 and whole.bound("upper", 0.9) == 1.0
+    assert whole.bound("lower", 0.9) == pytest.approx(0.1 ** (1 / n), abs=0.003)
+    loss = RatioLoss(candidate=whole, champion=whole)
+    assert loss.value == 0.0 and 0.0 < loss.bound("upper", 0.9) < 0.08 and loss.bound("lower", 0.9) < 0.0
+
+
+@pytest.mark.parametrize("macro", [False, True])
+@pytest.mark.parametrize("wrong", [0.02, 0.1])
+def test_bounds_miss_as_rarely_as_they_say(macro, wrong):
+    truth = f1(*drawn(100_000, wrong, seed=1), macro=macro).value
+    samples = [f1(*drawn(60, wrong, seed=s), macro=macro) for s in range(200, 500)]
+    assert np.mean([s.bound("lower", 0.9) > truth for s in samples]) < 0.13
+    assert np.mean([s.bound("upper", 0.9) < truth for s in samples]) < 0.13
+
+
+def test_a_loss_is_paired():
+    true, said = drawn(200, 0.15)
+    same = RatioLoss(candidate=f1(true, said), champion=f1(true, said))
+    other = RatioLoss(candidate=f1(true, said), champion=f1(true, drawn(200, 0.15, seed=0)[0] ^ drawn(200, 0.15, 5)[1]))
+    assert same.value == 0.0 and same.bound("upper", 0.95) < 0.03
+    assert other.n == 200 and other.bound("lower", 0.95) < other.value < other.bound("upper", 0.95)
+
+
+def test_what_breaks_a_limit_and_how_many_rows_would_decide():
+    true, said = drawn(100, 0.3)
+    poor = f1(true, said)
+    assert poor.breaks(0.9, "lower") < 0.001 and poor.breaks(0.2, "lower") > 0.99
+    assert poor.needed(poor.value - 0.01, "lower", 0.95) > 1_000 > poor.needed(0.2, "lower", 0.95)
+    lost = RatioLoss(candidate=poor, champion=f1(true, true))
+    assert lost.breaks(0.1, "upper") < 0.001 and lost.breaks(0.9, "upper") > 0.99
+    assert lost.needed(0.01, "upper", 0.95) > lost.needed(0.1, "upper", 0.95) > 0
+    assert lost.needed(0.0, "upper", 0.95) is None
+
+
+def test_nothing_has_no_ratio():
+    empty = np.zeros((5, 3), dtype=bool)
+    nothing = f1(empty, empty)
+    assert math.isnan(nothing.value) and [nothing.bound(side, 0.9) for side in ("lower", "upper")] == [0.0, 1.0]
+    assert math.isnan(Ratio(tops=(), bottoms=(), weights=()).value)
+    one = f1(np.ones((1, 2), dtype=bool), np.ones((1, 2), dtype=bool))
+    assert one.bound("lower", 0.9) == 0.0
+    with pytest.raises(ValueError, match="counts of 2 rows"):
+        Ratio(tops=((1.0,),), bottoms=((1.0,),), weights=(1.0, 1.0))
+
+
+def test_a_class_that_nobody_has_counts_for_nothing():
+    true, said = drawn(50, 0.1, classes=2)
+    more = [np.hstack([x, np.zeros((50, 1), dtype=bool)]) for x in (true, said)]
+    assert f1(*more, macro=True).value == f1(true, said, macro=True).value
