@@ -99,7 +99,7 @@ def settings(
 def init(
     name: Annotated[str, typer.Argument(help="The workload's name: small letters, digits and hyphens.")],
     modality: Annotated[
-        str, typer.Option(help="What a payload is: text, table, bytes, image, audio or regression.")
+        str, typer.Option(help="A payload: text, table, bytes, image, audio; or a task: regression, tagging.")
     ] = "text",
     into: Annotated[Path | None, typer.Option(help="Folder to write into. [./NAME]")] = None,
 ) -> None:
