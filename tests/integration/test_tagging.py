@@ -70,7 +70,7 @@ def test_from_drift_to_a_promotion_and_a_rollback(tmp_path: Path) -> None:
     told = str(model_card(facts)) + str(data_sheet(facts))
     assert "spans of 4 kinds" in told and "a tagging has no classes of inputs" in told
     version, payloads = version_to_export(loop.spec, loop.settings, loop.registry, loop.store, "champion")
-    with pytest.raises(ConfigError, match="task is 'tagging'.*is not exported"):
+    with pytest.raises(ConfigError, match=r"task is 'tagging'.*is not exported"):
         export(version, "onnx", tmp_path / "bundle", payloads, limit=None)
     assert not (tmp_path / "bundle").exists()
 
