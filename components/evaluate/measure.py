@@ -55,8 +55,10 @@ def measures(evidence: Evidence) -> dict[str, Measurement]:
         "truth_rows": float(len(known(new))),
         "agreement": agreement(evidence, new),
     }
-    of_task = {"regression": _regression, "tagging": _tagging}.get(judgement.task, _classification)
-    found |= of_task(evidence, new)
+    if judgement.task == "tagging":
+        found |= _tagging(evidence, new)
+    else:
+        found |= _regression(evidence, new) if judgement.task == "regression" else _classification(evidence, new)
     older = evidence.sets(REGIME)
     losses = {name.removeprefix(REGIME): loss(evidence, known(rows)) for name, rows in older.items()}
     found["forgetting"] = _worst(list(losses.values()))
