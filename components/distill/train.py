@@ -82,10 +82,10 @@ def distill(
     if not len(rows):
         raise ConfigError("windows", windows[-1].digest, "the snapshot has no training rows")
     # Step 2
-    before = start.card.classes if start else ()
-    classes = classes_of(rows.soft, before) if spec.task == "classification" else ()
+    had = start.card.classes if start else ()
+    classes = classes_of(rows.soft, had) if spec.task == "classification" else ()
     if spec.task == "tagging":
-        classes = tags_seen(rows.soft, before)
+        classes = tags_seen(rows.soft, had)
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]
