@@ -25,13 +25,11 @@ from drift.quality import (
     weighted_proportion,
 )
 from drift.reweight import Estimate, hajek, horvitz_thompson, stratum_weights
-from drift.span_f1 import Counts, SpanF1, SpanF1Loss
 
 __all__ = [
     "Change",
     "ChangeDetector",
     "ColumnFinding",
-    "Counts",
     "Criterion",
     "DeferralLimit",
     "DriftVerdict",
@@ -47,8 +45,6 @@ __all__ = [
     "Reference",
     "Scores",
     "Share",
-    "SpanF1",
-    "SpanF1Loss",
     "Summary",
     "Verdict",
     "accuracy",

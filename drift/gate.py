@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from drift.measured import ErrorRise, Measured, PairedLoss, Side
 from drift.ratio import RatioLoss
-from drift.span_f1 import SpanF1Loss
 
 Measurement = float | None | Measured
 Decision = Literal["promote", "hold", "reject"]
@@ -216,7 +215,7 @@ def _settle(
         return "pass", bound, None
     if broken:
         return "fail", bound, None
-    if isinstance(measure, PairedLoss | ErrorRise | RatioLoss | SpanF1Loss):
+    if isinstance(measure, PairedLoss | ErrorRise | RatioLoss):
         enough = measure.needed(limit, side, confidence, of=of, now=True)
         if enough is not None and measure.n >= enough:
             return "fail", bound, None

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 from components.contracts.errors import RecordError
 from components.contracts.masking import masked_input
 from components.contracts.payload import carried, carrying
-from components.contracts.records import CLASSED, NAMED, Input, Label, Prediction, decode, label_of
+from components.contracts.records import NAMED, Input, Label, Prediction, decode, label_of
 from components.contracts.spec import Kind, Spec
 from components.control import looks
 from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, UNKNOWN, Source
@@ -224,7 +224,7 @@ class Monitor:
         rows, held = self._reference(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
         self._watch = Watch.fit(self.spec, rows, calibrated)
-        self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task in CLASSED else None
+        self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task in NAMED else None
         self._trained_until = max(trained, default=0.0)
         self._begin_windows()
         self._regimes = Regimes(self.spec, self.store, champion, calibrated)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.contracts.records import CLASSED
+from components.contracts.records import NAMED
 from components.evaluate.evidence import NEW, Answer, Evidence, Row
 from components.evaluate.measure import REGIME
 from components.evaluate.share import agrees, known, right
@@ -22,7 +22,7 @@ def label_free(evidence: Evidence, seed: int) -> dict[str, Any] | None:
     older = [row for rows in evidence.sets(REGIME).values() for row in known(rows)]
     new = [row for row in evidence.rows if row.set == NEW]
     source, target = _scores(older, truth=True), _scores(new, truth=False)
-    if evidence.judgement.task not in CLASSED or source is None or target is None:
+    if evidence.judgement.task not in NAMED or source is None or target is None:
         return None
     found = foretell(source, target, seed=seed)
     if not found:

@@ -28,7 +28,7 @@ from components.snapshot.window import read
 from components.steps import evidence_of
 from drift.columns import Column
 from drift.gate import Finding, Measurement, Verdict
-from drift.measured import Share
+from drift.measured import Share, Side
 
 MOST_COLUMNS = 30
 """Columns that are drawn: the first ones."""
@@ -54,7 +54,7 @@ LEGEND = '<p><span class="key before">reference</span> &nbsp; <span class="key n
 
 Columns = Mapping[str, Column]
 
-SIDES = (spans.candidate, spans.champion, spans.teacher)
+SIDES: tuple[Side, Side] = ("lower", "upper")
 
 
 def quality_page(spec: Spec, windows: Sequence[WindowRow], digest: str) -> bytes:
@@ -197,14 +197,18 @@ def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
     heads = ("kind", "texts", "true", "precision", "recall", "F1", "champion's F1", "teacher's F1")
     lines = []
     for kind in (None, *kinds(rows)):
-        found, *others = (f1(evidence, rows, side, spans.truth, kind) for side in SIDES)
+        found = f1(evidence, rows, spans.candidate, spans.truth, kind)
         if found is None:
             continue
-        ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in ("lower", "upper"))
-        true = sum(c.true for c in found.counts)
-        ours = [f"{x:.4g}" for x in (found.precision, found.recall)]
-        lines.append([kind or "all", str(found.n), str(true), *ours, f"{found.value:.4g} ({ends})",
-                      *("" if f is None else f"{f.value:.4g}" for f in others)])  # fmt: skip
+        counts = spans.counted(rows, spans.candidate, spans.truth, kind)
+        both, said, true = (sum(c[i] * row.weight for c, row in zip(counts, rows, strict=True)) for i in range(3))
+        others = [f1(evidence, rows, side, spans.truth, kind) for side in (spans.champion, spans.teacher)]
+        ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in SIDES)
+        lines.append([
+            kind or "all", str(sum(c.true + c.said > 0 for c in counts)), str(sum(c.true for c in counts)),
+            *(f"{both / of:.4g}" if of else "" for of in (said, true)), f"{found.value:.4g} ({ends})",
+            *("" if f is None else f"{f.value:.4g}" for f in others),
+        ])  # fmt: skip
     if not lines:
         return ""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)

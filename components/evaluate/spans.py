@@ -1,19 +1,34 @@
-"""Measures of students that tag: spans that are found, by exact boundaries and kind, of each kind and of all."""
+"""Measures of students that tag: spans that are found, by exact boundaries and kind, of each kind and of all.
+
+F1 = 2 both / (said + true), as CoNLL counts it (E. F. Tjong Kim Sang & F. De Meulder, 2003), is the share of mentions,
+said and true ones, that are matched. Mentions of one text hang together, so that texts are what is drawn: F1 is a ratio
+over texts (:mod:`drift.ratio`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from components.contracts.tagging import spans_in
 from components.evaluate.evidence import Answer, Evidence, Row
 from components.evaluate.share import known, sampled, says
 from drift.gate import Measurement
-from drift.span_f1 import Counts, SpanF1, SpanF1Loss
+from drift.ratio import Ratio, RatioLoss
 
 Spans = frozenset[tuple[int, int, str]]
 
 Said = Callable[[Row], str | None]
 """The text of spans that one side says of a row (:func:`components.contracts.records.spans_text`)."""
+
+
+class Counts(NamedTuple):
+    """Spans of one text: those that are said and true, all that are said, and all that are true."""
+
+    both: int
+    said: int
+    true: int
 
 
 def span_measures(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
@@ -27,7 +42,7 @@ def span_measures(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measureme
     compared = [row for row in true if says(row.champion)]
     found: dict[str, Measurement] = {
         "span_f1": f1(evidence, true, candidate, truth),
-        "teacher_span_f1": f1(evidence, [r for r in true if says(r.teacher)], teacher, truth),
+        "teacher_span_f1": f1(evidence, true, teacher, truth),
         "span_agreement": f1(evidence, taught, candidate, teacher),
         "span_f1_loss": _loss(evidence, compared),
     }
@@ -56,12 +71,22 @@ def truth(row: Row) -> str | None:
     return None if row.truth is None else str(row.truth)
 
 
-def f1(evidence: Evidence, rows: Sequence[Row], said: Said, true: Said, kind: str | None = None) -> SpanF1 | None:
-    """F1 of one side's spans against another's, of a ``kind`` or of all; None of too few rows, or without a span."""
-    if len(rows) < evidence.judgement.min_rows or not rows:
+def f1(evidence: Evidence, rows: Sequence[Row], said: Said, true: Said, kind: str | None = None) -> Ratio | None:
+    """F1 of one side's spans against another's, of a ``kind`` or of all; None of too few rows, or without a span.
+
+    Rows are those on which both sides say something.
+    """
+    asked = [row for row in rows if said(row) is not None and true(row) is not None]
+    if len(asked) < evidence.judgement.min_rows or not asked:
         return None
-    found = SpanF1(counts=_counts(rows, said, true, kind), weights=tuple(row.weight for row in rows))
-    return found if found.n else None
+    found = _ratio(asked, said, true, kind)
+    return None if math.isnan(found.value) else found
+
+
+def counted(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> list[Counts]:
+    """The spans of each row."""
+    found = ((_spans(said(row), kind), _spans(true(row), kind)) for row in rows)
+    return [Counts(len(a & b), len(a), len(b)) for a, b in found]
 
 
 def kinds(rows: Sequence[Row]) -> list[str]:
@@ -69,15 +94,20 @@ def kinds(rows: Sequence[Row]) -> list[str]:
     return sorted({kind for row in rows for said in (truth, candidate) for _, _, kind in _spans(said(row))})
 
 
-def _loss(evidence: Evidence, rows: Sequence[Row]) -> SpanF1Loss | None:
+def _loss(evidence: Evidence, rows: Sequence[Row]) -> RatioLoss | None:
     if len(rows) < evidence.judgement.min_rows or not rows:
         return None
-    mine, theirs = (_counts(rows, said, truth, None) for said in (candidate, champion))
-    return SpanF1Loss(candidate=mine, champion=theirs, weights=tuple(row.weight for row in rows))
+    mine, theirs = (_ratio(rows, said, truth, None) for said in (candidate, champion))
+    return RatioLoss(candidate=mine, champion=theirs)
 
 
-def _counts(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> tuple[Counts, ...]:
-    return tuple(Counts.of(_spans(said(row), kind), _spans(true(row), kind)) for row in rows)
+def _ratio(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> Ratio:
+    counts = counted(rows, said, true, kind)
+    return Ratio(
+        tops=tuple((2.0 * c.both,) for c in counts),
+        bottoms=tuple((float(c.said + c.true),) for c in counts),
+        weights=tuple(row.weight for row in rows),
+    )
 
 
 def _spans(text: str | None, kind: str | None = None) -> Spans:

@@ -95,7 +95,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives for an input or token: one a class, or those of a value or vector and scale."""
+        """Numbers that the network gives for an input or token: one a class, or a value or vector and its scale."""
         if self.task == "embedding":
             return self.dimension + 1
         return len(self.classes) if self.task in NAMED else 2

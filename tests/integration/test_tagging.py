@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from components.contracts.errors import ConfigError
 from components.evaluate.evaluate import GAUGE
+from components.evaluate.page import quality_page
+from components.export.export import export, version_to_export
 from components.ledger.ledger import entries, verify
 from infra.demo import bad
+from infra.documents.cards import data_sheet, model_card
+from infra.documents.facts import gather
 from pipelines.monitor import Monitor
 from tests.integration.loop import WORKLOADS, Loop, Platform, Traffic
 from tests.spans import message
@@ -55,6 +60,19 @@ def test_from_drift_to_a_promotion_and_a_rollback(tmp_path: Path) -> None:
     true = [{(s.start, s.end, s.label) for s in known["spans"]} for _, known in wanted]
     assert sum(spans_of(a) == spans for a, spans in zip(said, true, strict=True)) >= 36
     assert {kind for a in said for _, _, kind in spans_of(a)} == {"PER", "ORG", "LOC", "NUM"}
+
+    # What is told of it names spans, and no bundle of it is written that could not say them.
+    windows, model = loop.store.windows("names"), loop.registry.get("names", second)
+    page = quality_page(loop.spec, windows, model.digest).decode()
+    assert "<h2>Spans</h2>" in page and "NUM" in page and "labels on the new holdout" not in page
+    facts = gather(loop.settings, loop.registry, loop.store, "names", second, str(spec))
+    assert facts.labels.keys() == {"PER", "ORG", "LOC", "NUM"} and "span_f1[NUM]" in facts.measured
+    told = str(model_card(facts)) + str(data_sheet(facts))
+    assert "spans of 4 kinds" in told and "a tagging has no classes of inputs" in told
+    version, payloads = version_to_export(loop.spec, loop.settings, loop.registry, loop.store, "champion")
+    with pytest.raises(ConfigError, match=r"task is 'tagging'.*is not exported"):
+        export(version, "onnx", tmp_path / "bundle", payloads, limit=None)
+    assert not (tmp_path / "bundle").exists()
 
     # A student with permuted tags is forced past the gate; the canary's guard takes it back.
     champion = loop.store.intent("names")[1].champion

@@ -317,6 +317,11 @@ def test_what_tagging_is_without_is_refused_by_name(tmp_path, section, given):
         load_spec(path)
 
 
+def test_nobody_is_asked_for_spans(tmp_path):
+    with pytest.raises(ConfigError, match=r"serve\.deferral\.to .*people are asked nothing of tagging"):
+        load_spec(write(tmp_path, **TAGGING, serve={"deferral": {"to": ["review"]}}))
+
+
 def test_tagging_knows_no_entities(tmp_path):
     entity = {"features": [{"name": "n", "of": "count", "seconds": 60, "type": "number", "default": 0}]}
     with pytest.raises(ConfigError, match=r"features\.entity .*does not know answers of tagging"):

@@ -1,5 +1,8 @@
 """Spans in the gate: their measures, the verdict by them, and the page that shows them."""
 
+import math
+import random
+
 import msgspec
 import pytest
 
@@ -10,7 +13,7 @@ from components.evaluate.judge import demanded, judge, replay
 from components.evaluate.measure import measures
 from components.evaluate.membership import loss_of
 from components.evaluate.page import evidence_page
-from drift.span_f1 import SpanF1, SpanF1Loss
+from drift.ratio import Ratio, RatioLoss
 
 ADA, LONDON, ACME = (0, 3, "PER"), (7, 13, "LOC"), (20, 24, "ORG")
 
@@ -48,8 +51,8 @@ def test_spans_count_by_their_boundaries_and_kind_and_texts_as_a_whole():
         row([], truth=[]),
     ]
     found = measures(evidence(rows))
-    assert isinstance(found["span_f1"], SpanF1) and found["span_f1"].value == pytest.approx(2 * 3 / (5 + 5))
-    assert (found["span_f1"].n, found["rows"], found["truth_rows"]) == (3, 4.0, 4.0)
+    assert isinstance(found["span_f1"], Ratio) and found["span_f1"].value == pytest.approx(2 * 3 / (5 + 5))
+    assert (found["span_f1"].n, found["rows"], found["truth_rows"]) == (4, 4.0, 4.0)
     assert found["span_f1[PER]"].value == pytest.approx(2 * 2 / (2 + 3))
     assert found["span_f1[LOC]"].value == 0.5 and found["span_f1[ORG]"].value == 0.0
     assert found["accuracy"].value == 0.5 and found["teacher_span_f1"].value == 1.0
@@ -69,7 +72,7 @@ def test_of_what_is_not_known_or_too_few_there_is_no_measure():
 def test_the_drop_is_the_champion_s_f1_less_the_candidate_s_on_the_same_texts():
     rows = [row([ADA], truth=[ADA, LONDON], champion=[ADA, LONDON])] * 4 + [row([ADA], truth=[ADA])]
     found = measures(evidence(rows))
-    assert isinstance(found["span_f1_loss"], SpanF1Loss)
+    assert isinstance(found["span_f1_loss"], RatioLoss)
     assert found["span_f1_loss"].value == pytest.approx(1.0 - 2 * 4 / (4 + 8)) and found["span_f1_loss"].n == 4
 
 
@@ -125,3 +128,23 @@ def test_how_far_an_answer_is_from_what_was_to_be_learnt_goes_by_the_student_s_t
     assert loss_of(soft((0, 2, 1.0), (3, 5, 0.0)), student) == pytest.approx(0.6931, abs=1e-4)
     assert loss_of(soft((0, 5, 0.0)), student) == pytest.approx(0.6931, abs=1e-4)
     assert loss_of(soft(), soft()) == 0.0
+
+
+def drawn(chance, n, level):
+    """Texts of up to three spans, each of which is found with the chance ``level``, or another is said instead."""
+    rows = []
+    for _ in range(n):
+        truth = [ADA, LONDON, ACME][: chance.randint(0, 3)]
+        rows.append(row([s if chance.random() < level else (s[0] + 1, s[1], s[2]) for s in truth], truth=truth))
+    return rows
+
+
+@pytest.mark.parametrize("level", [0.6, 0.9])
+def test_the_bounds_are_beyond_the_truth_as_seldom_as_they_say(level):
+    """F1 of such a model is ``level``; of 300 samples 5 % and three deviations of chance may have it beyond a bound."""
+    chance, beyond = random.Random(0), {"lower": 0, "upper": 0}
+    for _ in range(300):
+        found = measures(evidence(drawn(chance, 60, level)))["span_f1"]
+        beyond["lower"] += found.bound("lower", 0.95) > level
+        beyond["upper"] += found.bound("upper", 0.95) < level
+    assert max(beyond.values()) <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, Token
 from components.contracts.sampling import bucket
 from components.contracts.spec import Policy
 from components.query.policies import (
@@ -265,3 +265,14 @@ def test_a_set_is_as_unsure_as_its_least_sure_class():
     assert margin([softs]).tolist() == pytest.approx([1.0, 0.2, 0.0])
     assert entropy([softs]).tolist() == pytest.approx([s.entropy for s in softs])
     assert vote_entropy([softs[:2], softs[1:]]).tolist() == pytest.approx([math.log(2), math.log(2)])
+
+
+def test_a_text_that_is_tagged_is_as_unsure_as_its_least_certain_token():
+    def tagged(*shares):
+        tokens = tuple(Token(start=i, end=i + 1, distribution={"B-X": p, "O": 1 - p}) for i, p in enumerate(shares))
+        return SoftLabel(task="tagging", space="s", tokens=tokens)
+
+    scores = [[tagged(0.9, 0.6), tagged(1.0, 0.9), tagged()], [tagged(0.9, 0.4), tagged(0.8, 0.9), tagged()]]
+    assert margin(scores).tolist() == pytest.approx([0.8, 0.2, 0.0])
+    assert entropy(scores)[2] == 0.0 < entropy(scores)[1] < entropy(scores)[0]
+    assert vote_entropy(scores).tolist() == pytest.approx([math.log(2), 0.0, 0.0])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, Token
 from components.contracts.spec import Probe as Section
 from components.teacher_watch.probes import (
     PASS,
@@ -147,3 +147,14 @@ def test_sets_are_as_far_apart_as_the_class_that_moved_most():
     assert distance(one, other) == pytest.approx(0.4) and distance(one, one) == 0.0
     empty = SoftLabel.multilabel("s@1", "abc", [0.0, 0.0, 0.0])
     assert distance(empty, empty) == 0.0 and distance(empty, soft(0.2, 0.3, 0.5)) == 1.0
+
+
+def test_of_texts_that_are_tagged_the_token_that_is_farthest_counts():
+    def tagged(*parts):
+        tokens = tuple(Token(start=s, end=s + 1, distribution={"B-X": p, "O": 1 - p}) for s, p in parts)
+        return SoftLabel(task="tagging", space="s@1", tokens=tokens)
+
+    one = tagged((0, 0.9), (2, 0.5))
+    assert distance(one, one) == 0.0 and distance(tagged(), tagged()) == 0.0
+    assert distance(one, tagged((0, 0.8), (2, 0.1))) == pytest.approx(0.4)
+    assert distance(one, tagged((0, 0.9))) == distance(one, tagged((0, 0.9), (3, 0.5))) == 1.0

@@ -7,7 +7,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from components.contracts.records import Span, Truth, decode, encode
+from components.contracts.records import Span, Truth, decode
 from components.contracts.spec import load_spec
 from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import ModelRef
@@ -119,12 +119,6 @@ def test_what_is_no_truth_of_spans_is_refused(running, more, title):
     answer = truth(running, **more)
     assert answer.status_code == 422 and answer.json()["title"] == title, answer.text
     assert taken(running) == []
-
-
-def test_a_truth_of_another_task_has_the_bytes_that_it_had():
-    """Older readers know no spans, and need not."""
-    old = Truth(workload="w", input_id="i", time=1.0, known_at=1.0, source="s", label="a")
-    assert encode(old) == encode(msgspec.structs.replace(old, spans=None))
 
 
 def test_the_open_inference_form_gives_spans_and_tokens_as_json(running, data):

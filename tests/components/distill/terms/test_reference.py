@@ -98,10 +98,25 @@ def distances(_section, output, soft, _truth):
     return np.log(output[-1]) + (1 - cosine(output[:-1], soft[:-1])) / output[-1]
 
 
+def of_tokens(section, logits, soft, _truth):
+    there = [
+        divergence(spec.Kl(temperature=section.temperature), z, p, None)
+        for z, p in zip(logits, soft, strict=True)
+        if p.sum() > 0
+    ]
+    return sum(there) / len(there)
+
+
+def truth_of_tokens(section, logits, _soft, truth):
+    known = [truth_of_class(section, z, None, t) for z, t in zip(logits, truth, strict=True) if t >= 0]
+    return sum(known) / max(1, len(known))
+
+
 OUTPUTS = {
     spec.Kl: divergence, spec.Dkd: decoupled, spec.MseLogits: squared_logits, spec.Normal: normals,
     spec.Bernoulli: chances,
     spec.Cosine: cosines, spec.Distance: distances,
+    spec.TokenKl: of_tokens,
 }  # fmt: skip
 
 
@@ -239,7 +254,7 @@ def arrays(side):
 def expected(case, term, said, taught):
     if type(case.section) in INSIDE:
         return INSIDE[type(case.section)](term, arrays(said), arrays(taught))
-    truths = {"regression": truth_of_value, "multilabel": truth_of_set}
+    truths = {"regression": truth_of_value, "multilabel": truth_of_set, "tagging": truth_of_tokens}
     formula = OUTPUTS.get(type(case.section)) or truths.get(case.task, truth_of_class)
     columns = (said.logits.numpy(), taught.soft.numpy(), taught.truth.numpy())
     return [formula(case.section, *row) for row in zip(*columns, strict=True)]
