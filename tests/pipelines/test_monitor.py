@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from components.contracts.records import Answer, Prediction, encode
+from components.contracts.records import Answer, Prediction, SoftLabel, encode
 from components.contracts.spec import Masking, Payload
 from components.contracts.spec import Monitor as Policy
 from components.contracts.spec import Policy as Chosen
@@ -371,6 +371,17 @@ def test_a_record_that_is_no_label_is_passed_over(spec, store, broker, serve, pu
     put(tickets(1, seed=3))
     drain(monitor)
     assert monitor.index == 6
+
+
+def test_a_label_of_another_task_is_passed_over(spec, store, broker, serve, tickets, label_of):
+    serve(tickets(60))
+    monitor, entry = Monitor(spec, store, broker), tickets(1, seed=3)[0]
+    vector = SoftLabel(task="embedding", space="tickets@1", vector=(1.0, 0.0), scale=0.1)
+    made = msgspec.structs.replace(label_of(entry, at=NOW + 10), soft=vector)
+    broker.producer().send(spec.topic("labels"), entry.input.id, encode(made))
+    drain(monitor)
+    place = store.gauges("tickets")["monitor"].value
+    assert (place["index"], place["beside"], place["answers"]["rows"]) == (1, 0, 0)
 
 
 def test_without_a_champion_labels_are_only_counted(spec, store, broker, put, tickets):

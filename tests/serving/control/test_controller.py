@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from components.contracts.errors import ArtifactError
-from components.contracts.records import Answer, Prediction, Truth, content_hash, encode
+from components.contracts.records import Answer, Label, Prediction, SoftLabel, Truth, content_hash, decode, encode
 from components.control.intent import Intent
 from components.control.store import rollout_of
 from components.ledger.ledger import entries, verify
@@ -703,6 +703,15 @@ def test_poison_on_the_topics_does_not_stop_it(platform):
     assert platform.state["requests"] == 10
     assert platform.store.gauges(W)["passed_over"].value == {"labels": 2, "predictions": 2}
     assert platform.state["reading"]["truth"]["refused"] == 1
+
+
+def test_a_label_of_another_task_is_no_teaching(platform):
+    begun(platform)
+    told = decode(Label, platform.signs.label(0.5))
+    vector = SoftLabel(task="embedding", space="signs@1", vector=(1.0, 0.0), scale=0.1)
+    platform.producer.send(f"{W}.labels", "k", encode(msgspec.structs.replace(told, soft=vector)))
+    platform.tick()
+    assert platform.store.gauges(W)["passed_over"].value == {"labels": 1}
 
 
 def test_rollback_takes_less_than_a_second(platform, monkeypatch):
