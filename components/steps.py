@@ -59,9 +59,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def score(self) -> tuple[bool, float]:
-        """What the better of two variants has more of: a verdict to promote, then agreement (or less error)."""
+        """What the better of two variants has more of: a verdict to promote, then agreement, cosine, or less error."""
         error = self.measurements.get("rmse")
-        quality = self.measurements.get("agreement") if error is None else -error
+        near = self.measurements.get("cosine", self.measurements.get("agreement"))
+        quality = near if error is None else -error
         return self.decision == "promote", float("-inf") if quality is None else quality
 
 

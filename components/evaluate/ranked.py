@@ -18,7 +18,7 @@ the mean of the champion's less the candidate's on the same rows. ``forgetting``
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -59,9 +59,11 @@ def _asked(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.teacher is not None and row.teacher.label is not None]
 
 
-def _mean(evidence: Evidence, rows: Sequence[Row], value: object, *, paired: bool = False) -> Mean | None:
+def _mean(
+    evidence: Evidence, rows: Sequence[Row], value: Callable[[Row], float], *, paired: bool = False
+) -> Mean | None:
     used = sampled(evidence, rows)
-    if len(used) < evidence.judgement.min_rows or not used or not callable(value):
+    if len(used) < evidence.judgement.min_rows or not used:
         return None
     return _bounded(evidence, [value(row) for row in used], used, 2.0 if paired else 1.0, paired=paired)
 

@@ -15,7 +15,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.spec.declared import terms
 from infra.documents.facts import Facts
 
-KEPT = ("agreement", "accuracy", "rmse", "mae", "coverage", "ece", "loss")
+KEPT = ("agreement", "accuracy", "rmse", "mae", "coverage", "ece", "loss", "cosine", "recall")
 """Measures that the model's card in the bill of materials names."""
 
 

@@ -16,6 +16,7 @@ from components.evaluate.share import agrees, confidence_of
 from components.query.policies import entropy, margin, vote_entropy
 from components.snapshot.provenance import Declared
 from components.snapshot.table import snapshot_table, soft_of
+from components.steps import Candidate
 from components.stream.contract import Record
 from components.student.parity import parity
 from components.student.runtime import Student
@@ -149,3 +150,11 @@ def test_a_student_answers_unit_vectors_of_its_card_s_dimension_alike_at_any_siz
     wrong = resealed(data, msgspec.structs.replace(card, dimension=4), {})
     with pytest.raises(ArtifactError, match="vectors of 5 numbers, and its card says 4"):
         Student.load(wrong)
+
+
+def test_of_two_variants_the_one_is_taken_whose_vectors_are_nearer():
+    card, _ = encoder()
+    plain = {"uri": "", "digest": "", "float_uri": "", "card": card, "parity_gap": None, "metrics": {}, "history": ()}
+    near = Candidate(**plain, decision="promote", measurements={"agreement": 1.0, "cosine": 0.95})
+    far = Candidate(**plain, decision="promote", measurements={"agreement": 1.0, "cosine": 0.85})
+    assert near.score > far.score > Candidate(**plain, measurements={"agreement": 1.0, "cosine": 0.99}).score

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import Extraction, Groups, Masking, load_spec
+from components.contracts.spec import Extraction, Factory, Groups, Limits, Masking, Spec, load_spec
 from components.control.store import ControlStore
 from components.control.tables import WindowRow
 from components.distill.step import distil
@@ -31,6 +31,8 @@ from infra.documents.materials import bom
 from infra.documents.signed import verify
 from infra.documents.write import KINDS, made
 from tests.components.conftest import freeze_rows, letter_spec, letters, line_spec, lines
+from tests.components.distill.networks.examples import EXAMPLES
+from tests.components.distill.test_embedding import rows as directed
 from tests.stores import registering
 
 __all__ = ["freeze_rows", "letter_spec", "letters", "line_spec", "lines"]
@@ -115,6 +117,19 @@ def bare(home, line_spec, lines, freeze_rows, tmp_path_factory):
     return version(home, path, lines(160), freeze_rows)
 
 
+@pytest.fixture(scope="module")
+def vectors(home, freeze_rows, tmp_path_factory):
+    """An embedding of which nothing is declared."""
+    example = EXAMPLES["bag"]
+    spec = Spec(
+        name="vectors", task="embedding", teacher=Factory(factory="t:T"), features=example.features,
+        payload=example.payload, student=example.student,
+        limits=Limits(min_rows=10, min_cosine=0.5, min_recall=0.1, neighbours=3),
+    )  # fmt: skip
+    return version(home, written(spec, tmp_path_factory.mktemp("vectors")), directed(example.make, "abc", 160, 1),
+                   freeze_rows)  # fmt: skip
+
+
 ABSENT_OF_A_REGRESSION = {
     "identity.classes", "keeping.by_age", "quality.groups", "quality.slices", "quality.calibration",
     "quality.robustness", "composition.labels", "quality.extraction", "measure.2.7.extraction",
@@ -128,9 +143,10 @@ ABSENT_OF_ANY = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_field_is_left_unfilled_that_the_platform_could_know(full, bare, kind):
+def test_no_field_is_left_unfilled_that_the_platform_could_know(full, bare, vectors, kind):
     for facts, absent in (
         (full, ABSENT_OF_ANY),
+        (vectors, ABSENT_OF_ANY | ABSENT_OF_A_REGRESSION | {"terms.attribution"}),
         (bare, ABSENT_OF_ANY | ABSENT_OF_A_REGRESSION | {"terms.attribution"}),
     ):
         document = KINDS[kind](facts)
@@ -143,7 +159,7 @@ def test_no_field_is_left_unfilled_that_the_platform_could_know(full, bare, kind
                 assert s.state == "absent" or s.evidence, f"{s.id} rests on nothing"
                 assert not (s.state == "filled" and "None" in str(s.value).split()), s
             else:
-                assert s.state == ("blank" if s.by == "person" or facts is bare else "filled"), s.id
+                assert s.state == ("filled" if s.by != "person" and facts is full else "blank"), s.id
                 assert (s.value is None and s.fill) if s.state == "blank" else s.evidence, s.id
     assert {s.id for s in KINDS[kind](bare).blanks} >= {s.id for s in KINDS[kind](full).blanks}
 
@@ -176,6 +192,19 @@ def test_what_they_say_is_what_was_recorded(full, home):
     assert history == ["register", "first champion"]
     of = [f"ledger:{e.seq}#{e.hash[:16]}" for e in entries(home, "letters")]
     assert list(annex["history"].evidence) == of
+
+
+def test_of_an_embedding_they_say_the_space_and_how_near_it_is_to_the_teacher_s(vectors):
+    card = {s.id: s for s in KINDS["model-card"](vectors).statements()}
+    assert (
+        card["limits.space"].value == "a vector of 6 numbers in v@1"
+        and card["identity.task"].value == "embedding in v@1"
+    )
+    told = {row["measure"]: row for row in card["quality.measures"].value}
+    for name in ("cosine", "recall", "rank_correlation"):
+        assert told[name]["lower"] <= told[name]["value"] == vectors.measured[name]
+    assert "there is no truth" in card["quality.calibration"].value
+    assert card["quality.slices"].value == "embedding has no classes"
 
 
 def test_what_was_masked_is_told_by_kind_and_not_as_all_that_there_was(full):

@@ -39,7 +39,7 @@ def taught(payload, numbers=NUMBERS):
     vector = sum(
         direction(c, numbers) + 0.4 * direction(w, numbers) for c in "abc" for w in words if w in WORDS[c]
     )  # fmt: skip
-    return SoftLabel(task="embedding", space="v@1", vector=tuple(3.0 * vector), scale=0.1)
+    return SoftLabel(task="embedding", space="v@1", vector=tuple((3.0 * vector).tolist()), scale=0.1)
 
 
 def rows(make, classes, n, seed, numbers=NUMBERS):

@@ -76,7 +76,7 @@ def exported(reading, network=None, *, task="classification", defer=None, temper
         workload="letters", task=task, space="letters@1", classes=() if task == "regression" else CLASSES,
         features=features, payload=Payload(decoder=decode, max_bytes=4000), inputs=dict(made.signature),
         network=Factory(factory=net[0], options=net[1]), variant="tiny", snapshots=("0" * 64,), teacher="t@1",
-        parent=None, code="0", novelty=SCORES,
+        parent=None, code="0", novelty=SCORES, dimension=6 if task == "embedding" else 0,
     )  # fmt: skip
     torch.manual_seed(0)
     graph = body(make(card, ""), card.inputs, getattr(made, "files", {}))

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from components.contracts import attestation
 from components.contracts.errors import ArtifactError, ConfigError, ParityError, RecordError
+from components.contracts.records import vector_of
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.storage import digest_of
@@ -98,6 +100,21 @@ def test_a_regression_is_answered_by_value_and_scale(tmp_path):
     assert done.parity.gap == 0.0 and not answer.defer and answer.novelty is None
     assert answer.soft_label == {"value": judged.value, "scale": judged.scale}
     assert (answer.label, answer.confidence) == (judged.label, judged.confidence)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "mlflow", "triton"])
+def test_an_embedding_is_answered_by_its_vector_and_scale(tmp_path, target):
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    version, payloads, _ = exported("TextNgrams", task="embedding", temperature=1.5)
+    done = export(version, target, tmp_path / "b", payloads[:40], limit=0.0)
+    assert done.parity.gap == 0.0 and done.parity.rows == 40
+    (answer,) = load(Path(done.folder)).predict(payloads[:1])
+    (judged,) = version.student.predict(payloads[:1])
+    assert answer.soft_label["vector"] == pytest.approx(judged.vector, abs=1e-5) and len(judged.vector) == 6
+    assert answer.soft_label["scale"] == pytest.approx(judged.scale, rel=1e-4)
+    assert answer.confidence == pytest.approx(judged.confidence, rel=1e-4) and answer.novelty is not None
+    assert vector_of(answer.label) == pytest.approx(vector_of(judged.label), abs=2e-3)
 
 
 @pytest.mark.parametrize(
