@@ -1,4 +1,5 @@
 import atexit
+import fcntl
 import gc
 import itertools
 import os
@@ -52,6 +53,16 @@ def pytest_configure():
     """Look for garbage as rarely as a pipeline's step does, and not while the process ends."""
     gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Workers import a test file one after the other: on a fresh clone the first one compiles what it needs for all."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    with collector.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
 
 
 def pytest_collection_finish():
