@@ -1,5 +1,6 @@
 import atexit
 import fcntl
+import functools
 import gc
 import itertools
 import os
@@ -7,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -68,6 +70,16 @@ def pytest_make_collect_report(collector):
 def pytest_collection_finish():
     """What was collected stays to the end: no look for garbage goes through it again."""
     long_lived()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """PyTorch's exporter parses the source of onnxscript's 500 operators for every export: here it does so once."""
+    values = sys.modules.get("onnxscript._internal.values")
+    if values is not None and isinstance(values.TracedOnnxFunction.function_ir, property):
+        kept = functools.cached_property(values.TracedOnnxFunction.function_ir.fget)
+        kept.__set_name__(values.TracedOnnxFunction, "function_ir")
+        values.TracedOnnxFunction.function_ir = kept
 
 
 @pytest.hookimpl(trylast=True)
