@@ -16,7 +16,8 @@ that add up to one they bound the chance of any.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from drift.betting import FRACTIONS
 
@@ -64,12 +65,11 @@ class RiskTest:
         """
         if not 0.0 <= x <= 1.0:
             raise ValueError(f"observation {x} is not in [0, 1]")
-        begins = math.log(_left(self.n) - _left(self.n + 1))
-        gain = x / self.bound - 1.0
-        after = tuple(
-            min(_sum(c, begins) + math.log1p(f * gain), MOST) for c, f in zip(self.log_capitals, FRACTIONS, strict=True)
-        )
-        return replace(self, n=self.n + 1, log_capitals=after)
+        begins, after = math.log(_left(self.n) - _left(self.n + 1)), []
+        for capital, gain in zip(self.log_capitals, _gains(x / self.bound - 1.0), strict=True):
+            more, less = (capital, begins) if capital > begins else (begins, capital)
+            after.append(min(more + math.log1p(math.exp(less - more)) + gain, MOST))
+        return RiskTest(bound=self.bound, n=self.n + 1, log_capitals=tuple(after))
 
     @property
     def log_e_value(self) -> float:
@@ -89,7 +89,7 @@ def _left(n: int) -> float:
     return 1.0 / (1.0 + math.log(n + 1))
 
 
-def _sum(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
-    most = max(a, b)
-    return most + math.log1p(math.exp(min(a, b) - most))
+@lru_cache(maxsize=64)
+def _gains(gain: float) -> tuple[float, ...]:
+    """Logarithms of what each bet is multiplied by; of zeros and ones there are two."""
+    return tuple(math.log1p(fraction * gain) for fraction in FRACTIONS)

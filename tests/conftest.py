@@ -1,4 +1,6 @@
 import atexit
+import fcntl
+import functools
 import gc
 import itertools
 import os
@@ -6,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -54,9 +57,29 @@ def pytest_configure():
     atexit.register(gc.freeze)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Workers import a test file one after the other: on a fresh clone the first one compiles what it needs for all."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    with collector.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
+
+
 def pytest_collection_finish():
     """What was collected stays to the end: no look for garbage goes through it again."""
     long_lived()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """PyTorch's exporter parses the source of onnxscript's 500 operators for every export: here it does so once."""
+    values = sys.modules.get("onnxscript._internal.values")
+    if values is not None and isinstance(values.TracedOnnxFunction.function_ir, property):
+        kept = functools.cached_property(values.TracedOnnxFunction.function_ir.fget)
+        kept.__set_name__(values.TracedOnnxFunction, "function_ir")
+        values.TracedOnnxFunction.function_ir = kept
 
 
 @pytest.hookimpl(trylast=True)

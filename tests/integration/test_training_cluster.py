@@ -99,7 +99,13 @@ def folder(tmp_path):
 def started(cluster, folder):
     """A step that trains, as a process of its own."""
     names = [str(folder / "work.pkl"), f"file://{folder}/ray", str(folder / "found.pkl")]
-    return subprocess.Popen([sys.executable, "-c", RUN, *names], env=cluster)
+    with (folder / "step.log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-c", RUN, *names], env=cluster, stdout=log, stderr=log)
+
+
+def why(folder):
+    """What a step that ended said at its end."""
+    return (folder / "step.log").read_text()[-3000:]
 
 
 def told(folder):
@@ -114,7 +120,7 @@ def gone(pids):
 
 def test_workers_train_on_the_cluster_and_leave_what_the_step_goes_on_from(cluster, folder):
     step = started(cluster, folder)
-    assert step.wait() == 0
+    assert step.wait() == 0, why(folder)
     assert len(pickle.loads((folder / "found.pkl").read_bytes())) == EPOCHS  # noqa: S301
     assert list(told(folder).values()) == ["there"] * 2
     wait_for(lambda: gone(told(folder)), START_SECONDS)
@@ -124,8 +130,9 @@ def test_training_ends_with_the_step_that_waits_for_it(cluster, folder):
     (folder / "wait").touch()
     step = started(cluster, folder)
     try:
-        wait_for(lambda: len(told(folder)) == 2, START_SECONDS)
-        assert step.poll() is None and not gone(told(folder))
+        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
+        assert step.poll() is None, why(folder)
+        assert not gone(told(folder))
     finally:
         step.kill()
         step.wait()

@@ -24,7 +24,8 @@ from components.student.features import featuriser
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
 
 ROWS, EPOCHS, STEPS = 90, 3, 6
-DIES_AFTER = 9
+DIES_AFTER = 10
+"""More than half of the steps: with as many left, the next life would die as well, once it has nothing left to do."""
 
 NETWORK = '''
 import os

@@ -49,21 +49,14 @@ def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
     assert apart and all(here[n] != there[n] for n in apart)
 
 
-def test_ray_reads_the_settings_of_its_checks_of_the_proxy():
+def test_ray_reads_the_settings_of_its_checks_of_the_proxy_and_how_long_a_replica_stays_open():
     """Ray's own names: one that it does not know would change nothing, and nobody would notice."""
-    names = "PROXY_HEALTH_CHECK_PERIOD_S, PROXY_READY_CHECK_TIMEOUT_S"
-    code = f"from ray.serve._private.constants import {names}; print({names})"
-    env = os.environ | environment(Settings())
+    checks, stays = "PROXY_HEALTH_CHECK_PERIOD_S, PROXY_READY_CHECK_TIMEOUT_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
+    code = f"from ray.serve._private.constants import {checks}, RAY_SERVE_{stays} as d; print({checks}, d)"
+    env = os.environ | QUIET | environment(Settings())
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(PROXY_CHECK_SECONDS), str(PROXY_START_SECONDS)]
-
-
-def test_ray_reads_how_long_a_replica_stays_open():
-    code = "from ray.serve._private.constants import RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S as d; print(d)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | QUIET, capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) == float(DRAIN_SECONDS) == 1.0
+    *checked, drains = map(float, done.stdout.split())
+    assert checked == [PROXY_CHECK_SECONDS, PROXY_START_SECONDS] and drains == float(DRAIN_SECONDS) == 1.0
 
 
 def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):
