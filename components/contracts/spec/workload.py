@@ -127,6 +127,7 @@ SINCE: dict[str, Any] = {
     "limits.groups": {},
     "limits.max_extraction_fidelity": None,
     "limits.max_membership_advantage": None,
+    "label.budget.audits": 0.0,
     "label.budget.pace_deferred": False,
     "masking": None,
     "retention": msgspec.to_builtins(Retention()),
