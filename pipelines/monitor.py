@@ -338,9 +338,9 @@ class Monitor:
         mine = [r for r in held if float(r["time"]) >= began][:most]
         short = max(0, (min(most, LEAST_ROWS) if began else most) - len(mine))
         learnt = [r for r in rows if r["split"] != "holdout" and float(r["time"]) >= began][:short]
-        known = list(_seen(view, held))
-        usual = [row.novelty for row in known[: len(mine)] if row.novelty is not None] if began else []
-        return Known(reference=[*known[: len(mine)], *_seen(view, learnt)], held=known, usual=usual)
+        seen = list(_seen(view, held))
+        usual = [row.novelty for row in seen[: len(mine)] if row.novelty is not None] if began else []
+        return Known(reference=[*seen[: len(mine)], *_seen(view, learnt)], held=seen, usual=usual)
 
     def _learn(self, record: Record) -> None:
         try:
