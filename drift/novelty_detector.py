@@ -10,7 +10,7 @@ taken for a change; so the bets are against means that lie beyond what a sample 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -45,6 +45,12 @@ def tail_bound(rows: int, min_effect: float) -> float:
     return min(1.0, TAIL + min_effect + _Z * math.sqrt(max(TAIL * (1.0 - TAIL), 1.0 / rows) / rows))
 
 
+def _above(known: npt.NDArray[np.float64], effect: float) -> float:
+    """The largest mean in [0, 1] that is no change from that of a sample, whose own error is left out."""
+    rows = len(known)
+    return min(1.0, float(known.mean()) + effect + _Z * math.sqrt(max(float(known.var()), 1.0 / rows) / rows))
+
+
 class NoveltyDetector(ChangeDetector):
     """Watches a stream of p-values for small ones; made by :meth:`calibrated`.
 
@@ -56,12 +62,16 @@ class NoveltyDetector(ChangeDetector):
     """
 
     @classmethod
-    def calibrated(cls, rows: int, *, run_length: float, min_effect: float) -> NoveltyDetector:
+    def calibrated(
+        cls, rows: int, *, run_length: float, min_effect: float, usual: Sequence[float] = ()
+    ) -> NoveltyDetector:
         """Watch p-values that a sample of ``rows`` (>= 1) inputs calibrated.
 
         ``run_length``: inputs between false alarms, on the mean, at least; ``min_effect``: share of novel inputs, in
         [0, 0.5), beyond the usual :data:`TAIL` that is no change. Large p-values are no change either: inputs may be
-        more alike than those that calibrated.
+        more alike than those that calibrated. ``usual``: p-values of known inputs that the present traffic is like,
+        where those that calibrated are of other traffic as well: its own are then not uniform, and smaller ones than
+        usual are no change up to theirs.
 
         Raises:
             ValueError: a parameter is out of its range.
@@ -73,6 +83,10 @@ class NoveltyDetector(ChangeDetector):
             raise ValueError(f"min_effect is {min_effect}: it must be in [0, 0.5)")
         tail = tail_bound(rows, min_effect)
         mean = min(1.0, 0.5 + min_effect / 2.0 + _Z * math.sqrt(1.0 / (12.0 * rows)))
+        if len(usual):
+            known = np.asarray(usual, dtype=np.float64)
+            mean = max(mean, _above(1.0 - known, min_effect / 2.0))
+            tail = max(tail, _above((known <= TAIL).astype(np.float64), min_effect))
         watches = (
             Watched(column=NOVELTY, what="mean down", bound=mean),
             Watched(column=NOVELTY, what="novel up", bound=tail),

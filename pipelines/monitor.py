@@ -40,13 +40,14 @@ from components.control import looks
 from components.control.alarm_kinds import CHANGE, DOUBT, DRIFT, ENTROPY, MONITORED, NOVELTY, SOURCES, UNKNOWN, Source
 from components.control.intent import ModelRef
 from components.control.store import ControlStore, routing_bell
+from components.control.tables import AlarmRow, WindowRow
 from components.query.policies import least_chance, representative
 from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.provenance import usable_truth
 from components.snapshot.table import known_of, representatives, soft_of
 from components.snapshot.window import read
 from components.stream.contract import Broker, Consumer, Record, named
-from drift.monitor import DriftVerdict, Reference
+from drift.monitor import LEAST_ROWS, DriftVerdict, Reference
 from drift.quality import proportion
 from pipelines.foretelling import MOST_KNOWN, Foretelling
 from pipelines.regimes import RETURN, Regimes, returned
@@ -100,6 +101,17 @@ class Past(NamedTuple):
     labels: int
     inputs: int
     payload: bytes
+
+
+class Known(NamedTuple):
+    """What a champion was made on, as it sees it: the monitors' reference, and the newest rows that were held out.
+
+    ``usual``: its p-values of the reference's held-out rows, where they are of the last of several regimes.
+    """
+
+    reference: list[Seen]
+    held: list[Seen]
+    usual: list[float]
 
 
 class Monitor:
@@ -221,10 +233,10 @@ class Monitor:
         before = self._champion
         learnt = before is not None and max(trained, default=0.0) > self._trained_until
         self._champion, self._view = champion, view
-        rows, held = self._reference(view)
+        known = self._known(view)
         calibrated = min(map(len, view.champion.card.novelty), default=0)
-        self._watch = Watch.fit(self.spec, rows, calibrated)
-        self._foretelling = Foretelling(held, self.spec.seed) if self.spec.task in NAMED else None
+        self._watch = Watch.fit(self.spec, known.reference, calibrated, known.usual)
+        self._foretelling = Foretelling(known.held, self.spec.seed) if self.spec.task in NAMED else None
         self._trained_until = max(trained, default=0.0)
         self._begin_windows()
         self._regimes = Regimes(self.spec, self.store, champion, calibrated)
@@ -302,12 +314,17 @@ class Monitor:
             kept[RETURN] = self._regimes.detector.as_dict()
         return {"evidence": {"champion": champion.version, **kept}}
 
-    def _reference(self, view: View) -> tuple[list[Seen], list[Seen]]:
-        """The newest rows of the champion's snapshots (what the traffic was when it was trained), and held-out ones.
+    def _known(self, view: View) -> Known:
+        """The newest rows of the champion's snapshots (what the traffic was when it was trained).
 
         Of the reference as many as the spec says, and holdout rows: the champion is unsure of those as it will be of
         traffic, and has learnt the others by heart. Training rows come in only where the spec asks for a larger
         reference than the holdouts give.
+
+        Where a regime has begun that the champion was learnt for, rows of before are none: against a mixture of two
+        regimes the new one, which the champion knows, would be an alarm again. The reference is then as large as that
+        regime's holdout; training rows come in only where it could judge nothing. Nor are the p-values of the new
+        regime uniform, which those of all regimes calibrated: they are held against the holdout's own.
         """
         known = {d: w for w in self.store.windows(self.spec.name) for d in w.digests}
         trained = [known[d] for d in view.champion.card.snapshots if d in known]
@@ -315,11 +332,15 @@ class Monitor:
         tables = [standing(read(w.uri, w.digest), kept[w.number]).to_pylist() for w in trained]
         chosen = [r for t in tables for r in representatives(self.spec, t)]
         rows = sorted(chosen, key=lambda r: float(r["time"]), reverse=True)
-        wanted = self.spec.monitor.reference
-        held = list(_seen(view, [r for r in rows if r["split"] == "holdout"][: max(wanted, MOST_KNOWN)]))
-        short = max(0, wanted - len(held))
-        learnt = list(_seen(view, [r for r in rows if r["split"] != "holdout"][:short]))
-        return [*held[:wanted], *learnt], held
+        most = self.spec.monitor.reference
+        held = [r for r in rows if r["split"] == "holdout"][: max(most, MOST_KNOWN)]
+        began = _began(self.store.alarms(self.spec.name), trained, rows)
+        mine = [r for r in held if float(r["time"]) >= began][:most]
+        short = max(0, (min(most, LEAST_ROWS) if began else most) - len(mine))
+        learnt = [r for r in rows if r["split"] != "holdout" and float(r["time"]) >= began][:short]
+        seen = list(_seen(view, held))
+        usual = [row.novelty for row in seen[: len(mine)] if row.novelty is not None] if began else []
+        return Known(reference=[*seen[: len(mine)], *_seen(view, learnt)], held=seen, usual=usual)
 
     def _learn(self, record: Record) -> None:
         try:
@@ -448,6 +469,22 @@ class Monitor:
         read = {"read_from": source or SOURCES[kind], "inputs": self.inputs, "champion": self._champion.version}
         self.store.raise_alarm(self.spec.name, kind, self.index, detail | read)
         log.warning("%s: %s alarm at label %d, input %d: %s", self.spec.name, kind, self.index, self.inputs, drifted)
+
+
+def _began(alarms: Sequence[AlarmRow], trained: Sequence[WindowRow], rows: Sequence[dict[str, Any]]) -> float:
+    """When the last regime began that the newest of the ``trained`` windows has rows of, Unix seconds; 0: with them.
+
+    That is the first alarm about any champion, if it came before that window was frozen, and as many ``rows`` after it
+    as a reference needs: of fewer a champion has not learnt what the alarm told of.
+    """
+    first: dict[str, float] = {}
+    for alarm in alarms:
+        if alarm.kind in MONITORED:
+            first.setdefault(str(alarm.detail.get("champion")), float(alarm.detail.get(CAME, alarm.at)))
+    until = max((w.created_at for w in trained), default=0.0)
+    times = [float(r["time"]) for r in rows]
+    known = [at for at in first.values() if at <= until and sum(t >= at for t in times) >= LEAST_ROWS]
+    return max(known, default=0.0)
 
 
 def _seen(view: View, rows: Sequence[dict[str, Any]]) -> Iterator[Seen]:

@@ -39,13 +39,14 @@ ENTROPY_COLUMNS = ("teacher_entropy", "entropy_gap")
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One labelled input as the champion sees it. ``truth``: None where it is not known."""
+    """One labelled input as the champion sees it. ``truth`` and ``novelty``, a p-value: None where it is not known."""
 
     name: str
     columns: Row
     answer: SoftLabel
     agrees: bool
     truth: str | None = None
+    novelty: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class View:
         answer, row = one.answer, one.columns
         row |= dict(zip(ENTROPY_COLUMNS, (soft.entropy, answer.entropy - soft.entropy), strict=True))
         agrees = soft.task in NAMED and answer.label == soft.label
-        return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth)
+        return Seen(name=name, columns=row, answer=answer, agrees=agrees, truth=truth, novelty=one.novelty)
 
     def _looked(self, decoded: Sequence[Any]) -> list[Looked]:
         if not decoded:
@@ -158,10 +159,11 @@ class Watch:
     novelty: NoveltyDetector | None
 
     @classmethod
-    def fit(cls, spec: Spec, rows: Sequence[Seen], calibrated: int = 0) -> Watch:
+    def fit(cls, spec: Spec, rows: Sequence[Seen], calibrated: int = 0, usual: Sequence[float] = ()) -> Watch:
         """Learn from the reference's rows; of none nothing is watched.
 
-        ``calibrated``: how many inputs the champion's p-values rest on, 0 where it tells of no novelty.
+        ``calibrated``: how many inputs the champion's p-values rest on, 0 where it tells of no novelty; ``usual``: its
+        p-values of known inputs like the present traffic, where those inputs are of other traffic as well.
         """
         monitor = spec.monitor
         if not rows:
@@ -175,7 +177,9 @@ class Watch:
         # Of the Shiryaev-Roberts sums' false alarms n / run_length at most come within n inputs.
         rare, novelty = max(2.0, monitor.window / 2.0 / alpha), None
         if calibrated:
-            novelty = NoveltyDetector.calibrated(calibrated, run_length=rare, min_effect=min(monitor.min_effect, 0.49))
+            novelty = NoveltyDetector.calibrated(
+                calibrated, run_length=rare, min_effect=min(monitor.min_effect, 0.49), usual=usual
+            )
         changes = {}
         if monitor.run_length is not None:
             for source in ("inputs", "labels"):

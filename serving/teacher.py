@@ -15,8 +15,8 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError, TeacherHeldError, UnavailableError
@@ -29,7 +29,7 @@ from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
 from components.control.store import ControlStore
 from components.control.workloads import newest
-from components.query.budget import Budget
+from components.query.budget import Budget, Reservation
 from components.query.lacking import Lacking
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
@@ -183,7 +183,8 @@ class Answering:
 
     1. Content that was answered in this epoch needs no call.
     2. Of the rest take those that the pace of the budget allows for (:meth:`components.query.budget.Budget.neediest`)
-       and reserve the calls for them. The others are told so; where the budget is spent, the last ones first.
+       and reserve the calls for them. The others are told so; where the budget is spent, the last ones first, and
+       those that are audited may use what is kept for audits.
     3. Ask, with the probes that are due.
     4. Settle: what was sent counts, whatever came of it. Only what a remote teacher got no answer to does not: it has
        that paid for when it sends something again.
@@ -217,7 +218,7 @@ class Answering:
         limits = spec.label.budget
         self.budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
         if self.budget.limited:
-            metered(made, lambda inputs: self.budget.spend(inputs, least=inputs) == inputs)
+            metered(made, self.budget.again)
         shared(made, Common(store, spec.name, store.clock))
         self.guard: Guard | None = None
         if spec.label.probe.size:
@@ -259,8 +260,9 @@ class Answering:
         found: dict[str, Outcome] = {c: self._known[by, c] for c in contents if (by, c) in self._known}
         wanted = {c: q for c, q in zip(contents, batch, strict=True) if c not in found}
         # Steps 2 to 4
-        paced = self._paced(wanted)
-        found |= self._asked({c: q for c, q in wanted.items() if c not in paced})
+        audits = self._audited(contents, batch)
+        paced = self._paced({c: q.need for c, q in wanted.items() if c not in audits})
+        found |= self._asked({c: q for c, q in wanted.items() if c not in paced}, audits)
         # Step 5
         now, still = self._clock(), self.reference == by
         replies = []
@@ -280,35 +282,43 @@ class Answering:
             replies.append(reply)
         return replies
 
-    def _paced(self, wanted: dict[str, Question]) -> set[str]:
-        """The contents that are not asked about, so that the budget lasts; none where it is spent.
+    def _audited(self, contents: Sequence[str], batch: Sequence[Question]) -> set[str]:
+        """The contents of inputs that the gateway or the labeler audits.
 
-        Nor those of inputs that the gateway or the labeler audits: they are asked about in any case, and so the call
-        answers, too.
+        They are asked about in any case, whatever the pace, and so the call answers, too.
         """
-        if not (self.budget.limited and wanted):
-            return set()
         share = max(self.spec.serve.audit_share, self.spec.label.audit_share)
-        free = {c: q.need for c, q in wanted.items() if not audited(self.spec.name, q.input_id, share)}
-        if not (free and self.budget.limits.pace_deferred):
+        return {c for c, q in zip(contents, batch, strict=True) if audited(self.spec.name, q.input_id, share)}
+
+    def _paced(self, free: Mapping[str, float]) -> set[str]:
+        """Which contents, with their need, are not asked about, so that the budget lasts; none where it is spent."""
+        if not (self.budget.limited and self.budget.limits.pace_deferred and free):
             return set()
         granted = set(self.budget.neediest(free, self._lacking()))
         self._lacking.asked(len(granted))
         return set(free) - granted
 
-    def _asked(self, wanted: dict[str, Question]) -> dict[str, Outcome]:
+    def _reserved(self, wanted: Mapping[str, Question], audits: set[str]) -> tuple[Reservation, dict[str, Question]]:
+        """What the budget reaches for, and what of it is asked about; audits first where something is kept for them."""
+        first = [c for c in wanted if c in audits] if self.budget.limits.audits else []
+        rest = [c for c in wanted if c not in set(first)]
+        granted = self.budget.reserve(len(rest), 0, audits=len(first), final=False)
+        return granted, {c: wanted[c] for c in [*first[: granted.audits], *rest[: granted.urgent]]}
+
+    def _asked(self, wanted: dict[str, Question], audits: set[str]) -> dict[str, Outcome]:
         """The outcomes of what the budget reaches for, by content."""
         # Step 2
-        reservation = self.budget.reserve(len(wanted), 0, final=False) if self.budget.limited and wanted else None
-        most = len(wanted) if reservation is None else reservation.calls
-        asked = dict(itertools.islice(wanted.items(), most))
+        reservation, asked = None, wanted
+        if self.budget.limited and wanted:
+            reservation, asked = self._reserved(wanted, audits)
         if not asked:
             return {}
         sent = len(asked)
         try:
             # Step 3
             payloads = [q.decoded for q in asked.values()]
-            found = self.guard.ask((), payloads) if self.guard is not None else outcomes(self.teacher, payloads)
+            with self.budget.asking(reservation) if reservation is not None else nullcontext():
+                found = self.guard.ask((), payloads) if self.guard is not None else outcomes(self.teacher, payloads)
         except TeacherHeldError:
             sent = 0
             raise

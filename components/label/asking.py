@@ -121,7 +121,8 @@ class Asking:
         self._note(work, given)
         # Step 2
         try:
-            found, calls = self._outcomes([w for w, _ in wanted])
+            with self.selector.asking(choice):
+                found, calls = self._outcomes([w for w, _ in wanted])
         except TeacherError:
             self._close(choice)  # it may have been paid for: asking again is another choice
             raise

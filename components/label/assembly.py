@@ -40,7 +40,7 @@ def assemble(
     limits = spec.label.budget
     budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
     if budget.limited:
-        metered(teacher, lambda inputs: budget.spend(inputs, least=inputs) == inputs)
+        metered(teacher, budget.again)
     shared(teacher, Common(store, spec.name, store.clock))
     watched = spec.label.probe.size > 0
     name = settings.worker or "labeler"

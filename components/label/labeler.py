@@ -205,7 +205,8 @@ class Labeler:
         self._counted_resets = max(self._counted_resets, found["lost_positions"])
         for period in PERIODS:
             if (left := found.get(f"budget_left_{period}")) is not None:
-                metrics.budget_left(self.spec.label.budget.unit, period, left)
+                kept = found.get(f"budget_kept_{period}", 0.0)
+                metrics.budget_left(self.spec.label.budget.unit, period, left - kept)
         breaker = found.get("teacher", {}).get("breaker")
         if breaker is not None:
             metrics.breaker(BREAKER[breaker])

@@ -8,6 +8,10 @@ Calls that are made in any case once they are granted, those for probes, are spe
 labelers and the teacher behind the gateway (:mod:`serving.teacher`) reserve in one account: a call that answers a
 caller and then becomes the input's label is reserved once, before it answers.
 
+Calls are of three kinds, and each may spend up to its own part of a limit: those for audited inputs all of it; those
+for inputs whose callers wait, and probes, what is not kept for audits (``label.budget.audits``); ordinary ones what is
+not kept for either (``reserve``). What is kept is the last that is spent, by whomever, so that one account is enough.
+
 A labeler that dies after step 1 leaves its reservation spent, whether it called or not: money may be counted that was
 not paid, never the other way round. Any number of labelers may share a budget. Every reservation counts for the hour
 and the day of UTC in which it was made, in calls and in money, so that a limit that is changed in the spec holds from
@@ -21,7 +25,8 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, TypeVar
 
@@ -62,22 +67,23 @@ CLOCK_SECONDS = 3_600
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls that were granted: ``urgent`` and ``ordinary`` ones; ``id`` is empty where nothing was granted."""
+    """Calls that were granted, for ``audits``, ``urgent`` and ``ordinary``; ``id`` is empty where nothing was."""
 
     id: str
+    audits: int = 0
     urgent: int
     ordinary: int
 
     @property
     def calls(self) -> int:
         """All calls that were granted."""
-        return self.urgent + self.ordinary
+        return self.audits + self.urgent + self.ordinary
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
     """One period: what was spent and skipped in it; limit and what is left of it (None: no limit) in the budget's unit.
 
-    ``seconds_left``: until the next period.
+    ``kept``: how much of what is left is for audits alone. ``seconds_left``: until the next period.
     """
 
     calls: int
@@ -85,6 +91,7 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
     limit: float | None
     left: float | None
+    kept: float
     seconds_left: float
 
 
@@ -106,6 +113,7 @@ class Budget:
         self.limits, self.workload, self._database, self._clock = limits, workload, database, clock
         self._cost = _billionths(cost, ROUND_CEILING)
         self._price = self._cost if limits.unit == "money" else 1
+        self._audits_alone = False
 
     @property
     def limited(self) -> bool:
@@ -122,7 +130,7 @@ class Budget:
             rows = self._now_rows(s, now)
         found = math.inf
         for period, row in rows.items():
-            room = max(0.0, self._room(period, row, 1.0 - self.limits.reserve))
+            room = max(0.0, self._room(period, row, self._reserved))
             left = _start(now, period) + PERIODS[period] - now
             found = min(found, room * min(1.0, elapsed / left) if self.limits.paced and math.isfinite(room) else room)
         return found
@@ -143,7 +151,7 @@ class Budget:
 
         def found(s: Session) -> list[str]:
             demand, now = self._demand(s, list(wanted.values()))
-            if min(self._room(p, row, 1.0) for p, row in self._now_rows(s, now).items()) < 1.0:
+            if min(self._room(p, row, self.limits.audits) for p, row in self._now_rows(s, now).items()) < 1.0:
                 return sorted(wanted, key=lambda i: -wanted[i])
             first = pace.granted(demand, self._affordable(s, demand, now), wanted, self.workload)
             rest = sorted(set(wanted) - set(first), key=lambda i: (-wanted[i], i))
@@ -176,7 +184,7 @@ class Budget:
     def _memory(self) -> tuple[float, float]:
         """Seconds of the shortest period that has a limit, and those in which that limit pays for one call."""
         period = min((p for p in PERIODS if self._limit_of(p) is not None), key=PERIODS.__getitem__)
-        return PERIODS[period], PERIODS[period] / max(1.0, self._room(period, None, 1.0))
+        return PERIODS[period], PERIODS[period] / max(1.0, self._room(period, None))
 
     def _demand(self, s: Session, needs: Sequence[float] = (), promised: float = 0.0) -> tuple[pace.Demand, float]:
         """The demand with this, written down, and the time."""
@@ -192,17 +200,21 @@ class Budget:
         return found, now
 
     def _affordable(self, s: Session, demand: pace.Demand, now: float) -> float:
-        return min(
-            pace.affordable(demand, self._room(p, row, 1.0), _start(now, p) + PERIODS[p] - now)
-            for p, row in self._now_rows(s, now).items()
-        )
+        found = 1.0
+        for period, row in self._now_rows(s, now).items():
+            left, free = self._room(period, row), self._room(period, row, self.limits.audits)
+            kept = left - free if math.isfinite(left) else 0.0
+            found = min(found, pace.affordable(demand, left, _start(now, period) + PERIODS[period] - now, kept))
+        return found
 
     def _now_rows(self, s: Session, now: float) -> dict[str, SpendingRow | None]:
         """The present hour and day, to read."""
         return {p: s.get(SpendingRow, (self.workload, p, _start(now, p))) for p in PERIODS}
 
-    def reserve(self, urgent: int, ordinary: int, *, skipped: int = 0, final: bool = True) -> Reservation:
-        """Reserve calls (step 1); of ``urgent`` and ``ordinary`` as many as there is room for, urgent ones first.
+    def reserve(
+        self, urgent: int, ordinary: int, *, audits: int = 0, skipped: int = 0, final: bool = True
+    ) -> Reservation:
+        """Reserve calls (step 1); as many as there is room for: ``audits`` first, then ``urgent``, then ``ordinary``.
 
         ``skipped`` inputs that were refused before are counted with those that are refused here. Not ``final``: those
         that are refused are not skipped yet, since somebody else will decide about them again.
@@ -211,24 +223,47 @@ class Budget:
             UnavailableError: other labelers were in the way each time.
 
         """
-        granted = self._written(lambda s: self._grant(s, urgent, ordinary, skipped, final))
+        granted = self._written(lambda s: self._grant(s, (audits, urgent, ordinary), skipped, final))
         failpoint("budget.2")
         return granted
 
     def spend(self, calls: int, *, least: int = 1, part: float = 1.0) -> int:
         """Count up to ``calls`` calls that are no inputs' first ones as made, before they are; how many.
 
-        As many as fit into ``part`` (0 to 1) of what is left, or none where that would be fewer than ``least``. They
-        are not settled: they count, whether they are made or not. What is refused is no skipped input.
+        As many as fit into ``part`` (0 to 1) of what is left and not kept for audits, or none where that would be fewer
+        than ``least``. They are not settled: they count, whether they are made or not. What is refused is no skipped
+        input.
 
         Raises:
             UnavailableError: other labelers were in the way each time.
 
         """
+        return self._spend(calls, least, part, self.limits.audits)
 
+    def again(self, inputs: int) -> bool:
+        """Whether so many inputs may be sent once more; if so, that is spent.
+
+        Of what is kept for audits only while audits alone are asked about (:meth:`asking`).
+
+        Raises:
+            UnavailableError: other labelers were in the way each time.
+
+        """
+        return self._spend(inputs, inputs, 1.0, 0.0 if self._audits_alone else self.limits.audits) == inputs
+
+    @contextmanager
+    def asking(self, reservation: Reservation) -> Iterator[None]:
+        """Around the calls of a reservation: what is sent once more is for the same inputs."""
+        self._audits_alone = reservation.audits == reservation.calls
+        try:
+            yield
+        finally:
+            self._audits_alone = False
+
+    def _spend(self, calls: int, least: int, part: float, kept: float) -> int:
         def granted(s: Session) -> int:
             rows = self._rows(s)
-            room = min(self._room(period, row, 1.0) for period, row in rows.items())
+            room = min(self._room(period, row, kept) for period, row in rows.items())
             found = calls if calls <= room * part else max(0, math.floor(room * part))
             found = found if found >= least else 0
             self._count(rows, found)
@@ -248,14 +283,17 @@ class Budget:
             return found
         raise UnavailableError("label budget", self.workload, "too many labelers reserve at once: try again")
 
-    def _grant(self, s: Session, urgent: int, ordinary: int, skipped: int, final: bool) -> Reservation:
-        rows = self._rows(s)
-        first = self._fitting(urgent, rows, 1.0)
-        second = max(0, self._fitting(first + ordinary, rows, 1.0 - self.limits.reserve) - first)
-        granted = Reservation(id=uuid.uuid4().hex if first + second else "", urgent=first, ordinary=second)
+    def _grant(self, s: Session, wanted: Sequence[int], skipped: int, final: bool) -> Reservation:
+        rows, found = self._rows(s), list[int]()
+        for calls, kept in zip(wanted, (0.0, self.limits.audits, self._reserved), strict=True):
+            before = sum(found)
+            found.append(max(0, self._fitting(before + calls, rows, kept) - before))
+        granted = Reservation(
+            id=uuid.uuid4().hex if sum(found) else "", audits=found[0], urgent=found[1], ordinary=found[2]
+        )
         self._count(rows, granted.calls)
         for row in rows.values():
-            row.skipped += (urgent + ordinary - granted.calls if final else 0) + skipped
+            row.skipped += (sum(wanted) - granted.calls if final else 0) + skipped
         if granted.id:
             s.add(
                 ReservationRow(
@@ -300,9 +338,10 @@ class Budget:
         calls, billionths, skipped = (row.calls, row.money, row.skipped) if row else (0, 0, 0)
         limit, money = self._limit_of(period), billionths / BILLION
         spent = money if self.limits.unit == "money" else calls
+        left = None if limit is None else max(0.0, limit - spent)
         return Spending(
-            calls=calls, money=money, skipped=skipped, limit=limit,
-            left=None if limit is None else max(0.0, limit - spent), seconds_left=seconds_left,
+            calls=calls, money=money, skipped=skipped, limit=limit, left=left,
+            kept=min(left or 0.0, (limit or 0.0) * self.limits.audits), seconds_left=seconds_left,
         )  # fmt: skip
 
     def unsettled(self) -> int:
@@ -359,18 +398,23 @@ class Budget:
         s.execute(delete(SpendingRow).where(SpendingRow.workload == self.workload, SpendingRow.start < old))
         s.execute(delete(ReservationRow).where(ReservationRow.workload == self.workload, ReservationRow.day < old))
 
-    def _fitting(self, calls: int, rows: Mapping[str, SpendingRow], part: float) -> int:
-        room = min(self._room(period, row, part) for period, row in rows.items())
+    @property
+    def _reserved(self) -> float:
+        """The part of every limit that no ordinary call may use."""
+        return max(self.limits.reserve, self.limits.audits)
+
+    def _fitting(self, calls: int, rows: Mapping[str, SpendingRow], kept: float) -> int:
+        room = min(self._room(period, row, kept) for period, row in rows.items())
         return calls if calls <= room else max(0, math.floor(room))
 
-    def _room(self, period: str, row: SpendingRow | None, part: float) -> float:
-        """Calls that fit in ``part`` of a period's limit beside what is spent: a whole number, negative when over."""
+    def _room(self, period: str, row: SpendingRow | None, kept: float = 0.0) -> float:
+        """Calls that fit in a period's limit, but for the part ``kept``, beside what is spent; negative when over."""
         limit = self._limit_of(period)
         if limit is None:
             return math.inf
         whole = _billionths(limit, ROUND_FLOOR) if self.limits.unit == "money" else math.floor(limit)
         spent = 0 if row is None else row.money if self.limits.unit == "money" else row.calls
-        return (math.floor(whole * Decimal(str(part))) - spent) // self._price
+        return (math.floor(whole * (1 - Decimal(str(kept)))) - spent) // self._price
 
     def _limit_of(self, period: str) -> float | None:
         return self.limits.per_hour if period == "hour" else self.limits.per_day

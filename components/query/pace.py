@@ -84,10 +84,10 @@ def counted(
     )  # fmt: skip
 
 
-def affordable(demand: Demand, left: float, seconds_left: float) -> float:
+def affordable(demand: Demand, left: float, seconds_left: float, kept: float = 0.0) -> float:
     """The share, in [0, 1], of such a demand that ``left`` calls pay for in ``seconds_left`` beside what is promised.
 
-    ``seconds_left``: above 0.
+    ``seconds_left``: above 0. ``kept``: how many of them are for audits alone, which are among what is promised.
 
     >>> affordable(Demand(at=0.0, seconds=10.0, needs=(40.0,)), left=200.0, seconds_left=100.0)
     0.5
@@ -95,7 +95,7 @@ def affordable(demand: Demand, left: float, seconds_left: float) -> float:
     wanted = sum(demand.needs) / demand.seconds
     if not (math.isfinite(left) and wanted > 0.0):
         return 1.0
-    free = left / seconds_left - demand.promised / demand.seconds
+    free = left / seconds_left - max(demand.promised / demand.seconds, kept / seconds_left)
     return min(1.0, max(0.0, free / wanted))
 
 

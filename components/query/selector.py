@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import msgspec
@@ -111,9 +112,10 @@ class Selector:
         decisions |= self._drawn(inputs, free, scores, set(first)) | dict.fromkeys(made_up, wanted)
         self._promise(len(audits) + len(awaited), len(real))
         done = set(answered)
-        reservation = self._reserve(
-            inputs, decisions, [i for i in audits if i not in done], [i for i in urgent if i not in done]
-        )
+        # What is kept for audits is for the gateway's, too; where nothing is, those are as any that wait.
+        kept = awaited if self.budget is not None and self.budget.limits.audits else set[int]()
+        wanting = audits, [i for i in urgent if i in kept], [i for i in urgent if i not in kept]
+        reservation = self._reserve(inputs, decisions, *([i for i in group if i not in done] for group in wanting))
         decisions |= {i: msgspec.structs.replace(decisions[i], reason="answered") for i in done}
         ordered = [decisions[i] for i in range(len(inputs))]
         self.counts.update(d.reason for d in ordered)
@@ -124,11 +126,16 @@ class Selector:
         if self.budget is not None:
             self.budget.settle(choice.reservation, made)
 
+    def asking(self, choice: Choice) -> AbstractContextManager[None]:
+        """Around the calls of a choice: see :meth:`.Budget.asking`."""
+        return self.budget.asking(choice.reservation) if self.budget is not None else nullcontext()
+
     def gauge(self) -> dict[str, int | float]:
         """Decisions so far by reason, what the budget has left in its unit, and what it made skip."""
         found: dict[str, int | float] = {f"chosen_{reason}": n for reason, n in sorted(self.counts.items())}
         for period, spent in self.budget.spending().items() if self.budget is not None else ():
-            found |= {f"budget_left_{period}": spent.left} if spent.left is not None else {}
+            if spent.left is not None:
+                found |= {f"budget_left_{period}": spent.left, f"budget_kept_{period}": spent.kept}
             found[f"budget_skipped_{period}"] = spent.skipped
         for name, value in self.budget.pacing().items() if self.budget is not None else ():
             found[f"budget_pace_{name}"] = value
@@ -199,21 +206,31 @@ class Selector:
         return self._typical
 
     def _reserve(
-        self, inputs: Sequence[Input], decisions: dict[int, Decision], audits: list[int], urgent: list[int]
+        self,
+        inputs: Sequence[Input],
+        decisions: dict[int, Decision],
+        audits: list[int],
+        awaited: list[int],
+        urgent: list[int],
     ) -> Reservation:
-        """Reserve what ``decisions`` want, and take back what is not granted: ordinary first, the audit slice last."""
+        """Reserve what ``decisions`` want, and take back what is not granted: ordinary first, the audit slice last.
+
+        ``awaited``: what is audited by the gateway alone.
+        """
         if self.budget is None:
             return NOTHING_RESERVED
         drawn = [i for i, d in decisions.items() if d.label and d.reason not in ("audit", "priority")]
         unaffordable = sum(d.reason == "exhausted" for d in decisions.values())
-        if not (audits or urgent or drawn or unaffordable):
+        wanted = len(audits) + len(awaited), len(urgent), len(drawn)
+        if not (any(wanted) or unaffordable):
             return NOTHING_RESERVED
-        granted = self.budget.reserve(len(audits) + len(urgent), len(drawn), skipped=unaffordable)
-        for_audits = min(granted.urgent, len(audits))
-        self._thin(inputs, decisions, audits, for_audits)
-        self._thin(inputs, decisions, urgent, granted.urgent - for_audits)
+        granted = self.budget.reserve(wanted[1], wanted[2], audits=wanted[0], skipped=unaffordable)
+        for_slice = min(granted.audits, len(audits))
+        self._thin(inputs, decisions, audits, for_slice)
+        self._thin(inputs, decisions, awaited, granted.audits - for_slice)
+        self._thin(inputs, decisions, urgent, granted.urgent)
         self._thin(inputs, decisions, drawn, granted.ordinary)
-        refused = len(audits) + len(urgent) + len(drawn) - granted.calls + unaffordable
+        refused = sum(wanted) - granted.calls + unaffordable
         if refused and not self._exhausted:
             log.warning("%s: the label budget is exhausted: inputs are skipped and counted", self.spec.name)
         self._exhausted = refused > 0

@@ -103,7 +103,7 @@ class Prober:
             found = self._outcomes([*payloads, *probes])
             answers = soft_labels(reference(self.teacher), found[len(payloads) :])
         except TeacherError as error:
-            if self._budget is not None and not self._budget.spend(len(payloads), least=len(payloads)):
+            if self._budget is not None and not self._budget.again(len(payloads)):
                 raise
             log.warning("a batch with %d probes failed, asking without: %s", len(probes), error)
             return self._without_probes(payloads), []

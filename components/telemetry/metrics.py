@@ -83,7 +83,7 @@ class LabelerMetrics:
         ).labels(workload)
         self._budget = Gauge(
             "cohobate_label_budget_left",
-            "What the present window may still spend.",
+            "What the present window may still spend, but for what is kept for audits.",
             ["workload", "unit", "window"],
             registry=self.registry,
         )

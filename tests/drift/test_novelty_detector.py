@@ -32,6 +32,37 @@ def test_novel_inputs_are_found_soon(shift: float, within: int) -> None:
     assert found.what in ("mean down", "novel up")
 
 
+def of_one_kind(chance: np.random.Generator, n: int, shift: float = 1.5) -> np.ndarray:
+    """P-values of inputs of the outer one of two kinds that calibrated together, half and half."""
+    known = np.sort(np.concatenate([chance.normal(size=150), chance.normal(shift, 1.0, 150)]))
+    return (300 - np.searchsorted(known, chance.normal(shift, 1.0, n)) + 1) / 301
+
+
+def test_p_values_that_are_small_as_those_of_known_inputs_are_no_change() -> None:
+    chance, found = np.random.default_rng(2), {True: 0, False: 0}
+    for _ in range(60):
+        for told in found:
+            usual = of_one_kind(chance, 60).tolist() if told else []
+            one = NoveltyDetector.calibrated(300, run_length=2_000, min_effect=0.05, usual=usual)
+            found[told] += one.observe({"novelty": of_one_kind(chance, 200)}) is not None
+    assert found[True] <= 16 < 50 < found[False], found
+
+
+def test_smaller_ones_than_those_of_known_inputs_are_a_change() -> None:
+    chance = np.random.default_rng(3)
+    usual = of_one_kind(chance, 60).tolist()
+    one = NoveltyDetector.calibrated(300, run_length=1e4, min_effect=0.05, usual=usual)
+    assert one.observe({"novelty": of_one_kind(chance, 300)}) is None
+    found = one.observe({"novelty": calibrated(chance, 300, 3.0, n=100)})
+    assert found is not None and found.row <= 340
+
+
+def test_known_inputs_that_are_less_novel_than_half_of_all_change_no_bound() -> None:
+    usual = np.linspace(0.2, 1.0, 300).tolist()
+    one = NoveltyDetector.calibrated(300, run_length=2_000, min_effect=0.05, usual=usual)
+    assert one.watches == made().watches
+
+
 def test_inputs_that_are_more_alike_than_usual_are_no_alarm() -> None:
     detector = made()
     assert detector.observe({"novelty": [0.9] * 5_000}) is None

@@ -30,7 +30,16 @@ def test_a_person_sees_what_is_left(run, tmp_path):
     Budget(load_spec(tmp_path / "w.yaml").label.budget, "w", store, clock=lambda: ahead).reserve(0, 14)
     found = json.loads(run("status").stdout)
     assert (found["hour"]["calls"], found["hour"]["left"], found["hour"]["skipped"]) == (10, 0.0, 4)
-    assert found["day"]["left"] is None and found["unsettled"] == 1
+    assert found["day"]["left"] is None and found["unsettled"] == 1 and found["hour"]["kept"] == 0.0
+
+
+def test_a_person_sees_what_is_kept_for_audits(run, tmp_path):
+    (tmp_path / "w.yaml").write_text(SPEC.replace("reserve: 0.0", "reserve: 0.0, audits: 0.4"))
+    store = migrated(f"sqlite:///{tmp_path}/control.db")
+    ahead = store.clock() + 3_000
+    Budget(load_spec(tmp_path / "w.yaml").label.budget, "w", store, clock=lambda: ahead).reserve(14, 0)
+    found = json.loads(run("status").stdout)["hour"]
+    assert (found["calls"], found["left"], found["kept"]) == (6, 4.0, 4.0)
 
 
 def test_a_clock_that_was_set_right_frees_the_budget_and_is_in_the_ledger(run, tmp_path):

@@ -272,6 +272,87 @@ def test_a_new_champion_has_its_own_reference_and_is_armed_anew(spec, store, bro
     assert [v for k, _, v in alarms(store) if k == "drift"] == ["1", "2"]
 
 
+def drifts(store):
+    return [v for k, _, v in alarms(store) if k == "drift"]
+
+
+def test_a_champion_that_was_learnt_for_a_new_regime_is_held_against_that_alone(
+    spec, store, broker, serve, put, tickets
+):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, length=40, seed=4), at=NOW + 100)
+    drain(monitor)
+    serve([*tickets(60, seed=5), *tickets(22, length=40, seed=6, start=NOW + 100)], version="2", made=NOW + 200)
+    put(tickets(60, length=40, seed=7), at=NOW + 300)
+    drain(monitor)
+    assert drifts(store) == ["1"], "half of a reference of both would be of before the alarm"
+    held, least = monitor._watch.references["drift"].rows, 30
+    assert least <= held < spec.monitor.reference
+    again = Monitor(spec, store, broker)
+    again.step(0.0)
+    assert again._watch.references["drift"].digest == monitor._watch.references["drift"].digest
+    put(tickets(30, seed=8), at=NOW + 400)
+    drain(monitor)
+    assert drifts(store) == ["1", "2"], "what comes then is a change"
+
+
+class Outer(View):
+    """A view that finds long tickets more novel than most that it knows, and shouting ones novel."""
+
+    def _looked(self, decoded):
+        return [replace(x, novelty=_outer(str(x.decoded))) for x in super()._looked(decoded)]
+
+
+def _outer(text):
+    return 0.003 if "!" in text else random.Random(text).uniform(0.0, 0.45 if len(text) > 150 else 1.0)
+
+
+def test_the_p_values_of_a_new_regime_are_held_against_those_of_its_holdout(
+    spec, store, broker, serve, put, tickets, monkeypatch
+):
+    monkeypatch.setattr("pipelines.monitor.View", Outer)
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, length=40, seed=4), at=NOW + 100)
+    drain(monitor)
+    serve([*tickets(60, seed=5), *tickets(40, length=40, seed=6, start=NOW + 100)], version="2", made=NOW + 200)
+    some = tickets(60, length=40, seed=7)
+    put(some, at=NOW + 300, novelty=[_outer(e.input.payload.decode()) for e in some], version="2")
+    drain(monitor)
+    assert [a.detail["champion"] for a in novel(store)] == []
+    put(tickets(10, seed=8), at=NOW + 310, novelty=[0.003] * 40, version="2")
+    drain(monitor)
+    assert [a.detail["champion"] for a in novel(store)] == ["2"]
+
+
+def test_of_a_regime_with_few_held_out_rows_training_rows_fill_the_least_reference(
+    spec, store, broker, serve, put, tickets
+):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, length=40, seed=4), at=NOW + 100)
+    drain(monitor)
+    serve([*tickets(60, seed=5), *tickets(12, length=40, seed=6, start=NOW + 100)], version="2", made=NOW + 200)
+    put(tickets(60, length=40, seed=7), at=NOW + 300)
+    drain(monitor)
+    assert drifts(store) == ["1"] and monitor._watch.references["drift"].rows == 30
+
+
+@pytest.mark.parametrize(("rows", "made"), [(7, NOW + 200), (22, NOW + 50)], ids=["too few", "frozen before"])
+def test_one_that_has_not_learnt_what_an_alarm_told_of_is_held_against_what_it_learnt(
+    spec, store, broker, serve, put, tickets, rows, made
+):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(30, length=40, seed=4), at=NOW + 100)
+    drain(monitor)
+    serve([*tickets(60, seed=5), *tickets(rows, length=40, seed=6, start=NOW + 100)], version="2", made=made)
+    put(tickets(60, length=40, seed=7), at=NOW + 300)
+    drain(monitor)
+    assert drifts(store) == ["1", "2"] and monitor._watch.references["drift"].rows == 60
+
+
 class Told(View):
     """A view that finds long tickets novel, but for version 3."""
 
@@ -414,7 +495,7 @@ def test_the_reference_has_no_row_that_was_released(spec, store, broker, serve, 
     champion = store.intent("tickets")[1].champion
     monitor = Monitor(spec, store, broker)
     monitor.step(0.0)
-    _, held = monitor._reference(monitor._view)
+    held = monitor._known(monitor._view).held
     first = store.windows("tickets")[0]
     data = parquet_bytes(read(first.uri, first.digest).slice(0, 1))
     uri = first.uri.replace(first.digest, digest_of(data))
@@ -424,7 +505,7 @@ def test_the_reference_has_no_row_that_was_released(spec, store, broker, serve, 
     store.add_window(newer)
     card = msgspec.structs.replace(monitor._view.champion.card, snapshots=(newer.digest, champion.snapshot))
     monitor._view.champion.card = card
-    _, left = monitor._reference(monitor._view)
+    left = monitor._known(monitor._view).held
     assert 0 < len(left) < len(held) / 2
 
 

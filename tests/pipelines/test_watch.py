@@ -9,7 +9,7 @@ from components.contracts.spec import Monitor, load_spec
 from drift.change_point import ChangeDetector
 from pipelines.foretelling import Foretelling
 from pipelines.watch import Seen, observed
-from tests.bench.monitor_null import alarms
+from tests.bench.monitor_null import after_a_change, alarms
 from tests.pipelines.conftest import TICKETS
 
 
@@ -74,3 +74,13 @@ def test_false_alarms_of_all_kinds_together_stay_at_alpha(shift, least, most):
     raised = [set(alarms(spec, chance, 80, shift)) for _ in range(40)]
     assert least <= sum(map(bool, raised)) <= most
     assert shift == 0.0 or set().union(*raised) == {"drift", "predictive_entropy", "entropy", "novelty"}
+
+
+@pytest.mark.parametrize(("alone", "least", "most"), [(True, 0, 20), (False, 36, 40)])
+def test_a_regime_that_was_learnt_raises_no_more_than_alpha_against_its_own_rows(alone, least, most):
+    """As above; against rows of the regime before as well it nearly always does."""
+    policy = Monitor(window=40, reference=300, alpha=0.2, min_effect=0.0, resamples=1)
+    spec = msgspec.structs.replace(load_spec(TICKETS), monitor=policy)
+    chance = np.random.default_rng(1)
+    raised = [set(after_a_change(spec, chance, alone)) for _ in range(40)]
+    assert least <= sum(map(bool, raised)) <= most

@@ -9,6 +9,7 @@ import pytest
 from components.contracts.errors import ConfigError, TeacherError, TeacherHeldError, UnavailableError
 from components.contracts.given import given_in
 from components.contracts.records import Input, Label, Prediction, SoftLabel, decode
+from components.contracts.sampling import audited
 from components.contracts.settings import Settings
 from components.contracts.signing import Verifier, new_key
 from components.contracts.spec import Budget as Limits
@@ -21,7 +22,7 @@ from components.query.budget import Budget
 from components.query.selector import Selector
 from components.teachers.contract import Deferred
 from serving.gateway.reply import Reply
-from serving.teacher import Answering, TeacherService
+from serving.teacher import SPENT, Answering, TeacherService
 from tests.serving.running import Running
 
 BY = "sign@1"
@@ -246,6 +247,24 @@ def test_content_that_was_answered_costs_no_second_call(spec, teacher, made):
         (reply,) = questions(service, [(name, b'{"x": 1}')])
         assert given_in(reply.headers).input_id == name
     assert teacher.calls == 1
+
+
+def test_an_audited_input_is_asked_about_when_deferrals_have_used_all_that_is_not_kept(spec, teacher, made):
+    changed, answering = made(teacher, budget=Limits(per_hour=10, audits=0.3), audit_share=0.0, audited=0.4)
+    service = TeacherService(spec.source, answer=answering)
+    names = [f"i{n}" for n in range(60)]
+    audits = [i for i in names if audited(changed.name, i, 0.4)]
+    free = [i for i in names if i not in audits]
+
+    def ask(*asked):
+        return [(r.code, r.why) for r in questions(service, [(i, b'{"x": %s}' % x.encode()) for i, x in asked])]
+
+    answered, spent = ("answered", ""), (SPENT.code, SPENT.why)
+    storm = ask(*((i, str(n)) for n, i in enumerate(free[:20])))
+    assert storm.count(answered) == 7 and storm.count(spent) == 13
+    late = [(free[20], "100"), (audits[0], "101"), (audits[1], "102"), (audits[2], "103"), (free[21], "103")]
+    assert ask(*late) == [spent, answered, answered, answered, answered], "the same content is one call"
+    assert ask((audits[3], "104")) == [spent] and answering.budget.spending()["hour"].left == 0
 
 
 def test_a_batch_that_fails_is_told_to_its_callers_and_the_next_one_is_asked(spec):

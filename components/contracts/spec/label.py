@@ -60,7 +60,11 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     A call is one input that the teacher labels. ``unit``: ``calls``, or ``money`` in the currency of ``cost``, the
     most that one call may cost. ``reserve``: the part of every limit that only audited inputs and those whose callers
-    wait may use. ``paced``: spread what the policy draws evenly over the time that is left.
+    wait may use. ``audits``: the part, in [0, 1], that only audited inputs may use, those of ``label.audit_share`` and
+    of ``serve.audit_share``: they are drawn alike from all traffic, and nothing else shows whether what is answered
+    without the teacher is right, which ends a guard and a rollout. It lies within the reserve, or reaches beyond it.
+    Without it a change after which most answers are deferred may leave them nothing. ``paced``: spread what the policy
+    draws evenly over the time that is left.
     ``pace_deferred``: of the inputs whose callers wait ask about those that need it most, as many as what is left will
     pay for beside the audits if the traffic goes on as in the last hour (the last day, where there is no limit for an
     hour; :mod:`components.query.pace`); the others are answered by the student, degraded. After an alarm the labels
@@ -76,6 +80,7 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cost: Positive | None = None
     token_cost: Positive | None = None
     reserve: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    audits: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     paced: bool = True
     pace_deferred: bool = False
 

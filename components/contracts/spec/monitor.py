@@ -14,8 +14,9 @@ class Monitor(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Drift, entropy and novelty monitors.
 
     ``window`` inputs are compared with the newest ``reference`` rows that the champion was trained on (of its
-    holdouts, where they are enough), and as many labels. Of more than ``inputs_per_second`` inputs a second, on the
-    mean, an even part is looked at: a look at a window takes about a tenth of a second.
+    holdouts, where they are enough, and of the last regime alone that it has learnt), and as many labels. Of more than
+    ``inputs_per_second`` inputs a second, on the mean, an even part is looked at: a look at a window takes about a
+    tenth of a second.
 
     ``alpha`` is the false-alarm rate of one look at one window over all columns and kinds of alarms together;
     ``min_effect`` is the smallest effect called drift, as a Kolmogorov-Smirnov distance (for categories,

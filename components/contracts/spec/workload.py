@@ -134,6 +134,7 @@ SINCE: dict[str, Any] = {
     "limits.min_cosine": None,
     "limits.min_recall": None,
     "limits.neighbours": Limits().neighbours,
+    "label.budget.audits": 0.0,
     "label.budget.pace_deferred": False,
     "masking": None,
     "limits.max_span_f1_loss": None,

@@ -464,20 +464,22 @@ def test_the_declared_teacher_or_none(start):
 def test_the_gauge_and_the_metrics_say_who_was_chosen_and_what_the_budget_has_left(spec, broker, store, monkeypatch):
     monkeypatch.setattr("components.label.labeler.SELECTION_SECONDS", 0.0)
     metrics = LabelerMetrics("w")
-    spec = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, budget=Limits(per_hour=100)))
+    spec = msgspec.structs.replace(
+        spec, label=msgspec.structs.replace(spec.label, budget=Limits(per_hour=100, audits=0.3))
+    )
     budget = Budget(spec.label.budget, "w", store, clock=lambda: NOW)
     company = Company(selector=Selector(spec, budget, lambda: NOW), metrics=metrics)
     labeler = Labeler(spec, Teacher(), broker, clock=lambda: NOW, company=company)
     put(broker, *(entry(f"i{n}", f"text {n}") for n in range(4)))
     labeler.step(0.0)
     asked, gauge = len(labels(broker)), labeler.gauge()
-    assert gauge["budget_left_hour"] == 100 - asked
+    assert (gauge["budget_left_hour"], gauge["budget_kept_hour"]) == (100 - asked, 30)
     assert sum(n for name, n in gauge.items() if name.startswith("chosen_")) == 4
 
     def sample(name, **names):
         return metrics.registry.get_sample_value(f"cohobate_{name}", {"workload": "w", **names})
 
-    assert sample("label_budget_left", unit="calls", window="hour") == 100 - asked
+    assert sample("label_budget_left", unit="calls", window="hour") == 70 - asked, "what all may spend"
     assert sum(sample("label_decisions_total", reason=r) or 0 for r in ("drawn", "not_drawn", "audit", "priority")) == 4
 
     def away():

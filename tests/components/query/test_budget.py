@@ -122,6 +122,67 @@ def test_workloads_do_not_share_a_budget(budget):
     assert budget(per_hour=3, workload="mail").reserve(0, 9).calls == 3
 
 
+# What is kept for audits
+
+
+def test_of_what_is_kept_for_audits_nothing_else_takes_anything_late_in_a_period_either(budget, clock):
+    one = budget(per_hour=100, audits=0.2, reserve=0.1)
+    assert one.reserve(0, 30, audits=10).calls == 40
+    clock.now += 1_800
+    assert one.reserve(99, 99).calls == 40, "deferrals get what is not kept"
+    assert one.reserve(9, 9).calls == one.spend(9) == 0 and not one.again(1) and one.allowance(3_600) == 0
+    hour = one.spending()["hour"]
+    assert (hour.left, hour.kept) == (20, 20)
+    granted = one.reserve(9, 9, audits=15)
+    assert (granted.audits, granted.urgent, granted.ordinary) == (15, 0, 0)
+    assert (one.spending()["hour"].left, one.spending()["hour"].kept) == (5, 5)
+    one.settle(granted, 10)
+    assert one.reserve(9, 9).calls == 0, "what audits gave back of it is theirs"
+    assert one.reserve(9, 9, audits=99).audits == 10 and one.spending()["hour"].left == 0
+
+
+def test_what_is_kept_and_unused_ends_with_its_period(budget, clock):
+    one = budget(per_hour=10, per_day=100, audits=0.5)
+    assert one.reserve(99, 0).calls == 5
+    clock.now += 3_600
+    assert one.reserve(99, 0).calls == 5
+
+
+def test_audits_may_use_what_is_not_kept_as_well(budget):
+    one = budget(per_hour=10, audits=0.2)
+    assert one.reserve(0, 0, audits=99).audits == 10
+
+
+def test_what_is_kept_is_a_part_of_the_reserve_or_all_of_it_and_more(budget):
+    one = budget(per_hour=100, audits=0.1, reserve=0.3)
+    granted = one.reserve(99, 99, audits=1)
+    assert (granted.audits, granted.urgent, granted.ordinary) == (1, 89, 0)
+    assert budget(per_hour=100, audits=0.1, reserve=0.3, workload="w").reserve(0, 99).calls == 70
+    assert budget(per_hour=100, audits=0.4, reserve=0.3, workload="v").reserve(0, 99).calls == 60
+    assert budget(per_hour=100, audits=0.07, workload="u").reserve(99, 0).calls == 93
+    every = budget(per_hour=10, audits=1.0, workload="all")
+    assert every.reserve(9, 9, audits=9).calls == every.reserve(0, 0, audits=9).calls + 8 == 9
+
+
+def test_without_anything_kept_audits_are_as_those_whose_callers_wait(budget):
+    one = budget(per_hour=10, reserve=0.3)
+    granted = one.reserve(2, 20, audits=1)
+    assert (granted.audits, granted.urgent, granted.ordinary) == (1, 2, 4)
+    assert one.reserve(9, 9).calls == 3 and one.spending()["hour"].kept == 0.0
+
+
+def test_what_is_sent_once_more_is_of_what_is_kept_only_while_audits_alone_are_asked_about(budget):
+    one = budget(per_hour=10, audits=0.5)
+    mixed = one.reserve(3, 0, audits=2)
+    with one.asking(mixed):
+        assert not one.again(1)
+    granted = one.reserve(3, 0, audits=2)
+    assert granted.calls == granted.audits == 2
+    with one.asking(granted):
+        assert one.again(2) and one.spend(1) == 0, "nor do probes that are mixed in"
+    assert not one.again(1) and one.spending()["hour"].left == 1
+
+
 # Time
 
 
@@ -197,7 +258,9 @@ def test_the_gauge_says_where_it_stands(budget):
     one = budget(per_hour=10)
     one.reserve(0, 12)
     gauge = one.gauge()
-    assert gauge["hour"] == {"calls": 10, "money": 0.0, "skipped": 2, "limit": 10, "left": 0.0, "seconds_left": 3_600}
+    assert gauge["hour"] == {
+        "calls": 10, "money": 0.0, "skipped": 2, "limit": 10, "left": 0.0, "kept": 0.0, "seconds_left": 3_600,
+    }  # fmt: skip
     assert gauge["day"]["limit"] is gauge["day"]["left"] is None and gauge["unsettled"] == 1
 
 
@@ -304,6 +367,16 @@ def test_what_inputs_were_promised_is_kept_for_them(budget, clock):
         each.neediest({f"i{n}": n / 10 for n in range(2)})
     promised.promise(0.5)
     assert promised.pacing()["share"] == pytest.approx(one.pacing()["share"] / 2, rel=0.01)
+
+
+def test_the_pace_reckons_without_what_is_kept_for_audits(budget, clock):
+    one, keeps = (budget(per_hour=3_600, workload=w, audits=a, pace_deferred=True) for w, a in (("f", 0.0), ("k", 0.5)))
+    for each in (one, keeps):
+        each.neediest({f"i{n}": n / 10 for n in range(10)})
+    assert keeps.pacing()["share"] == pytest.approx(one.pacing()["share"] / 2, rel=0.01)
+    keeps.spend(1_800)
+    assert keeps.pacing()["share"] == 0.0
+    assert keeps.neediest({"a": 0.2, "b": 0.9}) == ["b", "a"], "what is spent is said by who reserves"
 
 
 def test_without_a_pace_or_a_limit_or_what_is_left_nobody_is_refused_by_it(budget):

@@ -47,6 +47,8 @@ def test_what_was_promised_comes_first_and_without_a_limit_all_is_affordable():
     assert affordable(demand, 200.0, 100.0) == pytest.approx(0.5)
     assert affordable(demand, 50.0, 100.0) == 0.0
     assert affordable(demand, math.inf, 100.0) == 1.0
+    assert affordable(demand, 200.0, 100.0, kept=80.0) == pytest.approx(0.5), "what is kept is among what was promised"
+    assert affordable(demand, 200.0, 100.0, kept=150.0) == pytest.approx(0.25)
     assert affordable(Demand(at=NOW, seconds=1.0), 0.0, 100.0) == 1.0, "nobody asks"
 
 

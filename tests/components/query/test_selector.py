@@ -158,6 +158,28 @@ def test_the_audit_slice_is_the_last_to_be_cut(selector):
     assert [d.probability for d in kept] == pytest.approx([0.1 * 5 / audits] * 5)
 
 
+def test_an_audit_gets_through_when_deferrals_have_used_all_theirs(selector, clock):
+    one = selector("random", share=0.5, per_hour=100, audits=0.2, audit_share=0.05, gateway=0.1)
+    clock.now += 1_800
+    storm = one.choose(inputs(200), waiting={f"i{k}" for k in range(200)})
+    assert len(labelled(storm)) == 80, "audits among them"
+    some = inputs(100, 1_000)
+    slices = [{k for k in range(100) if audited("files", some[k].id, share)} for share in (0.05, 0.1)]
+    found = one.choose(some, waiting={x.id for x in some})
+    assert set(labelled(found)) == slices[1] and 0 < len(slices[0]) < len(slices[1]) <= 20
+    assert {k for k, d in enumerate(found.decisions) if d.audit and d.label} == slices[0]
+    assert {found.decisions[k].probability for k in slices[1] - slices[0]} == {1.0}
+    assert found.reservation.calls == found.reservation.audits == len(slices[1])
+    assert one.gauge()["budget_kept_hour"] == one.gauge()["budget_left_hour"] == 20 - len(slices[1])
+
+
+def test_without_anything_kept_those_that_the_gateway_audits_are_as_those_that_wait(selector):
+    one = selector("random", share=0.5, per_hour=40, gateway=0.5)
+    found = one.choose(inputs(200), waiting={f"i{k}" for k in range(200)})
+    waited = {d.probability for d in found.decisions if d.label}
+    assert waited == {40 / 200} and found.reservation.audits == 0
+
+
 def test_what_is_not_called_is_given_back(selector):
     one = selector(per_hour=100)
     choice = one.choose(inputs(40))
