@@ -105,7 +105,7 @@ class UntrustedError(ArtifactError):
 
     ``reason`` is a stable code: ``unsigned``, ``foreign_key``, ``expired_key``, ``revoked_key``, ``forged`` (the
     signature does not fit), ``other_kind``, ``other_subject`` (it is of another file), ``other_workload``,
-    ``other_version``, ``other_verdict`` or ``other_evidence``.
+    ``other_version``, ``other_verdict``, ``other_evidence`` or ``other_federation``.
     """
 
     def __init__(self, uri: str, reason: str, detail: str) -> None:
