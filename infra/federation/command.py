@@ -177,17 +177,35 @@ def take(
     federation: Federation,
     public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed it.")],
     into: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into. [./round-N]")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", help="Whose start it is signed as: a spec file, or a built-in workload.")
+    ] = None,
 ) -> None:
-    """Open a student that a federation hands on, and say what a spec needs to begin from it."""
+    """Open a student that a federation hands on, sign it where the settings name a key, and say what a spec needs."""
     from components.contracts.attestation import verifier
     from components.contracts.bundle import write
+    from components.contracts.spec import load_spec
     from components.contracts.storage import digest_of
-    from infra.federation.student import MODEL, taken
+    from components.control.store import ControlStore
+    from components.federation.given import MODEL, read
+    from components.ledger import signatures, starts
+    from infra.workloads import spec_path
 
-    said, files = taken(file.read_bytes(), str(file), verifier(public_key), federation)
+    settings = Settings()
+    signs = signatures.wanted(settings)
+    if signs and spec is None:
+        allowed = f"{signatures.FIELDS[0]} is set: name the spec of the workload that it is signed for"
+        raise ConfigError("--spec", None, allowed)
+    workload = load_spec(spec_path(spec)).name if spec is not None else ""
+    taken = read(file.read_bytes(), str(file), verifier(public_key), federation)
+    said, files = taken.said, taken.files
     folder = _place((into or Path(f"round-{said.round}")) / MODEL).parent
-    write(files, folder)
     uri = f"file://{folder / MODEL}"
+    if signs:
+        with closing(ControlStore.open(settings.control_url)) as store:
+            starts.leave(settings, store, workload, folder, taken)
+    else:
+        write(files, folder)
     typer.echo(f"# version {said.version} of {said.workload}, round {said.round}, in {said.space}, by {said.teacher}")
     typer.echo(
         f'student:\n  start:\n    uri: {json.dumps(uri, ensure_ascii=False)}\n    digest: "{digest_of(files[MODEL])}"'

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from components.contracts import attestation, bundle
 from components.contracts.errors import ArtifactError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
-from components.contracts.storage import digest_of, get_bytes
+from components.contracts.storage import get_bytes
 from components.control.store import ControlStore
-from components.federation.exchange import STATEMENT, check_federation, packed
+from components.federation.given import Given, write
 from components.ledger import signatures
 from components.student.runtime import Student
 from infra.federation.site import GIVEN, ancestors, promised, record, told_of
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer, SSlibKey
+    from securesystemslib.signer import Signer
 
     from components.registry.registry import Registry
-
-PREDICATE = "urn:cohobate:federated-student:v2"
-
-MODEL, WEIGHTS = "model.onnx", "student.safetensors"
-"""They are called as in the folder of every student, where an update looks for the weights."""
-
-
-class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a student that is handed on, and signed."""
-
-    federation: str
-    workload: str
-    version: str
-    round: int
-    space: str
-    teacher: str
 
 
 def give(
@@ -78,32 +59,10 @@ def give(
         federation=federation, workload=spec.name, version=info.version, round=number, space=card.space,
         teacher=card.teacher,
     )  # fmt: skip
-    made = packed({MODEL: model, WEIGHTS: weights}, PREDICATE, said, by)
+    made = write(said, model, weights, by)
     detail = {
         "federation": federation, "round": number, "version": info.version, "student": info.ref.digest,
         "statement": made.statement, "privacy": told_of(account),
     }  # fmt: skip
     record(settings, store, spec, GIVEN, detail, account, lineage, again=("statement",))
     return made.data
-
-
-def taken(data: bytes, uri: str, key: SSlibKey, federation: str) -> tuple[Given, dict[str, bytes]]:
-    """What an archive that ``key`` signed for a federation says of itself, and its files.
-
-    Raises:
-        ArtifactError: it is none.
-        UntrustedError: its signature does not fit, is of something else, or for another federation.
-
-    """
-    files = bundle.members(data, uri)
-    if files.keys() != {MODEL, WEIGHTS, STATEMENT}:
-        raise ArtifactError(uri, f"is no student of a federation: it must hold {MODEL}, {WEIGHTS} and {STATEMENT}")
-    envelope = files.pop(STATEMENT)
-    digests = {name: digest_of(content) for name, content in files.items()}
-    statement = attestation.opened(envelope, key, PREDICATE, digests, uri)
-    try:
-        said = msgspec.convert(statement.predicate, Given)
-    except msgspec.ValidationError as error:
-        raise ArtifactError(uri, f"is no student of a federation: {error}") from error
-    check_federation(uri, said.federation, federation)
-    return said, files

@@ -14,12 +14,14 @@ from components.contracts import bundle
 from components.contracts.attestation import signer
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Begin, load_spec
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.distill.account import epsilon_of
 from components.federation.exchange import row_id
 from components.federation.rounds import read
+from components.ledger import starts
+from components.ledger.keys import add
 from components.ledger.ledger import entries
 from components.registry.registry import Registry, VersionInfo
 from components.student.card import Account, StudentCard
@@ -364,6 +366,30 @@ def test_a_student_is_handed_on_and_a_spec_may_begin_from_it(home, handed_on, tm
     assert (folder / "student.safetensors").read_bytes() == b"weights"
     (entry,) = [row.detail for row in entries(home, "letters") if row.action == "federate give"]
     assert (entry["student"], entry["statement"]) == (ref.digest, statement_of(place.read_bytes()))
+
+
+def test_a_student_is_signed_as_it_is_taken_where_there_is_a_key(home, handed_on, tmp_path, monkeypatch):
+    place, public, ref = handed_on
+    secret, own = keys(tmp_path, "site")
+    asked = ("take", place, "--federation", "banks", "--public-key", public, "--into", tmp_path / "taken")
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    with pytest.raises(ConfigError, match="name the signing key"):
+        run(*asked)
+    monkeypatch.setenv("COHOBATE_ARTIFACT_SIGNING_KEY", str(secret))
+    with pytest.raises(ConfigError, match="name the spec of the workload that it is signed for"):
+        run(*asked)
+    asked = (*asked, "--spec", tmp_path / "open.yaml")
+    with pytest.raises(UntrustedError, match="cohobate keys add FILE --workload federation:banks"):
+        run(*asked)
+    assert list((tmp_path / "taken").iterdir()) == []
+    add(home, "ana", public.read_bytes(), name="mixer", reason="a test", workloads=("federation:banks",))
+    with pytest.raises(ConfigError, match="its signatures do not count"):
+        run(*asked)
+    add(home, "ana", own.read_bytes(), name="own", reason="a test")
+    assert ref.digest in run(*asked)
+    start = Begin(uri=f"file://{tmp_path}/taken/model.onnx", digest=ref.digest)
+    begun = starts.verified(home, "letters", start)
+    assert (begun.federation, begun.round) == ("banks", 3) and begun.given.key != begun.taken.key
 
 
 def test_a_student_that_was_changed_or_is_another_s_is_not_taken(handed_on, tmp_path):
