@@ -55,6 +55,7 @@ from serving.gateway.wire import (
     encode,
     masked_item,
     packed,
+    problem_of,
     read_later,
 )
 
@@ -144,13 +145,13 @@ class Later:
         """A request's body with its payloads masked: what waits in the database is kept, too.
 
         Raises:
-            RequestError: 422, a payload could not be searched.
+            RequestError: 422, a payload could not be searched; 503, for now.
 
         """
         try:
             items = [masked_item(item, self.gateway.content_of(item)) for item in ask.items]
         except RecordError as error:
-            raise RequestError(422, error.reason, error.detail) from error
+            raise RequestError.of(problem_of(error)) from error
         if ask.alone:
             (one,) = items
             return encode(msgspec.structs.replace(said, payload=one.payload, text=UNSET, json=UNSET))
