@@ -43,10 +43,11 @@ class Found(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """A payload after masking, and how many pieces of each kind were found in it."""
+    """A payload after masking, how many pieces of each kind were found in it, and which ``masking.columns`` it has."""
 
     payload: bytes
     found: Mapping[str, int]
+    columns: frozenset[str] = frozenset()
 
 
 RULES = "datafog-core"
@@ -211,9 +212,13 @@ class _Json:
         counts = Counter[str]()
         value = self._read(payload)
         try:
-            return Masked(json_bytes(self._top(value, counts)), counts)
+            return Masked(json_bytes(self._top(value, counts)), counts, self._there(value))
         except (RecursionError, ValueError) as error:
             raise RecordError("mask_failed", f"the JSON cannot be searched: {type(error).__name__}") from None
+
+    def _there(self, value: Any) -> frozenset[str]:
+        rows = value if isinstance(value, list) else [value]
+        return frozenset(name for row in rows if isinstance(row, dict) for name in self._columns & row.keys())
 
     def _top(self, value: Any, counts: Counter[str]) -> Any:
         if not self._columns:
