@@ -120,8 +120,8 @@ def distill(
     kept[list(learnt.aside)] = False  # what calibrates is new to what comes before the labels
     early = rows.take(np.flatnonzero(kept).tolist())
     beginning = replace(work, data=work.data.take(kept)) if stages else work
-    begun, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
-    work = replace(work, start=begun.start)
+    readied, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
+    work = replace(work, start=readied.start)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)
         work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)

@@ -40,10 +40,10 @@ from components.notify.notifier import post
 from components.notify.outbox import TRY_SECONDS, again, wait
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
-from serving.gateway.confirmed import RETRY_AFTER
 from serving.gateway.post import JSON, Call, Pairs, Post, check_count, json_response, require_champion
 from serving.gateway.pressure import urgency_of
 from serving.gateway.wire import (
+    RETRY_AFTER,
     AcceptedRequest,
     Answered,
     Ask,
