@@ -8,6 +8,7 @@ The *advantage* is the share of members that are found less the share of others 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,97 +53,89 @@ def _below(losses: Sequence[float], threshold: float, anytime: bool) -> Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """The area under the curve of an attack by a threshold of loss, with one-sided bounds.
+    """The area under the curve of an attack by a threshold of loss, with one-sided bounds of one look.
 
     It is the chance that a member has a smaller loss than another row, equal ones by half: the statistic of Mann and
-    Whitney, whose variance is that of E. R. DeLong, D. M. DeLong & D. L. Clarke-Pearson, "Comparing the areas under two
-    or more correlated receiver operating characteristic curves: a nonparametric approach" (Biometrics 44, 1988). The
-    bounds are normal, hence asymptotic, and of one look. Where all rows are parted alike (an area of 0 or 1, say) that
-    variance is none, and they are those of W. Hoeffding, "Probability inequalities for sums of bounded random
-    variables" (JASA 58, 1963), 5.7, which hold for any number of rows.
+    Whitney. Whatever the two distributions, its variance is at most ``value (1 - value) / least``, ``least`` being the
+    fewer of members and others (D. van Dantzig, "On the consistency and the power of Wilcoxon's two sample test", Proc.
+    KNAW A 54, 1951; Z. W. Birnbaum & O. M. Klose, "Bounds for the variance of the Mann-Whitney statistic", Ann. Math.
+    Statist. 28, 1957): that of a share of so many rows. The bounds are those of such a share by C. J. Clopper & E. S.
+    Pearson (Biometrika 26, 1934), with a number of hits that need not be whole. So they are right where nearly all rows
+    are parted alike, and an estimate of the variance is none or far too small (that of DeLong, DeLong &
+    Clarke-Pearson, Biometrics 44, 1988, say); between, they are wider than they need be, by a fifth or more.
 
-    ``members``: of each member the share of other rows with a larger loss; ``others``: of each other row the share of
-    members with a smaller one.
+    ``members`` and ``others``: how many rows there are of both.
     """
 
-    members: tuple[float, ...]
-    others: tuple[float, ...]
+    value: float
+    members: int
+    others: int
 
     @classmethod
     def of(cls, members: Sequence[float], others: Sequence[float]) -> Area:
         """From the losses of rows that were learnt from, and of rows that were not."""
-        return cls(
-            members=tuple(_beyond(members, others).tolist()),
-            others=tuple((1.0 - _beyond(others, members)).tolist()),
-        )
+        there = len(members) and len(others)
+        value = float(np.mean(_beyond(members, others))) if there else math.nan
+        return cls(value=value, members=len(members), others=len(others))
 
     @property
     def n(self) -> int:
         """Rows of both kinds."""
-        return len(self.members) + len(self.others)
-
-    @property
-    def value(self) -> float:
-        """The area, in [0, 1]; 0.5 tells nothing; NaN where either are none."""
-        return float(np.mean(self.members)) if self.members and self.others else math.nan
-
-    @property
-    def deviation(self) -> float:
-        """The standard error by DeLong; infinite of fewer than two rows on either side."""
-        if min(len(self.members), len(self.others)) < 2:
-            return math.inf
-        return math.sqrt(sum(float(np.var(x, ddof=1)) / len(x) for x in (self.members, self.others)))
+        return self.members + self.others
 
     def bound(self, side: Side, confidence: float) -> float:
         """One-sided bound, in [0, 1]."""
-        if not math.isfinite(self.deviation):
-            return 0.0 if side == "lower" else 1.0
-        reach = _normal(confidence) * self.deviation
-        if self.deviation == 0.0:
-            reach = math.sqrt(-math.log(1.0 - confidence) / (2.0 * self._least))
-        return max(0.0, self.value - reach) if side == "lower" else min(1.0, self.value + reach)
+        return self._bound(self._least, side, confidence)
 
     def breaks(self, limit: float, side: Side) -> float:
-        """The level at which the bound on the other side crosses the limit; 1 where the limit is kept."""
-        from scipy.special import ndtr
+        """The level at which the bound on the other side crosses the limit; 1 where no level does."""
+        from scipy.special import betainc
 
-        distance = self.value - limit if side == "upper" else limit - self.value
-        if not math.isfinite(self.deviation):
+        least = self._least
+        if not least:
             return 1.0
-        if self.deviation == 0.0:
-            return math.exp(-2.0 * self._least * distance**2) if distance > 0.0 else 1.0
-        return float(ndtr(-distance / self.deviation))
+        hits = self.value * least
+        if side == "upper":
+            return float(betainc(hits, least - hits + 1.0, limit)) if hits > 0.0 else 1.0
+        return float(betainc(least - hits, hits + 1.0, 1.0 - limit)) if hits < least else 1.0
 
     def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
         """Rows at which this area, if it stays what it is, is shown to keep or to break the limit."""
-        distance = abs(self.value - limit)
-        if not math.isfinite(self.deviation) or not distance > 0.0:
+        if not self._least or self.value == limit:
             return None
-        ratio = (_normal(confidence) * self.deviation / distance) ** 2
-        if self.deviation == 0.0:
-            ratio = -math.log(1.0 - confidence) / (2.0 * self._least * distance**2)
-        total = math.ceil(self.n * ratio)
+        towards: Side = "upper" if self.value < limit else "lower"
+
+        def shown(least: int) -> bool:
+            bound = self._bound(least, towards, confidence)
+            return bound <= limit if towards == "upper" else bound >= limit
+
+        if not shown(MOST_LABELS):
+            return None
+        least = bisect_left(range(MOST_LABELS), True, lo=1, key=shown)
+        total = math.ceil(least * self.n / self._least)
         return max(total, 2) if total <= MOST_LABELS else None
+
+    def _bound(self, least: int, side: Side, confidence: float) -> float:
+        from scipy.special import betaincinv
+
+        if not least:
+            return 0.0 if side == "lower" else 1.0
+        hits = self.value * least
+        if side == "lower":
+            return float(betaincinv(hits, least - hits + 1.0, 1.0 - confidence)) if hits > 0.0 else 0.0
+        return float(betaincinv(hits + 1.0, least - hits, confidence)) if hits < least else 1.0
 
     @property
     def _least(self) -> int:
-        return min(len(self.members), len(self.others))
+        return min(self.members, self.others)
 
 
 def _beyond(losses: Sequence[float], than: Sequence[float]) -> npt.NDArray[np.float64]:
     """Of each loss the share of the others that are larger, equal ones by half."""
-    if not than:
-        return np.full(len(losses), math.nan)
     ordered = np.sort(np.asarray(than, dtype=np.float64))
     right = np.searchsorted(ordered, losses, side="right")
     left = np.searchsorted(ordered, losses, side="left")
     return (len(ordered) - 0.5 * (left + right)) / len(ordered)
-
-
-def _normal(confidence: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri(confidence))
 
 
 def auc(members: Sequence[float], others: Sequence[float]) -> float | None:

@@ -54,7 +54,11 @@ def add(
     reason: Reason,
     days: Annotated[float | None, typer.Option(help="How long it counts from now. [until it is revoked]")] = None,
     workload: Annotated[
-        list[str] | None, typer.Option("--workload", help="Only for this workload. Repeat for several. [all]")
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            help="Only for this workload, or federation:NAME, in which it hands students on. Repeat for several. [all]",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

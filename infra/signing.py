@@ -17,6 +17,7 @@ from components.ledger.ledger import append, entries, verify
 from components.registry import provenance
 from components.snapshot.step import sign as sign_snapshot
 from components.steps import evidences, up_to
+from components.student.runtime import card_of
 
 if TYPE_CHECKING:
     from components.registry.registry import Registry, VersionInfo
@@ -41,7 +42,7 @@ def sign(
     info = registry.info(workload, version)
     windows = _windows(store, workload, info)
     evidence = list(evidences(store.windows(workload), info.ref.digest))
-    get_bytes(info.ref.uri, info.ref.digest)
+    start = card_of(get_bytes(info.ref.uri, info.ref.digest), info.ref.uri).start
     for window in windows:
         get_bytes(window.uri, window.digest)
     for _, uri, data in evidence:
@@ -51,7 +52,7 @@ def sign(
         sign_snapshot(settings, store, window)
     for window, uri, _ in evidence:
         sign_evidence(settings, store, window, info.ref.digest, uri)
-    made = provenance.of_version(settings, store, workload, info, _chosen(store, workload, info))
+    made = provenance.of_version(settings, store, workload, info, _chosen(store, workload, info), start)
     key = provenance.sign(settings, store, made)
     detail = {
         "version": info.version, "digest": info.ref.digest, "snapshots": [w.digest for w in windows],

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from components.contracts.errors import RecordError
+from components.contracts.errors import FinderError, RecordError
 from components.contracts.masking import masked_input
 from components.contracts.payload import carried, carrying
 from components.contracts.records import NAMED, Input, Label, Prediction, decode, label_of
@@ -357,8 +357,8 @@ class Monitor:
             return None
         try:
             entry = masked_input(self.spec, decode(Input, record.value))
-        except RecordError:
-            return None  # the labeler sends it to the dead letters
+        except (RecordError, FinderError):
+            return None  # the labeler sends it to the dead letters, or waits for the finder
         if entry.synthetic is not None:
             return None
         return entry if self._thinning.takes(entry.id, record.timestamp) else None

@@ -16,7 +16,7 @@ Reasons, in the order of the checks:
 ``consent_refused``  the terms are not among ``consent.allowed``
 ``oversize``         the payload is larger than ``payload.max_bytes``
 ``decoder_failed``   the workload's own decoder raised something that is not a RecordError
-``mask_failed``      personal data could not be looked for (``masking``), so that the payload is not kept
+``mask_failed``      personal data could not be looked for in it (``masking``): the payload is not kept
 ==================== ==============================================================================================
 
 After the checks: ``label_oversize`` (its label does not fit into a record), ``teacher_refused`` and

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from components.contracts.errors import ConfigError, UnavailableError, UntrustedError
+from components.contracts.storage import digest_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -143,6 +144,11 @@ def verifier_of(pem: bytes) -> SSlibKey:
     from securesystemslib.signer import SSlibKey
 
     return SSlibKey.from_crypto(load_pem_public_key(pem))
+
+
+def digest(said: Statement) -> str:
+    """SHA-256 (hex) of a statement as it is signed."""
+    return digest_of(msgspec.json.encode(said))
 
 
 def signed_by(data: bytes) -> tuple[str, ...]:

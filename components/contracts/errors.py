@@ -22,7 +22,8 @@
     ├── RefusedError         an outside service answers, and refuses what was asked as it stands
     │   └── ExistsError          what was to be made there exists already
     ├── UnavailableError     an outside service does not answer
-    │   └── UnansweredError      a teacher's server was reached, and gave no answer to this very request
+    │   ├── UnansweredError      a teacher's server was reached, and gave no answer to this very request
+    │   └── FinderError          what looks for personal data failed: on this text, or on all
     ├── RemainsError         something of what was to be forgotten is still there: name where, and give the order again
     ├── FencedError          another process took over what this one was doing: it must let go
     └── LostPositionsError   the broker no longer has the records that a group stands at
@@ -105,7 +106,7 @@ class UntrustedError(ArtifactError):
 
     ``reason`` is a stable code: ``unsigned``, ``foreign_key``, ``expired_key``, ``revoked_key``, ``forged`` (the
     signature does not fit), ``other_kind``, ``other_subject`` (it is of another file), ``other_workload``,
-    ``other_version``, ``other_verdict`` or ``other_evidence``.
+    ``other_version``, ``other_verdict``, ``other_evidence`` or ``other_federation``.
     """
 
     def __init__(self, uri: str, reason: str, detail: str) -> None:
@@ -194,6 +195,16 @@ class UnansweredError(UnavailableError):
     def __init__(self, service: str, address: str, remedy: str, payloads: tuple[object, ...] = ()) -> None:
         super().__init__(service, address, remedy)
         self.payloads = payloads
+
+
+class FinderError(UnavailableError):
+    """What looks for personal data failed, on this text or on all: what it does with another one tells.
+
+    The text is not kept. ``remedy``: what happened.
+    """
+
+    def __init__(self, finder: str, remedy: str) -> None:
+        super().__init__("masking.finder", finder, remedy)
 
 
 class AccessError(CohobateError):

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from components.contracts.admission import input_in
-from components.contracts.errors import ConfigError, RecordError
+from components.contracts.errors import ConfigError, FinderError, RecordError
+from components.contracts.finder import Find, Finder
 from components.contracts.payload import Decode, decoder
 from components.contracts.records import Input, encode, json_bytes
 from components.contracts.spec import Spec, build
@@ -42,13 +43,15 @@ class Found(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """A payload after masking, and how many pieces of each kind were found in it."""
+    """A payload after masking, how many pieces of each kind were found in it, and which ``masking.columns`` it has."""
 
     payload: bytes
     found: Mapping[str, int]
+    columns: frozenset[str] = frozenset()
 
 
-Find = Callable[[str], Iterable[tuple[str, int, int]]]
+RULES = "datafog-core"
+
 Mask = Callable[[bytes], Masked]
 
 
@@ -56,7 +59,8 @@ def masker(spec: Spec) -> Mask | None:
     """What masks a workload's payloads; None where its spec asks for no masking. The same spec gives the same one.
 
     It raises RecordError for what is not to be kept: what the workload's decoder refuses, and ``mask_failed`` where
-    the search failed. The error tells the class of what was raised alone, since texts of errors quote.
+    there is no end of what is found. It raises FinderError where the search failed, which may be the text's fault or
+    the finder's own. Neither quotes the text.
 
     Raises:
         ConfigError: the finder does not exist, or ``datafog-core`` is not installed.
@@ -71,7 +75,7 @@ def masked_input(spec: Spec, entry: Input) -> Input:
     """An input with its payload masked, where the spec asks for that.
 
     Raises:
-        RecordError, ConfigError: as for :func:`masker`.
+        RecordError, FinderError, ConfigError: as for :func:`masker`.
 
     """
     mask = masker(spec)
@@ -86,6 +90,10 @@ def masked_record(spec: Spec, record: Record) -> tuple[Record, RecordError | Non
 
     Where it cannot be, it has no bytes, and the error says why: neither a label nor a dead letter keeps what was found,
     or what could not be searched.
+
+    Raises:
+        FinderError: the search failed, which may be the finder's fault.
+
     """
     if spec.masking is None or not record.value:
         return record, None
@@ -95,6 +103,17 @@ def masked_record(spec: Spec, record: Record) -> tuple[Record, RecordError | Non
     except RecordError as error:
         return record._replace(value=b""), error
     return (record if found is entry else record._replace(value=encode(found))), None
+
+
+def probe(spec: Spec) -> None:
+    """See that the search works on a text that is nobody's.
+
+    Raises:
+        FinderError: it does not.
+
+    """
+    if spec.masking is not None:
+        _text(msgspec.json.encode(spec.masking), spec.source).whole("a text that is nobody's")
 
 
 def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
@@ -111,8 +130,13 @@ def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
 @lru_cache(maxsize=64)
 def _made(masking: bytes, payload: Payload, source: str) -> Mask:
     wanted = msgspec.json.decode(masking, type=Masking)
-    text, read = _Text(wanted, source), decoder(payload, source)
+    text, read = _text(masking, source), decoder(payload, source)
     return (lambda given: text.whole(read(given))) if payload.decoder == "text" else _Json(wanted, text, read).of_bytes
+
+
+@lru_cache(maxsize=64)
+def _text(masking: bytes, source: str) -> _Text:
+    return _Text(msgspec.json.decode(masking, type=Masking), source)
 
 
 class _Text:
@@ -120,6 +144,7 @@ class _Text:
 
     def __init__(self, wanted: Masking, source: str) -> None:
         self._kinds = frozenset(wanted.entities)
+        self._name = wanted.finder.factory if wanted.finder is not None else RULES
         rules = [k for k in wanted.entities if k in KINDS and k != "IP_ADDRESS"]
         self._finders: list[Find] = [_rules(rules)] if rules else []
         if "IP_ADDRESS" in wanted.entities:
@@ -128,7 +153,7 @@ class _Text:
             own = build(wanted.finder, source)
             if not callable(own):
                 raise ConfigError("masking.finder", wanted.finder.factory, "must make an object to call with a text")
-            self._finders.append(own)
+            self._finders.append(Finder(own, wanted.finder.factory, wanted.finder_seconds))
 
     def whole(self, text: str) -> Masked:
         """A payload that is text."""
@@ -152,10 +177,12 @@ class _Text:
         for find in self._finders:
             try:
                 found += [Found(str(k), int(a), int(b)) for k, a, b in find(text) if k in self._kinds]
-            except Exception as error:  # whatever a finder raises: the text is not kept, and is not quoted either
-                raise RecordError("mask_failed", f"the search raised {type(error).__name__}") from None
+            except FinderError:
+                raise
+            except Exception as error:  # whatever the rules raise: the text is not kept, and is not quoted either
+                raise FinderError(RULES, f"the search raised {type(error).__name__}") from None
         if any(not 0 <= f.start < f.end <= len(text) for f in found):
-            raise RecordError("mask_failed", "the finder gave a place that is not in the text")
+            raise FinderError(self._name, "gave a place that is not in the text")
         parted: list[Found] = []
         for one in sorted(found, key=lambda f: (f.start, -f.end)):
             if not parted or one.start >= parted[-1].end:
@@ -185,9 +212,13 @@ class _Json:
         counts = Counter[str]()
         value = self._read(payload)
         try:
-            return Masked(json_bytes(self._top(value, counts)), counts)
+            return Masked(json_bytes(self._top(value, counts)), counts, self._there(value))
         except (RecursionError, ValueError) as error:
             raise RecordError("mask_failed", f"the JSON cannot be searched: {type(error).__name__}") from None
+
+    def _there(self, value: Any) -> frozenset[str]:
+        rows = value if isinstance(value, list) else [value]
+        return frozenset(name for row in rows if isinstance(row, dict) for name in self._columns & row.keys())
 
     def _top(self, value: Any, counts: Counter[str]) -> Any:
         if not self._columns:

@@ -6,7 +6,7 @@ import logging
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
-from components.contracts.spec import Spec, load_spec
+from components.contracts.spec import Begin, Spec, load_spec
 from components.contracts.spec.declared import check_training
 from components.contracts.storage import get_bytes
 from components.control.forgettings import retrained, tainted, waiting
@@ -38,12 +38,12 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         ConfigError: the terms that the spec declares forbid training (the ledger has it), it has no such variant, or
             there is no window.
         NotFoundError: there is no window with this digest.
-        UntrustedError: the policy asks for signatures, and a window's or the parent's does not count.
+        UntrustedError: the policy asks for signatures, and a window's, the parent's or that of a start does not count.
 
     """
     from components.distill.train import distill
     from components.distill.unlabelled import unlabelled
-    from components.ledger import signatures
+    from components.ledger import signatures, starts
     from components.ledger.ledger import append
     from components.stream import open_broker
 
@@ -80,11 +80,13 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent = data_free(store, spec, chosen.name if fresh else "")
     if parent is not None and parent.digest in without:
         parent = None
-    if parent is None and not without:
-        parent = _given(settings, spec, str(windows[-1].manifest["space"]))
+    begun = None
+    if parent is None and not without and spec.student.start is not None:
+        begun = starts.begun(settings, store, spec.name, spec.student.start)
+        parent = _given(spec, spec.student.start, str(windows[-1].manifest["space"]))
     named = [(w.uri, w.digest) for w in windows]
     signatures.require(settings, store, spec.name, named, signatures.SNAPSHOT)
-    if parent is not None:
+    if parent is not None and begun is None:
         signatures.require(settings, store, spec.name, [(parent.uri, parent.digest)], signatures.PROVENANCE)
     done = distill(
         spec,
@@ -93,6 +95,7 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         parent=parent,
         artifacts=settings.artifacts,
         seed=spec.seed,
+        begun=begun,
         inputs=lambda: unlabelled(spec, windows, open_broker(settings), settings.artifacts),
     )
     retrained(store, spec.name, [order.id for order in asking])
@@ -109,22 +112,16 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
     )
 
 
-def _given(settings: Settings, spec: Spec, space: str) -> ModelRef | None:
+def _given(spec: Spec, given: Begin, space: str) -> ModelRef:
     """What a fresh student begins from, as the spec names it; it is no version here.
 
     Raises:
-        ConfigError: it has another task, or another label space than the labels; or the policy asks for signatures.
+        ConfigError: it has another task, or another label space than the labels.
         ArtifactError: it is missing, or another.
 
     """
     from components.student.runtime import Student
 
-    given = spec.student.start
-    if given is None:
-        return None
-    if settings.artifact_policy == "signed":
-        allowed = "cannot be begun from with COHOBATE_ARTIFACT_POLICY=signed: it is no version that was signed here"
-        raise ConfigError("student.start", given.uri, allowed)
     card = Student.load(get_bytes(given.uri, given.digest), source=spec.source).card
     if (card.task, card.space) != (spec.task, space):
         allowed = f"is a {card.task} student in {card.space!r}: the labels here are of a {spec.task} in {space!r}"

@@ -32,7 +32,7 @@ from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
-from components.student.card import StudentCard
+from components.student.card import Begun, StudentCard
 from components.student.features import featuriser
 
 
@@ -46,6 +46,7 @@ def distill(
     seed: int,
     inputs: Callable[[], Unlabelled] = lambda: NONE,
     secret: int | None = None,
+    begun: Begun | None = None,
 ) -> Distilled:
     """Train a student on the newest of ``windows`` with replay from the older ones, starting from ``parent``.
 
@@ -54,7 +55,7 @@ def distill(
     parent's answers and then the teacher's. A parent of another task is no start. An update that was killed goes on
     from its last checkpoint when it is asked for again. ``inputs`` gives the unlabelled ones, and is asked where a
     stage wants them. ``secret``: seed of the noise of an update in private, for tests; else nobody knows it, and equal
-    updates give other artifacts.
+    updates give other artifacts. ``begun``: what the card says of a parent that is no version here.
 
     1. Read the parent, and the rows: new ones and replay.
     2. Grow the head by the new classes (regression: take over the parent's unit).
@@ -92,7 +93,7 @@ def distill(
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]
     traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
-    card = _card(spec, windows, classes, chosen, start, parent, traffic)
+    card = _card(spec, windows, classes, chosen, start, parent, traffic, begun)
     card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt, synthetic=learnt.synthetic)
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
@@ -125,8 +126,8 @@ def distill(
     kept[list(learnt.aside)] = False  # what calibrates is new to what comes before the labels
     early = rows.take(np.flatnonzero(kept).tolist())
     beginning = replace(work, data=work.data.take(kept)) if stages else work
-    begun, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
-    work = replace(work, start=begun.start)
+    readied, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
+    work = replace(work, start=readied.start)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)
         work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)
@@ -179,6 +180,7 @@ def _card(
     start: Start | None,
     parent: ModelRef | None,
     traffic: Unlabelled,
+    begun: Begun | None,
 ) -> StudentCard:
     inherited = start.card.attribution if start else ()
     return StudentCard(
@@ -199,6 +201,7 @@ def _card(
         recipe=variant.recipe,
         unlabelled=traffic.digest,
         attribution=tuple(dict.fromkeys((*attributions(spec), *inherited))),
+        start=(begun or start.card.start) if start else None,
     )
 
 

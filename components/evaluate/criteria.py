@@ -10,6 +10,7 @@ from drift.looks import level_of
 
 NO_CHAMPION = "loss and forgetting are not demanded: there is no champion yet"
 NO_OLDER_WINDOW = "forgetting is not demanded: there is no older window of this teacher"
+NO_SEQUENCE = "extraction_fidelity has no bound that holds at all looks, so that its limit holds: write looks: once"
 NO_CONFIDENCE = "limits.confidence is not declared: estimates are judged, not bounds"
 
 LEAST = {
@@ -56,6 +57,8 @@ def criteria(
     confidence = None if limits.confidence is None else level_of(limits.confidence, look)
     if confidence is None:
         notes.append(NO_CONFIDENCE)
+    if limits.looks == "repeated" and limits.max_extraction_fidelity is not None:
+        notes.append(NO_SEQUENCE)
     made = [Criterion(measure="rows", at_least=float(limits.min_rows), evidence=True)]
     for measure, name in (LEAST | MOST | MANY).items():
         limit = getattr(limits, name)

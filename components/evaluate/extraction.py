@@ -25,7 +25,7 @@ from components.distill.data import Rows
 from components.evaluate.evidence import Answer, Evidence, Row
 from components.evaluate.share import agrees, share_of
 from components.student.features import Features
-from components.student.runtime import Student
+from components.student.runtime import CHUNK, Student
 from drift.gate import Measurement
 
 log = logging.getLogger(__name__)
@@ -55,17 +55,19 @@ def extraction_rows(student: Student, rows: Rows, wanted: Extraction, least: int
 
     They learn from its answers to a quarter, a half and all of ``wanted.questions`` inputs of the holdout, from what
     the teacher says of all of them, and one says the same of every input. Contents are told apart, so that none is both
-    asked about and judged; which are asked about is drawn by ``seed``. Empty where fewer than ``least`` are left.
+    asked about and judged; which are asked about is drawn by ``seed``. A content that came several times has the weight
+    of all its rows. Empty where fewer than ``least`` are left.
     """
-    order = _order(rows, seed)
+    weights = _weights(rows, seed)
+    order = list(weights)
     asked, judged = order[: wanted.questions], order[wanted.questions :][:JUDGED]
     if len(judged) < max(1, least):
         told = "%d held-out contents are too few for limits.extraction.questions %d and %d to judge on"
         log.warning(told, len(order), wanted.questions, max(1, least))
         return []
     places = [*asked, *judged]
-    said = student.predict([rows.payloads[i] for i in places])
-    table = columns(student.features([rows.payloads[i] for i in places]))
+    payloads = [rows.payloads[i] for i in places]
+    said, table = student.predict(payloads), table_of(student, payloads)
     inside, outside = table[: len(asked)], table[len(asked) :]
     answers, classes = said[: len(asked)], student.card.classes
     found: dict[str, list[Answer]] = {}
@@ -75,7 +77,7 @@ def extraction_rows(student: Student, rows: Rows, wanted: Extraction, least: int
     found[CONSTANT] = [_constant(answers)] * len(judged)
     return [
         Row(
-            set=f"{EXTRACTION}{name}", id=rows.ids[i], weight=rows.weights[i], audit=rows.audit[i], candidate=answer,
+            set=f"{EXTRACTION}{name}", id=rows.ids[i], weight=weights[i], audit=rows.audit[i], candidate=answer,
             champion=Answer.of(own),
         )
         for name, by in found.items()
@@ -83,13 +85,39 @@ def extraction_rows(student: Student, rows: Rows, wanted: Extraction, least: int
     ]  # fmt: skip
 
 
-def _order(rows: Rows, seed: int) -> list[int]:
-    """One row of each content, in an order that the seed draws; rows that were made up are left out."""
+def _weights(rows: Rows, seed: int) -> dict[int, float]:
+    """The weight of each content by its first row, in an order that the seed draws; without what was made up."""
     places: dict[str, int] = {}
+    weights: dict[int, float] = {}
     for i, payload in enumerate(rows.payloads):
         if not rows.synthetic[i]:
-            places.setdefault(hashlib.sha256(f"{seed} {content_hash(payload)}".encode()).hexdigest(), i)
-    return [places[name] for name in sorted(places)]
+            first = places.setdefault(hashlib.sha256(f"{seed} {content_hash(payload)}".encode()).hexdigest(), i)
+            weights[first] = weights.get(first, 0.0) + rows.weights[i]
+    return {places[name]: weights[places[name]] for name in sorted(places)}
+
+
+def table_of(student: Student, payloads: Sequence[bytes]) -> Floats:
+    """What a student is fed of each input as one row of numbers, encoded some inputs at a time.
+
+    Where arrays are as long as the longest input beside them, all are brought to the longest of all, by zeros.
+    """
+    chunks = [payloads[i : i + CHUNK] for i in range(0, len(payloads), CHUNK)]
+    longest: dict[str, tuple[int, ...]] = {}
+    if len(chunks) > 1 and any(isinstance(n, str) for spec in student.card.inputs.values() for n in spec.shape[1:]):
+        for chunk in chunks:
+            for name, array in student.features(chunk).items():
+                shape = np.shape(array)[1:]
+                longest[name] = tuple(map(max, shape, longest.get(name, shape)))
+    return np.concatenate([columns(_as_long(student.features(chunk), longest)) for chunk in chunks])
+
+
+def _as_long(features: Features, longest: Mapping[str, tuple[int, ...]]) -> Features:
+    return {
+        name: np.pad(array, [(0, 0), *((0, to - n) for n, to in zip(array.shape[1:], longest[name], strict=True))])
+        if name in longest
+        else array
+        for name, array in features.items()
+    }
 
 
 def columns(features: Features) -> Floats:
@@ -169,6 +197,10 @@ def extraction(evidence: Evidence) -> dict[str, Measurement]:
 
     ``extraction_fidelity[N]`` by fewer, ``extraction_by_teacher`` of the one that learnt from the teacher,
     ``extraction_by_constant`` of the one that says the same of every input, and ``extraction_questions``.
+
+    Where the verdict is asked for again and again, the estimate is told as ``extraction_fidelity_estimate`` and
+    ``extraction_fidelity`` is missing, and so a limit on it holds: each look has other questions and another surrogate,
+    so that what is judged is no sequence of one share, and no bound that is known here holds at all looks.
     """
     sets = {name.removeprefix(EXTRACTION): rows for name, rows in evidence.sets(EXTRACTION).items()}
     counts = sorted(int(name) for name in sets if name.isdigit())
@@ -177,8 +209,12 @@ def extraction(evidence: Evidence) -> dict[str, Measurement]:
     most = counts[-1]
     names = {"extraction_fidelity": str(most), "extraction_by_teacher": TEACHER, "extraction_by_constant": CONSTANT}
     names |= {f"extraction_fidelity[{n}]": str(n) for n in counts[:-1]}
-    found: dict[str, Measurement] = {
+    shares = {
         measure: share_of(evidence, sets.get(name, []), lambda r: agrees(r.candidate, r.champion))
         for measure, name in names.items()
     }
+    found: dict[str, Measurement] = {**shares}
+    if evidence.judgement.throughout:
+        told = {name: None if share is None else share.value for name, share in shares.items()}
+        found = {**told, "extraction_fidelity": None, "extraction_fidelity_estimate": told["extraction_fidelity"]}
     return found | {"extraction_questions": float(most)}

@@ -103,6 +103,7 @@ def version_to_export(
         "student": info.ref.digest,
         "teacher": card.teacher,
         "parent": card.parent,
+        "start": msgspec.to_builtins(card.start),
         "snapshots": list(card.snapshots),
         "code": card.code,
         "variant": card.variant,

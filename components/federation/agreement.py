@@ -34,12 +34,14 @@ class Site(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the answers of the ``sites`` become one.
 
+    ``name``: the federation's, which stands in all that is signed in it: sites may be in several, by the same keys.
     ``space`` and ``classes``: the label space, with its version; a site may know some of the classes alone.
     ``rule``: see :mod:`components.federation.mixture`. ``min_sites``: how many have to answer, of a round and of each
     input of it. ``most_distance``: sites further from the others than this (mean total variation over the classes that
     they share, 0 to 1) are left out of a round; None: none is.
     """
 
+    name: Name
     space: Annotated[str, Meta(min_length=1)]
     classes: tuple[str, ...]
     sites: dict[Name, Site]

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from components.contracts import attestation, bundle
-from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.errors import ArtifactError, ConfigError, UntrustedError
 from components.contracts.records import MASS_TOLERANCE, content_hash
 from components.contracts.storage import digest_of
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer, SSlibKey
 
-PREDICATE = "urn:cohobate:federated-answers:v1"
+PREDICATE = "urn:cohobate:federated-answers:v2"
 
 ANSWERS, STATEMENT = "answers.jsonl", "statement.dsse"
 
@@ -35,11 +35,12 @@ NO_TEXT = b"\xff"
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What a site says of its answers, and signs.
 
-    ``round``: of the federation, from 1 on; ``classes``: those that its student knows; ``public``: digest of the set of
-    public inputs (:func:`set_digest`); ``student``: digest of the artifact; ``privacy``: what the student's account
-    promises, None where nothing bounds what the answers tell.
+    ``federation``: its name in the agreement; ``round``: of it, from 1 on; ``classes``: those that the student knows;
+    ``public``: digest of the set of public inputs (:func:`set_digest`); ``student``: digest of the artifact;
+    ``privacy``: what the student's account promises, None where nothing bounds what the answers tell.
     """
 
+    federation: str
     site: str
     round: int
     space: str
@@ -50,15 +51,23 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's answers, verified. ``by_id``: distributions by the ids of inputs.
-
-    ``digest``: SHA-256 of the statement that the site signed, which has that of its answers. Not of the file: anybody
-    can pack the same ones another way, and some kinds of keys sign the same ones otherwise each time.
-    """
+    """A site's answers, verified. ``by_id``: distributions by the ids of inputs; ``statement``: as :class:`Written`."""
 
     said: Said
-    digest: str
+    statement: str
     by_id: dict[str, Distribution]
+
+
+class Written(NamedTuple):
+    """A signed file as it is handed on.
+
+    ``statement``: SHA-256 of what was signed, which has those of the files beside it. What is handed on goes by that,
+    and not by the file: anybody can pack the same ones another way, and some kinds of keys sign them otherwise each
+    time.
+    """
+
+    data: bytes
+    statement: str
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +98,7 @@ def set_digest(ids: Iterable[str]) -> str:
     return digest_of("\n".join(sorted(set(ids))).encode())
 
 
-def write(said: Said, by_id: Mapping[str, Distribution], by: Signer) -> bytes:
+def write(said: Said, by_id: Mapping[str, Distribution], by: Signer) -> Written:
     """The file of a site's answers.
 
     Raises:
@@ -98,8 +107,20 @@ def write(said: Said, by_id: Mapping[str, Distribution], by: Signer) -> bytes:
     """
     lines = [msgspec.json.encode(_Line(id=i, distribution=dict(sorted(by_id[i].items())))) for i in sorted(by_id)]
     answers = b"".join(line + b"\n" for line in lines)
-    statement = attestation.statement(PREDICATE, {ANSWERS: digest_of(answers)}, msgspec.to_builtins(said))
-    return bundle.pack({ANSWERS: answers, STATEMENT: attestation.sign(statement, by)})
+    return packed({ANSWERS: answers}, PREDICATE, said, by)
+
+
+def packed(files: Mapping[str, bytes], predicate_type: str, said: msgspec.Struct, by: Signer) -> Written:
+    """Files and a signed statement of them in one.
+
+    Raises:
+        UnavailableError: the key's holder does not sign.
+
+    """
+    digests = {name: digest_of(data) for name, data in files.items()}
+    statement = attestation.statement(predicate_type, digests, msgspec.to_builtins(said))
+    data = bundle.pack({**files, STATEMENT: attestation.sign(statement, by)})
+    return Written(data, attestation.digest(statement))
 
 
 def signed_by(data: bytes, uri: str) -> tuple[str, ...]:
@@ -112,13 +133,14 @@ def signed_by(data: bytes, uri: str) -> tuple[str, ...]:
     return attestation.signed_by(_members(data, uri)[STATEMENT])
 
 
-def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
-    """The answers in a file that ``key`` signed; ``uri`` is where it came from, for the message.
+def read(data: bytes, uri: str, key: SSlibKey, federation: str) -> Answers:
+    """The answers in a file that ``key`` signed for a federation; ``uri`` is where it came from, for the message.
 
     Raises:
         ArtifactError: it is no file of answers.
-        UntrustedError: its signature does not fit (``forged``), it is of something else (``other_kind``), or the
-            answers are not those that were signed (``other_subject``).
+        UntrustedError: its signature does not fit (``forged``), it is of something else (``other_kind``), the answers
+            are not those that were signed (``other_subject``), or they are for another federation
+            (``other_federation``).
 
     """
     files = _members(data, uri)
@@ -128,10 +150,20 @@ def read(data: bytes, uri: str, key: SSlibKey) -> Answers:
         lines = [msgspec.json.decode(line, type=_Line) for line in files[ANSWERS].splitlines()]
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ArtifactError(uri, f"holds no answers of a site: {error}") from error
+    check_federation(uri, said.federation, federation)
     _check(uri, said, lines)
-    return Answers(
-        said=said, digest=digest_of(msgspec.json.encode(found)), by_id={line.id: line.distribution for line in lines}
-    )
+    return Answers(said=said, statement=attestation.digest(found), by_id={line.id: line.distribution for line in lines})
+
+
+def check_federation(uri: str, found: str, wanted: str) -> None:
+    """Refuse what was signed for another federation.
+
+    Raises:
+        UntrustedError: it was (``other_federation``).
+
+    """
+    if found != wanted:
+        raise UntrustedError(uri, "other_federation", f"is signed for the federation {found!r}, not {wanted!r}")
 
 
 def _members(data: bytes, uri: str) -> dict[str, bytes]:

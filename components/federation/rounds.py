@@ -23,7 +23,7 @@ from components.federation.agreement import Agreement, Rule, site_of_key
 from components.federation.exchange import Answers, Distribution
 from components.federation.mixture import Bools, Floats, distances, mix
 
-SCHEMA = 1
+SCHEMA = 2
 
 DIGITS = 9
 """Digits of shares and weights that are written: the last ones hang on how a processor adds up."""
@@ -35,26 +35,34 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A site's part in a round.
 
     ``left_out``: why it has none, a stable code: ``absent``, ``forged``, ``other_kind``, ``other_subject``,
-    ``unreadable``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it answered another set of
-    inputs), ``no_answers`` (to any of them), ``unknown_classes`` (others than the agreement has of it), ``twice`` (it
-    signed two different ones) or ``distant``; None: it has one. ``distance``:
-    :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1. ``answers``: SHA-256 of
-    the statement that it signed; ``student``, ``privacy``: as it says.
+    ``unreadable``, ``other_federation``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it
+    answered another set of inputs), ``no_answers`` (to any of them), ``unknown_classes`` (others than the agreement has
+    of it), ``twice`` (it signed two different ones) or ``distant``; None: it has one. ``distance``:
+    :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1. ``statement``: SHA-256
+    of what it signed; ``student``, ``privacy``: as it says.
     """
 
     weight: float
     left_out: str | None = None
     distance: float | None = None
-    answers: str = ""
+    statement: str = ""
     student: str = ""
     rows: int = 0
     privacy: dict[str, Any] | None = None
 
 
+class _Versioned(msgspec.Struct, frozen=True):
+    schema: int
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mixture is. ``public``: the digest of the set of public inputs, ``inputs`` of them."""
+    """What a mixture is, of a ``round`` of the ``federation``.
+
+    ``public``: the digest of the set of public inputs, ``inputs`` of them.
+    """
 
     schema: int = SCHEMA
+    federation: str
     round: int
     space: str
     classes: tuple[str, ...]
@@ -112,7 +120,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
     _require(agreement, number, parts, kept)
     # Step 3
     header = Header(
-        round=number, space=agreement.space, classes=agreement.classes, rule=agreement.rule,
+        federation=agreement.name, round=number, space=agreement.space, classes=agreement.classes, rule=agreement.rule,
         min_sites=agreement.min_sites, most_distance=agreement.most_distance,
         public=exchange.set_digest(public), inputs=len(public), sites=parts,
     )  # fmt: skip
@@ -132,13 +140,17 @@ def read(data: bytes, uri: str) -> Record:
 
     """
     lines = data.splitlines()
+    first = lines[0] if lines else b""
     try:
-        header = msgspec.json.decode(lines[0] if lines else b"", type=Header)
+        schema = msgspec.json.decode(first, type=_Versioned).schema
+        if schema != SCHEMA:
+            raise ArtifactError(
+                uri, f"is a mixture of schema {schema}; this version reads {SCHEMA}: mix the round again"
+            )
+        header = msgspec.json.decode(first, type=Header)
         rows = [msgspec.json.decode(line, type=Row) for line in lines[1:]]
     except msgspec.MsgspecError as error:
         raise ArtifactError(uri, f"is no mixture of 'cohobate federate mix': {error}") from error
-    if header.schema != SCHEMA:
-        raise ArtifactError(uri, f"is a mixture of schema {header.schema}; this version reads {SCHEMA}")
     if (fault := _fault(header, rows)) is not None:
         raise ArtifactError(uri, f"is no mixture that 'cohobate federate mix' wrote: {fault}")
     return Record(header=header, rows={row.id: row for row in rows}, digest=digest_of(data))
@@ -183,10 +195,10 @@ def _gathered(
             continue
         found = _verified(agreement, name, number, ids, uri, files[uri])
         if isinstance(found, Answers):
-            holding[name][found.digest] = found
+            holding[name][found.statement] = found
         else:
-            refused[uri] = found
-            faults[name].append(found)
+            refused[uri] = f"{found.reason}: {found.detail}"
+            faults[name].append(found.reason)
     parts, answers = {}, {}
     for name, site in sorted(agreement.sites.items()):
         if len(holding[name]) == 1:
@@ -201,28 +213,31 @@ def _gathered(
 def _part(weight: float, found: Answers) -> Part:
     said = found.said
     return Part(
-        weight=weight, answers=found.digest, student=said.student, rows=len(found.by_id), privacy=said.privacy
+        weight=weight, statement=found.statement, student=said.student, rows=len(found.by_id), privacy=said.privacy
     )  # fmt: skip
 
 
-def _verified(agreement: Agreement, name: str, number: int, ids: Sequence[str], uri: str, data: bytes) -> Answers | str:
+def _verified(
+    agreement: Agreement, name: str, number: int, ids: Sequence[str], uri: str, data: bytes
+) -> Answers | UntrustedError:
     """The answers in a file that a site signed, or why they are left out."""
     try:
-        found = exchange.read(data, uri, verifier(Path(agreement.sites[name].key)))
+        found = exchange.read(data, uri, verifier(Path(agreement.sites[name].key)), agreement.name)
     except UntrustedError as error:
-        return error.reason
-    except ArtifactError:
-        return "unreadable"
+        return error
+    except ArtifactError as error:
+        return UntrustedError(uri, "unreadable", error.detail)
     said = found.said
-    wrong = {
-        "other_site": said.site != name,
-        "other_round": said.round != number,
-        "other_space": said.space != agreement.space,
-        "other_public": said.public != exchange.set_digest(ids),
-        "no_answers": not said.classes or found.by_id.keys().isdisjoint(ids),
-        "unknown_classes": not set(said.classes) <= set(agreement.sites[name].classes or agreement.classes),
-    }
-    return next((why for why, is_so in wrong.items() if is_so), found)
+    allowed = agreement.sites[name].classes or agreement.classes
+    wrong = (
+        ("other_site", said.site != name, f"says that it is of {said.site!r}"),
+        ("other_round", said.round != number, f"is of round {said.round}"),
+        ("other_space", said.space != agreement.space, f"is in {said.space!r}"),
+        ("other_public", said.public != exchange.set_digest(ids), "answers another set of inputs"),
+        ("no_answers", not said.classes or found.by_id.keys().isdisjoint(ids), "answers none of the inputs"),
+        ("unknown_classes", not set(said.classes) <= set(allowed), f"claims {', '.join(said.classes)}"),
+    )
+    return next((UntrustedError(uri, why, told) for why, is_so, told in wrong if is_so), found)
 
 
 def _require(agreement: Agreement, number: int, parts: Mapping[str, Part], answers: Mapping[str, Answers]) -> None:

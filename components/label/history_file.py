@@ -43,7 +43,7 @@ from typing import Any
 import fsspec
 import msgspec
 
-from components.contracts.errors import ConfigError, RecordError
+from components.contracts.errors import ConfigError, FinderError, RecordError
 from components.contracts.masking import masker
 from components.contracts.payload import decoder
 from components.contracts.records import SYNTHETIC_VERSION, Input, Span, Truth, content_hash, json_bytes, spans_text
@@ -84,6 +84,8 @@ def history(uri: str, spec: Spec) -> Iterator[tuple[str, Historic | ConfigError]
         for place, row in rows:
             try:
                 yield place, makes.entry(row())
+            except FinderError as error:  # it may be the finder's own fault, and then no entry is to be left out
+                raise FinderError(error.address, f"{error.remedy} ({place})") from None
             except (msgspec.MsgspecError, ValueError, RecordError) as error:
                 yield place, ConfigError("history", place, f"must be a historic input: {error}")
 

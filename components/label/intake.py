@@ -12,10 +12,11 @@ import msgspec
 
 from components.contracts.admission import LETTER_BYTES, admit, dead_letter
 from components.contracts.errors import RecordError
-from components.contracts.masking import masked_record, masker
+from components.contracts.masking import masker
 from components.contracts.payload import decoder
 from components.contracts.records import DeadLetter, Input, content_hash, decode, label_key
 from components.contracts.spec import Spec
+from components.label.search import Searched
 from components.stream.contract import Record
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Intake:
         decoder(spec.payload, spec.source)
         masker(spec)
 
-    def sort(self, records: Iterable[Record], keys: Keys, lettered: Collection[Place] = ()) -> Sorted:
+    def sort(self, records: Iterable[Searched], keys: Keys, lettered: Collection[Place] = ()) -> Sorted:
         """Tell work from poison and from what has its label, and remember the keys of the work.
 
         An input that was delivered again (same id, same content) is a duplicate; other inputs of the same content
@@ -123,8 +124,7 @@ class Intake:
         """
         sorted_ = Sorted([], [], 0)
         duplicates = 0
-        for read in records:
-            record, unmasked = masked_record(self.spec, read)
+        for record, unmasked in records:
             try:
                 if unmasked is not None:
                     raise unmasked

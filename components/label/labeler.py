@@ -132,6 +132,7 @@ class Labeler:
 
         Raises:
             TeacherError: the teacher failed; the next step asks for the same batch again.
+            FinderError: the search for personal data failed; the next step searches the same inputs again.
             FencedError: another labeler has taken a share over.
             UnavailableError: the broker did not confirm.
 
@@ -162,7 +163,7 @@ class Labeler:
 
     @property
     def paused(self) -> str:
-        """Why nothing is labelled: ``teacher``, ``broker``, ``lost_positions``; empty while all is well."""
+        """Why nothing is labelled: ``teacher``, ``masking``, ``broker``, ``lost_positions``; empty otherwise."""
         return self._paused or (self._group.paused if self._group is not None else "")
 
     def gauge(self) -> dict[str, Any]:

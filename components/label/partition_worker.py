@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from components.contracts.errors import NotFoundError, RecordError
+from components.contracts.errors import FinderError, NotFoundError, RecordError
 from components.contracts.failpoint import failpoint
 from components.contracts.records import DeadLetter, Label, encode
 from components.contracts.signing import Signer
@@ -22,6 +22,7 @@ from components.contracts.spec import Kind, Spec
 from components.label.asking import Asking
 from components.label.intake import Intake, Keys, Place, Work, places_of
 from components.label.isolate import isolate
+from components.label.search import Search
 from components.stream.contract import (
     MAX_RECORD_BYTES,
     Broker,
@@ -154,6 +155,7 @@ class PartitionWorker:
         self._bulk: Consumer | None = None
         self._producer: TransactionalProducer | None = None
         self._rest: deque[Record] = deque()
+        self._search = Search(spec)
         self._counted = -math.inf
         self._came = -math.inf
         self._partitions: dict[str, int] = {}
@@ -219,6 +221,7 @@ class PartitionWorker:
         """Steps 4 and 5; None when nothing came within ``timeout`` seconds.
 
         Raises:
+            FinderError: personal data cannot be looked for; what came is held, and given to the next call.
             LostPositionsError: the broker lost the inputs' positions, and the spec says to stop then.
             UnavailableError: the broker does not answer.
 
@@ -231,7 +234,12 @@ class PartitionWorker:
         self._came = time.monotonic()
         failpoint("labeler.4")
         # Step 5
-        found = self.intake.sort(records, self._keys, self._lettered)
+        try:
+            searched = self._search.of(records)
+        except FinderError:
+            self._rest.extendleft(reversed(records))
+            raise
+        found = self.intake.sort(searched, self._keys, self._lettered)
         batch = Batch(
             len(records), *found,
             positions={r.place: r.offset + 1 for r in records},

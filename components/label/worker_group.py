@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 
 import tenacity
 
-from components.contracts.errors import TeacherError, UnansweredError, UnavailableError
+from components.contracts.errors import FinderError, TeacherError, UnansweredError, UnavailableError
 from components.label.intake import Work
 from components.label.partition_worker import Batch, Labelled, PartitionWorker
 from components.telemetry.metrics import LabelerMetrics
@@ -89,11 +89,15 @@ class Counts:
 
 
 class Shift:
-    """One worker at work, from its opening to its end. ``failure`` is what ended it, None where it was asked to."""
+    """One worker at work, from its opening to its end. ``failure`` is what ended it, None where it was asked to.
+
+    ``unsearched``: how often in a row the search for personal data has failed on what came last.
+    """
 
     def __init__(self, worker: PartitionWorker, tally: Counts, changed: threading.Condition) -> None:
         self.worker, self.tally = worker, tally
         self.failure: BaseException | None = None
+        self.unsearched = 0
         self.waiting: deque[tuple[int, Batch]] = deque()
         self._changed = changed
         self._room = threading.Semaphore(IN_FLIGHT)
@@ -150,13 +154,25 @@ class Shift:
         try:
             self.worker.open()
             while not self.ending:
-                batch = self.worker.fetch(SLICE_SECONDS)
+                try:
+                    batch = self.worker.fetch(SLICE_SECONDS)
+                except FinderError as error:
+                    self._put_off(error)
+                    continue
+                self.unsearched = 0
                 if batch is not None:
                     self._hand_over(batch)
         except BaseException as error:
             self.fail(error)
         finally:
             self.worker.close_readers()
+
+    def _put_off(self, error: FinderError) -> None:
+        self.unsearched += 1
+        first, longest = RETRY_SECONDS
+        wait = random.uniform(0, min(longest, first * 2**self.unsearched))  # noqa: S311
+        log.warning("the search for personal data fails (attempt %d); nothing is lost: %s", self.unsearched, error)
+        self._ending.wait(wait)
 
     def _hand_over(self, batch: Batch) -> None:
         while not self._room.acquire(timeout=SLICE_SECONDS):
@@ -213,8 +229,9 @@ class Failures:
 class WorkerGroup:
     """The workers at work and the asker.
 
-    ``make`` gives a worker for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails, ``broker``
-    while no worker is open; empty otherwise. ``lost``: positions that workers which have ended found lost.
+    ``make`` gives a worker for a share. ``paused`` says why nothing is labelled: ``teacher`` while it fails,
+    ``masking`` while personal data cannot be looked for, ``broker`` while no worker is open; empty otherwise.
+    ``lost``: positions that workers which have ended found lost.
     """
 
     def __init__(self, make: Callable[[int], PartitionWorker], tally: Counts) -> None:
@@ -253,6 +270,8 @@ class WorkerGroup:
         """See the class."""
         if self._teacher_fails:
             return "teacher"
+        if any(shift.unsearched for shift in self._shifts.values()):
+            return "masking"
         return "broker" if self._mine and self._failures.keys() >= self._mine else ""
 
     def lag(self) -> int:

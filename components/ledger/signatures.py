@@ -15,7 +15,7 @@ artifact asks :func:`require` first; what is refused is in the ledger, once for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -84,13 +84,31 @@ def sign(
     return key
 
 
+class Witnessed(NamedTuple):
+    """A statement, and the key of the ledger that signed it."""
+
+    said: Statement
+    key: Key
+
+
+REMEDY = "is not signed, and COHOBATE_ARTIFACT_POLICY asks for it: 'cohobate keys sign' signs what was looked at"
+
+
 def verified(
     store: ControlStore, workload: str, uri: str, digest: str, predicate_type: str,
     known: Mapping[str, Key] | None = None,
 ) -> Statement:  # fmt: skip
-    """The statement of the artifact at ``uri`` with this SHA-256, from its envelope.
+    """The statement of :func:`witnessed`, and its errors."""
+    return witnessed(store, workload, uri, digest, predicate_type, known).said
 
-    ``known``: the ledger's keys, where they were read before.
+
+def witnessed(
+    store: ControlStore, workload: str, uri: str, digest: str, predicate_type: str,
+    known: Mapping[str, Key] | None = None, remedy: str = REMEDY,
+) -> Witnessed:  # fmt: skip
+    """What is said of the artifact at ``uri`` with this SHA-256, and by which key, from its envelope.
+
+    ``known``: the ledger's keys, where they were read before; ``remedy``: what is told of one without an envelope.
 
     Raises:
         UntrustedError: it has none that counts, and why.
@@ -100,19 +118,16 @@ def verified(
     try:
         envelope = get_bytes(uri + SUFFIX)
     except ArtifactError as error:
-        remedy = (
-            "is not signed, and COHOBATE_ARTIFACT_POLICY asks for it: 'cohobate keys sign' signs what was looked at"
-        )
         raise UntrustedError(uri, "unsigned", remedy) from error
-    said = _statement(store, workload, uri, envelope, keys(store) if known is None else known)
+    found = opened(store, workload, uri, envelope, known)
+    said = found.said
     if said.predicate_type != predicate_type:
         raise UntrustedError(uri, "other_kind", f"its signature is of a {said.predicate_type}, not {predicate_type}")
     if digest not in said.digests.values():
         raise UntrustedError(uri, "other_subject", "its signature is of another file: one of the two was replaced")
-    found = workload_of(said)
-    if found != workload:
-        raise UntrustedError(uri, "other_workload", f"is signed as of {found!r}, not {workload!r}")
-    return said
+    if (of := workload_of(said)) != workload:
+        raise UntrustedError(uri, "other_workload", f"is signed as of {of!r}, not {workload!r}")
+    return found
 
 
 def workload_of(said: Statement) -> str:
@@ -185,7 +200,17 @@ def vouched(store: ControlStore, workload: str, model: ModelRef, decision: str |
     return said
 
 
-def _statement(store: ControlStore, workload: str, uri: str, envelope: bytes, known: Mapping[str, Key]) -> Statement:
+def opened(
+    store: ControlStore, workload: str, uri: str, envelope: bytes, known: Mapping[str, Key] | None = None
+) -> Witnessed:
+    """What an envelope of the artifact at ``uri`` says, and the key of the ledger that signed it for a workload.
+
+    Raises:
+        UntrustedError: none that counts did, and why.
+        LedgerError: an entry about a key is not what was written.
+
+    """
+    known = keys(store) if known is None else known
     now = store.clock()
     named = attestation.signed_by(envelope)
     if not named:
@@ -195,13 +220,15 @@ def _statement(store: ControlStore, workload: str, uri: str, envelope: bytes, kn
     good = [key for key in mine if key.state(now) == "good"]
     if not mine:
         who = ", ".join(key[:16] for key in named)
-        raise UntrustedError(uri, "foreign_key", f"is signed by {who}, whose signature does not count for {workload}")
+        detail = f"is signed by {who}, whose signature does not count for {workload}"
+        remedy = f"'cohobate keys add FILE --workload {workload}' lets it, if you trust who holds it"
+        raise UntrustedError(uri, "foreign_key", f"{detail}: {remedy}")
     if not good:
         state = mine[0].state(now)
         detail = f"is signed by {mine[0].name} ({mine[0].id[:16]}), a key that is {state}: have it signed anew"
         raise UntrustedError(uri, f"{state}_key", detail)
     try:
-        return attestation.verify(envelope, attestation.verifier_of(good[0].public.encode()))
+        return Witnessed(attestation.verify(envelope, attestation.verifier_of(good[0].public.encode())), good[0])
     except attestation.UnattestedError as error:
         raise UntrustedError(uri, "forged", f"its signature is not good: {error}") from error
 

@@ -2,7 +2,8 @@
 
 The subjects are the student and all files that lie beside it (the other exports, the trainable weights, the list of
 installed packages). ``externalParameters`` is what somebody chose: the workload, its spec, the variant.
-``resolvedDependencies`` is what it was made of: the teacher, the snapshots, the parent, the code and the environment.
+``resolvedDependencies`` is what it was made of: the teacher, the snapshots, the parent, the
+student of a federation that the lineage began with and both signatures of it, the code and the environment.
 ``byproducts`` is how it was judged: the evidence by its digest, with the decision.
 """
 
@@ -25,6 +26,7 @@ from components.control.tables import WindowRow
 from components.ledger import signatures
 from components.registry.registry import VersionInfo
 from components.steps import Candidate, evidence_of, up_to, windows_until
+from components.student.card import Begun
 
 BUILD_TYPE = "urn:cohobate:distil:v1"
 
@@ -82,16 +84,26 @@ def of_candidate(
     chosen = {
         "workload": spec.name, "spec": spec.digest, "bundle": spec.bundle, "variant": card.variant, "seed": spec.seed,
     }  # fmt: skip
-    made = {"snapshots": card.snapshots, "teacher": card.teacher, "parent": card.parent, "code": card.code}
+    made = {
+        "snapshots": card.snapshots, "teacher": card.teacher, "parent": card.parent, "code": card.code,
+        "start": card.start,
+    }  # fmt: skip
     return _made(settings, store, model, chosen, made, windows, candidate.decision, forced)
 
 
 def of_version(
-    settings: Settings, store: ControlStore, workload: str, info: VersionInfo, chosen: Mapping[str, Any]
-) -> Made:
-    """The provenance of a version that was registered before; ``chosen``: what the ledger has of its spec."""
+    settings: Settings, store: ControlStore, workload: str, info: VersionInfo, chosen: Mapping[str, Any],
+    start: Begun | None = None,
+) -> Made:  # fmt: skip
+    """The provenance of a version that was registered before.
+
+    ``chosen``: what the ledger has of its spec; ``start``: as its card has it.
+    """
     windows = up_to(store.windows(workload), info.ref.snapshot)
-    made = {"snapshots": info.snapshots, "teacher": info.ref.teacher, "parent": info.parent, "code": info.code}
+    made = {
+        "snapshots": info.snapshots, "teacher": info.ref.teacher, "parent": info.parent, "code": info.code,
+        "start": start,
+    }  # fmt: skip
     given = {"workload": workload, **chosen, "variant": info.variant}
     forced = bool(info.verdict.get("forced", False))
     return _made(settings, store, info.ref, given, made, windows, info.verdict.get("decision"), forced)
@@ -119,6 +131,9 @@ def _made(
     ]
     if made["parent"]:
         dependencies.append(ResourceDescriptor(name="parent", annotations={"version": made["parent"]}))
+    if made["start"]:
+        said = {n: v for n, v in msgspec.to_builtins(made["start"]).items() if n != "digest"}
+        dependencies.append(ResourceDescriptor(name="start", digest={"sha256": made["start"].digest}, annotations=said))
     predicate = Provenance(
         build_definition=BuildDefinition(
             external_parameters=dict(chosen),

@@ -15,7 +15,6 @@ import msgspec
 
 from components.contracts import storage
 from components.contracts.errors import ArtifactError, ProvenanceError, RecordError
-from components.contracts.masking import placeholders
 from components.contracts.records import Label, Truth, decode
 from components.contracts.spec import Spec, build
 from components.contracts.storage import PART, digest_of, get_bytes, put_bytes
@@ -26,6 +25,7 @@ from components.snapshot.entity_join import joined, report
 from components.snapshot.entity_store import entity_store
 from components.snapshot.features import FeatureRepo
 from components.snapshot.holdout import parted
+from components.snapshot.masks import Masks
 from components.snapshot.provenance import Declared, Refusal, quarantine, reasons_of
 from components.snapshot.reading import Reading, read_new
 from components.snapshot.students import lacked_evidence
@@ -89,8 +89,9 @@ def freeze(
     cannot be used are counted by reason in the manifest, and kept with the reason on ``labels.refused``.
 
     1. Read the place of the last window in the stream from its manifest.
-    2. Read labels and truth from there to the present ends; sort out what is refused, and put it on its own topic, or
-       known already. What is known is counted in the gauge ``snapshot``: the labeler labels nothing twice.
+    2. Read labels and truth from there to the present ends, and mask what is not masked; sort out what is refused, and
+       put it on its own topic, or known already. What is known is counted in the gauge ``snapshot``: the labeler labels
+       nothing twice.
     3. Add the inputs' descriptors, the soft labels and the truth to the Feast sources, and what features of the entity
        are read from.
     4. Join the truth known at ``now`` (Unix seconds) and what was known of entities, point in time; hold out what the
@@ -106,7 +107,7 @@ def freeze(
         ConfigError: Feast does not have the features of the entity that the spec names.
         ProvenanceError: there are new labels, and all of them were made by another teacher.
         StaleRevisionError: somebody else froze a window at the same time.
-        UnavailableError: the stream does not answer.
+        UnavailableError: the stream does not answer, or (FinderError) personal data cannot be looked for.
 
     """
     # Step 1
@@ -120,11 +121,13 @@ def freeze(
     if not reading.of(topics[0]):
         return None
     declared = _declared(spec, store, last)
-    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier), Forgotten.of(store, spec.name))
+    masks = Masks(spec)
+    harvest = _sort_out(reading.of(topics[0]), declared, known_keys(earlier), Forgotten.of(store, spec.name), masks)
     _report_duplicates(spec, store, sum(w.manifest.get("duplicates", 0) for w in earlier) + harvest.duplicates)
     written = dict(last.get("truth_written", {}))
     truths, strange_truths = _truths(declared, reading.of(topics[1]), written)
-    quarantine(spec, broker, store, [*harvest.refusals, *strange_truths], now)
+    refused = [masks.refusal(one) for one in harvest.refusals]
+    quarantine(spec, broker, store, [*refused, *strange_truths], now)
     if harvest.refusals:
         log.warning("%s: labels refused: %s", spec.name, reasons_of(harvest.refusals))
     if not harvest.labels:
@@ -165,12 +168,13 @@ def freeze(
     if entities is not None:
         entities.publish(told.recent, now)
     # Step 7
+    masked = masks.manifest(table["payload"].to_pylist())
     manifest = _manifest(table, reading, harvest) | {
         "teacher": declared.reference,
         "truth_rejected": len(strange_truths),
         "truth_rejected_reasons": reasons_of(strange_truths),
         "truth_written": written,
-        **_masked(spec, table),
+        **masked,
         **sides.manifest,
         **told.manifest,
         "started_at_index": sum(w.rows for w in earlier),
@@ -183,6 +187,7 @@ def freeze(
     vouch(row)
     store.add_window(row)
     report(spec, store, manifest)
+    _report_columns(spec, store, masked)
     return row
 
 
@@ -282,7 +287,9 @@ def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Decla
     return Declared.of(spec, store, reference(teacher), teacher.space)
 
 
-def _sort_out(records: Sequence[Record], declared: Declared, known: set[str], forgotten: Forgotten) -> Harvest:
+def _sort_out(
+    records: Sequence[Record], declared: Declared, known: set[str], forgotten: Forgotten, masks: Masks
+) -> Harvest:
     from components.contracts.payload import decoder
 
     spec = declared.spec
@@ -294,6 +301,7 @@ def _sort_out(records: Sequence[Record], declared: Declared, known: set[str], fo
             if label.input.time <= forgotten.until(label.input.key):
                 harvest.forgotten += 1
                 continue
+            label = masks.of(label)
             descriptors = features.describe(payload_of(label.input.payload))
         except RecordError as error:
             harvest.refusals.append((record, error))
@@ -355,9 +363,14 @@ def known_keys(windows: Sequence[WindowRow]) -> set[str]:
     return keys
 
 
-def _masked(spec: Spec, table: pa.Table) -> dict[str, Any]:
-    """Placeholders of personal data in the rows, by kind, where the spec asks for masking."""
-    return {} if spec.masking is None else {"masked": placeholders(spec, table["payload"].to_pylist())}
+def _report_columns(spec: Spec, store: ControlStore, masked: Mapping[str, Any]) -> None:
+    """Say which declared columns nothing was searched in."""
+    if (absent := masked.get("masking_columns_absent")) is None:
+        return
+    store.put_gauge(spec.name, "masking", {"columns_absent": absent})
+    if absent:
+        log.warning("%s: masking.columns: no label of the window has %s: a name that is spelt otherwise protects "
+                    "nothing", spec.name, ", ".join(absent))  # fmt: skip
 
 
 def _manifest(table: pa.Table, reading: Reading, harvest: Harvest) -> dict[str, Any]:

@@ -38,6 +38,27 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[tuple[float, float, int], ...]
 
 
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Who signed what: the id of a key, and SHA-256 of the statement."""
+
+    key: str
+    statement: str
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The student of a federation that a lineage began with, by the ``digest`` of its artifact.
+
+    ``given``: by whom it was handed on, in which ``round`` of which ``federation``; ``taken``: by whom it was taken
+    here; both None where nobody signed it whose key counted.
+    """
+
+    digest: str
+    federation: str = ""
+    round: int = 0
+    given: Signature | None = None
+    taken: Signature | None = None
+
+
 class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a student is.
 
@@ -54,7 +75,8 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ``learnt`` from by now. ``novelty``: scores of inputs that it did not learn from, in rising order, in groups: what
     its scores of novelty are worth (:func:`drift.novelty.conformal_p`); empty: it tells of none. ``synthetic``: labels
     of its windows whose inputs were made up, by how (``method;seed=0``). ``attribution``: the sentences that the terms
-    of its teacher and data ask for.
+    of its teacher and data ask for. ``start``: the student of a federation that its lineage began with, None where it
+    began here.
     """
 
     workload: str
@@ -82,6 +104,7 @@ class StudentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     synthetic: dict[str, int] = {}
     attribution: tuple[str, ...] = ()
     dimension: int = 0
+    start: Begun | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "features", Features.of(self.features))

@@ -73,18 +73,9 @@ class Student:
             ConfigError: the card's featuriser or decoder does not exist here.
 
         """
-        import onnxruntime
-
         where = str(data) if isinstance(data, Path) else "in memory"
         content = data.read_bytes() if isinstance(data, Path) else data
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised
-        try:
-            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's classes have no common base of their own
-            raise ArtifactError(where, f"is not a model that ONNX Runtime loads: {error}") from error
+        session = _session(content, where, threads)
         card, files = _card_of(session.get_modelmeta().custom_metadata_map, where)
         _check_graph(session, card, where)
         student = cls(session, card, digest_of(content), source, files)
@@ -224,6 +215,29 @@ class Student:
         if len(shares) < len(places):
             raise ValueError(f"of {len(places)} tokens it tags {len(shares)}")
         return tagging(self.card.space, self.card.classes, places, shares)
+
+
+def card_of(data: bytes, where: str) -> StudentCard:
+    """The card of an artifact, whether or not its featuriser is here; ``where``: for the message.
+
+    Raises:
+        ArtifactError: it is not an ONNX model, or has no card.
+
+    """
+    return _card_of(_session(data, where, threads=1).get_modelmeta().custom_metadata_map, where)[0]
+
+
+def _session(content: bytes, where: str, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's classes have no common base of their own
+        raise ArtifactError(where, f"is not a model that ONNX Runtime loads: {error}") from error
 
 
 def _card_of(metadata: dict[str, str], where: str) -> tuple[StudentCard, dict[str, bytes]]:

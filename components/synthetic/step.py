@@ -10,6 +10,7 @@ from contextlib import closing
 import msgspec
 
 from components.contracts.errors import ConfigError
+from components.contracts.masking import masker
 from components.contracts.records import Task, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, build, load_spec
@@ -37,11 +38,14 @@ def synthesise(spec_path: str, method: str = "", rows: int = 0, steps: int = 0, 
 
     1. See that the label budget has room for as many labels.
     2. Make the inputs up; what the teacher is asked meanwhile is paid for as well.
-    3. Write them as a history, named by its content.
+    3. Write them as a history, named by its content; masked, where the spec asks for that: models repeat what they
+       learnt from.
 
     Raises:
         ConfigError: the workload cannot use the method, or the budget leaves fewer labels.
-        TeacherError, UnavailableError: the teacher failed, or does not answer.
+        RecordError: personal data could not be looked for in one of them.
+        TeacherError, UnavailableError: the teacher failed, or does not answer; or (FinderError) what looks for personal
+            data.
 
     """
     from components.synthetic.methods import make_up
@@ -76,7 +80,7 @@ def synthesise(spec_path: str, method: str = "", rows: int = 0, steps: int = 0, 
         made = make_up(spec, teacher, wanted, permit)
     # Step 3
     log.info("%s: %d different inputs were made up: %s", spec.name, len(made.payloads), made.synthetic)
-    data = _history(spec.name, made.payloads, made.synthetic)
+    data = _history(spec.name, _masked(spec, made.payloads), made.synthetic)
     uri = f"{settings.artifacts}/{spec.name}/synthetic/{digest_of(data)}.parquet"
     put_bytes(uri, data)
     return uri
@@ -95,6 +99,11 @@ def _wanted(spec: Spec, method: str, rows: int, steps: int, seed: int) -> DataFr
         raise ConfigError("task", spec.task, f"inputs are made up for {' and '.join(TASKS)} alone")
     check_data_free(wanted, spec.task)
     return wanted
+
+
+def _masked(spec: Spec, payloads: list[bytes]) -> list[bytes]:
+    mask = masker(spec)
+    return payloads if mask is None else list(dict.fromkeys(mask(payload).payload for payload in payloads))
 
 
 def _history(workload: str, payloads: list[bytes], synthetic: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from components.contracts.errors import ArtifactError, ConfigError, RecordError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.storage import get_bytes
-from components.federation.exchange import row_id
+from components.federation.exchange import check_federation, row_id
 from components.federation.rounds import Part, read
 from components.teachers.contract import Outcome, soft_labels
 
@@ -24,9 +24,10 @@ class Federation:
     """The mixture at a path or URI, that ``cohobate federate mix`` wrote.
 
     ``digest``: SHA-256 that it must have, so that the spec itself says which round it is; empty: whatever is there.
+    ``federation``: the name of the one that it must be of; empty: any.
 
     Raises:
-        ArtifactError: there is none, or it is another.
+        ArtifactError: there is none, it is another, or it is another federation's.
 
     """
 
@@ -34,11 +35,13 @@ class Federation:
     task: Task = "classification"
     size_bytes = 0
 
-    def __init__(self, mixture: str, digest: str = "") -> None:
+    def __init__(self, mixture: str, digest: str = "", federation: str = "") -> None:
         try:
             record = read(get_bytes(mixture, digest or None), mixture)
         except IsADirectoryError as error:
             raise ArtifactError(mixture, "is a folder: name the file that 'cohobate federate mix' wrote") from error
+        if federation:
+            check_federation(mixture, record.header.federation, federation)
         self.digest = record.digest
         self.space, self.classes = record.header.space, record.header.classes
         self.round = record.header.round

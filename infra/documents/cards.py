@@ -215,6 +215,8 @@ def model_card(facts: Facts) -> Document:
             fact("identity.teacher", "Teacher that it was distilled from", card.teacher, facts.card_ref),
             fact("identity.parent", "Version that it was updated from", card.parent, facts.card_ref,
                  absent="none: it began fresh"),
+            fact("identity.start", "Student of a federation that its lineage began with", facts.start, facts.card_ref,
+                 absent="none: it began here"),
             fact("identity.spec", "Spec", f"{facts.spec.digest}, "
                  + ("as it was registered with" if facts.as_registered else "as the file is now"), facts.spec_ref),
             fact("identity.code", "Version of the platform's code", card.code, facts.card_ref),

@@ -64,6 +64,19 @@ class Facts:
     missing: tuple[str, ...]
 
     @property
+    def start(self) -> str | None:
+        """The student of a federation that the lineage began with, and who signed it."""
+        begun = self.card.start
+        if begun is None:
+            return None
+        if begun.given is None or begun.taken is None:
+            return f"{begun.digest}, by nobody whose signature counted here"
+        return (
+            f"{begun.digest} of the federation {begun.federation}, round {begun.round}: "
+            f"handed on by the key {begun.given.key}, taken by {begun.taken.key}"
+        )
+
+    @property
     def card_ref(self) -> str:
         """The card inside of the artifact."""
         return f"student:{self.info.ref.digest}#card"

@@ -80,6 +80,7 @@ def annex_iv(facts: Facts) -> Document:
         "before a replica loads it, and only ONNX is accepted"
     )
     origin = f"updated from version {card.parent}" if card.parent else "began fresh"
+    origin += f", the lineage with {facts.start}" if facts.start else ""
     return document(
         facts, "annex-iv", f"Technical documentation of {facts.workload}, version {info.version}", ANNEX_NOTE,
         section(

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+
+    from components.contracts.spec import Spec
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+
 app = typer.Typer(help="Distil with others who share no inputs: soft answers to public ones.", no_args_is_help=True)
 
 SpecFile = Annotated[str, typer.Option("--spec", help="A spec file, or the name of a built-in workload.")]
 Public = Annotated[str, typer.Option("--public", help="The public inputs: a history's file or folder, or its URI.")]
+Federation = Annotated[str, typer.Option("--federation", help="The federation's name in the agreement.")]
 Number = Annotated[int, typer.Option("--round", min=1, help="The round of the federation.")]
 Key = Annotated[str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, …).")]
 PublicKey = Annotated[
@@ -34,10 +43,46 @@ def _place(output: Path) -> Path:
     return place
 
 
+class _Desk(NamedTuple):
+    """What is opened to sign something of a workload, and to record it."""
+
+    settings: Settings
+    registry: Registry
+    store: ControlStore
+    spec: Spec
+    by: Signer
+
+
+@contextmanager
+def _opened(spec: str, key: str, public_key: Path | None) -> Iterator[_Desk]:
+    from components.contracts.attestation import signer
+    from components.contracts.spec import load_spec
+    from components.control.store import ControlStore
+    from components.registry.registry import Registry
+    from infra.workloads import spec_path
+
+    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
+    with closing(ControlStore.open(settings.control_url)) as store:
+        yield _Desk(settings, Registry(settings), store, loaded, by)
+
+
+def _named(option: str, name: str) -> str:
+    """A name that an agreement can have."""
+    import msgspec
+
+    from components.contracts.spec.fields import Name
+
+    try:
+        return msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise ConfigError(option, name, f"must be a name as in the agreement: {error}") from error
+
+
 @app.command()
 def answer(
     spec: SpecFile,
     public: Public,
+    federation: Federation,
     site: Annotated[str, typer.Option(help="This site's name in the agreement.")],
     number: Number,
     key: Key,
@@ -46,29 +91,20 @@ def answer(
     public_key: PublicKey = None,
 ) -> None:
     """Let a student answer the public inputs, and write the signed answers into a file to hand on."""
-    import msgspec
-
-    from components.contracts.attestation import signer
-    from components.contracts.spec import load_spec
-    from components.contracts.spec.fields import Name
     from components.contracts.storage import put_bytes
-    from components.control.store import ControlStore
-    from components.registry.registry import Registry
     from infra.federation import site as one
-    from infra.workloads import spec_path
 
-    try:
-        msgspec.convert(site, Name)
-    except msgspec.ValidationError as error:
-        raise ConfigError("--site", site, f"must be a site's name in the agreement: {error}") from error
-    place = _place(output or Path(f"{site}-{number}.answers.tar"))
-    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
-    with closing(ControlStore.open(settings.control_url)) as store:
+    _named("--federation", federation)
+    place = _place(output or Path(f"{_named('--site', site)}-{number}.answers.tar"))
+    with _opened(spec, key, public_key) as desk:
         data = one.answer(
-            settings, Registry(settings), store, loaded, version, public=public, site=site, number=number, by=by
-        )
+            desk.settings, desk.registry, desk.store, desk.spec, version,
+            public=public, federation=federation, site=site, number=number, by=desk.by,
+        )  # fmt: skip
     put_bytes(str(place), data)
-    promise = "learnt in private" if loaded.student.privacy is not None else "nothing bounds what they tell of its rows"
+    promise = (
+        "learnt in private" if desk.spec.student.privacy is not None else "nothing bounds what they tell of its rows"
+    )
     typer.echo(f"{place}: {len(data)} bytes of {site}'s answers in round {number}; {promise}")
 
 
@@ -112,6 +148,7 @@ def mix(
 @app.command()
 def give(
     spec: SpecFile,
+    federation: Federation,
     number: Number,
     key: Key,
     version: Annotated[str, typer.Option(help="Which student: a version's number, or an alias.")] = "champion",
@@ -119,38 +156,56 @@ def give(
     public_key: PublicKey = None,
 ) -> None:
     """Write a student with its trainable weights into a signed file, for the sites to begin from."""
-    from components.contracts.attestation import signer
-    from components.contracts.spec import load_spec
     from components.contracts.storage import put_bytes
-    from components.control.store import ControlStore
-    from components.registry.registry import Registry
     from infra.federation import student
-    from infra.workloads import spec_path
 
+    _named("--federation", federation)
     place = _place(output or Path(f"round-{number}.student.tar"))
-    settings, by, loaded = Settings(), signer(key, public_key), load_spec(spec_path(spec))
-    with closing(ControlStore.open(settings.control_url)) as store:
-        data = student.give(settings, Registry(settings), store, loaded, version, number, by)
+    with _opened(spec, key, public_key) as desk:
+        data = student.give(
+            desk.settings, desk.registry, desk.store, desk.spec, version,
+            federation=federation, number=number, by=desk.by,
+        )  # fmt: skip
     put_bytes(str(place), data)
-    typer.echo(f"{place}: {len(data)} bytes; 'cohobate federate take {place} --public-key FILE' opens it at a site")
+    asked = f"cohobate federate take {place} --federation {federation} --public-key FILE"
+    typer.echo(f"{place}: {len(data)} bytes; '{asked}' opens it at a site")
 
 
 @app.command()
 def take(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of 'federate give'.")],
+    federation: Federation,
     public_key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of who signed it.")],
     into: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into. [./round-N]")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", help="Whose start it is signed as: a spec file, or a built-in workload.")
+    ] = None,
 ) -> None:
-    """Open a student that a federation hands on, and say what a spec needs to begin from it."""
+    """Open a student that a federation hands on, sign it where the settings name a key, and say what a spec needs."""
     from components.contracts.attestation import verifier
     from components.contracts.bundle import write
+    from components.contracts.spec import load_spec
     from components.contracts.storage import digest_of
-    from infra.federation.student import MODEL, taken
+    from components.control.store import ControlStore
+    from components.federation.given import MODEL, read
+    from components.ledger import signatures, starts
+    from infra.workloads import spec_path
 
-    said, files = taken(file.read_bytes(), str(file), verifier(public_key))
+    settings = Settings()
+    signs = signatures.wanted(settings)
+    if signs and spec is None:
+        allowed = f"{signatures.FIELDS[0]} is set: name the spec of the workload that it is signed for"
+        raise ConfigError("--spec", None, allowed)
+    workload = load_spec(spec_path(spec)).name if spec is not None else ""
+    taken = read(file.read_bytes(), str(file), verifier(public_key), federation)
+    said, files = taken.said, taken.files
     folder = _place((into or Path(f"round-{said.round}")) / MODEL).parent
-    write(files, folder)
     uri = f"file://{folder / MODEL}"
+    if signs:
+        with closing(ControlStore.open(settings.control_url)) as store:
+            starts.leave(settings, store, workload, folder, taken)
+    else:
+        write(files, folder)
     typer.echo(f"# version {said.version} of {said.workload}, round {said.round}, in {said.space}, by {said.teacher}")
     typer.echo(
         f'student:\n  start:\n    uri: {json.dumps(uri, ensure_ascii=False)}\n    digest: "{digest_of(files[MODEL])}"'

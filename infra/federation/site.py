@@ -17,7 +17,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Privacy, Spec
 from components.contracts.spec.declared import check_training
 from components.contracts.spec.privacy import FIELD
-from components.contracts.storage import digest_of, get_bytes
+from components.contracts.storage import get_bytes
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
 from components.federation import exchange
@@ -64,11 +64,12 @@ def answer(
     version: str,
     *,
     public: str,
+    federation: str,
     site: str,
     number: int,
     by: Signer,
 ) -> bytes:
-    """The file of a site's answers to the public inputs at ``public`` in round ``number``, by a registered version.
+    """The file of a site's answers to the public inputs at ``public`` in a federation's round, by a registered version.
 
     Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
     the key are (Ed25519).
@@ -98,17 +99,19 @@ def answer(
     ids = sorted(inputs)
     soft = student.predict_decoded([inputs[i] for i in ids])
     said = Said(
-        site=site, round=number, space=student.card.space, classes=student.card.classes,
+        federation=federation, site=site, round=number, space=student.card.space, classes=student.card.classes,
         public=exchange.set_digest(ids), student=info.ref.digest, privacy=told_of(account),
     )  # fmt: skip
-    data = exchange.write(said, {i: s.distribution for i, s in zip(ids, soft, strict=True)}, by)
+    made = exchange.write(said, {i: s.distribution for i, s in zip(ids, soft, strict=True)}, by)
     # Step 3
     detail = {
-        "site": site, "round": number, "public": said.public, "rows": len(ids), "student": info.ref.digest,
-        "version": info.version, "answers": digest_of(data), "privacy": told_of(account),
+        "federation": federation, "site": site, "round": number, "public": said.public, "rows": len(ids),
+        "student": info.ref.digest, "version": info.version, "statement": made.statement,
+        "privacy": told_of(account),
     }  # fmt: skip
-    record(settings, store, spec, ACTION, detail, account, lineage, again=("site", "round", "public", "student"))
-    return data
+    again = ("federation", "site", "round", "public", "student")
+    record(settings, store, spec, ACTION, detail, account, lineage, again=again)
+    return made.data
 
 
 def record(

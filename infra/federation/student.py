@@ -4,44 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from components.contracts import attestation, bundle
 from components.contracts.errors import ArtifactError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
-from components.contracts.storage import digest_of, get_bytes
+from components.contracts.storage import get_bytes
 from components.control.store import ControlStore
+from components.federation.given import Given, write
 from components.ledger import signatures
 from components.student.runtime import Student
 from infra.federation.site import GIVEN, ancestors, promised, record, told_of
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer, SSlibKey
+    from securesystemslib.signer import Signer
 
     from components.registry.registry import Registry
 
-PREDICATE = "urn:cohobate:federated-student:v1"
-
-MODEL, WEIGHTS, STATEMENT = "model.onnx", "student.safetensors", "statement.dsse"
-"""The first two are called as in the folder of every student, where an update looks for the weights."""
-
-
-class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a student that is handed on, and signed."""
-
-    workload: str
-    version: str
-    round: int
-    space: str
-    teacher: str
-
 
 def give(
-    settings: Settings, registry: Registry, store: ControlStore, spec: Spec, version: str, number: int, by: Signer
+    settings: Settings,
+    registry: Registry,
+    store: ControlStore,
+    spec: Spec,
+    version: str,
+    *,
+    federation: str,
+    number: int,
+    by: Signer,
 ) -> bytes:
-    """The archive of a registered version, for the sites of round ``number``; the ledger has that it was made.
+    """The archive of a registered version, for the sites of a federation's round; the ledger has that it was made.
 
     In private it counts as answers do, and together with them.
 
@@ -64,36 +55,14 @@ def give(
         raise ArtifactError(info.ref.uri, "names no trainable weights: nothing can begin from it")
     account, lineage = promised(spec, card, model), ancestors(registry, spec.name, info)
     weights = get_bytes(weights_uri(info.ref.uri), card.weights)
-    files = {MODEL: model, WEIGHTS: weights}
     said = Given(
-        workload=spec.name, version=info.version, round=number, space=card.space, teacher=card.teacher
+        federation=federation, workload=spec.name, version=info.version, round=number, space=card.space,
+        teacher=card.teacher,
     )  # fmt: skip
-    digests = {name: digest_of(data) for name, data in files.items()}
-    statement = attestation.statement(PREDICATE, digests, msgspec.to_builtins(said))
-    made = bundle.pack({**files, STATEMENT: attestation.sign(statement, by)})
+    made = write(said, model, weights, by)
     detail = {
-        "round": number, "version": info.version, "student": info.ref.digest, "archive": digest_of(made),
-        "privacy": told_of(account),
+        "federation": federation, "round": number, "version": info.version, "student": info.ref.digest,
+        "statement": made.statement, "privacy": told_of(account),
     }  # fmt: skip
-    record(settings, store, spec, GIVEN, detail, account, lineage, again=("round", "archive"))
-    return made
-
-
-def taken(data: bytes, uri: str, key: SSlibKey) -> tuple[Given, dict[str, bytes]]:
-    """What an archive that ``key`` signed says of itself, and its files.
-
-    Raises:
-        ArtifactError: it is none.
-        UntrustedError: its signature does not fit, or is of something else.
-
-    """
-    files = bundle.members(data, uri)
-    if files.keys() != {MODEL, WEIGHTS, STATEMENT}:
-        raise ArtifactError(uri, f"is no student of a federation: it must hold {MODEL}, {WEIGHTS} and {STATEMENT}")
-    envelope = files.pop(STATEMENT)
-    digests = {name: digest_of(content) for name, content in files.items()}
-    said = attestation.opened(envelope, key, PREDICATE, digests, uri)
-    try:
-        return msgspec.convert(said.predicate, Given), files
-    except msgspec.ValidationError as error:
-        raise ArtifactError(uri, f"is no student of a federation: {error}") from error
+    record(settings, store, spec, GIVEN, detail, account, lineage, again=("statement",))
+    return made.data

@@ -108,7 +108,7 @@ def read_all(
         replicas = {workload: count for workload, count in s.execute(heard)}
         leading = select(LeaderRow.name, LeaderRow.at).where(LeaderRow.holder != NOBODY)
         leaders = {name: at for name, at in s.execute(leading)}
-        reports, triggers = _reports(s, workloads, now)
+        reports, triggers, absent = _reports(s, workloads, now)
         alarms, runs, statuses = _alarms(s, workloads), _runs(s, workloads), _statuses(s, workloads)
         promises = _promises(s, [workload for workload, intent in intents.items() if intent.guard is not None])
     found = {}
@@ -136,12 +136,15 @@ def read_all(
             trigger=triggers.get(workload, ""),
             spec=(specs or {}).get(workload, "SPEC"),
             guard=_promise(intent, promises.get(workload, {})),
+            columns_absent=absent.get(workload),
         )
     return found
 
 
-def _reports(s: Session, workloads: Names, now: float) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """The ages of the workers' reports, and what the trigger said last, by workload."""
+def _reports(
+    s: Session, workloads: Names, now: float
+) -> tuple[dict[str, dict[str, float]], dict[str, str], dict[str, tuple[str, ...]]]:
+    """The ages of the workers' reports, what the trigger said last, and absent masking columns, by workload."""
     ages: dict[str, dict[str, float]] = {}
     for workload, name, at in s.execute(
         select(GaugeRow.workload, GaugeRow.name, GaugeRow.at)
@@ -149,8 +152,10 @@ def _reports(s: Session, workloads: Names, now: float) -> tuple[dict[str, dict[s
         .order_by(GaugeRow.name)
     ):
         ages.setdefault(workload, {})[name] = max(0.0, now - at)
-    last = select(GaugeRow.workload, GaugeRow.value).where(GaugeRow.workload.in_(workloads), GaugeRow.name == "trigger")
-    return ages, {workload: str(value.get("last", "")) for workload, value in s.execute(last)}
+    last = select(GaugeRow.name, GaugeRow.workload, GaugeRow.value)
+    said = list(s.execute(last.where(GaugeRow.workload.in_(workloads), GaugeRow.name.in_(("trigger", "masking")))))
+    triggers = {workload: str(value.get("last", "")) for name, workload, value in said if name == "trigger"}
+    return ages, triggers, {w: tuple(value.get("columns_absent", ())) for name, w, value in said if name == "masking"}
 
 
 def _promises(s: Session, workloads: Names) -> dict[str, dict[str, Any]]:

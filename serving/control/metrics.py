@@ -18,6 +18,7 @@ METRICS = {
     "cohobate_guarded": ("1 while the champion defers more than its own limit says, since it broke its promise.", ()),
     "cohobate_report_age_seconds": ("Age of a worker's last report.", ("report",)),
     "cohobate_alarm_open": ("1 for each kind of alarm of which something is still to be done.", ("kind",)),
+    "cohobate_masking_columns_absent": ("Columns of masking.columns that no label of the newest window had.", ()),
     "cohobate_last_run_failed": ("1 where the last pipeline run failed.", ()),
 }
 """What each metric means, and its labels besides ``workload``. What is not known has no sample."""
@@ -62,5 +63,7 @@ def _samples(facts: Facts) -> Iterator[tuple[str, tuple[str, ...], float]]:
         yield "cohobate_report_age_seconds", (report,), age
     for kind in sorted({alarm.kind for alarm in facts.open_alarms}):
         yield "cohobate_alarm_open", (kind,), 1.0
+    if facts.columns_absent is not None:
+        yield "cohobate_masking_columns_absent", (), float(len(facts.columns_absent))
     if facts.run is not None:
         yield "cohobate_last_run_failed", (), float(facts.run.status in ("failed", "abandoned"))

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from components.contracts.admission import check_consent, check_time, is_finite
-from components.contracts.errors import RecordError
+from components.contracts.errors import FinderError, RecordError
 from components.contracts.masking import masker
 from components.contracts.payload import ALWAYS_FINITE, Decode, Known, carried, decoder
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
@@ -32,14 +32,11 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.pressure import Pressure
 from serving.gateway.telemetry import Served, Telemetry
 from serving.gateway.truths import Truths, request_id
-from serving.gateway.wire import PRIORITY, Answered, Item, Problem
+from serving.gateway.wire import PRIORITY, Answered, Item, problem_of
 from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
 
 TURN = 16
 """Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
-
-STATUS = {"oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "no_version": 404}
-"""HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
 
 ROOM_BYTES = 16_384
 """Of a record beside payload and answer: its other fields and headers, generously."""
@@ -166,7 +163,7 @@ class Gateway:
                 served = served._replace(prediction=told)
         except RecordError as error:
             self.metrics.refused(error.reason)
-            answer.error = Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
+            answer.error = problem_of(error)
             return Done(answer)
         return Done(answer, entry if tell != "nothing" else None, soft, served)
 
@@ -210,13 +207,16 @@ class Gateway:
         """The payload of an input, masked where the spec asks for it: the only way in which the gateway takes one.
 
         Raises:
-            RecordError: it is none, or could not be searched.
+            RecordError: it is none, or could not be searched (``mask_unavailable``: for now).
 
         """
         payload = item.content()
         if self._mask is None:
             return payload
-        masked = self._mask(payload)
+        try:
+            masked = self._mask(payload)
+        except FinderError as error:
+            raise RecordError("mask_unavailable", f"personal data could not be looked for: {error.remedy}") from None
         self.metrics.masked(masked.found)
         return masked.payload
 

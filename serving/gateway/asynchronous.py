@@ -40,10 +40,10 @@ from components.notify.notifier import post
 from components.notify.outbox import TRY_SECONDS, again, wait
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
-from serving.gateway.confirmed import RETRY_AFTER
 from serving.gateway.post import JSON, Call, Pairs, Post, check_count, json_response, require_champion
 from serving.gateway.pressure import urgency_of
 from serving.gateway.wire import (
+    RETRY_AFTER,
     AcceptedRequest,
     Answered,
     Ask,
@@ -55,6 +55,7 @@ from serving.gateway.wire import (
     encode,
     masked_item,
     packed,
+    problem_of,
     read_later,
 )
 
@@ -144,13 +145,13 @@ class Later:
         """A request's body with its payloads masked: what waits in the database is kept, too.
 
         Raises:
-            RequestError: 422, a payload could not be searched.
+            RequestError: 422, a payload could not be searched; 503, for now.
 
         """
         try:
             items = [masked_item(item, self.gateway.content_of(item)) for item in ask.items]
         except RecordError as error:
-            raise RequestError(422, error.reason, error.detail) from error
+            raise RequestError.of(problem_of(error)) from error
         if ask.alone:
             (one,) = items
             return encode(msgspec.structs.replace(said, payload=one.payload, text=UNSET, json=UNSET))

@@ -11,11 +11,9 @@ from typing import NamedTuple, Protocol, TypeVar
 from components.contracts.errors import CohobateError, RecordError
 from components.contracts.spec import Spec
 from components.stream.contract import Broker, Producer
-from serving.gateway.wire import Accepted, Problem, RequestError
+from serving.gateway.wire import RETRY_AFTER, Accepted, RequestError, problem_of
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class ToSend(NamedTuple):
@@ -49,7 +47,7 @@ class Confirmed:
         """Publish what is ``made`` of each item, an id and a record; what is refused is told in its place.
 
         Raises:
-            RequestError: 503, the broker did not confirm them. Some may be there.
+            RequestError: 503, the broker did not confirm them, and some may be there; or one cannot be taken for now.
 
         """
         taken, records = [], []
@@ -57,7 +55,9 @@ class Confirmed:
             try:
                 id, record = made(item)
             except RecordError as error:
-                refusal = Problem(title=error.reason, status=422, detail=error.detail)
+                refusal = problem_of(error)
+                if refusal.status == 503:
+                    raise RequestError.of(refusal) from error
                 taken.append(Accepted(id=item.id, accepted=False, error=refusal))
             else:
                 taken.append(Accepted(id=id, accepted=True))

@@ -31,10 +31,10 @@ from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
-from serving.gateway.confirmed import RETRY_AFTER, Confirmed, ToSend
+from serving.gateway.confirmed import Confirmed, ToSend
 from serving.gateway.post import JSON, Call, Pairs, Post, json_response
 from serving.gateway.pressure import Pressure
-from serving.gateway.wire import Accepted, Item, Key, Name, RequestError, Terms, decoded
+from serving.gateway.wire import RETRY_AFTER, Accepted, Item, Key, Name, RequestError, Terms, decoded
 from serving.gateway.wire import encode as written
 
 HEADER = "edge"

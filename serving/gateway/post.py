@@ -19,12 +19,9 @@ from components.telemetry import tracing
 from serving.gateway.answering import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.pressure import Pressure, urgency_of
-from serving.gateway.wire import PROBLEM, Answered, Ask, Problem, RequestError, encode
+from serving.gateway.wire import PROBLEM, RETRY_AFTER, Answered, Ask, Problem, RequestError, encode
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER = {"Retry-After": "5"}
-"""Seconds until a gateway without a champion may be asked again: a bootstrap takes about this long to be followed."""
 
 TRACEPARENT = tracing.TRACEPARENT.encode()
 

@@ -285,6 +285,21 @@ class Health(msgspec.Struct):
     status: str
 
 
+STATUS = {
+    "oversize": 413, "student_failed": 500, "no_champion": 503, "timeout": 503, "mask_unavailable": 503,
+    "no_version": 404,
+}  # fmt: skip
+"""HTTP status of a refusal by its reason; every other reason is the input's own fault, 422."""
+
+RETRY_AFTER = {"Retry-After": "5"}
+"""Seconds until what cannot be answered for now may be asked again: about what a bootstrap takes to be followed."""
+
+
+def problem_of(error: RecordError) -> Problem:
+    """What is told of an input that is refused."""
+    return Problem(title=error.reason, status=STATUS.get(error.reason, 422), detail=error.detail)
+
+
 class RequestError(Exception):
     """A request that is not answered: an HTTP ``status``, a stable code, and what is wrong."""
 
@@ -295,7 +310,8 @@ class RequestError(Exception):
     @classmethod
     def of(cls, problem: Problem, where: str = "") -> RequestError:
         """A problem as the request's own; ``where`` precedes what it says."""
-        return cls(problem.status, problem.title, f"{where}{problem.detail}")
+        headers = RETRY_AFTER if problem.status == 503 else None
+        return cls(problem.status, problem.title, f"{where}{problem.detail}", headers)
 
 
 def undecodable(detail: str) -> RequestError:

@@ -115,7 +115,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
     ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
     ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last, oldest first. ``trigger``: why no
-    update starts. ``guard``: where the champion does not keep its promise.
+    update starts. ``guard``: where the champion does not keep its promise. ``columns_absent``: those of
+    ``masking.columns`` that no label of the newest window had, None where none are named.
     """
 
     now: float
@@ -136,6 +137,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str = ""
     spec: str = "SPEC"
     guard: Promise | None = None
+    columns_absent: tuple[str, ...] | None = None
 
     @property
     def alarm(self) -> Alarm | None:

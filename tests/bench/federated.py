@@ -142,8 +142,8 @@ class Federated:
         """The teacher of a round, from the answers of each site's student."""
         ids = {row_id(text): text for text in self.public}
         agreement = Agreement(
-            space=self.task.space, classes=self.task.classes, rule=rule, min_sites=2, most_distance=most_distance,
-            sites={name: Site(key=str(self.made[name][1])) for name in SITES},
+            name="bench", space=self.task.space, classes=self.task.classes, rule=rule, min_sites=2,
+            most_distance=most_distance, sites={name: Site(key=str(self.made[name][1])) for name in SITES},
         )  # fmt: skip
         files = {}
         for name, one in served.items():
@@ -153,10 +153,10 @@ class Federated:
                 swap = dict(zip(known, (*known[1:], known[0]), strict=True))
                 soft = [{swap[c]: p for c, p in s.items()} for s in soft]
             said = Said(
-                site=name, round=number, space=self.task.space, classes=one.card.classes, public=set_digest(ids),
-                student=one.digest,
+                federation="bench", site=name, round=number, space=self.task.space, classes=one.card.classes,
+                public=set_digest(ids), student=one.digest,
             )  # fmt: skip
-            files[name] = write(said, dict(zip(ids, soft, strict=True)), _signer(self.made[name][0]))
+            files[name] = write(said, dict(zip(ids, soft, strict=True)), _signer(self.made[name][0])).data
         done = mixed(agreement, number, ids, files)
         place = self.folder / f"{digest_of(done.data)}.jsonl"
         place.write_bytes(done.data)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from drift.gap import Difference
 from drift.gate import Criterion, assess
@@ -56,20 +57,8 @@ def test_a_difference_has_bounds_on_both_sides_of_it():
     assert more > made.n and grown.bound("upper", 0.95) <= 0.305 and made.needed(0.1, "upper", 0.95) is None
 
 
-def written_out(members, others):
-    """The area and DeLong's variance of it as the paper has them: every pair, and the two covariances of one curve."""
-    psi = [[1.0 if x < y else 0.5 if x == y else 0.0 for y in others] for x in members]
-    m, n = len(members), len(others)
-    theta = sum(map(sum, psi)) / (m * n)
-    v10 = [sum(row) / n for row in psi]
-    v01 = [sum(psi[i][j] for i in range(m)) / m for j in range(n)]
-    s10 = sum((v - theta) ** 2 for v in v10) / (m - 1)
-    s01 = sum((v - theta) ** 2 for v in v01) / (n - 1)
-    return theta, s10 / m + s01 / n
-
-
 @pytest.mark.parametrize(("seed", "digits"), [(0, None), (1, 1), (2, 0)])
-def test_the_area_and_its_variance_are_those_of_another_implementation(seed, digits):
+def test_the_area_is_that_of_another_implementation(seed, digits):
     from sklearn.metrics import roc_auc_score
 
     chance = np.random.default_rng(seed)
@@ -77,28 +66,54 @@ def test_the_area_and_its_variance_are_those_of_another_implementation(seed, dig
     if digits is not None:  # with ties
         members, others = members.round(digits), others.round(digits)
     area = Area.of(members.tolist(), others.tolist())
-    theta, variance = written_out(members.tolist(), others.tolist())
-    assert area.value == pytest.approx(theta) and area.deviation**2 == pytest.approx(variance)
     known = roc_auc_score([1] * 37 + [0] * 58, [*-members, *-others])
     assert area.value == pytest.approx(known) == auc(members.tolist(), others.tolist())
-    assert area.bound("upper", 0.95) == pytest.approx(min(1.0, theta + 1.6448536 * variance**0.5))
 
 
-def test_the_bounds_of_an_area_hold_it_as_often_as_they_say():
-    """Members' losses are half of others' on average: the area is 2/3."""
-    chance, missed, draws = np.random.default_rng(3), 0, 500
+def shifted(by):
+    """Normal losses, members' smaller by so many deviations."""
+    return lambda chance, m, n: (chance.normal(size=m), chance.normal(by, size=n))
+
+
+def outlying(share):
+    """Members with the least loss, but for a share of them, whose loss is the largest: the variance is its most."""
+    return lambda chance, m, n: (np.where(chance.random(m) < share, 2.0, 0.0), np.ones(n))
+
+
+def known_to_few(share):
+    """The same of the others, a share of which has a smaller loss than any member."""
+    return lambda chance, m, n: (np.ones(m), np.where(chance.random(n) < share, 0.0, 2.0))
+
+
+@pytest.mark.parametrize(("m", "n"), [(50, 50), (100, 40), (40, 300)])
+@pytest.mark.parametrize(
+    ("drawn", "area"),
+    [
+        (shifted(0.0), 0.5), (shifted(1.0), float(ndtr(0.5**0.5))), (shifted(3.0), float(ndtr(3 * 0.5**0.5))),
+        (outlying(0.05), 0.95), (outlying(0.02), 0.98), (known_to_few(0.05), 0.95), (known_to_few(0.02), 0.98),
+        (outlying(0.98), 0.02),
+    ],
+)  # fmt: skip
+def test_the_bounds_of_an_area_hold_it_as_often_as_they_say_near_perfect_separation_too(m, n, drawn, area):
+    chance, draws, above, below = np.random.default_rng(3), 1000, 0, 0
     for _ in range(draws):
-        area = Area.of(chance.exponential(0.5, size=80).tolist(), chance.exponential(1.0, size=120).tolist())
-        missed += not area.bound("lower", 0.95) <= 2 / 3 <= area.bound("upper", 0.95)
-    assert 0.07 < missed / draws < 0.13  # a tenth on both sides, and 2.3 standard errors of so many draws
+        members, others = drawn(chance, m, n)
+        found = Area.of(members.tolist(), others.tolist())
+        above += found.bound("lower", 0.95) > area
+        below += found.bound("upper", 0.95) < area
+    assert max(above, below) / draws <= 0.05 + 0.016, "the level, and 2.3 standard errors of so many draws"
 
 
-def test_an_area_without_any_spread_has_the_bounds_of_hoeffding():
+def test_rows_that_are_parted_wholly_have_the_bound_of_a_share_without_a_failure():
     parted = Area.of([0.0] * 50, [1.0] * 200)
-    assert parted.value == 1.0 and parted.deviation == 0.0 and parted.bound("upper", 0.95) == 1.0
-    assert parted.bound("lower", 0.95) == pytest.approx(1.0 - (np.log(20) / 100) ** 0.5)
-    assert (parted.breaks(0.8, "upper") <= 0.05) == (parted.bound("lower", 0.95) > 0.8)
-    assert parted.needed(0.9, "upper", 0.95) == 749  # 250 times log(20) / (2 * 50 * 0.1^2)
+    assert parted.value == 1.0 and parted.bound("upper", 0.95) == 1.0
+    assert parted.bound("lower", 0.95) == pytest.approx(0.05 ** (1 / 50))
+    for limit in (0.8, 0.94, 0.945, 0.99):
+        assert (parted.breaks(limit, "upper") <= 0.05) == (parted.bound("lower", 0.95) > limit)
+    assert parted.breaks(0.8, "lower") == 1.0
+    assert parted.needed(0.99, "upper", 0.95) == 5 * 299  # 0.99^299 is the first power below a twentieth
+    turned = Area.of([1.0] * 50, [0.0] * 200)
+    assert turned.value == 0.0 and turned.bound("upper", 0.95) == pytest.approx(1.0 - 0.05 ** (1 / 50))
 
 
 def test_an_area_is_judged_as_any_measure_with_bounds():
@@ -111,5 +126,7 @@ def test_an_area_is_judged_as_any_measure_with_bounds():
     more = area.needed(0.85, "upper", 0.95)
     assert more > 0 and area.needed(area.value, "upper", 0.95) is None
     few = Area.of([1.0], [2.0, 3.0])
-    assert (few.bound("lower", 0.95), few.bound("upper", 0.95), few.breaks(0.2, "upper")) == (0.0, 1.0, 1.0)
-    assert np.isnan(Area.of([], []).value) and few.needed(0.5, "upper", 0.95) is None
+    assert (few.bound("lower", 0.95), few.bound("upper", 0.95)) == (pytest.approx(0.05), 1.0)
+    empty = Area.of([], [])
+    assert np.isnan(empty.value) and empty.needed(0.5, "upper", 0.95) is None
+    assert (empty.bound("lower", 0.95), empty.bound("upper", 0.95), empty.breaks(0.2, "upper")) == (0.0, 1.0, 1.0)

@@ -136,8 +136,9 @@ ABSENT_OF_A_REGRESSION = {
 }  # fmt: skip
 
 ABSENT_OF_ANY = {
-    "identity.parent", "training.synthetic", "training.privacy", "policy.refused", "quality.forgetting",
-    "measure.2.10", "limits.not_demanded", "limits.not_measured", "composition.masked", "training.masked",
+    "identity.parent", "identity.start", "training.synthetic", "training.privacy", "policy.refused",
+    "quality.forgetting", "measure.2.10", "limits.not_demanded", "limits.not_measured", "composition.masked",
+    "training.masked",
 }  # fmt: skip
 """What these versions have none of, as the reasons say: they began fresh, alone and without an account."""
 

@@ -1,23 +1,27 @@
 """The command ``federate``, of sites with students of their own, and what the ledger has of what they published."""
 
+import base64
 import json
 from contextlib import closing
 
 import msgspec
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from components.contracts import bundle
 from components.contracts.attestation import signer
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
+from components.contracts.spec import Begin, load_spec
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.distill.account import epsilon_of
 from components.federation.exchange import row_id
 from components.federation.rounds import read
+from components.ledger import starts
+from components.ledger.keys import add
 from components.ledger.ledger import entries
 from components.registry.registry import Registry, VersionInfo
 from components.student.card import Account, StudentCard
@@ -102,11 +106,11 @@ def spec_of(tmp_path, name="private"):
     return load_spec(tmp_path / f"{name}.yaml")
 
 
-def answered(home, registry, tmp_path, version, number=1, spec="private"):
+def answered(home, registry, tmp_path, version, number=1, spec="private", federation="banks"):
     secret, _ = keys(tmp_path, "north") if not (tmp_path / "north.pem").exists() else (tmp_path / "north.pem", None)
     return sites.answer(
         Settings(), registry, home, spec_of(tmp_path, spec), version, public=str(tmp_path / "public.jsonl"),
-        site="north", number=number, by=signer(str(secret)),
+        federation=federation, site="north", number=number, by=signer(str(secret)),
     )  # fmt: skip
 
 
@@ -115,17 +119,23 @@ def test_what_cannot_be_written_is_refused_before_anything_is_spent(home, regist
     secret, _ = keys(tmp_path, "north")
     registry.add("1", spec_of(tmp_path), privacy=account())
     asked = ("answer", "--spec", tmp_path / "private.yaml", "--public", tmp_path / "public.jsonl", "--round", 1,
-             "--key", secret, "--version", 1, "--site")  # fmt: skip
+             "--federation", "banks", "--key", secret, "--version", 1, "--site")  # fmt: skip
     for site in ("a/b", "../../x", ""):
-        with pytest.raises(ConfigError, match="must be a site's name in the agreement"):
+        with pytest.raises(ConfigError, match=r"--site.*must be a name as in the agreement"):
             run(*asked, site)
     (tmp_path / "file").write_text("")
-    for other in (asked, ("give", *asked[1:3], "--round", 1, "--key", secret, "--version", 1)):
+    for other in (asked, ("give", *asked[1:3], "--round", 1, "--federation", "banks", "--key", secret, "--version", 1)):
         with pytest.raises(ConfigError, match="cannot be written"):
             run(*other, *(["north"] if other is asked else []), "-o", tmp_path / "file" / "x.tar")
     assert published(home) == []
     run(*asked, "north", "-o", tmp_path / "missing" / "x.tar")
-    assert digest_of((tmp_path / "missing" / "x.tar").read_bytes()) == published(home)[0]["answers"]
+    assert statement_of((tmp_path / "missing" / "x.tar").read_bytes()) == published(home)[0]["statement"]
+
+
+def statement_of(data):
+    """SHA-256 of what the envelope of a file has under its signatures."""
+    envelope = json.loads(bundle.members(data, "")["statement.dsse"])
+    return digest_of(base64.b64decode(envelope["payload"]))
 
 
 def published(home):
@@ -145,22 +155,23 @@ def run(*options):
 
 
 def test_three_sites_answer_and_one_mixture_is_made_of_it(home, registry, tmp_path):
-    agreed = {"space": "letters@1", "classes": ["a", "b", "c"], "min_sites": 2, "sites": {}}
+    agreed = {"name": "banks", "space": "letters@1", "classes": ["a", "b", "c"], "min_sites": 2, "sites": {}}
     public, files = tmp_path / "public.jsonl", []
     for version, name in enumerate(("north", "south", "west"), start=1):
         secret, key = keys(tmp_path, name)
         registry.add(str(version), spec_of(tmp_path, "open"), classes=("a", "b", "c") if version < 3 else ("a", "b"))
         agreed["sites"][name] = {"key": key.name}
         files.append(tmp_path / f"{name}.tar")
-        said = run("answer", "--spec", tmp_path / "open.yaml", "--public", public, "--site", name, "--round", 1,
-                   "--key", secret, "--version", version, "-o", files[-1])  # fmt: skip
+        asked = ("--public", public, "--federation", "banks", "--round", 1, "--key", secret, "--version", version)
+        said = run("answer", "--spec", tmp_path / "open.yaml", "--site", name, *asked, "-o", files[-1])
         assert "nothing bounds what they tell of its rows" in said
     (tmp_path / "federation.yaml").write_text(yaml.safe_dump(agreed))
     files[1].write_bytes(files[1].read_bytes().replace(b'"a":0', b'"a":1'))
     output = tmp_path / "mixture.jsonl"
     asked = ("mix", tmp_path / "federation.yaml", *files, "--spec", tmp_path / "open.yaml", "--public", public)
     said = json.loads(run(*asked, "--round", 1, "-o", output, "--json"))
-    assert (said["rows"], said["inputs"], said["refused"]) == (4, 4, {str(files[1]): "other_subject"})
+    assert (said["rows"], said["inputs"], said["federation"]) == (4, 4, "banks")
+    assert said["refused"] == {str(files[1]): "other_subject: is not what was signed: answers.jsonl was changed"}
     assert said["digest"] == digest_of(output.read_bytes()) and said["sites"]["south"]["left_out"] == "other_subject"
     found = read(output.read_bytes(), "m")
     assert found.rows.keys() == {row_id(t) for t in TEXTS}
@@ -175,7 +186,7 @@ def test_the_same_answers_again_are_the_same_file_and_one_entry(home, registry, 
     first = answered(home, registry, tmp_path, "1")
     assert answered(home, registry, tmp_path, "1") == first
     (entry,) = published(home)
-    assert (entry["student"], entry["answers"], entry["rows"]) == (ref.digest, digest_of(first), 4)
+    assert (entry["student"], entry["statement"], entry["rows"]) == (ref.digest, statement_of(first), 4)
     assert entry["epsilon"] == pytest.approx(epsilon_of(ONCE, 1e-5)) and entry["spent"] == [list(ONCE[0])]
 
 
@@ -185,6 +196,19 @@ def test_more_answers_of_one_student_spend_nothing(home, registry, tmp_path):
         answered(home, registry, tmp_path, "1", number)
     assert [d["spent"] for d in published(home)] == [[list(ONCE[0])], [], []]
     assert len({d["epsilon"] for d in published(home)}) == 1
+
+
+def test_another_federation_s_answers_are_another_file_and_entry(home, registry, tmp_path):
+    registry.add("1", spec_of(tmp_path), privacy=account())
+    assert answered(home, registry, tmp_path, "1") != answered(home, registry, tmp_path, "1", federation="hospitals")
+    assert [(d["federation"], d["spent"]) for d in published(home)] == [("banks", [list(ONCE[0])]), ("hospitals", [])]
+
+
+def test_a_name_that_no_agreement_can_have_is_refused(home, registry, tmp_path):
+    secret, _ = keys(tmp_path, "north")
+    for asked in (("answer", "--site", "north", "--public", tmp_path / "public.jsonl"), ("give",)):
+        with pytest.raises(ConfigError, match=r"--federation.*must be a name as in the agreement"):
+            run(*asked, "--spec", tmp_path / "open.yaml", "--round", 1, "--federation", "Our Banks", "--key", secret)
 
 
 def test_a_successor_spends_what_it_has_beyond_its_ancestor_and_a_fresh_one_all(home, registry, tmp_path):
@@ -261,8 +285,9 @@ def test_the_same_answers_again_are_refused_where_the_spec_promises_more_by_now(
 def given(home, registry, tmp_path, version, number=1, spec="private"):
     secret, _ = keys(tmp_path, "mixer")
     return students.give(
-        Settings(), Registry(Settings()), home, spec_of(tmp_path, spec), version, number, signer(str(secret))
-    )
+        Settings(), Registry(Settings()), home, spec_of(tmp_path, spec), version,
+        federation="banks", number=number, by=signer(str(secret)),
+    )  # fmt: skip
 
 
 def test_weights_that_are_handed_on_count_as_answers_do_and_together_with_them(home, registry, tmp_path):
@@ -312,21 +337,59 @@ def handed_on(home, registry, tmp_path):
     put_bytes(f"{ref.uri.rsplit('/', 1)[0]}/student.safetensors", weights)
     secret, public = keys(tmp_path, "mixer")
     place = tmp_path / "student.tar"
-    run("give", "--spec", tmp_path / "open.yaml", "--version", 7, "--round", 3, "--key", secret, "-o", place)
+    run(
+        "give",
+        "--spec",
+        tmp_path / "open.yaml",
+        "--version",
+        7,
+        "--round",
+        3,
+        "--federation",
+        "banks",
+        "--key",
+        secret,
+        "-o",
+        place,
+    )
     return place, public, ref
 
 
 def test_a_student_is_handed_on_and_a_spec_may_begin_from_it(home, handed_on, tmp_path):
     place, public, ref = handed_on
     folder = tmp_path / "round 3 # ü"
-    said = run("take", place, "--public-key", public, "--into", folder)
+    said = run("take", place, "--federation", "banks", "--public-key", public, "--into", folder)
     assert "version 7 of letters, round 3, in letters@1, by t@1" in said
     (tmp_path / "site.yaml").write_text(SPEC + said)
     start = load_spec(tmp_path / "site.yaml").student.start
     assert start.digest == ref.digest == digest_of(get_bytes(start.uri))
     assert (folder / "student.safetensors").read_bytes() == b"weights"
     (entry,) = [row.detail for row in entries(home, "letters") if row.action == "federate give"]
-    assert (entry["student"], entry["archive"]) == (ref.digest, digest_of(place.read_bytes()))
+    assert (entry["student"], entry["statement"]) == (ref.digest, statement_of(place.read_bytes()))
+
+
+def test_a_student_is_signed_as_it_is_taken_where_there_is_a_key(home, handed_on, tmp_path, monkeypatch):
+    place, public, ref = handed_on
+    secret, own = keys(tmp_path, "site")
+    asked = ("take", place, "--federation", "banks", "--public-key", public, "--into", tmp_path / "taken")
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    with pytest.raises(ConfigError, match="name the signing key"):
+        run(*asked)
+    monkeypatch.setenv("COHOBATE_ARTIFACT_SIGNING_KEY", str(secret))
+    with pytest.raises(ConfigError, match="name the spec of the workload that it is signed for"):
+        run(*asked)
+    asked = (*asked, "--spec", tmp_path / "open.yaml")
+    with pytest.raises(UntrustedError, match="cohobate keys add FILE --workload federation:banks"):
+        run(*asked)
+    assert list((tmp_path / "taken").iterdir()) == []
+    add(home, "ana", public.read_bytes(), name="mixer", reason="a test", workloads=("federation:banks",))
+    with pytest.raises(ConfigError, match="its signatures do not count"):
+        run(*asked)
+    add(home, "ana", own.read_bytes(), name="own", reason="a test")
+    assert ref.digest in run(*asked)
+    start = Begin(uri=f"file://{tmp_path}/taken/model.onnx", digest=ref.digest)
+    begun = starts.verified(home, "letters", start)
+    assert (begun.federation, begun.round) == ("banks", 3) and begun.given.key != begun.taken.key
 
 
 def test_a_student_that_was_changed_or_is_another_s_is_not_taken(handed_on, tmp_path):
@@ -335,21 +398,44 @@ def test_a_student_that_was_changed_or_is_another_s_is_not_taken(handed_on, tmp_
     files = bundle.members(place.read_bytes(), "")
     (tmp_path / "changed.tar").write_bytes(bundle.pack({**files, "student.safetensors": b"others"}))
     (tmp_path / "less.tar").write_bytes(bundle.pack({"model.onnx": files["model.onnx"]}))
-    for path, key, error, why in (
-        (place, other, UntrustedError, "the given key did not sign it"),
-        (tmp_path / "changed.tar", public, UntrustedError, r"student\.safetensors was changed"),
-        (tmp_path / "less.tar", public, ArtifactError, "is no student of a federation"),
+    for path, key, federation, error, why in (
+        (place, other, "banks", UntrustedError, "the given key did not sign it"),
+        (tmp_path / "changed.tar", public, "banks", UntrustedError, r"student\.safetensors was changed"),
+        (place, public, "hospitals", UntrustedError, "for the federation 'banks', not 'hospitals'"),
+        (tmp_path / "less.tar", public, "banks", ArtifactError, "is no student of a federation"),
     ):
         with pytest.raises(error, match=why):
-            run("take", path, "--public-key", key, "--into", tmp_path / "none")
+            run("take", path, "--federation", federation, "--public-key", key, "--into", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_student_that_is_given_twice_is_recorded_once_whatever_its_signature(home, handed_on, tmp_path):
+    secret, _ = keys(tmp_path, "elliptic", ec.generate_private_key(ec.SECP256R1()))
+    asked = ("give", "--spec", tmp_path / "open.yaml", "--version", 7, "--round", 4, "--federation", "banks")
+    for name in ("one", "two"):
+        run(*asked, "--key", secret, "-o", tmp_path / name)
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
+    (entry,) = [row.detail for row in entries(home, "letters") if row.detail["round"] == 4]
+    assert entry["statement"] == statement_of((tmp_path / "one").read_bytes())
 
 
 def test_a_student_without_weights_to_go_on_from_is_not_handed_on(home, registry, tmp_path):
     registry.add("1", spec_of(tmp_path, "open"))
     secret, _ = keys(tmp_path, "mixer")
     with pytest.raises(ArtifactError, match="names no trainable weights"):
-        run("give", "--spec", tmp_path / "open.yaml", "--version", 1, "--round", 1, "--key", secret)
+        run(
+            "give",
+            "--spec",
+            tmp_path / "open.yaml",
+            "--version",
+            1,
+            "--round",
+            1,
+            "--federation",
+            "banks",
+            "--key",
+            secret,
+        )
 
 
 def test_a_private_student_begins_from_none_that_was_handed_on(tmp_path):

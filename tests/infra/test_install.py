@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from infra import install
 
@@ -92,3 +95,15 @@ def test_it_runs_without_any_package():
         [sys.executable, "-I", "-S", "infra/install.py", "--help"], capture_output=True, text=True, check=True
     )
     assert "requirement" in done.stdout
+
+
+def test_the_converter_s_environment_is_pinned_within_what_the_extra_allows():
+    """TensorFlow's stack does not go with ``constraints.txt``: CI and the docs install it by a file of its own."""
+    pins = dict(line.split("==") for line in Path("requirements-litert.txt").read_text().split())
+    extra = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]["litert"]
+    for wanted in map(Requirement, extra):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
+    assert {"onnx", "onnxruntime", "numpy", "psutil"} <= pins.keys(), "onnx2tf and its tests import them undeclared"
+    served = dict(line.split("==") for line in Path("constraints.txt").read_text().split() if "==" in line)
+    assert pins["ai-edge-litert"] == served["ai-edge-litert"], "what converts is what is served by"
+    assert "own_environment litert -r requirements-litert.txt" in Path(".ci/run").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec.fields import Factory, Payload, Section
+from components.contracts.spec.fields import Factory, Payload, Positive, Section
 
 KINDS = (
     "API_KEY",
@@ -45,11 +45,13 @@ class Masking(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``payload.decoder: json``, the fields of the object (or of each object of a list) whose texts are searched, at any
     depth below them; none: every text. ``finder``: an object that is called with a text and gives ``(kind, start,
     end)`` of what it finds in it, places by characters; of other kinds than ``entities`` it finds nothing.
+    ``finder_seconds``: how long it may take for one text; one that takes longer counts as failing.
     """
 
     entities: tuple[str, ...]
     columns: tuple[str, ...] = ()
     finder: Factory | None = None
+    finder_seconds: Positive = 5.0
 
 
 def check_masking(masking: Masking, payload: Payload) -> None:

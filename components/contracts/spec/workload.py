@@ -115,8 +115,8 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             *sections, name = path.split(".")
             inside = content
             for section in sections:
-                inside = inside[section]
-            if inside[name] == default:
+                inside = inside.get(section) or {}  # a section that is not there has none of its fields
+            if name in inside and inside[name] == default:
                 del inside[name]
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
@@ -140,6 +140,7 @@ SINCE: dict[str, Any] = {
     "limits.max_span_f1_loss": None,
     "limits.min_span_agreement": None,
     "limits.min_span_f1": None,
+    "masking.finder_seconds": Masking(entities=()).finder_seconds,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
     "serve.file_bytes": Serve().file_bytes,

@@ -5,7 +5,7 @@ import sys
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError, RecordError
+from components.contracts.errors import ConfigError, FinderError, RecordError
 from components.contracts.masking import masked_input, masked_record, masker, placeholders
 from components.contracts.records import Input, decode, encode
 from components.contracts.spec import Factory, Masking, Payload, Spec, load_spec
@@ -161,15 +161,24 @@ def test_pieces_that_overlap_are_one_and_other_kinds_are_left(finding):
         ("return [('NAME', 0, 99)]", "not in the text"),
         ("return [('NAME', 3, 3)]", "not in the text"),
         ("return 7", "raised TypeError"),
-        ("return [('NAME', 0, 1)]", "more to find after"),
+        ("raise TimeoutError(text)", "raised TimeoutError"),
     ],
 )
 def test_a_finder_that_fails_keeps_nothing_and_quotes_nothing(finding, body, told):
     spec = finding(body)
-    with pytest.raises(RecordError, match=told) as failed:
+    entry = Input(workload="w", id="a", key="k", time=1.0, payload=b"my secret")
+    record = Record("w.inputs", 0, 0, b"k", encode(entry), {}, 1.0)
+    for search in (lambda: masked(spec, b"my secret"), lambda: masked_record(spec, record)):
+        with pytest.raises(FinderError, match=told) as failed:
+            search()
+        assert "secret" not in str(failed.value) and failed.value.__cause__ is None
+
+
+def test_what_has_no_end_of_finds_is_refused_and_kept_nowhere(finding):
+    spec = finding("return [('NAME', 0, 1)]")
+    with pytest.raises(RecordError, match="more to find after") as failed:
         masked(spec, b"my secret")
     assert failed.value.reason == "mask_failed" and "secret" not in str(failed.value)
-    assert failed.value.__cause__ is None
     entry = Input(workload="w", id="a", key="k", time=1.0, payload=b"my secret")
     record, why = masked_record(spec, Record("w.inputs", 0, 0, b"k", encode(entry), {}, 1.0))
     assert record.value == b"" and why is not None and why.reason == "mask_failed"

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -14,12 +15,14 @@ from components.contracts.spec import Extraction, Limits, Variant, extracted, lo
 from components.contracts.storage import get_bytes
 from components.distill.data import Rows, holdouts
 from components.distill.train import distill
+from components.evaluate import extraction
 from components.evaluate.evaluate import evaluate
 from components.evaluate.evidence import Answer, Evidence, Judgement, Row
-from components.evaluate.extraction import CONSTANT, TEACHER, columns, extraction_rows
+from components.evaluate.extraction import CONSTANT, TEACHER, columns, extraction_rows, table_of
 from components.evaluate.judge import demanded, judge, replay
 from components.evaluate.measure import measures
 from components.snapshot.holdout import needed
+from components.student.features import TensorSpec
 from components.student.runtime import Student
 from tests.stores import migrated
 
@@ -104,7 +107,7 @@ def test_probabilities_tell_more_than_labels(held):
         """Says a softmax of its columns' sums."""
 
         def __init__(self):
-            self.card = type("Card", (), {"classes": ("a", "b", "c")})
+            self.card = SimpleNamespace(classes=("a", "b", "c"), inputs={})
             self.weights = np.random.default_rng(0).normal(size=(16, 3))
 
         def features(self, payloads):
@@ -139,6 +142,43 @@ def test_what_was_asked_about_is_not_judged_and_each_content_is_there_once(held)
     assert {row.id for row in extraction_rows(student, rows, ASKED, 20, 1)} != once, "the seed draws"
     made_up = Rows(payloads=rows.payloads, soft=rows.soft, truth=rows.truth, synthetic=["noise"] * len(rows))
     assert extraction_rows(student, made_up, ASKED, 20, 0) == []
+
+
+def test_a_content_that_came_several_times_counts_as_often(held):
+    student, rows = held
+    half = rows.take(list(range(len(rows) // 2)))
+    found = extraction_rows(student, rows + half, Extraction(questions=10), 20, 3)
+    expected = {}
+    for payload, weight in zip((rows + half).payloads, (rows + half).weights, strict=True):
+        expected[payload] = expected.get(payload, 0.0) + weight
+    first = {payload: name for name, payload in reversed(list(zip(rows.ids, rows.payloads, strict=True)))}
+    by_id = {first[payload]: weight for payload, weight in expected.items()}
+    counted = {row.id: row.weight for row in found if row.set == f"extraction {CONSTANT}"}
+    assert counted == {name: by_id[name] for name in counted} and len(set(counted.values())) > 1
+
+
+def test_what_a_student_is_fed_is_encoded_some_inputs_at_a_time(held, monkeypatch):
+    student, rows = held
+    payloads = [p * (1 + n % 3) for n, p in enumerate(rows.payloads[:20])]
+    whole, sizes, features = columns(student.features(payloads)), [], student.features
+    monkeypatch.setattr(extraction, "CHUNK", 7)
+    monkeypatch.setattr(student, "features", lambda some: (sizes.append(len(some)), features(some))[1])
+    assert np.array_equal(table_of(student, payloads), whole)
+    assert max(sizes) == 7
+
+
+def test_arrays_that_are_as_long_as_the_longest_beside_them_are_brought_to_one_length():
+    class Lengths:
+        card = SimpleNamespace(inputs={"x": TensorSpec(dtype="float32", shape=("batch", "length", 2))})
+
+        def features(self, payloads):
+            longest = max(map(len, payloads))
+            rows = [np.pad(np.full((len(p), 2), float(len(p)), np.float32), ((0, longest - len(p)), (0, 0)))
+                    for p in payloads]  # fmt: skip
+            return {"x": np.stack(rows)}
+
+    payloads = [b"a" * (1 + n % 5) for n in range(600)]
+    assert np.array_equal(table_of(Lengths(), payloads), columns(Lengths().features(payloads)))
 
 
 def test_of_a_regression_the_value_is_learnt(line_spec, lines, freeze_rows, tmp_path):
@@ -188,6 +228,17 @@ def test_the_bound_must_keep_the_limit_and_surrogates_judge_nothing_else():
         limit: judge(evidence(rows, max_extraction_fidelity=limit)).decision for limit in (0.4, 0.6, 0.65, 0.8)
     }
     assert decisions == {0.4: "reject", 0.6: "hold", 0.65: "hold", 0.8: "promote"}
+
+
+def test_where_it_is_looked_at_repeatedly_the_estimate_is_told_and_a_limit_holds_with_the_reason():
+    rows = [*answered("100", 60, 100), *answered("25", 40, 100)]
+    made = evidence(rows, max_extraction_fidelity=0.99, looks="repeated")
+    found = measures(made)
+    assert found["extraction_fidelity"] is None
+    assert (found["extraction_fidelity_estimate"], found["extraction_fidelity[25]"]) == (0.6, 0.4)
+    verdict = judge(made)
+    assert verdict.decision == "hold"
+    assert any("no bound that holds at all looks" in text for text in made.judgement.notes)
 
 
 def test_too_few_rows_hold_and_evidence_from_before_has_no_measure():

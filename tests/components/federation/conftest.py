@@ -9,6 +9,7 @@ from tests.keys import keys
 CLASSES = ("ham", "spam")
 TEXTS = ("one", "two", "three")
 SPACE = "mail@1"
+FEDERATION = "banks"
 
 
 class Desk:
@@ -19,7 +20,7 @@ class Desk:
 
     def agreement(self, **values):
         sites = {name: Site(key=str(public)) for name, (_, public) in self.made.items()}
-        return Agreement(**{"space": SPACE, "classes": CLASSES, "sites": sites, **values})
+        return Agreement(**{"name": FEDERATION, "space": SPACE, "classes": CLASSES, "sites": sites, **values})
 
     def signer(self, name):
         return CryptoSigner(load_pem_private_key(self.made[name][0].read_bytes(), None))
@@ -28,10 +29,10 @@ class Desk:
         """What a site hands on: ``spam`` for every text, or the distributions ``answers`` by the text."""
         answers = answers or {t: {"ham": 1.0 - spam, "spam": spam} for t in texts}
         said = Said(
-            **{"site": name, "round": 1, "space": SPACE, "classes": CLASSES, "student": "0" * 64,
-               "public": set_digest(map(row_id, TEXTS)), **values}
+            **{"federation": FEDERATION, "site": name, "round": 1, "space": SPACE, "classes": CLASSES,
+               "student": "0" * 64, "public": set_digest(map(row_id, TEXTS)), **values}
         )  # fmt: skip
-        return write(said, {row_id(t): d for t, d in answers.items()}, self.signer(by or name))
+        return write(said, {row_id(t): d for t, d in answers.items()}, self.signer(by or name)).data
 
 
 @pytest.fixture(scope="package")

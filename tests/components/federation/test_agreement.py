@@ -8,6 +8,7 @@ from components.federation.agreement import read_agreement, site_of_key
 from tests.keys import keys
 
 GOOD = """
+name: banks
 space: mail@1
 classes: [ham, spam]
 sites:
@@ -37,6 +38,8 @@ def test_keys_lie_beside_the_agreement(folder):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (("name: banks\n", ""), "name"),
+        (("banks", "Our Banks"), "name"),
         (("mail@1", "''"), "space"),
         (("[ham, spam]", "[ham]"), "must name two or more classes"),
         (("[ham, spam]", "[ham, ham]"), "each once"),
@@ -68,7 +71,7 @@ def test_a_file_that_is_missing_is_named(tmp_path):
 
 def test_the_documentation_s_agreement_is_one(tmp_path):
     doc = (Path(__file__).parents[3] / "docs" / "federated.md").read_text()
-    (example,) = re.findall(r"```yaml\n(space:.*?)```", doc, re.S)
+    (example,) = re.findall(r"```yaml\n(name:.*?)```", doc, re.S)
     for name in ("north", "south", "west", "coast"):
         keys(tmp_path, name)
     found = read_agreement(written(tmp_path, example))

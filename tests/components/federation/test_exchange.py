@@ -14,6 +14,12 @@ from components.contracts.errors import ArtifactError, ConfigError, UntrustedErr
 from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.exchange import ANSWERS, PREDICATE, STATEMENT, read, row_id, set_digest, signed_by
+from tests.components.federation.conftest import FEDERATION
+
+SAID = {
+    "federation": FEDERATION, "site": "north", "round": 1, "space": "s", "classes": ["ham", "spam"], "public": "",
+    "student": "",
+}  # fmt: skip
 
 
 def key(desk, name="north"):
@@ -26,10 +32,10 @@ def changed(data, **files):
 
 def test_what_was_written_is_read(desk):
     data = desk.file("north", privacy={"epsilon": 3.0, "delta": 1e-5, "unit": "input"})
-    found = read(data, "f", key(desk))
+    found = read(data, "f", key(desk), FEDERATION)
     assert found.said.site == "north" and found.said.privacy["epsilon"] == 3.0
     signed = base64.b64decode(json.loads(bundle.members(data, "")[STATEMENT])["payload"])
-    assert found.digest == digest_of(signed)
+    assert found.statement == digest_of(signed)
     assert found.by_id[row_id("two")] == pytest.approx({"ham": 0.1, "spam": 0.9})
     assert signed_by(data, "f") == (key(desk).keyid,)
 
@@ -47,14 +53,20 @@ def test_answers_that_were_changed_are_refused(desk):
     data = desk.file("north")
     lines = bundle.members(data, "")[ANSWERS].replace(b'"spam":0.9', b'"spam":0.8')
     with pytest.raises(UntrustedError, match=r"answers\.jsonl was changed") as refused:
-        read(changed(data, answers_jsonl=lines), "f", key(desk))
+        read(changed(data, answers_jsonl=lines), "f", key(desk), FEDERATION)
     assert refused.value.reason == "other_subject"
 
 
 def test_another_site_s_signature_is_none(desk):
     with pytest.raises(UntrustedError) as refused:
-        read(desk.file("north", by="south"), "f", key(desk))
+        read(desk.file("north", by="south"), "f", key(desk), FEDERATION)
     assert refused.value.reason == "forged"
+
+
+def test_what_is_signed_for_another_federation_is_refused_by_its_name(desk):
+    with pytest.raises(UntrustedError, match="is signed for the federation 'hospitals', not 'banks'") as refused:
+        read(desk.file("north", federation="hospitals"), "f", key(desk), FEDERATION)
+    assert refused.value.reason == "other_federation"
 
 
 def test_the_statement_cannot_be_replaced_by_another_of_the_same_key(desk):
@@ -62,7 +74,7 @@ def test_the_statement_cannot_be_replaced_by_another_of_the_same_key(desk):
     said = attestation.statement("urn:cohobate:snapshot:v1", {ANSWERS: digest_of(answers)}, {})
     data = bundle.pack({ANSWERS: answers, STATEMENT: attestation.sign(said, desk.signer("north"))})
     with pytest.raises(UntrustedError) as refused:
-        read(data, "f", key(desk))
+        read(data, "f", key(desk), FEDERATION)
     assert refused.value.reason == "other_kind"
 
 
@@ -78,29 +90,27 @@ def test_the_statement_cannot_be_replaced_by_another_of_the_same_key(desk):
 )
 def test_what_a_site_signs_has_to_be_distributions_over_its_classes(desk, answers, why):
     with pytest.raises(ArtifactError, match=why):
-        read(desk.file("north", answers=answers), "f", key(desk))
+        read(desk.file("north", answers=answers), "f", key(desk), FEDERATION)
 
 
 def test_an_input_is_answered_once(desk):
     answers = bundle.members(desk.file("north"), "")[ANSWERS]
     doubled = answers + answers.splitlines(keepends=True)[0]
-    said = {"site": "north", "round": 1, "space": "s", "classes": ["ham", "spam"], "public": "", "student": ""}
-    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(doubled)}, said)
+    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(doubled)}, SAID)
     data = bundle.pack({ANSWERS: doubled, STATEMENT: attestation.sign(made, desk.signer("north"))})
     with pytest.raises(ArtifactError, match="answers an input twice"):
-        read(data, "f", key(desk))
+        read(data, "f", key(desk), FEDERATION)
 
 
 def lined(desk, line):
     """A file whose answers are this line, signed."""
-    said = {"site": "north", "round": 1, "space": "s", "classes": ["ham", "spam"], "public": "", "student": ""}
-    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(line)}, said)
+    made = attestation.statement(PREDICATE, {ANSWERS: digest_of(line)}, SAID)
     return bundle.pack({ANSWERS: line, STATEMENT: attestation.sign(made, desk.signer("north"))})
 
 
 def test_a_line_has_no_other_fields(desk):
     with pytest.raises(ArtifactError, match=r"holds no answers of a site: .*unknown field `more`"):
-        read(lined(desk, b'{"id":"a","distribution":{"ham":1.0},"more":[]}'), "f", key(desk))
+        read(lined(desk, b'{"id":"a","distribution":{"ham":1.0},"more":[]}'), "f", key(desk), FEDERATION)
 
 
 def test_a_line_that_is_nested_too_deeply_is_refused(desk, monkeypatch):
@@ -113,7 +123,7 @@ def test_a_line_that_is_nested_too_deeply_is_refused(desk, monkeypatch):
 
     monkeypatch.setattr(msgspec.json, "decode", deep)
     with pytest.raises(ArtifactError, match="holds no answers of a site: maximum recursion"):
-        read(desk.file("north"), "f", key(desk))
+        read(desk.file("north"), "f", key(desk), FEDERATION)
 
 
 def test_headers_that_hold_no_numbers_are_refused():
@@ -131,20 +141,20 @@ def test_what_is_no_statement_of_answers_is_refused(desk):
     made = attestation.statement(PREDICATE, {ANSWERS: digest_of(answers)}, {"site": "north"})
     data = bundle.pack({ANSWERS: answers, STATEMENT: attestation.sign(made, desk.signer("north"))})
     with pytest.raises(ArtifactError, match="holds no answers of a site"):
-        read(data, "f", key(desk))
+        read(data, "f", key(desk), FEDERATION)
 
 
 def test_other_files_are_none(desk):
     for data in (b"", b"text", bundle.pack({"a": b""}), changed(desk.file("north"), more_txt=b"")):
         with pytest.raises(ArtifactError):
-            read(data, "f", key(desk))
+            read(data, "f", key(desk), FEDERATION)
     link = io.BytesIO()
     with tarfile.open(fileobj=link, mode="w") as archive:
         member = tarfile.TarInfo(ANSWERS)
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
     with pytest.raises(ArtifactError, match="symbolic link"):
-        read(link.getvalue(), "f", key(desk))
+        read(link.getvalue(), "f", key(desk), FEDERATION)
 
 
 def test_an_input_goes_by_its_content_and_not_by_how_it_is_written():

@@ -11,14 +11,14 @@ from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.exchange import ANSWERS, STATEMENT, row_id
-from components.federation.rounds import Header, mixed, read
-from tests.components.federation.conftest import CLASSES, TEXTS
+from components.federation.rounds import mixed, read
+from tests.components.federation.conftest import CLASSES, FEDERATION, TEXTS
 
 IDS = [row_id(text) for text in TEXTS]
 
 
 def signed_answers(desk, data):
-    return exchange.read(data, "f", verifier(desk.made["north"][1])).digest
+    return exchange.read(data, "f", verifier(desk.made["north"][1]), FEDERATION).statement
 
 
 def left_out(done):
@@ -33,7 +33,7 @@ def test_the_mixture_is_recorded_with_its_weights(desk):
     row = found.rows[row_id("two")]
     assert row.distribution == pytest.approx({"ham": 0.2, "spam": 0.8})
     assert row.weights == pytest.approx({"east": 1 / 3, "north": 1 / 3, "south": 1 / 3})
-    assert found.header.sites["north"].answers == signed_answers(desk, files["a"]) and found.digest == digest_of(
+    assert found.header.sites["north"].statement == signed_answers(desk, files["a"]) and found.digest == digest_of(
         done.data
     )
     assert found.header.sites["north"].rows == 3 and found.header.inputs == 3
@@ -46,6 +46,10 @@ def test_a_round_made_again_is_the_same_file(desk):
     assert again.data == mixed(agreed, 1, IDS, files).data
 
 
+def code_of(done):
+    return {uri: why.partition(":")[0] for uri, why in done.refused.items()}
+
+
 def spoilt(data):
     files = bundle.members(data, "")
     return bundle.pack({**files, ANSWERS: files[ANSWERS].replace(b'"spam":0.9', b'"spam":0.1')})
@@ -56,6 +60,7 @@ def spoilt(data):
     [
         (lambda desk: spoilt(desk.file("west")), "other_subject"),
         (lambda desk: desk.file("north", by="west"), "other_site"),
+        (lambda desk: desk.file("west", federation="hospitals"), "other_federation"),
         (lambda desk: desk.file("west", round=2), "other_round"),
         (lambda desk: desk.file("west", space="mail@2"), "other_space"),
         (lambda desk: desk.file("west", public="0" * 64), "other_public"),
@@ -66,7 +71,7 @@ def spoilt(data):
 def test_a_file_that_does_not_hold_leaves_its_site_out_and_the_round_goes_on(desk, file, why):
     files = {"a": desk.file("north"), "b": desk.file("south"), "c": file(desk)}
     done = mixed(desk.agreement(), 1, IDS, files)
-    assert left_out(done) == {"east": "absent", "west": why} and done.refused == {"c": why}
+    assert left_out(done) == {"east": "absent", "west": why} and code_of(done) == {"c": why}
     assert done.rows == 3
 
 
@@ -75,7 +80,7 @@ def test_what_was_forged_or_is_old_takes_nothing_from_the_file_that_holds(desk):
     bad = {"a": spoilt(desk.file("north")), "c": desk.file("south", round=2), "e": spoilt(desk.file("south"))}
     done = mixed(desk.agreement(), 1, IDS, {**good, **bad})
     assert done.data == mixed(desk.agreement(), 1, IDS, good).data
-    assert done.refused == {"a": "other_subject", "c": "other_round", "e": "other_subject"}
+    assert code_of(done) == {"a": "other_subject", "c": "other_round", "e": "other_subject"}
 
 
 def test_who_answers_twice_and_differently_has_no_part(desk):
@@ -100,6 +105,13 @@ def test_files_of_strangers_are_refused(desk):
     done = mixed(agreed, 1, IDS, files)
     assert done.refused["c"] == "is signed by no site of the agreement" and "is no bundle" in done.refused["d"]
     assert done.header.sites.keys() == {"east", "north", "south"}
+
+
+def test_a_file_of_another_federation_is_refused_by_that_one_s_name(desk):
+    files = {"a": desk.file("north"), "b": desk.file("south"), "c": desk.file("west", federation="hospitals")}
+    done = mixed(desk.agreement(), 1, IDS, files)
+    assert "is signed for the federation 'hospitals', not 'banks'" in done.refused["c"]
+    assert read(done.data, "m").header.federation == "banks"
 
 
 def test_too_few_sites_make_no_round(desk):
@@ -198,10 +210,10 @@ def test_what_is_no_mixture_is_refused(desk):
     for data in (b"", b"text\n", done.data + b'{"id": 3}\n'):
         with pytest.raises(ArtifactError, match="is no mixture of 'cohobate federate mix'"):
             read(data, "m")
-    newer = msgspec.json.encode(msgspec.structs.replace(done.header, schema=2))
-    assert msgspec.json.decode(newer, type=Header).schema == 2
-    with pytest.raises(ArtifactError, match="schema 2; this version reads 1"):
-        read(newer, "m")
+    newer = msgspec.json.encode(msgspec.structs.replace(done.header, schema=3))
+    for schema, other in ((3, newer), (1, b'{"schema":1,"round":1}')):
+        with pytest.raises(ArtifactError, match=f"schema {schema}; this version reads 2: mix the round again"):
+            read(other, "m")
 
 
 @pytest.mark.parametrize(

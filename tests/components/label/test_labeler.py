@@ -1,3 +1,6 @@
+import threading
+from types import SimpleNamespace
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from components.contracts.admission import LETTER_BYTES
 from components.contracts.errors import (
     ConfigError,
     FencedError,
+    FinderError,
     LostPositionsError,
     TeacherError,
     UnavailableError,
@@ -25,6 +29,7 @@ from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.contracts.spec import Label as LabelSection
 from components.label import partition_worker as partition_workers
+from components.label import worker_group
 from components.label.asking import Company
 from components.label.labeler import Labeler
 from components.query.budget import Budget
@@ -507,3 +512,73 @@ def test_what_a_producer_wrote_unmasked_is_labelled_masked_and_no_letter_keeps_i
     )
     start(Teacher(), masking=masking).step(0.0)
     assert len(letters(broker)) == 3, "delivered again they have their letters"
+
+
+FINDER = """
+import pathlib
+
+STATE = pathlib.Path(__file__).with_name("state")
+
+
+def find(text):
+    if STATE.read_text() == "away" or "poison" in text:
+        raise OSError(text)
+    return [("NAME", text.index("Ada"), text.index("Ada") + 3)] if "Ada" in text else []
+
+
+def made():
+    return find
+"""
+
+
+@pytest.fixture
+def finder(tmp_path):
+    """What a spec has to name, and what says how the finder is."""
+    (tmp_path / "finder.py").write_text(FINDER)
+    state = (tmp_path / "state").write_text
+    state("works")
+    masking = Masking(entities=("NAME",), finder=Factory(factory="finder.py:made"))
+    return SimpleNamespace(spec={"masking": masking, "source": str(tmp_path / "w.yaml")}, state=state)
+
+
+def test_while_the_finder_fails_nothing_is_labelled_lost_or_lettered_and_then_it_goes_on(start, broker, finder):
+    put(broker, entry("a", "Ada came"), entry("b", "nobody"))
+    labeler = start(teacher := Teacher(), **finder.spec)
+    finder.state("away")
+    for _ in range(5):
+        with pytest.raises(FinderError):
+            labeler.step(0.0)
+    assert (labels(broker), letters(broker), committed(broker), teacher.asked) == ([], [], 0, [])
+    finder.state("works")
+    assert labeler.step(0.0) == 2
+    assert [label.input.payload for label in labels(broker)] == [b"[NAME] came", b"nobody"] and committed(broker) == 2
+
+
+def test_an_input_that_the_finder_alone_fails_on_becomes_a_letter_without_its_bytes(start, broker, finder):
+    put(broker, entry("a", "poison of Ada"), entry("b", "Ada came"))
+    labeler = start(**finder.spec)
+    for _ in range(2):
+        with pytest.raises(FinderError):
+            labeler.step(0.0)
+    labeler.step(0.0)
+    (letter,) = letters(broker)
+    assert (letter.reason, letter.value, letter.cut) == ("mask_failed", b"", True)
+    assert [label.input.payload for label in labels(broker)] == [b"[NAME] came"]
+
+
+def test_a_labeler_that_runs_says_that_it_waits_for_the_finder_and_heals_by_itself(start, broker, finder, monkeypatch):
+    monkeypatch.setattr(worker_group, "RETRY_SECONDS", (0.0, 0.0))
+    put(broker, entry("a", "Ada came"))
+    labeler, stop, told = start(**finder.spec), threading.Event(), []
+    finder.state("away")
+
+    def look():
+        told.append(labeler.paused)
+        if "masking" in told:
+            finder.state("works")
+        if (told[-1] == "" and labels(broker)) or len(told) > 100:
+            stop.set()
+
+    labeler.run(stop, look)
+    assert "masking" in told and told[-1] == "" and letters(broker) == []
+    assert [label.input.payload for label in labels(broker)] == [b"[NAME] came"]

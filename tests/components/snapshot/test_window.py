@@ -1,17 +1,19 @@
 import hashlib
+from pathlib import Path
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from components.contracts.errors import ArtifactError, ProvenanceError
+from components.contracts.errors import ArtifactError, FinderError, ProvenanceError
 from components.contracts.records import SoftLabel, encode
-from components.contracts.spec import Factory, Masking
+from components.contracts.spec import Factory, Features, Masking, Payload
 from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
 from components.control.store import ControlStore, StaleRevisionError
 from components.snapshot import feature_repo, freeze, known_truths, read, snapshot_schema, with_truth
 from components.snapshot.table import parquet_bytes
 from components.stream.memory import MemoryBroker
+from serving.control.facts import read_facts
 from tests.stores import migrated
 
 BASE = 1_700_000_000.0
@@ -70,12 +72,80 @@ def test_the_manifest_says_what_the_window_is(freeze_now, put, make_label, make_
     assert manifest["replaced_partitions"] == []
 
 
+def of_texts(spec, masking, **changes):
+    features = Features(factory="components.student.text:TextNgrams", options={"buckets": 1024})
+    values = {"payload": Payload(decoder="text"), "features": features, "masking": masking, **changes}
+    return msgspec.structs.replace(spec, **values)
+
+
 def test_where_the_spec_masks_the_manifest_counts_the_placeholders(spec, tape, store, artifacts, put, make_label):
-    masking = msgspec.structs.replace(spec, masking=Masking(entities=("EMAIL", "PHONE")))
+    masking = of_texts(spec, Masking(entities=("EMAIL", "PHONE")))
     put(*(make_label(i, payload=p) for i, p in enumerate([b"[EMAIL] or [EMAIL]", b"[PHONE]", b"[SSN]"])))
     assert freeze(masking, tape, store, artifacts, now=NOW).manifest["masked"] == {"EMAIL": 2, "PHONE": 1}
     put(make_label(9))
     assert "masked" not in freeze(spec, tape, store, artifacts, now=NOW).manifest
+
+
+def test_what_was_labelled_before_masking_was_turned_on_is_masked_as_it_is_frozen(
+    spec, tape, store, artifacts, put, make_label
+):
+    masking = of_texts(spec, Masking(entities=("EMAIL",)))
+    old, new, broken = b"write to ada@example.com", b"write to [EMAIL]", b"\xff ada@example.com"
+    put(*(make_label(i, payload=p) for i, p in enumerate([old, new, broken])))
+    window = freeze(masking, tape, store, artifacts, now=NOW)
+    assert (window.manifest["masked"], window.manifest["masked_at_freeze"]) == ({"EMAIL": 2}, {"EMAIL": 1})
+    assert window.manifest["rejected_reasons"] == {"undecodable": 1}
+    assert read(window.uri, window.digest)["payload"].to_pylist() == [new, new]
+    refused = [r.value for p, log in tape.logs.items() if p.topic == "files.labels.refused" for r in log]
+    assert len(refused) == 1 and b"example.com" not in refused[0]
+    kept = [p for p in Path(artifacts.removeprefix("file://")).rglob("*") if p.is_file()]
+    assert kept and not [p for p in kept if b"example.com" in p.read_bytes()]
+
+
+FINDER = """
+import pathlib
+
+
+def find(text):
+    if pathlib.Path(__file__).with_name("state").read_text() == "away" or "poison" in text:
+        raise OSError(text)
+    return []
+
+
+def made():
+    return find
+"""
+
+
+def test_a_freeze_waits_for_a_finder_that_fails_and_refuses_a_label_that_it_alone_fails_on(
+    spec, tape, store, artifacts, put, make_label, tmp_path
+):
+    (tmp_path / "finder.py").write_text(FINDER)
+    state = (tmp_path / "state").write_text
+    masking = Masking(entities=("NAME",), finder=Factory(factory="finder.py:made"))
+    masking = of_texts(spec, masking, source=str(tmp_path / "files.yaml"))
+    put(make_label(1, payload=b"poison"), make_label(2, payload=b"good"))
+    state("away")
+    with pytest.raises(FinderError):
+        freeze(masking, tape, store, artifacts, now=NOW)
+    assert store.windows("files") == []
+    state("works")
+    window = freeze(masking, tape, store, artifacts, now=NOW)
+    assert window.rows == 1 and window.manifest["rejected_reasons"] == {"mask_failed": 1}
+    refused = [r.value for p, log in tape.logs.items() if p.topic == "files.labels.refused" for r in log]
+    assert len(refused) == 1 and b"poison" not in refused[0]
+
+
+def test_a_column_that_masking_names_and_no_label_has_is_told(spec, tape, store, artifacts, put, make_label):
+    masking = Masking(entities=("EMAIL",), columns=("mail", "nmae"))
+    options = {"numbers": [{"name": "x", "mean": 0, "scale": 1}]}
+    columns = Features(factory="components.student.columns:MixedColumns", options=options)
+    tables = of_texts(spec, masking, payload=Payload(decoder="json"), features=columns)
+    put(make_label(1, payload=b'{"name": "a@example.com"}'), make_label(2, payload=b'{"mail": "a@example.com"}'))
+    window = freeze(tables, tape, store, artifacts, now=NOW)
+    assert window.manifest["masking_columns_absent"] == ["nmae"]
+    assert store.gauges("files")["masking"].value == {"columns_absent": ["nmae"]}
+    assert read_facts(store, "files", NOW, leader_term=5.0).columns_absent == ("nmae",)
 
 
 def test_the_same_labels_give_the_same_snapshot(freeze_now, put, make_label, make_truth, spec, artifacts, tmp_path):

@@ -215,6 +215,25 @@ def test_rows_that_the_label_budget_does_not_cover_are_refused_before_anything_i
     assert len(read_history(synthesise(path, rows=90, method="noise"), load_spec(path))) == 90
 
 
+def test_what_is_made_up_is_masked_before_it_is_kept(write, home, tmp_path):
+    word = sorted(FILLING)[0]
+    (tmp_path / "finder.py").write_text(
+        f"def find(text):\n    at = text.find({word!r})\n    return [('NAME', at, at + {len(word)})] if at >= 0 else []"
+        "\n\n\ndef made():\n    return find\n"
+    )
+    plain = str(write(TEXTS))
+    table = pq.read_table(synthesise(plain, "noise", 60, 0, 7).removeprefix("file://"))
+    assert any(word.encode() in payload for payload in table["payload"].to_pylist())
+    path = str(
+        write(TEXTS, masking={"entities": ["NAME"], "finder": {"factory": str(tmp_path / "finder.py") + ":made"}})
+    )
+    table = pq.read_table(synthesise(path, "noise", 60, 0, 7).removeprefix("file://"))
+    found = table["payload"].to_pylist()
+    assert not any(word.encode() in payload for payload in found) and any(b"[NAME]" in payload for payload in found)
+    made = [synthetic_input("words", payload, "noise;seed=7", time=1.0).id for payload in found]
+    assert table["id"].to_pylist() == made and len(set(made)) == len(made)
+
+
 def test_a_run_s_own_wishes_go_before_the_spec_s(write, home, tmp_path):
     path = str(write(TEXTS))
     table = pq.read_table(synthesise(path, "noise", 20, 0, 7).removeprefix("file://"))

@@ -53,6 +53,12 @@ def test_a_label_names_the_mixture_and_thereby_the_weights(mixture):
     }  # fmt: skip
 
 
+def test_a_spec_may_say_which_federation_it_is_of(mixture):
+    assert Federation(str(mixture), federation="banks").round == 1
+    with pytest.raises(ArtifactError, match="is signed for the federation 'banks', not 'hospitals'"):
+        Federation(str(mixture), federation="hospitals")
+
+
 def test_a_spec_may_say_which_round_it_is(mixture, tmp_path):
     digest = digest_of(mixture.read_bytes())
     assert Federation(str(mixture), digest=digest).digest == digest

@@ -41,3 +41,10 @@ def test_what_wakes_somebody():
 def test_a_guard_is_a_metric():
     assert sampled(WELL)("guarded") == 0.0
     assert sampled(msgspec.structs.replace(WELL, guard=Promise(defer_below=1.01)))("guarded") == 1.0
+
+
+def test_columns_that_masking_names_and_no_label_had_are_a_metric():
+    assert sampled(WELL)("masking_columns_absent") is None
+    for absent in ((), ("nmae", "adress")):
+        value = sampled(msgspec.structs.replace(WELL, columns_absent=absent))
+        assert value("masking_columns_absent") == len(absent)

@@ -24,6 +24,7 @@ from infra.signing import check, sign
 from serving.replica.admission import Admission
 from tests.keys import keys
 from tests.serving.control.test_controller import W, platform
+from tests.serving.replica.test_admission import changed_card
 
 __all__ = ["platform"]
 
@@ -212,3 +213,15 @@ def test_the_command_exits_1_where_something_does_not_hold(platform, settings, j
     put_bytes(judged.window.uri, b"another snapshot")
     done = CliRunner().invoke(command.app, ["check", "1", "--workload", W, "--json"])
     assert done.exit_code == 1 and not json.loads(done.stdout)["ok"]
+
+
+def test_signed_anew_a_provenance_names_what_the_lineage_began_with(platform, settings, judged):
+    ref = judged("1")
+    data = changed_card(get_bytes(ref.uri), start={"digest": "5" * 64, "federation": "banks", "round": 2})
+    put_bytes(ref.uri, data)
+    ref = msgspec.structs.replace(ref, digest=digest_of(data))
+    platform.registry.infos["1"] = msgspec.structs.replace(platform.registry.infos["1"], ref=ref)
+    sign(settings, platform.registry, platform.store, W, "1", "rotation")
+    said = signatures.student(platform.store, W, ref).predicate["buildDefinition"]["resolvedDependencies"]
+    (start,) = [d for d in said if d["name"] == "start"]
+    assert start["digest"] == {"sha256": "5" * 64} and start["annotations"] == {"federation": "banks", "round": 2}

@@ -109,26 +109,52 @@ def test_a_request_that_waits_for_its_answer_waits_masked_and_is_the_same_when_i
     assert {entry.payload for entry in masked.published(Input)} == {KEPT}
 
 
+def own(masking, tmp_path, body):
+    """A spec whose finder is the body of a function of a text."""
+    (tmp_path / "finder.py").write_text(f"def find(text):\n    {body}\n\n\ndef made():\n    return find\n")
+    return msgspec.structs.replace(
+        masking, source=str(tmp_path / "spec.yaml"),
+        masking=Masking(entities=("NAME",), finder=Factory(factory="finder.py:made")),
+    )  # fmt: skip
+
+
+def nothing_is_kept(running, store, broker):
+    with store.session() as s:
+        return running.published(Input) == [] and everything(broker) == b"" and not s.scalars(select(RequestRow)).all()
+
+
 @pytest.mark.parametrize("door", ["/v1/predict", "/v1/requests"])
 def test_an_input_that_could_not_be_searched_is_refused_and_nothing_is_kept_of_it(
     masking, store, broker, clock, model, tmp_path, door
 ):
-    (tmp_path / "finder.py").write_text(
-        "def find(text):\n    raise ValueError(text)\n\n\ndef made():\n    return find\n"
-    )
-    spec = msgspec.structs.replace(
-        masking, source=str(tmp_path / "spec.yaml"),
-        masking=Masking(entities=("NAME",), finder=Factory(factory="finder.py:made")),
-    )  # fmt: skip
+    spec = own(masking, tmp_path, "return [('NAME', 0, 1)]")
     running = Running(spec, store, broker, clock)
     running.app = create_app(running.gateway, later=Later(running.gateway, store, spec.serve.asynchronous))
     running.serve(model("1"))
     answer = running.call("POST", door, json={"json": GIVEN})
     assert (answer.status_code, answer.json()["title"]) == (422, "mask_failed")
-    assert "example" not in answer.text and answer.json()["detail"] == "the search raised ValueError"
-    assert running.published(Input) == [] and everything(broker) == b""
-    with store.session() as s:
-        assert s.scalars(select(RequestRow)).all() == []
+    assert "example" not in answer.text and nothing_is_kept(running, store, broker)
+
+
+@pytest.mark.parametrize(
+    "door", ["/v1/predict", "/v1/requests", "/v1/chat/completions", "/v2/models/signs/infer", "/v1/edge/records"]
+)
+def test_while_the_finder_fails_who_asks_is_told_to_come_back_and_nothing_is_kept(
+    masking, store, broker, clock, model, tmp_path, door
+):
+    spec = own(masking, tmp_path, "raise ValueError(text)")
+    running = Running(spec, store, broker, clock)
+    edges = Edges(running.gateway, store, tmp_path.as_uri())
+    running.app = create_app(running.gateway, later=Later(running.gateway, store, spec.serve.asynchronous), edges=edges)
+    running.serve(model("1"))
+    body = DOORS[door][0] if door in DOORS else {"json": GIVEN}
+    if "records" in body:
+        body = {"records": [body["records"][0] | {"time": clock.now}]}
+    answer = running.call("POST", door, json=body)
+    assert (answer.status_code, answer.json()["title"]) == (503, "mask_unavailable"), answer.text
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json()["detail"].endswith("personal data could not be looked for: the search raised ValueError")
+    assert "example" not in answer.text and nothing_is_kept(running, store, broker)
 
 
 def test_without_masking_nothing_is_counted(running, model):
