@@ -1,8 +1,9 @@
-"""Clients on a host of their own: ``python tests/hosts/clients.py FOLDER PATH HOST...``, until FOLDER/end is there.
+"""Clients on a host of their own, until FOLDER/end is there: ``clients.py FOLDER PATH PAUSE HOST...``.
 
-Two of them ask each HOST (``address:port``) again and again. One that the file FOLDER/left names is asked no more, as
-one whose node is taken out of a Service is. FOLDER/answers gets a line for each answer: when it was asked for, who, the
-status (0: the connection broke) and the version, or what was wrong.
+Two of them ask each HOST (``address:port``) again and again, PAUSE seconds after each answer. One that the file
+FOLDER/left names is asked no more, as one whose node is taken out of a Service is. FOLDER/answers gets a line for each
+answer: when it was asked for, who, the status (0: the connection broke), the version, or what was wrong, and the id of
+the input.
 """
 
 import http.client
@@ -20,8 +21,8 @@ BODY = {"payload": "IyEvYmluL3NoCg=="}
 class Clients:
     """All of them."""
 
-    def __init__(self, folder, path):
-        self.folder, self.path = folder, path
+    def __init__(self, folder, path, pause):
+        self.folder, self.path, self.pause = folder, path, pause
         self.lock = threading.Lock()
         self.to = (folder / "answers").open("a")
 
@@ -42,7 +43,8 @@ class Clients:
                 time.sleep(0.05)
                 continue
             asked += 1
-            body = json.dumps({**BODY, "id": f"{host}-{number}-{asked}", "key": f"k{asked % 997}"})
+            id_ = f"{self.folder.name}-{host}-{number}-{asked}"
+            body = json.dumps({**BODY, "id": id_, "key": f"k{asked % 997}"})
             began = time.time()
             try:
                 if connection is None:
@@ -52,16 +54,17 @@ class Clients:
                 answer = connection.getresponse()
                 text = answer.read()
                 version = json.loads(text)["model_version"] if answer.status == 200 else text.decode()[:300]
-                self.told(began, host, answer.status, version)
+                self.told(began, host, answer.status, version, id_)
+                time.sleep(self.pause)
             except (TimeoutError, OSError, http.client.HTTPException, ValueError) as error:
-                self.told(began, host, 0, repr(error))
+                self.told(began, host, 0, repr(error), id_)
                 connection.close()
                 connection = None
                 time.sleep(0.05)
 
 
-def main(folder, path, *hosts):
-    clients = Clients(Path(folder), path)
+def main(folder, path, pause, *hosts):
+    clients = Clients(Path(folder), path, float(pause))
     threads = [threading.Thread(target=clients.run, args=(h, n)) for h in hosts for n in range(CLIENTS)]
     for one in threads:
         one.start()

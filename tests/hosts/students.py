@@ -10,12 +10,12 @@ WORKLOAD = "files"
 EXAMPLE = Path("infra/deploy/example/files.yaml")
 
 
-def artifact(code):
+def artifact(code, teacher="magika@1"):
     """A student's file and its card; another ``code`` is another student."""
     spec = load_spec(EXAMPLE)
     card = StudentCard(
         workload=WORKLOAD, task="classification", space="magika@1", classes=("elf", "shell"), features=spec.features,
-        payload=spec.payload, **bag(32_768, 4, 8), variant="base", snapshots=("s" * 64,), teacher="magika@1",
+        payload=spec.payload, **bag(32_768, 4, 8), variant="base", snapshots=("s" * 64,), teacher=teacher,
         parent=None, code=code,
     )  # fmt: skip
     return exported(card), card

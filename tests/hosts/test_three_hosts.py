@@ -1,10 +1,8 @@
 """The declared gateway on three Ray nodes, each a host, under load from a fourth: ``make hosts``."""
 
 import contextlib
-import json
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +12,7 @@ from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore
 from tests import machines
 from tests.hosts import nodes
+from tests.hosts.answers import Answers
 from tests.hosts.students import EXAMPLE, WORKLOAD, artifact
 from tests.kubelet import SECONDS, ended
 from tests.serving.test_app import FOREIGN
@@ -65,32 +64,6 @@ def gateway(tmp_path):
         yield made
 
 
-class Answers:
-    """What the clients were told; ``folder`` is theirs."""
-
-    def __init__(self, folder):
-        self.folder, self._read, self.all = folder, 0, []
-
-    def look(self):
-        with (self.folder / "answers").open() as lines:
-            lines.seek(self._read)
-            for line in iter(lines.readline, ""):
-                if not line.endswith("\n"):
-                    break
-                self._read += len(line)
-                began, host, status, told = json.loads(line)
-                self.all.append(SimpleNamespace(began=began, host=host, status=status, told=told))
-        return self.all
-
-    def failed(self, since=0):
-        return [one for one in self.look()[since:] if one.status != 200]
-
-    def more(self, n):
-        """Wait until so many more have come."""
-        wanted = len(self.look()) + n
-        wait_for(lambda: len(self.look()) >= wanted, 3 * SECONDS)
-
-
 def test_no_request_fails_but_those_in_the_hands_of_a_host_that_dies(gateway, monkeypatch):
     hosts, folder, settings = gateway.hosts, gateway.hosts.shared, gateway.settings
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
@@ -120,7 +93,7 @@ def under_load(gateway, folder, foreign):
     asked = {host: f"{hosts.address(host)}:{PORT}" for host in (ONE, TWO)}
     wait_for(lambda: all(ready(hosts, host) for host in (ONE, TWO)), SECONDS)
     log = gateway.folder / "clients.log"
-    argv = ["python", "tests/hosts/clients.py", "/srv/shared", f"/{WORKLOAD}/v1/predict", *asked.values()]
+    argv = ["python", "tests/hosts/clients.py", "/srv/shared", f"/{WORKLOAD}/v1/predict", "0", *asked.values()]
     clients, answers = hosts.start(CLIENT, *argv, env=machines.environment(), log=log), Answers(folder)
     try:
         wait_for(lambda: (folder / "answers").exists(), SECONDS)
