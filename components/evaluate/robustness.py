@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.contracts.errors import RecordError
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, set_of
 from components.contracts.spec import Disturbance
 from components.distill.data import Rows
 from components.evaluate.disturb import Disturb, disturbances, disturbed
@@ -47,8 +47,7 @@ def attack_rows(
     """Answers to the worst inputs that a greedy random search finds within ``disturbance.queries`` answers on each.
 
     Every step disturbs the best input so far, by half the strength, and keeps it if the student is less sure of the
-    teacher's answer (regression: further from its value; multilabel: from its probabilities); it stops where the two
-    disagree.
+    teacher's answer (regression: further from its value); it stops where the two disagree.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
@@ -90,10 +89,8 @@ def _distance(answer: SoftLabel, teacher: SoftLabel) -> float:
     if teacher.value is not None and answer.value is not None:
         return abs(answer.value - teacher.value)
     if teacher.task == "multilabel":
-        return math.fsum(
-            abs(teacher.distribution.get(name, 0.0) - answer.distribution.get(name, 0.0))
-            for name in teacher.distribution.keys() | answer.distribution.keys()
-        )
+        has, said = set_of(teacher.label), answer.distribution
+        return -math.prod(said.get(c, 0.0) if c in has else 1.0 - said.get(c, 0.0) for c in has | said.keys())
     return -answer.distribution.get(teacher.label, 0.0)
 
 

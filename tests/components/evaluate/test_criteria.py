@@ -18,7 +18,7 @@ ALL = Limits(
     max_parity_gap=0.01, max_p99_ms=20.0, max_bytes=1000, max_rmse=5.0, min_teacher_accuracy=0.9, max_slice_loss=0.1,
     max_noise_loss=0.2, max_attack_loss=0.5, max_probability_gap=0.05, max_latency_ratio=1.5, max_cold_start_ms=2000.0,
     max_memory_bytes=10**8, max_cost_per_1000=0.1, core_hour_price=0.04, max_mae_loss=0.1, min_coverage=0.8,
-    max_membership_advantage=0.2, max_extraction_fidelity=0.9,
+    max_membership_advantage=0.2, max_extraction_fidelity=0.9, min_micro_f1=0.8, max_micro_f1_loss=0.02,
 )  # fmt: skip
 
 GOOD = {
@@ -26,7 +26,7 @@ GOOD = {
     "p99_ms": 1.0, "bytes": 900, "rmse": 1.0, "teacher_accuracy": 0.95, "slice_loss": 0.0, "noise_loss": 0.0,
     "attack_loss": 0.1, "probability_gap": 0.01, "latency_ratio": 1.0, "cold_start_ms": 100.0, "memory_bytes": 1e6,
     "cost_per_1000": 0.001, "mae_loss": 0.0, "coverage": 0.9,
-    "membership_advantage": 0.05, "extraction_fidelity": 0.5,
+    "membership_advantage": 0.05, "extraction_fidelity": 0.5, "micro_f1": 0.9, "micro_f1_loss": 0.0,
 }  # fmt: skip
 
 HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups", "extraction"}

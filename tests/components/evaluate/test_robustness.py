@@ -101,7 +101,7 @@ def test_images_are_disturbed_as_images_and_those_that_cannot_be_are_left_out():
     assert len(attack_rows(Photometer(), made(broken[-2:]), broken[-2:], DISTURBANCE, 0)) == 2
 
 
-def test_the_search_moves_a_set_s_chances_away_from_the_teacher_s():
+def test_the_search_makes_the_teacher_s_set_less_likely():
     class Sets(Brittle):
         def predict_decoded(self, payloads):
             return [SoftLabel.multilabel("s", ("lower", "text"), [s.distribution["lower"], 0.9])
