@@ -9,7 +9,7 @@ from typing import Any
 
 from components.contracts import vectors
 from components.contracts.errors import RecordError
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, set_of
 from components.contracts.spec import Disturbance
 from components.distill.data import Rows
 from components.evaluate.disturb import Disturb, disturbances, disturbed
@@ -48,8 +48,7 @@ def attack_rows(
     """Answers to the worst inputs that a greedy random search finds within ``disturbance.queries`` answers on each.
 
     Every step disturbs the best input so far, by half the strength, and keeps it if the student is less sure of the
-    teacher's answer (of a value or a vector: further from it; of sets: from their probabilities); it stops where the
-    two disagree.
+    teacher's answer (of a value or a vector: further from it); it stops where the two disagree.
     """
     payloads = payloads[: disturbance.rows]
     if not payloads:
@@ -93,10 +92,8 @@ def _distance(answer: SoftLabel, teacher: SoftLabel) -> float:
     if teacher.vector:
         return vectors.distance(answer.vector, teacher.vector)
     if teacher.task == "multilabel":
-        return math.fsum(
-            abs(teacher.distribution.get(name, 0.0) - answer.distribution.get(name, 0.0))
-            for name in teacher.distribution.keys() | answer.distribution.keys()
-        )
+        has, said = set_of(teacher.label), answer.distribution
+        return -math.prod(said.get(c, 0.0) if c in has else 1.0 - said.get(c, 0.0) for c in has | said.keys())
     return -answer.distribution.get(teacher.label, 0.0)
 
 

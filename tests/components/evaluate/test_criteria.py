@@ -19,7 +19,7 @@ ALL = Limits(
     max_noise_loss=0.2, max_attack_loss=0.5, max_probability_gap=0.05, max_latency_ratio=1.5, max_cold_start_ms=2000.0,
     max_memory_bytes=10**8, max_cost_per_1000=0.1, core_hour_price=0.04, max_mae_loss=0.1, min_coverage=0.8,
     max_membership_advantage=0.2, max_extraction_fidelity=0.9, min_cosine=0.8, min_recall=0.5, max_cosine_loss=0.05,
-    max_recall_loss=0.1,
+    max_recall_loss=0.1, min_micro_f1=0.8, max_micro_f1_loss=0.02,
 )  # fmt: skip
 
 GOOD = {
@@ -28,7 +28,7 @@ GOOD = {
     "attack_loss": 0.1, "probability_gap": 0.01, "latency_ratio": 1.0, "cold_start_ms": 100.0, "memory_bytes": 1e6,
     "cost_per_1000": 0.001, "mae_loss": 0.0, "coverage": 0.9,
     "membership_advantage": 0.05, "extraction_fidelity": 0.5, "cosine": 0.9, "recall": 0.6, "cosine_loss": 0.0,
-    "recall_loss": 0.0,
+    "recall_loss": 0.0, "micro_f1": 0.9, "micro_f1_loss": 0.0,
 }  # fmt: skip
 
 HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups", "extraction", "neighbours"}

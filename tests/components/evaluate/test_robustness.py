@@ -101,10 +101,10 @@ def test_images_are_disturbed_as_images_and_those_that_cannot_be_are_left_out():
     assert len(attack_rows(Photometer(), made(broken[-2:]), broken[-2:], DISTURBANCE, 0)) == 2
 
 
-def test_the_search_moves_a_set_s_chances_away_from_the_teacher_s():
+def test_the_search_makes_the_teacher_s_set_less_likely():
     class Sets(Brittle):
         def predict_decoded(self, payloads):
-            return [SoftLabel.multilabel("s", ("lower", "text"), [s.distribution["lower"], 0.9])
+            return [SoftLabel.multilabel("s", ("lower", "text"), [s.distribution.get("lower", 0.0), 0.9])
                     for s in super().predict_decoded(payloads)]  # fmt: skip
 
     texts = ["plain words in lower case"] * 3
