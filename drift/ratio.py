@@ -122,7 +122,9 @@ class RatioLoss:
         return theirs - mine, *_error(others - own, weights)
 
 
-def _added(tops: Counts, bottoms: Counts, weights: tuple[float, ...], added: float | None) -> tuple[Floats, ...]:
+def _added(
+    tops: Counts, bottoms: Counts, weights: tuple[float, ...], added: float | None
+) -> tuple[Floats, Floats, Floats]:
     """The counts as arrays, with one row more of mean size and weight that has this ratio."""
     above, below, w = (np.asarray(x, dtype=np.float64) for x in (tops, bottoms, weights))
     if added is None or not len(w):

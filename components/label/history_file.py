@@ -200,7 +200,7 @@ class _Entries:
         entry = msgspec.convert(about, type=Input)
         if not truth:
             return Historic(input=entry)
-        if "spans" in truth:
+        if truth.get("spans") is not None:
             truth = {**truth, "spans": self._spans(truth["spans"], payload)}
         known = {"workload": entry.workload, "input_id": entry.id, "time": entry.time, "known_at": entry.time}
         return Historic(input=entry, truth=msgspec.convert({**known, "source": "history", **truth}, type=Truth))

@@ -101,11 +101,10 @@ def quality(facts: Facts) -> tuple[Statement, ...]:
             "quality.calibration", "Calibration: confidence, and what came true", curves, *ref,
             absent=UNCALIBRATED.get(facts.card.task, "no held-out row has a truth"),
         ),
-        fact(
+        *([fact(
             "quality.spans", "Spans that are found, by exact boundaries and kind (F1), of all and by kind",
-            measured(facts, "span_", "teacher_span_"), *ref,
-            absent=UNJUDGED if facts.card.task == "tagging" else f"{facts.card.task} finds no spans",
-        ),
+            measured(facts, "span_", "teacher_span_"), *ref, absent=UNJUDGED,
+        )] if facts.card.task == "tagging" else []),
         fact(
             "quality.robustness", "Agreement that is lost under disturbed inputs", robust, *ref,
             absent="not measured: limits.max_noise_loss and limits.max_attack_loss ask for it",

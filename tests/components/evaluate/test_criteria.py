@@ -19,7 +19,8 @@ ALL = Limits(
     max_noise_loss=0.2, max_attack_loss=0.5, max_probability_gap=0.05, max_latency_ratio=1.5, max_cold_start_ms=2000.0,
     max_memory_bytes=10**8, max_cost_per_1000=0.1, core_hour_price=0.04, max_mae_loss=0.1, min_coverage=0.8,
     max_membership_advantage=0.2, max_extraction_fidelity=0.9, min_cosine=0.8, min_recall=0.5, max_cosine_loss=0.05,
-    max_recall_loss=0.1, min_micro_f1=0.8, max_micro_f1_loss=0.02,
+    max_recall_loss=0.1, min_micro_f1=0.8, max_micro_f1_loss=0.02, min_span_f1=0.8, min_span_agreement=0.8,
+    max_span_f1_loss=0.05,
 )  # fmt: skip
 
 GOOD = {
@@ -28,7 +29,8 @@ GOOD = {
     "attack_loss": 0.1, "probability_gap": 0.01, "latency_ratio": 1.0, "cold_start_ms": 100.0, "memory_bytes": 1e6,
     "cost_per_1000": 0.001, "mae_loss": 0.0, "coverage": 0.9,
     "membership_advantage": 0.05, "extraction_fidelity": 0.5, "cosine": 0.9, "recall": 0.6, "cosine_loss": 0.0,
-    "recall_loss": 0.0, "micro_f1": 0.9, "micro_f1_loss": 0.0,
+    "recall_loss": 0.0, "micro_f1": 0.9, "micro_f1_loss": 0.0, "span_f1": 0.9, "span_agreement": 0.9,
+    "span_f1_loss": 0.0,
 }  # fmt: skip
 
 HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups", "extraction", "neighbours"}
@@ -67,7 +69,7 @@ def test_too_few_rows_hold_and_do_not_reject():
 
 
 def test_a_champion_and_older_windows_are_compared_with_only_where_there_are_any():
-    compared = {"loss", "mae_loss", "slice_loss", "forgetting", "latency_ratio"}
+    compared = {"loss", "mae_loss", "span_f1_loss", "slice_loss", "forgetting", "latency_ratio"}
     made, notes = criteria(ALL, champion=False, older=True)
     assert not compared & {c.measure for c in made} and notes == (NO_CHAMPION, NO_CONFIDENCE)
     made, notes = criteria(ALL, champion=True, older=False)
