@@ -65,15 +65,19 @@ def _mean(
     used = sampled(evidence, rows)
     if len(used) < evidence.judgement.min_rows or not used:
         return None
-    return _bounded(evidence, [value(row) for row in used], used, 2.0 if paired else 1.0, paired=paired)
+    ends = (-2.0, 2.0) if paired else (-1.0, 1.0)
+    return _bounded(evidence, [value(row) for row in used], used, ends, paired=paired)
 
 
-def _bounded(evidence: Evidence, values: Sequence[float], rows: Sequence[Row], most: float, *, paired: bool) -> Mean:
+def _bounded(
+    evidence: Evidence, values: Sequence[float], rows: Sequence[Row], ends: tuple[float, float], *, paired: bool = False
+) -> Mean:
+    """The mean of values between two ``ends``."""
     return Mean(
         values=tuple(values),
         weights=tuple(row.weight for row in rows),
-        least=-most,
-        most=most,
+        least=ends[0],
+        most=ends[1],
         anytime=evidence.judgement.repeated,
         paired=paired,
     )
@@ -148,13 +152,15 @@ def _searched(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Measurement]
     if teacher is None or mine is None:
         return dict.fromkeys(names)
     found = search(mine, teacher, k)
-    theirs = _stacked([row.champion for row in used])
-    lost = None if theirs is None else search(theirs, teacher, k).recall - found.recall
-    shares = {"recall": found.recall, "rank_correlation": found.correlation, "recall_loss": lost}
-    return {
-        name: None if values is None else _bounded(evidence, values.tolist(), used, 1.0, paired=name == "recall_loss")
-        for name, values in shares.items()
+    made: dict[str, Measurement] = {
+        "recall": _bounded(evidence, found.recall.tolist(), used, (0.0, 1.0)),
+        "rank_correlation": _bounded(evidence, found.correlation.tolist(), used, (-1.0, 1.0)),
+        "recall_loss": None,
     }
+    if (theirs := _stacked([row.champion for row in used])) is not None:
+        lost = search(theirs, teacher, k).recall - found.recall
+        made["recall_loss"] = _bounded(evidence, lost.tolist(), used, (-1.0, 1.0), paired=True)
+    return made
 
 
 def _stacked(answers: Sequence[Answer | None]) -> Floats | None:

@@ -145,7 +145,8 @@ def test_a_wrong_length_of_the_json_is_a_400(length):
 def test_a_class_with_a_comma_in_its_name_is_one_class(spec):
     names = ("pay, overdue", 'say "no"', "plain")
     loaded = SimpleNamespace(
-        student=SimpleNamespace(card=SimpleNamespace(classes=names, space="s@1")), ref=SimpleNamespace(version="1")
+        student=SimpleNamespace(card=SimpleNamespace(classes=names, dimension=0, space="s@1")),
+        ref=SimpleNamespace(version="1"),
     )
     told = oip.metadata(spec, SimpleNamespace(champion=loaded, candidate=None)).parameters
     assert tuple(json.loads(told["classes_json"])) == names and told["classes"] == 'pay, overdue,say "no",plain'
