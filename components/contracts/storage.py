@@ -127,6 +127,22 @@ def get_bytes(uri: str, digest: str | None = None) -> bytes:
     return data
 
 
+def size_of(uri: str) -> int:
+    """The bytes of ``uri``.
+
+    Raises:
+        ArtifactError: it does not exist.
+        UnavailableError: the object store does not say.
+
+    """
+    try:
+        with _answering(uri):
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            return int(filesystem.size(path) or 0)
+    except FileNotFoundError as error:
+        raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
+
+
 @contextlib.contextmanager
 def opened(uri: str, digest: str | None = None) -> Iterator[IO[bytes]]:
     """The content of ``uri`` as a file of this machine, which is read a part at a time; otherwise as :func:`get_bytes`.

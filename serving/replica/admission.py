@@ -2,7 +2,7 @@
 
 A corrupt, oversized, wrong or crashing artifact ends that process and not a replica. The child (``python -m
 serving.replica.admission``) reads a :class:`Trial` as JSON and exits 0 when the artifact is fit to serve, else prints
-why not:
+why not (75, of sysexits.h: nobody knows, the store does not answer):
 
 1. Bound its own memory, processor time and core files.
 2. Refuse by size, then read, and compare the digest with the registry's.
@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from components.contracts.errors import ArtifactError, CohobateError, RecordError
+from components.contracts.errors import ArtifactError, CohobateError, RecordError, UnavailableError
 from components.contracts.spec import Spec, load_spec
-from components.contracts.storage import get_bytes
+from components.contracts.storage import get_bytes, size_of
 from components.control.intent import ModelRef
 from components.student.features import made_up
 from components.student.runtime import Student
@@ -91,6 +91,7 @@ def admit(
 
     Raises:
         ArtifactError: it is not fit to serve, and why.
+        UnavailableError: its store, or that of the snapshot, does not answer, which says nothing of it.
 
     """
     trial = Trial(
@@ -108,8 +109,10 @@ def admit(
         raise ArtifactError(model.uri, f"did not load within {seconds:g} s of processor time")
     if done.returncode < 0:
         raise ArtifactError(model.uri, f"crashed the process that tried it (signal {-done.returncode})")
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode == os.EX_TEMPFAIL:
+        raise UnavailableError("artifact store", model.uri, lines[-1] if lines else "no reason given")
     if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise ArtifactError(model.uri, f"was refused on trial: {lines[-1] if lines else 'no reason given'}")
 
 
@@ -127,6 +130,7 @@ class Admission:
 
         Raises:
             ArtifactError: it is not fit to serve, and why.
+            UnavailableError: its store does not answer.
             UntrustedError: it is not signed as this version, where the policy asks for that.
 
         """
@@ -172,6 +176,9 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         _try(trial)
+    except UnavailableError as error:
+        sys.stderr.write(f"{error.remedy}\n")
+        return os.EX_TEMPFAIL
     except (CohobateError, ValueError, MemoryError, OSError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -198,16 +205,11 @@ def require_size(uri: str, spec: Spec) -> None:
 
     Raises:
         ArtifactError: it is too large, or does not exist.
+        UnavailableError: the object store does not say.
 
     """
-    import fsspec
-
     most = min(MAX_BYTES, spec.limits.max_bytes or MAX_BYTES)
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    try:
-        size = int(filesystem.size(path) or 0)
-    except FileNotFoundError as error:
-        raise ArtifactError(uri, "does not exist; was the artifact root moved or cleaned?") from error
+    size = size_of(uri)
     if size > most:
         raise ArtifactError(uri, f"has {size} bytes: a student has at most {most}")
 

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from components.contracts.errors import ArtifactError, CohobateError, LedgerError
+from components.contracts.errors import ArtifactError, CohobateError, LedgerError, UnavailableError
 from components.contracts.records import Arm
 from components.contracts.spec import Spec
 from components.contracts.storage import get_bytes
@@ -139,6 +139,8 @@ class LoadedVersions:
         """A payload that was answered lately: new students are warmed up with it."""
         self._students: dict[str, Student] = {}
         self._failed: dict[str, str] = {}
+        self._unknown: set[str] = set()
+        """Those of the failed whose store, or the database, did not answer: that says nothing of the artifact."""
         self._retry_at: dict[str, float] = {}
         self._wait: dict[str, float] = {}
         self._loading: set[str] = set()
@@ -231,6 +233,7 @@ class LoadedVersions:
                 del self._students[digest]
             for digest in [d for d in self._failed if d not in wanted]:
                 del self._failed[digest], self._retry_at[digest], self._wait[digest]
+                self._unknown.discard(digest)
         for ref in wanted.values():
             self._require(ref)
         old = self.routing
@@ -269,12 +272,17 @@ class LoadedVersions:
             with self._lock:
                 self._failed[ref.digest] = f"{type(error).__name__}: {error}"
                 wait = min(2 * self._wait.get(ref.digest, RETRY_SECONDS / 2), LONGEST_RETRY_SECONDS)
+                self._unknown.discard(ref.digest)
+                if isinstance(error, UnavailableError | SQLAlchemyError):
+                    self._unknown.add(ref.digest)
+                    wait = RETRY_SECONDS
                 self._wait[ref.digest], self._retry_at[ref.digest] = wait, self.clock() + wait
                 self._loading.discard(ref.digest)
         else:
             with self._lock:
                 self._students[ref.digest] = student
                 self._failed.pop(ref.digest, None)
+                self._unknown.discard(ref.digest)
                 self._retry_at.pop(ref.digest, None)
                 self._wait.pop(ref.digest, None)
                 self._loading.discard(ref.digest)
@@ -295,17 +303,19 @@ class LoadedVersions:
     def _acknowledge(self, revision: int, intent: Intent) -> None:
         """Say what is applied: a revision counts as applied when champion and candidate can answer or have failed.
 
-        One that was loaded since the intent was looked at cannot yet: the next look puts it into the routing.
+        One that was loaded since the intent was looked at cannot yet: the next look puts it into the routing. What is
+        said to have failed counts against a candidate, so one whose store is away is not said to.
         """
         routing = self.routing
         needed = [ref for ref in (intent.champion, intent.candidate) if ref is not None]
         with self._lock:
             failed = dict(self._failed)
+            told = {digest: why for digest, why in failed.items() if digest not in self._unknown}
             loaded = sorted(self._students)
         done = all(routing.student(ref) is not None or ref.digest in failed for ref in needed)
         applied = revision if done else int(self._said[0]) if self._said else 0
         weight, shadow = routing.intent.weight_at(self.clock()), routing.intent.shadow
-        saying = (applied, tuple(failed.items()), tuple(loaded), weight, shadow)
+        saying = (applied, tuple(told.items()), tuple(loaded), weight, shadow)
         if saying == self._said:
             return
         detail = {
@@ -314,7 +324,7 @@ class LoadedVersions:
             "weight": weight,
             "shadow": shadow,
             "loaded": loaded,
-            "failed": failed,
+            "failed": told,
         }
         self.store.acknowledge(self.spec.name, self.replica, applied, detail)
         self._said, self._said_at = saying, time.monotonic()

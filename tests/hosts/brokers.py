@@ -79,15 +79,18 @@ class Brokers:
         self.running.pop(number).wait()
 
     def leaders(self, topic):
-        """The broker that leads each partition of a topic, those that cannot be told left out."""
-        with contextlib.closing(self._admin()) as admin:
+        """The broker that leads each partition of a topic; none while the cluster does not say."""
+        from kafka.errors import KafkaError
+
+        with contextlib.suppress(KafkaError), contextlib.closing(self._admin()) as admin:
             (found,) = admin.describe_topics([topic])
-        return {p["partition_index"]: p["leader_id"] for p in found["partitions"]}
+            return {p["partition_index"]: p["leader_id"] for p in found["partitions"]}
+        return {}
 
     def _admin(self):
         from kafka import KafkaAdminClient
 
-        return KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        return KafkaAdminClient(bootstrap_servers=[self.places[n] for n in self.running])
 
     def serving(self):
         """Wait until all that run are members of the cluster."""

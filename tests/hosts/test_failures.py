@@ -22,8 +22,8 @@ from components.stream import open_broker
 from components.stream.contract import read_to_end
 from components.teachers.contract import reference
 from components.teachers.magika import MagikaTeacher
-from tests import machines
-from tests.hosts import brokers, front, nodes
+from tests import front, machines
+from tests.hosts import brokers, nodes
 from tests.hosts.answers import Answers
 from tests.hosts.students import EXAMPLE, WORKLOAD, artifact
 from tests.kubelet import SECONDS, ended
@@ -225,7 +225,7 @@ def test_a_database_brokers_and_a_store_go_away_and_no_answer_and_no_label_is_lo
         # Step 2: a broker dies that leads partitions; another leads them
         leads = site.kafka.leaders(spec.topic("labels"))[0]
         site.kafka.kill(leads)
-        wait_for(lambda: site.kafka.leaders(spec.topic("labels"))[0] not in (leads, -1), SECONDS)
+        wait_for(lambda: site.kafka.leaders(spec.topic("labels")).get(0, -1) not in (leads, -1), SECONDS)
         answers.more(200)
         site.kafka.start(leads)
         site.kafka.serving()

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.contracts.errors import ArtifactError
+from components.contracts.errors import ArtifactError, UnavailableError
 from components.contracts.storage import digest_of, put_bytes
 from components.control.tables import WindowRow
 from components.student.card import CARD_KEY
@@ -17,6 +17,7 @@ from serving.gateway.app import Gateway, create_app
 from serving.gateway.telemetry import Telemetry
 from serving.replica.admission import ADMITTED, Admission, Trial, admit
 from serving.replica.loaded_versions import LoadedVersions
+from tests import front
 from tests.serving.running import Running
 from tests.waiting import wait_for
 
@@ -271,6 +272,20 @@ def test_traffic_does_not_notice_a_bad_candidate(spec, source, store, broker, ba
         versions.stop()
     assert set(statuses) == {200}
     print(f"{len(statuses)} answers, the slowest took {slowest * 1000:.0f} ms")
+
+
+def test_a_store_that_does_not_answer_is_no_verdict(spec, model, monkeypatch):
+    given = {
+        "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }  # fmt: skip
+    with front.standing("127.0.0.1", "http://nowhere") as store:
+        store.away = True
+        for name, value in {**given, "AWS_ENDPOINT_URL": store.url}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UnavailableError, match="Service Unavailable"):
+            admit(msgspec.structs.replace(model("1"), uri="s3://bucket/model.onnx"), spec.source)
+        assert store.refused
 
 
 def test_a_trial_survives_its_encoding(model):

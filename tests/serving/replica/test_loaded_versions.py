@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from components.contracts.errors import UnavailableError
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.intent import Intent
 from serving.replica import loaded_versions as module
@@ -164,6 +165,28 @@ def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(ver
     put_bytes(broken.uri, good)
     clock.now += RETRY_SECONDS
     settle(versions, lambda: versions.routing.champion.ref.version == "2")
+    assert versions.failed == {}
+
+
+def test_a_store_that_is_away_says_nothing_against_a_candidate(versions, store, model, clock, monkeypatch):
+    put(store, champion=model("1"))
+    settle(versions, lambda: versions.routing.champion is not None)
+    there = module.get_bytes
+
+    def away(uri, digest):
+        raise UnavailableError("artifact store", uri, "503 Service Unavailable")
+
+    monkeypatch.setattr(module, "get_bytes", away)
+    candidate = model("2")
+    put(store, candidate=candidate, weight=0.5, lease_until=clock.now + 600)
+    for _ in range(4):
+        settle(versions, lambda: candidate.digest in versions.failed and not versions._loading)
+        (ack,) = store.acknowledgements("signs", 1e12)
+        assert ack.detail["failed"] == {} and "503" in versions.failed[candidate.digest]
+        clock.now += RETRY_SECONDS  # as long as at first: it is the store that is waited for
+    monkeypatch.setattr(module, "get_bytes", there)
+    clock.now += RETRY_SECONDS
+    settle(versions, lambda: versions.routing.candidate is not None)
     assert versions.failed == {}
 
 
