@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
+from components.contracts.records import SoftLabel, set_text
 from components.contracts.settings import Settings
 from components.contracts.spec import Extraction, Factory, Groups, Limits, Masking, Spec, load_spec
 from components.control.store import ControlStore
@@ -141,6 +142,36 @@ ABSENT_OF_ANY = {
     "training.masked",
 }  # fmt: skip
 """What these versions have none of, as the reasons say: they began fresh, alone and without an account."""
+
+
+HAS = {"a": ("early",), "b": ("early", "even"), "c": ()}
+"""What the letters are, as sets of classes."""
+
+
+@pytest.fixture(scope="module")
+def sets(home, letter_spec, letters, freeze_rows, tmp_path_factory):
+    """A version that answers sets of classes."""
+    rows = [
+        (payload, SoftLabel.multilabel("kinds@1", ("early", "even"), [0.95 * (c in HAS[letter]) for c in
+                                                                      ("early", "even")]), set_text(HAS[letter]))
+        for payload, _, letter in letters("abc", 60)
+    ]  # fmt: skip
+    limits = msgspec.structs.replace(letter_spec.limits, max_noise_loss=0.9, min_micro_f1=0.7, min_accuracy=0.7,
+                                     min_agreement=0.7)  # fmt: skip
+    spec = msgspec.structs.replace(letter_spec, name="sets", task="multilabel", limits=limits)
+    return version(home, written(spec, tmp_path_factory.mktemp("sets")), rows, freeze_rows)
+
+
+def test_a_version_of_sets_is_described_by_its_classes(sets):
+    told = {s.id: s for kind in KINDS for s in KINDS[kind](sets).statements()}
+    assert told["limits.space"].value == "sets of 2 classes: any other is in none of them"
+    assert {s["label"]: s["rows"] for s in told["composition.labels"].value} == {"early": 120, "even": 60}
+    assert "early" in {s["class"] for s in told["quality.slices"].value}
+    assert "micro_f1" in {row["measure"] for row in told["quality.measures"].value}
+    absent = {s.id for s in told.values() if s.by == "platform" and s.state == "absent"}
+    assert absent <= ABSENT_OF_ANY | {
+        "keeping.by_age", "quality.groups", "quality.extraction", "measure.2.7.extraction", "terms.attribution",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)

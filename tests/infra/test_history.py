@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from components.contracts.spec import load_spec
 from infra.cli import app
 from infra.history_check import FIRST, check_history
+from infra.init import HISTORY, write_workload
 
 TICKETS = str(Path(__file__).parents[1] / "workloads" / "tickets" / "tickets.yaml")
 REGRESSION = str(Path(__file__).parents[1] / "workloads" / "regression.yaml")
@@ -61,6 +62,13 @@ def test_a_regression_has_values(checked):
     rows = [{"json": [1.0, 2.0, v], "value": v} for v in (2.0, -1.0, 5.0)]
     report = checked(*rows, spec=REGRESSION)
     assert report.values == [-1.0, 5.0] and report.classes == {} and report.wrong == 0
+
+
+def test_of_sets_each_class_is_counted(tmp_path):
+    spec = write_workload("mine", "multilabel", tmp_path / "mine")
+    report = check_history(str(spec.with_name(HISTORY)), load_spec(spec))
+    assert report.wrong == 0 and report.with_truth == 400
+    assert set(report.classes) == {"delivery", "price", "quality", "service"} and sum(report.classes.values()) > 400
 
 
 def run(*arguments):
