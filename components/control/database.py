@@ -18,7 +18,14 @@ from typing import Any, Self
 
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidatePoolError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    InvalidatePoolError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from components.contracts.errors import CohobateError, ConfigError
@@ -28,6 +35,10 @@ from components.control.schema import Schema, SchemaError, nothing, read_schema,
 
 BUSY_SECONDS = 15.0
 """How long a connection to SQLite waits for another to finish."""
+
+
+DATABASE_AWAY = (OperationalError, InterfaceError)
+"""The control database's outages; what else it raises is about what it was given."""
 
 
 class StaleRevisionError(CohobateError):

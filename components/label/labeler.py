@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from components.contracts.errors import CohobateError, FencedError, LostPositionsError
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
+from components.control.database import DATABASE_AWAY
 from components.label.asking import Asking, Company
 from components.label.intake import Intake
 from components.label.partition_worker import Batch, PartitionWorker, shares_of
@@ -215,8 +216,8 @@ class Labeler:
     def run(self, stop: threading.Event, on_batch: Callable[[], None] | None = None) -> None:
         """Label until ``stop`` is set, then commit what the teacher has answered and let go.
 
-        A teacher or broker that fails pauses the labelling, which goes on by itself when they are back. ``on_batch``
-        is called a few times a second.
+        A teacher, broker or database that fails pauses the labelling, which goes on by itself when they are back.
+        ``on_batch`` is called a few times a second.
 
         Raises:
             FencedError: another labeler took over, and there are no leases to say whose turn it is.
@@ -249,7 +250,7 @@ class Labeler:
         if self.leases is not None:
             mine = self.leases.tend(mine, group.busy)
         for error in group.tend(mine):
-            if isinstance(error, LostPositionsError) or not isinstance(error, CohobateError):
+            if isinstance(error, LostPositionsError) or not isinstance(error, (CohobateError, *DATABASE_AWAY)):
                 raise error
             if isinstance(error, FencedError) and self.leases is None:
                 raise error

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 import tenacity
 
 from components.contracts.errors import FinderError, TeacherError, UnansweredError, UnavailableError
+from components.control.database import DATABASE_AWAY
 from components.label.intake import Work
 from components.label.partition_worker import Batch, Labelled, PartitionWorker
 from components.telemetry.metrics import LabelerMetrics
@@ -241,6 +242,7 @@ class WorkerGroup:
         self._changed = threading.Condition()
         self._shifts: Mapping[int, Shift] = {}  # another one for each change: the asker and reporters go through it
         self._failures: dict[int, int] = {}
+        self._failure: BaseException | None = None
         self._not_before: dict[int, float] = {}
         self._mine: set[int] | None = None
         self._over = threading.Event()
@@ -272,7 +274,9 @@ class WorkerGroup:
             return "teacher"
         if any(shift.unsearched for shift in self._shifts.values()):
             return "masking"
-        return "broker" if self._mine and self._failures.keys() >= self._mine else ""
+        if self._mine and self._failures.keys() >= self._mine:
+            return "database" if isinstance(self._failure, DATABASE_AWAY) else "broker"
+        return ""
 
     def lag(self) -> int:
         """Inputs that wait to be fetched, as of about a second ago."""
@@ -303,6 +307,7 @@ class WorkerGroup:
         return errors
 
     def _put_off(self, share: int, error: BaseException) -> None:
+        self._failure = error
         self._failures[share] = failures = self._failures.get(share, 0) + 1
         first, longest = REOPEN_SECONDS
         wait = random.uniform(0, min(longest, first * 2**failures))  # noqa: S311

@@ -17,6 +17,7 @@ import msgspec
 from components.contracts.errors import CohobateError, NotFoundError, UnavailableError
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
+from components.control.database import DATABASE_AWAY
 from components.control.intent import ModelRef
 from components.control.store import ControlStore, JournalLine, orders_bell
 from components.control.tables import RolloutRow
@@ -25,7 +26,7 @@ from components.registry.registry import Registry
 from components.stream.contract import Broker
 from serving.control.certificate import Watch
 from serving.control.journal import Journal, uri_of
-from serving.control.orders import DATABASE_AWAY, REGISTRY_SECONDS, Orders
+from serving.control.orders import REGISTRY_SECONDS, Orders
 from serving.control.reading import EvidenceReader
 from serving.control.replicas import ReplacedError, Replicas
 from serving.replica.admission import admit

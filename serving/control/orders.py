@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast, get_args
 
 import msgspec
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from components.contracts.errors import (
     ArtifactError,
@@ -29,7 +28,7 @@ from components.contracts.errors import (
 )
 from components.contracts.failpoint import failpoint
 from components.contracts.spec import Spec
-from components.control.database import StaleRevisionError
+from components.control.database import DATABASE_AWAY, StaleRevisionError
 from components.control.intent import Intent, ModelRef
 from components.control.store import ControlStore, rollout_of
 from components.control.tables import OrderRow, RolloutRow
@@ -43,9 +42,6 @@ log = logging.getLogger(__name__)
 
 REGISTRY_SECONDS = 0.5
 """How often the registry is asked for a new candidate, and a service that was away is asked again for an order."""
-
-DATABASE_AWAY = (OperationalError, InterfaceError)
-"""The control database's outages; what else it raises is about what it was given."""
 
 PLAN = "rollback_plan"
 """The gauge that keeps what an unfinished rollback goes back to: afterwards ``previous`` means another version."""

@@ -114,7 +114,7 @@ def site(tmp_path_factory):
         made.control = stack.enter_context(contextlib.closing(ControlStore.open(made.settings.control_url)))
         made.registry, made.teacher = Registry(made.settings), reference(MagikaTeacher())
         with made.worker("controller", CONTROL):
-            champion = student(made, "first")
+            champion = candidate(made, "first")
             wait_for(lambda: champion_of(made) == champion, SECONDS)
         declared = made.run("cohobate", "serve", "config", "--replicas", "2")
         place = f"http://{made.place(8265)}"
@@ -126,14 +126,20 @@ def site(tmp_path_factory):
 
 
 def student(site, code):
-    """Register another student, and make it the candidate."""
+    """Register another student."""
     data, card = artifact(code, site.teacher)
     uri = f"{site.settings.artifacts}/{WORKLOAD}/students/{digest_of(data)}/model.onnx"
     put_bytes(uri, data)
     verdict = {"decision": "promote"}
     ref = site.registry.register(load_spec(EXAMPLE), uri, digest_of(data), card, verdict=verdict, metrics={}, params={})
-    site.registry.set_alias(WORKLOAD, "candidate", ref.version)
     return ref.version
+
+
+def candidate(site, code):
+    """Another student that is to take over."""
+    version = student(site, code)
+    site.registry.set_alias(WORKLOAD, "candidate", version)
+    return version
 
 
 def champion_of(site):
@@ -176,16 +182,15 @@ def test_a_leader_dies_between_any_two_decisions_and_one_on_another_host_goes_on
     orders, took = LocalOrderClient(site.control, "test"), []
     with asking(site, "takeover") as answers:
         for place in PLACES:
-            with (
-                site.worker("controller", CONTROL, dies_at=place) as first,
-                site.worker("controller", OTHER) as second,
-            ):
-                wait_for(lambda: leader(site), SECONDS)
-                before, led = champion_of(site), leader(site)
-                candidate = student(site, place)
+            wait_for(lambda: not leader(site), SECONDS)  # the one before has given up its lead
+            with contextlib.ExitStack() as stack:
+                first = stack.enter_context(site.worker("controller", CONTROL, dies_at=place))
+                before, led = champion_of(site), wait_for(lambda: leader(site), SECONDS)
+                second = stack.enter_context(site.worker("controller", OTHER))
+                made = candidate(site, place)
                 order = None
                 if place.startswith(ORDERED):
-                    wait_for(lambda c=candidate: champion_of(site) == c, SECONDS)
+                    wait_for(lambda c=made: champion_of(site) == c, SECONDS)
                     wait_for(lambda: not site.control.active_rollout(WORKLOAD), SECONDS)
                     order = Order(workload=WORKLOAD, verb="rollback", reason="the leader dies", key=f"test-{place}")
                     orders.put(order)
@@ -194,14 +199,14 @@ def test_a_leader_dies_between_any_two_decisions_and_one_on_another_host_goes_on
                 wait_for(lambda h=led: leader(site) not in ("", h), SECONDS)
                 took.append(time.monotonic() - died)
                 if order is None:
-                    wait_for(lambda c=candidate: champion_of(site) == c, SECONDS)
+                    wait_for(lambda c=made: champion_of(site) == c, SECONDS)
                 else:
                     assert orders.place(order, SECONDS).ok
                     assert champion_of(site) == before
                 wait_for(lambda: not site.control.active_rollout(WORKLOAD), SECONDS)
                 assert second.poll() is None
                 aliases = {name: site.registry.named(WORKLOAD, name) for name in ("champion", "previous", "candidate")}
-                ends = (candidate, before) if order is None else (before, candidate)
+                ends = (made, before) if order is None else (before, made)
                 assert aliases == {"champion": ends[0], "previous": ends[1], "candidate": None}, place
             assert replayed(site, CLIENT).state["phase"] == "promoted"
             print(f"{place}: another led after {took[-1]:.1f} s")
@@ -232,12 +237,13 @@ def test_a_database_brokers_and_a_store_go_away_and_no_answer_and_no_label_is_lo
         answers.more(200)
         print(f"a broker was away: {len(answers.look())} answers, {len(answers.failed())} failed")
         # Step 3: the store is unavailable when a candidate comes, which replicas then cannot load
-        candidate, before = student(site, "away"), champion_of(site)
+        made, before = student(site, "away"), champion_of(site)
         site.front.away, since = True, time.monotonic()
+        site.registry.set_alias(WORKLOAD, "candidate", made)
         wait_for(lambda: time.monotonic() - since > AWAY_SECONDS, SECONDS)
         assert site.front.refused and champion_of(site) == before
         site.front.away = False
-        wait_for(lambda: champion_of(site) == candidate, SECONDS)
+        wait_for(lambda: champion_of(site) == made, SECONDS)
         answers.more(200)
         print(f"the store was away: {len(answers.look())} answers, {len(answers.failed())} failed")
         assert answers.failed() == []

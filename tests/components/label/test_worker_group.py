@@ -8,6 +8,7 @@ from collections import deque
 
 import msgspec
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from components.contracts.errors import FencedError, LostPositionsError, TeacherError, UnavailableError
 from components.contracts.records import DeadLetter, Input, Label, SoftLabel, decode, encode
@@ -235,6 +236,28 @@ def test_a_broker_that_is_away_is_the_reason_of_the_pause(broker, at_work, monke
         assert not labeler.gauge()["ready"]
     wait_for(lambda: len(labels(broker)) == 40)
     wait_for(lambda: labeler.paused == "" and labeler.gauge()["ready"])
+
+
+def test_a_database_that_is_away_ends_no_labeler_and_doubles_nothing(broker, at_work):
+    topic, away = Asking.topic, threading.Event()
+
+    def asked(*args):
+        if away.is_set():
+            raise OperationalError("SELECT", {}, Exception("connection refused"))
+        return topic(*args)
+
+    labeler = at_work()
+    wait_for(lambda: labeler.gauge()["ready"])
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(Asking, "topic", asked)
+        away.set()
+        put(broker, range(40))
+        wait_for(lambda: labeler.paused == "database")
+        away.clear()
+        wait_for(lambda: len(labels(broker)) >= 40)
+    wait_for(lambda: labeler.paused == "" and labeler.gauge()["ready"])
+    exactly(broker, 40)
+    assert labeler.error is None
 
 
 def test_a_bug_ends_the_labeler(broker, at_work, monkeypatch):
