@@ -34,7 +34,8 @@ def span_measures(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measureme
     """``span_f1`` against truth, ``span_agreement`` (F1 against the teacher's spans), and ``span_f1_loss``.
 
     The last is the champion's ``span_f1`` less the candidate's on the same texts. Also ``teacher_span_f1``, and by kind
-    ``span_f1[KIND]``. None of fewer texts with a span than the evaluation asks for.
+    ``span_f1[KIND]``. None of fewer texts with a span than the evaluation asks
+    for, and where they are looked at repeatedly: the bounds are of one look.
     """
     true = sampled(evidence, known(new))
     taught = sampled(evidence, [row for row in new if says(row.teacher)])
@@ -77,11 +78,12 @@ def f1(evidence: Evidence, rows: Sequence[Row], said: Said, true: Said, kind: st
     """
     asked = [row for row in rows if said(row) is not None and true(row) is not None]
     found = _ratio(asked, said, true, kind)
-    return found if found.n >= _least(evidence) else None
+    return found if _enough(evidence, found.n) else None
 
 
-def _least(evidence: Evidence) -> int:
-    return max(1, evidence.judgement.min_rows)
+def _enough(evidence: Evidence, rows: int) -> bool:
+    """Whether so many rows have a span, and are looked at once, as the bounds are made for."""
+    return rows >= max(1, evidence.judgement.min_rows) and not evidence.judgement.repeated
 
 
 def counted(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> list[Counts]:
@@ -98,7 +100,7 @@ def kinds(rows: Sequence[Row]) -> list[str]:
 def _loss(evidence: Evidence, rows: Sequence[Row]) -> RatioLoss | None:
     mine, theirs = (_ratio(rows, said, truth, None) for said in (candidate, champion))
     found = RatioLoss(candidate=mine, champion=theirs)
-    return found if found.n >= _least(evidence) else None
+    return found if _enough(evidence, found.n) else None
 
 
 def _ratio(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> Ratio:

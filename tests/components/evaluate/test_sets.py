@@ -148,3 +148,10 @@ def test_the_page_has_every_class_with_its_bounds_and_no_markup_of_theirs():
 def test_an_answer_s_label_is_its_set():
     found = Answer.of(SoftLabel.multilabel("s", ("b", "a", "c"), [0.9, 0.5, 0.2]))
     assert found.label == '["a", "b"]' and found.confidence == pytest.approx(0.9 * 0.5 * 0.8)
+
+
+def test_f1_is_measured_of_one_look_alone():
+    rows, *_ = drawn(n=60)
+    once, often = (measures(evidence(rows, looks=looks)) for looks in ("once", "repeated"))
+    for name in ("micro_f1", "macro_f1", "micro_f1_loss", "hamming_agreement"):
+        assert once[name] is not None and often[name] is None

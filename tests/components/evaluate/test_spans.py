@@ -158,3 +158,9 @@ def test_the_bounds_are_beyond_the_truth_as_seldom_as_they_say(level):
         beyond["lower"] += found.bound("lower", 0.95) > level
         beyond["upper"] += found.bound("upper", 0.95) < level
     assert max(beyond.values()) <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
+
+
+def test_f1_is_measured_of_one_look_alone():
+    once, often = (measures(evidence(GOOD, Limits(min_rows=10, looks=looks), "c")) for looks in ("once", "repeated"))
+    for name in ("span_f1", "span_agreement", "teacher_span_f1", "span_f1_loss", "span_f1[PER]"):
+        assert once[name] is not None and often[name] is None
