@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from drift.mean import Mean
 from drift.measured import ErrorRise, Measured, PairedLoss, Side
 from drift.ratio import RatioLoss
 
@@ -215,7 +216,7 @@ def _settle(
         return "pass", bound, None
     if broken:
         return "fail", bound, None
-    if isinstance(measure, PairedLoss | ErrorRise | RatioLoss):
+    if isinstance(measure, PairedLoss | ErrorRise | RatioLoss) or (isinstance(measure, Mean) and measure.paired):
         enough = measure.needed(limit, side, confidence, of=of, now=True)
         if enough is not None and measure.n >= enough:
             return "fail", bound, None

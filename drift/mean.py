@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drift.confidence_sequence import anytime_bound
+from drift.measured import normal_quantile, rows_beside, t_quantile, t_tail
 from drift.paired import MOST_LABELS, POWER, PRICE_OF_LOOKS, Side
 from drift.quality import effective_size, standard_error
 
@@ -19,14 +20,15 @@ Floats = npt.NDArray[np.float64]
 class Mean:
     """A weighted mean of ``values`` that all lie between ``least`` and ``most``.
 
-    Its bounds are by Student's t, which is asymptotic; where all values are equal, and t would say that nothing is
-    uncertain, they are as wide as those of as many equal outcomes of a share (Clopper and Pearson). ``anytime``: they
-    are a confidence sequence, valid however often it is looked at, in the rows' order. ``paired``: values are
-    differences between two models, and the rows that are needed are those at which an equally good one passes.
+    Its bounds are by Student's t, which is asymptotic, with one row added of mean weight that has everything against
+    the side that is asked for: so rows that are all equal do not make a bound without width, and a worse row does not
+    make a better one. ``anytime``: they are a confidence sequence, valid however often it is looked at, in the rows'
+    order. ``paired``: values are differences between two models, and the rows that are needed are those at which an
+    equally good one passes.
 
-    >>> mean = Mean(values=(0.9, 0.8, 1.0, 0.7), weights=(1.0, 1.0, 1.0, 1.0), least=0.0)
+    >>> mean = Mean(values=(0.9, 0.8, 1.0, 0.7) * 10, weights=(1.0,) * 40, least=0.0)
     >>> round(mean.value, 2), round(mean.bound("lower", 0.95), 2)
-    (0.85, 0.7)
+    (0.85, 0.78)
     """
 
     values: tuple[float, ...]
@@ -54,38 +56,25 @@ class Mean:
 
     def bound(self, side: Side, confidence: float) -> float:
         """One-sided bound."""
-        from scipy.special import stdtrit
-
-        worst = self.least if side == "lower" else self.most
         if not self.n:
-            return worst
+            return self._worst(side)
         if self.anytime:
             scaled = np.clip((self._x - self.least) / (self.most - self.least), 0.0, 1.0)
             return self.least + (self.most - self.least) * anytime_bound(scaled.tolist(), side, confidence)
-        deviation, freedom = self._spread()
-        if deviation > 0.0:
-            reach = float(stdtrit(freedom, confidence)) * deviation
-        else:
-            reach = abs(worst - self.value) * (1.0 - (1.0 - confidence) ** (1.0 / (freedom + 1.0)))
-        low, high = min(worst, self.value), max(worst, self.value)
-        return min(high, max(low, self.value + (reach if side == "upper" else -reach)))
+        value, deviation, freedom = self._against(side)
+        if not math.isfinite(deviation):
+            return self._worst(side)
+        reach = t_quantile(confidence, freedom) * deviation
+        return max(self.least, value - reach) if side == "lower" else min(self.most, value + reach)
 
     def breaks(self, limit: float, side: Side) -> float:
-        """The p-value of the one-sided t-test; of equal values the level at which the other side's bound crosses."""
-        from scipy.special import stdtr
-
-        beyond = self.value - limit if side == "upper" else limit - self.value
-        if not self.n or beyond <= 0.0:
+        """The level at which the bound on the other side crosses the limit."""
+        if not self.n:
             return 1.0
         if self.anytime:
             return self._crossing(limit, side)
-        deviation, freedom = self._spread()
-        if not math.isfinite(deviation):
-            return 1.0
-        if deviation <= 0.0:
-            room = abs((self.least if side == "upper" else self.most) - self.value)
-            return max(0.0, 1.0 - beyond / room) ** (freedom + 1.0) if room > 0.0 else 1.0
-        return float(stdtr(freedom, -beyond / deviation))
+        value, deviation, freedom = self._against("lower" if side == "upper" else "upper")
+        return t_tail(value - limit if side == "upper" else limit - value, deviation, freedom)
 
     def _crossing(self, limit: float, side: Side) -> float:
         other: Side = "lower" if side == "upper" else "upper"
@@ -99,15 +88,31 @@ class Mean:
 
     def needed(self, limit: float, side: Side, confidence: float, *, of: int = 1, now: bool = False) -> int | None:
         """Rows at which this mean, if it stays what it is, is shown to keep or to break the limit."""
-        from scipy.special import ndtri
-
-        deviation, _ = self._spread() if self.n else (math.inf, 1.0)
-        distance = limit if self.paired else abs(self.value - limit)
-        if not (math.isfinite(deviation) and distance > 0.0):
+        if self.n < 2:
             return None
-        z = float(ndtri(confidence)) + (float(ndtri(1.0 - (1.0 - POWER) / of)) if self.paired else 0.0)
-        total = math.ceil((PRICE_OF_LOOKS if self.anytime else 1.0) * self.n * (z * deviation / distance) ** 2)
+        keeps = self.paired or (self.value <= limit if side == "upper" else self.value >= limit)
+        shown: Side = side if keeps else "lower" if side == "upper" else "upper"
+        centre = 0.0 if self.paired else self.value
+        distance = (limit if side == "upper" else -limit) if self.paired else abs(self.value - limit)
+        z = normal_quantile(confidence) + (normal_quantile(1.0 - (1.0 - POWER) / of) if self.paired else 0.0)
+        size = effective_size(list(self.weights))
+        spread = standard_error(self._x, self._w, self.value) * math.sqrt(size)
+        equal = rows_beside(z, spread, abs(self._worst(shown) - centre), distance)
+        if equal is None:
+            return None
+        total = math.ceil((PRICE_OF_LOOKS if self.anytime else 1.0) * equal * self.n / size)
         return max(total, 2) if total <= MOST_LABELS else None
+
+    def _worst(self, side: Side) -> float:
+        return self.least if side == "lower" else self.most
+
+    def _against(self, side: Side) -> tuple[float, float, float]:
+        """Mean, standard error and degrees of freedom with the worst row added; an infinite error of fewer than two."""
+        if self.n < 2:
+            return self.value, math.inf, 1.0
+        x, w = np.append(self._x, self._worst(side)), np.append(self._w, self._w.mean())
+        value = float(np.average(x, weights=w))
+        return value, standard_error(x, w, value), max(effective_size(w.tolist()) - 1.0, 1.0)
 
     @property
     def _x(self) -> Floats:
@@ -116,10 +121,3 @@ class Mean:
     @property
     def _w(self) -> Floats:
         return np.asarray(self.weights, dtype=np.float64)
-
-    def _spread(self) -> tuple[float, float]:
-        """Standard error and degrees of freedom; an infinite error of fewer than two rows."""
-        if self.n < 2:
-            return math.inf, 1.0
-        freedom = max(effective_size(list(self.weights)) - 1.0, 1.0)
-        return float(standard_error(self._x, self._w, self.value)), freedom

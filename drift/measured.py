@@ -305,3 +305,22 @@ def rows_for(z: float, deviation: float, distance: float, n: int) -> int | None:
         return None
     total = math.ceil(n * (z * deviation / distance) ** 2)
     return max(total, 2) if total <= MOST_LABELS else None
+
+
+def rows_beside(z: float, spread: float, against: float, distance: float) -> int | None:
+    """Rows at which a bound keeps a distance that has one row added which moves a single row's mean by ``against``.
+
+    ``spread``: the deviation of one row; ``z``: how many of the mean's own are to fit.
+    """
+    if not (math.isfinite(spread) and distance > 0.0):
+        return None
+    low, high = 1.0, 2.0
+    while against / high + z * math.hypot(spread / math.sqrt(high), against / high) > distance:
+        low, high = high, 2.0 * high
+        if low > MOST_LABELS:
+            return None
+    while high - low > 1.0:
+        middle = math.floor((low + high) / 2.0)
+        kept = against / middle + z * math.hypot(spread / math.sqrt(middle), against / middle) <= distance
+        low, high = (low, middle) if kept else (middle, high)
+    return int(high) if high <= MOST_LABELS else None

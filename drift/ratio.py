@@ -6,6 +6,9 @@ classes that answer and truth share above and the classes of both below (C. J. v
 residuals ``top - ratio * bottom`` over the mean bottom as a row's influence, Student's t on their mean. To each bound
 one row is added that has everything against it, so that rows which are all right do not make a bound without width: of
 n rows that are the bound is then about ``1 - 2.3 / n`` at 90 %, as the exact one of a share is.
+
+Rows with nothing below say nothing: they are left out first, so that neither the size of the row that is added nor what
+counts as evidence (n, the degrees of freedom) is of texts without a span or inputs without a class.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from drift.paired import POWER, Side
 from drift.quality import effective_size, standard_error
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 Counts = tuple[tuple[float, ...], ...]
 """Of each row, what is counted in each of the groups that a mean is taken over."""
@@ -40,13 +44,13 @@ class Ratio:
 
     @property
     def n(self) -> int:
-        """Rows."""
-        return len(self.weights)
+        """Rows that have something below."""
+        return int(self._there.sum())
 
     @property
     def value(self) -> float:
         """The mean ratio; NaN where nothing is below any."""
-        return _influences(*self._arrays())[0]
+        return _influences(*_arrays(self, self._there))[0]
 
     def bound(self, side: Side, confidence: float) -> float:
         """One-sided bound."""
@@ -66,12 +70,15 @@ class Ratio:
         _, deviation, _ = self._against(side)
         return rows_for(normal_quantile(confidence), deviation, abs(self.value - limit), self.n) if self.n else None
 
-    def _arrays(self, added: float | None = None) -> tuple[Floats, Floats, Floats]:
-        return _added(self.tops, self.bottoms, self.weights, added)
+    @property
+    def _there(self) -> Flags:
+        """Which rows have something below."""
+        return np.array([any(row) for row in self.bottoms], dtype=np.bool_)
 
     def _against(self, side: Side) -> tuple[float, float, float]:
         """Ratio, standard error and degrees of freedom, with one row more that lowers, or raises, it."""
-        value, influences, weights = _influences(*self._arrays(0.0 if side == "lower" else 1.0))
+        added = 0.0 if side == "lower" else 1.0
+        value, influences, weights = _influences(*_arrays(self, self._there, added))
         return value, *_error(influences, weights)
 
 
@@ -84,8 +91,8 @@ class RatioLoss:
 
     @property
     def n(self) -> int:
-        """Rows."""
-        return self.candidate.n
+        """Rows that have something below on either side."""
+        return int(self._there.sum())
 
     @property
     def value(self) -> float:
@@ -116,17 +123,20 @@ class RatioLoss:
 
     def _against(self, side: Side) -> tuple[float, float, float]:
         """As for a ratio: the row that is added is one that one of the two has right, and the other wrong."""
-        worse = 1.0 if side == "lower" else 0.0
-        mine, own, weights = _influences(*self.candidate._arrays(worse))
-        theirs, others, _ = _influences(*self.champion._arrays(1.0 - worse))
+        worse, there = 1.0 if side == "lower" else 0.0, self._there
+        mine, own, weights = _influences(*_arrays(self.candidate, there, worse))
+        theirs, others, _ = _influences(*_arrays(self.champion, there, 1.0 - worse))
         return theirs - mine, *_error(others - own, weights)
 
+    @property
+    def _there(self) -> Flags:
+        return np.logical_or(self.candidate._there, self.champion._there)
 
-def _added(
-    tops: Counts, bottoms: Counts, weights: tuple[float, ...], added: float | None
-) -> tuple[Floats, Floats, Floats]:
-    """The counts as arrays, with one row more of mean size and weight that has this ratio."""
-    above, below, w = (np.asarray(x, dtype=np.float64) for x in (tops, bottoms, weights))
+
+def _arrays(ratio: Ratio, there: Flags, added: float | None = None) -> tuple[Floats, Floats, Floats]:
+    """The counts and weights of the rows that are there, with one row more of their mean size that has this ratio."""
+    counts = (ratio.tops, ratio.bottoms, ratio.weights)
+    above, below, w = (np.asarray(x, dtype=np.float64)[there] for x in counts)
     if added is None or not len(w):
         return above, below, w
     mean = np.average(below, axis=0, weights=w)

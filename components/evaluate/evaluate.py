@@ -142,7 +142,7 @@ def evaluate(
     if spec.limits.groups:
         rows = _in_groups(spec, rows, new, candidate, certified)
     certified |= novelty(candidate, new, spec.serve.novelty)
-    for name, part in pooled(older, enough(spec.limits), truths=spec.task != "embedding"):
+    for name, part in pooled(older, enough(spec.limits, spec.task), truths=spec.task != "embedding"):
         rows += _rows(f"{REGIME}{name}", line, part)
     # Step 3
     decode_payload = knowing(decoder(spec.payload, spec.source))

@@ -72,7 +72,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     ``look``: how many students, this one included, were judged on the newest window's holdout; ``repeated``: bounds
     are valid however often they are looked at; ``notes``: why criteria were left out; ``confidence``: of the bounds
     that are reported of what no criterion asks for; ``groups``: what rows are grouped by, and into which groups.
-    ``neighbours``: the k of recall at k, of an embedding.
+    ``neighbours``: the k of recall at k, of an embedding, among ``searched`` others of each query.
     ``throughout``: that it is ``repeated`` holds for the counts of groups and for membership, too, as in evidence from
     before it does not.
     """
@@ -92,6 +92,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     notes: tuple[str, ...] = ()
     groups: dict[str, Compared] = {}
     neighbours: int = 10
+    searched: int = 100
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="row", tag_field="kind"):

@@ -40,6 +40,7 @@ def demanded(evidence: Evidence, limits: Limits) -> Evidence:
         repeated=limits.looks == "repeated",
         throughout=limits.looks == "repeated",
         neighbours=limits.neighbours,
+        searched=limits.searched,
         groups={
             name: Compared(names=groups.names, min_rows=groups.min_rows or limits.min_rows)
             for name, groups in limits.groups.items()

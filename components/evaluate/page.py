@@ -19,7 +19,6 @@ from components.evaluate.evaluate import read_evidence
 from components.evaluate.evidence import NEW, Evidence, Row
 from components.evaluate.judge import judge
 from components.evaluate.measure import REGIME, bounded, confusion, curve, forgotten, measures
-from components.evaluate.ranked import ranked
 from components.evaluate.report import columns
 from components.evaluate.sets import per_class
 from components.evaluate.share import known, right
@@ -219,14 +218,16 @@ def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
 
 def _vectors(evidence: Evidence) -> str:
     """How near the student's vectors are to the teacher's, and what they find of what the teacher's do, with bounds."""
-    confidence, names = evidence.judgement.confidence, {
+    judgement = evidence.judgement
+    confidence, nearest = judgement.confidence, f"{judgement.neighbours} nearest, of {judgement.searched} others,"
+    names = {
         "cosine": "mean cosine to the teacher's vector",
-        "recall": f"share of the teacher's {evidence.judgement.neighbours} nearest that are the student's nearest",
-        "rank_correlation": "rank correlation of all others by nearness",
+        "recall": f"share of the teacher's {nearest} that are the student's nearest",
+        "rank_correlation": "rank correlation of the others by nearness",
         "cosine_loss": "fall of the mean cosine below the champion's",
         "recall_loss": "fall of that share below the champion's",
-    }  # fmt: skip
-    found = ranked(evidence, evidence.sets(NEW).get(NEW, []))
+    }
+    found = measures(evidence)
     rows = ""
     for name, what in names.items():
         measure = bounded(found[name])

@@ -1,6 +1,7 @@
 """What a student of vectors is judged by: how near its vectors are to the teacher's, and whether they find the same.
 
-Of the newest window's holdout, with s(i, j) the cosine of the vectors of inputs i and j:
+Of the newest window's holdout, with s(i, j) the cosine of the vectors of inputs i and j, and the *others* of a row a
+number of the holdout's that the evaluation names, drawn by a fixed seed:
 
 ``cosine``
     the mean cosine of a row's vector to the teacher's: whether the two can stand beside each other in one index.
@@ -10,9 +11,11 @@ Of the newest window's holdout, with s(i, j) the cosine of the vectors of inputs
 ``rank_correlation``
     Spearman's: of the order of all others by the teacher's s(i, .) and by the student's.
 
-A row is a query, and the others are what is searched; measures are means over queries, which are the units of their
-bounds, while the holdout that is searched is taken as it is. Against the champion: ``cosine_loss`` and ``recall_loss``,
-the mean of the champion's less the candidate's on the same rows. ``forgetting`` is the first on older regimes.
+A row is a query, and its others are what is searched: always as many, since the more there are, the fewer of the
+nearest are found. Measures are means over queries, which are the units of their bounds, while the holdout that is
+searched is taken as it is; as that changes while rows arrive, nothing is searched where it is looked at repeatedly.
+Against the champion: ``cosine_loss`` and ``recall_loss``, the mean of the champion's less the candidate's on the same
+rows. ``forgetting`` is the first on older regimes.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from components.contracts.records import vector_of
+from components.contracts.spec.limits import LEAST_SEARCHED
+from components.contracts.vectors import text_distance
 from components.evaluate.evidence import Answer, Evidence, Row
 from components.evaluate.share import sampled
 from drift.gate import Measurement
@@ -33,11 +37,11 @@ from drift.mean import Mean
 
 Floats = npt.NDArray[np.float64]
 
-OTHERS = 4
-"""Rows that are searched, as a multiple of k, at least: of fewer, chance alone finds more than a quarter."""
-
 MOST_SEARCHED = 2_000
-"""Rows that are searched at most, evenly spread over the holdout: all pairs are compared."""
+"""Rows that are queries, and are searched, at most, evenly spread over the holdout."""
+
+SEED = 0
+"""Of the draw of each query's others: the same evidence is measured alike."""
 
 
 def ranked(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
@@ -91,14 +95,7 @@ def _between(answer: Answer | None, teacher: Answer | None) -> float:
     """The cosine of two answers' vectors; -1, the farthest there is, of one that is not there or of another space."""
     if answer is None or answer.label is None or teacher is None or teacher.label is None:
         return -1.0
-    a, b = _vector(answer.label), _vector(teacher.label)
-    return float(np.clip(a @ b, -1.0, 1.0)) if len(a) == len(b) else -1.0
-
-
-@lru_cache(maxsize=20_000)
-def _vector(text: str) -> Floats:
-    found = np.array(vector_of(text), dtype=np.float64)
-    return found / max(float(np.linalg.norm(found)), 1e-12)
+    return 1.0 - text_distance(answer.label, teacher.label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,21 +106,24 @@ class Search:
     correlation: Floats
 
 
-def search(vectors: Floats, teacher: Floats, k: int) -> Search:
-    """Ask each of N vectors for its nearest others, in both sets, (N, D) and (N, E); equal ones come in their order.
+def search(vectors: Floats, teacher: Floats, k: int, searched: int) -> Search:
+    """Ask for the nearest among ``searched`` others of each of N vectors, in both sets, (N, D) and (N, E).
+
+    Equal ones come in their order.
 
     Raises:
-        ValueError: there are not more than ``k`` others.
+        ValueError: there are not so many others, or not ``k`` among them.
 
     """
     count = len(vectors)
-    if count - 1 < k:
-        raise ValueError(f"{count - 1} others are not {k}")
+    if not k <= searched < count:
+        raise ValueError(f"{count - 1} others: {searched} of them cannot be searched for {k}")
+    chance = np.random.default_rng(SEED)
     recall, correlation = np.zeros(count), np.zeros(count)
-    mine, theirs = vectors @ vectors.T, teacher @ teacher.T
     for i in range(count):
-        others = np.delete(np.arange(count), i)
-        own, wanted = (np.round(side[i, others], 9) for side in (mine, theirs))
+        others = np.sort(chance.choice(count - 1, searched, replace=False))
+        others += others >= i
+        own, wanted = (np.round(side[others] @ side[i], 9) for side in (vectors, teacher))
         found = np.argsort(-own, kind="stable")[:k]
         best = np.argsort(-wanted, kind="stable")[:k]
         recall[i] = len(np.intersect1d(found, best)) / k
@@ -142,30 +142,32 @@ def _spearman(a: Floats, b: Floats) -> float:
 
 def _searched(evidence: Evidence, rows: Sequence[Row]) -> dict[str, Measurement]:
     """Recall at k and the rank correlation, and the loss of the former against the champion."""
-    used = sampled(evidence, rows)
-    used = used[:: max(1, -(-len(used) // MOST_SEARCHED))]
-    names, k = ("recall", "rank_correlation", "recall_loss"), evidence.judgement.neighbours
-    if len(used) < evidence.judgement.min_rows or len(used) - 1 < OTHERS * k:
+    judgement, used = evidence.judgement, sampled(evidence, rows)
+    names, k, searched = ("recall", "rank_correlation", "recall_loss"), judgement.neighbours, judgement.searched
+    if judgement.repeated or len(used) < judgement.min_rows or not LEAST_SEARCHED * k <= searched < len(used):
         return dict.fromkeys(names)
+    if len(used) > MOST_SEARCHED:
+        used = [used[i] for i in np.linspace(0, len(used) - 1, MOST_SEARCHED).round().astype(int)]
     teacher = _stacked([row.teacher for row in used])
     mine = _stacked([row.candidate for row in used])
     if teacher is None or mine is None:
         return dict.fromkeys(names)
-    found = search(mine, teacher, k)
+    found = search(mine, teacher, k, searched)
     made: dict[str, Measurement] = {
         "recall": _bounded(evidence, found.recall.tolist(), used, (0.0, 1.0)),
         "rank_correlation": _bounded(evidence, found.correlation.tolist(), used, (-1.0, 1.0)),
         "recall_loss": None,
     }
     if (theirs := _stacked([row.champion for row in used])) is not None:
-        lost = search(theirs, teacher, k).recall - found.recall
+        lost = search(theirs, teacher, k, searched).recall - found.recall
         made["recall_loss"] = _bounded(evidence, lost.tolist(), used, (-1.0, 1.0), paired=True)
     return made
 
 
 def _stacked(answers: Sequence[Answer | None]) -> Floats | None:
     """The vectors of answers, (N, D); None where one is not there, or of another dimension."""
-    found = [_vector(a.label) for a in answers if a is not None and a.label is not None]
+    found = [vector_of(a.label) for a in answers if a is not None and a.label is not None]
     if len(found) < len(answers) or len({len(v) for v in found}) != 1:
         return None
-    return np.stack(found)
+    stack = np.asarray(found, dtype=np.float64)
+    return stack / np.maximum(np.linalg.norm(stack, axis=1, keepdims=True), 1e-12)

@@ -47,18 +47,23 @@ def answered(answer: Answer | None) -> frozenset[str]:
 def of_sets(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measurement]:
     """``micro_f1``, ``macro_f1``, ``micro_f1_loss`` and ``hamming_agreement``; None of fewer rows than are needed.
 
-    ``micro_f1_loss``: the champion's micro-averaged F1 less the candidate's on the same rows with truth.
+    None, too, where they are looked at repeatedly: their bounds are of one look. Of F1 those rows count in which answer
+    or truth has a class. ``micro_f1_loss``: the champion's micro-averaged F1 less the candidate's on the same rows with
+    truth.
     """
     least, rows = max(1, evidence.judgement.min_rows), known(new)
     compared = [row for row in rows if row.champion is not None]
     taught = [row for row in new if says(row.teacher)]
     found: dict[str, Measurement] = dict.fromkeys(("micro_f1", "macro_f1", "micro_f1_loss", "hamming_agreement"))
-    if len(rows) >= least:
-        found["micro_f1"] = _f1(rows, "candidate", micro=True)
-        found["macro_f1"] = _f1(rows, "candidate", micro=False)
-    if len(compared) >= least:
-        candidate, champion = (_f1(compared, who, micro=True) for who in ("candidate", "champion"))
-        found["micro_f1_loss"] = RatioLoss(candidate=candidate, champion=champion)
+    if evidence.judgement.repeated:
+        return found
+    micro = _f1(rows, "candidate", micro=True)
+    if micro.n >= least:
+        found |= {"micro_f1": micro, "macro_f1": _f1(rows, "candidate", micro=False)}
+    candidate, champion = (_f1(compared, who, micro=True) for who in ("candidate", "champion"))
+    lost = RatioLoss(candidate=candidate, champion=champion)
+    if lost.n >= least:
+        found["micro_f1_loss"] = lost
     if len(taught) >= least:
         found["hamming_agreement"] = _hamming(taught)
     return found

@@ -7,7 +7,6 @@ over texts (:mod:`drift.ratio`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -35,7 +34,8 @@ def span_measures(evidence: Evidence, new: Sequence[Row]) -> dict[str, Measureme
     """``span_f1`` against truth, ``span_agreement`` (F1 against the teacher's spans), and ``span_f1_loss``.
 
     The last is the champion's ``span_f1`` less the candidate's on the same texts. Also ``teacher_span_f1``, and by kind
-    ``span_f1[KIND]``. None of fewer texts than the evaluation asks for.
+    ``span_f1[KIND]``. None of fewer texts with a span than the evaluation asks
+    for, and where they are looked at repeatedly: the bounds are of one look.
     """
     true = sampled(evidence, known(new))
     taught = sampled(evidence, [row for row in new if says(row.teacher)])
@@ -72,15 +72,18 @@ def truth(row: Row) -> str | None:
 
 
 def f1(evidence: Evidence, rows: Sequence[Row], said: Said, true: Said, kind: str | None = None) -> Ratio | None:
-    """F1 of one side's spans against another's, of a ``kind`` or of all; None of too few rows, or without a span.
+    """F1 of one side's spans against another's, of a ``kind`` or of all; None of too few rows with such a span.
 
-    Rows are those on which both sides say something.
+    Rows are those on which both sides say something, which may be that there is none.
     """
     asked = [row for row in rows if said(row) is not None and true(row) is not None]
-    if len(asked) < evidence.judgement.min_rows or not asked:
-        return None
     found = _ratio(asked, said, true, kind)
-    return None if math.isnan(found.value) else found
+    return found if _enough(evidence, found.n) else None
+
+
+def _enough(evidence: Evidence, rows: int) -> bool:
+    """Whether so many rows have a span, and are looked at once, as the bounds are made for."""
+    return rows >= max(1, evidence.judgement.min_rows) and not evidence.judgement.repeated
 
 
 def counted(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> list[Counts]:
@@ -95,10 +98,9 @@ def kinds(rows: Sequence[Row]) -> list[str]:
 
 
 def _loss(evidence: Evidence, rows: Sequence[Row]) -> RatioLoss | None:
-    if len(rows) < evidence.judgement.min_rows or not rows:
-        return None
     mine, theirs = (_ratio(rows, said, truth, None) for said in (candidate, champion))
-    return RatioLoss(candidate=mine, champion=theirs)
+    found = RatioLoss(candidate=mine, champion=theirs)
+    return found if _enough(evidence, found.n) else None
 
 
 def _ratio(rows: Sequence[Row], said: Said, true: Said, kind: str | None) -> Ratio:

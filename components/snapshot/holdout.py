@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from components.contracts.records import NAMED, Label
+from components.contracts.records import NAMED, Label, Task
 from components.contracts.spec import Limits, Spec
 from components.control.tables import WindowRow
 from components.snapshot.leaks import REFUSED, guarded
 from components.snapshot.table import place, snapshot_table
 from drift.looks import level_of
+from drift.measured import normal_quantile, rows_beside
 from drift.paired import MOST_LABELS, POWER, PRICE_OF_LOOKS, PairedLoss, least_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ LOOKS = 2
 
 DIFFER = 0.1
 """Share of the rows on which one alone of a planned update and its champion is right."""
+
+COSINES_DIFFER = 0.2
+"""Standard deviation of the rows' cosine losses between a planned embedding and its champion."""
+
+FARTHEST_LOSS = 2.0
+"""The largest cosine loss of a row."""
 
 ERRS = 0.5
 """What a planned student errs, as a part of what the limit allows."""
@@ -124,15 +131,22 @@ def _for_loss(limit: float, confidence: float) -> float:
     return planned.needed(limit, "upper", confidence, now=True) or math.inf
 
 
-def enough(limits: Limits) -> int:
+def enough(limits: Limits, task: Task) -> int:
     """Truths that a group of older windows needs: an older regime gets no further labels, and must be able to decide.
 
     Planned as a new window's are: with so many an equally good student that differs on a tenth of the rows keeps
-    ``max_forgetting`` with a chance of :data:`drift.paired.POWER`.
+    ``max_forgetting`` with a chance of :data:`drift.paired.POWER`. Of an embedding rows, with which one does so whose
+    cosine losses deviate by :data:`COSINES_DIFFER`.
     """
     if limits.confidence is None or limits.max_forgetting is None:
         return limits.min_rows
-    return max(limits.min_rows, int(min(_for_loss(limits.max_forgetting, limits.confidence), MOST_LABELS)))
+    planned = _for_cosine_loss if task == "embedding" else _for_loss
+    return max(limits.min_rows, int(min(planned(limits.max_forgetting, limits.confidence), MOST_LABELS)))
+
+
+def _for_cosine_loss(limit: float, confidence: float) -> float:
+    z = normal_quantile(confidence) + normal_quantile(POWER)
+    return rows_beside(z, COSINES_DIFFER, FARTHEST_LOSS, limit) or math.inf
 
 
 def kept_shares(windows: Sequence[WindowRow]) -> dict[int, float]:
@@ -235,7 +249,7 @@ def _kept(spec: Spec, earlier: Sequence[tuple[WindowRow, pa.Table]], teacher: st
     """
     windows = [w for w, _ in earlier]
     last, shares = _last_kept(windows, teacher), kept_shares(windows)
-    wanted = enough(spec.limits) if spec.limits.max_forgetting is not None else 0
+    wanted = enough(spec.limits, spec.task) if spec.limits.max_forgetting is not None else 0
     places: list[float] = []
     for window, table in earlier:
         if window.manifest.get("teacher", "") == teacher:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift.gate import Criterion, Verdict, assess
+from drift.mean import Mean
 
 RANK = {"reject": 0, "hold": 1, "promote": 2}
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -149,3 +150,15 @@ def test_the_number_in_a_reason_is_on_the_same_side_of_the_limit(
     for criterion, finding in zip(criteria, verdict.findings, strict=True):
         said = float(finding.reason.split(" is ")[1].split(";")[0])
         assert criterion.met_by(said) == criterion.met_by(measured[criterion.measure])
+
+
+@pytest.mark.parametrize(("rows", "decision"), [(2_000, "reject"), (100, "hold")])
+def test_a_paired_mean_that_had_rows_enough_for_an_equal_model_fails(rows: int, decision: str) -> None:
+    chance = Random(0)
+    values = tuple(chance.gauss(0.02, 0.05) for _ in range(rows))
+    loss = Mean(values=values, weights=(1.0,) * rows, least=-2.0, most=2.0, paired=True)
+    limit = loss.value - 1e-4  # neither kept nor, beyond doubt, broken
+    criterion = Criterion(measure="cosine_loss", at_most=limit, confidence=0.95)
+    assert assess({"cosine_loss": loss}, [criterion]).decision == decision
+    alone = Mean(values=values, weights=(1.0,) * rows)
+    assert assess({"cosine_loss": alone}, [criterion]).decision == "hold"

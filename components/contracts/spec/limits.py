@@ -96,7 +96,8 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     error less its bias (an estimate, whatever the confidence); ``min_teacher_accuracy``; of multilabel, where accuracy
     is that of whole sets, ``min_micro_f1`` and ``max_micro_f1_loss``, the largest fall of the micro-averaged F1 below
     the champion's. Against the teacher: ``min_agreement``. Of an embedding, against the teacher too: ``min_cosine``,
-    the mean cosine to its vectors; ``min_recall``, the share of its ``neighbours`` nearest held-out inputs that are the
+    the mean cosine to its vectors; ``min_recall``, the share of its ``neighbours`` nearest among ``searched`` other
+    held-out inputs (drawn for each, the same number whatever the holdout has, which must have as many) that are the
     student's nearest; ``max_cosine_loss`` and ``max_recall_loss``, how far each may fall below the champion's;
     ``max_forgetting`` is then the fall of the mean cosine on older regimes.
 
@@ -155,6 +156,7 @@ class Limits(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_cosine_loss: Share | None = None
     max_recall_loss: Share | None = None
     neighbours: Count = 10
+    searched: Count = 100
     max_membership_advantage: Share | None = None
     max_extraction_fidelity: Share | None = None
     extraction: Extraction | None = None
@@ -167,16 +169,34 @@ def extracted(limits: Limits) -> Extraction | None:
     return limits.extraction or (None if limits.max_extraction_fidelity is None else Extraction())
 
 
-def check_f1(limits: Limits) -> None:
-    """Refuse limits of F1 that are looked at repeatedly: their bounds are of one look.
+LEAST_SEARCHED = 4
+"""Inputs that are searched, as a multiple of ``neighbours``, at least: of fewer, chance finds more than a quarter."""
+
+
+def check_looks(limits: Limits) -> None:
+    """Refuse limits that are looked at repeatedly though their bounds are of one look.
+
+    Those of F1 are, and those of recall, since what is searched for a query changes as rows arrive.
 
     Raises:
         ConfigError: ``looks`` is ``repeated`` beside one.
 
     """
-    for name in ("min_micro_f1", "max_micro_f1_loss"):
+    for name in ("min_micro_f1", "max_micro_f1_loss", "min_recall", "max_recall_loss"):
         if limits.looks == "repeated" and getattr(limits, name) is not None:
             raise ConfigError(f"limits.{name}", getattr(limits, name), "is bounded for one look: write looks: once")
+
+
+def check_searched(limits: Limits) -> None:
+    """Refuse a search among so few inputs that chance alone finds many of the nearest.
+
+    Raises:
+        ConfigError: ``searched`` is less than :data:`LEAST_SEARCHED` times ``neighbours``.
+
+    """
+    least = LEAST_SEARCHED * limits.neighbours
+    if limits.searched < least:
+        raise ConfigError("limits.searched", limits.searched, f"must be four times limits.neighbours or more: {least}")
 
 
 def check_groups(limits: Limits, task: Task, payload: str, entity: Entity | None) -> None:

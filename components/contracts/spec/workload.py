@@ -20,7 +20,7 @@ from components.contracts.spec.declared import About, Data, TeacherFactory
 from components.contracts.spec.features import Features, check_entity
 from components.contracts.spec.fields import Count, Name, Payload, Section, class_names
 from components.contracts.spec.label import Admission, Consent, Label
-from components.contracts.spec.limits import Limits, check_f1, check_groups
+from components.contracts.spec.limits import Limits, check_groups, check_looks, check_searched
 from components.contracts.spec.masking import Masking, check_masking
 from components.contracts.spec.monitor import Monitor, Trigger
 from components.contracts.spec.privacy_check import check_privacy
@@ -134,6 +134,7 @@ SINCE: dict[str, Any] = {
     "limits.min_cosine": None,
     "limits.min_recall": None,
     "limits.neighbours": Limits().neighbours,
+    "limits.searched": Limits().searched,
     "label.budget.audits": 0.0,
     "label.budget.pace_deferred": False,
     "masking": None,
@@ -265,7 +266,8 @@ def _read(path: Path) -> Spec:
         check_entity(spec.features.entity, spec.task, spec.student.privacy)
     if spec.masking is not None:
         check_masking(spec.masking, spec.payload)
-    check_f1(spec.limits)
+    check_looks(spec.limits)
+    check_searched(spec.limits)
     check_groups(spec.limits, spec.task, spec.payload.decoder, spec.features.entity)
     check_steps(spec.rollout)
     check_export(spec.student.export)

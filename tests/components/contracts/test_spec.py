@@ -371,6 +371,21 @@ def test_limits_of_vectors_are_an_embedding_s_alone(tmp_path, task, name):
     assert getattr(load_spec(write(tmp_path, task="embedding", limits={name: 0.5})).limits, name) == 0.5
 
 
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        ({"min_recall": 0.5, "looks": "repeated"}, "limits.min_recall.*write looks: once"),
+        ({"max_recall_loss": 0.5, "looks": "repeated"}, "limits.max_recall_loss.*write looks: once"),
+        ({"neighbours": 30}, "limits.searched.*four times limits.neighbours or more: 120"),
+    ],
+)
+def test_limits_of_recall_are_of_one_look_and_of_a_search_among_enough(tmp_path, limits, what):
+    with pytest.raises(ConfigError, match=what):
+        load_spec(write(tmp_path, task="embedding", limits=limits))
+    kept = {"min_cosine": 0.5, "looks": "repeated"}
+    assert load_spec(write(tmp_path, task="embedding", limits=kept)).limits.min_cosine == 0.5
+
+
 def test_an_embedding_learns_the_vector_and_what_is_to_be_expected_of_it_and_relations_where_they_are_named(tmp_path):
     spec = load_spec(write(tmp_path, task="embedding"))
     assert [t.name for t in spec.student.objective_of(spec.student.variants[0], spec.task)] == ["cosine", "distance"]

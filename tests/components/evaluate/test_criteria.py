@@ -33,7 +33,10 @@ GOOD = {
     "span_f1_loss": 0.0,
 }  # fmt: skip
 
-HOW = {"min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups", "extraction", "neighbours"}
+HOW = {
+    "min_rows", "confidence", "looks", "disturbance", "core_hour_price", "groups", "extraction", "neighbours",
+    "searched",
+}  # fmt: skip
 """Fields that say how to measure, or of what (groups have tests of their own), and not what is demanded."""
 
 

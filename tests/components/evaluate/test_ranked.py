@@ -34,7 +34,7 @@ def evidence(noise=0.3, worse=None, rows=ROWS, k=5, sets=(NEW,), **judgement):
                 Row(set=name, id=f"{i}", teacher=answer(teacher), candidate=answer(teacher + noise * off[0]),
                     champion=champion)
             )  # fmt: skip
-    named = {"champion": None if worse is None else "c", "min_rows": 30, "neighbours": k, **judgement}
+    named = {"champion": None if worse is None else "c", "min_rows": 30, "neighbours": k, "searched": 40, **judgement}
     return Evidence(judgement=Judgement(workload="w", task="embedding", **named), rows=tuple(made))
 
 
@@ -46,7 +46,7 @@ def units(chance, n, d):
 def test_recall_and_ranks_are_those_that_counting_gives():
     chance = np.random.default_rng(0)
     mine, teacher, k = units(chance, 25, 6), units(chance, 25, 4), 3
-    found = search(mine, teacher, k)
+    found = search(mine, teacher, k, 24)
     for i in range(25):
         others = [j for j in range(25) if j != i]
         own, wanted = ([float(side[i] @ side[j]) for j in others] for side in (mine, teacher))
@@ -59,16 +59,17 @@ def test_recall_and_ranks_are_those_that_counting_gives():
 def test_the_teacher_itself_finds_all_and_a_mirrored_space_ranks_the_same():
     chance = np.random.default_rng(0)
     teacher = units(chance, 40, 6)
-    assert (search(teacher, teacher, 5).recall == 1.0).all()
-    mirrored = search(-teacher, teacher, 5)
+    assert (search(teacher, teacher, 5, 20).recall == 1.0).all()
+    mirrored = search(-teacher, teacher, 5, 39)
     assert (mirrored.recall == 1.0).all() and mirrored.correlation == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="4 others are not 5"):
-        search(teacher[:5], teacher[:5], 5)
+    for k, searched in ((5, 4), (2, 5)):
+        with pytest.raises(ValueError, match=f"4 others: {searched} of them cannot be searched for {k}"):
+            search(teacher[:5], teacher[:5], k, searched)
 
 
 def test_equal_vectors_are_found_in_their_order_on_both_sides():
     same = np.ones((12, 3)) / np.sqrt(3.0)
-    found = search(same, same, 4)
+    found = search(same, same, 4, 8)
     assert (found.recall == 1.0).all() and (found.correlation == 0.0).all()  # nothing tells an order
 
 
@@ -88,11 +89,11 @@ def test_a_worse_student_than_the_champion_has_losses():
     assert found["forgetting"] == pytest.approx(found["forgetting[window 1]"].value) and found["forgetting"] > 0.1
 
 
-@pytest.mark.parametrize("change", [{"rows": 20}, {"k": 15}])
+@pytest.mark.parametrize("change", [{"rows": 40}, {"k": 11}, {"rows": 20}])
 def test_too_few_rows_measure_nothing(change):
     found = measures(evidence(**change))
     assert found["recall"] is None and found["rank_correlation"] is None
-    assert (found["cosine"] is None) == ("rows" in change)
+    assert (found["cosine"] is None) == (change.get("rows") == 20)
 
 
 def test_a_vector_of_another_space_is_as_far_as_can_be_and_no_neighbour():
@@ -102,7 +103,7 @@ def test_a_vector_of_another_space_is_as_far_as_can_be_and_no_neighbour():
     assert found["recall"] is None and found["cosine"].values[0] == -1.0
 
 
-LIMITS = Limits(min_rows=30, confidence=0.9, min_cosine=0.8, min_recall=0.5, neighbours=5)
+LIMITS = Limits(min_rows=30, confidence=0.9, min_cosine=0.8, min_recall=0.5, neighbours=5, searched=40)
 
 
 def test_limits_are_judged_by_bounds_and_each_can_fail():
@@ -113,14 +114,36 @@ def test_limits_are_judged_by_bounds_and_each_can_fail():
         "cosine": "fail", "recall": "fail",
     }  # fmt: skip
     small = msgspec.structs.replace(LIMITS, max_cosine_loss=0.05, max_recall_loss=0.05)
-    worse = judge(demanded(evidence(noise=0.5, worse=0.05), small))
+    worse = judge(demanded(evidence(noise=0.5, worse=0.05, rows=150), small))
     assert {f.measure for f in worse.findings if f.outcome == "fail"} >= {"cosine_loss", "recall_loss"}
-    assert judge(demanded(evidence(noise=0.1, worse=0.1), small)).decision == "promote"
+    assert judge(demanded(evidence(noise=0.1, worse=0.1, rows=150), small)).decision == "promote"
 
 
 def test_without_rows_enough_to_search_the_verdict_is_hold():
-    verdict = judge(demanded(evidence(noise=0.1, rows=40), msgspec.structs.replace(LIMITS, neighbours=12)))
-    assert verdict.decision == "hold"
+    assert judge(demanded(evidence(noise=0.1, rows=40), LIMITS)).decision == "hold"
+    assert judge(demanded(evidence(noise=0.1, rows=41), LIMITS)).decision == "promote"
+
+
+def test_recall_does_not_tell_how_large_the_holdout_is():
+    few, many = (measures(evidence(noise=1.0, rows=rows))["recall"] for rows in (60, 1_000))
+    assert many.value == pytest.approx(few.value, abs=0.05)
+    whole = measures(evidence(noise=1.0, rows=1_000, searched=999))["recall"]
+    assert whole.value < few.value - 0.15, "which it would be, were all searched"
+
+
+def test_rows_are_counted_before_they_are_thinned(monkeypatch):
+    monkeypatch.setattr("components.evaluate.ranked.MOST_SEARCHED", 100)
+    found = measures(evidence(rows=101, min_rows=101))["recall"]
+    assert found is not None and found.n == 100
+
+
+def test_the_page_shows_the_recall_that_the_gate_judges():
+    made = evidence(noise=1.0, rows=200)
+    rows = [msgspec.structs.replace(row, weight=float(i % 2)) for i, row in enumerate(made.rows)]
+    made = msgspec.structs.replace(made, rows=tuple(rows))
+    judged = measures(made)["recall"]
+    assert judged.n == 100
+    assert f"<td class=number>{judged.value:.4g} (" in evidence_page(made, {}, {}).decode()
 
 
 def test_evidence_is_judged_again_alike_and_shown():
@@ -128,7 +151,7 @@ def test_evidence_is_judged_again_alike_and_shown():
     lines = encode(full, judge(full)).splitlines()
     assert replay(lines).same is True
     page = evidence_page(decode(lines)[0], {}, {}).decode()
-    assert "mean cosine to the teacher" in page and "5 nearest" in page
+    assert "mean cosine to the teacher" in page and "5 nearest, of 40 others," in page
 
 
 @pytest.mark.parametrize(("label", "what"), [("?", "float16 in base64"), ("", "float16 in base64|finite numbers")])
@@ -141,5 +164,13 @@ def test_evidence_without_vectors_is_refused_by_its_line(label, what):
 
 
 def test_looked_at_repeatedly_the_bounds_are_wider():
-    once, often = (measures(evidence(repeated=repeated))["recall"] for repeated in (False, True))
-    assert often.bound("lower", 0.9) < once.bound("lower", 0.9)
+    once, often = (measures(evidence(repeated=repeated)) for repeated in (False, True))
+    assert often["cosine"].bound("lower", 0.9) < once["cosine"].bound("lower", 0.9)
+    assert once["recall"] is not None
+    assert [often[name] for name in ("recall", "rank_correlation", "recall_loss")] == [None] * 3
+
+
+def test_recall_is_a_share_and_its_bound_no_lower_than_one_more_row_without_a_hit_makes_it():
+    found = measures(evidence(noise=0.0))["recall"]
+    assert (found.value, found.least) == (1.0, 0.0)
+    assert found.bound("lower", 0.95) == pytest.approx(0.05 ** (1 / ROWS), abs=0.01)

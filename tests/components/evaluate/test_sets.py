@@ -88,6 +88,18 @@ def test_fewer_rows_than_are_needed_and_sets_that_are_all_empty_say_nothing():
     assert judge(seen).decision == "hold" and measures(seen)["accuracy"].value == 1.0
 
 
+def test_inputs_without_a_class_are_no_evidence_of_f1():
+    empty, one = said("[]"), said('["late"]')
+    rows = [Row(set="new", truth="[]", teacher=empty, candidate=empty, champion=empty)] * 199
+    rows += [Row(set="new", truth='["late"]', teacher=one, candidate=one, champion=one)]
+    seen = evidence(rows, least=30, confidence=0.95, min_micro_f1=0.9, max_micro_f1_loss=0.05)
+    found = measures(seen)
+    assert [found[n] for n in ("micro_f1", "macro_f1", "micro_f1_loss")] == [None] * 3 and judge(
+        seen
+    ).decision == "hold"
+    assert found["hamming_agreement"].n == 200
+
+
 @pytest.mark.parametrize(
     ("wrong", "limits", "decision"),
     [
@@ -136,3 +148,10 @@ def test_the_page_has_every_class_with_its_bounds_and_no_markup_of_theirs():
 def test_an_answer_s_label_is_its_set():
     found = Answer.of(SoftLabel.multilabel("s", ("b", "a", "c"), [0.9, 0.5, 0.2]))
     assert found.label == '["a", "b"]' and found.confidence == pytest.approx(0.9 * 0.5 * 0.8)
+
+
+def test_f1_is_measured_of_one_look_alone():
+    rows, *_ = drawn(n=60)
+    once, often = (measures(evidence(rows, looks=looks)) for looks in ("once", "repeated"))
+    for name in ("micro_f1", "macro_f1", "micro_f1_loss", "hamming_agreement"):
+        assert once[name] is not None and often[name] is None

@@ -50,9 +50,9 @@ def test_spans_count_by_their_boundaries_and_kind_and_texts_as_a_whole():
         row([(0, 3, "ORG")], truth=[ADA]),  # a kind is wrong
         row([], truth=[]),
     ]
-    found = measures(evidence(rows))
+    found = measures(evidence(rows, Limits(min_rows=1)))
     assert isinstance(found["span_f1"], Ratio) and found["span_f1"].value == pytest.approx(2 * 3 / (5 + 5))
-    assert (found["span_f1"].n, found["rows"], found["truth_rows"]) == (4, 4.0, 4.0)
+    assert (found["span_f1"].n, found["rows"], found["truth_rows"]) == (3, 4.0, 4.0)  # one has no span
     assert found["span_f1[PER]"].value == pytest.approx(2 * 2 / (2 + 3))
     assert found["span_f1[LOC]"].value == 0.5 and found["span_f1[ORG]"].value == 0.0
     assert found["accuracy"].value == 0.5 and found["teacher_span_f1"].value == 1.0
@@ -74,6 +74,16 @@ def test_the_drop_is_the_champion_s_f1_less_the_candidate_s_on_the_same_texts():
     found = measures(evidence(rows))
     assert isinstance(found["span_f1_loss"], RatioLoss)
     assert found["span_f1_loss"].value == pytest.approx(1.0 - 2 * 4 / (4 + 8)) and found["span_f1_loss"].n == 4
+
+
+def test_texts_without_a_span_are_no_evidence_of_f1():
+    rows = [row([], truth=[], champion=[])] * 199 + [row([ADA], truth=[ADA], champion=[ADA])]
+    limits = Limits(min_rows=10, confidence=0.95, min_span_f1=0.9, max_span_f1_loss=0.05)
+    few = measures(evidence(rows, limits, "c"))
+    assert [few[name] for name in ("span_f1", "span_f1[PER]", "span_agreement", "span_f1_loss")] == [None] * 4
+    assert judge(evidence(rows, limits, "c")).decision == "hold"
+    lone = measures(evidence(rows, Limits(min_rows=1), "c"))
+    assert lone["span_f1"].value == 1.0 and lone["span_f1"].bound("lower", 0.95) <= 0.05  # as one of one
 
 
 LIMITS = Limits(min_rows=10, confidence=0.9, min_span_f1=0.8, min_span_agreement=0.8, max_span_f1_loss=0.1)
@@ -148,3 +158,9 @@ def test_the_bounds_are_beyond_the_truth_as_seldom_as_they_say(level):
         beyond["lower"] += found.bound("lower", 0.95) > level
         beyond["upper"] += found.bound("upper", 0.95) < level
     assert max(beyond.values()) <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
+
+
+def test_f1_is_measured_of_one_look_alone():
+    once, often = (measures(evidence(GOOD, Limits(min_rows=10, looks=looks), "c")) for looks in ("once", "repeated"))
+    for name in ("span_f1", "span_agreement", "teacher_span_f1", "span_f1_loss", "span_f1[PER]"):
+        assert once[name] is not None and often[name] is None

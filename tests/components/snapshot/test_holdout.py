@@ -4,16 +4,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 
 from components.contracts.records import content_hash
 from components.contracts.spec import Groups, Limits
 from components.control.intent import Intent, ModelRef
-from components.snapshot.holdout import Need, enough, kept_shares, needed, standing
+from components.snapshot.holdout import COSINES_DIFFER, Need, enough, kept_shares, needed, standing
 from components.snapshot.leaks import ALIKE, EQUAL, MOVED, REFUSED, guarded
 from components.snapshot.table import place, snapshot_table
 from components.snapshot.window import freeze, read
 from components.steps import evidence_folder
+from drift.mean import Mean
 from drift.paired import MOST_LABELS, PairedLoss
 from tests.stores import migrated
 
@@ -69,7 +71,7 @@ def test_an_equally_good_update_passes_with_what_is_planned(spec):
 
 @pytest.mark.parametrize("limit", [0.03, 0.06, 0.1])
 def test_what_is_kept_lets_an_equally_good_student_differ_on_a_tenth(limit):
-    rows = enough(Limits(min_rows=20, confidence=0.95, max_forgetting=limit))
+    rows = enough(Limits(min_rows=20, confidence=0.95, max_forgetting=limit), "classification")
     tenth = rows // 20
     differs = PairedLoss(lost=tenth, won=tenth, n=rows, effective=float(rows))
     assert differs.bound("upper", 0.95) < limit
@@ -77,8 +79,22 @@ def test_what_is_kept_lets_an_equally_good_student_differ_on_a_tenth(limit):
     assert fewer.bound("upper", 0.95) > limit, "no more than is needed"
 
 
+@pytest.mark.parametrize("limit", [0.05, 0.1, 0.2])
+def test_what_is_kept_lets_an_equally_good_embedding_differ(limit):
+    rows = enough(Limits(min_rows=5, confidence=0.95, max_forgetting=limit), "embedding")
+    chance = np.random.default_rng(3)
+
+    def kept(n):
+        drawn = (chance.normal(0.0, COSINES_DIFFER, n).clip(-2.0, 2.0) for _ in range(40))
+        means = (Mean(values=tuple(d), weights=(1.0,) * n, least=-2.0, most=2.0, paired=True) for d in drawn)
+        return sum(m.bound("upper", 0.95) <= limit for m in means)
+
+    assert kept(rows) >= 32 and kept(rows // 2) <= 20, "nine of ten, and no more than is needed"
+
+
 def test_a_limit_that_nothing_shows_keeps_all(spec):
-    assert enough(Limits(min_rows=20, confidence=0.95, max_forgetting=0.0)) == MOST_LABELS
+    for task in ("classification", "embedding"):
+        assert enough(Limits(min_rows=20, confidence=0.95, max_forgetting=0.0), task) == MOST_LABELS
 
 
 def test_a_regression_s_loss_has_no_number(spec):
@@ -171,7 +187,7 @@ def test_what_forgetting_is_judged_on_is_kept(spec, tape, store, artifacts, put,
     assert shares[1] > 0.05
     for n in range(2, 5):
         older = held_now(windows[:n]) - windows[n - 1].manifest["holdout_rows"]
-        assert older >= min(enough(limits), sum(w.manifest["holdout_rows"] for w in windows[: n - 1]))
+        assert older >= min(enough(limits, "classification"), sum(w.manifest["holdout_rows"] for w in windows[: n - 1]))
 
 
 def table(make_label, *numbers, share):
