@@ -264,13 +264,18 @@ def spans_of(tags: Iterable[tuple[int, int, str]]) -> tuple[Span, ...]:
         if tag == OUTSIDE:
             going = False
             continue
-        mark, kind = (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") and len(tag) > 2 else ("", tag)
+        mark, kind = marked(tag)
         if going and mark != "B" and found[-1].label == kind:
             found[-1] = Span(start=found[-1].start, end=end, label=kind)
         else:
             found.append(Span(start=start, end=end, label=kind))
         going = True
     return tuple(found)
+
+
+def marked(tag: str) -> tuple[str, str]:
+    """The mark of a tag, ``B`` or ``I`` or none, and the kind of span behind it."""
+    return (tag[0], tag[2:]) if tag[:2] in ("B-", "I-") and len(tag) > 2 else ("", tag)
 
 
 def _mode(distribution: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import msgspec
 
 from components.contracts.errors import RecordError
-from components.contracts.records import OUTSIDE, SoftLabel, Span, Token, spans_text
+from components.contracts.records import OUTSIDE, SoftLabel, Span, Token, marked, spans_text
 
 Place = tuple[int, int]
 """The characters of a token: Unicode code points from the first to the second, which is excluded."""
@@ -49,7 +49,7 @@ def tags_of(soft: SoftLabel) -> set[str]:
 
 def kind_of(tag: str) -> str:
     """The kind of span that a tag is of: what stands behind its mark, if it has one."""
-    return tag[2:] if tag[:2] in ("B-", "I-") and len(tag) > 2 else tag
+    return marked(tag)[1]
 
 
 def span_counts(soft: SoftLabel, tags: Sequence[str]) -> dict[str, float | str]:

@@ -161,7 +161,7 @@ def _temperature(
     if card.task == "tagging":
         data = arrays(spec, calibration, card.classes)
         return fit_tokens(logits_of(net.cpu().eval(), data.features).numpy(), data)
-    return fit(answers(net, card, rows, unit), calibration.soft, calibration.truth)
+    return fit(answers(net, card, rows, unit), calibration.soft, calibration.truth, card.classes)
 
 
 def _known(trained: Trained, graph: Body, card: StudentCard) -> Nearness | None:

@@ -123,10 +123,11 @@ NONE = Rows(payloads=[], soft=[], truth=[])
 class TrainingSet:
     """Arrays of an update: features by name, (N, ...) each, soft (N, C), truth (N,).
 
-    Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Tagging: the same of each
-    token, (N, L, C) and (N, L), of which padding has no probability at all. Regression: ``soft`` are
-    value and scale, ``truth`` values or NaN, all in the student's unit. Embedding: ``soft`` are unit vectors with their
-    scale as the last column, ``truth`` is NaN. Both are None of rows without labels.
+    Classification: ``soft`` are probabilities, ``truth`` class indices or :data:`NO_TRUTH`. Multilabel: ``soft`` are
+    each class's own probability, ``truth`` (N, C) is 1 of the classes that the input has and 0 of the others, or NaN.
+    Tagging: as classification of each token, (N, L, C) and (N, L), of which padding has no probability at all.
+    Regression: ``soft`` are value and scale, ``truth`` values or NaN, all in the student's unit. Embedding: ``soft``
+    are unit vectors with their scale as the last column, ``truth`` is NaN. Both are None of rows without labels.
     ``states``: the teacher's inner states by name, and where they are of positions its ``mask``.
     """
 
@@ -499,7 +500,8 @@ def arrays(spec: Spec, rows: Rows, head: Sequence[str] | Unit) -> TrainingSet:
     """Features and targets for a head of these classes, or in this unit; of an embedding neither is asked for.
 
     Probability outside the classes is spread over them in proportion: they hold every row's most probable class. Of
-    multilabel, where each class has its own, what is said of other classes is left out.
+    multilabel, where each class has its own, what is said of other classes is left out. A truth that the head cannot
+    answer, a class or a set with one outside it, is taken as unknown.
     """
     features = encoded(spec, rows.payloads)
     place = {} if isinstance(head, Unit) else {c: i for i, c in enumerate(head)}
@@ -548,7 +550,10 @@ def _sets(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, i
     for i, (label, said) in enumerate(zip(soft, truth, strict=True)):
         for name in label.distribution.keys() & place.keys():
             shares[i, place[name]] = label.distribution[name]
-        known[i] = np.nan if said is None else 0.0
-        for name in place.keys() & (set_of(said) if said is not None else set()):
+        names = None if said is None else set_of(said)
+        if names is None or not names <= place.keys():
+            known[i] = np.nan
+            continue
+        for name in names:
             known[i, place[name]] = 1.0
     return {"soft": shares, "truth": known}

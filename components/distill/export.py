@@ -27,7 +27,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from components.contracts.errors import ConfigError
-from components.contracts.records import NAMED, SoftLabel
+from components.contracts.records import CLASSED, SoftLabel
 from components.contracts.spec.user_code import folders
 from components.distill import prune
 from components.distill.data import MIN_SCALE, Unit
@@ -291,7 +291,7 @@ def _quiet() -> Iterator[None]:
 def answers(net: torch.nn.Module, card: StudentCard, rows: Features, unit: Unit | None = None) -> list[SoftLabel]:
     """What the float export of a network would answer, uncalibrated, by the network itself: an export takes seconds."""
     said = prune.answers(net.cpu().eval(), rows)
-    if card.task in NAMED:
+    if card.task in CLASSED:
         made = SoftLabel.multilabel if card.task == "multilabel" else SoftLabel.of
         return [made(card.space, card.classes, row) for row in probabilities(said, card.task).double().tolist()]
     if card.task == "embedding":

@@ -10,7 +10,7 @@ likelihood of exponential distances: the factor is the mean of the distances in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,18 +35,28 @@ FLOOR = 1e-12
 """Stands for a probability of zero."""
 
 
-def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Sequence[str | float | None]) -> float:
+def fit(
+    answers: Sequence[SoftLabel],
+    teacher: Sequence[SoftLabel],
+    truth: Sequence[str | float | None],
+    classes: Collection[str] = (),
+) -> float:
     """The temperature with the least negative log likelihood of the truth; 1 of too few rows.
 
     Rows with truth are taken where there are enough of them, else the teacher's distributions (values) stand in for it.
     Of n truths each counts as one less 1 / (n + 2) (J. Platt, "Probabilistic outputs for support vector machines",
     1999): that a few rows are all right does not say that all are.
 
+    ``classes``: those of the student, of classification and multilabel. What is said of others is left out, since no
+    temperature makes the student say them; nor is a truth among them known.
+
     Raises:
         ValueError: lengths differ.
 
     """
-    rows = list(zip(answers, teacher, truth, strict=True))
+    rows: list[tuple[SoftLabel, SoftLabel, Any]] = list(zip(answers, teacher, truth, strict=True))
+    if rows and rows[0][0].task == "classification":
+        rows = [(a, s, t if t is not None and str(t) in classes else None) for a, s, t in rows]
     known = [row for row in rows if row[2] is not None]
     used = known if len(known) >= LEAST_ROWS else rows
     if len(used) < LEAST_ROWS:
@@ -55,22 +65,29 @@ def fit(answers: Sequence[SoftLabel], teacher: Sequence[SoftLabel], truth: Seque
         errors = [_error(a, s.value if t is None else t) for a, s, t in used]
         return min(HIGHEST, max(LOWEST, math.sqrt(math.fsum(e * e for e in errors) / len(errors))))
     if used[0][0].task == "multilabel":
-        return _golden(_of_sets(used))
+        return _golden(_of_sets(used, classes))
     if used[0][0].task == "embedding":
         return min(HIGHEST, max(LOWEST, math.fsum(apart(a, s) for a, s, _ in used) / len(used)))
-    names = sorted({n for a, s, t in used for n in (*a.distribution, *s.distribution, str(t))} - {"None"})
+    told = [s.distribution if t is None else {str(t): 1.0} for _, s, t in used]
+    names = _names([a.distribution for a, _, _ in used] + told, classes)
     logits = np.log(_table([a.distribution for a, _, _ in used], names).clip(FLOOR))
-    wanted = _table([s.distribution if t is None else {str(t): 1.0} for _, s, t in used], names)
+    wanted = _table(told, names)
+    wanted /= wanted.sum(axis=1, keepdims=True).clip(FLOOR)
     true = np.array([t is not None for _, _, t in used])
     doubt = 1.0 / (true.sum() + 2.0)
     wanted[true] = wanted[true] * (1.0 - doubt) + doubt / len(names)
     return _golden(partial(_likelihood, logits, wanted))
 
 
-def _of_sets(used: Sequence[tuple[SoftLabel, SoftLabel, Any]]) -> Callable[[float], float]:
+def _names(said: Sequence[Mapping[str, float]], classes: Collection[str]) -> list[str]:
+    """The classes of a student that something is said of."""
+    return sorted({name for distribution in said for name in distribution} & set(classes))
+
+
+def _of_sets(used: Sequence[tuple[SoftLabel, SoftLabel, Any]], classes: Collection[str]) -> Callable[[float], float]:
     """The mean negative log likelihood of sets, summed over the classes, as a function of the temperature."""
     told = [dict.fromkeys(set_of(t), 1.0) if t is not None else s.distribution for _, s, t in used]
-    names = sorted({n for (a, _, _), d in zip(used, told, strict=True) for n in (*a.distribution, *d)})
+    names = _names([a.distribution for a, _, _ in used] + told, classes)
     chances = _table([a.distribution for a, _, _ in used], names).clip(FLOOR, 1.0 - FLOOR)
     logits, wanted = np.log(chances) - np.log1p(-chances), _table(told, names)
     true = np.array([t is not None for _, _, t in used])

@@ -14,6 +14,7 @@ The format, one object a line, told apart by ``kind``:
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from components.contracts.errors import ConfigError
-from components.contracts.records import SoftLabel, Task, set_of, set_text, vector_of
+from components.contracts.errors import ConfigError, RecordError
+from components.contracts.records import SoftLabel, Task, set_of, set_text, spans_text, vector_of
+from components.contracts.tagging import spans_from
 from drift.gate import Criterion, Verdict
 from drift.quality import ROUNDING
 
@@ -216,28 +218,31 @@ def _checked(row: Row, task: Task, number: int) -> Row:
     for name, answer in said.items():
         if answer.label is None:
             raise ConfigError("evidence", f"line {number}", f"the {name}'s answer must have a label")
-        _set(answer.label, task, number)
+        _check_text(answer.label, task, number)
         if task == "embedding":
             _check_vector(name, answer, number)
         if answer.confidence is not None and not -ROUNDING <= answer.confidence <= 1.0 + ROUNDING:
             allowed = f"the {name}'s confidence is {answer.confidence:g}: it must be in [0, 1]"
             raise ConfigError("evidence", f"line {number}", allowed)
     truth = _class(row.truth, [a.label for a in said.values()])
-    _set(truth, task, number)
+    _check_text(truth, task, number)
     return msgspec.structs.replace(row, truth=truth)
 
 
-def _set(text: str | None, task: Task, number: int) -> None:
-    """Refuse what is no set of classes, of multilabel: its text has them sorted, each once."""
-    if task != "multilabel" or text is None:
+def _check_text(text: str | None, task: Task, number: int) -> None:
+    """Refuse what is no set of classes, of multilabel, and no spans, of tagging: each has one text alone."""
+    if task not in ("multilabel", "tagging") or text is None:
         return
     try:
-        if set_text(set_of(text)) == text:
-            return
-    except ValueError:
-        pass
-    allowed = f"a set of classes must be the JSON array of their sorted names, each once, not {text!r:.80}"
-    raise ConfigError("evidence", f"line {number}", allowed)
+        same = set_text(set_of(text)) if task == "multilabel" else spans_text(spans_from(json.loads(text)))
+    except (ValueError, RecordError):
+        same = None
+    if same == text:
+        return
+    allowed = "a set of classes must be the JSON array of their sorted names, each once"
+    if task == "tagging":
+        allowed = "spans must be the JSON array of [start, end, label], in the order of the text, none over another"
+    raise ConfigError("evidence", f"line {number}", f"{allowed}, not {text!r:.80}")
 
 
 def _check_vector(name: str, answer: Answer, number: int) -> None:

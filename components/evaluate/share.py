@@ -19,7 +19,7 @@ def known(rows: Sequence[Row]) -> list[Row]:
 
 
 def right(answer: Answer | None, truth: Any) -> bool:
-    """Whether a classification's answer is true."""
+    """Whether an answer's label is true: a class, or the text of a whole set or of all spans."""
     return answer is not None and answer.label == truth
 
 

@@ -116,7 +116,7 @@ def _examples(spec: Spec, candidate: Candidate, window: WindowRow, most: int) ->
         if spec.task == "regression":
             off, said = abs((answer.value or 0.0) - (soft.value or 0.0)), [soft.value, truth, answer.value, None]
         elif spec.task == "embedding":
-            off, said = distance(answer.vector, soft.vector), [None, None, None, soft.confidence]
+            off, said = distance(answer.vector, soft.vector), [None, None, None, answer.confidence]
         else:
             sure = answer.confidence
             off, said = sure if answer.label != soft.label else 0.0, [soft.label, truth, answer.label, sure]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from components.registry.registry import Registry
 
-EXPORTED: tuple[Task, ...] = ("classification", "regression")
+EXPORTED: tuple[Task, ...] = ("classification", "regression", "multilabel", "embedding")
 """The tasks whose answers the package of a bundle gives."""
 
 CALIBRATING = 256
@@ -146,9 +146,7 @@ def export(
 
     """
     if version.card.task not in EXPORTED:
-        allowed = (
-            f"is not exported: bundles answer {' and '.join(EXPORTED)}; ask the gateway, or take the ONNX artifact"
-        )
+        allowed = f"is not exported: bundles answer {', '.join(EXPORTED)}; ask the gateway, or take the ONNX artifact"
         raise ConfigError("task", version.card.task, allowed)
     chosen = target_of(target)
     done_in = wanted(chosen, precision, version.precision)

@@ -2,8 +2,8 @@
 
 The subjects are the student and all files that lie beside it (the other exports, the trainable weights, the list of
 installed packages). ``externalParameters`` is what somebody chose: the workload, its spec, the variant.
-``resolvedDependencies`` is what it was made of: the teacher, the snapshots, the parent, the
-student of a federation that the lineage began with and both signatures of it, the code and the environment.
+``resolvedDependencies`` is what it was made of: the teacher, the snapshots, the parent, the student of a federation
+that the lineage began with and both signatures of it, the code and the environment.
 ``byproducts`` is how it was judged: the evidence by its digest, with the decision.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from components.contracts.admission import check_consent, dead_letter
 from components.contracts.errors import ProvenanceError, RecordError
-from components.contracts.records import Label, Truth, decode, encode
+from components.contracts.records import Label, Truth, decode, encode, label_of
 from components.contracts.signing import Verifier
 from components.contracts.spec import Spec
 from components.contracts.tagging import names_of
@@ -77,11 +77,9 @@ class Declared:
         value = record.value
         if value is not None and self.verifier is not None and not self.verifier.accepts(value, record.headers):
             raise RecordError("unsigned", "no signature of the labeler's key fits the record")
-        label = decode(Label, value)
+        label = label_of(self.spec.task, value)
         if label.input.workload != self.spec.name:
             raise RecordError("other_workload", label.input.workload)
-        if label.soft.task != self.spec.task:
-            raise RecordError("other_task", label.soft.task)
         self._teacher(label)
         if self.space is not None and label.soft.space != self.space:
             raise RecordError("undeclared_space", f"{label.soft.space}, not {self.space}")

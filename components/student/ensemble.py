@@ -15,7 +15,7 @@ def disagreement(said: Sequence[Sequence[SoftLabel]]) -> list[float]:
 
     ``said``: one sequence a member, of one length. Classes are matched by name, so that members of different label
     spaces can be asked; of multilabel it is the sum over them. Empty where there are fewer than two members, nothing
-    was asked, or the answers are values.
+    was asked, or the answers are values, tags or vectors.
     """
     if len(said) < 2 or not said[0] or said[0][0].task not in CLASSED:
         return []

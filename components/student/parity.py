@@ -140,8 +140,7 @@ def _difference(a: SoftLabel, b: SoftLabel) -> float:
     if a.task == "tagging":
         pairs = zip(a.tokens, b.tokens, strict=True)
         return max((_apart(x.distribution, y.distribution)[0] for x, y in pairs), default=0.0)
-    names = a.distribution.keys() | b.distribution.keys()
-    return max((abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names), default=0.0)
+    return _apart(a.distribution, b.distribution)[0]
 
 
 def _variation(a: SoftLabel, b: SoftLabel) -> float:
@@ -150,11 +149,10 @@ def _variation(a: SoftLabel, b: SoftLabel) -> float:
     if a.task == "tagging":
         pairs = zip(a.tokens, b.tokens, strict=True)
         return math.fsum(_apart(x.distribution, y.distribution)[1] for x, y in pairs) / max(1, len(a.tokens))
-    names = a.distribution.keys() | b.distribution.keys()
-    return 0.5 * math.fsum(abs(a.distribution.get(n, 0.0) - b.distribution.get(n, 0.0)) for n in names)
+    return _apart(a.distribution, b.distribution)[1]
 
 
 def _apart(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float]:
     """The largest difference of a probability, and the total variation."""
     gaps = [abs(a.get(n, 0.0) - b.get(n, 0.0)) for n in a.keys() | b.keys()]
-    return max(gaps), 0.5 * math.fsum(gaps)
+    return max(gaps, default=0.0), 0.5 * math.fsum(gaps)

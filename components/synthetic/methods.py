@@ -124,8 +124,6 @@ class Maker:
     def __init__(self, *, spec: Spec, teacher: Teacher, wanted: DataFree, asks: _Asks) -> None:
         if wanted.method not in METHODS:
             raise ConfigError(f"{FIELD}.method", wanted.method, f"must be one of {', '.join(METHODS)}")
-        if spec.task == "embedding":
-            raise ConfigError("task", spec.task, "has no classes or values to make inputs for: give a history")
         self.spec, self.teacher, self.wanted, self._asks = spec, teacher, wanted, asks
         self.seed = spec.seed if wanted.seed is None else wanted.seed
         self._module, self._space = differentiable(teacher), space_of(spec, teacher)

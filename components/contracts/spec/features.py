@@ -138,8 +138,6 @@ def _check_feature(feature: EntityFeature, field: str, task: Task) -> None:
     number = feature.type == "number"
     if feature.of in ("count", "since_last", "label_share") and not number:
         raise ConfigError(f"{field}.type", feature.type, f"must be number with of: {feature.of}")
-    if feature.of in ("label_share", "last_label") and task == "embedding":
-        raise ConfigError(f"{field}.of", feature.of, "needs labels that are classes or numbers: an embedding has none")
     if feature.of == "label_share" and task == "regression":
         raise ConfigError(f"{field}.of", feature.of, "needs classes: a regression has none")
     if feature.of in ("label_share", "last_label") and task not in ("classification", "regression"):

@@ -325,6 +325,9 @@ def check_objective(objective: Sequence[Term], task: Task, *, rows: Rows = "labe
             raise ConfigError(f"{where}.term", term.name, f"has no meaning in a {task}: take {_first(task)} or {other}")
         if rows == "unlabelled" and term.outputs:
             raise ConfigError(f"{where}.term", term.name, "needs labels: an unlabelled stage has terms on states alone")
+        if rows == "unlabelled" and task == "embedding" and VECTOR in term.teacher_states:
+            allowed = "is the teacher's answer, so it needs labels: name a state, or take the stage's rows: labelled"
+            raise ConfigError(f"{where}.teacher", VECTOR, allowed)
         _check_term(term, task, where)
     if rows == "labelled" and not any(term.outputs for term in objective):
         names = ", ".join(term_names(objective))

@@ -126,10 +126,10 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``network``: what is trained, a class of :mod:`components.distill.networks` or ``file.py:Net`` beside the spec; left
     out: a bag of features, for which the featuriser gives weighted ids in buckets.
     ``objective``: what it minimises on labelled rows, terms with weights; left out: of an embedding :data:`VECTORS`,
-    else ``temperature``, which softens
-    teacher and student in the distillation loss (Hinton et al. 2015, arXiv 1503.02531), and ``truth_weight``, the share
-    of the loss that comes from truth for rows that have it. ``recipes``: objectives by name, for variants; ``search``:
-    those among which each update chooses, by rows that it keeps back meanwhile, where the variant names none.
+    else ``temperature``, which softens teacher and student in the distillation loss (Hinton et al. 2015, arXiv
+    1503.02531), and ``truth_weight``, the share of the loss that comes from truth for rows that have it. ``recipes``:
+    objectives by name, for variants; ``search``: those among which each update chooses, by rows that it keeps back
+    meanwhile, where the variant names none.
     ``cohort``: its variants, where a first student is made, learn from each other too. ``stages``: what comes before;
     an unlabelled one learns from the newest ``unlabelled_rows`` inputs of the workload, and of the histories that
     ``unlabelled`` names (paths are relative to the spec).

@@ -153,9 +153,7 @@ SINCE: dict[str, Any] = {
 }
 """Fields that came after students whose lineage names the digest of their spec, with what their absence meant."""
 
-OFFERED: tuple[Task, ...] = get_args(Task)
-"""The tasks that a workload may have."""
-
+OF_CLASSES = ("limits.min_accuracy", "limits.max_ece", "limits.max_slice_loss", "limits.min_teacher_accuracy")
 OF_SETS = ("limits.min_micro_f1", "limits.max_micro_f1_loss")
 OF_SPANS = ("limits.min_span_f1", "limits.min_span_agreement", "limits.max_span_f1_loss")
 OF_VALUES = ("limits.max_mae_loss", "limits.max_rmse", "limits.min_coverage")
@@ -168,8 +166,8 @@ MADE_FOR_CLASSES = (
 """What knows one class or one number alone."""
 
 WITHOUT: dict[Task, tuple[str, ...]] = {
-    "classification": (*OF_SETS, *OF_SPANS, *OF_VECTORS),
-    "regression": (*OF_SETS, *OF_SPANS, *OF_VECTORS),
+    "classification": (*OF_SETS, *OF_SPANS, *OF_VALUES, *OF_VECTORS),
+    "regression": (*OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VECTORS),
     "multilabel": (*OF_SPANS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES),
     "tagging": (
         *OF_SETS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES,
@@ -177,17 +175,16 @@ WITHOUT: dict[Task, tuple[str, ...]] = {
         "limits.max_attack_loss",
     ),
     "embedding": (
-        *OF_SETS, *OF_SPANS, *OF_VALUES, *MADE_FOR_CLASSES,
+        *OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VALUES, *MADE_FOR_CLASSES,
         # there is no truth of an embedding
-        "truth_sources", "student.truth_weight", "limits.min_accuracy", "limits.max_loss", "limits.max_slice_loss",
-        "limits.max_ece", "limits.min_teacher_accuracy",
+        "truth_sources", "student.truth_weight", "limits.max_loss",
         "student.temperature", "rollout.max_churn",
     ),
 }  # fmt: skip
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
 
 PEOPLE = "components.review.human:"
-"""Factories of teachers that ask people, who give no vectors."""
+"""Factories of teachers that ask people, who give one class."""
 
 OWN = "components."
 """Factories of the platform's own: what their ``classes`` are is known before anything is built."""
@@ -216,13 +213,11 @@ def _check_without(spec: Spec) -> None:
 
 def _check_people(spec: Spec) -> None:
     """Refuse to ask people for what they cannot write down."""
-    if spec.task != "embedding":
-        return
-    if spec.teacher.factory.startswith(PEOPLE):
-        raise ConfigError("teacher.factory", spec.teacher.factory, "asks people, who give no vectors: name an encoder")
-    if "review" in spec.serve.deferral.to:
-        allowed = "must be expert or teacher: people give no vectors"
-        raise ConfigError("serve.deferral.to", list(spec.serve.deferral.to), allowed)
+    if spec.teacher.factory.startswith(PEOPLE) and spec.task != "classification":
+        allowed = f"asks people, who give one class of an input: name a teacher of {spec.task}"
+        raise ConfigError("teacher.factory", spec.teacher.factory, allowed)
+    if "review" in spec.serve.deferral.to and spec.task not in ("classification", "regression"):
+        raise ConfigError("serve.deferral.to", spec.serve.deferral.to, f"people are asked nothing of {spec.task} yet")
 
 
 def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
@@ -258,8 +253,6 @@ def _read(path: Path) -> Spec:
     for field, factory in (("teacher", spec.teacher), ("serve.deferral.expert", spec.serve.deferral.expert)):
         if factory is not None and factory.factory.startswith(OWN):
             _check_classes(f"{field}.options", factory.options)
-    if spec.task not in OFFERED:
-        raise ConfigError("task", spec.task, f"must be one of {', '.join(OFFERED)}")
     _check_without(spec)
     _check_people(spec)
     if spec.features.entity is not None:
@@ -283,8 +276,6 @@ def _read(path: Path) -> Spec:
         raise ConfigError(
             "serve.deferral.expert", spec.serve.deferral.expert, "goes with 'expert' in serve.deferral.to"
         )
-    if "review" in spec.serve.deferral.to and spec.task not in ("classification", "regression"):
-        raise ConfigError("serve.deferral.to", spec.serve.deferral.to, f"people are asked nothing of {spec.task} yet")
     if spec.serve.defer_below > 0 and spec.serve.max_disagreement is not None:
         raise ConfigError("serve.max_disagreement", spec.serve.max_disagreement, "sets the limit: drop defer_below")
     if spec.limits.max_membership_advantage is not None and spec.student.privacy is not None:

@@ -57,9 +57,7 @@ def mean_of(values_BL: Tensor, there_BL: Tensor) -> Tensor:
     return kept_BL.sum(dim=1) / there_BL.sum(dim=1).clamp(min=1)
 
 
-def token_truth(logits_BLC: Tensor, truth_BL: Tensor, smoothing: float) -> Tensor:
+def token_truth(logits_BLC: Tensor, truth_BL: Tensor) -> Tensor:
     """What truth says of the tokens whose true tag is known (not negative), by text: (B,); see the module."""
-    loss_BL = functional.cross_entropy(
-        logits_BLC.transpose(1, 2), truth_BL.clamp_min(0), reduction="none", label_smoothing=smoothing
-    )
+    loss_BL = functional.cross_entropy(logits_BLC.transpose(1, 2), truth_BL.clamp_min(0), reduction="none")
     return mean_of(loss_BL, truth_BL >= 0)

@@ -66,7 +66,7 @@ class TruthTerm(Term):
             loss_B = functional.binary_cross_entropy_with_logits(output, target_BC.to(output.dtype), reduction="none")
             loss_B = loss_B.sum(dim=1)
         elif self.task == "tagging":
-            loss_B = token_truth(output, taught.truth, self.term.smoothing)
+            loss_B = token_truth(output, taught.truth)
         else:
             loss_B = functional.cross_entropy(
                 output, taught.truth.clamp_min(0), reduction="none", label_smoothing=self.term.smoothing

@@ -4,6 +4,7 @@ import pytest
 from components.contracts.errors import ConfigError
 from components.contracts.spec.objective import (
     Attention,
+    Cosine,
     Dkd,
     Hidden,
     Kl,
@@ -103,6 +104,13 @@ def test_a_labelled_stage_has_a_term_against_outputs():
     message = refused([Hidden(**INSIDE)], field="student.stages[1].objective")
     assert message.startswith("student.stages[1].objective is 'hidden': has no term against outputs")
     assert message.endswith("add kl")
+
+
+def test_an_unlabelled_stage_does_not_know_the_teacher_s_vector():
+    told = refused([Rkd(student="vector", teacher="vector")], "embedding", rows="unlabelled")
+    assert "student.objective[0].teacher is 'vector'" in told and "needs labels" in told
+    check_objective([Rkd(student="vector", teacher="hidden")], "embedding", rows="unlabelled")
+    check_objective([Cosine(), Rkd(student="vector", teacher="vector")], "embedding")
 
 
 def test_an_unlabelled_stage_has_none():

@@ -274,10 +274,28 @@ def test_sets_are_learnt_by_a_chance_for_each_class(tmp_path):
     assert terms == (Bernoulli(weight=0.75, temperature=3.0), Truth(weight=0.25))
 
 
-def test_a_task_that_is_not_offered_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(workload, "OFFERED", ("classification",))
-    with pytest.raises(ConfigError, match="task"):
-        load_spec(write(tmp_path, task="regression"))
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        *((name, "regression") for name in ("max_rmse", "max_mae_loss", "min_coverage")),
+        *((n, "classification") for n in ("min_accuracy", "max_ece", "max_slice_loss", "min_teacher_accuracy")),
+    ],
+)
+def test_limits_that_are_never_measured_of_a_task_are_refused(tmp_path, name, of):
+    (other,) = {"classification", "regression"} - {of}
+    with pytest.raises(ConfigError, match=rf"limits.{name}.*does not know answers of {other}: leave it out"):
+        load_spec(write(tmp_path, task=other, limits={name: 0.5}))
+    assert getattr(load_spec(write(tmp_path, task=of, limits={name: 0.5})).limits, name) == 0.5
+
+
+PEOPLE = {"factory": "components.review.human:HumanTeacher"}
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel", "tagging"])
+def test_people_are_asked_for_one_class_alone(tmp_path, task):
+    with pytest.raises(ConfigError, match=rf"teacher.factory.*give one class of an input: name a teacher of {task}"):
+        load_spec(write(tmp_path, task=task, teacher=PEOPLE))
+    assert load_spec(write(tmp_path, teacher=PEOPLE)).teacher.factory == PEOPLE["factory"]
 
 
 TAGGING = {

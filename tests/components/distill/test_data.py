@@ -256,3 +256,12 @@ def test_what_is_nearly_a_held_out_row_is_never_learnt_from(letter_spec, letters
     )
     made = update_rows(blind, windows, 0)
     assert {typo(p) for p in held} & {*made.new.payloads, *made.calibration.payloads} and made.refused == 0
+
+
+def test_a_set_with_a_class_that_the_head_lacks_is_no_known_set(letter_spec):
+    spec = msgspec.structs.replace(letter_spec, task="multilabel")
+    soft = [SoftLabel.multilabel("s", ("a", "b", "zz"), [0.9, 0.2, 0.9])] * 3
+    rows = Rows(payloads=[b"a"] * 3, soft=soft, truth=['["a"]', '["a", "zz"]', None])
+    made = arrays(spec, rows, ("a", "b"))
+    np.testing.assert_array_equal(made.truth, [[1.0, 0.0], [np.nan] * 2, [np.nan] * 2])
+    np.testing.assert_allclose(made.soft, [[0.9, 0.2]] * 3, rtol=1e-6)

@@ -108,7 +108,7 @@ def test_the_temperature_is_not_fitted_on_what_its_network_has_learnt(letter_spe
     done = distill(by_heart, [window], variant=TINY, parent=None, artifacts=artifacts, seed=0)
     train = window_rows(window, "train", "classification", "t@1")
     said = Student.load(get_bytes(done.float_uri)).predict(train.payloads)
-    in_sample = done.metrics["temperature"] * temperature.fit(said, train.soft, train.truth)
+    in_sample = done.metrics["temperature"] * temperature.fit(said, train.soft, train.truth, done.card.classes)
     assert done.metrics["temperature"] > 1.5 * in_sample
 
 

@@ -84,6 +84,22 @@ def test_what_is_not_evidence_is_refused_and_the_line_named(lines, said):
         decode(lines)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["PER", "[[0,4,1]]", '[["0","4","PER"]]', '[[5, 9, "LOC"], [0, 4, "PER"]]', '[[0, 4, "PER"], [2, 6, "LOC"]]'],
+)
+@pytest.mark.parametrize("at", ["truth", "teacher", "candidate", "champion"])
+def test_spans_that_are_none_are_refused_and_the_line_named(at, text):
+    good = '[[0, 4, "PER"], [5, 9, "LOC"]]'
+    said = {name: {"label": good} for name in ("teacher", "candidate", "champion")} | {"truth": good}
+    first = b'{"kind":"evaluation","workload":"w","task":"tagging"}'
+    row = {"kind": "row", "set": "new", **said}
+    assert decode([first, msgspec.json.encode(row)])[0].rows[0].truth == good
+    wrong = row | {at: text if at == "truth" else {"label": text}}
+    with pytest.raises(ConfigError, match=r"line 2.*spans must be the JSON array"):
+        decode([first, msgspec.json.encode(wrong)])
+
+
 def test_an_answer_is_made_from_a_soft_label():
     soft = SoftLabel(task="classification", space="s", distribution={"a": 0.75, "b": 0.25})
     assert Answer.of(soft) == Answer(label="a", confidence=0.75, entropy=soft.entropy)

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from components.contracts.records import SoftLabel
 from components.contracts.settings import Settings
 from components.contracts.spec import Variant
 from components.contracts.spec.objective import Kl, Truth
 from components.contracts.storage import get_bytes
+from components.distill.data import Rows
 from components.distill.train import distill
 from components.evaluate import step, weights_and_biases
 from components.evaluate.weights_and_biases import COLUMNS, track, wanted
@@ -125,6 +127,19 @@ def test_examples_are_held_out_inputs_with_what_all_say(world, tracked):
     for text, _, _, said, sure in table["data"]:
         (answer,) = served.predict([text.encode()])
         assert answer.label == said and max(answer.distribution.values()) == pytest.approx(sure)
+
+
+def test_the_confidence_in_a_vector_is_the_student_s(monkeypatch):
+    soft, answer = (
+        SoftLabel(task="embedding", space="v", vector=(1.0, 0.0), scale=scale) for scale in (0.1, 0.25)
+    )  # fmt: skip
+    student = SimpleNamespace(predict=lambda _: [answer])
+    rows = Rows(payloads=[b"x"], soft=[soft], truth=[None])
+    for name, made in (("window_rows", rows), ("declared_teacher", "t@1"), ("get_bytes", b"")):
+        monkeypatch.setattr(weights_and_biases, name, lambda *_, made=made: made)
+    monkeypatch.setattr(weights_and_biases, "Student", SimpleNamespace(load=lambda *_, **__: student))
+    spec, candidate = SimpleNamespace(task="embedding", source=""), SimpleNamespace(uri="", digest="")
+    assert weights_and_biases._examples(spec, candidate, None, 1) == [["x", None, None, None, 0.8]]
 
 
 def test_no_input_leaves_the_platform_unless_the_setting_says_so(world, tmp_path, monkeypatch):

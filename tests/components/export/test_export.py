@@ -4,18 +4,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from components.contracts import attestation
 from components.contracts.errors import ArtifactError, ConfigError, ParityError, RecordError
-from components.contracts.records import vector_of
+from components.contracts.records import Task, vector_of
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.storage import digest_of
-from components.export.export import export, signer_of
+from components.export.export import EXPORTED, export, signer_of
 from components.export.manifest import Defer, read, verify
 from components.export.notices import notices
 from components.export.targets.onnx import Onnx
@@ -268,3 +271,12 @@ def test_what_is_not_offered_is_refused_by_name(text_student, tmp_path):
     (tmp_path / "b/file").write_text("")
     with pytest.raises(ConfigError, match="--output"):
         export(version, "onnx", tmp_path / "b", payloads, limit=0.1)
+
+
+def test_spans_are_not_exported_and_every_other_task_is(text_student, tmp_path):
+    assert set(EXPORTED) == {*get_args(Task)} - {"tagging"}
+    version, payloads = text_student
+    tagger = SimpleNamespace(card=msgspec.structs.replace(version.card, task="tagging"))
+    with pytest.raises(ConfigError, match=r"task .*is not exported: bundles answer classification"):
+        export(tagger, "onnx", tmp_path / "spans", payloads, limit=None)
+    assert not (tmp_path / "spans").exists()
