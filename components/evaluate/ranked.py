@@ -169,5 +169,6 @@ def _stacked(answers: Sequence[Answer | None]) -> Floats | None:
     found = [vector_of(a.label) for a in answers if a is not None and a.label is not None]
     if len(found) < len(answers) or len({len(v) for v in found}) != 1:
         return None
-    stack = np.asarray(found, dtype=np.float64)
-    return stack / np.maximum(np.linalg.norm(stack, axis=1, keepdims=True), 1e-12)
+    stack: Floats = np.array(found, dtype=np.float64)
+    stack /= np.maximum(np.linalg.norm(stack, axis=1, keepdims=True), 1e-12)
+    return stack

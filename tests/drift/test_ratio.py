@@ -35,9 +35,9 @@ def test_where_all_is_right_the_bound_is_about_the_exact_one_of_a_share(n):
     true, _ = drawn(n, 0.0)
     whole = f1(true, true)
     assert whole.value == 1.0 and whole.bound("upper", 0.9) == 1.0
-    assert whole.bound("lower", 0.9) == pytest.approx(0.1 ** (1 / whole.n), abs=0.012)
+    assert whole.bound("lower", 0.9) == pytest.approx(0.1 ** (1 / whole.n), abs=0.003)
     loss = RatioLoss(candidate=whole, champion=whole)
-    assert loss.value == 0.0 and 0.0 < loss.bound("upper", 0.9) < 0.08 and loss.bound("lower", 0.9) < 0.0
+    assert loss.value == 0.0 and 0.0 < loss.bound("upper", 0.9) < 2.5 / whole.n and loss.bound("lower", 0.9) < 0.0
 
 
 @pytest.mark.parametrize("macro", [False, True])
