@@ -15,7 +15,6 @@ The format, one object a line, told apart by ``kind``:
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
@@ -242,8 +241,8 @@ def _set(text: str | None, task: Task, number: int) -> None:
 def _check_vector(name: str, answer: Answer, number: int) -> None:
     try:
         vector = vector_of(answer.label or "")
-    except (ValueError, struct.error) as error:
-        told = f"the {name}'s label must be a vector, float16 in base64: {error}"
+    except ValueError as error:
+        told = f"the {name}'s label: {error}"
         raise ConfigError("evidence", f"line {number}", told) from error
     if not vector or not all(map(math.isfinite, vector)) or answer.scale is None:
         told = f"the {name}'s answer must have a vector of finite numbers and a scale"
