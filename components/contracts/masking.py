@@ -30,6 +30,9 @@ ROUNDS = 32
 """How often a text is searched at most: again while something is found, since a placeholder may part what was not, and
 rules find one of several pieces that run into each other."""
 
+TRIES = 3
+"""How often the finder has to fail on a payload, and to work on another text right after, for that to be to blame."""
+
 ADDRESS, LONGEST = re.compile(r"(?<![0-9A-Za-z_])[0-9A-Fa-f:.]{2,}(?![0-9A-Za-z_])"), 45
 """What may be an IP address, and how many characters the longest has (RFC 4291)."""
 
@@ -69,6 +72,27 @@ def masker(spec: Spec) -> Mask | None:
     if spec.masking is None:
         return None
     return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source)
+
+
+def masked_or_refused(spec: Spec, payload: bytes) -> Masked:
+    """A payload after masking; what the finder fails on alone is refused, as what cannot be searched is.
+
+    Raises:
+        RecordError: it could not be searched: the finder failed :data:`TRIES` times, and worked on another text each
+            time.
+        FinderError: the finder fails on other texts, too.
+
+    """
+    mask, why = masker(spec), ""
+    if mask is None:
+        return Masked(payload, {})
+    for _ in range(TRIES):
+        try:
+            return mask(payload)
+        except FinderError as error:
+            probe(spec)
+            why = error.remedy
+    raise RecordError("mask_failed", f"the finder works on others, and of this: {why}")
 
 
 def masked_input(spec: Spec, entry: Input) -> Input:

@@ -251,9 +251,17 @@ def vector_text(vector: Sequence[float]) -> str:
 
 
 def vector_of(text: str) -> tuple[float, ...]:
-    """The unit vector, to the precision of float16, that :func:`vector_text` made a text of."""
-    data = base64.b64decode(text, validate=True)
-    return struct.unpack(f"<{len(data) // 2}e", data)
+    """The unit vector, to the precision of float16, that :func:`vector_text` made a text of.
+
+    Raises:
+        ValueError: it made no such text.
+
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+        return struct.unpack(f"<{len(data) // 2}e", data)
+    except (ValueError, struct.error) as error:
+        raise ValueError(f"a vector must be float16 in base64, of little endian, not {text!r:.80}: {error}") from error
 
 
 def spans_of(tags: Iterable[tuple[int, int, str]]) -> tuple[Span, ...]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
@@ -248,8 +247,8 @@ def _check_text(text: str | None, task: Task, number: int) -> None:
 def _check_vector(name: str, answer: Answer, number: int) -> None:
     try:
         vector = vector_of(answer.label or "")
-    except (ValueError, struct.error) as error:
-        told = f"the {name}'s label must be a vector, float16 in base64: {error}"
+    except ValueError as error:
+        told = f"the {name}'s label: {error}"
         raise ConfigError("evidence", f"line {number}", told) from error
     if not vector or not all(map(math.isfinite, vector)) or answer.scale is None:
         told = f"the {name}'s answer must have a vector of finite numbers and a scale"

@@ -22,6 +22,9 @@ from components.ledger.ledger import append_if, entries
 
 ADD, REVOKE = "key add", "key revoke"
 
+FEDERATION = "federation:"
+"""What begins the scope of a federation's keys, which count in it alone: a key added for no workload does not."""
+
 EVERYTHING = "*"
 """The ledger's workload for what is not about one."""
 
@@ -31,7 +34,10 @@ State = Literal["good", "expired", "revoked"]
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A public key (PEM). ``workloads``: those whose artifacts it may sign; empty: all. Times are Unix seconds."""
+    """A public key (PEM). ``workloads``: those whose artifacts it may sign; empty: all. Times are Unix seconds.
+
+    A federation is among them only where it is named, as ``federation:NAME``.
+    """
 
     id: str
     name: str
@@ -42,6 +48,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None
     revoked_at: float | None = None
     why_revoked: str | None = None
+
+    def signs_for(self, workload: str) -> bool:
+        """Whether it may sign what is of a workload, or of a federation's scope."""
+        return workload in self.workloads or not (self.workloads or workload.startswith(FEDERATION))
 
     def state(self, now: float) -> State:
         """Whether its signatures count at ``now``."""

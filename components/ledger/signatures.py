@@ -215,8 +215,7 @@ def opened(
     named = attestation.signed_by(envelope)
     if not named:
         raise UntrustedError(uri, "unsigned", "has beside it what is no envelope, or one without a signature")
-    mine = [known[key] for key in named if key in known]
-    mine = [key for key in mine if not key.workloads or workload in key.workloads]
+    mine = [known[key] for key in named if key in known and known[key].signs_for(workload)]
     good = [key for key in mine if key.state(now) == "good"]
     if not mine:
         who = ", ".join(key[:16] for key in named)

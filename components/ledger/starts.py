@@ -2,7 +2,8 @@
 
 Beside the artifact lie two envelopes: ``given.dsse``, which who handed it on signed, as it came, and ``URI.dsse``, by
 which a key of the site says that it was taken for a workload. The key of who hands on counts in the federation alone:
-it is added for ``federation:NAME`` (:mod:`components.ledger.keys`), which no workload can be called.
+it is added for ``federation:NAME`` (:mod:`components.ledger.keys`), which no workload can be called, and for which a
+key without ``--workload`` does not count: so no site's own key is both.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from components.control.store import ControlStore
 from components.federation.exchange import check_federation
 from components.federation.given import MODEL, PREDICATE, Given, Taken, said_of
 from components.ledger import signatures
+from components.ledger.keys import FEDERATION
 from components.ledger.ledger import append
 from components.student.card import Begun, Signature
 
@@ -47,7 +49,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 def scope(federation: str) -> str:
     """What the key of who hands on in a federation is added for."""
-    return f"federation:{federation}"
+    return f"{FEDERATION}{federation}"
 
 
 def leave(settings: Settings, store: ControlStore, workload: str, folder: Path, taken: Taken) -> Begun:

@@ -11,23 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from components.contracts.errors import FinderError, RecordError
-from components.contracts.masking import masker, placeholders, probe
+from components.contracts.errors import RecordError
+from components.contracts.masking import masked_or_refused, placeholders
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Spec
 
 if TYPE_CHECKING:
     from components.snapshot.provenance import Refusal
 
-TRIES = 3
-"""How often the finder has to fail on a label, and to work on another text right after."""
-
 
 class Masks:
     """Masks the labels of one window, and counts. A label keeps its key: the labeler knows it by that."""
 
     def __init__(self, spec: Spec) -> None:
-        self._spec, self._mask = spec, masker(spec)
+        self._spec = spec
         self._found: Counter[str] = Counter()
         self._columns: set[str] = set()
 
@@ -39,18 +36,9 @@ class Masks:
             FinderError: the finder fails on other texts, too.
 
         """
-        if self._mask is None:
+        if self._spec.masking is None:
             return label
-        for left in reversed(range(TRIES)):
-            try:
-                masked = self._mask(label.input.payload)
-                break
-            except FinderError as error:
-                probe(self._spec)
-                if not left:
-                    raise RecordError(
-                        "mask_failed", f"the finder works on others, and of this: {error.remedy}"
-                    ) from None
+        masked = masked_or_refused(self._spec, label.input.payload)
         self._columns |= masked.columns
         self._found.update(masked.found)
         if masked.payload == label.input.payload:
@@ -60,7 +48,7 @@ class Masks:
     def refusal(self, refusal: Refusal) -> Refusal:
         """A refused record as it may be kept: masked, and without its bytes where that cannot be."""
         record, error = refusal
-        if self._mask is None or not record.value:
+        if self._spec.masking is None or not record.value:
             return refusal
         try:
             label = decode(Label, record.value)

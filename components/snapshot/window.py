@@ -364,8 +364,10 @@ def known_keys(windows: Sequence[WindowRow]) -> set[str]:
 
 
 def _report_columns(spec: Spec, store: ControlStore, masked: Mapping[str, Any]) -> None:
-    """Say which declared columns nothing was searched in."""
+    """Say which declared columns nothing was searched in; where none are declared any more, say no more of any."""
     if (absent := masked.get("masking_columns_absent")) is None:
+        if "masking" in store.gauges(spec.name):
+            store.put_gauge(spec.name, "masking", {})
         return
     store.put_gauge(spec.name, "masking", {"columns_absent": absent})
     if absent:

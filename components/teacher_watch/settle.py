@@ -13,6 +13,9 @@ decision   in quarantine                                   on ``labels`` since t
            their inputs are labelled again
 ========== =============================================== ==============================================
 
+Where the spec asks for masking, what is written of a label from before is masked first, and its key is that of the
+masked input. One that cannot be searched is a dead letter without its bytes (``dropped``), whatever the decision.
+
 An input is labelled again by going to ``inputs`` once more; the new epoch gives its label another key, so that no
 labeler takes it for a duplicate. After a rejection it waits there until the right teacher is back.
 """
@@ -30,6 +33,7 @@ import msgspec
 from components.contracts.admission import dead_letter
 from components.contracts.errors import NotFoundError, ProvenanceError, RecordError
 from components.contracts.failpoint import failpoint
+from components.contracts.masking import masked_or_refused
 from components.contracts.records import Label, encode, label_key, label_of
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
@@ -86,6 +90,7 @@ def settle(
 
     Raises:
         NotFoundError: there is no such incident, or nobody decided about it.
+        FinderError: personal data cannot be looked for; again, it goes on where it was stopped.
 
     """
     row = next((i for i in incidents(store, spec.name) if i.id == incident), None)
@@ -147,6 +152,17 @@ def _carry_out(
     quarantined = record.topic == spec.topic("labels.quarantine")
     if label.teacher != in_epoch(row.teacher, row.epoch) or (not quarantined and label.labelled_at < row.suspect_from):
         return
+    suspect = label.key
+    try:
+        payload = masked_or_refused(spec, label.input.payload).payload
+    except RecordError as error:
+        counts["dropped"] += 1
+        letter = dead_letter(record._replace(value=b""), error, spec.name, now)
+        _send(producer, there, spec.topic("inputs.dlq"), f"{error.reason}:{row.id}:{suspect}", encode(letter), None)
+        return
+    if payload != label.input.payload:
+        label = msgspec.structs.replace(label, input=msgspec.structs.replace(label.input, payload=payload))
+        record = record._replace(value=encode(label))
     if row.verdict == "accept" and quarantined and not row.mixed:
         released = keyed(msgspec.structs.replace(label, teacher=in_epoch(row.teacher, row.epoch + 1)))
         value = encode(released)
@@ -157,7 +173,7 @@ def _carry_out(
         counts["dropped"] += 1
         why = RecordError(REASON, f"incident {row.id}: the teacher's behaviour was rejected")
         letter = dead_letter(record, why, spec.name, now, ProvenanceError.__name__)
-        _send(producer, there, spec.topic("inputs.dlq"), f"{REASON}:{row.id}:{label.key}", encode(letter), None)
+        _send(producer, there, spec.topic("inputs.dlq"), f"{REASON}:{row.id}:{suspect}", encode(letter), None)
     counts["relabelled"] += 1
     producer.send(spec.topic("inputs"), label.input.key, encode(label.input))
 

@@ -281,11 +281,8 @@ class Watch:
                 if one.phase and max(one.at, known) <= now - WHOLE_SECONDS:
                     broken = max(broken, one.phase)
                 continue
-            judged.append(
-                Judged(
-                    id=one.id, confidence=one.confidence, disagrees=bool(disagrees(one.label, said)), novel=one.novel
-                )
-            )
+            agrees = disagrees(one.label, said) is False  # of what cannot be read, no limit is certified
+            judged.append(Judged(id=one.id, confidence=one.confidence, disagrees=not agrees, novel=one.novel))
         if len(beside := [w.phase for w in still if w.phase]) > WHOLE:
             broken = max(beside)
         return judged, [w for w in still if not w.phase or w.phase > broken], broken

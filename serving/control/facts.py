@@ -155,7 +155,8 @@ def _reports(
     last = select(GaugeRow.name, GaugeRow.workload, GaugeRow.value)
     said = list(s.execute(last.where(GaugeRow.workload.in_(workloads), GaugeRow.name.in_(("trigger", "masking")))))
     triggers = {workload: str(value.get("last", "")) for name, workload, value in said if name == "trigger"}
-    return ages, triggers, {w: tuple(value.get("columns_absent", ())) for name, w, value in said if name == "masking"}
+    masking = {w: value for name, w, value in said if name == "masking" and "columns_absent" in value}
+    return ages, triggers, {w: tuple(value["columns_absent"]) for w, value in masking.items()}
 
 
 def _promises(s: Session, workloads: Names) -> dict[str, dict[str, Any]]:

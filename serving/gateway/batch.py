@@ -7,7 +7,7 @@ for what is published of it. What finds none for ``serve.request_seconds`` is re
 
 Parquet has one of the columns ``payload`` (bytes), ``text`` and ``json`` (structs or lists), and may have ``id``,
 ``key``, ``time`` (Unix seconds or a timestamp) and ``consent``; others mean nothing. The answer's has those of
-:data:`COLUMNS`.
+:data:`COLUMNS` and :data:`OF_TASK`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ LOOK_SECONDS = 0.05
 
 FORMS = ("payload", "text", "json")
 
-COLUMNS = (*(n for n in Answered.__struct_fields__ if n != "error"), "error", "error_status", "error_detail")
-"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, ``spans`` and ``tokens`` as JSON, its error as
-code, status and reason. Of an embedding ``vector`` follows, a list of numbers, which the map is without."""
-
 JSON = ("spans", "tokens")
-"""Those that a text holds as JSON; null where the task has none."""
+"""Fields of an answer of tagging, as texts of JSON; null where there is no answer."""
+
+COLUMNS = (
+    *(n for n in Answered.__struct_fields__ if n not in ("error", *JSON)), "error", "error_status", "error_detail",
+)  # fmt: skip
+"""Columns of an answer in Parquet: its fields, ``soft_label`` as a map, its error as code, status and reason."""
+
+OF_TASK: Mapping[str, tuple[str, ...]] = {"embedding": ("vector",), "tagging": JSON}
+"""The columns that follow those for a task; ``vector`` is a list of numbers, which the map is without."""
 
 Part = Sequence[Item | RequestError]
 """Inputs, or why one of them is none."""
@@ -73,8 +77,8 @@ class Files:
             with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
                 await self._bodies.spool(headers, receive, file)
                 kind = _kind(headers)
-                vectors = self._gateway.spec.task == "embedding"
-                out: _Lines | _Table = _Table(vectors) if _wants_parquet(headers, kind) else _Lines()
+                task = self._gateway.spec.task
+                out: _Lines | _Table = _Table(task) if _wants_parquet(headers, kind) else _Lines()
                 parts = _lines(file, self._size) if kind == "lines" else _rows(file, self._size)
                 while (part := await asyncio.to_thread(next, parts, None)) is not None:
                     written = out.write(await self._answered(part, headers, started))
@@ -211,13 +215,12 @@ class _Table:
 
     headers = ((b"content-type", PARQUET.encode()),)
 
-    def __init__(self, vectors: bool) -> None:
+    def __init__(self, task: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._sink = _Sink()
-        columns = (*COLUMNS, "vector") if vectors else COLUMNS
-        self._schema = pa.schema([(name, _type(pa, name)) for name in columns])
+        self._schema = pa.schema([(name, _type(pa, name)) for name in (*COLUMNS, *OF_TASK.get(task, ()))])
         self._writer = pq.ParquetWriter(self._sink, self._schema)
 
     def write(self, answers: Sequence[Answered]) -> bytes:

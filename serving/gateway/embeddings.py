@@ -93,8 +93,7 @@ def write(spec: Spec, request: Wanted, answers: Sequence[Answered]) -> bytes:
     data = []
     for index, answer in enumerate(answers):
         raise_for(answer.error)
-        found = answer.soft_label["vector"]
-        vector = found if isinstance(found, list) else [found]
+        vector = answer.soft_label["vector"]
         packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
         data.append(Embedding(index=index, embedding=packed if request.encoding_format == "base64" else vector))
     versions = {a.model_version for a in answers}

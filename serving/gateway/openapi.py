@@ -38,7 +38,7 @@ def document(spec: Spec) -> dict[str, Any]:
         schemas[name]["oneOf"] = [{"required": [form]} for form in ("payload", "text", "json")]
     schemas["TruthItem"]["allOf"] = [
         {"oneOf": [{"required": [name]} for name in names]}
-        for names in (("id", "request_id"), ("label", "value", "spans"))
+        for names in (("id", "request_id"), ("label", "value", "labels", "spans"))
     ]
     schemas["Error"] = {
         "allOf": [

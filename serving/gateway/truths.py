@@ -80,7 +80,8 @@ class Truths:
                 "schema": SCHEMA_VERSION, "workload": self.spec.name,
                 "input_id": item.id if item.id is not None else input_of(item.request_id or ""),
                 "time": known_at if item.time is None else item.time, "known_at": known_at, "source": item.source,
-                "label": item.label, "value": item.value, "labels": item.labels,
+                "label": item.label, "value": item.value,
+                **({} if item.labels is None else {"labels": item.labels}),
                 **({} if item.spans is None else {"spans": spans_from(msgspec.to_builtins(item.spans))}),
             }
         )  # fmt: skip

@@ -201,8 +201,10 @@ class LaterRequest(msgspec.Struct, kw_only=True):
     callback: Literal["waiting", "delivered", "given_up"] | None = None
 
 
-class TruthItem(msgspec.Struct, forbid_unknown_fields=True):
+class TruthItem(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What is true of one input, named by its ``id`` or by the ``request_id`` of an answer to it.
+
+    A client leaves out what is not given: a gateway of before a field refuses a body that names it.
 
     ``label`` for classification, ``value`` for regression, ``labels`` for multilabel, ``spans`` for tagging (an empty
     list where there is none, no two of which overlap); ``source``: who says so; ``known_at``: when it became known, by

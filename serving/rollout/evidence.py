@@ -224,14 +224,20 @@ def join(pending: Iterable[Pending], teachings: Teachings, teacher: str) -> tupl
 
 
 def disagrees(label: str | None, told: Told) -> bool | None:
-    """Whether an answer is another than the teacher's, of a number or a vector beyond its scale; None of no answer."""
+    """Whether an answer is another than the teacher's, of a number or a vector beyond its scale.
+
+    None of no answer, and of one that cannot be read as what it should be: neither is evidence.
+    """
     if label is None:
         return None
     if told.scale is None:
         return label != told.label
-    if told.vector:
-        return not near(label, told.label, told.scale)
-    return abs(float(label) - float(told.label)) > SCALES * told.scale
+    try:
+        if told.vector:
+            return not near(label, told.label, told.scale)
+        return abs(float(label) - float(told.label)) > SCALES * told.scale
+    except ValueError:
+        return None
 
 
 def failures(details: Sequence[tuple[str, dict[str, str]]], digest: str) -> list[Failed]:

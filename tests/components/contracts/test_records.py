@@ -208,6 +208,12 @@ def test_classes_of_a_set_have_probabilities_of_their_own():
         SoftLabel(task="multilabel", space="s@1", distribution={"a": 1.01})
 
 
+@pytest.mark.parametrize("text", ["lost", "?", "YQ==", "\u00e9"])
+def test_a_text_that_is_no_vector_is_refused_with_what_one_is(text):
+    with pytest.raises(ValueError, match="a vector must be float16 in base64"):
+        vector_of(text)
+
+
 def test_of_an_embedding_the_direction_counts():
     soft = SoftLabel(task="embedding", space="s@1", vector=(3.0, 0.0, -4.0), scale=0.25)
     assert vector_of(soft.label) == pytest.approx((0.6, 0.0, -0.8), abs=1e-3)

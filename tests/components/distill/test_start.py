@@ -157,6 +157,14 @@ def test_a_start_whose_giver_is_not_trusted_is_refused_with_the_remedy(home, let
     assert refusals(home, letter_spec) == ["revoked_key"]
 
 
+def test_the_site_s_own_key_counts_in_no_federation(home, letter_spec, given, signs, tmp_path):
+    """It was added without a workload, for everything of the site; who hands on is somebody else."""
+    signs.giver = signs.own
+    with pytest.raises(UntrustedError, match="does not count for federation:banks") as refused:
+        leave(Settings(), home, letter_spec.name, tmp_path / "round-2", handed_on(given, signs))
+    assert refused.value.reason == "foreign_key" and not (tmp_path / "round-2").exists()
+
+
 def test_of_a_start_nothing_can_be_swapped(home, letter_spec, given, signs, tmp_path):
     place = tmp_path / "round-2"
     leave(Settings(), home, letter_spec.name, place, handed_on(given, signs))

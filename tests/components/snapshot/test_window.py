@@ -146,6 +146,10 @@ def test_a_column_that_masking_names_and_no_label_has_is_told(spec, tape, store,
     assert window.manifest["masking_columns_absent"] == ["nmae"]
     assert store.gauges("files")["masking"].value == {"columns_absent": ["nmae"]}
     assert read_facts(store, "files", NOW, leader_term=5.0).columns_absent == ("nmae",)
+    put(make_label(3, payload=b'{"mail": "b@example.com"}'))
+    assert freeze(msgspec.structs.replace(tables, masking=None), tape, store, artifacts, now=NOW + 1)
+    assert store.gauges("files")["masking"].value == {}
+    assert read_facts(store, "files", NOW + 1, leader_term=5.0).columns_absent is None
 
 
 def test_the_same_labels_give_the_same_snapshot(freeze_now, put, make_label, make_truth, spec, artifacts, tmp_path):

@@ -1,9 +1,13 @@
+import re
+
 import msgspec
 import pytest
 
 from components.contracts.errors import NotFoundError, RecordError, TransitionError
-from components.contracts.records import DeadLetter, Input, SoftLabel, decode, encode
+from components.contracts.records import DeadLetter, Input, Label, SoftLabel, decode, encode
 from components.contracts.signing import Signer, Verifier, new_key
+from components.contracts.spec import Factory
+from components.contracts.spec.masking import Masking
 from components.control.teachers import decide, incidents
 from components.ledger.ledger import entries, verify
 from components.snapshot.provenance import Declared
@@ -124,6 +128,50 @@ def test_after_a_crash_anywhere_nothing_is_lost_or_double(changed, store, monkey
     else:
         assert again == {x.input.id for x in (*ambiguous, *quarantined)}
         assert len(places) == len(set(places)) == len(ambiguous) + len(quarantined)
+
+
+FINDER = """
+import re
+
+
+def made():
+    def find(text):
+        if text == "q4-9":
+            raise RuntimeError("of this text alone")
+        return [("NUMBER", found.start(), found.end()) for found in re.finditer("[0-9]+", text)]
+
+    return find
+"""
+
+
+@pytest.mark.parametrize("verdict", ["accept", "reject"])
+def test_labels_of_before_masking_are_written_masked_and_one_that_cannot_be_searched_is_not(
+    changed, store, tmp_path, verdict
+):
+    (tmp_path / "finder.py").write_text(FINDER)
+    masking = Masking(entities=("NUMBER",), finder=Factory(factory="finder.py:made"))
+    changed.spec = msgspec.structs.replace(changed.spec, masking=masking, source=str(tmp_path / "w.yaml"))
+    incident, ambiguous, quarantined = suspects(changed, store)
+    topics = ("w.labels", "w.inputs", "w.inputs.dlq")
+    logs = [changed.broker.logs.setdefault(TopicPartition(topic, 0), []) for topic in topics]
+    before = [len(log) for log in logs]
+    decide(store, "w", verdict, "ada", "why")
+    counts = carry_out(changed, store, incident)
+    labels, inputs, letters = (log[n:] for log, n in zip(logs, before, strict=True))
+    unsearched = [decode(DeadLetter, r.value) for r in letters if decode(DeadLetter, r.value).reason == "mask_failed"]
+    assert len(unsearched) == 1 and unsearched[0].value == b""
+    whole = len(ambiguous) + len(quarantined) - 1
+    if verdict == "accept":
+        assert counts == {"released": len(quarantined) - 1, "dropped": 1, "relabelled": len(ambiguous)}
+    else:
+        assert counts == {"released": 0, "dropped": whole + 1, "relabelled": whole}
+    released = [decode(Label, r.value) for r in labels]
+    assert all(x.key == key_of(x) and r.key == x.key.encode() for x, r in zip(released, labels, strict=True))
+    rejected = [decode(DeadLetter, r.value) for r in letters if decode(DeadLetter, r.value).reason != "mask_failed"]
+    written = [x.input for x in released] + [decode(Input, r.value) for r in inputs]
+    written += [decode(Label, x.value).input for x in rejected]
+    assert len(written) == (whole if verdict == "accept" else 2 * whole)
+    assert all(b"NUMBER" in x.payload and not re.search(rb"[0-9]", x.payload) for x in written)
 
 
 def test_suspect_labels_of_another_task_are_neither_counted_nor_released(changed, store):

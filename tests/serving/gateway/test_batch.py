@@ -60,6 +60,14 @@ def test_parquet_is_answered_by_parquet(running):
     assert [(e.id, e.time) for e in running.published(Input)] == [(n, at.timestamp()) for n in "ade"]
 
 
+def test_the_columns_are_those_of_the_first_gateways_for_a_task_without_more(running):
+    found = pq.read_table(io.BytesIO(post(running, parquet(text=['{"x": 3}']), PARQUET).content))
+    assert found.column_names == [
+        "id", "request_id", "label", "confidence", "soft_label", "model_version", "snapshot", "teacher", "arm", "defer",
+        "defer_reason", "degraded", "answered_by", "novelty", "error", "error_status", "error_detail",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("column", [{"payload": [b'{"x": 3}']}, {"json": [{"x": 3.0}]}])
 def test_every_form_of_a_payload(running, column):
     assert table(post(running, parquet(**column), PARQUET))[0]["label"] == "pos"

@@ -153,6 +153,7 @@ def test_a_file_s_answers_hold_them_as_json(running):
     assert [t["start"] for t in first["tokens"]] == [0] and second["error"]["title"] == "empty"
     headers = {"content-type": "application/x-ndjson", "accept": "application/vnd.apache.parquet"}
     table = pq.read_table(io.BytesIO(running.call("POST", "/v1/batch", content=lines, headers=headers).content))
+    assert table.column_names[-3:] == ["error_detail", "spans", "tokens"]
     row, refused = table.to_pylist()
     assert json.loads(row["tokens"]) == first["tokens"] and refused["tokens"] is None
 

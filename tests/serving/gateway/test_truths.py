@@ -1,9 +1,15 @@
+import json
+
+import jsonschema
 import msgspec
 import pytest
 
 from components.contracts.errors import UnavailableError
 from components.contracts.records import Truth, decode
+from serving.client import calls
+from serving.gateway.openapi import document
 from serving.gateway.truths import input_of, request_id
+from serving.gateway.wire import TruthItem
 from tests.serving.running import Running
 
 
@@ -27,6 +33,40 @@ def test_a_truth_goes_to_the_stream_and_is_named(running, clock):
     assert taken(running) == [
         Truth(workload="signs", input_id="a", time=clock.now - 60, known_at=clock.now - 5, source="desk", label="pos")
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "truth"),
+    [
+        ("classification", {"label": "pos"}),
+        ("regression", {"value": 0.5}),
+        ("multilabel", {"labels": ["pos"]}),
+        ("multilabel", {"labels": []}),
+        ("tagging", {"spans": [{"start": 0, "end": 3, "label": "PERSON"}]}),
+        ("tagging", {"spans": []}),
+    ],
+)
+def test_a_truth_of_every_task_is_described_and_kept_in_its_own_field_alone(
+    spec, store, broker, clock, task, truth
+):  # fmt: skip
+    running = Running(msgspec.structs.replace(spec, task=task), store, broker, clock)
+    body = {"id": "a", "source": "desk", **truth}
+    schema = {"$ref": "#/components/schemas/TruthItem", "components": document(running.spec)["components"]}
+    described = jsonschema.Draft202012Validator(schema)
+    assert described.is_valid(body)
+    assert not described.is_valid({**body, "label": "pos", "value": 0.5})
+    assert post(running, **body).status_code == 200
+    (record,) = broker.consumer(["signs.truth"]).poll(1_000, 0)
+    kept = msgspec.msgpack.decode(record.value)
+    fields = ("labels", "spans")
+    assert {name for name in fields if name in kept} == {name for name in fields if name in truth}
+    assert {"label", "value"} <= kept.keys(), "records of the first tasks are as they were"
+
+
+def test_a_client_names_no_field_that_an_older_gateway_refuses():
+    item = TruthItem(source="desk", id="a", label="pos", known_at=5.0)
+    body = json.loads(calls.truth(item).body)
+    assert body == {"source": "desk", "id": "a", "label": "pos", "known_at": 5.0}
 
 
 def test_what_is_left_out_of_times_is_now(running, clock):

@@ -10,6 +10,8 @@ from serving.rollout.evidence import (
     Pending,
     Reply,
     Teachings,
+    Told,
+    disagrees,
     failures,
     join,
     observe,
@@ -147,3 +149,11 @@ def test_a_label_of_a_later_epoch_is_of_the_same_teacher():
     teachings = Teachings(10)
     teachings.learn(taught(teacher="t@1#2"))
     assert teachings.of(CONTENT, "t@1").label == "a" and teachings.of(CONTENT, "t@11") is None
+
+
+def test_an_answer_that_cannot_be_read_is_no_evidence():
+    told = SoftLabel(task="embedding", space="s@1", vector=(1.0, 0.0), scale=0.1)
+    vector = Told("t", told.label, 0.1, vector=True)
+    assert disagrees(told.label, vector) is False
+    assert disagrees("lost", vector) is None and disagrees("YQ==", vector) is None
+    assert disagrees("9.1", Told("t", "9.0", 1.0)) is False and disagrees("lost", Told("t", "9.0", 1.0)) is None
