@@ -22,7 +22,6 @@ import contextlib
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from sqlalchemy import or_, select
@@ -110,13 +109,13 @@ def answer(
     if not annotator:
         raise ConfigError("annotator", annotator, "must name the person: the label carries it")
     found = get(store, workload, key)
-    soft: dict[str, Any] = msgspec.to_builtins(soft_label(found, label, confidence))
+    soft = soft_label(found, label, confidence)
     with store.transaction() as s:
         row = s.get_one(ReviewRow, (workload, found.key), with_for_update=True)
-        if row.answered_at is not None and (row.answer, row.annotator) != (soft, annotator):
+        if row.answered_at is not None and (_answer(row), row.annotator) != (soft, annotator):
             raise TransitionError(f"answer question {found.key[:12]}", f"answered by {row.annotator}", ())
         if row.answered_at is None:
-            row.answer, row.annotator, row.answered_at = soft, annotator, store.clock()
+            row.answer, row.annotator, row.answered_at = msgspec.to_builtins(soft), annotator, store.clock()
     publish(store, broker, workload)
     return get(store, workload, found.key)
 
@@ -196,9 +195,13 @@ def _keys_since(broker: Broker, topic: str, rows: list[ReviewRow]) -> set[str]:
         return {(record.key or b"").decode(errors="replace") for record in made}
 
 
+def _answer(row: ReviewRow) -> SoftLabel:
+    return msgspec.convert(row.answer, SoftLabel)
+
+
 def _label(row: ReviewRow) -> Label:
     return Label(
-        key=row.key, teacher=row.teacher, soft=msgspec.convert(row.answer, SoftLabel), input=decode(Input, row.input),
+        key=row.key, teacher=row.teacher, soft=_answer(row), input=decode(Input, row.input),
         labelled_at=row.answered_at or time.time(), policy=row.policy, probability=row.probability, audit=row.audit,
         annotator=row.annotator,
     )  # fmt: skip

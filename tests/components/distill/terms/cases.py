@@ -205,7 +205,6 @@ CASES = [
     Case("bernoulli-warm", Bernoulli(temperature=4), sets, "multilabel"),
     Case("token-kl", TokenKl(temperature=2), tokens, "tagging"),
     Case("truth-tagging", Truth(), tokens, "tagging"),
-    Case("truth-tagging-smoothed", Truth(smoothing=0.2), tokens, "tagging"),
     Case("cosine", Cosine(), directions, "embedding"),
     Case("distance", Distance(), directions, "embedding"),
     Case("hidden-none", Hidden(project="none", **INSIDE), vectors(teacher=STUDENT_WIDTH)),
