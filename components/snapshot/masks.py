@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from components.contracts.errors import FinderError, RecordError
-from components.contracts.masking import masker, placeholders, probe
+from components.contracts.errors import RecordError
+from components.contracts.masking import masker, placeholders, searched
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Spec
 
 if TYPE_CHECKING:
     from components.snapshot.provenance import Refusal
-
-TRIES = 3
-"""How often the finder has to fail on a label, and to work on another text right after."""
 
 
 class Masks:
@@ -41,16 +38,8 @@ class Masks:
         """
         if self._mask is None:
             return label
-        for left in reversed(range(TRIES)):
-            try:
-                masked = self._mask(label.input.payload)
-                break
-            except FinderError as error:
-                probe(self._spec)
-                if not left:
-                    raise RecordError(
-                        "mask_failed", f"the finder works on others, and of this: {error.remedy}"
-                    ) from None
+        mask = self._mask
+        masked = searched(self._spec, lambda: mask(label.input.payload))
         self._columns |= masked.columns
         self._found.update(masked.found)
         if masked.payload == label.input.payload:
@@ -62,6 +51,8 @@ class Masks:
         record, error = refusal
         if self._mask is None or not record.value:
             return refusal
+        if error.reason == "mask_failed":  # it was searched already
+            return record._replace(value=b""), error
         try:
             label = decode(Label, record.value)
             found = self.of(label)
