@@ -20,7 +20,7 @@ STATE = pathlib.Path(__file__).with_name("state")
 def find(text):
     state = STATE.read_text()
     with STATE.with_name("asked").open("a") as asked:
-        asked.write(text + "\n")
+        asked.write(text + "\\n")
     if "hang" in text:
         time.sleep(3600)
     if state == "away" or "poison" in text:

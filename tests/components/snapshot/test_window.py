@@ -109,7 +109,7 @@ import pathlib
 
 def find(text):
     with pathlib.Path(__file__).with_name("asked").open("a") as asked:
-        asked.write(text + "\n")
+        asked.write(text + "\\n")
     if pathlib.Path(__file__).with_name("state").read_text() == "away" or "poison" in text:
         raise OSError(text)
     return []
