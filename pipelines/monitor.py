@@ -118,7 +118,7 @@ class Monitor:
     """Watches one workload's traffic.
 
     ``index`` counts its labels, ``inputs`` the inputs that were looked at, and ``beside`` the labels of traffic that
-    came while inputs were.
+    came while inputs were; ``unsearched`` inputs that were not looked at since the search for personal data failed.
     """
 
     def __init__(self, spec: Spec, store: ControlStore, broker: Broker) -> None:
@@ -138,6 +138,7 @@ class Monitor:
         kept = self._place()
         self.index, self.inputs = int(kept.get("index", 0)), int(kept.get("inputs", 0))
         self.beside = int(kept.get("beside", 0))
+        self.unsearched, self._unsearched = int(kept.get("unsearched", 0)), False
         self._kinds = spec.kinds
         self._consumer = self._resume(broker, kept.get("positions", {}))
         self._behind, self._placed = False, store.clock()
@@ -196,6 +197,7 @@ class Monitor:
                 "index": self.index,
                 "inputs": self.inputs,
                 "beside": self.beside,
+                "unsearched": self.unsearched,
                 "lag": lag,
                 "positions": named(self._consumer.positions()),
                 "answers": {"champion": self._champion.version if self._champion else None, **self._answers},
@@ -357,8 +359,14 @@ class Monitor:
             return None
         try:
             entry = masked_input(self.spec, decode(Input, record.value))
-        except (RecordError, FinderError):
-            return None  # the labeler sends it to the dead letters, or waits for the finder
+        except RecordError:
+            return None  # the labeler sends it to the dead letters
+        except FinderError as error:
+            if not self._unsearched:
+                log.warning("%s: inputs are not looked at while this lasts: %s", self.spec.name, error)
+            self._unsearched, self.unsearched = True, self.unsearched + 1
+            return None  # the labeler waits for the finder
+        self._unsearched = False
         if entry.synthetic is not None:
             return None
         return entry if self._thinning.takes(entry.id, record.timestamp) else None

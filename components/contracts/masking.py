@@ -8,11 +8,12 @@ rules and the finder do not find stays: a count says what was found, and never t
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,7 +22,7 @@ from components.contracts.errors import ConfigError, FinderError, RecordError
 from components.contracts.finder import Find, Finder
 from components.contracts.payload import Decode, decoder
 from components.contracts.records import Input, encode, json_bytes
-from components.contracts.spec import Spec, build
+from components.contracts.spec import Spec
 from components.contracts.spec.fields import Payload
 from components.contracts.spec.masking import KINDS, Masking
 from components.contracts.stream_record import Record
@@ -45,6 +46,11 @@ class Found(NamedTuple):
     end: int
 
 
+TRIES = 3
+"""How often a finder has to fail on a text, and to work on another right after, until the text alone is to blame: it
+may be out of order briefly."""
+
+
 class Masked(NamedTuple):
     """A payload after masking, how many pieces of each kind were found in it, and which ``masking.columns`` it has."""
 
@@ -56,6 +62,7 @@ class Masked(NamedTuple):
 RULES = "datafog-core"
 
 Mask = Callable[[bytes], Masked]
+T = TypeVar("T")
 
 
 def masker(spec: Spec) -> Mask | None:
@@ -83,16 +90,8 @@ def masked_or_refused(spec: Spec, payload: bytes) -> Masked:
         FinderError: the finder fails on other texts, too.
 
     """
-    mask, why = masker(spec), ""
-    if mask is None:
-        return Masked(payload, {})
-    for _ in range(TRIES):
-        try:
-            return mask(payload)
-        except FinderError as error:
-            probe(spec)
-            why = error.remedy
-    raise RecordError("mask_failed", f"the finder works on others, and of this: {why}")
+    mask = masker(spec)
+    return Masked(payload, {}) if mask is None else searched(spec, lambda: mask(payload))
 
 
 def masked_input(spec: Spec, entry: Input) -> Input:
@@ -140,6 +139,39 @@ def probe(spec: Spec) -> None:
         _text(msgspec.json.encode(spec.masking), spec.source).whole("a text that is nobody's")
 
 
+def blamed(spec: Spec, error: FinderError, failures: int, tries: int = TRIES) -> RecordError | None:
+    """Why a text is refused on which the finder just failed; None where that was not yet ``tries`` times.
+
+    ``failures``: how often, this one included.
+
+    Raises:
+        FinderError: the finder fails on another text, too: nothing counts against this one.
+
+    """
+    probe(spec)
+    if failures < tries:
+        return None
+    return RecordError("mask_failed", f"the finder works on others, and of this one: {error.remedy}")
+
+
+def searched(spec: Spec, search: Callable[[], T], tries: int = TRIES) -> T:
+    """What a search gives that is made again where it fails, until who is to blame is known.
+
+    Raises:
+        RecordError: what the search raises; ``mask_failed`` where the finder fails on this text alone.
+        FinderError: the finder fails.
+
+    """
+    for failures in itertools.count(1):
+        try:
+            return search()
+        except FinderError as error:
+            refusal = blamed(spec, error, failures, tries)
+        if refusal is not None:
+            raise refusal
+    raise AssertionError  # there is no end of numbers
+
+
 def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
     """How many placeholders of each kind stand in payloads; what callers wrote themselves counts, too."""
     if spec.masking is None:
@@ -174,10 +206,7 @@ class _Text:
         if "IP_ADDRESS" in wanted.entities:
             self._finders.append(_addresses)
         if wanted.finder is not None:
-            own = build(wanted.finder, source)
-            if not callable(own):
-                raise ConfigError("masking.finder", wanted.finder.factory, "must make an object to call with a text")
-            self._finders.append(Finder(own, wanted.finder.factory, wanted.finder_seconds))
+            self._finders.append(Finder(wanted.finder, source, wanted.finder_seconds))
 
     def whole(self, text: str) -> Masked:
         """A payload that is text."""

@@ -10,12 +10,13 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.contracts.admission import check_consent
 from components.contracts.errors import ArtifactError, RecordError
-from components.contracts.masking import masked_input
+from components.contracts.masking import masked_input, searched
 from components.contracts.payload import decoder
 from components.contracts.records import Input, content_hash, decode
 from components.contracts.spec import Spec
@@ -53,7 +54,7 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 
     Raises:
         ConfigError: a history is missing, or has an entry that is none.
-        UnavailableError: the stream does not answer.
+        UnavailableError: the stream does not answer, or (FinderError) personal data cannot be looked for.
 
     """
     import pyarrow as pa
@@ -113,7 +114,8 @@ def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
         records = sorted(read_to_end(consumer), key=lambda r: r.timestamp, reverse=True)
     for record in records:
         with contextlib.suppress(RecordError):
-            yield masked_input(spec, decode(Input, record.value))
+            entry = decode(Input, record.value)
+            yield searched(spec, partial(masked_input, spec, entry))
     for uri in spec.student.unlabelled:
         for entry in read_history(_place(uri, spec), spec):
             yield entry.input

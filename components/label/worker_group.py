@@ -170,8 +170,7 @@ class Shift:
 
     def _put_off(self, error: FinderError) -> None:
         self.unsearched += 1
-        first, longest = RETRY_SECONDS
-        wait = random.uniform(0, min(longest, first * 2**self.unsearched))  # noqa: S311
+        wait = _wait(RETRY_SECONDS, self.unsearched)
         log.warning("the search for personal data fails (attempt %d); nothing is lost: %s", self.unsearched, error)
         self._ending.wait(wait)
 
@@ -199,6 +198,12 @@ class Shift:
 
 
 _numbers = itertools.count()
+
+
+def _wait(limits: tuple[float, float], failures: int) -> float:
+    """Seconds to wait after so many failures, however many these are."""
+    first, longest = limits
+    return random.uniform(0, min(longest, first * 2 ** min(failures, 30)))  # noqa: S311
 
 
 class Failures:
@@ -309,8 +314,7 @@ class WorkerGroup:
     def _put_off(self, share: int, error: BaseException) -> None:
         self._failure = error
         self._failures[share] = failures = self._failures.get(share, 0) + 1
-        first, longest = REOPEN_SECONDS
-        wait = random.uniform(0, min(longest, first * 2**failures))  # noqa: S311
+        wait = _wait(REOPEN_SECONDS, failures)
         self._not_before[share] = time.monotonic() + wait
         log.warning("share %d ended; it may be opened again in %.1f s: %s", share, wait, error)
 

@@ -50,6 +50,8 @@ class Masks:
         record, error = refusal
         if self._spec.masking is None or not record.value:
             return refusal
+        if error.reason == "mask_failed":  # it was searched already
+            return record._replace(value=b""), error
         try:
             label = decode(Label, record.value)
             found = self.of(label)

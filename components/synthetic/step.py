@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import math
+from collections import Counter
 from contextlib import closing
+from functools import partial
 
 import msgspec
 
-from components.contracts.errors import ConfigError
-from components.contracts.masking import masker
+from components.contracts.errors import ConfigError, RecordError
+from components.contracts.masking import masker, probe, searched
 from components.contracts.records import Task, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec, build, load_spec
@@ -36,14 +38,14 @@ def synthesise(spec_path: str, method: str = "", rows: int = 0, steps: int = 0, 
 
     What is empty, 0 or negative is the spec's. The same order makes the same file, whose inputs are labelled once.
 
-    1. See that the label budget has room for as many labels.
+    1. See that personal data can be looked for, and that the label budget has room for as many labels.
     2. Make the inputs up; what the teacher is asked meanwhile is paid for as well.
     3. Write them as a history, named by its content; masked, where the spec asks for that: models repeat what they
-       learnt from.
+       learnt from. One that could not be searched is left out, and counted in the log.
 
     Raises:
         ConfigError: the workload cannot use the method, or the budget leaves fewer labels.
-        RecordError: personal data could not be looked for in one of them.
+        RecordError: personal data could not be looked for in any of them.
         TeacherError, UnavailableError: the teacher failed, or does not answer; or (FinderError) what looks for personal
             data.
 
@@ -52,6 +54,8 @@ def synthesise(spec_path: str, method: str = "", rows: int = 0, steps: int = 0, 
 
     spec, settings = load_spec(spec_path), Settings()
     wanted = _wanted(spec, method, rows, steps, seed)
+    # Step 1
+    probe(spec)
     with closing(ControlStore.open(settings.control_url)) as store:
         teacher: Teacher = build(spec.teacher, spec.source)
         limits = spec.label.budget
@@ -67,7 +71,6 @@ def synthesise(spec_path: str, method: str = "", rows: int = 0, steps: int = 0, 
 
         if budget.limited:
             metered(teacher, permit)
-            # Step 1
             if budget.allowance(math.inf) < wanted.rows:
                 raise ConfigError(
                     f"{FIELD}.rows", wanted.rows, f"the label budget leaves {budget.allowance(math.inf):.0f} labels "
@@ -103,7 +106,20 @@ def _wanted(spec: Spec, method: str, rows: int, steps: int, seed: int) -> DataFr
 
 def _masked(spec: Spec, payloads: list[bytes]) -> list[bytes]:
     mask = masker(spec)
-    return payloads if mask is None else list(dict.fromkeys(mask(payload).payload for payload in payloads))
+    if mask is None:
+        return payloads
+    masked, left_out = dict[bytes, None](), Counter[str]()
+    for payload in payloads:
+        try:
+            masked[searched(spec, partial(mask, payload)).payload] = None
+        except RecordError as error:
+            left_out[str(error)] += 1
+    if left_out:
+        log.warning("%s: %d of %d inputs that were made up are left out: %s", spec.name, left_out.total(),
+                    len(payloads), "; ".join(left_out))  # fmt: skip
+    if not masked:
+        raise RecordError("mask_failed", "none of the inputs that were made up could be searched for personal data")
+    return list(masked)
 
 
 def _history(workload: str, payloads: list[bytes], synthetic: str) -> bytes:

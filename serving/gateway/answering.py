@@ -11,13 +11,13 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
 from components.contracts.admission import check_consent, check_time, is_finite
 from components.contracts.errors import FinderError, RecordError
-from components.contracts.masking import masker
+from components.contracts.masking import masker, searched
 from components.contracts.payload import ALWAYS_FINITE, Decode, Known, carried, decoder
 from components.contracts.records import Answer, Arm, Input, Prediction, SoftLabel, content_hash
 from components.contracts.sampling import audit_place
@@ -34,6 +34,9 @@ from serving.gateway.telemetry import Served, Telemetry
 from serving.gateway.truths import Truths, request_id
 from serving.gateway.wire import PRIORITY, Answered, Item, problem_of
 from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 TURN = 16
 """Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
@@ -124,7 +127,7 @@ class Gateway:
         try:
             known = await self.entities.read({i.key for i in items if i.key}) if self.entities else NOTHING
             for n, item in enumerate(items, start=1):
-                one = self._one(item, version, until, known)
+                one = await self._one(item, version, until, known)
                 done.append(one)
                 if allow_defer and one.answer.defer:
                     unpublished[n] = one
@@ -141,13 +144,13 @@ class Gateway:
                 self._put(unpublished.popitem()[1].served)
         return [d.answer for d in done]
 
-    def _one(self, item: Item, version: str | None, until: float, known: ToldOfEntities) -> Done:
+    async def _one(self, item: Item, version: str | None, until: float, known: ToldOfEntities) -> Done:
         made, now = os.urandom(16).hex(), self.clock()
         answer = Answered(id=item.id or made, request_id=request_id(made, item.id))
         try:
             if time.monotonic() > until:
                 raise RecordError("timeout", f"the request took more than {self.spec.serve.request_seconds:g} s")
-            payload = self.content_of(item)
+            payload = await self.searching(self.content_of, item)
             decoded = self.decode(payload)
             entry = self.input_of(item, answer.id, payload, now)
             self.check_finite(decoded)
@@ -203,22 +206,30 @@ class Gateway:
         """Whether personal data is looked for, so that nothing may be kept of an input as it came."""
         return self._mask is not None
 
-    def content_of(self, item: Item) -> bytes:
+    def content_of(self, item: Item, tries: int = 1) -> bytes:
         """The payload of an input, masked where the spec asks for it: the only way in which the gateway takes one.
+
+        ``tries``: how often a finder has to fail on it alone until it is refused; once, where somebody waits.
 
         Raises:
             RecordError: it is none, or could not be searched (``mask_unavailable``: for now).
 
         """
-        payload = item.content()
-        if self._mask is None:
+        payload, mask = item.content(), self._mask
+        if mask is None:
             return payload
         try:
-            masked = self._mask(payload)
+            masked = searched(self.spec, lambda: mask(payload), tries)
         except FinderError as error:
             raise RecordError("mask_unavailable", f"personal data could not be looked for: {error.remedy}") from None
         self.metrics.masked(masked.found)
         return masked.payload
+
+    async def searching(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make a call that looks for personal data: off the event loop where a finder does, which may take its time."""
+        if self.spec.masking is None or self.spec.masking.finder is None:
+            return call(*args, **kwargs)
+        return await asyncio.to_thread(call, *args, **kwargs)
 
     def check_finite(self, decoded: object) -> None:
         """Refuse what has a NaN or an infinity in it, where the spec does not allow that.

@@ -121,7 +121,7 @@ class Later:
             below = ", ".join(self._spec.callbacks) or "no address: name it in serve.asynchronous.callbacks"
             raise RequestError(422, "callback_refused", f"this workload calls back below {below}")
         if self.gateway.masks:
-            body = self._masked(ask, said)
+            body = await self.gateway.searching(self._masked, ask, said)
         urgency = urgency_of(call.headers.get(b"priority", URGENCY)) if ask.priority is None else ask.priority
         ids = [item.id or uuid.uuid4().hex for item in ask.items]
         now = self._store.clock()
@@ -247,7 +247,12 @@ class Later:
             self._told.set()
 
     async def _predicted(self, row: RequestRow) -> list[Answered]:
-        """The answers to a request's inputs, whose time is by default that of its acceptance."""
+        """The answers to a request's inputs, whose time is by default that of its acceptance.
+
+        Raises:
+            RequestError: they cannot be answered for now.
+
+        """
         kept = _content.decode(row.content or b"")
         ask, _ = read_later(kept.body)
         items: list[Item] = [
@@ -258,9 +263,13 @@ class Later:
         require_champion(gateway)
         gateway.pressure.enter(kept.urgency)
         try:
-            return await gateway.predict(items, ask.allow_defer, urgency=kept.urgency)
+            answers = await gateway.predict(items, ask.allow_defer, urgency=kept.urgency)
         finally:
             gateway.pressure.leave()
+        for error in (answer.error for answer in answers):
+            if error is not None and error.title == "mask_unavailable":  # the finder is away, since it was accepted
+                raise RequestError.of(error)
+        return answers
 
     async def _put_off(self, row: RequestRow, seconds: float, why: str, *, counts: bool = True) -> None:
         await _database(requests.put_off, self._store, row.id, seconds, why, counts)

@@ -46,10 +46,15 @@ class Confirmed:
     async def take(self, items: Sequence[T], made: Callable[[T], tuple[str, ToSend]], what: str) -> list[Accepted]:
         """Publish what is ``made`` of each item, an id and a record; what is refused is told in its place.
 
+        Both are done off the event loop: what is made may have to be searched first, by a finder that takes its time.
+
         Raises:
             RequestError: 503, the broker did not confirm them, and some may be there; or one cannot be taken for now.
 
         """
+        return await asyncio.to_thread(self._take, items, made, what)
+
+    def _take(self, items: Sequence[T], made: Callable[[T], tuple[str, ToSend]], what: str) -> list[Accepted]:
         taken, records = [], []
         for item in items:
             try:
@@ -63,7 +68,7 @@ class Confirmed:
                 taken.append(Accepted(id=id, accepted=True))
                 records.append(record)
         if records:
-            await asyncio.to_thread(self.publish, records, what)
+            self.publish(records, what)
         return taken
 
     def publish(self, records: Sequence[ToSend], what: str) -> None:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from components.contracts.admission import check_consent
 from components.contracts.errors import ArtifactError, UnavailableError
+from components.contracts.masking import TRIES
 from components.contracts.records import encode
 from components.contracts.sampling import audited
 from components.contracts.storage import get_bytes
@@ -174,7 +175,7 @@ class Edges:
         """
         spec = self.gateway.spec
         item = Item(key=record.key, time=record.time, consent=record.consent, payload=record.payload)
-        payload = self.gateway.content_of(item)
+        payload = self.gateway.content_of(item, TRIES)  # an edge does not keep what is refused
         self.gateway.check_finite(self.gateway.decode(payload))
         entry = self.gateway.input_of(item, record.id, payload, self._clock())
         check_consent(entry.consent, spec.consent)

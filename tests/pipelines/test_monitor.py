@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from components.contracts.errors import FinderError
 from components.contracts.records import Answer, Prediction, encode
 from components.contracts.spec import Masking, Payload
 from components.contracts.spec import Monitor as Policy
@@ -597,6 +598,31 @@ def test_what_a_producer_wrote_unmasked_is_looked_at_masked(spec, store, broker,
     put([sent], labelled=False)
     drain(monitor)
     assert len(looked) == 1 and b"ada@" not in looked[0] and b"[EMAIL]" in looked[0]
+
+
+def test_inputs_that_are_not_looked_at_while_the_search_fails_are_counted_and_told_once(
+    spec, store, broker, serve, put, tickets, monkeypatch, caplog
+):
+    serve(tickets(60))
+    monitor, away = Monitor(spec, store, broker), [True]
+    drain(monitor)
+
+    def search(_, entry):
+        if away[0]:
+            raise FinderError("f.py:made", "away")
+        return entry
+
+    monkeypatch.setattr("pipelines.monitor.masked_input", search)
+    put(tickets(2, seed=3), labelled=False)
+    drain(monitor)
+    missed = monitor.unsearched
+    assert missed >= 2 and monitor.inputs == 0
+    assert store.gauges(spec.name)["monitor"].value["unsearched"] == missed
+    assert caplog.text.count("inputs are not looked at while this lasts") == 1
+    away[0] = False
+    put(tickets(2, seed=4), labelled=False)
+    drain(monitor)
+    assert monitor.inputs > 0 and Monitor(spec, store, broker).unsearched == missed
 
 
 def test_a_monitor_of_before_reads_inputs_from_now_on(spec, store, broker, serve, put, tickets):

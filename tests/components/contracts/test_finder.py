@@ -1,38 +1,113 @@
-"""A finder that hangs holds up its caller for its limit alone, and heals by itself."""
+"""A finder that hangs, or ends its process, holds up its caller for its limit alone, and leaves nothing behind."""
 
-import threading
+import os
+import time
 
 import pytest
 
-from components.contracts.errors import FinderError
-from components.contracts.finder import MOST_LEFT, Finder
+from components.contracts import finder as module
+from components.contracts.errors import ConfigError, FinderError
+from components.contracts.finder import Finder, _Process
+from components.contracts.spec import Factory
+
+FINDER = """
+import os
+import pathlib
+import time
+
+HERE = pathlib.Path(__file__).parent
 
 
-def test_one_that_hangs_is_left_to_run_and_others_are_searched_meanwhile():
-    gate = threading.Event()
-    finder = Finder(lambda text: gate.wait(30) and [] if text == "bad" else [("NAME", 0, 1)], "f.py:made", 0.05)
-    with pytest.raises(FinderError, match=r"f\.py:made.*took longer than 0\.05 s"):
-        finder("bad")
+def find(text):
+    (HERE / "pid").write_text(str(os.getpid()))
+    if "hang" in text:
+        time.sleep(3600)
+    if "die" in text:
+        os._exit(1)
+    return [("NAME", 0, 1), ("PLACE", text.index("\\ud800"), len(text))] if "\\ud800" in text else [("NAME", 0, 1)]
+
+
+def made():
+    if (HERE / "broken").exists():
+        raise OSError("no model")
+    return find
+"""
+
+
+@pytest.fixture(autouse=True)
+def hangs(monkeypatch):
+    """What hangs is not waited for as long as what may only be slow on a busy machine."""
+    ask = _Process.ask
+    monkeypatch.setattr(
+        _Process, "ask", lambda self, what, seconds, late: ask(self, what, 0.1 if "hang" in what else seconds, late)
+    )
+
+
+@pytest.fixture
+def make(tmp_path):
+    (tmp_path / "f.py").write_text(FINDER)
+    return lambda seconds=60.0: Finder(Factory(factory="f.py:made"), str(tmp_path / "spec.yaml"), seconds)
+
+
+def pid(folder):
+    return int((folder / "pid").read_text())
+
+
+def test_however_many_texts_it_hangs_on_others_are_searched_and_nothing_is_left_to_run(make):
+    finder, pids = make(), set()
+    for n in range(3):
+        assert finder("good") == [("NAME", 0, 1)]
+        pids.add(finder._process._running.pid)
+        with pytest.raises(FinderError, match=r"f\.py:made.*took longer than 60 s"):
+            finder(f"hang {n}")
     assert finder("good") == [("NAME", 0, 1)]
-    gate.set()
+    assert len(pids) == 3 and os.getpid() not in pids
+    for one in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(one, 0)
 
 
-def test_no_more_are_left_to_run_than_may_be_until_one_ends():
-    gate, calls = threading.Event(), []
+def test_one_that_takes_its_process_down_fails_on_that_text_alone(make):
+    finder = make()
+    with pytest.raises(FinderError, match="its process ended"):
+        finder("die")
+    assert finder("good") == [("NAME", 0, 1)]
 
-    def find(text):
-        calls.append(text)
-        gate.wait(30)
-        return []
 
-    finder = Finder(find, "f.py:made", 0.01)
-    for _ in range(MOST_LEFT):
-        with pytest.raises(FinderError, match="took longer"):
-            finder("bad")
-    with pytest.raises(FinderError, match=f"{MOST_LEFT} of its calls hang"):
-        finder("bad")
-    assert len(calls) == MOST_LEFT
-    gate.set()
-    for call in list(finder._left):
-        call.result(30)
-    assert finder("good") == []
+def test_a_text_of_json_that_no_utf_8_can_hold_is_searched(make):
+    assert make()("a \ud800")[1] == ("PLACE", 2, 3)
+
+
+def test_one_that_cannot_be_made_anew_fails_until_it_can(make, tmp_path):
+    finder, broken = make(), tmp_path / "broken"
+    with pytest.raises(FinderError):
+        finder("hang")
+    broken.touch()
+    with pytest.raises(FinderError, match="cannot be made: OSError: no model"):
+        finder("good")
+    broken.unlink()
+    assert finder("good") == [("NAME", 0, 1)]
+
+
+def test_its_process_ends_with_who_asks(make, tmp_path):
+    finder = make()
+    finder("good")
+    one = pid(tmp_path)
+    os.kill(one, 0)
+    del finder
+    with pytest.raises(ProcessLookupError):
+        os.kill(one, 0)
+
+
+def test_one_that_hangs_ends_by_itself_once_nobody_waits_for_it(make):
+    # who asks may be killed: here it never ends what hangs, and only sees that it went
+    finder = make(-module.GRACE_SECONDS + 0.2)
+    process = finder._process
+    process._pipe.send("hang")
+    started = time.monotonic()
+    assert process._running.wait(60) == -14 and time.monotonic() - started < 60
+
+
+def test_a_finder_that_there_is_not_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        Finder(Factory(factory="f.py:made"), str(tmp_path / "spec.yaml"), 1.0)

@@ -3,8 +3,9 @@ import contextlib
 import msgspec
 import pytest
 
+from components.contracts.errors import FinderError
 from components.contracts.records import Input, content_hash, encode
-from components.contracts.spec import Consent, Masking, Payload
+from components.contracts.spec import Consent, Factory, Masking, Payload
 from components.distill.unlabelled import NONE, unlabelled
 from components.snapshot.table import split_of
 from components.stream.memory import MemoryBroker
@@ -97,3 +98,33 @@ def test_traffic_that_a_producer_wrote_unmasked_is_learnt_from_masked(broker, sp
     put(broker, spec, [f"number {i} is ada{i}@example.com's".encode() for i in range(30)])
     found = unlabelled(masking, [window], broker, tmp_path.as_uri()).payloads
     assert found and all(b"[EMAIL]" in p and b"example" not in p for p in found)
+
+
+FINDER = """
+import pathlib
+
+
+def find(text):
+    if pathlib.Path(__file__).with_name("away").exists() or "poison" in text:
+        raise OSError(text)
+    return []
+
+
+def made():
+    return find
+"""
+
+
+def test_an_input_that_the_finder_alone_fails_on_is_left_out(broker, spec, window, tmp_path):
+    (tmp_path / "finder.py").write_text(FINDER)
+    masking = msgspec.structs.replace(
+        spec, payload=Payload(decoder="text"), source=str(tmp_path / "spec.yaml"),
+        masking=Masking(entities=("NAME",), finder=Factory(factory="finder.py:made")),
+    )  # fmt: skip
+    put(broker, spec, [*texts(20), *(f"poison {i}".encode() for i in range(8))])
+    (tmp_path / "away").touch()
+    with pytest.raises(FinderError):
+        unlabelled(masking, [window], broker, tmp_path.as_uri())
+    (tmp_path / "away").unlink()
+    found = unlabelled(masking, [window], broker, tmp_path.as_uri()).payloads
+    assert found and set(found) <= set(texts(20))

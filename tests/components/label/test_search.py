@@ -3,19 +3,26 @@
 import pytest
 
 from components.contracts.errors import FinderError
+from components.contracts.finder import _Process
+from components.contracts.masking import TRIES
 from components.contracts.records import Input, decode, encode
 from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.contracts.stream_record import Record
-from components.label.search import TRIES, Search
+from components.label.search import Search
 
 FINDER = """
 import pathlib
+import time
 
 STATE = pathlib.Path(__file__).with_name("state")
 
 
 def find(text):
     state = STATE.read_text()
+    with STATE.with_name("asked").open("a") as asked:
+        asked.write(text + "\\n")
+    if "hang" in text:
+        time.sleep(3600)
     if state == "away" or "poison" in text:
         raise OSError(text)
     return [("NAME", text.index("Ada"), text.index("Ada") + 3)] if "Ada" in text else []
@@ -24,6 +31,15 @@ def find(text):
 def made():
     return find
 """
+
+
+@pytest.fixture(autouse=True)
+def hangs(monkeypatch):
+    """What hangs is not waited for as long as what may only be slow on a busy machine."""
+    ask = _Process.ask
+    monkeypatch.setattr(
+        _Process, "ask", lambda self, what, seconds, late: ask(self, what, 0.1 if "hang" in what else seconds, late)
+    )
 
 
 @pytest.fixture
@@ -37,7 +53,7 @@ def finder(tmp_path):
 
 @pytest.fixture
 def search(tmp_path, finder):
-    masking = Masking(entities=("NAME",), finder=Factory(factory="finder.py:made"))
+    masking = Masking(entities=("NAME",), finder=Factory(factory="finder.py:made"), finder_seconds=60.0)
     spec = Spec(
         name="w", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), payload=Payload(decoder="text"),
         masking=masking, source=str(tmp_path / "w.yaml"),
@@ -92,3 +108,21 @@ def test_a_finder_that_works_on_what_it_searched_before_is_asked_that_too(search
     with pytest.raises(FinderError):
         search.of([record(b"others", 1)])
     assert search._failures == {}
+
+
+def test_however_many_inputs_it_hangs_on_the_others_come_through(search):
+    batch = [*(record(f"hang {n}".encode(), n) for n in range(3)), record(b"Ada came", 3)]
+    for _ in range(TRIES - 1):
+        with pytest.raises(FinderError, match="took longer"):
+            search.of(batch)
+    assert texts(search.of(batch)) == ["mask_failed"] * 3 + [b"[NAME] came"]
+    assert texts(search.of([record(b"Ada went", 4)])) == [b"[NAME] went"]
+
+
+def test_what_is_refused_is_not_searched_again_while_another_is_not_yet(tmp_path, search):
+    first, second = record(b"poison", 0), record(b"poison, too", 1)
+    for batch in ([first], [first], [first, second], [first, second]):
+        with pytest.raises(FinderError):
+            search.of(batch)
+    assert texts(search.of([first, second])) == ["mask_failed"] * 2
+    assert (tmp_path / "asked").read_text().splitlines().count("poison") == TRIES

@@ -533,3 +533,7 @@ def test_leases_that_ran_out_too_early_do_no_harm(broker, at_work, lease):
     wait_for(lambda: len(labels(broker)) == 400)
     exactly(broker, 400)
     assert first.error is None and second.error is None
+
+
+def test_the_wait_after_any_number_of_failures_is_within_its_limit():
+    assert 0 <= groups._wait((0.2, 15.0), 5000) <= 15

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.contracts.errors import ArtifactError, FinderError, ProvenanceError
+from components.contracts.masking import TRIES
 from components.contracts.records import SoftLabel, encode
 from components.contracts.spec import Factory, Features, Masking, Payload
 from components.contracts.storage import digest_of, get_bytes, local_path, put_bytes
@@ -107,6 +108,8 @@ import pathlib
 
 
 def find(text):
+    with pathlib.Path(__file__).with_name("asked").open("a") as asked:
+        asked.write(text + "\\n")
     if pathlib.Path(__file__).with_name("state").read_text() == "away" or "poison" in text:
         raise OSError(text)
     return []
@@ -134,6 +137,7 @@ def test_a_freeze_waits_for_a_finder_that_fails_and_refuses_a_label_that_it_alon
     assert window.rows == 1 and window.manifest["rejected_reasons"] == {"mask_failed": 1}
     refused = [r.value for p, log in tape.logs.items() if p.topic == "files.labels.refused" for r in log]
     assert len(refused) == 1 and b"poison" not in refused[0]
+    assert (tmp_path / "asked").read_text().splitlines().count("poison") == 1 + TRIES  # once while it was away
 
 
 def test_a_column_that_masking_names_and_no_label_has_is_told(spec, tape, store, artifacts, put, make_label):

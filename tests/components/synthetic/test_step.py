@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.contracts.admission import check_consent
-from components.contracts.errors import ConfigError, RecordError, UntrustedError
+from components.contracts.errors import ConfigError, FinderError, RecordError, UntrustedError
 from components.contracts.records import Input, content_hash, synthetic_input
 from components.contracts.settings import Settings
 from components.contracts.spec import Consent, load_spec
@@ -232,6 +232,39 @@ def test_what_is_made_up_is_masked_before_it_is_kept(write, home, tmp_path):
     assert not any(word.encode() in payload for payload in found) and any(b"[NAME]" in payload for payload in found)
     made = [synthetic_input("words", payload, "noise;seed=7", time=1.0).id for payload in found]
     assert table["id"].to_pylist() == made and len(set(made)) == len(made)
+
+
+FAILING = """
+def find(text):
+    if {fails}:
+        raise OSError(text)
+    return []
+
+
+def made():
+    return find
+"""
+
+
+def test_what_cannot_be_searched_is_left_out_and_counted_and_nothing_is_paid_where_nothing_can(
+    write, home, tmp_path, caplog
+):
+    word = sorted(FILLING)[0]
+    plain = pq.read_table(synthesise(str(write(TEXTS)), "noise", 60, 0, 7).removeprefix("file://"))
+    kept = [payload for payload in plain["payload"].to_pylist() if word.encode() not in payload]
+    assert 0 < len(kept) < plain.num_rows
+    masking = {"entities": ["NAME"], "finder": {"factory": str(tmp_path / "finder.py") + ":made"}}
+    (tmp_path / "finder.py").write_text(FAILING.format(fails=f"{word!r} in text"))
+    table = pq.read_table(synthesise(str(write(TEXTS, masking=masking)), "noise", 60, 0, 7).removeprefix("file://"))
+    assert table["payload"].to_pylist() == kept
+    assert f"{plain.num_rows - len(kept)} of {plain.num_rows} inputs that were made up are left out" in caplog.text
+    (tmp_path / "away.py").write_text(FAILING.format(fails="True"))
+    masking["finder"]["factory"] = str(tmp_path / "away.py") + ":made"
+    path = str(write(TEXTS, masking=masking, label={"budget": {"per_day": 1000}}))
+    paid = paid_for(home)
+    with pytest.raises(FinderError):
+        synthesise(path)
+    assert paid_for(home) == paid
 
 
 def test_a_run_s_own_wishes_go_before_the_spec_s(write, home, tmp_path):

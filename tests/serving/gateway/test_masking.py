@@ -162,3 +162,92 @@ def test_without_masking_nothing_is_counted(running, model):
     assert running.call("POST", "/v1/predict", json={"json": GIVEN}).status_code == 200
     assert [entry.payload for entry in running.published(Input)] == [TEXT.encode()]
     assert "cohobate_masked_total{" not in running.call("GET", "/metrics").text
+
+
+ALONE = "if 'poison' in text: raise ValueError(text)\n    return []"
+"""Fails on one text alone."""
+
+
+def test_an_input_that_the_finder_alone_fails_on_is_refused_and_the_others_are_answered(
+    masking, store, broker, clock, model, tmp_path
+):
+    running = Running(own(masking, tmp_path, ALONE), store, broker, clock)
+    running.serve(model("1"))
+    body = {"inputs": [{"json": {"x": 3, "note": note}} for note in ("poison", "good")]}
+    first, second = running.call("POST", "/v1/predict", json=body).json()["predictions"]
+    assert (first["error"]["status"], first["error"]["title"]) == (422, "mask_failed")
+    assert "poison" not in json.dumps(first) and second["label"] == "pos"
+
+
+def test_an_edge_is_told_which_record_the_finder_alone_fails_on(masking, store, broker, clock, model, tmp_path):
+    running = Running(own(masking, tmp_path, ALONE), store, broker, clock)
+    running.app = create_app(running.gateway, edges=Edges(running.gateway, store, tmp_path.as_uri()))
+    running.serve(model("1"))
+    (record,) = DOORS["/v1/edge/records"][0]["records"]
+    sent = [
+        record
+        | {
+            "id": name,
+            "time": clock.now,
+            "payload": base64.b64encode(b'{"x": 3, "note": "%s"}' % name.encode()).decode(),
+        }
+        for name in ("poison", "good")
+    ]
+    answer = running.call("POST", "/v1/edge/records", json={"records": sent})
+    assert answer.status_code == 200, answer.text
+    first, second = answer.json()["records"]
+    assert (first["accepted"], first["error"]["title"], second["accepted"]) == (False, "mask_failed", True)
+
+
+def test_a_finder_that_takes_its_time_holds_up_nobody_else(masking, store, broker, clock, model, tmp_path):
+    (tmp_path / "waiting.py").write_text(
+        "import pathlib\nimport time\n\n\ndef wait():\n    while not pathlib.Path(__file__).with_name('go').exists():\n"
+        "        time.sleep(0.01)\n"
+    )
+    wait = "import waiting\n    waiting.wait()\n    return []"
+    spec = own(masking, tmp_path, wait)
+    spec = msgspec.structs.replace(spec, masking=msgspec.structs.replace(spec.masking, finder_seconds=60.0))
+    running = Running(spec, store, broker, clock)
+    running.app = create_app(running.gateway)
+    running.serve(model("1"))
+
+    async def run():
+        transport = httpx.ASGITransport(app=running.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            asked = asyncio.create_task(client.post("/v1/predict", json={"json": GIVEN}))
+            other = await client.get("/metrics")
+            while not (running.gateway.pressure.under_way or asked.done()):
+                await asyncio.sleep(0)
+            early = asked.done()
+            (tmp_path / "go").touch()
+            return other.status_code, early, (await asked).json()
+
+    status, early, answer = asyncio.run(run())
+    assert (status, early, answer["label"]) == (200, False, "pos")
+
+
+def test_a_request_that_was_accepted_waits_for_a_finder_that_went_away(masking, store, broker, clock, model, tmp_path):
+    body = (
+        "import pathlib\n    if pathlib.Path(__file__).with_name('away').exists(): raise OSError(text)\n    return []"
+    )
+    spec = own(masking, tmp_path, body)
+    store.clock = clock
+    running = Running(spec, store, broker, clock)
+    later = Later(running.gateway, store, spec.serve.asynchronous)
+    running.app = create_app(running.gateway, later=later)
+    running.serve(model("1"))
+    accepted = running.call("POST", "/v1/requests", json={"json": GIVEN})
+    assert accepted.status_code == 202, accepted.text
+
+    def answered():
+        with store.session() as s:
+            row = s.scalars(select(RequestRow)).one()
+            s.expunge(row)
+        asyncio.run(later._answer(row))
+        return running.call("GET", accepted.headers["location"]).json()
+
+    (tmp_path / "away").touch()
+    assert answered()["status"] == "accepted"
+    (tmp_path / "away").unlink()
+    told = answered()
+    assert (told["status"], told["predictions"][0].get("error")) == ("answered", None), told
