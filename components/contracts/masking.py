@@ -32,7 +32,8 @@ ROUNDS = 32
 rules find one of several pieces that run into each other."""
 
 TRIES = 3
-"""How often the finder has to fail on a payload, and to work on another text right after, for that to be to blame."""
+"""How often a finder has to fail on a text, and to work on another right after, until the text alone is to blame: it
+may be out of order briefly."""
 
 ADDRESS, LONGEST = re.compile(r"(?<![0-9A-Za-z_])[0-9A-Fa-f:.]{2,}(?![0-9A-Za-z_])"), 45
 """What may be an IP address, and how many characters the longest has (RFC 4291)."""
@@ -44,11 +45,6 @@ class Found(NamedTuple):
     kind: str
     start: int
     end: int
-
-
-TRIES = 3
-"""How often a finder has to fail on a text, and to work on another right after, until the text alone is to blame: it
-may be out of order briefly."""
 
 
 class Masked(NamedTuple):
