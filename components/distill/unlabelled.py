@@ -114,8 +114,7 @@ def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
         records = sorted(read_to_end(consumer), key=lambda r: r.timestamp, reverse=True)
     for record in records:
         with contextlib.suppress(RecordError):
-            entry = decode(Input, record.value)
-            yield searched(spec, partial(masked_input, spec, entry))
+            yield searched(spec, partial(masked_input, spec, decode(Input, record.value)))
     for uri in spec.student.unlabelled:
         for entry in read_history(_place(uri, spec), spec):
             yield entry.input
