@@ -134,6 +134,7 @@ def _serve(pipe: Connection) -> None:
     pipe.send((None, None))
     while True:
         text = pipe.recv()
+        answer: tuple[list[tuple[str, int, int]], str | None]
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
         try:
             answer: tuple[list[tuple[str, int, int]], str | None]
