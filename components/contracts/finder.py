@@ -137,7 +137,6 @@ def _serve(pipe: Connection) -> None:
         answer: tuple[list[tuple[str, int, int]], str | None]
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
         try:
-            answer: tuple[list[tuple[str, int, int]], str | None]
             answer = [(str(kind), int(start), int(end)) for kind, start, end in find(text)], None
         except Exception as error:  # whatever a finder raises: the text is not kept, and is not quoted either
             answer = [], type(error).__name__
