@@ -193,23 +193,24 @@ def _groups(evidence: Evidence) -> str:
 def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
     """Precision, recall and F1 of the candidate's spans against truth, and F1 of champion and teacher, by kind."""
     rows, confidence = known(new), evidence.judgement.confidence
+    if not rows:
+        return ""
     heads = ("kind", "texts", "true", "precision", "recall", "F1", "champion's F1", "teacher's F1")
     lines = []
     for kind in (None, *kinds(rows)):
         found = f1(evidence, rows, spans.candidate, spans.truth, kind)
-        if found is None:
-            continue
         counts = spans.counted(rows, spans.candidate, spans.truth, kind)
         both, said, true = (sum(c[i] * row.weight for c, row in zip(counts, rows, strict=True)) for i in range(3))
         others = [f1(evidence, rows, side, spans.truth, kind) for side in (spans.champion, spans.teacher)]
-        ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in SIDES)
+        share = "too few texts"
+        if found is not None:
+            ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in SIDES)
+            share = f"{found.value:.4g} ({ends})"
         lines.append([
             kind or "all", str(sum(c.true + c.said > 0 for c in counts)), str(sum(c.true for c in counts)),
-            *(f"{both / of:.4g}" if of else "" for of in (said, true)), f"{found.value:.4g} ({ends})",
+            *(f"{both / of:.4g}" if of else "" for of in (said, true)), share,
             *("" if f is None else f"{f.value:.4g}" for f in others),
         ])  # fmt: skip
-    if not lines:
-        return ""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines)
     told = f"spans by exact boundaries and kind, on texts with truth; bounds at {confidence:.2%} a side"

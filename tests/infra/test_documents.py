@@ -125,7 +125,7 @@ def vectors(home, freeze_rows, tmp_path_factory):
     spec = Spec(
         name="vectors", task="embedding", teacher=Factory(factory="t:T"), features=example.features,
         payload=example.payload, student=example.student,
-        limits=Limits(min_rows=10, min_cosine=0.5, min_recall=0.1, neighbours=3),
+        limits=Limits(min_rows=10, min_cosine=0.5, min_recall=0.1, neighbours=3, searched=12),
     )  # fmt: skip
     return version(home, written(spec, tmp_path_factory.mktemp("vectors")), directed(example.make, "abc", 160, 1),
                    freeze_rows)  # fmt: skip
@@ -236,7 +236,7 @@ def test_of_an_embedding_they_say_the_space_and_how_near_it_is_to_the_teacher_s(
     for name in ("cosine", "recall", "rank_correlation"):
         assert told[name]["lower"] <= told[name]["value"] == vectors.measured[name]
     assert "there is no truth" in card["quality.calibration"].value
-    assert card["quality.slices"].value == "embedding has no classes"
+    assert card["quality.slices"].value == "embedding has no classes of inputs"
 
 
 def test_what_was_masked_is_told_by_kind_and_not_as_all_that_there_was(full):
