@@ -55,6 +55,8 @@ def test_a_name_that_topics_cannot_have_is_refused(tmp_path, name):
 
 
 def test_a_modality_that_there_is_not_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(ConfigError, match="text, table, bytes, image, audio, regression, embedding"):
+    with pytest.raises(
+        ConfigError, match="text, table, bytes, image, audio, regression, multilabel, tagging, embedding"
+    ):
         write_workload("mine", "video", tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
