@@ -54,7 +54,7 @@ def workload(example, home, **student):
     return Spec(
         name="vectors", task="embedding", teacher=Factory(factory="t:T"), features=example.features,
         payload=example.payload, student=msgspec.structs.replace(example.student, epochs=12, **student),
-        limits=Limits(min_rows=20, max_parity_gap=0.05, neighbours=3), source=str(home / "spec.yaml"),
+        limits=Limits(min_rows=20, max_parity_gap=0.05, neighbours=3, searched=12), source=str(home / "spec.yaml"),
     )  # fmt: skip
 
 
