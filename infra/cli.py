@@ -118,6 +118,8 @@ def up(spec: SpecList = None) -> None:
 
     On one that runs already, take up changed spec files: see 'cohobate apply'.
     """
+    from rich.markup import escape
+
     from components.contracts.settings import Settings
     from infra.stack import up as start
     from infra.state import read_state
@@ -129,9 +131,8 @@ def up(spec: SpecList = None) -> None:
             take_up(one, as_json=False)
         return
     with console.status("starting") as status:
-        state = start(
-            Settings(), [spec_path(s) for s in spec or ["files"]], lambda s: status.update(f"waiting for {s}")
-        )
+        specs = [spec_path(s) for s in spec or ["files"]]
+        state = start(Settings(), specs, lambda s: status.update(escape(f"waiting for {s}")))  # a line of a log
     console.print(f"[green]up[/]: gateway {state.gateway}, Kafka {state.kafka}, pid {state.pid}")
     if state.embedded_broker:
         console.print("the embedded broker's records are kept on disk: 'cohobate down' and 'up' go on with them")

@@ -21,3 +21,16 @@ def test_a_platform_takes_up_only_what_it_runs(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["apply", "files"])
     assert isinstance(done.exception, NotFoundError)
     assert "no workload 'files': the platform runs one, other: 'cohobate workload apply'" in str(done.exception)
+
+
+def test_a_line_of_a_log_that_is_waited_for_is_shown_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_HOME", str(tmp_path))
+    state = PlatformState(pid=os.getpid(), started_at=time.time(), gateway="g", kafka="k", specs=(), ready=True)
+
+    def started(settings, specs, progress):
+        progress("[ALERT] : [/opt/haproxy.main()] no listener")
+        return state
+
+    monkeypatch.setattr("infra.stack.up", started)
+    done = CliRunner().invoke(app, ["up", "--spec", "files"])
+    assert done.exit_code == 0 and "gateway g" in done.stdout
