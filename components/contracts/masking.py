@@ -8,7 +8,6 @@ rules and the finder do not find stays: a count says what was found, and never t
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -75,19 +74,6 @@ def masker(spec: Spec) -> Mask | None:
     if spec.masking is None:
         return None
     return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source)
-
-
-def masked_or_refused(spec: Spec, payload: bytes) -> Masked:
-    """A payload after masking; what the finder fails on alone is refused, as what cannot be searched is.
-
-    Raises:
-        RecordError: it could not be searched: the finder failed :data:`TRIES` times, and worked on another text each
-            time.
-        FinderError: the finder fails on other texts, too.
-
-    """
-    mask = masker(spec)
-    return Masked(payload, {}) if mask is None else searched(spec, lambda: mask(payload))
 
 
 def masked_input(spec: Spec, entry: Input) -> Input:
@@ -158,14 +144,14 @@ def searched(spec: Spec, search: Callable[[], T], tries: int = TRIES) -> T:
         FinderError: the finder fails.
 
     """
-    for failures in itertools.count(1):
+    failures, refusal = 0, None
+    while refusal is None:
         try:
             return search()
         except FinderError as error:
+            failures += 1
             refusal = blamed(spec, error, failures, tries)
-        if refusal is not None:
-            raise refusal
-    raise AssertionError  # there is no end of numbers
+    raise refusal
 
 
 def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:

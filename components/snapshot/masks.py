@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from components.contracts.errors import RecordError
-from components.contracts.masking import masked_or_refused, placeholders
+from components.contracts.masking import masker, placeholders, searched
 from components.contracts.records import Label, decode, encode
 from components.contracts.spec import Spec
 
@@ -36,9 +37,10 @@ class Masks:
             FinderError: the finder fails on other texts, too.
 
         """
-        if self._spec.masking is None:
+        mask = masker(self._spec)
+        if mask is None:
             return label
-        masked = masked_or_refused(self._spec, label.input.payload)
+        masked = searched(self._spec, partial(mask, label.input.payload))
         self._columns |= masked.columns
         self._found.update(masked.found)
         if masked.payload == label.input.payload:

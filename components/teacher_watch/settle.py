@@ -26,6 +26,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ import msgspec
 from components.contracts.admission import dead_letter
 from components.contracts.errors import NotFoundError, ProvenanceError, RecordError
 from components.contracts.failpoint import failpoint
-from components.contracts.masking import masked_or_refused
+from components.contracts.masking import masked_input, searched
 from components.contracts.records import Label, encode, label_key, label_of
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec
@@ -154,14 +155,14 @@ def _carry_out(
         return
     suspect = label.key
     try:
-        payload = masked_or_refused(spec, label.input.payload).payload
+        masked = searched(spec, partial(masked_input, spec, label.input))
     except RecordError as error:
         counts["dropped"] += 1
         letter = dead_letter(record._replace(value=b""), error, spec.name, now)
         _send(producer, there, spec.topic("inputs.dlq"), f"{error.reason}:{row.id}:{suspect}", encode(letter), None)
         return
-    if payload != label.input.payload:
-        label = msgspec.structs.replace(label, input=msgspec.structs.replace(label.input, payload=payload))
+    if masked is not label.input:
+        label = msgspec.structs.replace(label, input=masked)
         record = record._replace(value=encode(label))
     if row.verdict == "accept" and quarantined and not row.mixed:
         released = keyed(msgspec.structs.replace(label, teacher=in_epoch(row.teacher, row.epoch + 1)))
