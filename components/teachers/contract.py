@@ -272,6 +272,18 @@ def defer(teacher: Teacher, workload: str, questions: Sequence[Question]) -> Non
     own(workload, questions)
 
 
+def check_texts(name: str, payloads: Sequence[Any]) -> None:
+    """Refuse payloads of which one is no text, on behalf of the teacher ``name``.
+
+    Raises:
+        TeacherError: one is none.
+
+    """
+    for payload in payloads:
+        if not isinstance(payload, str):
+            raise TeacherError(name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+
+
 def soft_labels(name: str, found: Sequence[Outcome]) -> list[SoftLabel]:
     """Outcomes that must all be soft labels.
 

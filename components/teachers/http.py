@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -455,6 +455,28 @@ class Endpoint:
     def _add(self, name: str, number: int) -> None:
         with self._lock:
             self._counts[name] += number
+
+
+class Remote:
+    """What every teacher behind an :class:`Endpoint` passes on to it."""
+
+    _endpoint: Endpoint
+
+    def metered(self, permit: Permit) -> None:
+        """Ask ``permit`` before inputs are sent once more."""
+        self._endpoint.metered(permit)
+
+    def shared(self, common: Common) -> None:
+        """See :func:`components.teachers.contract.shared`."""
+        self._endpoint.shared(common)
+
+    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
+        """See :func:`components.teachers.contract.past_breaker`."""
+        return self._endpoint.past_breaker(once)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
 
 
 def _checked(url: str) -> str:

@@ -175,7 +175,43 @@ def fit_head(
     return head
 
 
-class MiniLMTeacher:
+class OverMiniLM:
+    """What every teacher over the transformer makes of it."""
+
+    name: str
+    _encoder: MiniLM
+
+    def embed(self, payloads: Sequence[str]) -> Embeddings:
+        """See :meth:`MiniLM.embed`.
+
+        Raises:
+            TeacherError: PyTorch failed.
+
+        """
+        try:
+            return self._encoder.embed(payloads)
+        except RuntimeError as error:  # what PyTorch raises
+            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The whole words that the tokenizer knows."""
+        return words_of(self._encoder.words())
+
+    def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
+        """Inner states of texts: ``embedding``, or those of a module of the transformer by its path.
+
+        Raises:
+            ConfigError: the transformer has no such module.
+            TeacherError: PyTorch failed.
+
+        """
+        try:
+            return self._encoder.states(payloads, names)
+        except RuntimeError as error:  # what PyTorch raises
+            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
+
+
+class MiniLMTeacher(OverMiniLM):
     """The transformer with the head in the file ``head``; ``threads``: see :class:`MiniLM`.
 
     Raises:
@@ -207,28 +243,8 @@ class MiniLMTeacher:
         """
         if not payloads:
             return []
-        try:
-            probabilities = self._head.probabilities(self._encoder.embed(payloads))
-        except RuntimeError as error:  # what PyTorch raises
-            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
+        probabilities = self._head.probabilities(self.embed(payloads))
         return [SoftLabel.of(self.space, self.classes, [float(p) for p in row]) for row in probabilities]
-
-    def vocabulary(self) -> tuple[str, ...]:
-        """The whole words that the tokenizer knows."""
-        return words_of(self._encoder.words())
-
-    def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
-        """Inner states of texts: ``embedding``, or those of a module of the transformer by its path.
-
-        Raises:
-            ConfigError: the transformer has no such module.
-            TeacherError: PyTorch failed.
-
-        """
-        try:
-            return self._encoder.states(payloads, names)
-        except RuntimeError as error:  # what PyTorch raises
-            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
 
 
 def _read_head(uri: str, data: bytes) -> Head:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from components.contracts.errors import ConfigError, TeacherError
+from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.storage import digest_of
-from components.teachers.contract import States
-from components.teachers.inner import words_of
-from components.teachers.minilm import MiniLM
+from components.teachers.contract import check_texts
+from components.teachers.minilm import MiniLM, OverMiniLM
 
 SCALE = 0.1
 """The cosine distance that is expected of an answer as good as the teacher's own, where nobody declares one: within
 three of them, a cosine of 0.7, what MiniLM finds for a text are its paraphrases."""
 
 
-class MiniLMEmbedding:
+class MiniLMEmbedding(OverMiniLM):
     """The transformer's vectors, of 384 numbers and length 1. ``max_tokens`` and ``threads``: see :class:`.MiniLM`.
 
     ``space`` names the vectors with their version. ``scale``: the cosine distance that is expected of an answer that is
@@ -46,36 +45,14 @@ class MiniLMEmbedding:
             TeacherError: a payload is no text, or PyTorch failed.
 
         """
-        for payload in payloads:
-            if not isinstance(payload, str):
-                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+        check_texts(self.name, payloads)
         if not payloads:
             return []
-        try:
-            vectors = self._encoder.embed(payloads)
-        except RuntimeError as error:  # what PyTorch raises
-            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
+        vectors = self.embed(payloads)
         return [
             SoftLabel(task="embedding", space=self.space, vector=tuple(row), scale=self.scale)
             for row in vectors.astype(float).tolist()
         ]
-
-    def vocabulary(self) -> tuple[str, ...]:
-        """The whole words that the tokenizer knows."""
-        return words_of(self._encoder.words())
-
-    def states(self, payloads: Sequence[str], names: Sequence[str]) -> States:
-        """Inner states of texts by the path of their module in the transformer.
-
-        Raises:
-            ConfigError: the transformer has no such module.
-            TeacherError: PyTorch failed.
-
-        """
-        try:
-            return self._encoder.states(payloads, names)
-        except RuntimeError as error:  # what PyTorch raises
-            raise TeacherError(self.name, f"PyTorch failed: {error}") from error
 
 
 def check_scale(scale: float) -> float:

@@ -6,7 +6,6 @@ Source: Open Inference Protocol, ``inference_rest.yaml`` (kserve/open-inference-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -17,9 +16,8 @@ from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.teachers.answers import Kind, distributions
-from components.teachers.common import Common
-from components.teachers.contract import Permit, TeacherChangedError, identity_digest
-from components.teachers.http import Endpoint, Http
+from components.teachers.contract import TeacherChangedError, identity_digest
+from components.teachers.http import Endpoint, Http, Remote
 
 NUMBERS = ("FP16", "FP32", "FP64", "BF16")
 """Data types that hold probabilities or logits."""
@@ -53,7 +51,7 @@ class _Inference(msgspec.Struct):
     model_version: str | None = None
 
 
-class OipTeacher:
+class OipTeacher(Remote):
     """A classifier served by the Open Inference Protocol, of one class of an input or (``task``) of a set of them.
 
     ``url`` up to what stands before ``/v2``. ``input`` and ``output`` name the tensors; empty where the model has one.
@@ -153,25 +151,9 @@ class OipTeacher:
         """What labelling these costs."""
         return len(payloads) * self._price
 
-    def metered(self, permit: Permit) -> None:
-        """Ask ``permit`` before inputs are sent once more."""
-        self._endpoint.metered(permit)
-
-    def shared(self, common: Common) -> None:
-        """See :func:`components.teachers.contract.shared`."""
-        self._endpoint.shared(common)
-
-    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
-        """See :func:`components.teachers.contract.past_breaker`."""
-        return self._endpoint.past_breaker(once)
-
     def state(self) -> dict[str, Any]:
         """The endpoint's state, with the identity that the server reported at start."""
         return self._endpoint.state() | {"reported": dict(self.reported)}
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._endpoint.close()
 
     def _metadata(self) -> _Metadata:
         answer = self._endpoint.get(self._path)

@@ -8,7 +8,6 @@ import json
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import msgspec
@@ -17,9 +16,8 @@ from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.teachers import logprobs
-from components.teachers.common import Common
-from components.teachers.contract import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
-from components.teachers.http import Endpoint, Http, RefusedError
+from components.teachers.contract import Outcome, TeacherChangedError, check_texts, identity_digest, soft_labels
+from components.teachers.http import Endpoint, Http, RefusedError, Remote
 from components.teachers.logprobs import Position, class_mass
 
 SYSTEM = "You are a classifier. Answer with exactly one of these words and nothing else: {classes}"
@@ -85,7 +83,7 @@ class Completion(msgspec.Struct):
     usage: _Usage | None = None
 
 
-class ChatTeacher:
+class ChatTeacher(Remote):
     """A chat model as a classifier of texts.
 
     ``url`` up to and with ``/v1``; ``model`` as the server names it. ``system`` and ``prompt`` are the messages;
@@ -198,9 +196,7 @@ class ChatTeacher:
 
         Its reasons: ``teacher_refused`` (too long, filtered), ``outside_classes`` (with ``on_outside: letter``).
         """
-        for payload in payloads:
-            if not isinstance(payload, str):
-                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+        check_texts(self.name, payloads)
         return self._endpoint.each(self._outcome, payloads)
 
     def examples(self, kind: str, count: int, seed: int) -> list[str]:
@@ -242,18 +238,6 @@ class ChatTeacher:
         longest = len(payloads) * self._max_tokens
         return (most * prompt_price + longest * answer_price) / 1e6
 
-    def metered(self, permit: Permit) -> None:
-        """Ask ``permit`` before inputs are sent once more."""
-        self._endpoint.metered(permit)
-
-    def shared(self, common: Common) -> None:
-        """See :func:`components.teachers.contract.shared`."""
-        self._endpoint.shared(common)
-
-    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
-        """See :func:`components.teachers.contract.past_breaker`."""
-        return self._endpoint.past_breaker(once)
-
     def state(self) -> dict[str, Any]:
         """The endpoint's state with tokens, money spent, the largest mass outside the classes, and the identity."""
         with self._lock:
@@ -268,10 +252,6 @@ class ChatTeacher:
                 "reported": dict(self.reported),
                 "changed": self.changed,
             }
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._endpoint.close()
 
     def _start(self) -> dict[str, Any]:
         """What the server reports of itself, and whether it reports ``logprobs`` at all."""

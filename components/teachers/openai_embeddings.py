@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import msgspec
 
 from components.contracts.errors import ConfigError, RecordError, TeacherError
 from components.contracts.records import SoftLabel, Task
-from components.teachers.common import Common
-from components.teachers.contract import Outcome, Permit, TeacherChangedError, identity_digest, soft_labels
-from components.teachers.http import Endpoint, Http, RefusedError
+from components.teachers.contract import Outcome, TeacherChangedError, check_texts, identity_digest, soft_labels
+from components.teachers.http import Endpoint, Http, RefusedError, Remote
 from components.teachers.minilm_embedding import SCALE, check_scale
 from components.teachers.openai_chat import CHARACTERS_PER_TOKEN, INPUT_STATUS, PROBE
 
@@ -37,7 +35,7 @@ class _Embeddings(msgspec.Struct):
     usage: _Usage | None = None
 
 
-class EmbeddingTeacher:
+class EmbeddingTeacher(Remote):
     """A model of embeddings of texts.
 
     ``url`` up to and with ``/v1``; ``model`` as the server names it. ``scale``: the cosine distance that is expected of
@@ -112,27 +110,13 @@ class EmbeddingTeacher:
 
     def outcomes(self, payloads: Sequence[str]) -> list[Outcome]:
         """As :meth:`label`, with a dead letter (``teacher_refused``) for an input that the server refuses."""
-        for payload in payloads:
-            if not isinstance(payload, str):
-                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
+        check_texts(self.name, payloads)
         chunks = [list(payloads[i : i + self._max_batch]) for i in range(0, len(payloads), self._max_batch)]
         return [one for found in self._endpoint.each(self._outcomes, chunks, payloads=tuple) for one in found]
 
     def cost(self, payloads: Sequence[str]) -> float:
         """The most that labelling these can cost: a token has at least one byte."""
         return sum(len(self._text(p).encode()) + 2 for p in payloads) * self._price / 1e6
-
-    def metered(self, permit: Permit) -> None:
-        """Ask ``permit`` before inputs are sent once more."""
-        self._endpoint.metered(permit)
-
-    def shared(self, common: Common) -> None:
-        """See :func:`components.teachers.contract.shared`."""
-        self._endpoint.shared(common)
-
-    def past_breaker(self, once: bool) -> AbstractContextManager[None]:
-        """See :func:`components.teachers.contract.past_breaker`."""
-        return self._endpoint.past_breaker(once)
 
     def state(self) -> dict[str, Any]:
         """The endpoint's state with tokens, money spent, and the identity."""
@@ -143,10 +127,6 @@ class EmbeddingTeacher:
                 "reported": dict(self.reported),
                 "changed": self.changed,
             }
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._endpoint.close()
 
     def _outcomes(self, texts: list[str]) -> list[Outcome]:
         """What became of the texts of one request; where the server refuses it, each is asked about by itself."""

@@ -10,6 +10,7 @@ import numpy as np
 from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.records import OUTSIDE, SoftLabel, Task
 from components.contracts.tagging import tagging
+from components.teachers.contract import check_texts
 from components.teachers.torch_module import TransformersTeacher
 
 
@@ -48,7 +49,7 @@ class TokenTeacher(TransformersTeacher):
             TeacherError: PyTorch failed, or gave numbers that are no logits.
 
         """
-        self._check_texts(payloads)
+        check_texts(self.name, payloads)
         order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
         found: dict[int, SoftLabel] = {}
         for start in range(0, len(order), self._batch):

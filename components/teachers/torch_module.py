@@ -14,7 +14,7 @@ from components.contracts.records import SoftLabel, Task
 from components.contracts.spec import class_names
 from components.contracts.storage import digest_of
 from components.teachers.answers import distributions
-from components.teachers.contract import States, identity_digest
+from components.teachers.contract import States, check_texts, identity_digest
 from components.teachers.inner import EMBEDDING, inner_states, words_of
 
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -77,18 +77,13 @@ class TransformersTeacher:
             TeacherError: PyTorch failed, or gave numbers that are no logits.
 
         """
-        self._check_texts(payloads)
+        check_texts(self.name, payloads)
         order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
         logits_BC = np.zeros((len(payloads), len(self.classes)))
         for start in range(0, len(order), self._batch):
             some = order[start : start + self._batch]
             logits_BC[some] = self._forward([payloads[i] for i in some])
         return distributions(self.name, self.space, self.classes, logits_BC, len(payloads), "logits")
-
-    def _check_texts(self, payloads: Sequence[Any]) -> None:
-        for payload in payloads:
-            if not isinstance(payload, str):
-                raise TeacherError(self.name, f"reads texts, not {type(payload).__name__}: set payload.decoder to text")
 
     def vocabulary(self) -> tuple[str, ...]:
         """The whole words that the tokenizer knows."""
