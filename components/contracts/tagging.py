@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ Place = tuple[int, int]
 """The characters of a token: Unicode code points from the first to the second, which is excluded."""
 
 Distribution = Mapping[str, float]
+Piece = TypeVar("Piece", Token, Span)
 
 NONE: Distribution = {OUTSIDE: 1.0}
 """Of text that no token covers."""
@@ -102,17 +104,25 @@ def aligned(soft: SoftLabel, places: Sequence[Place]) -> list[Distribution]:
     ``I-X``.
     """
     found: list[Distribution] = []
+    for token, first in _covering(soft.tokens, places):
+        if token is None:
+            found.append(NONE)
+        else:
+            found.append(token.distribution if first else _inside(token.distribution))
+    return found
+
+
+def _covering(pieces: Sequence[Piece], places: Sequence[Place]) -> Iterator[tuple[Piece | None, bool]]:
+    """Of each place the first piece that it shares a character with, and whether no place before it has the same."""
     at, last = 0, -1
     for start, end in places:
-        while at < len(soft.tokens) and soft.tokens[at].end <= start:
+        while at < len(pieces) and pieces[at].end <= start:
             at += 1
-        if at == len(soft.tokens) or soft.tokens[at].start >= end:
-            found.append(NONE)
-            continue
-        distribution = soft.tokens[at].distribution
-        found.append(_inside(distribution) if at == last else distribution)
-        last = at
-    return found
+        if at == len(pieces) or pieces[at].start >= end:
+            yield None, True
+        else:
+            yield pieces[at], at != last
+            last = at
 
 
 def _inside(distribution: Distribution) -> Distribution:
@@ -130,15 +140,11 @@ def tagged(spans: Sequence[Span], places: Sequence[Place], tags: Collection[str]
     else plain ``X``, else ``I-X``, whichever of them is a tag; the others ``I-X``, else ``X``.
     """
     found: list[str | None] = []
-    at, last = 0, -1
-    for start, end in places:
-        while at < len(spans) and spans[at].end <= start:
-            at += 1
-        if at == len(spans) or spans[at].start >= end:
+    for span, first in _covering(spans, places):
+        if span is None:
             found.append(OUTSIDE)
             continue
-        kind = spans[at].label
-        written = (f"I-{kind}", kind) if at == last else (f"B-{kind}", kind, f"I-{kind}")
+        kind = span.label
+        written = (f"B-{kind}", kind, f"I-{kind}") if first else (f"I-{kind}", kind)
         found.append(next((tag for tag in written if tag in tags), None))
-        last = at
     return found
