@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from components.contracts.records import NAMED
 from components.contracts.spec import Spec
@@ -103,6 +103,7 @@ def render(
     judgement = evidence.judgement
     new = [row for row in evidence.rows if row.set == NEW]
     classes, tags = judgement.task == "classification", judgement.task == "tagging"
+    found = measures(evidence) if judgement.groups or judgement.task == "embedding" else {}
     parts = [
         ("Verdict", _verdict(verdict, judgement.notes)),
         ("Columns: reference and new window", _columns(before, now)),
@@ -111,9 +112,9 @@ def render(
         *([("Spans", _spans(evidence, new))] if tags else []),
         ("Teacher and student", _confusion(new) if classes else ""),
         *([("Classes", _classes(evidence, new))] if judgement.task == "multilabel" else []),
-        *([("Vectors", _vectors(evidence))] if judgement.task == "embedding" else []),
+        *([("Vectors", _vectors(evidence, found))] if judgement.task == "embedding" else []),
         ("Older regimes", _forgetting(evidence)),
-        *([("Groups", _groups(evidence))] if judgement.groups else []),
+        *([("Groups", _groups(evidence, found))] if judgement.groups else []),
     ]
     title = f"{judgement.workload}: student {judgement.digest[:12]}"
     body = "".join(f"<h2>{html.escape(name)}</h2>{part or '<p>Nothing to show.</p>'}" for name, part in parts)
@@ -124,16 +125,21 @@ def render(
 
 
 def _verdict(verdict: Verdict, notes: Sequence[str]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("measure", "value", "bound", "limit", "outcome", "more labels"))
-    rows = "".join(_finding(f) for f in verdict.findings)
+    heads = ("measure", "value", "bound", "limit", "outcome", "more labels")
     said = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-    table = f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
-    return f"<p><strong>{verdict.decision}</strong></p>{table}{said}"
+    return f"<p><strong>{verdict.decision}</strong></p>{_table(heads, map(_finding, verdict.findings))}{said}"
 
 
-def _finding(finding: Finding) -> str:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells in HTML, under a row of heads where there are any."""
+    head = f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in heads)}</tr>" if heads else ""
+    body = "".join(f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table>{head}{body}</table></div>'
+
+
+def _finding(finding: Finding) -> list[str]:
     bound = "" if finding.bound is None else f"{finding.bound:.4g} at {100 * (finding.confidence or 0):.4g} %"
-    cells = [
+    return [
         html.escape(finding.measure),
         "" if finding.value is None else f"{finding.value:.4g}",
         bound,
@@ -141,52 +147,49 @@ def _finding(finding: Finding) -> str:
         f'<span class="{finding.outcome}">{finding.outcome}</span>',
         "" if finding.more is None else str(finding.more),
     ]
-    return f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _told(measure: Measurement, confidence: float) -> str:
-    if measure is None or isinstance(measure, float | int) or not math.isfinite(measure.value):
-        return "too few rows"
-    ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
-    return f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+def _told(measure: Measurement, confidence: float, absent: str = "too few rows") -> str:
+    found = bounded(measure)
+    if found is None or not math.isfinite(found.value):
+        return absent
+    ends = [found.bound(side, confidence) for side in SIDES]
+    return f"{found.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
 
 
 def _classes(evidence: Evidence, new: Sequence[Row]) -> str:
     """Of each class precision, recall and F1 against the truth on the new holdout, with bounds on both sides."""
     confidence = evidence.judgement.confidence
     rows = [
-        [of.name, str(of.rows), _told(of.precision, confidence), _told(of.recall, confidence), f"{of.f1:.4g}"]
+        [
+            html.escape(of.name), str(of.rows),
+            *(_told(share, confidence) for share in (of.precision, of.recall)), f"{of.f1:.4g}",
+        ]
         for of in per_class(new)
-    ]
+    ]  # fmt: skip
     if not rows:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("class", "rows that have it", "precision", "recall", "F1"))
-    body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
-    return f'<p>bounds at {confidence:.2%} a side</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    table = _table(("class", "rows that have it", "precision", "recall", "F1"), rows)
+    return f"<p>bounds at {confidence:.2%} a side</p>{table}"
 
 
-def _groups(evidence: Evidence) -> str:
+def _groups(evidence: Evidence, found: Mapping[str, Measurement]) -> str:
     """Of each group what was measured, and the largest difference between any two, with bounds on both sides."""
-    confidence, found = evidence.judgement.confidence, measures(evidence)
+    confidence = evidence.judgement.confidence
     kinds = ("accuracy", "agreement", "deferral") if evidence.judgement.task in NAMED else (
         "agreement", "deferral")  # fmt: skip
-
-    def told(measure: Measurement) -> str:
-        return _told(measure, confidence)
-
     parts = []
     for by, compared in evidence.judgement.groups.items():
-        head = "".join(f"<th>{name}</th>" for name in ("group", "rows", "with truth", *kinds))
         rows = [
-            [name, *(f"{found[f'{count}[{by}={name}]']:.0f}" for count in ("group_rows", "group_truth_rows")),
-             *(told(found[f"group_{kind}[{by}={name}]"]) for kind in kinds)]
+            [html.escape(name),
+             *(f"{found[f'{count}[{by}={name}]']:.0f}" for count in ("group_rows", "group_truth_rows")),
+             *(_told(found[f"group_{kind}[{by}={name}]"], confidence) for kind in kinds)]
             for name in compared.names
         ]  # fmt: skip
-        rows.append(["largest gap", "", "", *(told(found[f"{kind}_gap[{by}]"]) for kind in kinds)])
-        body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in row)}</tr>" for row in rows)
+        rows.append(["largest gap", "", "", *(_told(found[f"{kind}_gap[{by}]"], confidence) for kind in kinds)])
         outside = f"{found[f'ungrouped_rows[{by}]']:.0f} rows are of no group"
         title = html.escape(f"{by}: bounds at {confidence:.2%} a side; {outside}")
-        parts.append(f'<h3>{title}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+        parts.append(f"<h3>{title}</h3>{_table(('group', 'rows', 'with truth', *kinds), rows)}")
     return "".join(parts)
 
 
@@ -202,22 +205,17 @@ def _spans(evidence: Evidence, new: Sequence[Row]) -> str:
         counts = spans.counted(rows, spans.candidate, spans.truth, kind)
         both, said, true = (sum(c[i] * row.weight for c, row in zip(counts, rows, strict=True)) for i in range(3))
         others = [f1(evidence, rows, side, spans.truth, kind) for side in (spans.champion, spans.teacher)]
-        share = "too few texts"
-        if found is not None:
-            ends = " to ".join(f"{found.bound(side, confidence):.4g}" for side in SIDES)
-            share = f"{found.value:.4g} ({ends})"
         lines.append([
-            kind or "all", str(sum(c.true + c.said > 0 for c in counts)), str(sum(c.true for c in counts)),
-            *(f"{both / of:.4g}" if of else "" for of in (said, true)), share,
+            html.escape(kind or "all"), str(sum(c.true + c.said > 0 for c in counts)), str(sum(c.true for c in counts)),
+            *(f"{both / of:.4g}" if of else "" for of in (said, true)),
+            _told(found, confidence, "too few texts"),
             *("" if f is None else f"{f.value:.4g}" for f in others),
         ])  # fmt: skip
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td class=number>{html.escape(c)}</td>' for c in line)}</tr>" for line in lines)
     told = f"spans by exact boundaries and kind, on texts with truth; bounds at {confidence:.2%} a side"
-    return f'<p>{html.escape(told)}</p><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return f"<p>{html.escape(told)}</p>{_table(heads, lines)}"
 
 
-def _vectors(evidence: Evidence) -> str:
+def _vectors(evidence: Evidence, found: Mapping[str, Measurement]) -> str:
     """How near the student's vectors are to the teacher's, and what they find of what the teacher's do, with bounds."""
     judgement = evidence.judgement
     confidence, nearest = judgement.confidence, f"{judgement.neighbours} nearest, of {judgement.searched} others,"
@@ -228,16 +226,9 @@ def _vectors(evidence: Evidence) -> str:
         "cosine_loss": "fall of the mean cosine below the champion's",
         "recall_loss": "fall of that share below the champion's",
     }
-    found = measures(evidence)
-    rows = ""
-    for name, what in names.items():
-        measure = bounded(found[name])
-        said = "too few rows, or no champion"
-        if measure is not None:
-            ends = [measure.bound(side, confidence) for side in ("lower", "upper")]
-            said = f"{measure.value:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
-        rows += f"<tr><td>{html.escape(what)}</td><td class=number>{said}</td></tr>"
-    return f'<p>Bounds at {confidence:.2%} a side.</p><div class="scroll"><table>{rows}</table></div>'
+    absent = "too few rows, or no champion"
+    rows = [[html.escape(what), _told(found[name], confidence, absent)] for name, what in names.items()]
+    return f"<p>Bounds at {confidence:.2%} a side.</p>{_table((), rows)}"
 
 
 def _columns(before: Columns, now: Columns) -> str:
