@@ -535,25 +535,28 @@ def _vectors(soft: Sequence[SoftLabel]) -> columns.Arrays:
     return {"soft": found, "truth": np.full(len(soft), np.nan, np.float32)}
 
 
-def _shares(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:
+def _table(soft: Sequence[SoftLabel], place: Mapping[str, int]) -> npt.NDArray[np.float32]:
+    """What labels give the classes that have a place, (N, classes)."""
     shares = np.zeros((len(soft), len(place)), dtype=np.float32)
     for i, label in enumerate(soft):
         for name in label.distribution.keys() & place.keys():
             shares[i, place[name]] = label.distribution[name]
+    return shares
+
+
+def _shares(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:
+    shares = _table(soft, place)
     shares /= shares.sum(axis=1, keepdims=True)
     return {"soft": shares, "truth": np.array([place.get(str(t), NO_TRUTH) for t in truth], dtype=np.int64)}
 
 
 def _sets(soft: Sequence[SoftLabel], truth: Sequence[Any], place: Mapping[str, int]) -> columns.Arrays:
-    shares = np.zeros((len(soft), len(place)), dtype=np.float32)
     known = np.zeros((len(soft), len(place)), dtype=np.float32)
-    for i, (label, said) in enumerate(zip(soft, truth, strict=True)):
-        for name in label.distribution.keys() & place.keys():
-            shares[i, place[name]] = label.distribution[name]
+    for i, said in enumerate(truth):
         names = None if said is None else set_of(said)
         if names is None or not names <= place.keys():
             known[i] = np.nan
             continue
         for name in names:
             known[i, place[name]] = 1.0
-    return {"soft": shares, "truth": known}
+    return {"soft": _table(soft, place), "truth": known}

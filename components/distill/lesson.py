@@ -15,7 +15,7 @@ from components.contracts.records import Task
 from components.contracts.spec.objective import VECTOR, Term, check_states, imitating
 from components.distill import columns
 from components.distill.data import FEATURE, STATE
-from components.distill.networks.contract import logits, probabilities, value_and_scale, vector_and_scale
+from components.distill.networks.contract import logits, measured, probabilities
 from components.distill.networks.entity import modules_of
 from components.distill.terms import Objective, Said, Shapes, Taught, build
 
@@ -112,12 +112,10 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         returned = out if isinstance(out, dict) else {}
         states = {name: returned[name] if name in returned else self._caught[name] for name in self._there(returned)}
         answer = logits(out).float()
-        if self.task == "regression":
-            answer = torch.stack(value_and_scale(answer), dim=1)
-        elif self.task == "embedding":
-            vector_BD, scale_B = vector_and_scale(answer)
-            answer = torch.cat([vector_BD, scale_B.unsqueeze(1)], dim=1)
-            states[VECTOR] = vector_BD
+        if self.task in ("regression", "embedding"):
+            answer = measured(answer, self.task)
+        if self.task == "embedding":
+            states[VECTOR] = answer[:, :-1]
         mask = returned.get(MASK, features.get(MASK))
         return Said(logits=answer, states=states, mask=None if mask is None else mask.bool())
 

@@ -87,9 +87,9 @@ def nearness(made: Body, data: TrainingSet, task: Task) -> Nearness | None:
     if not len(rows):
         return None
     found = states(made, {name: taken(array, rows) for name, array in data.features.items()})
-    one = np.zeros(len(rows), dtype=np.int64)
-    plain = task not in CLASSED or data.soft is None
-    soft = one[:, np.newaxis] if plain or data.soft is None else taken(data.soft, rows)
+    if task not in CLASSED or data.soft is None:
+        return Nearness.fit(found, np.zeros(len(rows), dtype=np.int64))
+    soft = taken(data.soft, rows)
     classes = soft.argmax(1)
     if task == "multilabel":
         classes[soft.max(1) < 0.5] = -1

@@ -22,14 +22,7 @@ from components.contracts.errors import ConfigError
 from components.distill import columns
 from components.distill.data import NO_TRUTH, TrainingSet
 from components.distill.loop import TORCH_THREADS
-from components.distill.networks.contract import (
-    head_of,
-    logits,
-    probabilities,
-    tensors,
-    value_and_scale,
-    vector_and_scale,
-)
+from components.distill.networks.contract import head_of, logits, measured, probabilities, tensors
 from components.student.card import StudentCard
 from components.student.features import Features, made_up
 
@@ -99,11 +92,7 @@ def _lesson(card: StudentCard, data: TrainingSet, out: Tensor) -> TrainingSet:
 
     def answer(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
         given = torch.from_numpy(logits)
-        if card.task == "embedding":
-            vector, scale = vector_and_scale(given)
-            soft = torch.cat([vector, scale.unsqueeze(1)], dim=1)
-        else:
-            soft = torch.stack(value_and_scale(given), dim=1) if numbers else probabilities(given, card.task)
+        soft = measured(given, card.task) if numbers else probabilities(given, card.task)
         return soft.numpy()  # type: ignore[no-any-return]
 
     unknown = np.full(out.shape if card.task == "multilabel" else len(out), np.nan, np.float32)

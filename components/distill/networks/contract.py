@@ -129,6 +129,14 @@ def vector_and_scale(output_BO: Tensor) -> tuple[Tensor, Tensor]:
     return vector_BD / length_B1, output_BO[:, -1].clamp(*LOG_DISTANCES).exp()
 
 
+def measured(output_BO: Tensor, task: Task) -> Tensor:
+    """What a student of numbers answers, its scale last: (B, 2) of regression, (B, D + 1) of embedding."""
+    if task == "embedding":
+        vector_BD, scale_B = vector_and_scale(output_BO)
+        return torch.cat([vector_BD, scale_B.unsqueeze(1)], dim=1)
+    return torch.stack(value_and_scale(output_BO), dim=1)
+
+
 def needs(inputs: Signature, of_them: int = 0, **arrays: tuple[str, int]) -> Signature:
     """The arrays of a signature that a network takes, each with its type and its number of axes.
 
