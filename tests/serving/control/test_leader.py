@@ -170,8 +170,10 @@ def test_a_leader_that_was_frozen_finds_itself_replaced_and_stands_by(store, sta
     for process in processes.values():
         up(process)
     carried_out(store)
-    frozen = leader(store)
-    processes[frozen].send_signal(signal.SIGSTOP)
+    with store.transaction() as s:  # so that it is frozen in none of its own, for whose end all others would wait
+        frozen = s.get(LeaderRow, f"controller/{W}").holder
+        processes[frozen].send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, processes[frozen].pid, os.WSTOPPED)
     with silent(store, time, frozen):
         carried_out(store)
     other = leader(store)
