@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from components.contracts.finder import _Process
 from components.contracts.records import Input, Label, SoftLabel, label_key
 from components.contracts.spec import Factory, Limits, Monitor, Payload, Spec, Student, Variant
 from components.contracts.storage import digest_of, put_bytes
@@ -118,3 +119,12 @@ def freeze_rows():
         )  # fmt: skip
 
     return freeze
+
+
+@pytest.fixture
+def hangs(monkeypatch):
+    """What of a finder hangs is not waited for as long as what may only be slow on a busy machine."""
+    ask = _Process.ask
+    monkeypatch.setattr(
+        _Process, "ask", lambda self, what, seconds, late: ask(self, what, 0.1 if "hang" in what else seconds, late)
+    )

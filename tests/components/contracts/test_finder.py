@@ -7,8 +7,10 @@ import pytest
 
 from components.contracts import finder as module
 from components.contracts.errors import ConfigError, FinderError
-from components.contracts.finder import Finder, _Process
+from components.contracts.finder import Finder
 from components.contracts.spec import Factory
+
+pytestmark = pytest.mark.usefixtures("hangs")
 
 FINDER = """
 import os
@@ -32,15 +34,6 @@ def made():
         raise OSError("no model")
     return find
 """
-
-
-@pytest.fixture(autouse=True)
-def hangs(monkeypatch):
-    """What hangs is not waited for as long as what may only be slow on a busy machine."""
-    ask = _Process.ask
-    monkeypatch.setattr(
-        _Process, "ask", lambda self, what, seconds, late: ask(self, what, 0.1 if "hang" in what else seconds, late)
-    )
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import pytest
 
 from components.contracts.errors import FinderError
-from components.contracts.finder import _Process
 from components.contracts.masking import TRIES
 from components.contracts.records import Input, decode, encode
 from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.contracts.stream_record import Record
 from components.label.search import Search
+
+pytestmark = pytest.mark.usefixtures("hangs")
 
 FINDER = """
 import pathlib
@@ -31,15 +32,6 @@ def find(text):
 def made():
     return find
 """
-
-
-@pytest.fixture(autouse=True)
-def hangs(monkeypatch):
-    """What hangs is not waited for as long as what may only be slow on a busy machine."""
-    ask = _Process.ask
-    monkeypatch.setattr(
-        _Process, "ask", lambda self, what, seconds, late: ask(self, what, 0.1 if "hang" in what else seconds, late)
-    )
 
 
 @pytest.fixture
