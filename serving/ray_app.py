@@ -133,6 +133,14 @@ the same. It can do so only with requests that it has whole, so that it waits fo
 and not where an answer was half sent. Ray has no settings for the last three, the last of which would else follow the
 one before it, but writes the first into the configuration as it is, with the lines that follow it."""
 
+REPLICA_PORTS = range(30_000, 31_710, 30)
+"""Where the ports of a platform's replicas begin: its gateway's port chooses one of them. Ray begins at 30,000 in each
+cluster, keeps a port that a replica let go of from its own others for minutes, because an HAProxy that was reloaded
+goes on sending to it, and knows nothing of another cluster on the machine, whose replicas would answer."""
+
+REPLICA_PORTS_LEFT = 1_000
+"""How many follow: Ray's own number. The last of them all is below those that Linux gives to whoever asks for any."""
+
 
 def environment(settings: Settings | None = None, *, haproxy: bool | None = None) -> dict[str, str]:
     """What must be in the environment before Ray starts: HAProxy in front, where its binary is there.
@@ -140,7 +148,8 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
     With ``haproxy`` it is taken to be there, or not: what is declared runs on other machines.
 
     HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
-    a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's.
+    a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's, and so do
+    the first ports of the replicas.
     """
     values = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -156,7 +165,10 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
         return values
     port = (settings or Settings()).gateway_port
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
+    replicas = REPLICA_PORTS[port // 10 % len(REPLICA_PORTS)]
     return values | {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + REPLICA_PORTS_LEFT),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line for each request, which Ray reads in Python
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,

@@ -24,7 +24,7 @@ HALF_SENT = "without sending complete message body"
 
 
 class Answer(NamedTuple):
-    """``status`` 0: the connection broke. ``told`` is the arm that answered, or what broke the connection."""
+    """``status`` 0: the connection broke. ``told``: the arm that answered, what else was answered, or what broke it."""
 
     begun: float
     status: int
@@ -50,7 +50,7 @@ class Load:
                 body = {"key": key, "json": {"x": 3}}
                 try:
                     answer = client.post(f"{self.url}/v1/predict", json=body)
-                    told = answer.json().get("arm") if answer.status_code == 200 else None
+                    told = answer.json().get("arm") if answer.status_code == 200 else answer.text
                     self.answers.append(Answer(begun, answer.status_code, told, key))
                 except httpx.TransportError as error:
                     self.answers.append(Answer(begun, 0, repr(error), key))

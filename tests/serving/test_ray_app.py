@@ -15,7 +15,14 @@ from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.review import reviews
 from components.telemetry.endpoint import announced
-from serving.ray_app import DRAIN_SECONDS, PROXY_CHECK_SECONDS, PROXY_START_SECONDS, QUIET, environment
+from serving.ray_app import (
+    DRAIN_SECONDS,
+    PROXY_CHECK_SECONDS,
+    PROXY_START_SECONDS,
+    QUIET,
+    REPLICA_PORTS,
+    environment,
+)
 from tests.ports import free_port, free_ports
 from tests.serving.replica.test_admission import CRASHING, with_features
 
@@ -47,6 +54,20 @@ def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
     shared = {"RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_METRICS_ENABLED"}
     apart = [n for n in here if n.startswith("RAY_SERVE_HAPROXY_") and n not in shared]
     assert apart and all(here[n] != there[n] for n in apart)
+
+
+def test_replicas_of_platforms_on_one_machine_begin_at_ports_of_their_own():
+    """So that no HAProxy sends what it still means for one that has ended to a replica of somebody else."""
+    names = [f"RAY_SERVE_DIRECT_INGRESS_{which}_HTTP_PORT" for which in ("MIN", "MAX")]
+    given = [environment(Settings(gateway_port=port)) for port in range(8400, 8400 + 10 * len(REPLICA_PORTS), 10)]
+    ports = sorted(tuple(int(variables[name]) for name in names) for variables in given)
+    firsts = [first for first, _ in ports]
+    assert firsts == list(REPLICA_PORTS) and all(last == first + 1000 for first, last in ports)
+    assert ports[-1][1] < 32_768, "Linux's own begin there"
+    code = f"from ray.serve._private.constants import {', '.join(names)}; print({', '.join(names)})"
+    env = os.environ | given[7]
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [given[7][name] for name in names]
 
 
 def test_ray_reads_the_settings_of_its_checks_of_the_proxy_and_how_long_a_replica_stays_open():
