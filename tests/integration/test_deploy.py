@@ -252,12 +252,12 @@ def test_grpc_is_a_port_of_the_gateway_that_its_policy_opens(cluster, tmp_path, 
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
     made = list(yaml.safe_load_all(cluster("kustomize", folder).stdout))
     (gateway,) = [one["spec"] for one in made if one["kind"] == "RayService"]
-    assert [p["port"] for p in gateway["serveService"]["spec"]["ports"]] == [8400, 8404]
+    assert [p["port"] for p in gateway["serveService"]["spec"]["ports"]] == [8400, 8405]
     (group,) = gateway["rayClusterConfig"]["workerGroupSpecs"]
     ports = group["template"]["spec"]["containers"][0]["ports"]
-    assert {"name": "grpc", "containerPort": 8404} in ports
+    assert {"name": "grpc", "containerPort": 8405} in ports
     named = [o for o in made if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "gateway"]
     opened = [[p["port"] for p in one["spec"]["ingress"][0]["ports"]] for one in named]
-    assert opened == [[8400, 8404]] * policies
+    assert opened == [[8400, 8405]] * policies
     settings = [o["data"] for o in made if o["kind"] == "ConfigMap" and "COHOBATE_GATEWAY_PORT" in o["data"]]
-    assert [s["COHOBATE_GATEWAY_GRPC_PORT"] for s in settings] == ["8404"]
+    assert [s["COHOBATE_GATEWAY_GRPC_PORT"] for s in settings] == ["8405"]
