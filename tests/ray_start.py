@@ -3,18 +3,23 @@
 Ray gives a node 30 s to start, with no setting for it, of which one on a quiet machine needs 5: several that start at
 once on a machine with few cores take that from each other, and one alone may need more beside other work.
 
-Besides, a node ends by itself (a failed check of its own, in Ray 2.60) where its agent's first port is not known within
-15 s, for which there is no setting either: :func:`init` starts another one then.
+Besides, a node ends by itself (a failed check of its own, in Ray 2.60) where the ports of its agents are not known
+within 15 s, for which there is no setting either, also where they are given: :func:`started` and :func:`head` start
+another one then.
 
 As a program, it is Ray's own command, with that time.
 """
 
 import contextlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 from filelock import FileLock
 
 COMMAND = [sys.executable, "-P", __file__]
@@ -25,6 +30,12 @@ TIMES = 4
 
 NODES = 3
 """How many nodes are started where one after the other ended by itself."""
+
+HEAD_SECONDS = 600.0
+"""How long a head may take to start on a machine with other things to do."""
+
+AGENTS = ("metrics_agent", "dashboard_agent_listen", "runtime_env_agent")
+"""Whose ports a node waits for."""
 
 
 @contextlib.contextmanager
@@ -37,17 +48,66 @@ def alone():
         yield
 
 
-def init(**options):
-    """``ray.init`` with a cluster of its own, while no other starts."""
-    import ray
-
+def started(make):
+    """What ``make`` gives, which starts a node in this process, while no other starts."""
     with alone():
         for left in reversed(range(NODES)):
             try:
-                return ray.init(address="local", **options)
+                return make()
             except Exception as error:  # Ray raises no other kind
                 if not left or "node timed out during startup" not in str(error):
                     raise
+
+
+def init(**options):
+    """``ray.init`` with a cluster of its own."""
+    import ray
+
+    return started(lambda: ray.init(address="local", **options))
+
+
+@contextlib.contextmanager
+def head(env, *options):
+    """A folder with the head of a cluster on the loopback, which runs below it and ends with the block.
+
+    ``options`` are those of ``ray start --head``. What the node says is in the folder's ``ray.log``.
+    """
+    from tests.waiting import wait_for  # the program finds none of the tests' modules
+
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
+    command = [
+        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
+        "--max-worker-port=0", "--object-store-memory=100000000", "--disable-usage-stats",
+        f"--temp-dir={folder / 'ray'}", *options,
+    ]  # fmt: skip
+    nodes = []
+    try:
+        while not nodes or nodes[-1].poll() is not None:
+            assert len(nodes) < NODES, (folder / "ray.log").read_text()[-3000:]
+            with (folder / "ray.log").open("wb") as log, alone():
+                nodes.append(
+                    subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+                )
+                wait_for(partial(_settled, folder, nodes[-1]), HEAD_SECONDS)
+        yield folder
+    finally:
+        if nodes and nodes[-1].poll() is None:
+            for process in (psutil.Process(nodes[-1].pid), *psutil.Process(nodes[-1].pid).children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            nodes[-1].wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settled(folder, node):
+    """Whether a node has ended, or has started and its raylet has learnt what it else would end for."""
+    if node.poll() is not None:
+        return True
+    known = all(any((folder / "ray/session_latest").glob(f"{name}_port_*")) for name in AGENTS)
+    with contextlib.suppress(psutil.NoSuchProcess):  # one of them has just ended
+        raylet = any(process.name() == "raylet" for process in psutil.Process(node.pid).children())
+        return known and raylet and "Ray runtime started" in (folder / "ray.log").read_text()
+    return False
 
 
 class _Slow:

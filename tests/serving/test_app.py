@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from types import SimpleNamespace
 
 import httpx
 import msgspec
-import psutil
 import pytest
 import yaml
 
@@ -27,10 +25,9 @@ from components.control.store import ControlStore
 from serving.declaration import Workload, declared, serve_config
 from serving.ray_app import environment
 from tests.ports import free_port, free_ports
-from tests.ray_start import COMMAND, alone
+from tests.ray_start import head
 from tests.serving import conftest as signs
 from tests.serving.test_kills_ray import Load, proxies
-from tests.waiting import wait_for
 
 BIN = Path(sys.executable).parent
 
@@ -94,62 +91,52 @@ def applied(settings, path):
 @pytest.fixture(scope="module")
 def cluster(postgres, postgres_template):
     """A Ray head with token authentication and secrets in its environment, our gateway on it, and another's app."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
-    port, head, dashboard, agent, client = free_ports(5)[0], *(free_port() for _ in range(4))
+    port, address, dashboard, agent, client = free_ports(5)[0], *(free_port() for _ in range(4))
     url = postgres.database(postgres_template)
     secrets = {"database": "marker-database-9f", "kafka": "marker-kafka-9f", "label": new_key()[0]}
-    own = {
-        "COHOBATE_HOME": str(folder / "home"),
-        "COHOBATE_ARTIFACT_ROOT": (folder / "artifacts").as_uri(),
-        "COHOBATE_DATABASE_URL": url.replace("cohobate@", f"cohobate:{secrets['database']}@"),
-        "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
-        "COHOBATE_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
-        "COHOBATE_SASL_MECHANISM": "PLAIN",
-        "COHOBATE_SASL_USERNAME": "me",
-        "COHOBATE_SASL_PASSWORD": secrets["kafka"],
-        "COHOBATE_LABEL_SIGNING_KEY": secrets["label"],
-        "COHOBATE_GATEWAY_PORT": str(port),
-    }
-    token = "marker-token-9f" * 4
-    env = os.environ | own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
-    command = [
-        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
-        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
-        "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
-        "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
-    ]  # fmt: skip
-    settings = settings_of(own)
-    made = SimpleNamespace(
-        folder=folder, env=env, address=f"127.0.0.1:{head}", api=f"http://127.0.0.1:{dashboard}", settings=settings,
-        url=f"http://127.0.0.1:{port}", secrets={**secrets, "token": token}, port=port,
-    )  # fmt: skip
-    log_file, starting = folder / "ray.log", contextlib.ExitStack()
-    starting.enter_context(alone())
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        with starting:
-            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said(log_file), START_SECONDS)
-        assert process.poll() is None, said(log_file)
-        bearer = {"Authorization": f"Bearer {token}"}
-        until(lambda: get(f"{made.api}/api/version", headers=bearer).status_code == 200, folder / "ray.log")
-        made.first = applied(settings, signs_spec(folder / "specs", audit_share=1.0))
-        champion(settings, folder)
-        deploy(made, made.first)
-        until(lambda: get(f"{made.url}/signs/readyz").status_code == 200, folder / "ray.log")
-        subprocess.run([sys.executable, "-c", FOREIGN, made.address], env=env, check=True, capture_output=True)
-        until(lambda: get(f"{made.url}/other").text == "other", folder / "ray.log")  # once the proxy has its route
-        yield made
-    finally:
-        everything = [process.pid]
-        with contextlib.suppress(psutil.NoSuchProcess):
-            everything += [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
-        everything += [p.pid for p in proxies(f"{made.url}/signs")]
-        for pid in everything:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as home:
+        own = {
+            "COHOBATE_HOME": f"{home}/home",
+            "COHOBATE_ARTIFACT_ROOT": f"file://{home}/artifacts",
+            "COHOBATE_DATABASE_URL": url.replace("cohobate@", f"cohobate:{secrets['database']}@"),
+            "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+            "COHOBATE_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "COHOBATE_SASL_MECHANISM": "PLAIN",
+            "COHOBATE_SASL_USERNAME": "me",
+            "COHOBATE_SASL_PASSWORD": secrets["kafka"],
+            "COHOBATE_LABEL_SIGNING_KEY": secrets["label"],
+            "COHOBATE_GATEWAY_PORT": str(port),
+        }
+        token = "marker-token-9f" * 4
+        env = os.environ | own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+        options = [
+            f"--port={address}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+            f"--ray-client-server-port={client}", "--num-cpus=4",
+        ]  # fmt: skip
+        with head(env, *options) as folder:
+            made = SimpleNamespace(
+                folder=folder, env=env, address=f"127.0.0.1:{address}", api=f"http://127.0.0.1:{dashboard}",
+                settings=settings_of(own), url=f"http://127.0.0.1:{port}", secrets={**secrets, "token": token},
+                port=port,
+            )  # fmt: skip
+            try:
+                prepared(made)
+                yield made
+            finally:
+                for process in proxies(f"{made.url}/signs"):
+                    process.kill()
+
+
+def prepared(cluster):
+    """Deploy the gateway of the first version there, and beside it an application of somebody else."""
+    log, bearer = cluster.folder / "ray.log", {"Authorization": f"Bearer {cluster.secrets['token']}"}
+    until(lambda: get(f"{cluster.api}/api/version", headers=bearer).status_code == 200, log)
+    cluster.first = applied(cluster.settings, signs_spec(cluster.folder / "specs", audit_share=1.0))
+    champion(cluster.settings, cluster.folder)
+    deploy(cluster, cluster.first)
+    until(lambda: get(f"{cluster.url}/signs/readyz").status_code == 200, log)
+    subprocess.run([sys.executable, "-c", FOREIGN, cluster.address], env=cluster.env, check=True, capture_output=True)
+    until(lambda: get(f"{cluster.url}/other").text == "other", log)  # once the proxy has its route
 
 
 def settings_of(environment):
@@ -184,11 +171,6 @@ def deploy(cluster, workload):
 def get(url, **options):
     """An answer, for which a busy machine may take long."""
     return httpx.get(url, timeout=90.0, **options)
-
-
-def said(log):
-    """The end of what was written to a log."""
-    return log.read_text()[-3000:]
 
 
 def until(condition, log):
@@ -304,16 +286,16 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 from ray.serve._private import api, client
-from tests.ray_start import alone
+from tests.ray_start import started
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from serving.declaration import GatewayArgs, Workload, declared, serve_config
 from serving.ray_app import deployed, environment
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 head = {"num_cpus": 1, "object_store_memory": 80_000_000}
-with alone():
-    cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})  # it has one port
-    cluster.add_node(**head)
+first = {**head, "include_dashboard": False}  # it has one port
+cluster = started(lambda: Cluster(initialize_head=True, head_node_args=first))
+started(lambda: cluster.add_node(**head))
 ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
 for proxy in ("haproxy", "ray"):
