@@ -70,6 +70,9 @@ class Adapter(BaseHTTPRequestHandler):
 
     def do_GET(self):
         url = urlsplit(self.path)
+        if not url.path.startswith(PATH):  # a description of it, of which there is none
+            self.send_error(404)
+            return
         parts = [unquote(part) for part in url.path.removeprefix(PATH).split("/") if part]
         if not parts:
             kinds = {

@@ -227,15 +227,22 @@ def _end(number: int, _: object) -> NoReturn:
 
 
 def main(place: str, digest: str) -> None:
-    """What the job runs: train what lies at ``place``.
+    """What the job runs: train what lies at ``place``. Where that fails, why is the last that the job says.
 
     Raises:
         ArtifactError: it is missing, or another than was submitted.
 
     """
+    import ray
+
     from components.distill.fit import train
 
-    train(pickle.loads(get_bytes(place, digest)))  # noqa: S301 - by its digest what the step put there
+    training: Training = pickle.loads(get_bytes(place, digest))  # noqa: S301 - by its digest what the step put there
+    try:
+        train(training)
+    except Exception as error:
+        ray.shutdown()  # with which the workers' own log ends
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -97,6 +97,9 @@ def test_what_is_submitted_is_pinned_by_its_digest_and_holds_no_secret(client, t
     monkeypatch.setattr(fit, "train", trained.append)
     job.main(place, digest)
     assert [one.run for one in trained] == ["one"]
+    monkeypatch.setattr(fit, "train", lambda one: 1 // 0)
+    with pytest.raises(SystemExit, match="ZeroDivisionError: integer division"):
+        job.main(place, digest)
     put_bytes(place, pickle.dumps(training))
     with pytest.raises(ArtifactError):
         job.main(place, digest)
