@@ -32,11 +32,10 @@ from components.contracts.ray_access import access
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, get_bytes, put_bytes, remove
 from components.distill.cluster import handed_on
+from components.distill.training import Training, train
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
-
-    from components.distill.fit import Training
 
 log = logging.getLogger(__name__)
 
@@ -234,8 +233,6 @@ def main(place: str, digest: str) -> None:
 
     """
     import ray
-
-    from components.distill.fit import train
 
     training: Training = pickle.loads(get_bytes(place, digest))  # noqa: S301 - by its digest what the step put there
     try:

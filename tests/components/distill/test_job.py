@@ -3,6 +3,7 @@
 import os
 import pickle
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from components.contracts.errors import ArtifactError, RefusedError, UnavailableError
 from components.contracts.settings import Settings
 from components.contracts.storage import get_bytes, put_bytes
-from components.distill import fit, job
+from components.distill import job
+from components.distill.training import Training
 from tests.integration.test_workers import work
 
 ADDRESS = "http://head:8265"
@@ -76,7 +78,7 @@ SETTINGS = Settings(
 
 
 def training(folder, run="one"):
-    return fit.Training(work=work(folder), rows="", cuda=False, run=run, storage=f"file://{folder}/ray")
+    return Training(work=work(folder), rows="", cuda=False, run=run, storage=f"file://{folder}/ray")
 
 
 def test_what_is_submitted_is_pinned_by_its_digest_and_holds_no_secret(client, tmp_path, monkeypatch):
@@ -94,10 +96,10 @@ def test_what_is_submitted_is_pinned_by_its_digest_and_holds_no_secret(client, t
     assert pickle.loads(get_bytes(place, digest)).run == "one"  # noqa: S301
     assert kept == [place] and not client.named("stop")
     trained = []
-    monkeypatch.setattr(fit, "train", trained.append)
+    monkeypatch.setattr(job, "train", trained.append)
     job.main(place, digest)
     assert [one.run for one in trained] == ["one"]
-    monkeypatch.setattr(fit, "train", lambda one: 1 // 0)
+    monkeypatch.setattr(job, "train", lambda one: 1 // 0)
     with pytest.raises(SystemExit, match="ZeroDivisionError: integer division"):
         job.main(place, digest)
     put_bytes(place, pickle.dumps(training))
@@ -121,7 +123,7 @@ def test_a_job_of_the_same_training_is_taken_up_and_no_other(client, tmp_path, m
     assert len(client.named("submit")) == 1 and client.named("stop") == ["known"]
     for jobs, run in (([known("STOPPED")], "one"), ([known("RUNNING")], "two")):
         client.jobs, client.infos = jobs, ["SUCCEEDED"]
-        job.train_by_job(fit.replace(wanted, run=run), SETTINGS, lambda: None)
+        job.train_by_job(replace(wanted, run=run), SETTINGS, lambda: None)
     assert len({given["submission_id"] for given in client.named("submit")}) == 3
 
 
