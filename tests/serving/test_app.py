@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.storage import digest_of, put_bytes
@@ -25,7 +26,7 @@ from components.control import workloads
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from serving.declaration import Workload, declared, serve_config
-from serving.ray_app import environment
+from serving.ray_app import environment, require_node
 from tests.ports import free_port, free_ports
 from tests.ray_start import COMMAND, alone
 from tests.serving import conftest as signs
@@ -344,3 +345,8 @@ def test_a_serve_that_runs_without_haproxy_or_for_one_host_alone_is_refused():
     assert proxy.startswith("COHOBATE_GATEWAY_PROXY is 'haproxy': Ray Serve runs on this cluster without it")
     assert host.startswith("COHOBATE_GATEWAY_HOST is '127.0.0.1': the proxies of 2 nodes do not reach")
     assert serve == "serve runs"
+
+
+def test_a_gateway_does_not_run_where_jobs_are_submitted():
+    with pytest.raises(ConfigError, match=r"COHOBATE_RAY_ADDRESS is 'http://head:8265': .*ray://"):
+        require_node("http://head:8265")

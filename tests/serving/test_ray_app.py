@@ -10,13 +10,12 @@ import httpx
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError
 from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.review import reviews
 from components.telemetry.endpoint import announced
-from serving.ray_app import DRAIN_SECONDS, PROXY_CHECK_SECONDS, PROXY_START_SECONDS, QUIET, environment, require_node
+from serving.ray_app import DRAIN_SECONDS, PROXY_CHECK_SECONDS, PROXY_START_SECONDS, QUIET, environment
 from tests.ports import free_port, free_ports
 from tests.serving.replica.test_admission import CRASHING, with_features
 
@@ -213,8 +212,3 @@ def test_a_replica_follows_the_intent_behind_ray_serve(served, store, model, tmp
         (at,) = announced(tmp_path).values()
         alone = client.get(f"http://{at}/metrics").text
         assert "cohobate_answers_total{" in alone and "cohobate_ready 1.0" in alone
-
-
-def test_a_gateway_does_not_run_where_jobs_are_submitted():
-    with pytest.raises(ConfigError, match=r"COHOBATE_RAY_ADDRESS is 'http://head:8265': .*ray://"):
-        require_node("http://head:8265")
