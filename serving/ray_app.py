@@ -254,11 +254,14 @@ def require_node(address: str) -> None:
     """Refuse to join a cluster by ``host:port`` from a machine that is none of its nodes: Ray would abort the process.
 
     Raises:
-        ConfigError: no node of that cluster is here.
+        ConfigError: no node of that cluster is here, or the address is that of a Jobs API.
         AccessError: it asks for a token, and ours is missing or wrong.
         UnavailableError: no cluster answers.
 
     """
+    if address.startswith(("http://", "https://")):
+        allowed = "is a Jobs API, where distill trains and no gateway runs: name the cluster as ray://HOST:10001"
+        raise ConfigError("COHOBATE_RAY_ADDRESS", address, allowed)
     if not re.fullmatch(r"[^/]+:\d+", address):  # ray://…, auto
         return
     import psutil

@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     """Python with the packages of the extra ``litert``, which converts students for it; empty: this one."""
     broker_port: int = 19392
     ray_address: str = ""
-    """Address of a Ray cluster; empty: one is started on this machine."""
+    """Address of a Ray cluster; empty: one is started on this machine. For training also that of its Jobs API
+    (``http://…``)."""
     ray_token: SecretStr | None = None
     """Token of a Ray cluster that asks for one; none: what Ray's own variables say. The Ray that is started here gets
     one of its own, in ``<home>/ray-token``."""

@@ -10,8 +10,9 @@ from components.contracts.errors import UnavailableError
 from components.contracts.ray_access import access
 from components.contracts.settings import Settings
 
-SCHEME = "ray://"
-"""Of an address of Ray's client server, which takes in whoever is no node of the cluster: a pod, say."""
+SCHEMES = ("ray://", "http://", "https://")
+"""Of an address of Ray's client server, which takes in whoever is no node of the cluster: a pod, say; or of the head's
+Jobs API (:mod:`components.distill.job`)."""
 
 STARTS = 5
 """How often a client asks to be taken in by a cluster that answers. Ray's client server (2.60) forks a process for each
@@ -24,7 +25,13 @@ store's credentials are those of the cluster's own pods."""
 
 def elsewhere(workers: int, settings: Settings) -> bool:
     """Whether so many workers train on a cluster that this process is no node of."""
-    return workers > 0 and settings.ray_address.startswith(SCHEME)
+    return workers > 0 and settings.ray_address.startswith(SCHEMES)
+
+
+def handed_on(settings: Settings) -> dict[str, str]:
+    """The variables that workers have from us."""
+    public = settings.public()
+    return {f"COHOBATE_{name.upper()}": public[name] for name in HANDED_ON if name in public}
 
 
 @contextlib.contextmanager
@@ -42,9 +49,7 @@ def joined(settings: Settings) -> Iterator[None]:
     import ray
     import stamina
 
-    public = settings.public()
-    variables = {f"COHOBATE_{name.upper()}": public[name] for name in HANDED_ON if name in public}
-    told = {"env_vars": variables}
+    told = {"env_vars": handed_on(settings)}
     try:
         for attempt in stamina.retry_context(on=ConnectionAbortedError, attempts=STARTS, timeout=None):
             with attempt:

@@ -19,13 +19,11 @@ from components.distill.checkpoint import read_checkpoint
 from components.distill.cluster import elsewhere, joined
 from components.distill.columns import saved
 from components.distill.data import NO_ROWS
-from components.distill.loop import train_loop
+from components.distill.job import by_job, train_by_job
 from components.distill.narrow import widen
 from components.distill.networks.contract import load
+from components.distill.training import Training, train
 from components.distill.work import Work, device_of, fresh
-
-FAILURES = 2
-"""How often Ray Train starts its workers anew, from the last checkpoint, before an update fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,35 +60,32 @@ class Fitted(NamedTuple):
 def fit(work: Work, run: str, storage: str) -> Fitted:
     """Train by Ray Train; workers on the cluster that the settings name, where they name one by its client server.
 
+    Where they name the Jobs API of its head, a job of that cluster trains.
+
     Raises:
         ConfigError: the spec wants a device that is not there.
         ArtifactError: the workers share no artifact root.
         UnavailableError: the cluster does not answer.
+        AccessError: it asks for a token, and ours is missing or another.
+        RefusedError: the job failed.
 
     """
     workers, settings = work.spec.student.workers, Settings()
     there = elsewhere(workers, settings)
-    with (
-        _quiet_ray(),
-        joined(settings) if there else contextlib.nullcontext(),
-    ):  # before Ray's import: its access is read then
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
-        from components.distill.process_group import Reachable
-
-        # what devices a cluster has it knows alone: the spec says what is asked of it
-        cuda = (work.spec.student.device if there else device_of(work.spec)) == "cuda"
-        rows = f"{work.checkpoint}.rows" if workers else ""
-        if workers:  # what they are given is sent to each of them: the rows are not
-            saved(rows, work.data.arrays)
-        given = replace(work, data=NO_ROWS) if workers else work
-        TorchTrainer(
-            lambda: train_loop(given, rows),
-            torch_config=Reachable() if workers else None,
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=cuda and workers > 0),
-            run_config=RunConfig(name=run, storage_path=storage, failure_config=FailureConfig(max_failures=FAILURES)),
-        ).fit()
+    # what devices a cluster has it knows alone: the spec says what is asked of it
+    cuda = (work.spec.student.device if there else device_of(work.spec)) == "cuda"
+    rows = f"{work.checkpoint}.rows" if workers else ""
+    # what workers are given is sent to each of them: the rows are not
+    given = replace(work, data=NO_ROWS) if workers else work
+    training = Training(work=given, rows=rows, cuda=cuda, run=run, storage=storage)
+    with _quiet_ray():
+        if there and by_job(settings):
+            train_by_job(training, settings, lambda: saved(rows, work.data.arrays))
+        else:
+            with joined(settings) if there else contextlib.nullcontext():
+                if workers:
+                    saved(rows, work.data.arrays)
+                train(training)
     if rows:
         remove(rows)
     done = read_checkpoint(work.checkpoint)

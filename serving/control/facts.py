@@ -7,11 +7,11 @@ They are read for one workload or for many by the same few questions. Who reads 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Text, cast, func, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from components.control.intent import Intent
 from components.control.leader import NOBODY
@@ -28,7 +28,18 @@ from components.control.tables import (
     RunRow,
     TeacherRow,
 )
-from serving.rollout.condition import FAILED, RETENTION, Alarm, Crowned, Facts, Promise, Rollout, Run, under_way
+from serving.rollout.condition import (
+    FAILED,
+    MOST_AGE,
+    RETENTION,
+    Alarm,
+    Crowned,
+    Facts,
+    Promise,
+    Rollout,
+    Run,
+    under_way,
+)
 
 LEDGER = 50
 """Entries about rollouts that are looked at for the one by which the champion serves; a rollout makes about ten."""
@@ -39,7 +50,21 @@ ALARMS = 20
 TOLD = or_(LedgerRow.action.startswith("rollout "), LedgerRow.action.in_(("first champion", "rollback")))
 """Which entries of the ledger are about who serves."""
 
+ENTRY = (LedgerRow.at, LedgerRow.actor, LedgerRow.action, LedgerRow.detail)
+
+FEW = 20
+"""So many workloads are asked for by their names; of more, all rows are read, which takes less."""
+
 Names = Sequence[str]
+
+
+class Decided(NamedTuple):
+    """An entry of the ledger about who serves."""
+
+    at: float
+    actor: str
+    action: str
+    detail: dict[str, Any]
 
 
 def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: float, spec: str = "SPEC") -> Facts:
@@ -47,20 +72,23 @@ def read_facts(store: ControlStore, workload: str, now: float, *, leader_term: f
 
     ``leader_term``: ``COHOBATE_LEADER_SECONDS``; ``spec``: its spec's name or path, for the commands to press.
     """
-    return read_all(store, [workload], now, leader_term=leader_term, specs={workload: spec})[workload]
+    specs = {workload: spec}
+    return read_all(store, [workload], now, leader_term=leader_term, specs=specs, every_report=True)[workload]
 
 
 class Known:
     """What was read before and holds still. ``decided``: by workload, the last entries of the ledger, newest first.
 
     ``rollouts``: by workload, the last one as a fact, with the id and revision of the row that it was made of.
+    ``alarms``: by workload, how many there were, the id of the last, and the open ones of the last.
     For one thread at a time.
     """
 
     def __init__(self) -> None:
         self.seq = 0
-        self.decided: dict[str, list[LedgerRow]] = {}
+        self.decided: dict[str, list[Decided]] = {}
         self.rollouts: dict[str, tuple[str, int, dict[str, Any]]] = {}
+        self.alarms: dict[str, tuple[int, int, list[Alarm]]] = {}
 
     def learn(self, s: Session, workloads: Names) -> None:
         """Read the entries that came since the last time; of a workload that is new here, its last ones."""
@@ -68,16 +96,27 @@ class Known:
         if top < self.seq:  # another ledger was put in its place
             self.decided.clear()
         if self.decided and top > self.seq:
-            came = select(LedgerRow).where(LedgerRow.seq > self.seq, LedgerRow.seq <= top, TOLD).order_by(LedgerRow.seq)
-            for row in s.scalars(came):
-                if row.workload in self.decided:
-                    self.decided[row.workload].insert(0, row)
-                    del self.decided[row.workload][LEDGER:]
+            came = select(LedgerRow.workload, *ENTRY).where(LedgerRow.seq > self.seq, LedgerRow.seq <= top, TOLD)
+            for workload, *entry in s.execute(came.order_by(LedgerRow.seq)):
+                if workload in self.decided:
+                    self.decided[workload].insert(0, Decided(*entry))
+                    del self.decided[workload][LEDGER:]
         for workload in workloads:
             if workload not in self.decided:
-                mine = select(LedgerRow).where(LedgerRow.workload == workload, LedgerRow.seq <= top, TOLD)
-                self.decided[workload] = list(s.scalars(mine.order_by(LedgerRow.seq.desc()).limit(LEDGER)))
+                mine = select(*ENTRY).where(LedgerRow.workload == workload, LedgerRow.seq <= top, TOLD)
+                last = s.execute(mine.order_by(LedgerRow.seq.desc()).limit(LEDGER))
+                self.decided[workload] = [Decided(*entry) for entry in last]
         self.seq = top
+
+
+def of(workload: InstrumentedAttribute[str], workloads: Names) -> ColumnElement[bool]:
+    """Which rows to read for so many workloads; others' may be among them."""
+    return workload.in_(workloads) if len(workloads) <= FEW else true()
+
+
+def by_worker(name: str) -> ColumnElement[bool]:
+    """The reports of workers of a kind: ``labeler-2`` is a labeler."""
+    return or_(GaugeRow.name == name, GaugeRow.name.startswith(f"{name}-"))
 
 
 def read_all(
@@ -88,28 +127,28 @@ def read_all(
     leader_term: float,
     specs: Mapping[str, str] | None = None,
     known: Known | None = None,
+    every_report: bool = False,
 ) -> dict[str, Facts]:
-    """The same of several workloads, by name. ``known`` is brought up to date."""
+    """The same of several workloads, by name. ``known`` is brought up to date.
+
+    ``every_report``: the ages of all reports are wanted, not only of those that are too old.
+    """
     known = known or Known()
     with store.session() as s:
         known.learn(s, workloads)
         rollouts = _rollouts(s, workloads, known)
-        intents = {
-            row.workload: msgspec.convert(row.intent, Intent)
-            for row in s.execute(
-                select(RoutingRow.workload, RoutingRow.intent).where(RoutingRow.workload.in_(workloads))
-            )
-        }
+        routing = select(RoutingRow.workload, cast(RoutingRow.intent, Text)).where(of(RoutingRow.workload, workloads))
+        intents = {workload: msgspec.json.decode(text, type=Intent) for workload, text in s.execute(routing)}
         heard = (
             select(AckRow.workload, func.count())
-            .where(AckRow.workload.in_(workloads), AckRow.at >= store.clock() - ALIVE_SECONDS)
+            .where(of(AckRow.workload, workloads), AckRow.at >= store.clock() - ALIVE_SECONDS)
             .group_by(AckRow.workload)
         )
         replicas = {workload: count for workload, count in s.execute(heard)}
         leading = select(LeaderRow.name, LeaderRow.at).where(LeaderRow.holder != NOBODY)
         leaders = {name: at for name, at in s.execute(leading)}
-        reports, triggers, absent = _reports(s, workloads, now)
-        alarms, runs, statuses = _alarms(s, workloads), _runs(s, workloads), _statuses(s, workloads)
+        reports, triggers, absent = _reports(s, workloads, now, every=every_report)
+        alarms, runs, statuses = _alarms(s, workloads, known), _runs(s, workloads), _statuses(s, workloads)
         promises = _promises(s, [workload for workload, intent in intents.items() if intent.guard is not None])
     found = {}
     for workload in workloads:
@@ -142,21 +181,21 @@ def read_all(
 
 
 def _reports(
-    s: Session, workloads: Names, now: float
+    s: Session, workloads: Names, now: float, *, every: bool
 ) -> tuple[dict[str, dict[str, float]], dict[str, str], dict[str, tuple[str, ...]]]:
     """The ages of the workers' reports, what the trigger said last, and absent masking columns, by workload."""
+    mine = of(GaugeRow.workload, workloads)
+    reported = select(GaugeRow.workload, GaugeRow.name, GaugeRow.at).where(mine)
+    if not every:
+        reported = reported.where(or_(*(by_worker(name) & (GaugeRow.at < now - age) for name, age in MOST_AGE.items())))
     ages: dict[str, dict[str, float]] = {}
-    for workload, name, at in s.execute(
-        select(GaugeRow.workload, GaugeRow.name, GaugeRow.at)
-        .where(GaugeRow.workload.in_(workloads))
-        .order_by(GaugeRow.name)
-    ):
+    for workload, name, at in s.connection().execute(reported.order_by(GaugeRow.workload, GaugeRow.name)):
         ages.setdefault(workload, {})[name] = max(0.0, now - at)
-    last = select(GaugeRow.name, GaugeRow.workload, GaugeRow.value)
-    said = list(s.execute(last.where(GaugeRow.workload.in_(workloads), GaugeRow.name.in_(("trigger", "masking")))))
-    triggers = {workload: str(value.get("last", "")) for name, workload, value in said if name == "trigger"}
-    masking = {w: value for name, w, value in said if name == "masking" and "columns_absent" in value}
-    return ages, triggers, {w: tuple(value["columns_absent"]) for w, value in masking.items()}
+    last = select(GaugeRow.workload, GaugeRow.value["last"].as_string()).where(mine, GaugeRow.name == "trigger")
+    triggers = {workload: said or "" for workload, said in s.connection().execute(last)}
+    absent = select(GaugeRow.workload, GaugeRow.value["columns_absent"]).where(mine, GaugeRow.name == "masking")
+    columns = {workload: tuple(names) for workload, names in s.connection().execute(absent) if names is not None}
+    return ages, triggers, columns
 
 
 def _promises(s: Session, workloads: Names) -> dict[str, dict[str, Any]]:
@@ -165,7 +204,7 @@ def _promises(s: Session, workloads: Names) -> dict[str, dict[str, Any]]:
         return {}
     value = GaugeRow.value
     query = select(GaugeRow.workload, value["guarded_at"].as_float(), value["reason"].as_string())
-    found = s.execute(query.where(GaugeRow.workload.in_(workloads), GaugeRow.name == "certificate"))
+    found = s.execute(query.where(of(GaugeRow.workload, workloads), GaugeRow.name == "certificate"))
     return {workload: {"at": at, "reason": reason or ""} for workload, at, reason in found}
 
 
@@ -176,21 +215,37 @@ def _promise(intent: Intent, known: Mapping[str, Any]) -> Promise | None:
     return Promise(defer_below=guard.defer_below, at=known.get("at"), reason=known.get("reason", ""))
 
 
-def _alarms(s: Session, workloads: Names) -> dict[str, list[Alarm]]:
-    """The last alarms of each workload, oldest first."""
-    columns = (AlarmRow.workload, AlarmRow.id, AlarmRow.kind, AlarmRow.at, AlarmRow.detail)
-    query = select(*columns).where(AlarmRow.id.in_(newest(AlarmRow, AlarmRow.id, workloads, ALARMS)))
-    found: dict[str, list[Alarm]] = {}
-    for workload, id_, kind, at, detail in s.execute(query.order_by(AlarmRow.id)):
-        found.setdefault(workload, []).append(_alarm(id_, kind, at, detail))
-    return found
+def _alarms(s: Session, workloads: Names, known: Known) -> dict[str, list[Alarm]]:
+    """Those of the last alarms of each workload that were not answered, oldest first.
+
+    They are read again where another was raised, and where there are any: they may be answered by now.
+    """
+    counted = select(AlarmRow.workload, func.count(), func.max(AlarmRow.id)).where(of(AlarmRow.workload, workloads))
+    asked = set(workloads)
+    seen = {w: (count, last) for w, count, last in s.execute(counted.group_by(AlarmRow.workload)) if w in asked}
+    stale = [w for w in seen if _may_differ(known.alarms.get(w), seen[w])]
+    known.alarms |= {workload: (*seen[workload], []) for workload in stale}
+    if stale:
+        answered, champion, rollout = (AlarmRow.detail[n].as_string() for n in ("answered", "champion", "rollout"))
+        query = select(AlarmRow.workload, AlarmRow.id, AlarmRow.kind, AlarmRow.at, champion, rollout)
+        last = AlarmRow.id.in_(newest(AlarmRow, AlarmRow.id, stale, ALARMS))
+        for workload, id_, kind, at, about, own in s.execute(
+            query.where(last, answered.is_(None)).order_by(AlarmRow.id)
+        ):
+            alarm = Alarm(id=id_, kind=kind, at=at, champion=about, rollout=own)
+            known.alarms[workload][2].append(alarm)
+    return {workload: known.alarms[workload][2] for workload in seen}
+
+
+def _may_differ(known: tuple[int, int, list[Alarm]] | None, seen: tuple[int, int]) -> bool:
+    return known is None or known[:2] != seen or bool(known[2])
 
 
 def _runs(s: Session, workloads: Names) -> dict[str, Run]:
     """The run of each workload that began last. A sweep by age counts where it failed, after a run that did not."""
     last = (
         select(RunRow.workload, RunRow.pipeline, func.max(RunRow.started_at).label("at"))
-        .where(RunRow.workload.in_(workloads))
+        .where(of(RunRow.workload, workloads))
         .group_by(RunRow.workload, RunRow.pipeline)
         .subquery()
     )
@@ -198,7 +253,7 @@ def _runs(s: Session, workloads: Names) -> dict[str, Run]:
     query = select(RunRow.workload, RunRow.id, RunRow.pipeline, RunRow.status)
     query = query.join(last, mine & (RunRow.started_at == last.c.at)).order_by(RunRow.started_at)
     found: dict[str, Run] = {}
-    for workload, run, pipeline, status in s.execute(query):
+    for workload, run, pipeline, status in s.connection().execute(query):
         before = found.get(workload)
         if pipeline != RETENTION or (status in FAILED and (before is None or before.status not in FAILED)):
             found[workload] = Run(id=run, pipeline=pipeline, status=status)
@@ -209,7 +264,7 @@ def _statuses(s: Session, workloads: Names) -> dict[str, set[str]]:
     """What the teachers of each workload are: their probes and answers are not read."""
     query = select(TeacherRow.workload, TeacherRow.state["status"].as_string())
     found: dict[str, set[str]] = {}
-    for workload, status in s.execute(query.where(TeacherRow.workload.in_(workloads))):
+    for workload, status in s.execute(query.where(of(TeacherRow.workload, workloads))):
         found.setdefault(workload, set()).add(status)
     return found
 
@@ -218,7 +273,7 @@ def _rollouts(s: Session, workloads: Names, known: Known) -> dict[str, dict[str,
     """The state of the rollout of each workload that began last; one that has not changed is not read again."""
     last = (
         select(RolloutRow.workload, func.max(RolloutRow.created_at).label("at"))
-        .where(RolloutRow.workload.in_(workloads))
+        .where(of(RolloutRow.workload, workloads))
         .group_by(RolloutRow.workload)
         .subquery()
     )
@@ -238,7 +293,7 @@ def _rollouts(s: Session, workloads: Names, known: Known) -> dict[str, dict[str,
     return {workload: known.rollouts[workload][2] for workload in wanted}
 
 
-def _crowned(decided: Sequence[LedgerRow], intent: Intent) -> Crowned | None:
+def _crowned(decided: Sequence[Decided], intent: Intent) -> Crowned | None:
     champion = intent.champion.version if intent.champion else None
     for entry in decided:
         version = _made_champion(entry)
@@ -253,7 +308,7 @@ def _crowned(decided: Sequence[LedgerRow], intent: Intent) -> Crowned | None:
     return None
 
 
-def _made_champion(entry: LedgerRow) -> str | None:
+def _made_champion(entry: Decided) -> str | None:
     """The version that this decision made champion; None where it made none."""
     named = {"first champion": "version", "rollout promote": "version", "rollback": "to"}.get(entry.action)
     if entry.action == "rollout undo" and "rollback_seconds" in entry.detail:
@@ -261,7 +316,7 @@ def _made_champion(entry: LedgerRow) -> str | None:
     return None if named is None or entry.detail.get(named) is None else str(entry.detail[named])
 
 
-def _rollout(told: Mapping[str, Any], decided: Sequence[LedgerRow]) -> Rollout:
+def _rollout(told: Mapping[str, Any], decided: Sequence[Decided]) -> Rollout:
     last = next((e for e in decided if e.detail.get("rollout") == told["id"]), None)
     paused = last is not None and told["phase"] == "paused" and last.action in ("rollout pause", "rollout undo")
     entered = last.at if paused and last is not None else told["entered_at"]
@@ -285,9 +340,3 @@ def _evidence(told: Mapping[str, Any], seen: Rollout) -> Rollout:
     state = from_dict(dict(told))
     evidence = sum(g.share * g.e_value for g in assess(state.guards, state.policy))
     return msgspec.structs.replace(seen, weight=state.weight, evidence=evidence, limit=1.0 / state.policy.alpha)
-
-
-def _alarm(id_: int, kind: str, at: float, detail: Mapping[str, Any]) -> Alarm:
-    """An alarm that was answered is no champion's any more."""
-    champion = None if "answered" in detail else detail.get("champion")
-    return Alarm(id=id_, kind=kind, at=at, champion=champion, rollout=detail.get("rollout"))

@@ -113,10 +113,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a condition follows from. Times are Unix seconds, ages seconds.
 
     ``replicas`` live; ``leader_age``: since the leading controller's last sign of life, None where none leads;
-    ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name. ``teacher``: ``trusted``,
-    ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last, oldest first. ``trigger``: why no
-    update starts. ``guard``: where the champion does not keep its promise. ``columns_absent``: those of
-    ``masking.columns`` that no label of the newest window had, None where none are named.
+    ``leader_term``: its lease's. ``reports``: ages of the workers' reports by name, at least of those that are too old.
+    ``teacher``: ``trusted``, ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last that were
+    not answered, oldest first. ``trigger``: why no update starts. ``guard``: where the champion does not keep its
+    promise. ``columns_absent``: those of ``masking.columns`` that no label of the newest window had, None where none
+    are named.
     """
 
     now: float

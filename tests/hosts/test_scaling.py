@@ -16,6 +16,7 @@ from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.stream import open_broker
 from components.stream.contract import read_to_end
+from tests.keda import adapter
 from tests.kubernetes import kubectl, running
 from tests.secured_kafka import PASSWORD
 from tests.waiting import wait_for
@@ -27,14 +28,20 @@ pytestmark = [
 ]
 
 OVERLAY = Path("infra/deploy/kustomize/overlays/production")
-SPEC = "infra/deploy/example/files.yaml"
+SPEC = Path("infra/deploy/example/files.yaml")
 KINDS = ("Namespace", "ServiceAccount", "ConfigMap", "ScaledObject", "TriggerAuthentication")
 SECONDS = 600
+
+PARTITIONS = 4
+"""As many labelers could work at once."""
+
+TURNS = ((300, 1), (5_000, 3))
+"""How many inputs come, and how many labelers the overlay wants for them: one for every 2,000."""
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    with running(tmp_path / "k8s", FULL=1, NODES=2, KEDA=1) as found:
+    with running(tmp_path / "k8s", FULL=1, NODES=2, KEDA=1) as found, adapter(found):
         yield found
 
 
@@ -68,26 +75,31 @@ def secrets(kafka):
 
 
 @contextlib.contextmanager
-def labeler(settings):
-    """The process that a kubelet would run in the one pod, from its start to SIGTERM."""
-    argv = [sys.executable, "-m", "infra.worker", "labeler", SPEC]
-    process = subprocess.Popen(argv, env=os.environ | settings.environment())
+def labelers(settings, spec, count):
+    """The processes that a kubelet would run in so many pods, from their start to SIGTERM."""
+    argv, processes = [sys.executable, "-m", "infra.worker", "labeler", spec], []
     try:
-        yield process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        for number in range(1, count + 1):
+            env = os.environ | settings.environment() | {"COHOBATE_WORKER": f"labeler-{number}"}
+            processes.append(subprocess.Popen(argv, env=env))
+        yield processes
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            assert process.wait(SECONDS) == 0
     finally:
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_labelers_wake_and_sleep_by_the_lag_and_nothing_is_lost_or_doubled(cluster, secured_kafka, tmp_path):
-    settings = secured_kafka.settings(home=tmp_path)
-    spec, broker = load_spec(SPEC), open_broker(settings)
+    settings, path = secured_kafka.settings(home=tmp_path), tmp_path / "files.yaml"
+    path.write_text(f"{SPEC.read_text()}partitions: {PARTITIONS}\n")
+    spec, broker = load_spec(path), open_broker(settings)
     store = ControlStore(settings.control_url)
     store.migrate()
-    store.close()
-    broker.ensure_topics([spec.topic(kind) for kind in ("inputs", "inputs.urgent", "labels", "inputs.dlq")])
+    broker.ensure_topics([spec.topic(kind) for kind in ("inputs", "inputs.urgent", "labels", "inputs.dlq")], PARTITIONS)
     objects = [*overlay(secured_kafka), *secrets(secured_kafka)]
     cluster("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(objects))
 
@@ -100,20 +112,23 @@ def test_labelers_wake_and_sleep_by_the_lag_and_nothing_is_lost_or_doubled(clust
         with contextlib.closing(labels):
             return [decode(Label, record.value).input.id for record in read_to_end(labels) if record.value]
 
-    for turn in range(2):
+    sent = set()
+    for turn, (inputs, wanted) in enumerate(TURNS):
         wait_for(lambda: replicas() == 0, SECONDS)  # nothing waits
-        wanted = {f"{turn}-{n}" for n in range(300)}
         producer = broker.producer()
-        for n, id_ in enumerate(sorted(wanted)):
-            payload = b"#!/bin/sh\necho %d\n" % n
+        for n in range(inputs):
+            payload, id_ = b"#!/bin/sh\necho %d\n" % n, f"{turn}-{n}"
             entry = Input(workload="files", id=id_, key=id_, time=time.time(), payload=payload)
             producer.send(spec.topic("inputs"), id_, encode(entry))
+            sent.add(id_)
         producer.flush()
         producer.close()
-        wait_for(lambda: replicas() == 1, SECONDS)
-        with labeler(settings) as process:
-            wait_for(lambda p=process, w=wanted: p.poll() is not None or w <= set(labelled()), SECONDS)
-            assert process.poll() is None
+        wait_for(lambda n=wanted: replicas() == n, SECONDS)
+        with labelers(settings, path, wanted) as processes:
+            running = lambda p=processes: all(one.poll() is None for one in p)  # noqa: E731
+            wait_for(lambda r=running: not r() or len(labelled()) >= len(sent) or time.sleep(1), SECONDS)
+            assert running()
+            assert len([name for name in store.gauges("files") if name.startswith("labeler-")]) == wanted
             wait_for(lambda: replicas() == 0, SECONDS)
-    found = labelled()
-    assert sorted(found) == sorted(f"{turn}-{n}" for turn in range(2) for n in range(300))
+    assert sorted(labelled()) == sorted(sent)
+    store.close()

@@ -1,5 +1,7 @@
 """An update that trains by workers on several hosts, from a host that is none of them: ``make hosts``.
 
+The step is a client of the cluster, or has a job of it train.
+
 Its checkpoints are in the object store; the folder that hosts and this process share is only for what they say.
 """
 
@@ -69,12 +71,13 @@ def made(tmp_path):
         yield found
 
 
-def test_a_host_of_a_worker_dies_and_the_update_goes_on_from_its_checkpoint(made):
+@pytest.mark.parametrize(("scheme", "port"), [("ray", 10001), ("http", 8265)])
+def test_a_host_of_a_worker_dies_and_the_update_goes_on_from_its_checkpoint(made, scheme, port):
     hosts, shared = made.hosts, made.hosts.shared
     made.form(dict.fromkeys(WORKERS, 1))
     (shared / "hold").touch()
     env = machines.environment(
-        COHOBATE_RAY_ADDRESS=f"ray://{made.place(10001)}", COHOBATE_HOME="/srv/cohobate",
+        COHOBATE_RAY_ADDRESS=f"{scheme}://{made.place(port)}", COHOBATE_HOME="/srv/cohobate",
         **{k: v for k, v in made.env.items() if k.startswith("AWS_") or k == "COHOBATE_ARTIFACT_ROOT"},
     )  # fmt: skip
     log = made.folder / "step.log"

@@ -1,6 +1,10 @@
-"""Workers that train on a Ray cluster which the pipeline's step is no node of, and end with the step."""
+"""Workers that train on a Ray cluster which the pipeline's step is no node of, and end with the step.
+
+The step is a client of the cluster, or submits a job to it.
+"""
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
@@ -10,17 +14,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from tests.integration.test_workers import EPOCHS, NETWORK, work
 from tests.ports import free_port
 from tests.ray_start import COMMAND, alone
+from tests.serving.test_app import SEARCH
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
-TOKEN = "a-token-of-this-test" * 3
+TOKEN, SECRET = "a-token-of-this-test" * 3, "a-password-of-this-test"
 START_SECONDS = 300.0
 
 TOLD = '''
@@ -58,12 +64,13 @@ def cluster():
     env = os.environ | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
         "TEST_CLUSTER": "there", "COHOBATE_HOME": str(folder / "home"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     command = [
         *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
         "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
-        "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
+        "--dashboard-host=127.0.0.1", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
     said, starting = folder / "ray.log", contextlib.ExitStack()
     starting.enter_context(alone())
@@ -76,7 +83,8 @@ def cluster():
         yield {
             **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(folder / "own"),
             "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
-            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1",
+            "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1", "TEST_JOBS": f"http://127.0.0.1:{dashboard}",
+            "TEST_HEAD": f"127.0.0.1:{head}", "TEST_LOGS": str(folder / "ray/session_latest/logs"),
         }  # fmt: skip
     finally:
         everything = [process.pid]
@@ -96,9 +104,41 @@ def folder(tmp_path):
     return tmp_path
 
 
-def started(cluster, folder):
-    """A step that trains, as a process of its own."""
-    names = [str(folder / "work.pkl"), f"file://{folder}/ray", str(folder / "found.pkl")]
+@pytest.fixture
+def jobs(cluster):
+    """The variables of a step that trains by a job, among them passwords."""
+    wait_for(lambda: listed(cluster) is not None, START_SECONDS)
+    given = {"COHOBATE_DATABASE_URL": f"postgresql+psycopg://me:{SECRET}@host/db", "AWS_SECRET_ACCESS_KEY": SECRET}
+    return cluster | given | {"COHOBATE_RAY_ADDRESS": cluster["TEST_JOBS"]}
+
+
+def listed(cluster):
+    """All jobs that the cluster knows, as it tells of them; None while its Jobs API does not answer."""
+    with contextlib.suppress(httpx.TransportError):
+        found = httpx.get(f"{cluster['TEST_JOBS']}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+        return found.json() if found.status_code == 200 else None
+
+
+def of_step(cluster, before):
+    """Those that were not there before, by their ids."""
+    known = {job["submission_id"] for job in before}
+    return {job["submission_id"]: job for job in listed(cluster) if job["submission_id"] not in known}
+
+
+def kept(cluster, *texts):
+    """Which of the texts Ray keeps, in its control service or in its logs."""
+    given = json.dumps({"address": cluster["TEST_HEAD"], "texts": texts, "serve": False})
+    env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", SEARCH], env=env, input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    logs = [p.read_bytes() for p in Path(cluster["TEST_LOGS"]).rglob("*") if p.is_file()]
+    return [bool(found[text]) or any(text.encode() in log for log in logs) for text in texts]
+
+
+def started(cluster, folder, scheme="file"):
+    """A step that trains, as a process of its own; ``scheme`` is of the URI of Ray's own state."""
+    names = [str(folder / "work.pkl"), f"{scheme}://{folder}/ray", str(folder / "found.pkl")]
     with (folder / "step.log").open("wb") as log:
         return subprocess.Popen([sys.executable, "-c", RUN, *names], env=cluster, stdout=log, stderr=log)
 
@@ -138,3 +178,59 @@ def test_training_ends_with_the_step_that_waits_for_it(cluster, folder):
         step.wait()
     wait_for(lambda: gone(told(folder)), START_SECONDS)
     assert not (folder / "found.pkl").exists()
+
+
+def test_a_job_of_a_step_that_was_killed_is_taken_up_by_the_next(jobs, folder):
+    before = listed(jobs)
+    (folder / "wait").touch()
+    first = started(jobs, folder)
+    try:
+        wait_for(lambda: first.poll() is not None or len(told(folder)) == 2, START_SECONDS)
+        assert first.poll() is None, why(folder)
+    finally:
+        first.kill()
+        first.wait()
+    second = started(jobs, folder)
+    try:
+        wait_for(lambda: second.poll() is not None or "is waited for" in why(folder), START_SECONDS)
+        assert second.poll() is None and not gone(told(folder)), why(folder)
+        (folder / "wait").unlink()
+        assert second.wait() == 0, why(folder)
+    finally:
+        second.kill()
+        second.wait()
+    assert len(pickle.loads((folder / "found.pkl").read_bytes())) == EPOCHS  # noqa: S301
+    assert list(told(folder).values()) == ["there"] * 2
+    assert "TorchTrainer" in why(folder) or "RayTrain" in why(folder), "what the job said is passed on"
+    (job,) = of_step(jobs, before).values()
+    assert job["status"] == "SUCCEEDED"
+    assert kept(jobs, job["submission_id"], SECRET, TOKEN) == [True, False, False]
+    assert not [*folder.glob("*.rows"), *folder.glob("*.job")], "what the job read is gone"
+
+
+def test_a_job_ends_with_the_step_that_waits_for_it(jobs, folder):
+    before = listed(jobs)
+    (folder / "wait").touch()
+    step = started(jobs, folder)
+    try:
+        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
+        assert step.poll() is None, why(folder)
+        step.terminate()
+        assert step.wait(START_SECONDS) == 128 + signal.SIGTERM, why(folder)
+    finally:
+        step.kill()
+        step.wait()
+    wait_for(lambda: gone(told(folder)), START_SECONDS)
+    wait_for(lambda: [job["status"] for job in of_step(jobs, before).values()] == ["STOPPED"], START_SECONDS)
+
+
+def test_a_job_that_fails_or_may_not_be_submitted_says_why(jobs, folder):
+    step = started(jobs, folder, "nowhere")
+    assert step.wait() == 1
+    last = why(folder).rpartition("RefusedError: Ray at")[2]
+    assert "failed" in last and "nowhere" in last and "goes on from the job's checkpoint" in last, why(folder)
+    step = started(jobs | {"COHOBATE_RAY_TOKEN": "another" * 9}, folder)
+    assert step.wait() == 1 and "AccessError: Ray at" in why(folder), why(folder)
+    port = jobs["COHOBATE_RAY_ADDRESS"].rpartition(":")[2]
+    step = started(jobs | {"COHOBATE_RAY_ADDRESS": f"http://127.0.0.1:{free_port()}"}, folder)
+    assert step.wait() == 1 and "UnavailableError: Ray at" in why(folder) and port not in why(folder), why(folder)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from components.contracts.settings import Settings
@@ -15,7 +14,7 @@ from components.control.alarms import acknowledged, silenced
 from components.control.store import ControlStore
 from components.control.tables import GaugeRow
 from serving.admin.console.traffic import Rate, Traffic
-from serving.control.facts import Known, read_all
+from serving.control.facts import Known, by_worker, of, read_all
 from serving.rollout.condition import Condition, Facts, condition
 
 
@@ -63,10 +62,11 @@ class Rows:
                 self._store, names, now, leader_term=self._settings.leader_seconds, known=self._known,
                 specs={name: name for name in names},
             )  # fmt: skip
+            opened = {name: found.open_alarms for name, found in facts.items()}
             with self._store.session() as s:
-                gauges = _gauges(s, names)
-                open_alarms = {alarm.id for found in facts.values() for alarm in found.open_alarms}
-                seen = acknowledged(s, open_alarms) if open_alarms else {}
+                lags, agreements = _lags(s, names), _agreements(s, names)
+                ids = {alarm.id for alarms in opened.values() for alarm in alarms}
+                seen = acknowledged(s, ids) if ids else {}
                 silent = silenced(s, now)
         rows = [
             Row(
@@ -74,31 +74,25 @@ class Rows:
                 condition=condition(facts[name]),
                 facts=facts[name],
                 rate=self._traffic.rate(name),
-                agreement=_agreement(gauges.get(name, {})),
-                lag=_lag(gauges.get(name, {})),
-                alarms=sum(a.id not in seen and (name, a.kind) not in silent for a in facts[name].open_alarms),
+                agreement=agreements.get(name),
+                lag=lags.get(name),
+                alarms=sum(a.id not in seen and (name, a.kind) not in silent for a in opened[name]),
             )
             for name in names
         ]
         return sorted(rows, key=lambda row: (row.rank, row.workload))
 
 
-def _gauges(s: Session, workloads: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The labelers' and the monitors' reports that the rows show, by workload and name."""
-    shown = or_(GaugeRow.name == "agreement", GaugeRow.name.startswith("labeler"))
-    query = select(GaugeRow.workload, GaugeRow.name, GaugeRow.value).where(GaugeRow.workload.in_(workloads), shown)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for workload, name, value in s.execute(query):
-        found.setdefault(workload, {})[name] = value
-    return found
+def _lags(s: Session, workloads: Sequence[str]) -> dict[str, int]:
+    """The sum of what the labelers of each workload report."""
+    query = select(GaugeRow.workload, func.sum(GaugeRow.value["lag"].as_integer())).group_by(GaugeRow.workload)
+    found = s.execute(query.where(of(GaugeRow.workload, workloads), by_worker("labeler")))
+    return {workload: int(lag) for workload, lag in found if lag is not None}
 
 
-def _lag(gauges: dict[str, dict[str, Any]]) -> int | None:
-    lags = [g["lag"] for n, g in gauges.items() if n.partition("-")[0] == "labeler" and isinstance(g.get("lag"), int)]
-    return sum(lags) if lags else None
-
-
-def _agreement(gauges: dict[str, dict[str, Any]]) -> Agreement | None:
-    """On the monitor's newest window."""
-    seen = gauges.get("agreement")
-    return None if seen is None else Agreement(value=float(seen["share"]), lower=float(seen["lower"]))
+def _agreements(s: Session, workloads: Sequence[str]) -> dict[str, Agreement]:
+    """On the monitors' newest windows."""
+    share, lower = (GaugeRow.value[name].as_float() for name in ("share", "lower"))
+    query = select(GaugeRow.workload, share, lower).where(GaugeRow.name == "agreement")
+    found = s.execute(query.where(of(GaugeRow.workload, workloads)))
+    return {workload: Agreement(value=value, lower=least) for workload, value, least in found}

@@ -14,11 +14,19 @@ from components.distill.cluster import STARTS, elsewhere, joined
 from components.distill.fit import fit
 from tests.integration.test_workers import work
 
-ADDRESS = "ray://head:10001"
+ADDRESS, JOBS = "ray://head:10001", "https://head:8265"
 
 
 @pytest.mark.parametrize(
-    ("workers", "address", "there"), [(2, ADDRESS, True), (0, ADDRESS, False), (2, "", False), (2, "head:6379", False)]
+    ("workers", "address", "there"),
+    [
+        (2, ADDRESS, True),
+        (0, ADDRESS, False),
+        (2, "", False),
+        (2, "head:6379", False),
+        (2, JOBS, True),
+        (0, JOBS, False),
+    ],
 )
 def test_workers_are_a_clients_where_the_address_is_a_client_servers(workers, address, there):
     assert elsewhere(workers, Settings(ray_address=address)) is there
