@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import onnx
 import pandas as pd
 import pytest
 
 from components.export.export import export
 from components.export.manifest import verify
+from components.export.targets.litert import with_roots
+from components.student.runtime import Student
 from tests.components.export.conftest import exported, load, package_of
 from tests.ports import free_ports
 from tests.waiting import wait_for
@@ -77,6 +80,18 @@ def test_mlflow_s_own_server_serves_it(students, tmp_path):
         (a.label, a.confidence, a.defer) for a in expected
     ]
     assert found[0]["soft_label"] == expected[0].soft_label and "empty" in found[3]["error"]
+
+
+def test_lengths_of_vectors_are_roots_of_sums_for_a_converter_that_has_no_other(vectors):
+    version, payloads = vectors
+    given = version.full()
+    made = with_roots(given)
+    kinds = {node.op_type for node in onnx.load_from_string(made).graph.node}
+    assert "ReduceL2" in {node.op_type for node in onnx.load_from_string(given).graph.node} and "ReduceL2" not in kinds
+    said, judged = Student.load(made).predict(payloads), version.student.predict(payloads)
+    for one, other in zip(said, judged, strict=True):
+        assert one.vector == pytest.approx(other.vector, abs=1e-6) and one.scale == pytest.approx(other.scale)
+    assert with_roots(made) == made
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
