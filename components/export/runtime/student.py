@@ -216,7 +216,7 @@ class Student:
         """``rows`` behind those of the tokens are padding."""
         if len(rows) < len(places):
             raise BundleError(f"of {len(places)} tokens the model tags {len(rows)}")
-        tokens = [
+        tokens: list[dict[str, Any]] = [
             {"start": start, "end": end, "distribution": self._soft(row)}
             for (start, end), row in zip(places, rows, strict=False)
         ]

@@ -96,7 +96,7 @@ def with_roots(graph: bytes) -> bytes:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
-        return model.SerializeToString()
+        graph = model.SerializeToString()
     return graph
 
 

@@ -280,7 +280,7 @@ def test_what_is_not_offered_is_refused_by_name(text_student, tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "precision", "near"),
-    [(name, "", 1e-9) for name in TARGETS if name not in ("openvino", "litert")]
+    [(name, "", 1e-9) for name in TARGETS if name not in ("openvino", "litert", "tensorrt")]
     + [("openvino", "float32", 1e-4), ("openvino", "float16", 0.05)],
 )
 def test_spans_are_answered_as_they_were_judged(tagger, target, precision, near, tmp_path):
