@@ -100,8 +100,9 @@ class ChatSpanTeacher(ChatTeacher):
 
     def _soft(self, completion: Completion, text: str) -> Outcome:
         positions, seen = self._positions(completion), text[: self._max_characters]
-        written = b"".join(p.taken.raw for p in positions)
-        if completion.choices[0].finish_reason == "length":
+        choice = completion.choices[0]
+        written = (choice.message.content if choice.message else None) or ""  # tokens may have an end of their own
+        if choice.finish_reason == "length":
             return self._unreadable("was cut off: raise max_tokens")
         try:
             mentions = msgspec.json.decode(written, type=_Mentions).entities
@@ -109,9 +110,8 @@ class ChatSpanTeacher(ChatTeacher):
             if len(shares) != len(mentions):
                 raise ValueError(f"{len(shares)} kinds of {len(mentions)} mentions")
         except (msgspec.MsgspecError, ValueError) as error:
-            said = written.decode(errors="replace")
-            remedy = "use a server that keeps to response_format"
-            raise TeacherError(self.name, f"answered no list of mentions, {said!r:.200}: {error}; {remedy}") from error
+            detail = f"answered no list of mentions, {written!r:.200}: {error}"
+            raise TeacherError(self.name, f"{detail}; use a server that keeps to response_format") from error
         worst = max((1.0 - math.fsum(mass.values()) for mass in shares), default=0.0)
         self._note_outside(max(0.0, worst))
         if worst > self.max_outside:

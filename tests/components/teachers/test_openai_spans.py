@@ -75,6 +75,18 @@ def test_a_student_s_words_have_the_tags_as_they_are(teacher, chat_server):
     assert aligned(soft, TaggedWords().tokens(TEXT)) == [t.distribution for t in soft.tokens]
 
 
+def test_a_token_that_ends_the_answer_is_none_of_it(teacher, chat_server):
+    asked, ended = teacher(), said(*BOTH, "<|im_end|>")
+
+    def without(answer):
+        told = ended(answer)
+        told["choices"][0]["message"]["content"] = "".join(t if isinstance(t, str) else next(iter(t)) for t in BOTH)
+        return told
+
+    chat_server.faults += [without]
+    assert len(asked.label([TEXT])[0].spans) == 3
+
+
 def test_a_kind_that_begins_another_s_name_is_followed(teacher, chat_server):
     asked = teacher(kinds=["PER", "PERIOD"])
     chat_server.faults += [said(*listed(('{"text":"May"', ',"label":"', "PER", {"IOD": 0.6, '"': 0.4}, '"}')))]
