@@ -19,8 +19,8 @@ Reasons, in the order of the checks:
 ``mask_failed``      personal data could not be looked for in it (``masking``): the payload is not kept
 ==================== ==============================================================================================
 
-After the checks: ``label_oversize`` (its label does not fit into a record), ``teacher_refused`` and
-``outside_classes`` (a teacher's own refusal), ``teacher_failed`` (:mod:`components.label.isolate`).
+After the checks: ``label_oversize`` (its label does not fit into a record), ``teacher_refused``, ``outside_classes``
+and ``unreadable_answer`` (a teacher's own refusals), ``teacher_failed`` (:mod:`components.label.isolate`).
 
 A decoder of the workload's own may raise RecordErrors with reasons of its own.
 """

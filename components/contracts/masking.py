@@ -3,6 +3,9 @@
 It is done wherever inputs come in, so that the student and the teacher see the same text. Masking what was masked
 changes nothing: ids that are made of the content, and its hash, are those of the masked text everywhere. What the
 rules and the finder do not find stays: a count says what was found, and never that all was.
+
+Where answers are places in the text (tagging), what stands for a piece is as long as the piece (:func:`kept_length`):
+spans of labels, truths and answers are those of the text as it was sent, whoever has only that.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,6 +59,9 @@ class Masked(NamedTuple):
 
 RULES = "datafog-core"
 
+NAMED = re.compile(rb"\[([A-Z0-9_]+)\]")
+"""A placeholder."""
+
 Mask = Callable[[bytes], Masked]
 T = TypeVar("T")
 
@@ -73,7 +79,7 @@ def masker(spec: Spec) -> Mask | None:
     """
     if spec.masking is None:
         return None
-    return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source)
+    return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source, spec.task == "tagging")
 
 
 def masked_input(spec: Spec, entry: Input) -> Input:
@@ -118,7 +124,8 @@ def probe(spec: Spec) -> None:
 
     """
     if spec.masking is not None:
-        _text(msgspec.json.encode(spec.masking), spec.source).whole("a text that is nobody's")
+        keeps = spec.task == "tagging"
+        _text(msgspec.json.encode(spec.masking), spec.source, keeps).whole("a text that is nobody's")
 
 
 def blamed(spec: Spec, error: FinderError, failures: int, tries: int = TRIES) -> RecordError | None:
@@ -158,30 +165,51 @@ def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
     """How many placeholders of each kind stand in payloads; what callers wrote themselves counts, too."""
     if spec.masking is None:
         return {}
-    kinds = "|".join(map(re.escape, spec.masking.entities))
-    pattern, counts = re.compile(rf"\[({kinds})\]".encode()), Counter[str]()
+    kinds, keeps, counts = frozenset(spec.masking.entities), spec.task == "tagging", Counter[str]()
     for payload in payloads:
-        counts.update(kind.decode() for kind in pattern.findall(payload))
-    return dict(sorted(counts.items()))
+        names = [name.decode() for name in NAMED.findall(payload)]
+        counts.update(_kind_of(name, kinds) if keeps else name for name in names)
+    return {kind: n for kind, n in sorted(counts.items()) if kind in kinds}
+
+
+def kept_length(kind: str, length: int, kinds: Collection[str]) -> str:
+    """What stands for a piece of so many characters, as long as it: its placeholder with ``_`` behind the kind.
+
+    A longer placeholder is cut, if what is left of the kind is none of the others' among ``kinds``; else all is ``_``.
+
+    >>> kept_length("EMAIL", 10, ["EMAIL"]), kept_length("EMAIL", 5, ["EMAIL"]), kept_length("EMAIL", 2, ["EMAIL"])
+    ('[EMAIL___]', '[EMA]', '__')
+    """
+    name = kind.ljust(length - 2, "_")[: max(0, length - 2)]
+    return f"[{name}]" if _kind_of(name, kinds) == kind else "_" * length
+
+
+def _kind_of(name: str, kinds: Collection[str]) -> str:
+    """The kind that a placeholder of :func:`kept_length` is of, empty where that is not known."""
+    whole = [kind for kind in kinds if name.startswith(kind) and not name[len(kind) :].strip("_")]
+    cut = [kind for kind in kinds if name and kind.startswith(name)]
+    if whole:
+        return max(whole, key=len)
+    return cut[0] if len(cut) == 1 else ""
 
 
 @lru_cache(maxsize=64)
-def _made(masking: bytes, payload: Payload, source: str) -> Mask:
+def _made(masking: bytes, payload: Payload, source: str, keeps: bool) -> Mask:
     wanted = msgspec.json.decode(masking, type=Masking)
-    text, read = _text(masking, source), decoder(payload, source)
+    text, read = _text(masking, source, keeps), decoder(payload, source)
     return (lambda given: text.whole(read(given))) if payload.decoder == "text" else _Json(wanted, text, read).of_bytes
 
 
 @lru_cache(maxsize=64)
-def _text(masking: bytes, source: str) -> _Text:
-    return _Text(msgspec.json.decode(masking, type=Masking), source)
+def _text(masking: bytes, source: str, keeps: bool) -> _Text:
+    return _Text(msgspec.json.decode(masking, type=Masking), source, keeps)
 
 
 class _Text:
-    """Masks texts."""
+    """Masks texts; ``keeps``: without changing the place of what is left."""
 
-    def __init__(self, wanted: Masking, source: str) -> None:
-        self._kinds = frozenset(wanted.entities)
+    def __init__(self, wanted: Masking, source: str, keeps: bool) -> None:
+        self._kinds, self._keeps = frozenset(wanted.entities), keeps
         self._name = wanted.finder.factory if wanted.finder is not None else RULES
         rules = [k for k in wanted.entities if k in KINDS and k != "IP_ADDRESS"]
         self._finders: list[Find] = [_rules(rules)] if rules else []
@@ -203,7 +231,7 @@ class _Text:
                 more = f"there is more to find after {ROUNDS} searches: pieces that run into each other, or a finder "
                 raise RecordError("mask_failed", f"{more}that finds placeholders")
             counts.update(kind for kind, _, _ in spans)
-            text, searches = _replaced(text, spans), searches + 1
+            text, searches = self._replaced(text, spans), searches + 1
         return text
 
     def _spans(self, text: str) -> list[Found]:
@@ -228,13 +256,12 @@ class _Text:
                 parted[-1] = Found(longest.kind, last.start, one.end)
         return parted
 
-
-def _replaced(text: str, spans: Iterable[Found]) -> str:
-    pieces, at = [], 0
-    for kind, start, end in spans:
-        pieces += [text[at:start], f"[{kind}]"]
-        at = end
-    return "".join([*pieces, text[at:]])
+    def _replaced(self, text: str, spans: Iterable[Found]) -> str:
+        pieces, at = [], 0
+        for kind, start, end in spans:
+            pieces += [text[at:start], kept_length(kind, end - start, self._kinds) if self._keeps else f"[{kind}]"]
+            at = end
+        return "".join([*pieces, text[at:]])
 
 
 class _Json:

@@ -11,5 +11,6 @@ TARGETS = {
     "vertex": "server:Vertex",
     "huggingface": "huggingface:HuggingFace",
     "bentoml": "bentoml:BentoMl",
+    "tensorrt": "tensorrt:TensorRt",
 }
 """Module of :mod:`components.export.targets` and class, by the name that ``--to`` knows a target by."""

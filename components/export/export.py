@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from components.contracts.errors import CohobateError, ConfigError, ParityError
-from components.contracts.records import Task
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Signer
 
     from components.registry.registry import Registry
-
-EXPORTED: tuple[Task, ...] = ("classification", "regression", "multilabel", "embedding")
-"""The tasks whose answers the package of a bundle gives."""
 
 CALIBRATING = 256
 """Inputs that a quantisation is calibrated on."""
@@ -145,9 +141,6 @@ def export(
         ParityError: it answers otherwise than the judged artefact, or there is nothing to tell it by.
 
     """
-    if version.card.task not in EXPORTED:
-        allowed = f"is not exported: bundles answer {', '.join(EXPORTED)}; ask the gateway, or take the ONNX artifact"
-        raise ConfigError("task", version.card.task, allowed)
     chosen = target_of(target)
     done_in = wanted(chosen, precision, version.precision)
     output = output.resolve()  # it is asked in processes that run elsewhere
@@ -260,7 +253,9 @@ def _readme(manifest: Manifest, target: Target) -> str:
     unsure = [f"its confidence is below {defer.below:g}"] if defer.below > 0.0 else []
     if defer.novelty is not None and defer.known:
         unsure.append(f"its novelty is at or below {defer.novelty:g}")
-    classes = f"{len(manifest.classes)} classes of `{manifest.space}`" if manifest.classes else f"`{manifest.space}`"
+    names = "tags" if manifest.task == "tagging" else "classes"
+    classes = f"{len(manifest.classes)} {names} of `{manifest.space}`" if manifest.classes else f"`{manifest.space}`"
+    soft = "spans and tokens with the tags' probabilities" if manifest.task == "tagging" else "soft label"
     return f"""# {manifest.workload}, version {manifest.version}
 
 A student that was distilled from `{manifest.lineage.teacher}`: {manifest.task}, {classes}. It answers raw input
@@ -270,7 +265,7 @@ A student that was distilled from `{manifest.lineage.teacher}`: {manifest.task},
 pip install -r requirements.txt
 ```
 
-An answer has the label, its confidence, the soft label, the novelty of the input, and `defer`, which asks for somebody
+An answer has the label, its confidence, the {soft}, the novelty of the input, and `defer`, which asks for somebody
 else: {" or ".join(unsure) or "no answer of this version says so"}.
 
 ```

@@ -80,8 +80,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The model: a file at ``path`` of the ``format`` whose engine the bundle's package has.
 
-    ``inputs``: arrays by name, those that the graph takes; ``outputs``: ``probabilities`` (B, C), or ``value`` and
-    ``scale`` (B,), or ``vector`` (B, D) and ``scale``, and, where it tells novelty, ``novelty`` (B,), a score.
+    ``inputs``: arrays by name, those that the graph takes; ``outputs``: ``probabilities`` (B, C), of
+    tagging (B, L, C), or ``value`` and ``scale`` (B,), or ``vector`` (B, D) and ``scale``, and, where it tells novelty,
+    ``novelty`` (B,), a score.
     ``precision``: what weights and arithmetic are in. ``options``: what the runtime is told.
     """
 

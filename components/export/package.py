@@ -28,14 +28,14 @@ MOVED = {
 
 BESIDE = {
     "audio": (), "bytes": (), "columns": ("table",), "image": (), "table": (), "tokens": ("text_descriptors",),
-    "text": ("text_descriptors", "murmur3"), "words": ("text_descriptors",),
+    "tagging": ("text_descriptors", "spans"), "text": ("text_descriptors", "murmur3"), "words": ("text_descriptors",),
 }  # fmt: skip
 """Modules of ``components.student`` that can go into a bundle, and what each needs there beside ``arrays``."""
 
 NEEDS = {"audio": ("scipy", "soundfile"), "image": ("pillow",), "text": ("mmh3",), "tokens": ("tokenizers",)}
 """Distributions that they need beside NumPy."""
 
-OWN_SOURCE = ("murmur3",)
+OWN_SOURCE = ("murmur3", "spans")
 """Of those, what stands in ``runtime``."""
 
 MEDIA = {"text": "text/plain; charset=utf-8", "json": "application/json", "image": "image/*", "audio": "audio/*"}

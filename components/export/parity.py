@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from components.contracts.errors import ArtifactError
-from components.contracts.records import SoftLabel
+from components.contracts.records import SoftLabel, Token
 from components.export.manifest import Defer
 from components.student.card import StudentCard
 from components.student.parity import BATCHES, parity
@@ -67,7 +67,8 @@ for size in sizes:
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """At one size of ``batch``, over ``rows`` inputs.
 
-    ``gap``: share of labels that differ; ``largest``: the largest difference of a probability, or of a value in scales;
+    ``gap``: share of labels that differ, of tagging of the texts whose spans do or of the tokens whose tag does,
+    whichever is larger; ``largest``: the largest difference of a probability, or of a value in scales;
     ``variation``: the mean total variation; ``novelty``: the mean difference of p-values, None where none is told;
     ``defer``: share of answers of which only one says ``defer``.
     """
@@ -134,6 +135,7 @@ def _replies(judged: Student, payloads: Sequence[bytes], size: int) -> list[Repl
 
 def _compared(batch: int, mine: Sequence[Reply], theirs: Sequence[Told], card: StudentCard, defer: Defer) -> Compared:
     said = [_soft(told, card) for told in theirs]
+    _require_the_same_tokens(mine, said)
     known = parity([reply.soft for reply in mine], said)
     if known is None:
         raise ValueError("nothing to compare")
@@ -142,7 +144,7 @@ def _compared(batch: int, mine: Sequence[Reply], theirs: Sequence[Told], card: S
     return Compared(
         batch=batch,
         rows=len(mine),
-        gap=known.gap,
+        gap=max(known.gap, _tags_apart([reply.soft for reply in mine], said)),
         largest=known.largest,
         variation=known.variation,
         novelty=sum(apart) / len(apart) if apart else None,
@@ -153,12 +155,26 @@ def _compared(batch: int, mine: Sequence[Reply], theirs: Sequence[Told], card: S
 def _soft(told: Told, card: StudentCard) -> SoftLabel:
     if told.get("error") is not None:
         raise ArtifactError("bundle", f"refuses an input that the artefact answers: {told['error']}")
+    if card.task == "tagging":
+        return SoftLabel(task="tagging", space=card.space, tokens=msgspec.convert(told["tokens"], tuple[Token, ...]))
     soft = told["soft_label"]
     if card.task == "regression":
         return SoftLabel(task="regression", space=card.space, value=soft["value"], scale=soft["scale"])
     if card.task == "embedding":
         return SoftLabel(task="embedding", space=card.space, vector=tuple(soft["vector"]), scale=soft["scale"])
     return SoftLabel(task=card.task, space=card.space, distribution=soft)
+
+
+def _require_the_same_tokens(mine: Sequence[Reply], theirs: Sequence[SoftLabel]) -> None:
+    for reply, soft in zip(mine, theirs, strict=True):
+        if [(t.start, t.end) for t in reply.soft.tokens] != [(t.start, t.end) for t in soft.tokens]:
+            raise ArtifactError("bundle", "splits a text into other tokens than the artefact does")
+
+
+def _tags_apart(mine: Sequence[SoftLabel], theirs: Sequence[SoftLabel]) -> float:
+    """Share of tokens whose tag differs: spans may be the same where the mark of a tag is not."""
+    pairs = [(a, b) for x, y in zip(mine, theirs, strict=True) for a, b in zip(x.tokens, y.tokens, strict=True)]
+    return sum(a.tag != b.tag for a, b in pairs) / max(1, len(pairs))
 
 
 def _defers(reply: Reply, limits: Defer) -> bool:

@@ -268,10 +268,10 @@ class ChatTeacher(Remote):
                 raise
             return RecordError("teacher_refused", error.detail)
         self._compare(self._reported(completion))
-        return self._soft(completion)
+        return self._soft(completion, text)
 
-    def _soft(self, completion: Completion) -> Outcome:
-        """What an answer says of its input."""
+    def _soft(self, completion: Completion, text: str) -> Outcome:
+        """What an answer says of its input, a text."""
         try:
             mass = class_mass(self._positions(completion), self._answers, self._case_sensitive)
         except ValueError as error:

@@ -68,7 +68,7 @@ class ChatSetTeacher(ChatTeacher):
         )  # fmt: skip
         self.digest = identity_digest({"kind": "openai_sets", "of": self.digest})
 
-    def _soft(self, completion: Completion) -> Outcome:
+    def _soft(self, completion: Completion, text: str) -> Outcome:
         try:
             found = chances(self._positions(completion), self.classes)
         except ValueError as error:

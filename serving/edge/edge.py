@@ -170,11 +170,12 @@ class Edge:
         reasons = [answer.defer_reason] if answer.defer_reason else []
         if answer.confidence < below:
             reasons.append("the workload is guarded, since answers disagree with the teacher more often than promised")
+        parts = {n: found for n in ("spans", "tokens") if (found := getattr(answer, n, None)) is not None}
         return {
             "label": answer.label, "confidence": answer.confidence, "soft_label": dict(answer.soft_label),
             "novelty": answer.novelty, "defer": bool(answer.defer or answer.confidence < below),
             "defer_reason": "; ".join(reasons) or None, "model_version": used.version, "digest": used.digest,
-            "arm": arm,
+            "arm": arm, **parts,
         }  # fmt: skip
 
     def status(self) -> dict[str, Any]:

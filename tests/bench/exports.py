@@ -1,9 +1,10 @@
 """What each target of ``cohobate export`` costs: disagreement with the judged artefact, bytes, cold start, latency.
 
-Three students with the weights that they begin with, sharpened, since what is measured is the runtimes: a bag of
-n-grams, a transformer and a convolution over words. Each target answers 12-word texts one at a time, on one thread, in
-a process of its own; the servers over HTTP on a connection that stays. ``bare`` is ONNX Runtime with the features, and
-no more. Cold start: from the start of the process to its first answer, Python's own included.
+Five students with the weights that they begin with, sharpened, since what is measured is the runtimes: a bag of
+n-grams, a transformer and a convolution over words, a tagger, and a bag of n-grams that makes vectors. Each target
+answers 12-word texts one at a time, on one thread, in a process of its own; the servers over HTTP on a connection
+that stays. ``bare`` is ONNX Runtime with the features, and no more. Cold start: from the start of the process to its
+first answer, Python's own included.
 """
 
 import argparse
@@ -27,14 +28,22 @@ from tests.components.export.conftest import TEXT, exported
 from tests.ports import free_ports
 
 READING = ("components.student.words:WordSequence", {"buckets": 16_384, "length": 64}, "text", TEXT)
+BAG = (
+    ("components.distill.networks.bag:BagOfFeatures", {}),
+    ("components.student.text:TextNgrams", {}, "text", TEXT),
+)
 STUDENTS = {
-    "bag of n-grams": (
-        ("components.distill.networks.bag:BagOfFeatures", {}),
-        ("components.student.text:TextNgrams", {}, "text", TEXT),
+    "bag of n-grams": (*BAG, "classification"),
+    "transformer": (("components.distill.networks.transformer:Transformer", {}), READING, "classification"),
+    "convolution": (("components.distill.networks.text_convolution:TextConvolution", {}), READING, "classification"),
+    "tagger": (
+        ("components.distill.networks.tagger:Tagger", {}),
+        ("components.student.tagging:TaggedWords", {}, "text", TEXT),
+        "tagging",
     ),
-    "transformer": (("components.distill.networks.transformer:Transformer", {}), READING),
-    "convolution": (("components.distill.networks.text_convolution:TextConvolution", {}), READING),
+    "embedding": (*BAG, "embedding"),
 }
+"""By name: the network, what it reads, and the task."""
 
 BARE = """
 import cohobate_student
@@ -134,8 +143,8 @@ def ways(folders, asked):
     yield "mlflow models serve", "mlflow", lambda: over_http(model, serve, theirs, "/invocations", frame, asked)
 
 
-def measure(name, network, reading, count, folder):
-    version, payloads, _ = exported("", network, made_of=reading)
+def measure(name, network, reading, task, count, folder):
+    version, payloads, _ = exported("", network, made_of=reading, task=task)
     folders, done = {}, {}
     for target in ("onnx", "openvino float32", "openvino float16", "openvino int8", "huggingface", "mlflow", "kserve"):
         kind, _, precision = target.partition(" ")

@@ -171,7 +171,7 @@ WITHOUT: dict[Task, tuple[str, ...]] = {
     "multilabel": (*OF_SPANS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES),
     "tagging": (
         *OF_SETS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES,
-        "masking", "student.export.pruning", "limits.looks", "limits.max_slice_loss", "limits.max_noise_loss",
+        "student.export.pruning", "limits.looks", "limits.max_slice_loss", "limits.max_noise_loss",
         "limits.max_attack_loss",
     ),
     "embedding": (

@@ -31,7 +31,8 @@ class Model:
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         """A data frame: ``label``, ``confidence``, ``soft_label``, ``defer``, ``defer_reason``, ``novelty``, ``error``.
 
-        ``error`` is why an input could not be answered; nothing else is told of that one.
+        Of tagging ``spans`` and ``tokens``, too. ``error`` is why an input could not be answered; nothing else is told
+        of that one.
         """
         import pandas
 
@@ -39,8 +40,10 @@ class Model:
             {"label": None, "error": str(said)} if isinstance(said, RecordError) else {**said.as_dict(), "error": None}
             for said in self._student.predict_each([_payload(value) for value in _inputs(data)])
         ]
-        names = ("label", "confidence", "soft_label", "defer", "defer_reason", "novelty", "error")
-        return pandas.DataFrame(rows, columns=list(names))
+        names = ["label", "confidence", "soft_label", "defer", "defer_reason", "novelty", "error"]
+        if self._student.manifest["task"] == "tagging":
+            names += ["spans", "tokens"]
+        return pandas.DataFrame(rows, columns=names)
 
 
 def _inputs(data: Any) -> Iterable[Any]:

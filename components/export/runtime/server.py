@@ -6,6 +6,7 @@
 ``AIP_PREDICT_ROUTE``               Vertex AI: ``{"instances": […]}`` gives ``{"predictions": […]}``
 ``GET /v2/health/live``, ``ready``  the Open Inference Protocol, which KServe speaks
 ``POST /v2/models/NAME/infer``      its tensor ``payload`` (BYTES, [N]) gives label, confidence, defer, soft_label
+                                    (of tagging ``tokens``: JSON, too)
 ==================================  =================================================================================
 
 An instance is a text, ``{"b64": "…"}`` (bytes in base64), or any other JSON, which is the input.
@@ -103,7 +104,7 @@ def infer(student: Student, name: str, body: bytes, head: int | None = None) -> 
         _tensor("label", "BYTES", [r["label"] for r in rows]),
         _tensor("confidence", "FP64", [r["confidence"] for r in rows]),
         _tensor("defer", "BOOL", [r["defer"] for r in rows]),
-        _tensor("soft_label", "BYTES", [json.dumps(r["soft_label"]) for r in rows]),
+        _tensor(student.soft_field, "BYTES", [json.dumps(r[student.soft_field]) for r in rows]),
     ]
     if rows and rows[0]["novelty"] is not None:
         outputs.append(_tensor("novelty", "FP64", [r["novelty"] for r in rows]))
@@ -130,7 +131,7 @@ def _elements(tensor: Mapping[str, Any], given: Sequence[Any], rest: bytes) -> l
 
 def metadata(student: Student, name: str) -> dict[str, Any]:
     """What the Open Inference Protocol tells of a model."""
-    outputs = [("label", "BYTES"), ("confidence", "FP64"), ("defer", "BOOL"), ("soft_label", "BYTES")]
+    outputs = [("label", "BYTES"), ("confidence", "FP64"), ("defer", "BOOL"), (student.soft_field, "BYTES")]
     return {
         "name": name,
         "versions": [student.manifest["version"]],

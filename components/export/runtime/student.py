@@ -29,11 +29,13 @@ FLOOR = 1e-6
 class Answer(NamedTuple):
     """What the student says of one input, as Cohobate's gateway says it.
 
-    ``label``: the class, the value, of multilabel the JSON array of the classes that are more likely than not, of an
-    embedding the vector as float16 in base64. ``soft_label``: probabilities by class; of a regression its ``value`` and
-    ``scale``; of an embedding its ``vector``, of length 1, and ``scale``. ``novelty``: p-value of the input's likeness
-    to what the student knows, None where it tells none. ``defer``: it is not sure enough, and ``defer_reason`` says
-    why: ask somebody else.
+    ``label``: the class, the value, of multilabel the JSON array of the classes that are more likely than not, of
+    tagging the one of the spans (``[start, end, label]`` each), of an embedding the vector as float16 in base64.
+    ``soft_label``: probabilities by class; of a regression its ``value`` and ``scale``; of an embedding its ``vector``,
+    of length 1, and ``scale``; of tagging nothing. ``novelty``: p-value of the input's likeness to what the student
+    knows, None where it tells none. ``defer``: it is not sure enough, and ``defer_reason`` says why: ask somebody else.
+    ``spans`` of tagging are parts of the text and their kinds, ``tokens`` the tags' probabilities; both say characters
+    (Unicode code points) from ``start`` to ``end``, which is excluded. None: it is another task.
     """
 
     label: str
@@ -42,10 +44,13 @@ class Answer(NamedTuple):
     defer: bool = False
     defer_reason: str | None = None
     novelty: float | None = None
+    spans: list[dict[str, Any]] | None = None
+    tokens: list[dict[str, Any]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As it goes into JSON."""
-        return self._asdict()
+        """As it goes into JSON: spans and tokens of tagging alone."""
+        told = self._asdict()
+        return told if self.spans is not None else {n: v for n, v in told.items() if n not in ("spans", "tokens")}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -108,6 +113,9 @@ class Student:
         if files := given["featuriser"]["files"]:
             options["files"] = {name: (folder / path).read_bytes() for name, path in files.items()}
         featuriser = made(**options)
+        self.soft_field = "tokens" if self.manifest["task"] == "tagging" else "soft_label"
+        """The field of an answer that has its probabilities."""
+        self._places = featuriser.tokens if self.manifest["task"] == "tagging" else None
         self._encode = featuriser.encode if hasattr(featuriser, "signature") else _pairs(featuriser)
         engine = _beside(f"engine_{model['format']}").Engine
         self._engine = engine(folder / model["path"], self.manifest, threads)
@@ -167,13 +175,13 @@ class Student:
         """
         found = []
         for first in range(0, len(payloads), CHUNK):
-            out = self._engine.run(self._encode(payloads[first : first + CHUNK]), self._outputs)
-            rows = [array.tolist() for array in out]
-            for n in range(len(rows[0])):
-                found.append(self._answer([row[n] for row in rows]))
+            some = payloads[first : first + CHUNK]
+            rows = [array.tolist() for array in self._engine.run(self._encode(some), self._outputs)]
+            for n, payload in enumerate(some):
+                found.append(self._answer([row[n] for row in rows], payload))
         return found
 
-    def _answer(self, row: list[Any]) -> Answer:
+    def _answer(self, row: list[Any], payload: Any) -> Answer:
         if self.manifest["task"] == "regression":
             value, scale, *score = row
             if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
@@ -190,13 +198,32 @@ class Student:
         shares, *score = row
         if self.manifest["task"] == "multilabel":
             return self._set(shares, score)
+        if self._places is not None:
+            return self._tagged(shares, self._places(payload), score)
+        soft = self._soft(shares)
+        most = max(soft.values())
+        return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
+
+    def _soft(self, shares: list[float]) -> dict[str, float]:
+        """The classes, or a token's tags, that have a share, and what is left adds up to one."""
         kept = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
         mass = math.fsum(kept.values())
         if not math.isfinite(mass) or mass <= 0.0:
             raise BundleError(f"the model's probabilities sum to {mass!r}")
-        soft = {c: p / mass for c, p in kept.items()}
-        most = max(soft.values())
-        return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
+        return {c: p / mass for c, p in kept.items()}
+
+    def _tagged(self, rows: list[list[float]], places: Sequence[tuple[int, int]], score: list[float]) -> Answer:
+        """``rows`` behind those of the tokens are padding."""
+        if len(rows) < len(places):
+            raise BundleError(f"of {len(places)} tokens the model tags {len(rows)}")
+        tokens: list[dict[str, Any]] = [
+            {"start": start, "end": end, "distribution": self._soft(row)}
+            for (start, end), row in zip(places, rows, strict=False)
+        ]
+        written = _beside("spans")
+        spans = written.spans_of(tokens)
+        sure = math.prod(max(token["distribution"].values()) for token in tokens)
+        return self._deferred(written.text_of(spans), sure, {}, score)._replace(spans=spans, tokens=tokens)
 
     def _set(self, shares: list[float], score: list[float]) -> Answer:
         if not all(0.0 <= p <= 1.0 for p in shares):

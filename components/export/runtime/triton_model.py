@@ -12,7 +12,10 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """``payload`` (BYTES, [N]) gives ``label``, ``confidence``, ``defer``, ``novelty`` and ``soft_label`` (JSON)."""
+    """``payload`` (BYTES, [N]) gives ``label``, ``confidence``, ``defer``, ``novelty`` and ``soft_label`` (JSON).
+
+    Of tagging ``tokens`` (JSON) stands in the place of ``soft_label``.
+    """
 
     def initialize(self, args: dict[str, Any]) -> None:
         """Load the student: each instance has one of its own."""
@@ -32,12 +35,12 @@ class TritonPythonModel:
         for answer in answers:
             if isinstance(answer, self._error):
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer)))
-        rows = [answer.as_dict() for answer in answers]
+        rows, soft = [answer.as_dict() for answer in answers], self._student.soft_field
         columns = {
             "label": np.array([r["label"].encode() for r in rows], dtype=np.object_),
             "confidence": np.array([r["confidence"] for r in rows], dtype=np.float64),
             "defer": np.array([r["defer"] for r in rows], dtype=bool),
             "novelty": np.array([np.nan if r["novelty"] is None else r["novelty"] for r in rows], dtype=np.float64),
-            "soft_label": np.array([json.dumps(r["soft_label"]).encode() for r in rows], dtype=np.object_),
+            soft: np.array([json.dumps(r[soft]).encode() for r in rows], dtype=np.object_),
         }
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, column) for name, column in columns.items()])

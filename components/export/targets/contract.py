@@ -140,6 +140,11 @@ class Target:
         return ""
 
 
+def soft_field(manifest: Manifest) -> str:
+    """The field of an answer that has its probabilities, as the bundle's package has it."""
+    return "tokens" if manifest.task == "tagging" else "soft_label"
+
+
 def wanted(target: Target, asked: str, judged: Precision) -> Precision:
     """The precision to export in: the one that is ``asked`` for, or where none is, the target's own.
 

@@ -50,7 +50,7 @@ class LiteRt(Target):
         """Convert the float model."""
         from ai_edge_litert.interpreter import Interpreter
 
-        write(folder, PATH, converted(version.full(), precision))
+        write(folder, PATH, converted(with_roots(version.full()), precision))
         model = Interpreter(model_path=str(folder / PATH))
         taken = {i["name"]: [int(n) for n in i["shape_signature"]] for i in model.get_input_details()}
         given, outputs = version.card.inputs, version.outputs
@@ -77,6 +77,27 @@ class LiteRt(Target):
 The model is `{manifest.model.path}`. Whoever runs it otherwise than the package does resizes its inputs to the batch,
 and takes its outputs by their order: {", ".join(manifest.model.outputs)}.
 """
+
+
+def with_roots(graph: bytes) -> bytes:
+    """A graph whose lengths of vectors are roots of sums of squares: of ``ReduceL2`` the converter makes nothing."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "ReduceL2":
+            (length,), squares = list(node.output), f"{node.output[0]}_squares"
+            node.op_type, node.output[0] = "ReduceSumSquare", squares
+            nodes += [node, onnx.helper.make_node("Sqrt", [squares], [length])]
+        else:
+            nodes.append(node)
+    if len(nodes) > len(model.graph.node):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        graph = model.SerializeToString()
+    return graph
 
 
 def converted(graph: bytes, precision: Precision) -> bytes:

@@ -72,16 +72,17 @@ def _quantised(model: Any, version: Version) -> Any:
 
     nncf.set_log_level(logging.ERROR)
     taken = [i.any_name for i in model.inputs]
-    batches = list(_batches(version.features(payloads), taken, len(payloads)))
+    some = list(batches(version.features(payloads), taken, len(payloads)))
     with contextlib.redirect_stdout(io.StringIO()):  # it draws its progress, and has no switch for that
         return nncf.quantize(
             model,
-            nncf.Dataset(batches),
-            subset_size=len(batches),
+            nncf.Dataset(some),
+            subset_size=len(some),
             ignored_scope=nncf.IgnoredScope(patterns=list(APART), validate=False),
         )
 
 
-def _batches(features: Features, taken: list[str], count: int) -> Iterator[Features]:
+def batches(features: Features, taken: list[str], count: int) -> Iterator[Features]:
+    """Features of inputs, a few at a time, as a calibration reads them."""
     for first in range(0, count, CALIBRATION_BATCH):
         yield {name: features[name][first : first + CALIBRATION_BATCH] for name in taken}

@@ -10,7 +10,7 @@ import yaml
 
 from components.export.manifest import Manifest, Precision
 from components.export.package import PACKAGE
-from components.export.targets.contract import Built, Target, Version, write
+from components.export.targets.contract import Built, Target, Version, soft_field, write
 
 CONTAINERFILE = """FROM docker.io/library/python:{python}-slim
 COPY requirements.txt /opt/ml/student/requirements.txt
@@ -111,7 +111,7 @@ class KServe(Served):
         return f"""
 The container speaks the Open Inference Protocol over HTTP, as KServe's own runtimes do. Build and push it, put the
 image's place into `inferenceservice.yaml`, and apply that. Its tensor `payload` (BYTES, [N]) gives `label`,
-`confidence`, `defer`, `soft_label` (JSON) and `novelty`.
+`confidence`, `defer`, `{soft_field(manifest)}` (JSON) and `novelty`.
 
 ```
 buildah bud --file Containerfile --tag {manifest.workload}:{manifest.version} .

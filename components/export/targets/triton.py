@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from components.export.manifest import Manifest
-from components.export.targets.contract import Target, write
+from components.export.targets.contract import Target, soft_field, write
 
 CONFIG = """name: "{name}"
 backend: "python"
@@ -17,7 +17,7 @@ output [
   {{ name: "confidence" data_type: TYPE_FP64 dims: [ -1 ] }},
   {{ name: "defer" data_type: TYPE_BOOL dims: [ -1 ] }},
   {{ name: "novelty" data_type: TYPE_FP64 dims: [ -1 ] }},
-  {{ name: "soft_label" data_type: TYPE_STRING dims: [ -1 ] }}
+  {{ name: "{soft}" data_type: TYPE_STRING dims: [ -1 ] }}
 ]
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 parameters {{ key: "student" value: {{ string_value: "{student}" }} }}
@@ -34,7 +34,7 @@ class Triton(Target):
         """Write what Triton calls, and the model's configuration above it."""
         source = resources.files("components.export.runtime") / "triton_model.py"
         write(folder, "model.py", source.read_bytes())
-        config = CONFIG.format(name=manifest.workload, student=manifest.lineage.student)
+        config = CONFIG.format(name=manifest.workload, student=manifest.lineage.student, soft=soft_field(manifest))
         write(folder.parent, "config.pbtxt", config)
 
     def readme(self, manifest: Manifest) -> str:
@@ -49,7 +49,7 @@ tritonserver --model-repository "$PWD"
 ```
 
 Its tensor `payload` (BYTES, [N]) gives `label`, `confidence`, `defer`, `novelty` (NaN where the student tells none) and
-`soft_label` (JSON). A request with an input that cannot be answered is refused whole. Further versions go beside
-`1`. `{manifest.workload}/config.pbtxt` lies outside of the bundle, so that no signature covers it.
+`{soft_field(manifest)}` (JSON). A request with an input that cannot be answered is refused whole. Further versions go
+beside `1`. `{manifest.workload}/config.pbtxt` lies outside of the bundle, so that no signature covers it.
 `parity.json` was measured by the package that the backend calls, in ONNX Runtime.
 """

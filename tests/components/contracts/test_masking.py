@@ -1,12 +1,15 @@
 """Personal data is found in texts and masked: what is found of a small text of our own, and what is kept of none."""
 
+import json
 import sys
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.contracts.errors import ConfigError, FinderError, RecordError
-from components.contracts.masking import masked_input, masked_record, masker, placeholders
+from components.contracts.masking import kept_length, masked_input, masked_record, masker, placeholders
 from components.contracts.records import Input, decode, encode
 from components.contracts.spec import Factory, Masking, Payload, Spec, load_spec
 from components.contracts.spec.masking import KINDS
@@ -262,3 +265,55 @@ def test_where_fields_are_named_a_payload_without_fields_is_not_kept(payload):
     with pytest.raises(RecordError, match="must be an object, or a list of objects") as refused:
         masked(spec_of("json", columns=("text",)), payload)
     assert refused.value.reason == "mask_failed"
+
+
+def tagging_of(**masking):
+    return msgspec.structs.replace(spec_of(**masking), task="tagging")
+
+
+def test_where_answers_are_places_what_is_left_keeps_its_own():
+    spec = tagging_of()
+    found = masked(spec, f"é {MAIL}, Ada".encode())
+    assert found.payload.decode() == "é write to [EMAIL________], ring [PHONE_________], Ada"
+    assert len(found.payload.decode()) == len(f"é {MAIL}, Ada") and found.found == {"EMAIL": 1, "PHONE": 1}
+    again = masked(spec, found.payload)
+    assert again.payload == found.payload and not again.found
+    assert placeholders(spec, [found.payload, b"[EMAIL] [SSN___]"]) == {"EMAIL": 1 + 1, "PHONE": 1}
+    listed = msgspec.structs.replace(spec, payload=Payload(decoder="json", max_bytes=400))
+    assert json.loads(masked(listed, json.dumps(MAIL).encode()).payload).startswith("write to [EMAIL________], ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "kinds", "said"),
+    [
+        ("ZIP_CODE", 5, {"ZIP_CODE", "EMAIL"}, "[ZIP]"),
+        ("ZIP_CODE", 10, {"ZIP_CODE"}, "[ZIP_CODE]"),
+        ("DE_TAX_ID", 5, {"DE_TAX_ID", "DE_VAT_ID"}, "_____"),  # of the one or of the other
+        ("DE_TAX_ID", 6, {"DE_TAX_ID", "DE_VAT_ID"}, "[DE_T]"),
+        ("A_B", 4, {"A", "A_B"}, "____"),  # it would be the other's
+        ("A", 5, {"A", "A_B"}, "[A__]"),
+        ("EMAIL", 2, {"EMAIL"}, "__"),
+        ("EMAIL", 1, {"EMAIL"}, "_"),
+    ],
+)
+def test_a_piece_that_is_short_has_what_tells_its_kind_alone(kind, length, kinds, said):
+    assert kept_length(kind, length, kinds) == said and len(said) == length
+    spec = tagging_of(entities=tuple(sorted(kinds)))
+    assert placeholders(spec, [said.encode()]) == ({kind: 1} if said.startswith("[") else {})
+
+
+PIECES = ["ada@example.com", "b@c.de", "90210", "+44 20 7946 0958", "Ada", "of", "東京", "🙂", "[EMAIL]", "-", "\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8))
+def test_masking_moves_nothing_and_is_done_once(pieces):
+    spec, text = tagging_of(entities=("EMAIL", "PHONE", "ZIP_CODE")), " ".join(pieces)
+    found = masked(spec, text.encode())
+    after, at = found.payload.decode(), 0
+    assert len(after) == len(text) and masked(spec, found.payload).payload == found.payload
+    for piece in pieces:
+        if piece in ("Ada", "of", "東京", "🙂", "[EMAIL]"):
+            assert after[at : at + len(piece)] == piece
+        elif "@" in piece:
+            assert "@" not in after[at : at + len(piece)]
+        at += len(piece) + 1

@@ -306,6 +306,11 @@ TAGGING = {
 }
 
 
+def test_a_tagging_may_mask(tmp_path):
+    spec = load_spec(write(tmp_path, **TAGGING, payload={"decoder": "text"}, masking={"entities": ["EMAIL"]}))
+    assert spec.task == "tagging" and spec.masking is not None
+
+
 def test_a_tagging_learns_tokens_and_truths(tmp_path):
     spec = load_spec(write(tmp_path, **TAGGING))
     soft, truth = spec.student.objective_of(spec.student.variants[0], spec.task)
@@ -318,7 +323,6 @@ def test_a_tagging_learns_tokens_and_truths(tmp_path):
 @pytest.mark.parametrize(
     ("section", "given"),
     [
-        ("masking", {"entities": ["email"]}),
         ("student", {"cohort": {"weight": 0.5}}),
         ("student", {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}),
         ("student", {"export": {"also": ["pruned"], "pruning": {"share": 0.5}}}),

@@ -37,8 +37,12 @@ ROWS = [
 ]
 BYTES = [random.Random(n).randbytes(10 + n) for n in range(60)]
 
+TAGGED = [*TEXT, b" \n", "a 🙂b".encode()]
+TAGS = ("O", "B-PER", "I-PER", "LOC")
+
 FEATURES = {
     "TextNgrams": ("components.student.text:TextNgrams", {"buckets": 2048}, "text", TEXT),
+    "TaggedWords": ("components.student.tagging:TaggedWords", {"buckets": 512}, "text", TAGGED),
     "WordSequence": ("components.student.words:WordSequence", {"buckets": 512, "length": 16}, "text", TEXT),
     "ByteNgrams": ("components.student.bytes:ByteNgrams", {"buckets": 2048}, "raw", BYTES),
     "TableColumns": (
@@ -56,12 +60,16 @@ FEATURES = {
 
 BAG = ("components.distill.networks.bag:BagOfFeatures", {"dim": 8, "hidden": 16})
 NETWORKS = {
+    "TaggedWords": ("components.distill.networks.tagger:Tagger", {"dim": 8, "layers": 2}),
     "WordSequence": ("components.distill.networks.text_convolution:TextConvolution", {"dim": 8, "filters": 8}),
     "MixedColumns": ("components.distill.networks.table:TableNetwork", {"dim": 4, "hidden": [16, 8]}),
 }
 
 
-def exported(reading, network=None, *, task="classification", defer=None, temperature=0.05, made_of=None):
+TASKS = {"TaggedWords": "tagging"}
+
+
+def exported(reading, network=None, *, task="", defer=None, temperature=0.05, made_of=None):
     """A version of a student with the weights that it begins with, which tells novelty and is sure of itself."""
     import torch
 
@@ -71,9 +79,10 @@ def exported(reading, network=None, *, task="classification", defer=None, temper
 
     factory, options, decode, payloads = made_of or FEATURES[reading]
     features, net = Factory(factory=factory, options=options), network or NETWORKS.get(reading, BAG)
-    made = featuriser(features)
+    made, task = featuriser(features), task or TASKS.get(reading, "classification")
+    classes = {"regression": (), "embedding": (), "tagging": TAGS}.get(task, CLASSES)
     card = StudentCard(
-        workload="letters", task=task, space="letters@1", classes=() if task == "regression" else CLASSES,
+        workload="letters", task=task, space="letters@1", classes=classes,
         features=features, payload=Payload(decoder=decode, max_bytes=4000), inputs=dict(made.signature),
         network=Factory(factory=net[0], options=net[1]), variant="tiny", snapshots=("0" * 64,), teacher="t@1",
         parent=None, code="0", novelty=SCORES, dimension=6 if task == "embedding" else 0,
@@ -126,3 +135,15 @@ def load(folder):
 def text_student():
     """A bag of n-grams of text, and its inputs."""
     return exported("TextNgrams")[:2]
+
+
+@pytest.fixture(scope="session")
+def vectors():
+    """A student that makes vectors, and its inputs."""
+    return exported("TextNgrams", task="embedding", temperature=1.5)[:2]
+
+
+@pytest.fixture(scope="session")
+def tagger():
+    """A student that tags words, and its inputs."""
+    return exported("TaggedWords")[:2]

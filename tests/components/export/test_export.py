@@ -4,26 +4,31 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import get_args
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components.contracts import attestation
 from components.contracts.errors import ArtifactError, ConfigError, ParityError, RecordError
-from components.contracts.records import Task, vector_of
+from components.contracts.records import SoftLabel, Token, vector_of
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.storage import digest_of
-from components.export.export import EXPORTED, export, signer_of
+from components.contracts.tagging import tagging
+from components.export import TARGETS
+from components.export.export import export, signer_of
 from components.export.manifest import Defer, read, verify
 from components.export.notices import notices
+from components.export.parity import _compared
+from components.export.runtime import spans
 from components.export.targets.onnx import Onnx
 from components.student.card import read_card
-from tests.components.export.conftest import FEATURES, SCORES, exported, load, package_of
+from components.student.runtime import Reply
+from tests.components.export.conftest import FEATURES, SCORES, TAGS, exported, load, package_of
 
 
 @pytest.fixture(scope="module")
@@ -273,10 +278,78 @@ def test_what_is_not_offered_is_refused_by_name(text_student, tmp_path):
         export(version, "onnx", tmp_path / "b", payloads, limit=0.1)
 
 
-def test_spans_are_not_exported_and_every_other_task_is(text_student, tmp_path):
-    assert set(EXPORTED) == {*get_args(Task)} - {"tagging"}
-    version, payloads = text_student
-    tagger = SimpleNamespace(card=msgspec.structs.replace(version.card, task="tagging"))
-    with pytest.raises(ConfigError, match=r"task .*is not exported: bundles answer classification"):
-        export(tagger, "onnx", tmp_path / "spans", payloads, limit=None)
-    assert not (tmp_path / "spans").exists()
+@pytest.mark.parametrize(
+    ("target", "precision", "near"),
+    [(name, "", 1e-9) for name in TARGETS if name not in ("openvino", "litert", "tensorrt")]
+    + [("openvino", "float32", 1e-4), ("openvino", "float16", 0.05)],
+)
+def test_spans_are_answered_as_they_were_judged(tagger, target, precision, near, tmp_path):
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    version, payloads = tagger
+    done = export(version, target, tmp_path / "b", payloads, limit=0.0, precision=precision)
+    assert (done.parity.gap, done.parity.rows) == (0.0, len(payloads))
+    folder = Path(done.folder)
+    said, judged = load(folder).predict(payloads), version.student.reply(payloads)
+    assert len({a.label for a in said}) > 9 and "4 tags of" in (folder / "README.md").read_text()
+    for answer, (soft, novelty) in zip(said, judged, strict=True):
+        told = answer.as_dict()
+        assert (answer.label, told["soft_label"]) == (soft.label, {})
+        assert told["spans"] == list(msgspec.to_builtins(soft.spans))
+        assert [(t["start"], t["end"]) for t in told["tokens"]] == [(t.start, t.end) for t in soft.tokens]
+        for token, judged_token in zip(told["tokens"], soft.tokens, strict=True):
+            shares = [token["distribution"].get(tag, 0.0) for tag in TAGS]
+            assert shares == pytest.approx([judged_token.distribution.get(tag, 0.0) for tag in TAGS], abs=near)
+        assert answer.confidence == pytest.approx(soft.confidence, abs=near)
+        assert answer.novelty == pytest.approx(novelty, abs=0.05)
+        assert answer.defer == (soft.confidence < 0.5 or novelty <= 0.2)
+    assert load(folder).predict([b" \n"])[0][:3] == ("[]", 1.0, {})
+
+
+def test_int8_of_spans_is_calibrated_and_judged(tagger, tmp_path):
+    pytest.importorskip("openvino")
+    version, payloads = tagger
+    done = export(version, "openvino", tmp_path / "b", payloads, limit=0.3, precision="int8")
+    assert 0.0 < done.parity.gap < 0.3 and done.precision == "int8"
+
+
+def test_a_mark_that_makes_no_other_span_counts_as_another_answer(tagger):
+    version, _ = tagger
+    mine = [Reply(marked("B-PER"), 0.5)] * 2
+    theirs = [{"defer": False, "tokens": msgspec.to_builtins(marked(tag).tokens)} for tag in ("B-PER", "I-PER")]
+    limits = Defer(below=0.0, novelty=None, known=())
+    assert mine[0].soft.label == marked("I-PER").label
+    assert _compared(1, mine, theirs, version.card, limits).gap == 0.25  # one of four tokens
+    other = [{"defer": False, "tokens": [{"start": 0, "end": 2, "distribution": {"O": 1.0}}]}] * 2
+    with pytest.raises(ArtifactError, match="other tokens than the artefact"):
+        _compared(1, mine, other, version.card, limits)
+
+
+def test_a_tagger_that_answers_otherwise_is_not_written(tagger, tmp_path, monkeypatch):
+    version, payloads = tagger
+    other = replace(version, artefact=exported("TaggedWords", temperature=-0.05)[0].artefact)
+    built = Onnx.build
+    monkeypatch.setattr(Onnx, "build", lambda self, _, *rest: built(self, other, *rest))
+    with pytest.raises(ParityError, match=r"in batches of 7.*max_parity_gap is 0\.3"):
+        export(version, "onnx", tmp_path / "b", payloads, limit=0.3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def marked(first):
+    """A text of two tokens, of which the first has a tag."""
+    return tagging("s@1", TAGS, [(0, 1), (1, 2)], [[float(t == first) for t in TAGS], [1.0, 0.0, 0.0, 0.0]])
+
+
+PARTS = st.sampled_from(["O", "B-PER", "I-PER", "PER", "B-LOC", "I-LOC", "LOC", "B-", "I-", "B"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), PARTS, PARTS), max_size=9))
+def test_spans_are_read_as_the_gateway_reads_them(parts):
+    tokens, at = [], 0
+    for gap, length, one, other in parts:
+        shares = {one: 1.0} if one == other else {one: 0.5, other: 0.5}
+        tokens.append(Token(start=at + gap, end=at + gap + length, distribution=shares))
+        at += gap + length
+    soft = SoftLabel(task="tagging", space="s@1", tokens=tuple(tokens))
+    found = spans.spans_of(msgspec.to_builtins(soft.tokens))
+    assert found == list(msgspec.to_builtins(soft.spans)) and spans.text_of(found) == soft.label

@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -79,9 +80,25 @@ def test_bentoml_serves_the_bundle(text_student, tmp_path):
     assert found[0] == load(folder).predict(payloads[:1])[0].as_dict() and "empty" in found[1]["error"]
 
 
+@bentoml
+def test_bentoml_serves_vectors_and_spans(vectors, tagger, tmp_path):
+    for version, payloads in (vectors, tagger):
+        folder = tmp_path / version.card.task / "b"
+        export(version, "bentoml", folder, payloads[:12], limit=0.0)
+        (port,) = free_ports(1)
+        command = [Path(BENTOML).parent / "bentoml", "serve", "service:Service", "--port", port, "--host", "127.0.0.1"]
+        home = {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+        with running(command, folder, f"http://127.0.0.1:{port}/readyz", **home):
+            asked = {"inputs": [p.decode() for p in payloads[:3]]}
+            found = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked, timeout=60).json()
+        assert found == [a.as_dict() for a in load(folder).predict(payloads[:3])]
+        assert [told["label"] for told in found] == [s.label for s in version.student.predict(payloads[:3])]
+
+
 @triton
-def test_triton_serves_the_repository(text_student, tmp_path):
-    version, payloads = text_student
+@pytest.mark.parametrize("reading", ["text_student", "tagger"])
+def test_triton_serves_the_repository(reading, tmp_path, request):
+    version, payloads = request.getfixturevalue(reading)
     folder = tmp_path / "b"
     done = export(version, "triton", folder, payloads[:12], limit=0.0)
     assert Path(done.folder) == folder / "letters/1" and verify(Path(done.folder), None).target == "triton"
@@ -115,6 +132,8 @@ def test_triton_serves_the_repository(text_student, tmp_path):
     assert [label.decode() for label in found.as_numpy("label")] == [a.label for a in expected]
     assert found.as_numpy("confidence").tolist() == [a.confidence for a in expected]
     assert found.as_numpy("defer").tolist() == [a.defer for a in expected]
+    if reading == "tagger":
+        assert [json.loads(t) for t in found.as_numpy("tokens")] == [a.tokens for a in expected]
 
 
 @litert
@@ -134,6 +153,26 @@ def test_litert_answers_as_it_was_judged_at_every_size_of_batch(tmp_path, monkey
         assert manifest.runtime.name == "ai-edge-litert"
         said, judged = load(folder).predict(payloads[:9]), version.student.reply(payloads[:9])
         assert [a.novelty for a in said] == pytest.approx([r.novelty for r in judged], abs=0.03)
+
+
+@litert
+@pytest.mark.parametrize(
+    ("reading", "task"),
+    [("TextNgrams", "embedding"), ("WordSequence", "embedding"), ("WordSequence", "multilabel"), ("TaggedWords", "")],
+)
+def test_litert_answers_every_task_as_it_was_judged(reading, task, tmp_path, monkeypatch):
+    monkeypatch.setenv("COHOBATE_LITERT_PYTHON", LITERT)
+    version, payloads, _ = exported(reading, task=task, temperature=1.5 if task == "embedding" else 0.05)
+    done = export(version, "litert", tmp_path / "b", payloads, limit=0.0)
+    assert done.parity.rows == len(payloads) and max(c.largest for c in done.parity.batches) < 1e-3
+    said, judged = load(tmp_path / "b").predict(payloads), version.student.reply(payloads)
+    assert [a.novelty for a in said] == pytest.approx([r.novelty for r in judged], abs=0.03)
+    if task == "embedding":
+        for answer, (soft, _) in zip(said, judged, strict=True):
+            assert answer.soft_label["vector"] == pytest.approx(soft.vector, abs=1e-4)
+            assert answer.soft_label["scale"] == pytest.approx(soft.scale, rel=1e-3)
+    else:
+        assert [a.label for a in said] == [r.soft.label for r in judged] and len({a.label for a in said}) > 1
 
 
 @litert

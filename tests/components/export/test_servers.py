@@ -97,6 +97,31 @@ def test_triton_s_client_takes_it_for_a_model(served, text_student, binary):
     assert json.loads(found.as_numpy("soft_label")[0]) == expected[0].soft_label
 
 
+def test_spans_go_over_every_protocol_as_the_gateway_says_them(tagger, tmp_path):
+    version, payloads = tagger
+    folder = tmp_path / "b"
+    export(version, "kserve", folder, payloads[:12], limit=0.0)
+    expected = load(folder).predict(payloads[:3])
+    process, url = serving(folder, "--port", "0", **{**VERTEX, "AIP_HTTP_PORT": ""})
+    try:
+        body = {"instances": [p.decode() for p in payloads[:3]]}
+        for path in ("/invocations", "/v1/predict"):
+            assert post(f"{url}{path}", json=body).json()["predictions"] == [a.as_dict() for a in expected]
+        with InferenceServerClient(url.removeprefix("http://"), network_timeout=120.0) as client:
+            described = client.get_model_metadata("letters")["outputs"]
+            asked = InferInput("payload", [3], "BYTES")
+            asked.set_data_from_numpy(np.array(payloads[:3], dtype=np.object_))
+            found = client.infer("letters", [asked])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(300) == 0
+        process.stdout.close()
+    assert [o["name"] for o in described] == ["label", "confidence", "defer", "tokens"]
+    assert found.as_numpy("label").tolist() == [a.label for a in expected]
+    assert [json.loads(t) for t in found.as_numpy("tokens")] == [a.tokens for a in expected]
+    assert found.as_numpy("soft_label") is None
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [("/v2/models/letters/infer", b"{", 400), ("/v2/models/letters/infer", b'{"inputs": []}', 400),

@@ -1,6 +1,7 @@
 """Each target answers in its own runtime as the judged artefact does, and that runtime's own loader takes it."""
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -8,11 +9,15 @@ import sys
 from pathlib import Path
 
 import httpx
+import onnx
+import pandas as pd
 import pytest
 
 from components.export.export import export
 from components.export.manifest import verify
-from tests.components.export.conftest import exported, load
+from components.export.targets.litert import with_roots
+from components.student.runtime import Student
+from tests.components.export.conftest import exported, load, package_of
 from tests.ports import free_ports
 from tests.waiting import wait_for
 
@@ -29,6 +34,17 @@ def test_mlflow_answers_as_it_was_judged(students, reading, tmp_path):
     done = export(version, "mlflow", tmp_path / "b", payloads[:30], limit=0.0)
     assert done.parity.gap == 0.0 and all(c.largest < 1e-6 for c in done.parity.batches)
     assert {"MLmodel", "python_env.yaml"} <= verify(tmp_path / "b", None).files.keys()
+
+
+def test_mlflow_tells_spans_in_columns_of_their_own(tagger, tmp_path):
+    version, payloads = tagger
+    export(version, "mlflow", tmp_path / "b", payloads[:5], limit=0.0)
+    package = package_of(tmp_path / "b")
+    model = importlib.import_module(f"{package.__name__}.mlflow_model")._load_pyfunc(tmp_path / "b")
+    found = model.predict(pd.DataFrame({"text": [payloads[0].decode(), ""]}))
+    (expected,) = package.load(tmp_path / "b").predict(payloads[:1])
+    assert list(found.columns)[-2:] == ["spans", "tokens"] and "empty" in found["error"][1]
+    assert (found["spans"][0], found["tokens"][0]) == (expected.spans, expected.tokens)
 
 
 @pytest.mark.integration
@@ -64,6 +80,18 @@ def test_mlflow_s_own_server_serves_it(students, tmp_path):
         (a.label, a.confidence, a.defer) for a in expected
     ]
     assert found[0]["soft_label"] == expected[0].soft_label and "empty" in found[3]["error"]
+
+
+def test_lengths_of_vectors_are_roots_of_sums_for_a_converter_that_has_no_other(vectors):
+    version, payloads = vectors
+    given = version.full()
+    made = with_roots(given)
+    kinds = {node.op_type for node in onnx.load_from_string(made).graph.node}
+    assert "ReduceL2" in {node.op_type for node in onnx.load_from_string(given).graph.node} and "ReduceL2" not in kinds
+    said, judged = Student.load(made).predict(payloads), version.student.predict(payloads)
+    for one, other in zip(said, judged, strict=True):
+        assert one.vector == pytest.approx(other.vector, abs=1e-6) and one.scale == pytest.approx(other.scale)
+    assert with_roots(made) == made
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])

@@ -229,6 +229,13 @@ def test_spans_are_a_truth_in_two_forms_and_none_is_one_too(written, tags):
     assert found[3].truth.source == "desk"
 
 
+def test_spans_of_a_text_that_is_masked_stay_where_they_are(written, tags):
+    spec = msgspec.structs.replace(tags, masking=Masking(entities=("EMAIL",)))
+    (one,) = written([{"text": "ada@example.com wrote to Ada", "spans": [[25, 28, "PER"]]}], spec)
+    assert one.input.payload == b"[EMAIL________] wrote to Ada"
+    assert one.truth.said == '[[25, 28, "PER"]]'
+
+
 def test_spans_come_from_parquet(written, tags):
     column = pa.array([[{"start": 0, "end": 3, "label": "PER"}], [], None])
     found = written(pa.table({"text": ["Ada", "x", "y"], "spans": column}), tags, "h.parquet")

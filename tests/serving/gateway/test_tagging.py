@@ -7,8 +7,9 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from components.contracts.records import Span, Truth, decode
+from components.contracts.records import Input, Span, Truth, decode
 from components.contracts.spec import load_spec
+from components.contracts.spec.masking import Masking
 from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import ModelRef
 from components.stream.memory import MemoryBroker
@@ -47,6 +48,10 @@ def spec(tmp_path):
 
 @pytest.fixture
 def running(spec, store, clock, data, tmp_path):
+    return serving(spec, store, clock, data, tmp_path)
+
+
+def serving(spec, store, clock, data, tmp_path):
     broker = MemoryBroker()
     broker.ensure_topics(spec.topics)
     uri = (tmp_path / "v1.onnx").as_uri()
@@ -67,6 +72,20 @@ def test_an_answer_has_its_spans_and_the_tags_of_its_tokens(running, data):
     assert all(sum(t["distribution"].values()) == pytest.approx(1.0) for t in answer["tokens"])
     (prediction,) = running.published()
     assert prediction.answer.label == soft.label and prediction.answer.entropy == pytest.approx(soft.entropy)
+
+
+def test_spans_are_those_of_the_text_as_it_was_sent_though_it_is_masked(spec, store, clock, data, tmp_path):
+    masking = Masking(entities=("EMAIL", "ZIP_CODE"))
+    running = serving(msgspec.structs.replace(spec, masking=masking), store, clock, data, tmp_path)
+    text = "Ada, ada@example.com, 90210 London"
+    kept = "Ada, [EMAIL________], [ZIP] London"
+    answer = running.call("POST", "/v1/predict", json={"text": text}).json()
+    (soft,) = Student.load(data).predict([kept.encode()])
+    assert answer["label"] == soft.label and answer["spans"] == list(msgspec.to_builtins(soft.spans))
+    words = [text[t["start"] : t["end"]] for t in answer["tokens"]]
+    assert words[0] == "Ada" and words[-1] == "London" and "da@example.co" in words
+    (entry,) = running.published(Input)
+    assert entry.payload == kept.encode()
 
 
 def test_what_is_unsure_of_all_its_tags_together_is_deferred(running):
