@@ -7,11 +7,9 @@ import contextlib
 import json
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import httpx
@@ -20,7 +18,7 @@ import pytest
 
 from tests.integration.test_workers import EPOCHS, NETWORK, work
 from tests.ports import free_port
-from tests.ray_start import COMMAND, alone
+from tests.ray_start import head
 from tests.serving.test_app import SEARCH
 from tests.waiting import wait_for
 
@@ -57,44 +55,25 @@ with open(sys.argv[3], "wb") as file:
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     """The variables of a client of a Ray head that asks for a token; what runs there is told where it is."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
-    head, dashboard, agent, client = (free_port() for _ in range(4))
+    home, (address, dashboard, agent, client) = tmp_path_factory.mktemp("home"), (free_port() for _ in range(4))
     env = os.environ | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
-        "TEST_CLUSTER": "there", "COHOBATE_HOME": str(folder / "home"),
+        "TEST_CLUSTER": "there", "COHOBATE_HOME": str(home / "there"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
-    command = [
-        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={head}",
-        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
-        "--min-worker-port=0", "--max-worker-port=0", "--num-cpus=4", "--object-store-memory=100000000",
-        "--dashboard-host=127.0.0.1", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
+    options = [
+        f"--port={address}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+        f"--ray-client-server-port={client}", "--num-cpus=4", "--dashboard-host=127.0.0.1",
     ]  # fmt: skip
-    said, starting = folder / "ray.log", contextlib.ExitStack()
-    starting.enter_context(alone())
-    with said.open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        with starting:
-            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said.read_text(), START_SECONDS)
-        assert process.poll() is None, said.read_text()
+    with head(env, *options) as folder:
         yield {
-            **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(folder / "own"),
+            **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(home / "own"),
             "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
             "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1", "TEST_JOBS": f"http://127.0.0.1:{dashboard}",
-            "TEST_HEAD": f"127.0.0.1:{head}", "TEST_LOGS": str(folder / "ray/session_latest/logs"),
+            "TEST_HEAD": f"127.0.0.1:{address}", "TEST_LOGS": str(folder / "ray/session_latest/logs"),
         }  # fmt: skip
-    finally:
-        everything = [process.pid]
-        with contextlib.suppress(psutil.NoSuchProcess):
-            everything += [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
-        for pid in everything:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -114,8 +93,9 @@ def jobs(cluster):
 
 def listed(cluster):
     """All jobs that the cluster knows, as it tells of them; None while its Jobs API does not answer."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
     with contextlib.suppress(httpx.TransportError):
-        found = httpx.get(f"{cluster['TEST_JOBS']}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+        found = httpx.get(f"{cluster['TEST_JOBS']}/api/jobs/", headers=bearer, timeout=90.0)
         return found.json() if found.status_code == 200 else None
 
 
