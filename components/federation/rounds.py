@@ -37,9 +37,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     ``left_out``: why it has none, a stable code: ``absent``, ``forged``, ``other_kind``, ``other_subject``,
     ``unreadable``, ``other_federation``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it
     answered another set of inputs), ``no_answers`` (to any of them), ``unknown_classes`` (others than the agreement has
-    of it), ``twice`` (it signed two different ones) or ``distant``; None: it has one. ``distance``:
-    :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1. ``statement``: SHA-256
-    of what it signed; ``student``, ``privacy``: as it says.
+    of it), ``twice`` (it signed two different ones) or ``distant``; under masks ``absent`` or ``dropped``; None: it has
+    one. ``distance``: :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1.
+    ``statement``: SHA-256 of what it signed; ``student``, ``privacy``: as it says.
     """
 
     weight: float
@@ -58,7 +58,7 @@ class _Versioned(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a mixture is, of a ``round`` of the ``federation``.
 
-    ``public``: the digest of the set of public inputs, ``inputs`` of them.
+    ``public``: the digest of the set of public inputs, ``inputs`` of them. ``masked``: it was summed under masks.
     """
 
     schema: int = SCHEMA
@@ -72,6 +72,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     public: str
     inputs: int
     sites: dict[str, Part]
+    masked: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
