@@ -42,7 +42,8 @@ class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``rule``: see :mod:`components.federation.mixture`. ``min_sites``: how many have to answer, of a round and of each
     input of it. ``most_distance``: sites further from the others than this (mean total variation over the classes that
     they share, 0 to 1) are left out of a round; None: none is. ``masked``: answers are summed under masks
-    (:mod:`components.federation.masked`), so that nobody sees a single one.
+    (:mod:`components.federation.masked`), so that nobody sees a single one. ``temperature``: of the mixture
+    (:func:`components.federation.mixture.sharpened`); 1 leaves it as the rule makes it.
     """
 
     name: Name
@@ -53,6 +54,7 @@ class Agreement(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_sites: Count = 2
     most_distance: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     masked: bool = False
+    temperature: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
 
 
 def read_agreement(path: Path) -> Agreement:

@@ -27,7 +27,8 @@ from components.contracts.storage import digest_of
 from components.federation import secure_sum
 from components.federation.agreement import Agreement, site_of_key
 from components.federation.exchange import STATEMENT, Distribution, Said, Written, check_federation, packed, set_digest
-from components.federation.rounds import ABSENT, DIGITS, Header, Part, Round, Row
+from components.federation.mixture import sharpened
+from components.federation.rounds import ABSENT, DIGITS, Header, Part, Round, Row, told_of
 from components.federation.secure_sum import Floats, Ring
 
 if TYPE_CHECKING:
@@ -207,11 +208,11 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
     sites, told = _survivors(agreement, number, answers, seeds)
     # Step 3
     parts = {name: answers[statement] for name, statement in sites.items()}
-    shares_NC = _sum(agreement, number, public, parts, told)
+    shares_NC = sharpened(_sum(agreement, number, public, parts, told), agreement.temperature)
     header = Header(
         federation=agreement.name, round=number, space=agreement.space, classes=agreement.classes, rule=agreement.rule,
         min_sites=agreement.min_sites, most_distance=None, public=set_digest(public), inputs=len(public),
-        sites=_parts(agreement, public, parts), masked=True,
+        sites=_parts(agreement, public, parts), masked=True, temperature=told_of(agreement.temperature),
     )  # fmt: skip
     weights = {name: weight_of(agreement, name) for name in sites}
     part = {name: round(weight / sum(weights.values()), DIGITS) for name, weight in weights.items()}

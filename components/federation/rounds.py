@@ -21,7 +21,7 @@ from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.agreement import Agreement, Rule, site_of_key
 from components.federation.exchange import Answers, Distribution
-from components.federation.mixture import Bools, Floats, distances, mix
+from components.federation.mixture import Bools, Floats, distances, mix, sharpened
 
 SCHEMA = 2
 
@@ -58,7 +58,8 @@ class _Versioned(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a mixture is, of a ``round`` of the ``federation``.
 
-    ``public``: the digest of the set of public inputs, ``inputs`` of them. ``masked``: it was summed under masks.
+    ``public``: the digest of the set of public inputs, ``inputs`` of them. ``masked``: it was summed under masks;
+    ``temperature``: what it was sharpened by; both are left out where they are nothing special.
     """
 
     schema: int = SCHEMA
@@ -73,6 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     inputs: int
     sites: dict[str, Part]
     masked: bool | msgspec.UnsetType = msgspec.UNSET
+    temperature: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +126,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
         federation=agreement.name, round=number, space=agreement.space, classes=agreement.classes, rule=agreement.rule,
         min_sites=agreement.min_sites, most_distance=agreement.most_distance,
         public=exchange.set_digest(public), inputs=len(public), sites=parts,
+        temperature=told_of(agreement.temperature),
     )  # fmt: skip
     rows = _rows(agreement, public, kept)
     if not rows:
@@ -131,6 +134,11 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
         raise ConfigError("min_sites", agreement.min_sites, allowed)
     data = b"".join(msgspec.json.encode(line) + b"\n" for line in (header, *rows))
     return Round(data=data, header=header, rows=len(rows), refused=refused)
+
+
+def told_of(temperature: float) -> float | msgspec.UnsetType:
+    """What a header tells of a mixture's temperature."""
+    return temperature if temperature != 1.0 else msgspec.UNSET
 
 
 def read(data: bytes, uri: str) -> Record:
@@ -293,11 +301,12 @@ def _rows(agreement: Agreement, public: list[str], answers: Mapping[str, Answers
     names = sorted(answers)
     shares, answered, knows = _arrays(agreement, public, answers)
     done = mix(shares, answered, knows, _weights(agreement, names), agreement.rule)
+    shares_NC = sharpened(done.shares_NC, agreement.temperature)
     rows = []
     for n, row in enumerate(public):
         if answered[:, n].sum() < agreement.min_sites:
             continue
-        given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, done.shares_NC[n], strict=True)}
+        given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, shares_NC[n], strict=True)}
         weights = {name: round(float(w), DIGITS) for name, w in zip(names, done.weights_SN[:, n], strict=True)}
         rows.append(
             Row(

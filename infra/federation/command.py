@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from components.contracts.spec import Spec
     from components.control.store import ControlStore
+    from components.federation.agreement import Agreement
     from components.registry.registry import Registry
     from infra.federation.masked import Round
 
@@ -97,7 +98,8 @@ def answer(
     output: Output = None,
     public_key: PublicKey = None,
     agreement: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The agreement, where it says masked: true.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The agreement: which classes this site answers for."),
     ] = None,
     joined: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the files by which sites joined.")
@@ -109,18 +111,21 @@ def answer(
     from infra.federation import site as one
 
     _named("--federation", federation)
+    _named("--site", site)
+    agreed = None if agreement is None else _agreed(agreement, federation, site)
     under = None
-    if agreement is not None:
+    if agreed is not None and agreed.masked:
         if joined is None or secret is None:
-            raise ConfigError("--joined", joined, "and --secret go with --agreement: answers are summed under masks")
-        under = _round(agreement, site, number, joined, secret, federation)
+            raise ConfigError("--joined", joined, "and --secret go with an agreement that says masked: true")
+        under = _round(agreed, site, number, joined, secret)
     elif joined is not None or secret is not None:
-        raise ConfigError("--agreement", agreement, "must name the agreement where answers are summed under masks")
+        raise ConfigError("--agreement", agreement, "must name an agreement that says masked: true, beside --joined")
+    classes = () if agreed is None else agreed.sites[site].classes
     place = _place(output or Path(f"{_named('--site', site)}-{number}.answers.tar"))
     with _opened(spec, key, public_key) as desk:
         data = one.answer(
             desk.settings, desk.registry, desk.store, desk.spec, version,
-            public=public, federation=federation, site=site, number=number, by=desk.by, under=under,
+            public=public, federation=federation, site=site, number=number, by=desk.by, classes=classes, under=under,
         )  # fmt: skip
     put_bytes(str(place), data)
     promise = (
@@ -130,14 +135,22 @@ def answer(
     typer.echo(f"{place}: {len(data)} bytes of {site}'s answers in round {number}; {promise}")
 
 
-def _round(agreement: Path, site: str, number: int, joined: Path, secret: Path, federation: str = "") -> Round:
-    """A round under masks, as a site knows it."""
+def _agreed(agreement: Path, federation: str, site: str) -> Agreement:
+    """The agreement of a federation that a site is in."""
     from components.federation.agreement import read_agreement
     from infra.federation import masked
 
-    agreed = read_agreement(agreement)
-    if federation and agreed.name != federation:
-        raise ConfigError("--federation", federation, f"is not the agreement's: {agreed.name}")
+    found = read_agreement(agreement)
+    if federation and found.name != federation:
+        raise ConfigError("--federation", federation, f"is not the agreement's: {found.name}")
+    masked.require_site(found, site)
+    return found
+
+
+def _round(agreed: Agreement, site: str, number: int, joined: Path, secret: Path) -> Round:
+    """A round under masks, as a site knows it."""
+    from infra.federation import masked
+
     masked.require(agreed, site)
     files = {str(path): path.read_bytes() for path in sorted(joined.glob("*.join.tar"))}
     return masked.Round(agreed, site, number, files, masked.secret_at(secret))
@@ -189,7 +202,7 @@ def unmask(
     from infra.federation import masked
     from infra.federation.site import public_inputs
 
-    of = _round(agreement, site, number, joined, secret)
+    of = _round(_agreed(agreement, "", site), site, number, joined, secret)
     place = _place(output or Path(f"{_named('--site', site)}-{number}.unmask.tar"))
     with _opened(spec, key, public_key) as desk:
         ids = sorted(public_inputs(desk.spec, public))

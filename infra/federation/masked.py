@@ -90,6 +90,11 @@ def require(agreement: Agreement, site: str) -> None:
         raise ConfigError(
             "masked", agreement.masked, "must be true in an agreement whose answers are summed under masks"
         )
+    require_site(agreement, site)
+
+
+def require_site(agreement: Agreement, site: str) -> None:
+    """Refuse a site that is not in an agreement."""
     if site not in agreement.sites:
         raise ConfigError("--site", site, f"must be one of the agreement's: {', '.join(sorted(agreement.sites))}")
 

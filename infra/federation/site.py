@@ -69,13 +69,18 @@ def answer(
     site: str,
     number: int,
     by: Signer,
+    classes: Sequence[str] = (),
     under: masked.Round | None = None,
 ) -> bytes:
     """The file of a site's answers to the public inputs at ``public`` in a federation's round, by a registered version.
 
-    ``under``: the round whose answers are summed under masks; None: they are handed on as they are. Asked again it
-    answers the same, and spends and records nothing more; the file is the same where the signatures of the key are
-    (Ed25519).
+    ``classes``: those that the site answers for; empty: all that the student knows. A student that began from one of a
+    federation, or whose teacher errs, knows classes of which the site has seen next to nothing, and would speak for
+    them as loudly as the sites that have. ``under``: the round whose answers are summed under masks; None: they are
+    handed on as they are.
+
+    Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
+    the key are (Ed25519).
 
     1. See that the version may answer: terms, signature, task, and where the spec asks for privacy, its account.
     2. Answer.
@@ -102,11 +107,13 @@ def answer(
     inputs = public_inputs(spec, public)
     ids = sorted(inputs)
     soft = student.predict_decoded([inputs[i] for i in ids])
+    known = answered_for(student.card.classes, classes)
     said = Said(
-        federation=federation, site=site, round=number, space=student.card.space, classes=student.card.classes,
+        federation=federation, site=site, round=number, space=student.card.space, classes=known,
         public=exchange.set_digest(ids), student=info.ref.digest, privacy=told_of(account),
     )  # fmt: skip
     by_id = {i: s.distribution for i, s in zip(ids, soft, strict=True)}
+    by_id = exchange.limited(by_id, known) if classes else by_id
     peers: dict[str, str] = {}
     if under is None:
         made = exchange.write(said, by_id, by)
@@ -121,6 +128,19 @@ def answer(
     again = ("federation", "site", "round", "public", "student", "peers")
     record(settings, store, spec, ACTION, detail, account, lineage, again=again)
     return made.data
+
+
+def answered_for(known: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a student that its site answers for, in the student's order.
+
+    Raises:
+        ConfigError: it knows none of those that are wanted.
+
+    """
+    found = tuple(name for name in known if not wanted or name in wanted)
+    if not found:
+        raise ConfigError("classes", list(wanted), f"are none that the student knows: {', '.join(known)}")
+    return found
 
 
 def record(

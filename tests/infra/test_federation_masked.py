@@ -188,9 +188,9 @@ def test_what_would_not_fit_is_refused_before_anything_is_told(sites, tmp_path):
         asked = ("answer", *sites.asked("north"), "--federation", "banks", "--version", "north")
         with pytest.raises(ConfigError, match=r"--joined.*this site's own file"):
             run(*asked, "--agreement", sites.agreement, *other)
-        with pytest.raises(ConfigError, match=r"--agreement.*must name the agreement"):
+        with pytest.raises(ConfigError, match=r"--agreement.*must name an agreement"):
             run(*asked, *other)
-        with pytest.raises(ConfigError, match=r"--joined.*go with --agreement"):
+        with pytest.raises(ConfigError, match=r"--joined.*go with an agreement"):
             run(*asked, "--agreement", sites.agreement)
     assert sites.told("north", ACTION) == []
     for name in NAMES[:3]:

@@ -221,3 +221,11 @@ def test_an_agreement_that_needs_single_answers_is_refused(desk, tmp_path, field
     (tmp_path / "agreement.yaml").write_text(yaml.safe_dump(change(agreed)))
     with pytest.raises(ConfigError, match=field):
         read_agreement(tmp_path / "agreement.yaml")
+
+
+def test_a_sum_is_sharpened_as_a_mixture_is(desk):
+    table = Table(desk, temperature=0.5)
+    _, found = table.mixed(table.files(*NAMES))
+    mean = sum(SPAM.values()) / 4
+    assert found.rows[IDS[0]].distribution["spam"] == pytest.approx(mean**2 / (mean**2 + (1 - mean) ** 2))
+    assert found.header.temperature == 0.5
