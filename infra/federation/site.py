@@ -74,9 +74,8 @@ def answer(
 ) -> bytes:
     """The file of a site's answers to the public inputs at ``public`` in a federation's round, by a registered version.
 
-    ``classes``: those that the site answers for; empty: all that the student knows. A student that began from one of a
-    federation, or whose teacher errs, knows classes of which the site has seen next to nothing, and would speak for
-    them as loudly as the sites that have. ``under``: the round whose answers are summed under masks; None: they are
+    ``classes``: those that the site answers for; empty: all that the student knows, those included that it has from the
+    student of an earlier round, or that its teacher named by mistake. ``under``: the round whose answers are summed under masks; None: they are
     handed on as they are.
 
     Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
