@@ -75,8 +75,8 @@ def answer(
     """The file of a site's answers to the public inputs at ``public`` in a federation's round, by a registered version.
 
     ``classes``: those that the site answers for; empty: all that the student knows, those included that it has from the
-    student of an earlier round, or that its teacher named by mistake. ``under``: the round whose answers are summed under masks; None: they are
-    handed on as they are.
+    student of an earlier round, or that its teacher named by mistake. ``under``: the round whose answers are summed
+    under masks; None: they are handed on as they are.
 
     Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
     the key are (Ed25519).
@@ -123,8 +123,9 @@ def answer(
         "federation": federation, "site": site, "round": number, "public": said.public, "rows": len(ids),
         "student": info.ref.digest, "version": info.version, "statement": made.statement,
         "privacy": told_of(account), **({"peers": peers} if peers else {}),
+        **({"classes": list(known)} if classes else {}),
     }  # fmt: skip
-    again = ("federation", "site", "round", "public", "student", "peers")
+    again = ("federation", "site", "round", "public", "student", "peers", "classes")
     record(settings, store, spec, ACTION, detail, account, lineage, again=again)
     return made.data
 

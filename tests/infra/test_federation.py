@@ -199,6 +199,7 @@ def test_a_site_answers_for_the_classes_that_the_agreement_has_of_it_alone(home,
     for name, more in {"all": (), "some": ("--agreement", tmp_path / "federation.yaml")}.items():
         run(*asked, *more, "-o", tmp_path / f"{name}.tar")
         made[name] = exchange.read((tmp_path / f"{name}.tar").read_bytes(), name, verifier(key), "banks")
+    assert [d["statement"] for d in published(home)] == [made["all"].statement, made["some"].statement]
     assert made["all"].said.classes == ("a", "b", "c") and made["some"].said.classes == ("a", "c")
     for row, shares in made["some"].by_id.items():
         whole = made["all"].by_id[row]
