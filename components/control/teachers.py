@@ -6,7 +6,7 @@ decides about an incident; labels of an ended epoch count only when they were ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -69,6 +69,35 @@ def teacher_revision(store: ControlStore, workload: str, teacher: str) -> int:
     with store.session() as s:
         query = select(TeacherRow.revision).where(TeacherRow.workload == workload, TeacherRow.teacher == teacher)
         return s.scalar(query) or 0
+
+
+def probes_of(store: ControlStore, workload: str) -> set[str]:
+    """The contents of all probes of a workload's teachers, and of what incidents offer."""
+    with store.session() as s:
+        states = s.scalars(select(TeacherRow.state).where(TeacherRow.workload == workload))
+        named = [probe for state in states for probe in state.get("probes", ())]
+        for candidate in s.scalars(select(IncidentRow.candidate).where(IncidentRow.workload == workload)):
+            named += candidate
+    return {probe["content"] for probe in named}
+
+
+def without_probes(store: ControlStore, workload: str, contents: Collection[str]) -> int:
+    """Take contents out of the probes of a workload's teachers, and of what incidents offer; returns how many.
+
+    Their payloads, which lie beside, are deleted afterwards. A labeler draws other probes.
+    """
+    count = 0
+    with store.transaction() as s:
+        for row in s.scalars(select(TeacherRow).where(TeacherRow.workload == workload)):
+            kept = [p for p in row.state.get("probes", ()) if p["content"] not in contents]
+            if len(kept) < len(row.state.get("probes", ())):
+                count += len(row.state["probes"]) - len(kept)
+                row.state, row.revision = {**row.state, "probes": kept}, row.revision + 1
+        for incident in s.scalars(select(IncidentRow).where(IncidentRow.workload == workload)):
+            left = [p for p in incident.candidate if p["content"] not in contents]
+            if len(left) < len(incident.candidate):
+                incident.candidate = left
+    return count
 
 
 def teachers(store: ControlStore, workload: str | None = None) -> list[TeacherRow]:

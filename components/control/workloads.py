@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Change", "Verb", "Version", "apply", "at_work", "before", "changes", "in_force", "newest", "opened", "pinned",
-    "registered", "remove", "version", "versions",
+    "registered", "remove", "spec_in_force", "version", "versions",
 ]  # fmt: skip
 
 Verb = Literal["apply", "roll back", "remove"]
@@ -194,6 +194,14 @@ def in_force(store: ControlStore, workload: str) -> Version:
     if found is None:
         raise _none(workload)
     return found
+
+
+def spec_in_force(store: ControlStore, workload: str) -> Spec | None:
+    """The spec of the version that is in force; None of a workload that is not registered."""
+    from components.contracts.spec import load_spec
+
+    found = registered(store, [workload]).get(workload)
+    return None if found is None else load_spec(found.reference)
 
 
 def newest(store: ControlStore, spec: Spec) -> str:

@@ -2,12 +2,13 @@
 
 The steps of :func:`replay`, for a few letters at a time:
 
-1. Make the records whole: letters that were cut are read again from their records' own places.
+1. Make the records whole: letters that were cut are read again from their records' own places. Where the workload's
+   inputs are masked by now, mask them.
 2. Learn the ledger's decisions. A letter that is decided is refused; one that is claimed by another replay is refused
    while that claim's lease lasts, and afterwards its replay counts as interrupted.
 3. Look for what interrupted replays published, and note where the records' topic ends.
 4. Claim the letters: one ledger entry, added only if no decision about them came since step 2.
-5. Publish the original bytes under the original key with the original headers, :data:`REPLAY_HEADER`,
+5. Publish the records' bytes under the original key with the original headers, :data:`REPLAY_HEADER`,
    :data:`CLAIM_HEADER` and the count of attempts, and wait until the broker has them; what was found in step 3 is not
    published again.
 6. Close the claim: another entry.
@@ -26,14 +27,18 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from components.contracts.admission import ATTEMPTS_HEADER
 from components.contracts.errors import NotFoundError, RecordError, UnavailableError
 from components.contracts.failpoint import failpoint
+from components.contracts.masking import masked_record, searched
+from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import LedgerRow
+from components.control.workloads import spec_in_force
 from components.dead_letters.letters import Letter, original
 from components.dead_letters.verdicts import CLAIM, CLOSE, DROP, LEASE_SECONDS, Verdict, Verdicts
 from components.ledger import append, append_if, entries
@@ -91,7 +96,8 @@ def replay(
     size = CHUNK if rate is None else max(1, min(CHUNK, int(rate)))
     with contextlib.closing(broker.producer()) as producer:
         work = _Replay(
-            store=store, broker=broker, producer=producer, workload=workload, actor=actor, why=why, again=again
+            store=store, broker=broker, producer=producer, workload=workload, actor=actor, why=why, again=again,
+            spec=spec_in_force(store, workload),
         )  # fmt: skip
         for chunk in _chunks(letters, size):
             started = time.monotonic()
@@ -117,6 +123,7 @@ class _Replay:
     actor: str
     why: str
     again: bool
+    spec: Spec | None
     known: Verdicts = field(default_factory=Verdicts)
 
     def replay(self, letters: Sequence[Letter]) -> Iterator[Outcome]:
@@ -160,10 +167,24 @@ class _Replay:
         failed = []
         for letter in letters:
             try:
-                records[letter.key] = original(letter, self.broker)
-            except NotFoundError as error:
+                records[letter.key] = self._masked(original(letter, self.broker))
+            except (NotFoundError, RecordError) as error:
                 failed.append(Outcome(letter, "failed", str(error)))
         return records, failed
+
+    def _masked(self, record: Record) -> Record:
+        """A record of an input as the workload lets it in by now: it may have been refused before inputs were masked.
+
+        Raises:
+            RecordError: it cannot be searched for what is to be masked.
+
+        """
+        if self.spec is None or self.spec.kinds.get(record.topic) not in ("inputs", "inputs.urgent"):
+            return record
+        found, error = searched(self.spec, partial(masked_record, self.spec, record))
+        if error is not None:
+            raise error
+        return found
 
     def _claimable(self, letters: Sequence[Letter]) -> tuple[list[Letter], list[Outcome]]:
         now = self.store.clock()

@@ -98,6 +98,21 @@ def set_digest(ids: Iterable[str]) -> str:
     return digest_of("\n".join(sorted(set(ids))).encode())
 
 
+def limited(by_id: Mapping[str, Distribution], classes: Iterable[str]) -> dict[str, Distribution]:
+    """Answers over some of the classes alone, each normalised; where they have no share at all, the same of each.
+
+    >>> limited({"x": {"ham": 0.25, "spam": 0.25, "eggs": 0.5}}, ["ham", "spam"])
+    {'x': {'ham': 0.5, 'spam': 0.5}}
+    """
+    known = sorted(classes)
+    found = {}
+    for row, shares in by_id.items():
+        part = {c: shares.get(c, 0.0) for c in known}
+        total = sum(part.values())
+        found[row] = {c: share / total if total > 0 else 1.0 / len(known) for c, share in part.items()}
+    return found
+
+
 def write(said: Said, by_id: Mapping[str, Distribution], by: Signer) -> Written:
     """The file of a site's answers.
 

@@ -70,6 +70,21 @@ def fill(answers_SNC: Floats, weights_SN: Floats, knows_SC: Bools, rule: Rule) -
     return np.asarray(foreign_SNC + own_SNC * (1.0 - np.minimum(foreign_SN, 1.0))[:, :, None])
 
 
+def sharpened(shares_NC: Floats, temperature: float) -> Floats:
+    """Distributions at a temperature: each share to the power of its inverse, normalised; rows of zeros stay.
+
+    A mean of sites that are sure of different classes is sure of none, and what is learnt from it is unsure everywhere.
+    Below 1 this takes entropy out of it again (S. Itahara et al., "Distillation-based semi-supervised federated
+    learning", arXiv 2008.06180).
+    """
+    if temperature == 1.0:
+        return shares_NC
+    top_N1 = shares_NC.max(axis=1, keepdims=True)
+    made_NC = (shares_NC / np.where(top_N1 > 0, top_N1, 1.0)) ** (1.0 / temperature)
+    total_N1 = made_NC.sum(axis=1, keepdims=True)
+    return np.asarray(made_NC / np.where(total_N1 > 0, total_N1, 1.0))
+
+
 def distances(answers_SNC: Floats, answered_SN: Bools, knows_SC: Bools, weights_S: Floats) -> Floats:
     """How far each site is from the others, (S,), 0 to 1: the weighted mean, over the other sites, of :func:`_away`.
 

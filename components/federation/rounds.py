@@ -21,7 +21,7 @@ from components.contracts.storage import digest_of
 from components.federation import exchange
 from components.federation.agreement import Agreement, Rule, site_of_key
 from components.federation.exchange import Answers, Distribution
-from components.federation.mixture import Bools, Floats, distances, mix
+from components.federation.mixture import Bools, Floats, distances, mix, sharpened
 
 SCHEMA = 2
 
@@ -37,9 +37,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     ``left_out``: why it has none, a stable code: ``absent``, ``forged``, ``other_kind``, ``other_subject``,
     ``unreadable``, ``other_federation``, ``other_site``, ``other_round``, ``other_space``, ``other_public`` (it
     answered another set of inputs), ``no_answers`` (to any of them), ``unknown_classes`` (others than the agreement has
-    of it), ``twice`` (it signed two different ones) or ``distant``; None: it has one. ``distance``:
-    :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1. ``statement``: SHA-256
-    of what it signed; ``student``, ``privacy``: as it says.
+    of it), ``twice`` (it signed two different ones) or ``distant``; under masks ``absent`` or ``dropped``; None: it has
+    one. ``distance``: :func:`components.federation.mixture.distances` from the others that were compared, 0 to 1.
+    ``statement``: SHA-256 of what it signed; ``student``, ``privacy``: as it says.
     """
 
     weight: float
@@ -58,7 +58,8 @@ class _Versioned(msgspec.Struct, frozen=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a mixture is, of a ``round`` of the ``federation``.
 
-    ``public``: the digest of the set of public inputs, ``inputs`` of them.
+    ``public``: the digest of the set of public inputs, ``inputs`` of them. ``masked``: it was summed under masks;
+    ``temperature``: what it was sharpened by; both are left out where they are nothing special.
     """
 
     schema: int = SCHEMA
@@ -72,6 +73,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     public: str
     inputs: int
     sites: dict[str, Part]
+    masked: bool | msgspec.UnsetType = msgspec.UNSET
+    temperature: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +126,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
         federation=agreement.name, round=number, space=agreement.space, classes=agreement.classes, rule=agreement.rule,
         min_sites=agreement.min_sites, most_distance=agreement.most_distance,
         public=exchange.set_digest(public), inputs=len(public), sites=parts,
+        temperature=told_of(agreement.temperature),
     )  # fmt: skip
     rows = _rows(agreement, public, kept)
     if not rows:
@@ -130,6 +134,11 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
         raise ConfigError("min_sites", agreement.min_sites, allowed)
     data = b"".join(msgspec.json.encode(line) + b"\n" for line in (header, *rows))
     return Round(data=data, header=header, rows=len(rows), refused=refused)
+
+
+def told_of(temperature: float) -> float | msgspec.UnsetType:
+    """What a header tells of a mixture's temperature."""
+    return temperature if temperature != 1.0 else msgspec.UNSET
 
 
 def read(data: bytes, uri: str) -> Record:
@@ -292,11 +301,12 @@ def _rows(agreement: Agreement, public: list[str], answers: Mapping[str, Answers
     names = sorted(answers)
     shares, answered, knows = _arrays(agreement, public, answers)
     done = mix(shares, answered, knows, _weights(agreement, names), agreement.rule)
+    shares_NC = sharpened(done.shares_NC, agreement.temperature)
     rows = []
     for n, row in enumerate(public):
         if answered[:, n].sum() < agreement.min_sites:
             continue
-        given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, done.shares_NC[n], strict=True)}
+        given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, shares_NC[n], strict=True)}
         weights = {name: round(float(w), DIGITS) for name, w in zip(names, done.weights_SN[:, n], strict=True)}
         rows.append(
             Row(

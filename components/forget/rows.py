@@ -19,7 +19,8 @@ from components.contracts.storage import remove
 from components.control.database import BUSY_SECONDS
 from components.control.requests import Content
 from components.control.store import ControlStore
-from components.control.tables import IncidentRow, RequestRow, ReviewRow, TeacherRow, WindowRow
+from components.control.tables import RequestRow, ReviewRow, WindowRow
+from components.control.teachers import without_probes
 from components.forget.traces import Names, Places
 from components.ledger.ledger import entries
 
@@ -64,17 +65,7 @@ def probes_removed(spec: Spec, store: ControlStore, artifacts: str, names: Names
 
     The state names a probe first, and its payload lies beside: so the name goes first. A labeler draws others.
     """
-    count = 0
-    with store.transaction() as s:
-        for row in s.scalars(select(TeacherRow).where(TeacherRow.workload == spec.name)):
-            kept = [p for p in row.state.get("probes", ()) if p["content"] not in names.contents]
-            if len(kept) < len(row.state.get("probes", ())):
-                count += len(row.state["probes"]) - len(kept)
-                row.state, row.revision = {**row.state, "probes": kept}, row.revision + 1
-        for incident in s.scalars(select(IncidentRow).where(IncidentRow.workload == spec.name)):
-            left = [p for p in incident.candidate if p["content"] not in names.contents]
-            if len(left) < len(incident.candidate):
-                incident.candidate = left
+    count = without_probes(store, spec.name, names.contents)
     for content in names.contents:
         remove(f"{artifacts}/{spec.name}/probes/{content}")
     return count

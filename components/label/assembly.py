@@ -7,6 +7,7 @@ from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build
 from components.control.store import ControlStore
 from components.label.asking import Company
+from components.label.kept import mask_kept
 from components.label.labeler import Labeler, Leases
 from components.query.budget import Budget
 from components.query.lacking import Lacking
@@ -32,10 +33,12 @@ def assemble(
 
     Raises:
         ConfigError: the teacher is not the one that the spec declares, or an option is wrong.
-        UnavailableError: the teacher, the broker or the control database does not answer.
+        UnavailableError: the teacher, the broker or the control database does not answer, or the search for personal
+            data in what is kept of inputs failed.
 
     """
     broker.ensure_topics(spec.topics, spec.partitions)
+    mask_kept(spec, store, settings.artifacts)
     teacher: Teacher = build(spec.teacher, spec.source)
     limits = spec.label.budget
     budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)

@@ -14,24 +14,35 @@ Publishing an answer (:func:`publish`):
 
 A crash at any place is repaired by the next :func:`publish`, and sends no label twice. A publisher that is stopped for
 longer than :data:`CLAIM_SECONDS` within steps 3 and 4 and then goes on can; readers drop the second by its key.
+
+A question may have been asked before the workload's inputs were masked. Its input is masked when a labeler starts
+(:func:`masked`), and at the latest before its label is sent. What cannot be searched is kept nowhere: its question is
+deleted, with its answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import delete, or_, select, update
 
-from components.contracts.errors import ConfigError, NotFoundError, TransitionError
+from components.contracts.errors import ConfigError, NotFoundError, RecordError, TransitionError
+from components.contracts.masking import masked_input, searched
 from components.contracts.records import Input, Label, SoftLabel, decode, encode
+from components.contracts.spec import Spec
 from components.control.store import ControlStore
 from components.control.tables import ReviewRow
+from components.control.workloads import spec_in_force
 from components.stream.contract import Broker, TopicPartition, read_to_end
 from components.teachers.contract import Question
+
+log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 120.0
 """How long a publisher may take: four times what a producer waits for its broker."""
@@ -121,13 +132,20 @@ def answer(
 
 
 def publish(store: ControlStore, broker: Broker, workload: str) -> int:
-    """Publish what is answered and not published; returns how many labels were sent."""
+    """Publish what is answered and not published; returns how many labels were sent.
+
+    Raises:
+        UnavailableError: the broker does not answer, or the search for personal data failed: nothing is lost.
+
+    """
     me = uuid.uuid4().hex
     # Step 1
     rows = _claim(store, workload, me)
     if not rows:
         return 0
     try:
+        if (spec := spec_in_force(store, workload)) is not None:
+            rows = [row for row in rows if _mask(store, spec, row)]
         return _send(store, broker, workload, rows)
     finally:
         _release(store, workload, me)
@@ -152,6 +170,42 @@ def _send(store: ControlStore, broker: Broker, workload: str, rows: list[ReviewR
         for row in rows:
             s.get_one(ReviewRow, (workload, row.key)).published_at = store.clock()
     return len(missing)
+
+
+def masked(store: ControlStore, spec: Spec) -> int:
+    """Mask the inputs of all questions of a workload whose spec asks for it; returns how many were changed or deleted.
+
+    Raises:
+        FinderError: the search failed.
+
+    """
+    if spec.masking is None:
+        return 0
+    with store.session() as s:
+        rows = list(s.scalars(select(ReviewRow).where(ReviewRow.workload == spec.name)))
+    count = 0
+    for row in rows:
+        before = row.input
+        count += not _mask(store, spec, row) or row.input != before
+    return count
+
+
+def _mask(store: ControlStore, spec: Spec, row: ReviewRow) -> bool:
+    """Mask a question's input, in the row as it was read too; False where it cannot be, and is deleted."""
+    entry = decode(Input, row.input)
+    try:
+        found = searched(spec, partial(masked_input, spec, entry))
+    except RecordError as error:
+        log.warning("%s: question %s is deleted: its input cannot be masked: %s", spec.name, row.key[:12], error.reason)
+        with store.transaction() as s:
+            s.execute(delete(ReviewRow).where(ReviewRow.workload == spec.name, ReviewRow.key == row.key))
+        return False
+    if found is not entry:
+        row.input = encode(found)
+        with store.transaction() as s:
+            kept = update(ReviewRow).where(ReviewRow.workload == spec.name, ReviewRow.key == row.key)
+            s.execute(kept.values(input=row.input))
+    return True
 
 
 def _claim(store: ControlStore, workload: str, me: str) -> list[ReviewRow]:

@@ -249,8 +249,8 @@ def _file_without(uri: str, column: str, values: Collection[str]) -> int:
 def online_without(spec: Spec, artifacts: str, key: str) -> list[str]:
     """Take an entity out of the online stores of the platform; what could not be, in words.
 
-    Feast can write to an online store and not delete from it. So this is done to SQLite itself; of another store the
-    command of that store has to do it.
+    Feast can write to an online store and not delete from it. So this is done to SQLite and to PostgreSQL itself; of
+    another store the command of that store has to do it.
     """
     root = f"{artifacts}/{spec.name}/feast"
     wanted = [(root, spec.name)]
@@ -263,7 +263,9 @@ def online_without(spec: Spec, artifacts: str, key: str) -> list[str]:
         store = _opened(place, project, root)
         online = store.config.online_store
         if online.type == "sqlite":
-            _delete(store, str(online.path), key)
+            _delete(str(online.path), _entity_keys(store, key))
+        elif online.type == "postgres":
+            _delete_from_postgres(store, _entity_keys(store, key))
         else:
             left.append(f"the online store of {project} ({online.type}): delete the entity's key there")
     return left
@@ -274,26 +276,47 @@ def _opened(place: str, project: str, root: str) -> FeatureStore:
     return open_store(place, project, online_store(root))
 
 
-def _delete(store: FeatureStore, path: str, key: str) -> None:
+def _entity_keys(store: FeatureStore, key: str) -> list[bytes]:
+    """An entity's key as it stands in the rows of an online store: with each name that views join it by."""
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
     joined = {name for view in store.list_feature_views() for name in view.join_keys}
-    rows = [
+    return [
         serialize_entity_key(
             EntityKey(join_keys=[name], entity_values=[Value(string_val=key)]),
             entity_key_serialization_version=store.config.entity_key_serialization_version,
         )
         for name in sorted(joined)
     ]
+
+
+def _delete(path: str, keys: list[bytes]) -> None:
     with closing(sqlite3.connect(path, timeout=15.0, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete=ON")
         for table in list(_tables(connection)):
-            for row in rows:
-                connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (row,))  # noqa: S608 (its own name)
+            for key in keys:
+                connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,))  # noqa: S608 (its own name)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("VACUUM")
+
+
+def _delete_from_postgres(store: FeatureStore, keys: list[bytes]) -> None:
+    """Delete rows of the project's own tables: others may have theirs in the same database."""
+    from feast.infra.online_stores.helpers import compute_table_id
+    from feast.infra.utils.postgres.connection_utils import _get_conn
+    from psycopg import sql
+
+    config = store.config
+    versions = config.registry.enable_online_feature_view_versioning
+    names = [compute_table_id(config.project, view, versions) for view in store.list_feature_views() if view.online]
+    with closing(_get_conn(config.online_store)) as connection, connection, connection.cursor() as cursor:
+        for name in names:
+            if cursor.execute("SELECT to_regclass(%s)", (f'"{name}"',)).fetchone() == (None,):
+                continue  # a view that nothing was written of
+            table = sql.Identifier(name)
+            cursor.execute(sql.SQL("DELETE FROM {} WHERE entity_key = ANY(%s)").format(table), (keys,))
 
 
 def _tables(connection: sqlite3.Connection) -> Iterator[str]:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from components.contracts.spec import Spec
     from components.control.store import ControlStore
+    from components.federation.agreement import Agreement
     from components.registry.registry import Registry
+    from infra.federation.masked import Round
 
 app = typer.Typer(help="Distil with others who share no inputs: soft answers to public ones.", no_args_is_help=True)
 
@@ -31,6 +33,12 @@ PublicKey = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="Public key (PEM) of a key that a URI names.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False)]
+SiteName = Annotated[str, typer.Option("--site", help="This site's name in the agreement.")]
+Agreed = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The agreement (YAML).")]
+JoinedFolder = Annotated[
+    Path, typer.Option("--joined", exists=True, file_okay=False, help="Folder of the files by which sites joined.")
+]
+Secret = Annotated[Path, typer.Option("--secret", dir_okay=False, help="The secret that 'federate join' wrote.")]
 
 
 def _place(output: Path) -> Path:
@@ -83,34 +91,130 @@ def answer(
     spec: SpecFile,
     public: Public,
     federation: Federation,
-    site: Annotated[str, typer.Option(help="This site's name in the agreement.")],
+    site: SiteName,
     number: Number,
     key: Key,
     version: Annotated[str, typer.Option(help="Who answers: a version's number, or an alias.")] = "champion",
     output: Output = None,
     public_key: PublicKey = None,
+    agreement: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The agreement: which classes this site answers for."),
+    ] = None,
+    joined: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the files by which sites joined.")
+    ] = None,
+    secret: Annotated[Path | None, typer.Option(dir_okay=False, help="The secret that 'federate join' wrote.")] = None,
 ) -> None:
     """Let a student answer the public inputs, and write the signed answers into a file to hand on."""
     from components.contracts.storage import put_bytes
     from infra.federation import site as one
 
     _named("--federation", federation)
+    _named("--site", site)
+    agreed = None if agreement is None else _agreed(agreement, federation, site)
+    under = None
+    if agreed is not None and agreed.masked:
+        if joined is None or secret is None:
+            raise ConfigError("--joined", joined, "and --secret go with an agreement that says masked: true")
+        under = _round(agreed, site, number, joined, secret)
+    elif joined is not None or secret is not None:
+        raise ConfigError("--agreement", agreement, "must name an agreement that says masked: true, beside --joined")
+    classes = () if agreed is None else agreed.sites[site].classes
     place = _place(output or Path(f"{_named('--site', site)}-{number}.answers.tar"))
     with _opened(spec, key, public_key) as desk:
         data = one.answer(
             desk.settings, desk.registry, desk.store, desk.spec, version,
-            public=public, federation=federation, site=site, number=number, by=desk.by,
+            public=public, federation=federation, site=site, number=number, by=desk.by, classes=classes, under=under,
         )  # fmt: skip
     put_bytes(str(place), data)
     promise = (
         "learnt in private" if desk.spec.student.privacy is not None else "nothing bounds what they tell of its rows"
     )
+    promise += ", behind masks" if under is not None else ""
     typer.echo(f"{place}: {len(data)} bytes of {site}'s answers in round {number}; {promise}")
+
+
+def _agreed(agreement: Path, federation: str, site: str) -> Agreement:
+    """The agreement of a federation that a site is in."""
+    from components.federation.agreement import read_agreement
+    from infra.federation import masked
+
+    found = read_agreement(agreement)
+    if federation and found.name != federation:
+        raise ConfigError("--federation", federation, f"is not the agreement's: {found.name}")
+    masked.require_site(found, site)
+    return found
+
+
+def _round(agreed: Agreement, site: str, number: int, joined: Path, secret: Path) -> Round:
+    """A round under masks, as a site knows it."""
+    from infra.federation import masked
+
+    masked.require(agreed, site)
+    files = {str(path): path.read_bytes() for path in sorted(joined.glob("*.join.tar"))}
+    return masked.Round(agreed, site, number, files, masked.secret_at(secret))
+
+
+@app.command()
+def join(
+    agreement: Agreed,
+    spec: SpecFile,
+    public: Public,
+    site: SiteName,
+    number: Number,
+    key: Key,
+    output: Output = None,
+    public_key: PublicKey = None,
+) -> None:
+    """Join a round whose answers are summed under masks: write this site's key for it, signed, and keep its secret."""
+    from components.contracts.attestation import signer
+    from components.contracts.spec import load_spec
+    from components.contracts.storage import put_bytes
+    from components.federation.agreement import read_agreement
+    from infra.federation import masked
+    from infra.federation.site import public_inputs
+    from infra.workloads import spec_path
+
+    place = _place(output or Path(f"{_named('--site', site)}-{number}.join.tar"))
+    secret = place.with_name(f"{site}-{number}.mask.pem")
+    ids = sorted(public_inputs(load_spec(spec_path(spec)), public))
+    put_bytes(str(place), masked.join(read_agreement(agreement), site, number, ids, secret, signer(key, public_key)))
+    typer.echo(f"{place}: hand it to every site; keep {secret} to yourself until the round is mixed, then delete it")
+
+
+@app.command()
+def unmask(
+    agreement: Agreed,
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="The answers whose sum is made.")],
+    spec: SpecFile,
+    public: Public,
+    site: SiteName,
+    number: Number,
+    key: Key,
+    joined: JoinedFolder,
+    secret: Secret,
+    output: Output = None,
+    public_key: PublicKey = None,
+) -> None:
+    """Take this site's masks off the sum of the answers that have come: once, for one set of sites."""
+    from components.contracts.storage import put_bytes
+    from infra.federation import masked
+    from infra.federation.site import public_inputs
+
+    of = _round(_agreed(agreement, "", site), site, number, joined, secret)
+    place = _place(output or Path(f"{_named('--site', site)}-{number}.unmask.tar"))
+    with _opened(spec, key, public_key) as desk:
+        ids = sorted(public_inputs(desk.spec, public))
+        found = {str(path): path.read_bytes() for path in files}
+        data = masked.unmask(desk.settings, desk.store, desk.spec, of, ids=ids, files=found, by=desk.by)
+    put_bytes(str(place), data)
+    typer.echo(f"{place}: takes the masks of {site} off the sum of {len(files)} sites")
 
 
 @app.command()
 def mix(
-    agreement: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The agreement (YAML).")],
+    agreement: Agreed,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="The sites' files of the round.")],
     spec: SpecFile,
     public: Public,
@@ -123,13 +227,15 @@ def mix(
 
     from components.contracts.spec import load_spec
     from components.contracts.storage import digest_of, put_bytes
+    from components.federation import masked, rounds
     from components.federation.agreement import read_agreement
-    from components.federation.rounds import mixed
     from infra.federation.site import public_inputs
     from infra.workloads import spec_path
 
     ids = public_inputs(load_spec(spec_path(spec)), public)
-    done = mixed(read_agreement(agreement), number, ids, {str(path): path.read_bytes() for path in files})
+    agreed = read_agreement(agreement)
+    mixed = masked.mixed if agreed.masked else rounds.mixed
+    done = mixed(agreed, number, ids, {str(path): path.read_bytes() for path in files})
     place = _place(output or Path(f"round-{number}.mixture.jsonl"))
     put_bytes(str(place), done.data)
     digest = digest_of(done.data)

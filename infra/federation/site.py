@@ -27,6 +27,7 @@ from components.ledger import signatures
 from components.ledger.ledger import append_if
 from components.student.card import Account, StudentCard
 from components.student.runtime import Student
+from infra.federation import masked
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -68,8 +69,14 @@ def answer(
     site: str,
     number: int,
     by: Signer,
+    classes: Sequence[str] = (),
+    under: masked.Round | None = None,
 ) -> bytes:
     """The file of a site's answers to the public inputs at ``public`` in a federation's round, by a registered version.
+
+    ``classes``: those that the site answers for; empty: all that the student knows, those included that it has from the
+    student of an earlier round, or that its teacher named by mistake. ``under``: the round whose answers are summed
+    under masks; None: they are handed on as they are.
 
     Asked again it answers the same, and spends and records nothing more; the file is the same where the signatures of
     the key are (Ed25519).
@@ -79,7 +86,8 @@ def answer(
     3. Record in the ledger what that publishes, unless it would pass the spec's epsilon; only then hand it out.
 
     Raises:
-        ConfigError: terms forbid it, it is no classification, or it would tell more than ``student.privacy`` allows.
+        ConfigError: terms forbid it, it is no classification, or it would tell more than ``student.privacy`` allows;
+            under masks as :func:`infra.federation.masked.answers`, or it answered under others before.
         NotFoundError: there is no such version.
         UntrustedError: the policy asks for signatures, and the version's does not count.
 
@@ -98,20 +106,41 @@ def answer(
     inputs = public_inputs(spec, public)
     ids = sorted(inputs)
     soft = student.predict_decoded([inputs[i] for i in ids])
+    known = answered_for(student.card.classes, classes)
     said = Said(
-        federation=federation, site=site, round=number, space=student.card.space, classes=student.card.classes,
+        federation=federation, site=site, round=number, space=student.card.space, classes=known,
         public=exchange.set_digest(ids), student=info.ref.digest, privacy=told_of(account),
     )  # fmt: skip
-    made = exchange.write(said, {i: s.distribution for i, s in zip(ids, soft, strict=True)}, by)
+    by_id = {i: s.distribution for i, s in zip(ids, soft, strict=True)}
+    by_id = exchange.limited(by_id, known) if classes else by_id
+    peers: dict[str, str] = {}
+    if under is None:
+        made = exchange.write(said, by_id, by)
+    else:
+        made, peers = masked.answers(under, said, by_id, by)
     # Step 3
     detail = {
         "federation": federation, "site": site, "round": number, "public": said.public, "rows": len(ids),
         "student": info.ref.digest, "version": info.version, "statement": made.statement,
-        "privacy": told_of(account),
+        "privacy": told_of(account), **({"peers": peers} if peers else {}),
+        **({"classes": list(known)} if classes else {}),
     }  # fmt: skip
-    again = ("federation", "site", "round", "public", "student")
+    again = ("federation", "site", "round", "public", "student", "peers", "classes")
     record(settings, store, spec, ACTION, detail, account, lineage, again=again)
     return made.data
+
+
+def answered_for(known: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a student that its site answers for, in the student's order.
+
+    Raises:
+        ConfigError: it knows none of those that are wanted.
+
+    """
+    found = tuple(name for name in known if not wanted or name in wanted)
+    if not found:
+        raise ConfigError("classes", list(wanted), f"are none that the student knows: {', '.join(known)}")
+    return found
 
 
 def record(
@@ -133,7 +162,9 @@ def record(
 
     def decide(rows: Sequence[LedgerRow]) -> dict[str, Any] | None:
         before = [row.detail for row in rows if row.action in (ACTION, GIVEN)]
-        known = any(row.action == action and all(row.detail.get(n) == detail[n] for n in again) for row in rows)
+        known = any(row.action == action and all(row.detail.get(n) == detail.get(n) for n in again) for row in rows)
+        if "peers" in detail:
+            masked.once(detail, before)
         told: dict[str, Any] = {}
         if spec.student.privacy is not None and account is not None:
             told = spending(spec.student.privacy, account, detail["student"], lineage, before)

@@ -101,7 +101,7 @@ class Bench:
         content = json.loads((DATA / "data_full.json").read_text())
         self.folder, chance = folder, np.random.default_rng(0)
         order = chance.permutation(len(content["train"]))
-        gold = [content["train"][i] for i in order[:GOLD]]
+        self.gold = gold = [content["train"][i] for i in order[:GOLD]]
         self.traffic = [content["train"][i] for i in order[GOLD:]]
         self.test = content["test"]
         cache = Settings().cache / "bench-students"

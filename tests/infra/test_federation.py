@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from components.contracts import bundle
-from components.contracts.attestation import signer
+from components.contracts.attestation import signer, verifier
 from components.contracts.errors import ArtifactError, ConfigError, NotFoundError, UntrustedError
 from components.contracts.settings import Settings
 from components.contracts.spec import Begin, load_spec
 from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.intent import ModelRef
 from components.distill.account import epsilon_of
+from components.federation import exchange
 from components.federation.exchange import row_id
 from components.federation.rounds import read
 from components.ledger import starts
@@ -179,6 +180,36 @@ def test_three_sites_answer_and_one_mixture_is_made_of_it(home, registry, tmp_pa
     told = run(*asked, "--round", 1, "-o", output)
     assert "north: weight 1, 0." in told and "south: other_subject" in told and f"refused {files[1]}" in told
     assert [d["site"] for d in published(home)] == ["north", "south", "west"]
+
+
+def test_a_site_answers_for_the_classes_that_the_agreement_has_of_it_alone(home, registry, tmp_path):
+    secret, key = keys(tmp_path, "north")
+    keys(tmp_path, "south")
+    registry.add("1", spec_of(tmp_path, "open"))
+    agreed = {
+        "name": "banks",
+        "space": "letters@1",
+        "classes": ["a", "b", "c"],
+        "sites": {"north": {"key": "north.pub", "classes": ["c", "a"]}, "south": {"key": "south.pub"}},
+    }
+    (tmp_path / "federation.yaml").write_text(yaml.safe_dump(agreed))
+    asked = ("answer", "--spec", tmp_path / "open.yaml", "--public", tmp_path / "public.jsonl", "--federation", "banks",
+             "--round", 1, "--key", secret, "--version", 1, "--site", "north")  # fmt: skip
+    made = {}
+    for name, more in {"all": (), "some": ("--agreement", tmp_path / "federation.yaml")}.items():
+        run(*asked, *more, "-o", tmp_path / f"{name}.tar")
+        made[name] = exchange.read((tmp_path / f"{name}.tar").read_bytes(), name, verifier(key), "banks")
+    assert [d["statement"] for d in published(home)] == [made["all"].statement, made["some"].statement]
+    assert made["all"].said.classes == ("a", "b", "c") and made["some"].said.classes == ("a", "c")
+    for row, shares in made["some"].by_id.items():
+        whole = made["all"].by_id[row]
+        assert shares == pytest.approx({c: whole[c] / (whole["a"] + whole["c"]) for c in "ac"})
+    with pytest.raises(ConfigError, match=r"--federation.*is not the agreement's"):
+        run(*asked, "--agreement", tmp_path / "federation.yaml", "--federation", "shops")
+    with pytest.raises(ConfigError, match=r"--site.*must be one of the agreement's"):
+        run(*asked, "--agreement", tmp_path / "federation.yaml", "--site", "west")
+    with pytest.raises(ConfigError, match=r"classes.*none that the student knows"):
+        sites.answered_for(("a", "b"), ("c",))
 
 
 def test_the_same_answers_again_are_the_same_file_and_one_entry(home, registry, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.contracts.admission import ATTEMPTS_HEADER, LETTER_BYTES, dead_letter
 from components.contracts.errors import RecordError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode
-from components.contracts.spec import Factory, Payload, Spec
+from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.dead_letters import replay as module
 from components.dead_letters.letters import Filter, read_letters
 from components.dead_letters.replay import CHUNK, CLAIM_HEADER, REPLAY_HEADER, drop, replay, verdicts
@@ -384,3 +384,20 @@ def test_a_letter_that_was_replayed_twice_gets_one_label(store, broker):
         pass
     (label,) = [decode(Label, r.value) for r in broker.logs[TopicPartition("w.labels", 0)]]
     assert label.input.id == "i" and len(repeated(broker)) == 2
+
+
+def test_what_was_refused_before_masking_is_replayed_masked(store, broker, monkeypatch):
+    spec = Spec(
+        name="w", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), payload=Payload(decoder="text"),
+        masking=Masking(entities=("EMAIL",)),
+    )  # fmt: skip
+    made = [Input(workload="w", id="a", key="k", time=NOW, payload=p) for p in (b"to ada@example.com", b"\xff\xfe")]
+    refuse(broker, *map(encode, made))
+    monkeypatch.setattr(module, "spec_in_force", lambda *_: spec)
+    done = run(store, broker)
+    assert [(o.result, "decod" in o.detail or "text" in o.detail) for o in done] == [
+        ("failed", True),
+        ("replayed", False),
+    ]
+    sent = broker.logs[INPUTS][len(made) :]
+    assert [decode(Input, record.value).payload for record in sent] == [b"to [EMAIL]"]

@@ -54,6 +54,8 @@ def test_keys_lie_beside_the_agreement(folder):
         (("space:", "min_sites: 1\nspace:"), "must be 2 to the 2 sites"),
         (("space:", "min_sites: 3\nspace:"), "must be 2 to the 2 sites"),
         (("space:", "most_distance: 1.5\nspace:"), "most_distance"),
+        (("space:", "temperature: 0\nspace:"), "temperature"),
+        (("space:", "temperature: 2\nspace:"), "temperature"),
         (("space:", "unknown: 1\nspace:"), "unknown"),
         (("space:", ": ["), "must be the YAML file of a federation"),
     ],

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 
-from components.federation.mixture import RULES, distances, fill, mix
+from components.federation.mixture import RULES, distances, fill, mix, sharpened
 
 ALL = sorted(RULES)
 
@@ -153,3 +154,21 @@ def test_one_liar_of_three_that_know_a_class_does_not_move_it_by_the_median():
     knows = [[1, 1, 0]] * 8 + [[1, 1, 1]] * 3
     share, found = claimed(*[[1, 0, 0]] * 10, [0, 0, 1], knows=knows)
     assert share < 0.01 and found[10] > 0.9 > found[:10].max() + 0.8
+
+
+def test_a_mixture_is_sharpened_to_what_it_is_surest_of_and_stays_a_distribution():
+    shares = np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0], [0.4, 0.6, 0.0]])
+    assert sharpened(shares, 1.0) is shares
+    assert sharpened(shares, 0.5) == pytest.approx(np.array([[2 / 3, 1 / 6, 1 / 6], [0, 0, 0], [4 / 13, 9 / 13, 0]]))
+    assert sharpened(shares, 0.001)[0] == pytest.approx([1.0, 0.0, 0.0])
+
+
+@given(arrays(np.float64, (3, 4), elements=st.floats(1e-6, 1)), st.floats(0.05, 1))
+def test_sharpening_keeps_the_order_and_takes_entropy_out(raw, temperature):
+    shares = raw / raw.sum(axis=1, keepdims=True)
+    found = sharpened(shares, temperature)
+    assert found.sum(axis=1) == pytest.approx(1.0)
+    for before, after in zip(shares, found, strict=True):
+        order = np.argsort(before)
+        assert (np.diff(after[order]) >= 0).all()
+    assert (found.max(axis=1) >= shares.max(axis=1) - 1e-12).all()

@@ -234,3 +234,12 @@ def test_a_mixture_whose_rows_do_not_go_with_it_is_refused(desk, change, told):
     lines = (found.header, *change(list(found.rows.values())))
     with pytest.raises(ArtifactError, match=told):
         read(b"".join(msgspec.json.encode(line) + b"\n" for line in lines), "m")
+
+
+def test_a_mixture_that_is_sharpened_says_so_and_one_that_is_not_is_as_ever(desk):
+    files = {"a": desk.file("north", 0.9), "b": desk.file("south", 0.7)}
+    plain = mixed(desk.agreement(), 1, IDS, files)
+    assert b"temperature" not in plain.data and b"masked" not in plain.data
+    found = read(mixed(desk.agreement(temperature=0.5), 1, IDS, files).data, "m")
+    assert found.header.temperature == 0.5
+    assert found.rows[IDS[0]].distribution["spam"] == pytest.approx(0.8**2 / (0.8**2 + 0.2**2))

@@ -1,7 +1,9 @@
+import msgspec
 import pytest
 
 from components.contracts.errors import ConfigError, NotFoundError, TransitionError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, decode, encode, label_key
+from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.control.tables import ReviewRow
 from components.review import reviews
 from components.stream.memory import MemoryBroker, MemoryProducer
@@ -168,3 +170,20 @@ def test_labels_of_others_since_then_are_no_reason_to_leave_one_out(store, broke
         row.answer, row.annotator, row.answered_at = {"task": "classification", "space": SPACE,
                                                       "distribution": {"ham": 1.0}}, "ada", 5.0  # fmt: skip
     assert reviews.publish(store, broker, "w") == 1
+
+
+def test_an_answer_to_a_question_of_before_masking_is_published_masked(store, broker, monkeypatch):
+    asked, bad = question("write to ada@example.com"), question("x")
+    bad = bad._replace(input=msgspec.structs.replace(bad.input, payload=b"\xff\xfe"))
+    ask(store, asked, bad)
+    spec = Spec(
+        name="w", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), payload=Payload(decoder="text"),
+        masking=Masking(entities=("EMAIL",)),
+    )  # fmt: skip
+    monkeypatch.setattr(reviews, "spec_in_force", lambda *_: spec)
+    reviews.answer(store, broker, "w", asked.key, "ham", "ada")
+    assert [(text, label.key) for text, label in labels(broker).items()] == [("write to [EMAIL]", asked.key)]
+    assert decode(Input, reviews.get(store, "w", asked.key).input).payload == b"write to [EMAIL]"
+    with pytest.raises(NotFoundError):  # it cannot be searched, so nothing of it is kept
+        reviews.answer(store, broker, "w", bad.key, "ham", "ada")
+    assert len(labels(broker)) == 1

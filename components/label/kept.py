@@ -1,0 +1,50 @@
+"""What was kept of inputs before they were masked: masked, or deleted, when a labeler starts.
+
+Questions to people are masked; the teacher's probes, which are named by their content, are deleted, and others drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.masking import masker, searched
+from components.contracts.spec import Spec
+from components.contracts.storage import get_bytes, remove
+from components.control.store import ControlStore
+from components.control.teachers import probes_of, without_probes
+from components.review import reviews
+
+log = logging.getLogger(__name__)
+
+
+def mask_kept(spec: Spec, store: ControlStore, artifacts: str) -> None:
+    """Mask what is kept of a workload's inputs, where its spec asks for that.
+
+    Raises:
+        FinderError: the search failed: start again.
+
+    """
+    if masker(spec) is None:
+        return
+    asked = reviews.masked(store, spec)
+    folder = f"{artifacts}/{spec.name}/probes"
+    gone = {content for content in probes_of(store, spec.name) if not _is_masked(spec, f"{folder}/{content}", content)}
+    without_probes(store, spec.name, gone)
+    for content in gone:
+        remove(f"{folder}/{content}")
+    if asked or gone:
+        log.info("%s: masked %d questions that were kept, and deleted %d probes", spec.name, asked, len(gone))
+
+
+def _is_masked(spec: Spec, uri: str, content: str) -> bool:
+    """Whether masking a probe changes nothing. One whose payload is missing is the guard's to complain about."""
+    mask = masker(spec)
+    try:
+        payload = get_bytes(uri, content)
+        return mask is None or searched(spec, partial(mask, payload)).payload == payload
+    except ArtifactError:
+        return True
+    except RecordError:
+        return False

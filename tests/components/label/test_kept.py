@@ -1,0 +1,78 @@
+"""What was kept of inputs before masking was turned on."""
+
+import msgspec
+import pytest
+
+from components.contracts.errors import ArtifactError, FinderError
+from components.contracts.records import Input, content_hash, decode, encode
+from components.contracts.spec import Factory, Masking, Payload, Spec
+from components.contracts.storage import get_bytes, put_bytes
+from components.control.tables import IncidentRow, ReviewRow, TeacherRow
+from components.control.teachers import TeacherState, probes_of, teacher_state
+from components.label.kept import mask_kept
+
+MAIL, PLAIN, BAD = b"write to ada@example.com", b"nothing here", b"\xff\xfe"
+
+
+def spec_of(tmp_path, **masking):
+    return Spec(
+        name="w", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), payload=Payload(decoder="text"),
+        source=str(tmp_path / "w.yaml"), masking=Masking(**({"entities": ("EMAIL",)} | masking)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def artifacts(store, tmp_path):
+    """Three questions, and three probes of which an incident offers one."""
+    root = f"file://{tmp_path}/artifacts"
+    probes = [{"content": content_hash(payload), "answers": [], "anchor": False} for payload in (MAIL, PLAIN, BAD)]
+    for payload in (MAIL, PLAIN, BAD):
+        put_bytes(f"{root}/w/probes/{content_hash(payload)}", payload)
+    with store.transaction() as s:
+        for n, payload in enumerate((MAIL, PLAIN, BAD)):
+            entry = Input(workload="w", id=f"i{n}", key="k", time=1.0, payload=payload)
+            s.add(
+                ReviewRow(
+                    workload="w", key=str(n), teacher="t@1", space="s@1", classes=["a", "b"], input=encode(entry),
+                    draft=None, why="", policy="all", probability=1.0, audit=False, asked_at=1.0,
+                    answered_at=2.0 if n == 0 else None,
+                )
+            )  # fmt: skip
+        state = msgspec.to_builtins(TeacherState(space="s@1", classes=("a", "b"), probes=tuple(probes)))
+        s.add(TeacherRow(workload="w", teacher="t@1", revision=1, state=state))
+        s.add(
+            IncidentRow(workload="w", teacher="t@1", epoch=0, suspect_from=1.0, opened_at=1.0, mixed=False,
+                        candidate=probes[:2], detail={})
+        )  # fmt: skip
+    return root
+
+
+def asked(store):
+    with store.session() as s:
+        return {row.key: decode(Input, row.input).payload for row in s.query(ReviewRow)}
+
+
+def test_questions_are_masked_and_probes_in_which_something_is_found_are_deleted(store, artifacts, tmp_path):
+    mask_kept(spec_of(tmp_path), store, artifacts)
+    assert asked(store) == {"0": b"write to [EMAIL]", "1": PLAIN}  # what cannot be searched is kept nowhere
+    assert probes_of(store, "w") == {content_hash(PLAIN)}
+    assert teacher_state(store, "w", "t@1")[0] == 2
+    assert get_bytes(f"{artifacts}/w/probes/{content_hash(PLAIN)}") == PLAIN
+    for payload in (MAIL, BAD):
+        with pytest.raises(ArtifactError):
+            get_bytes(f"{artifacts}/w/probes/{content_hash(payload)}")
+    mask_kept(spec_of(tmp_path), store, artifacts)
+    assert teacher_state(store, "w", "t@1")[0] == 2, "a second start changes nothing"
+
+
+def test_without_masking_all_stays(store, artifacts, tmp_path):
+    mask_kept(msgspec.structs.replace(spec_of(tmp_path), masking=None), store, artifacts)
+    assert asked(store)["0"] == MAIL and len(probes_of(store, "w")) == 3
+
+
+def test_while_the_finder_is_away_all_stays_and_the_labeler_does_not_start(store, artifacts, tmp_path):
+    (tmp_path / "finder.py").write_text("def made():\n    def find(text):\n        raise OSError\n    return find\n")
+    spec = spec_of(tmp_path, entities=("NAME",), finder=Factory(factory="finder.py:made"))
+    with pytest.raises(FinderError):
+        mask_kept(spec, store, artifacts)
+    assert asked(store)["0"] == MAIL and len(probes_of(store, "w")) == 3
