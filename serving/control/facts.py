@@ -95,6 +95,8 @@ class Known:
         top = s.scalar(select(func.max(LedgerRow.seq))) or 0
         if top < self.seq:  # another ledger was put in its place
             self.decided.clear()
+            self.rollouts.clear()
+            self.alarms.clear()
         if self.decided and top > self.seq:
             came = select(LedgerRow.workload, *ENTRY).where(LedgerRow.seq > self.seq, LedgerRow.seq <= top, TOLD)
             for workload, *entry in s.execute(came.order_by(LedgerRow.seq)):
@@ -224,7 +226,7 @@ def _alarms(s: Session, workloads: Names, known: Known) -> dict[str, list[Alarm]
     asked = set(workloads)
     seen = {w: (count, last) for w, count, last in s.execute(counted.group_by(AlarmRow.workload)) if w in asked}
     stale = [w for w in seen if _may_differ(known.alarms.get(w), seen[w])]
-    known.alarms |= {workload: (*seen[workload], []) for workload in stale}
+    found: dict[str, tuple[int, int, list[Alarm]]] = {workload: (*seen[workload], []) for workload in stale}
     if stale:
         answered, champion, rollout = (AlarmRow.detail[n].as_string() for n in ("answered", "champion", "rollout"))
         query = select(AlarmRow.workload, AlarmRow.id, AlarmRow.kind, AlarmRow.at, champion, rollout)
@@ -233,7 +235,8 @@ def _alarms(s: Session, workloads: Names, known: Known) -> dict[str, list[Alarm]
             query.where(last, answered.is_(None)).order_by(AlarmRow.id)
         ):
             alarm = Alarm(id=id_, kind=kind, at=at, champion=about, rollout=own)
-            known.alarms[workload][2].append(alarm)
+            found[workload][2].append(alarm)
+        known.alarms |= found  # once all are read: half of them would count as all
     return {workload: known.alarms[workload][2] for workload in seen}
 
 

@@ -119,3 +119,18 @@ def test_alarms_that_were_answered_are_not_read_again(store, tmp_path):
     event.listen(store.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
     rows.read()
     assert asked and not [query for query in asked if "alarms.detail" in query]
+
+
+def test_a_look_that_failed_half_way_hides_no_alarm_from_the_next(store, tmp_path):
+    names, rows = add(store, 3), rows_of(store, tmp_path)
+    away = []
+
+    def fail(connection, cursor, statement, *_):
+        if "alarms.kind" in statement and not away:
+            away.append(statement)
+            raise ConnectionError("away")
+
+    event.listen(store.engine, "before_cursor_execute", fail)
+    with pytest.raises(ConnectionError):
+        rows.read()
+    assert [row.alarms for row in rows.read()] == [1] * len(names) and len(away) == 1
