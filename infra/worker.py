@@ -225,7 +225,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
 
     On a Ray of our own everything ends with us; on another's our applications alone.
     """
-    from components.contracts.ray_access import access
+    from components.contracts.ray_access import access, last_line
     from serving.declaration import Workload, declared, serve_config
     from serving.ray_app import QUIET, environment
     from serving.ray_light import SETUP, import_serve
@@ -261,7 +261,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
                     runtime_env={"worker_process_setup_hook": SETUP},
                 )
     except ConnectionError as error:  # of a Ray client
-        remedy = f"no client server takes us in ({str(error).strip().rpartition(chr(10))[2]}): see COHOBATE_RAY_ADDRESS"
+        remedy = f"no client server takes us in ({last_line(error)}): see COHOBATE_RAY_ADDRESS"
         raise UnavailableError("Ray", settings.ray_address, remedy) from error
     except Exception as error:  # Ray raises no class of its own for it
         if NODE_IS_LATE not in str(error):

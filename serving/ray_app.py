@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.contracts.errors import AccessError, ConfigError, UnavailableError
+from components.contracts.ray_access import JOBS_API
 from components.contracts.records import Input, SoftLabel
 from components.contracts.settings import Settings, is_loopback
 from components.contracts.spec import DeferTo, Spec
@@ -259,7 +260,7 @@ def require_node(address: str) -> None:
         UnavailableError: no cluster answers.
 
     """
-    if address.startswith(("http://", "https://")):
+    if address.startswith(JOBS_API):
         allowed = "is a Jobs API, where distill trains and no gateway runs: name the cluster as ray://HOST:10001"
         raise ConfigError("COHOBATE_RAY_ADDRESS", address, allowed)
     if not re.fullmatch(r"[^/]+:\d+", address):  # ray://…, auto

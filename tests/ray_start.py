@@ -31,7 +31,7 @@ TIMES = 4
 NODES = 3
 """How many nodes are started where one after the other ended by itself."""
 
-HEAD_SECONDS = 600.0
+HEAD_SECONDS = 300.0
 """How long a head may take to start on a machine with other things to do."""
 
 AGENTS = ("metrics_agent", "dashboard_agent_listen", "runtime_env_agent")

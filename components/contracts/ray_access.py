@@ -14,6 +14,17 @@ from components.contracts.settings import Settings
 
 MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
+JOBS_API = ("http://", "https://")
+"""What an address begins with that is one of a head's Jobs API."""
+
+SAID_CHARACTERS = 2_000
+"""How much of what Ray says stands in an error."""
+
+
+def last_line(error: Exception) -> str:
+    """What a failure of Ray's says at its end: before that stand the calls that led to it."""
+    return str(error).strip().rpartition("\n")[2][:SAID_CHARACTERS]
+
 
 def access(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
     """Ray's variables, for the cluster that the settings name or for one that is started here; set before its import.

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 
 from components.contracts.errors import UnavailableError
-from components.contracts.ray_access import access
+from components.contracts.ray_access import JOBS_API, access, last_line
 from components.contracts.settings import Settings
 
-SCHEMES = ("ray://", "http://", "https://")
+SCHEMES = ("ray://", *JOBS_API)
 """Of an address of Ray's client server, which takes in whoever is no node of the cluster: a pod, say; or of the head's
 Jobs API (:mod:`components.distill.job`)."""
 
@@ -55,8 +55,8 @@ def joined(settings: Settings) -> Iterator[None]:
             with attempt:
                 ray.init(address=settings.ray_address, log_to_driver=False, runtime_env=told)
     except ConnectionError as error:
-        said = str(error).strip().rpartition("\n")[2]
-        remedy = f"no client server takes us in ({said}): see COHOBATE_RAY_ADDRESS and COHOBATE_RAY_TOKEN_FILE"
+        said = f"no client server takes us in ({last_line(error)})"
+        remedy = f"{said}: see COHOBATE_RAY_ADDRESS and COHOBATE_RAY_TOKEN_FILE"
         raise UnavailableError("Ray", settings.ray_address, remedy) from error
     try:
         yield

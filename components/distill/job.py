@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from components.contracts.errors import AccessError, RefusedError, UnavailableError
-from components.contracts.ray_access import access
+from components.contracts.ray_access import JOBS_API, SAID_CHARACTERS, access, last_line
 from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, get_bytes, put_bytes, remove
 from components.distill.cluster import handed_on
@@ -45,10 +45,17 @@ TRAINING = "cohobate_training"
 LOST_SECONDS = 60.0
 """How long a head that does not answer, as one that starts anew, is waited for."""
 
-LOOK_SECONDS = 1.0
+ANSWER_SECONDS = (10.0, 30.0)
+"""How long a head may take to be connected to, and to answer: Ray's client waits for one that fell silent for ever."""
 
-SAID_CHARACTERS = 2_000
-"""How much of what a job that failed said last stands in the error."""
+FOLLOW_SECONDS = 60.0
+"""How long a job's log is followed before the job is looked at: it comes by a connection of which nobody would notice
+that the other end is gone."""
+
+STOP_SECONDS = 20.0
+"""How long a job that was told to end is waited for: until then it looks as if it could be taken up."""
+
+LOOK_SECONDS = 1.0
 
 OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client takes for any address that it is given."""
@@ -58,7 +65,7 @@ T = TypeVar("T")
 
 def by_job(settings: Settings) -> bool:
     """Whether the address is that of a head's Jobs API."""
-    return settings.ray_address.startswith(("http://", "https://"))
+    return settings.ray_address.startswith(JOBS_API)
 
 
 def train_by_job(training: Training, settings: Settings, prepare: Callable[[], None]) -> None:
@@ -105,10 +112,8 @@ class Jobs:
     def __init__(self, settings: Settings) -> None:
         self._address = settings.ray_address
         os.environ.update(access(settings, os.environ))
-        from ray.job_submission import JobSubmissionClient
-
         with _without(OVERRULING):
-            self._client: JobSubmissionClient = self._asked(lambda: JobSubmissionClient(self._address))
+            self._client = self._asked(lambda: _client(self._address))
 
     def unfinished(self, name: str) -> str | None:
         """The job of a training that has not ended."""
@@ -125,9 +130,15 @@ class Jobs:
         )
 
     def stop(self, job: str) -> None:
-        """Have a job end; where nobody answers, it goes on."""
+        """Have a job end, and wait until it has; where nobody answers, it goes on."""
+        deadline = time.monotonic() + STOP_SECONDS
         try:
             self._asked(lambda: self._client.stop_job(job))
+            while not self._asked(lambda: self._client.get_job_info(job)).status.is_terminal():
+                if time.monotonic() > deadline:
+                    log.warning("job %s was told to end, and has not yet", job)
+                    return
+                time.sleep(LOOK_SECONDS)
         except (UnavailableError, AccessError, RefusedError) as error:
             log.warning("job %s could not be stopped: %s", job, error)
 
@@ -139,16 +150,17 @@ class Jobs:
             UnavailableError: nobody answers for a minute.
 
         """
-        said, heard = _Said(), time.monotonic()
+        said, lost = _Said(), None
         while True:
+            asyncio.run(said.follow(self._client, job))
             try:
-                asyncio.run(said.follow(self._client, job))
                 found: JobDetails = self._asked(lambda: self._client.get_job_info(job))
-                heard = time.monotonic()
-            except (UnavailableError, OSError):
-                if time.monotonic() - heard > LOST_SECONDS:
+            except UnavailableError:
+                lost = time.monotonic() if lost is None else lost
+                if time.monotonic() - lost > LOST_SECONDS:
                     raise
             else:
+                lost = None
                 if found.status.is_terminal():
                     break
             time.sleep(LOOK_SECONDS)
@@ -166,36 +178,49 @@ class Jobs:
             remedy = "set COHOBATE_RAY_TOKEN_FILE to the cluster's"
             raise AccessError("Ray", self._address, "token", "ours is missing or another", remedy) from error
         except OSError as error:  # ConnectionError, and what requests raises
-            remedy = f"no Jobs API is there ({_line(error)}): see COHOBATE_RAY_ADDRESS"
+            remedy = f"no Jobs API is there ({last_line(error)}): see COHOBATE_RAY_ADDRESS"
             raise UnavailableError("Ray", self._address, remedy) from error
         except RuntimeError as error:  # any answer that is no success
             if "status code 5" in str(error):  # the head is there, and the rest of it not yet
-                remedy = f"its Jobs API cannot now ({_line(error)}): try again"
+                remedy = f"its Jobs API cannot now ({last_line(error)}): try again"
                 raise UnavailableError("Ray", self._address, remedy) from error
-            raise RefusedError("Ray", self._address, _line(error), "see COHOBATE_RAY_ADDRESS") from error
+            raise RefusedError("Ray", self._address, last_line(error), "see COHOBATE_RAY_ADDRESS") from error
+
+
+def _client(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # whose requests end
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **options})
+
+    return Client(address)
 
 
 class _Said:
     """What a job said, passed on once however often its log breaks off."""
 
     def __init__(self) -> None:
-        self._passed = 0
+        self._passed, self._why = 0, ""
 
     async def follow(self, client: JobSubmissionClient, job: str) -> None:
         import aiohttp
 
         at = 0
-        with contextlib.suppress(aiohttp.ClientError, RuntimeError, OSError):  # whether it has ended is asked apart
-            async for text in client.tail_job_logs(job):
-                at += len(text)
-                if at > self._passed:
-                    sys.stderr.write(text[len(text) - (at - self._passed) :])
-                    sys.stderr.flush()
-                    self._passed = at
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2][:SAID_CHARACTERS]
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                async for text in client.tail_job_logs(job):
+                    at += len(text)
+                    if at > self._passed:
+                        sys.stderr.write(text[len(text) - (at - self._passed) :])
+                        sys.stderr.flush()
+                        self._passed = at
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, RuntimeError, OSError) as error:  # whether the job has ended is asked apart
+            why, self._why = self._why, f"{type(error).__name__}: {last_line(error)}"
+            if self._why != why:
+                log.warning("the log of job %s breaks off: %s", job, self._why)
 
 
 @contextlib.contextmanager
@@ -222,6 +247,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _end(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one would keep the job from being ended
     raise SystemExit(128 + number)
 
 

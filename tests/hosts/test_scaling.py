@@ -112,6 +112,9 @@ def test_labelers_wake_and_sleep_by_the_lag_and_nothing_is_lost_or_doubled(clust
         with contextlib.closing(labels):
             return [decode(Label, record.value).input.id for record in read_to_end(labels) if record.value]
 
+    def told():
+        return [name for name in store.gauges("files") if name.startswith("labeler-")]
+
     sent = set()
     for turn, (inputs, wanted) in enumerate(TURNS):
         wait_for(lambda: replicas() == 0, SECONDS)  # nothing waits
@@ -127,8 +130,8 @@ def test_labelers_wake_and_sleep_by_the_lag_and_nothing_is_lost_or_doubled(clust
         with labelers(settings, path, wanted) as processes:
             running = lambda p=processes: all(one.poll() is None for one in p)  # noqa: E731
             wait_for(lambda r=running: not r() or len(labelled()) >= len(sent) or time.sleep(1), SECONDS)
+            wait_for(lambda r=running, n=wanted: not r() or len(told()) == n, SECONDS)  # one may have begun late
             assert running()
-            assert len([name for name in store.gauges("files") if name.startswith("labeler-")]) == wanted
             wait_for(lambda: replicas() == 0, SECONDS)
     assert sorted(labelled()) == sorted(sent)
     store.close()

@@ -1,8 +1,11 @@
 """A job that trains, by a stand-in for the Jobs API's client: what is submitted, waited for, passed on and ended."""
 
+import asyncio
 import os
 import pickle
 import shlex
+import signal
+import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -45,7 +48,7 @@ class Client:
         self.calls.append(("stop", name))
 
     def get_job_info(self, name):
-        found = self.infos.pop(0)
+        found = self.infos.pop(0) if len(self.infos) > 1 else self.infos[0]
         if isinstance(found, Exception):
             raise found
         return SimpleNamespace(status=Status(found), message="Traceback\nValueError: no network today")
@@ -63,7 +66,7 @@ class Client:
 @pytest.fixture
 def client(monkeypatch):
     made = Client()
-    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", made)
+    monkeypatch.setattr(job, "_client", made)
     monkeypatch.setattr(job, "LOOK_SECONDS", 0.0)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # so that it is put back as it was when the test is over
@@ -134,14 +137,88 @@ def test_a_log_that_breaks_off_is_passed_on_once(client, capsys):
     assert capsys.readouterr().err == "one\ntwo\nthree\n"
 
 
-@pytest.mark.parametrize("away", [ConnectionError("refused"), RuntimeError("Request failed with status code 503: no")])
-def test_a_head_that_is_away_is_waited_for_and_not_for_ever(client, monkeypatch, away):
-    client.infos = [away, away, "SUCCEEDED"]
+def test_why_a_log_breaks_off_is_said_once(client, caplog):
+    client.log, client.infos = [[None]], ["RUNNING", "RUNNING", "SUCCEEDED"]
     job.Jobs(SETTINGS).wait("j")
+    assert caplog.messages == ["the log of job j breaks off: RuntimeError: WebSocket connection closed unexpectedly"]
+
+
+def test_a_log_of_which_nothing_comes_does_not_keep_the_job_from_being_looked_at(client, monkeypatch):
+    async def silent(name):
+        await asyncio.Event().wait()
+        yield ""
+
+    monkeypatch.setattr(client, "tail_job_logs", silent)
+    monkeypatch.setattr(job, "FOLLOW_SECONDS", 0.01)
+    client.infos = ["RUNNING", "SUCCEEDED"]
+    job.Jobs(SETTINGS).wait("j")
+    assert client.infos == ["SUCCEEDED"]
+
+
+def test_a_head_that_takes_a_connection_and_says_nothing_is_away(monkeypatch):
+    monkeypatch.setattr(job, "ANSWER_SECONDS", (60.0, 0.2))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = SETTINGS.model_copy(update={"ray_address": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        with pytest.raises(UnavailableError, match=r"no Jobs API is there \(.*timed out"):
+            job.Jobs(settings)
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock that a look at a job lets go on."""
+    time = SimpleNamespace(now=0.0, monotonic=lambda: time.now, sleep=lambda _: setattr(time, "now", time.now + 1.0))
+    monkeypatch.setattr(job, "time", time)
+    return time
+
+
+@pytest.mark.parametrize("away", [ConnectionError("refused"), RuntimeError("Request failed with status code 503: no")])
+def test_a_head_that_is_away_is_waited_for_and_not_for_ever(client, seconds, away):
+    client.infos = [*[away] * 60, "RUNNING", *[away] * 60, "SUCCEEDED"]
+    job.Jobs(SETTINGS).wait("j")
+    assert seconds.now == 121.0
     client.infos = [away]
-    monkeypatch.setattr(job, "LOST_SECONDS", -1.0)
     with pytest.raises(UnavailableError, match=r"COHOBATE_RAY_ADDRESS|try again"):
         job.Jobs(SETTINGS).wait("j")
+    assert seconds.now - 121.0 == pytest.approx(job.LOST_SECONDS, abs=1.0)
+
+
+def test_a_minute_without_a_head_begins_when_it_is_gone_however_long_the_log_was(client, seconds, monkeypatch):
+    async def long(name):
+        seconds.now += 3600.0
+        yield "trained\n"
+
+    monkeypatch.setattr(client, "tail_job_logs", long)
+    client.infos = [ConnectionError("refused"), "SUCCEEDED"]
+    job.Jobs(SETTINGS).wait("j")
+
+
+def test_a_job_that_is_told_to_end_is_waited_for_a_while(client, seconds, caplog):
+    client.infos = ["RUNNING", "RUNNING", "STOPPED"]
+    jobs = job.Jobs(SETTINGS)
+    jobs.stop("j")
+    assert client.infos == ["STOPPED"] and not caplog.messages
+    client.infos = ["RUNNING"]
+    jobs.stop("j")
+    assert caplog.messages == ["job j was told to end, and has not yet"]
+
+
+def test_a_second_signal_does_not_keep_the_job_from_being_ended(client, tmp_path, monkeypatch):
+    ended = []
+
+    def stop(name):
+        signal.raise_signal(signal.SIGTERM)
+        ended.append(name)
+
+    monkeypatch.setattr(client, "stop_job", stop)
+    client.infos = ["STOPPED"]
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(job.Jobs, "wait", lambda self, name: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as told:
+        job.train_by_job(training(tmp_path), SETTINGS, lambda: None)
+    assert told.value.code == 128 + signal.SIGTERM and len(ended) == 1
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_job_that_the_cluster_knows_no_more_fails_the_step(client, tmp_path):
