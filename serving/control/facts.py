@@ -81,14 +81,16 @@ class Known:
 
     ``rollouts``: by workload, the last one as a fact, with the id and revision of the row that it was made of.
     ``alarms``: by workload, how many there were, the id of the last, and the open ones of the last.
+    ``concluded``: by workload, what followed from its entries, champion and rollout, which it begins with.
     For one thread at a time.
     """
 
     def __init__(self) -> None:
         self.seq = 0
-        self.decided: dict[str, list[Decided]] = {}
+        self.decided: dict[str, tuple[Decided, ...]] = {}
         self.rollouts: dict[str, tuple[str, int, dict[str, Any]]] = {}
         self.alarms: dict[str, tuple[int, int, list[Alarm]]] = {}
+        self.concluded: dict[str, tuple[Any, str | None, Any, Crowned | None, Rollout | None]] = {}
 
     def learn(self, s: Session, workloads: Names) -> None:
         """Read the entries that came since the last time; of a workload that is new here, its last ones."""
@@ -101,14 +103,23 @@ class Known:
             came = select(LedgerRow.workload, *ENTRY).where(LedgerRow.seq > self.seq, LedgerRow.seq <= top, TOLD)
             for workload, *entry in s.execute(came.order_by(LedgerRow.seq)):
                 if workload in self.decided:
-                    self.decided[workload].insert(0, Decided(*entry))
-                    del self.decided[workload][LEDGER:]
+                    self.decided[workload] = (Decided(*entry), *self.decided[workload])[:LEDGER]
         for workload in workloads:
             if workload not in self.decided:
                 mine = select(*ENTRY).where(LedgerRow.workload == workload, LedgerRow.seq <= top, TOLD)
                 last = s.execute(mine.order_by(LedgerRow.seq.desc()).limit(LEDGER))
-                self.decided[workload] = [Decided(*entry) for entry in last]
+                self.decided[workload] = tuple(Decided(*entry) for entry in last)
         self.seq = top
+
+    def conclude(
+        self, workload: str, champion: str | None, told: dict[str, Any] | None
+    ) -> tuple[Crowned | None, Rollout | None]:
+        """How the champion came to serve, and the last rollout as a fact; worked out anew where something changed."""
+        decided, kept = self.decided[workload], self.concluded.get(workload)
+        if kept is None or kept[0] is not decided or kept[1] != champion or kept[2] is not told:
+            rollout = None if told is None else _rollout(told, decided)
+            kept = self.concluded[workload] = (decided, champion, told, _crowned(decided, champion), rollout)
+        return kept[3], kept[4]
 
 
 def of(workload: InstrumentedAttribute[str], workloads: Names) -> ColumnElement[bool]:
@@ -157,11 +168,12 @@ def read_all(
         intent = intents.get(workload, Intent())
         sign = leaders.get(f"controller/{workload}")
         taught = statuses.get(workload, set())
-        decided = known.decided[workload]
+        champion = intent.champion.version if intent.champion else None
+        crowned, rollout = known.conclude(workload, champion, rollouts.get(workload))
         found[workload] = Facts(
             now=now,
             workload=workload,
-            champion=intent.champion.version if intent.champion else None,
+            champion=champion,
             candidate=intent.candidate.version if intent.candidate else None,
             previous=intent.previous.version if intent.previous else None,
             weight=intent.weight_at(now),
@@ -169,8 +181,8 @@ def read_all(
             leader_age=None if sign is None else max(0.0, now - sign),
             leader_term=leader_term,
             reports=reports.get(workload, {}),
-            crowned=_crowned(decided, intent),
-            rollout=_rollout(rollouts[workload], decided) if workload in rollouts else None,
+            crowned=crowned,
+            rollout=rollout,
             alarms=tuple(alarms.get(workload, ())),
             run=runs.get(workload),
             teacher=next((word for word in ("suspect", "held", "trusted") if word in taught), None),
@@ -296,8 +308,7 @@ def _rollouts(s: Session, workloads: Names, known: Known) -> dict[str, dict[str,
     return {workload: known.rollouts[workload][2] for workload in wanted}
 
 
-def _crowned(decided: Sequence[Decided], intent: Intent) -> Crowned | None:
-    champion = intent.champion.version if intent.champion else None
+def _crowned(decided: Sequence[Decided], champion: str | None) -> Crowned | None:
     for entry in decided:
         version = _made_champion(entry)
         if version is None:
