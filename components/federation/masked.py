@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from components.contracts import attestation, bundle
 from components.contracts.attestation import verifier
@@ -151,6 +151,8 @@ def peers_of(
 ) -> tuple[dict[str, X25519PublicKey], dict[str, str]]:
     """The keys of the sites that joined, and what each signed, by their names; ``files``: theirs, by their URIs.
 
+    Files of other rounds are left aside: a site keeps them in one folder.
+
     Raises:
         ArtifactError, UntrustedError: one of the files does not hold.
         ConfigError: a site joined twice with different keys, or fewer than ``min_sites`` joined.
@@ -159,14 +161,21 @@ def peers_of(
     keys: dict[str, X25519PublicKey] = {}
     signed: dict[str, str] = {}
     for uri in sorted(files):
-        found = opened(agreement, number, public, JOIN, files[uri], uri)
+        try:
+            found = opened(agreement, number, public, JOIN, files[uri], uri)
+        except UntrustedError as error:
+            if error.reason == "other_round":
+                continue
+            raise
         name = found.said.site
         if signed.setdefault(name, found.statement) != found.statement:
             raise ConfigError("--joined", uri, f"is a second key of {name} in round {number}: let it send one")
         try:
             keys[name] = X25519PublicKey.from_public_bytes(bytes.fromhex(found.content.decode()))
+            X25519PrivateKey.generate().exchange(keys[name])
         except ValueError as error:
-            raise ArtifactError(uri, "holds no X25519 key in hex") from error
+            why = "holds no X25519 key in hex, or one by which anybody would know the masks (a point of small order)"
+            raise ArtifactError(uri, why) from error
     if len(keys) < agreement.min_sites:
         allowed = f"but {len(keys)} sites have joined round {number} ({', '.join(sorted(keys))}): wait for more"
         raise ConfigError("min_sites", agreement.min_sites, allowed)

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from components.contracts import bundle
-from components.contracts.errors import ConfigError
+from components.contracts.attestation import signer
+from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.federation.agreement import read_agreement
-from components.federation.exchange import row_id
+from components.federation.exchange import row_id, set_digest
 from components.federation.rounds import read
 from components.ledger.ledger import entries
 from components.registry.registry import Registry
@@ -159,6 +160,17 @@ def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
     assert seeds["dropped"].keys() == {"west"}
 
 
+def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
+    for name in NAMES:
+        sites.join(name)
+    said = masked.Joined(federation="banks", site="west", round=1, public=set_digest(map(row_id, TEXTS)))
+    file = sites.file("west", "join")
+    file.write_bytes(masked.masked.write(masked.JOIN, said, b"00" * 32, signer(str(sites.keys["west"]))).data)
+    with pytest.raises(ArtifactError, match=rf"{file}.*point of small order"):
+        sites.answer("north")
+    assert sites.told("north", ACTION) == []
+
+
 def test_a_student_answers_under_masks_once(sites):
     for name in NAMES:
         sites.join(name)
@@ -168,8 +180,6 @@ def test_a_student_answers_under_masks_once(sites):
         sites.answer("north")
     for name in NAMES[:3]:
         sites.join(name, 2)
-    for name in NAMES[:3]:
-        sites.file(name, "join").unlink()
     with pytest.raises(ConfigError, match="answered under masks in round 1"):
         sites.answer("north", 2)
     sites.answer("north", 2, "north-newer")

@@ -194,6 +194,10 @@ def test_the_masked_answers_of_a_site_hang_on_what_it_says_by_one_number_alone(t
     first, second = (
         np.frombuffer(bundle.members(table.answers("west", {i: {"ham": 1 - s, "spam": s} for i in IDS}).data, "")[
             "answers.u64"], "<u8")
+    for small in (bytes(32), b"\1" + bytes(31)):
+        file = masked.write(JOIN, said, small.hex().encode(), table.desk.signer("west")).data
+        with pytest.raises(ArtifactError, match=r"west\.join.*point of small order"):
+            masked.peers_of(table.agreed, 1, PUBLIC, {**table.joins, "west.join": file})
         for s in (0.25, 0.5)
     )  # fmt: skip
     assert (second - first).tolist() == [2**64 - 2**38, 2**38] * 3
