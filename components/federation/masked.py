@@ -193,8 +193,12 @@ def weight_of(agreement: Agreement, name: str) -> float:
 
 
 def part_of(agreement: Agreement, name: str, by_id: Mapping[str, Distribution]) -> Ring:
-    """What a site adds to the sum, without masks: its weighted answers, by the ids of the inputs in their order."""
-    shares = np.array([[by_id[i].get(c, 0.0) for c in agreement.classes] for i in sorted(by_id)], dtype=np.float64)
+    """What a site adds to the sum, without masks: its weighted answers, by the ids of the inputs in their order.
+
+    Columns are the classes in the order of their names: in their copies sites may have them in another.
+    """
+    classes = sorted(agreement.classes)
+    shares = np.array([[by_id[i].get(c, 0.0) for c in classes] for i in sorted(by_id)], dtype=np.float64)
     return secure_sum.encoded(shares, weight_of(agreement, name))
 
 
@@ -231,7 +235,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
 
 
 def _row(agreement: Agreement, row: str, shares_C: Floats, weights: dict[str, float]) -> Row:
-    given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, shares_C, strict=True)}
+    given = {c: round(float(p), DIGITS) for c, p in zip(sorted(agreement.classes), shares_C, strict=True)}
     return Row(id=row, distribution={c: p for c, p in given.items() if p > 0}, weights=weights)
 
 

@@ -82,6 +82,10 @@ class Sites:
             options = (*self.asked(name, number), *self.masks(name, number), "-o", self.file(name, "unmask", number))
             return run("unmask", self.agreement, *files, *options)
 
+    def agrees(self, **values):
+        """Change the agreement, as a site has it from now on."""
+        self.agreement.write_text(yaml.safe_dump({**yaml.safe_load(self.agreement.read_text()), **values}))
+
     def mixed(self, among):
         files = [self.file(n, kind) for n in among for kind in ("answers", "unmask")]
         output = self.folder / "mixture.jsonl"
@@ -158,6 +162,25 @@ def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
     assert sites.file("north", "unmask").read_bytes() == kept
     seeds = json.loads(bundle.members(kept, "")["seeds.json"])
     assert seeds["dropped"].keys() == {"west"}
+
+
+def test_sites_may_have_the_classes_in_another_order(sites):
+    for name in NAMES:
+        sites.join(name)
+    found = []
+    for order in (["a", "b", "c"], ["c", "a", "b"]):
+        sites.agrees(classes=order)
+        sites.answer("north")
+        found.append(bundle.members(sites.file("north", "answers").read_bytes(), "")["answers.u64"])
+    assert found[0] == found[1]
+    sites.answer("east"), sites.answer("west")
+    for name in ("east", "north", "west"):
+        sites.unmask(name, ("east", "north", "west"))
+    rows = []
+    for order in (["a", "b", "c"], ["b", "c", "a"]):
+        sites.agrees(classes=order)
+        rows.append(sites.mixed(("east", "north", "west")).rows)
+    assert rows[0] == rows[1]
 
 
 def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
