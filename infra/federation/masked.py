@@ -103,14 +103,16 @@ def answers(of: Round, said: Said, by_id: Mapping[str, Distribution], by: Signer
     """The file of a site's answers behind masks, and its peers by what they signed.
 
     Raises:
-        ConfigError: the student does not know just the classes of the agreement, this site has not joined, or others
-            are missing.
+        ConfigError: the answers are of another label space or of other classes than the agreement's, this site has not
+            joined, or others are missing.
         ArtifactError, UntrustedError: a file of a site that joined does not hold.
 
     """
     agreement = of.agreement
-    if (said.space, set(said.classes)) != (agreement.space, set(agreement.classes)):
-        allowed = f"must be those of the agreement, in {agreement.space}, where masked is true: the student lacks some"
+    if said.space != agreement.space:
+        raise ConfigError("space", said.space, f"must be the agreement's: {agreement.space}")
+    if unlike := sorted(set(said.classes) ^ set(agreement.classes)):
+        allowed = f"must be just those of the agreement where masked is true: the answers differ in {', '.join(unlike)}"
         raise ConfigError("classes", list(said.classes), allowed)
     keys, signed = masked.peers_of(agreement, of.number, said.public, of.joined)
     if of.site not in keys or keys[of.site] != of.secret.public_key():

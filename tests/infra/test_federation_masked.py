@@ -45,6 +45,7 @@ class Sites:
                 registry.add(name, spec, classes=("c", "b", "a"))
                 registry.add(f"{name}-newer", spec, classes=("a", "b", "c"))
         registry.add("fewer", spec, classes=("a", "b"))
+        registry.add("more", spec, classes=("a", "b", "c", "oops"))
         self.agreement = folder / "federation.yaml"
 
     def at(self, name):
@@ -183,6 +184,19 @@ def test_sites_may_have_the_classes_in_another_order(sites):
     assert rows[0] == rows[1]
 
 
+def test_a_student_that_knows_more_answers_for_the_classes_of_the_agreement(sites):
+    for name in NAMES:
+        sites.join(name)
+    assert "behind masks" in sites.answer("north", version="more")
+    sites.agrees(masked=False)
+    output = sites.folder / "north.plain.tar"
+    with sites.at("north"):
+        run("answer", *sites.asked("north", 2), "--federation", "banks", "--version", "more", "--agreement",
+            sites.agreement, "-o", output)  # fmt: skip
+    assert [d["classes"] for d in sites.told("north", ACTION)] == [["a", "b", "c"]] * 2
+    assert b"oops" not in bundle.members(output.read_bytes(), "")["answers.jsonl"]
+
+
 def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
     for name in NAMES:
         sites.join(name)
@@ -211,8 +225,13 @@ def test_a_student_answers_under_masks_once(sites):
 def test_what_would_not_fit_is_refused_before_anything_is_told(sites, tmp_path):
     for name in NAMES:
         sites.join(name)
-    with pytest.raises(ConfigError, match=r"classes.*the student lacks some"):
+    with pytest.raises(ConfigError, match=r"classes.*must be just those of the agreement.*differ in c"):
         sites.answer("north", version="fewer")
+    kept = sites.agreement.read_text()
+    sites.agrees(space="letters@2")
+    with pytest.raises(ConfigError, match=r"space.*letters@1.*must be the agreement's: letters@2"):
+        sites.answer("north")
+    sites.agreement.write_text(kept)
     with pytest.raises(ConfigError, match=r"--secret.*must be the file"), sites.at("north"):
         run("answer", *sites.asked("north"), "--federation", "banks", "--version", "north", "--agreement",
             sites.agreement, "--joined", sites.folder / "handed", "--secret", tmp_path / "none.pem")  # fmt: skip
