@@ -307,7 +307,7 @@ def _survivors(
     why = "; ".join(missing) or "no site has told its seeds ('cohobate federate unmask')"
     allowed = (
         f"but no sum of as many sites can be unmasked in round {number}: {why}. If a site is gone for good, the round "
-        "is lost: ask another of other public inputs, or of newer students"
+        "is lost: let newer students answer in a new round, which all join anew"
     )
     raise ConfigError("min_sites", agreement.min_sites, allowed)
 

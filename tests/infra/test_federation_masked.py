@@ -165,6 +165,53 @@ def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
     assert seeds["dropped"].keys() == {"west"}
 
 
+def test_masks_hide_one_answer_of_a_site_alone(sites):
+    """Two answers behind the same masks tell what they differ in: of a newer student, or of another weight."""
+    for name in NAMES:
+        sites.join(name)
+    sites.answer("north")
+    first = sites.file("north", "answers").read_bytes()
+    with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site in round 1.*in a new round"):
+        sites.answer("north", version="north-newer")
+    agreed = yaml.safe_load(sites.agreement.read_text())
+    agreed["sites"]["east"]["weight"] = 2.0
+    sites.agrees(**agreed)
+    with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site"):
+        sites.answer("north")
+    assert sites.file("north", "answers").read_bytes() == first and len(sites.told("north", ACTION)) == 1
+
+
+def test_masks_are_off_for_one_set_of_sites_also_where_the_answers_are_others(sites, monkeypatch):
+    """As of a site whose ledger does not have the first answers: the seeds are the same, whatever they hide."""
+    for name in NAMES:
+        sites.join(name)
+    for name in NAMES:
+        sites.answer(name)
+    sites.unmask("north", NAMES[:3])
+    with monkeypatch.context() as patched:
+        patched.setattr(masked, "once", lambda *_: None)
+        sites.answer("north", version="north-newer")
+    with pytest.raises(ConfigError, match="were unmasked for the sum of east, north, south"):
+        sites.unmask("north", NAMES)
+    with pytest.raises(ConfigError, match="were unmasked for the sum of east, north, south"):
+        sites.unmask("north", NAMES[:3])
+    assert len(sites.told("north", masked.ACTION)) == 1
+
+
+def test_a_round_that_all_join_anew_has_masks_of_its_own(sites):
+    for name in NAMES:
+        sites.join(name)
+    for name in NAMES:
+        sites.answer(name)
+    sites.unmask("north", NAMES[:3])
+    for name in NAMES:
+        sites.join(name, 2)
+    for name in NAMES:
+        sites.answer(name, 2, f"{name}-newer")
+    sites.unmask("north", NAMES, 2)
+    assert [d["round"] for d in sites.told("north", masked.ACTION)] == [1, 2]
+
+
 def test_sites_may_have_the_classes_in_another_order(sites):
     for name in NAMES:
         sites.join(name)

@@ -114,7 +114,7 @@ def test_a_site_that_never_joined_is_absent(desk):
 def test_without_one_that_unmasks_there_is_no_sum(table):
     files = table.files(*NAMES)
     files.pop("west.unmask")
-    with pytest.raises(ConfigError, match=r"min_sites.*those of west are missing.*the round is lost"):
+    with pytest.raises(ConfigError, match=r"min_sites.*those of west are missing.*the round is lost: let newer"):
         table.mixed(files)
     with pytest.raises(ConfigError, match="no site has told its seeds"):
         table.mixed({"a": table.answers("east").data})
