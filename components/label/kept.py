@@ -11,7 +11,7 @@ from functools import partial
 from components.contracts.errors import ArtifactError, RecordError
 from components.contracts.masking import masker, searched
 from components.contracts.spec import Spec
-from components.contracts.storage import get_bytes, remove
+from components.contracts.storage import files, get_bytes, remove
 from components.control.store import ControlStore
 from components.control.teachers import probes_of, without_probes
 from components.review import reviews
@@ -24,13 +24,16 @@ def mask_kept(spec: Spec, store: ControlStore, artifacts: str) -> None:
 
     Raises:
         FinderError: the search failed: start again.
+    Probes are searched by their payloads, too: those that no state names any more, or not yet, lie there as well.
+
 
     """
     if masker(spec) is None:
         return
     asked = reviews.masked(store, spec)
     folder = f"{artifacts}/{spec.name}/probes"
-    gone = {content for content in probes_of(store, spec.name) if not _is_masked(spec, f"{folder}/{content}", content)}
+    kept = probes_of(store, spec.name) | {uri.rsplit("/", 1)[1] for uri in files(f"{folder}/*")}
+    gone = {content for content in kept if not _is_masked(spec, f"{folder}/{content}", content)}
     without_probes(store, spec.name, gone)
     for content in gone:
         remove(f"{folder}/{content}")

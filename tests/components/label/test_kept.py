@@ -9,6 +9,7 @@ from components.contracts.spec import Factory, Masking, Payload, Spec
 from components.contracts.storage import get_bytes, put_bytes
 from components.control.tables import IncidentRow, ReviewRow, TeacherRow
 from components.control.teachers import TeacherState, probes_of, teacher_state
+from components.label import kept
 from components.label.kept import mask_kept
 
 MAIL, PLAIN, BAD = b"write to ada@example.com", b"nothing here", b"\xff\xfe"
@@ -63,6 +64,35 @@ def test_questions_are_masked_and_probes_in_which_something_is_found_are_deleted
             get_bytes(f"{artifacts}/w/probes/{content_hash(payload)}")
     mask_kept(spec_of(tmp_path), store, artifacts)
     assert teacher_state(store, "w", "t@1")[0] == 2, "a second start changes nothing"
+
+
+def payload_of(artifacts, payload):
+    return get_bytes(f"{artifacts}/w/probes/{content_hash(payload)}")
+
+
+def test_payloads_that_no_state_names_any_more_are_searched_too(store, artifacts, tmp_path):
+    with store.transaction() as s:
+        s.query(TeacherRow).one().state = msgspec.to_builtins(TeacherState(space="s@1", classes=("a", "b")))
+        s.query(IncidentRow).one().candidate = []
+    mask_kept(spec_of(tmp_path), store, artifacts)
+    assert payload_of(artifacts, PLAIN) == PLAIN
+    for payload in (MAIL, BAD):
+        with pytest.raises(ArtifactError):
+            payload_of(artifacts, payload)
+
+
+def test_a_start_that_was_killed_before_it_deleted_is_made_up_for(store, artifacts, tmp_path, monkeypatch):
+    def killed(uri):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            mask_kept(spec_of(tmp_path), store, artifacts)
+    assert probes_of(store, "w") == {content_hash(PLAIN)} and payload_of(artifacts, MAIL) == MAIL
+    mask_kept(spec_of(tmp_path), store, artifacts)
+    with pytest.raises(ArtifactError):
+        payload_of(artifacts, MAIL)
 
 
 def test_without_masking_all_stays(store, artifacts, tmp_path):
