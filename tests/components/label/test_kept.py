@@ -95,6 +95,26 @@ def test_a_start_that_was_killed_before_it_deleted_is_made_up_for(store, artifac
         payload_of(artifacts, MAIL)
 
 
+@pytest.mark.parametrize(
+    ("payload", "stays"),
+    [
+        (b'{"b": 1.50,  "text": "nothing\\u0020here", "a": [1e2, {}]}', True),
+        (b'{"text":"ada@example.com"}', False),
+        (b'{"text":"ada@example.com","text":"nothing here"}', False),  # what stands there first is not searched
+    ],
+)
+def test_a_probe_of_json_is_kept_where_nothing_is_found_however_it_is_written(store, tmp_path, payload, stays):
+    spec = msgspec.structs.replace(spec_of(tmp_path), payload=Payload(decoder="json"))
+    root, content = f"file://{tmp_path}/artifacts", content_hash(payload)
+    put_bytes(f"{root}/w/probes/{content}", payload)
+    probe = {"content": content, "answers": [], "anchor": True}
+    state = msgspec.to_builtins(TeacherState(space="s@1", classes=("a", "b"), probes=(probe,)))
+    with store.transaction() as s:
+        s.add(TeacherRow(workload="w", teacher="t@1", revision=1, state=state))
+    mask_kept(spec, store, root)
+    assert probes_of(store, "w") == ({content} if stays else set())
+
+
 def test_without_masking_all_stays(store, artifacts, tmp_path):
     mask_kept(msgspec.structs.replace(spec_of(tmp_path), masking=None), store, artifacts)
     assert asked(store)["0"] == MAIL and len(probes_of(store, "w")) == 3
