@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from components.contracts.records import Input, encode, json_bytes
 from components.contracts.spec import Spec
 from components.contracts.spec.fields import Payload
 from components.contracts.spec.masking import KINDS, Masking
+from components.contracts.storage import digest_of
 from components.contracts.stream_record import Record
 
 ROUNDS = 32
@@ -80,6 +82,21 @@ def masker(spec: Spec) -> Mask | None:
     if spec.masking is None:
         return None
     return _made(msgspec.json.encode(spec.masking), spec.payload, spec.source, spec.task == "tagging")
+
+
+def known_search(spec: Spec) -> str | None:
+    """A digest of what a workload's payloads are searched by: with the same one, what was masked stays as it is.
+
+    None where that is not known: nothing is searched, or a finder's code lies beside a spec that is read from a file.
+    """
+    if spec.masking is None or (spec.masking.finder is not None and spec.bundle is None):
+        return None
+    try:
+        rules = metadata.version(RULES)
+    except metadata.PackageNotFoundError:
+        rules = ""
+    code = spec.bundle if spec.masking.finder is not None else None
+    return digest_of(msgspec.json.encode([spec.masking, spec.payload, spec.task == "tagging", rules, code]))
 
 
 def masked_input(spec: Spec, entry: Input) -> Input:

@@ -88,12 +88,12 @@ def without_probes(store: ControlStore, workload: str, contents: Collection[str]
     """
     count = 0
     with store.transaction() as s:
-        for row in s.scalars(select(TeacherRow).where(TeacherRow.workload == workload)):
+        for row in s.scalars(select(TeacherRow).where(TeacherRow.workload == workload).with_for_update()):
             kept = [p for p in row.state.get("probes", ()) if p["content"] not in contents]
             if len(kept) < len(row.state.get("probes", ())):
                 count += len(row.state["probes"]) - len(kept)
                 row.state, row.revision = {**row.state, "probes": kept}, row.revision + 1
-        for incident in s.scalars(select(IncidentRow).where(IncidentRow.workload == workload)):
+        for incident in s.scalars(select(IncidentRow).where(IncidentRow.workload == workload).with_for_update()):
             left = [p for p in incident.candidate if p["content"] not in contents]
             if len(left) < len(incident.candidate):
                 incident.candidate = left

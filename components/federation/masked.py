@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from components.contracts import attestation, bundle
 from components.contracts.attestation import verifier
@@ -151,6 +151,8 @@ def peers_of(
 ) -> tuple[dict[str, X25519PublicKey], dict[str, str]]:
     """The keys of the sites that joined, and what each signed, by their names; ``files``: theirs, by their URIs.
 
+    Files of other rounds are left aside: a site keeps them in one folder.
+
     Raises:
         ArtifactError, UntrustedError: one of the files does not hold.
         ConfigError: a site joined twice with different keys, or fewer than ``min_sites`` joined.
@@ -159,14 +161,21 @@ def peers_of(
     keys: dict[str, X25519PublicKey] = {}
     signed: dict[str, str] = {}
     for uri in sorted(files):
-        found = opened(agreement, number, public, JOIN, files[uri], uri)
+        try:
+            found = opened(agreement, number, public, JOIN, files[uri], uri)
+        except UntrustedError as error:
+            if error.reason == "other_round":
+                continue
+            raise
         name = found.said.site
         if signed.setdefault(name, found.statement) != found.statement:
             raise ConfigError("--joined", uri, f"is a second key of {name} in round {number}: let it send one")
         try:
             keys[name] = X25519PublicKey.from_public_bytes(bytes.fromhex(found.content.decode()))
+            X25519PrivateKey.generate().exchange(keys[name])
         except ValueError as error:
-            raise ArtifactError(uri, "holds no X25519 key in hex") from error
+            why = "holds no X25519 key in hex, or one by which anybody would know the masks (a point of small order)"
+            raise ArtifactError(uri, why) from error
     if len(keys) < agreement.min_sites:
         allowed = f"but {len(keys)} sites have joined round {number} ({', '.join(sorted(keys))}): wait for more"
         raise ConfigError("min_sites", agreement.min_sites, allowed)
@@ -184,8 +193,12 @@ def weight_of(agreement: Agreement, name: str) -> float:
 
 
 def part_of(agreement: Agreement, name: str, by_id: Mapping[str, Distribution]) -> Ring:
-    """What a site adds to the sum, without masks: its weighted answers, by the ids of the inputs in their order."""
-    shares = np.array([[by_id[i].get(c, 0.0) for c in agreement.classes] for i in sorted(by_id)], dtype=np.float64)
+    """What a site adds to the sum, without masks: its weighted answers, by the ids of the inputs in their order.
+
+    Columns are the classes in the order of their names: in their copies sites may have them in another.
+    """
+    classes = sorted(agreement.classes)
+    shares = np.array([[by_id[i].get(c, 0.0) for c in classes] for i in sorted(by_id)], dtype=np.float64)
     return secure_sum.encoded(shares, weight_of(agreement, name))
 
 
@@ -222,7 +235,7 @@ def mixed(agreement: Agreement, number: int, ids: Iterable[str], files: Mapping[
 
 
 def _row(agreement: Agreement, row: str, shares_C: Floats, weights: dict[str, float]) -> Row:
-    given = {c: round(float(p), DIGITS) for c, p in zip(agreement.classes, shares_C, strict=True)}
+    given = {c: round(float(p), DIGITS) for c, p in zip(sorted(agreement.classes), shares_C, strict=True)}
     return Row(id=row, distribution={c: p for c, p in given.items() if p > 0}, weights=weights)
 
 
@@ -294,7 +307,7 @@ def _survivors(
     why = "; ".join(missing) or "no site has told its seeds ('cohobate federate unmask')"
     allowed = (
         f"but no sum of as many sites can be unmasked in round {number}: {why}. If a site is gone for good, the round "
-        "is lost: ask another of other public inputs, or of newer students"
+        "is lost: let newer students answer in a new round, which all join anew"
     )
     raise ConfigError("min_sites", agreement.min_sites, allowed)
 

@@ -33,9 +33,10 @@ import msgspec
 from sqlalchemy import delete, or_, select, update
 
 from components.contracts.errors import ConfigError, NotFoundError, RecordError, TransitionError
-from components.contracts.masking import masked_input, searched
+from components.contracts.masking import known_search, masked_input, searched
 from components.contracts.records import Input, Label, SoftLabel, decode, encode
 from components.contracts.spec import Spec
+from components.control.looks import KEPT
 from components.control.store import ControlStore
 from components.control.tables import ReviewRow
 from components.control.workloads import spec_in_force
@@ -46,6 +47,12 @@ log = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 120.0
 """How long a publisher may take: four times what a producer waits for its broker."""
+
+ASKING_SECONDS = 600.0
+"""How long, at most, a question that is being asked is not there yet for others."""
+
+SEARCHED = "masked_questions"
+"""The gauge of how many questions a start searched last; it keeps by what, and until when asked none need it again."""
 
 
 def ask(
@@ -175,18 +182,27 @@ def _send(store: ControlStore, broker: Broker, workload: str, rows: list[ReviewR
 def masked(store: ControlStore, spec: Spec) -> int:
     """Mask the inputs of all questions of a workload whose spec asks for it; returns how many were changed or deleted.
 
+    Those that were searched before in the same way (:func:`~components.contracts.masking.known_search`) are left out.
+
     Raises:
         FinderError: the search failed.
 
     """
     if spec.masking is None:
         return 0
+    now, search, query = store.clock(), known_search(spec), select(ReviewRow).where(ReviewRow.workload == spec.name)
+    noted = store.gauges(spec.name).get(SEARCHED)
+    if noted is not None and search == noted.value[KEPT]["search"]:
+        query = query.where(ReviewRow.asked_at >= noted.value[KEPT]["until"])
     with store.session() as s:
-        rows = list(s.scalars(select(ReviewRow).where(ReviewRow.workload == spec.name)))
+        rows = list(s.scalars(query))
     count = 0
     for row in rows:
         before = row.input
         count += not _mask(store, spec, row) or row.input != before
+    if search is not None:
+        done = {"search": search, "until": now - ASKING_SECONDS}
+        store.put_gauge(spec.name, SEARCHED, {"questions": len(rows), KEPT: done})
     return count
 
 

@@ -26,7 +26,7 @@ from components.snapshot.table import parquet_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from feast import FeatureStore
+    from feast import FeatureStore, FeatureView
 
 
 def column_of(window: WindowRow, names: Collection[str]) -> pa.Table:
@@ -276,13 +276,18 @@ def _opened(place: str, project: str, root: str) -> FeatureStore:
     return open_store(place, project, online_store(root))
 
 
+def _views(store: FeatureStore) -> list[FeatureView]:
+    """The views that may have rows online, those included that a stream feeds, and that were put offline since."""
+    return [*store.list_feature_views(), *store.list_stream_feature_views()]
+
+
 def _entity_keys(store: FeatureStore, key: str) -> list[bytes]:
     """An entity's key as it stands in the rows of an online store: with each name that views join it by."""
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
-    joined = {name for view in store.list_feature_views() for name in view.join_keys}
+    joined = {name for view in _views(store) for name in view.join_keys}
     return [
         serialize_entity_key(
             EntityKey(join_keys=[name], entity_values=[Value(string_val=key)]),
@@ -310,7 +315,7 @@ def _delete_from_postgres(store: FeatureStore, keys: list[bytes]) -> None:
 
     config = store.config
     versions = config.registry.enable_online_feature_view_versioning
-    names = [compute_table_id(config.project, view, versions) for view in store.list_feature_views() if view.online]
+    names = [compute_table_id(config.project, view, versions) for view in _views(store)]
     with closing(_get_conn(config.online_store)) as connection, connection, connection.cursor() as cursor:
         for name in names:
             if cursor.execute("SELECT to_regclass(%s)", (f'"{name}"',)).fetchone() == (None,):

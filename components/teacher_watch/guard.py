@@ -15,6 +15,7 @@ later: inputs are labelled, and an alarm is raised, without waiting for them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from components.contracts.errors import (
+    ArtifactError,
     ConfigError,
     EpochChangedError,
     TeacherError,
@@ -35,13 +37,14 @@ from components.contracts.errors import (
 from components.contracts.payload import decoder
 from components.contracts.records import Input, Label, SoftLabel, content_hash
 from components.contracts.spec import Spec
-from components.contracts.storage import get_bytes, put_bytes
+from components.contracts.storage import get_bytes, put_bytes, remove
 from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
 from components.control.teachers import (
     TeacherState,
     last_incident,
     open_incident,
+    probes_of,
     put_teacher,
     teacher_revision,
     teacher_state,
@@ -132,22 +135,12 @@ class Guard:
         self._index = 0
         self._trace = LabelTrace(spec, store, broker, self.declared, member, clock)
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
-        self._revision, self.state = self._start()
-        self._verified = False
-        self._adopt(self.state)
-
-    def _start(self) -> tuple[int, TeacherState]:
-        """The state in the database, which is made where there is none."""
-        for _ in range(2):
-            revision, state = teacher_state(self.store, self.spec.name, self.declared)
-            if state is not None:
-                return revision, state
-            made = TeacherState(space=self.teacher.space, classes=tuple(self.teacher.classes), since=self._clock())
-            try:
-                return put_teacher(self.store, self.spec.name, self.declared, 0, made), made
-            except StaleRevisionError:
-                continue  # another labeler started at the same time
-        raise StaleRevisionError(f"teacher of {self.spec.name}", 0, 1)
+        self._verified, self._revision = False, 0
+        self.state = TeacherState(space=teacher.space, classes=tuple(teacher.classes), since=self._clock())
+        if not teacher_revision(store, spec.name, self.declared):
+            with contextlib.suppress(StaleRevisionError):  # another labeler started at the same time
+                put_teacher(store, spec.name, self.declared, 0, self.state)
+        self._reload()
 
     @property
     def reference(self) -> str:
@@ -267,11 +260,19 @@ class Guard:
                 self._reload()
 
     def _reload(self) -> None:
-        revision, state = teacher_state(self.store, self.spec.name, self.declared)
-        if state is None:
-            raise ConfigError("teacher", self.declared, "its row is gone from the control database: restore it")
-        before, self._revision, self.state = self.state, revision, state
-        self._follow(before)
+        """Take over what is in the database; once more where probes that it names were rotated out meanwhile."""
+        before, taken = self.state, False
+        while not taken:
+            revision, state = teacher_state(self.store, self.spec.name, self.declared)
+            if state is None:
+                raise ConfigError("teacher", self.declared, "its row is gone from the control database: restore it")
+            self._revision, self.state = revision, state
+            try:
+                self._follow(before)
+                taken = True
+            except ArtifactError:
+                if teacher_revision(self.store, self.spec.name, self.declared) == revision:
+                    raise
 
     def _follow(self, before: TeacherState) -> None:
         state = self.state
@@ -544,7 +545,10 @@ class Guard:
         self._join()
 
     def _join(self) -> None:
-        """Ask for the answers of reference, keep the payloads, and only then name the new probes in the state."""
+        """Ask for the answers of reference, keep the payloads, and only then name the new probes in the state.
+
+        The payloads of those that they take the place of are deleted last, unless another teacher has them too.
+        """
         joining = self._joining
         if joining is None or not self._prober.advance(joining.measurement):
             return
@@ -559,17 +563,21 @@ class Guard:
             self._payloads[content] = joining.measurement.payloads[content]
             made.append(Probe(content=content, answers=answers, anchor=len(kept) + place < watch.size // 2))
         plain: list[dict[str, Any]] = msgspec.to_builtins([*kept, *made])
-        self._write(msgspec.structs.replace(self.state, probes=tuple(plain)))
+        written = self._write(msgspec.structs.replace(self.state, probes=tuple(plain)))
         self._trace.answered([c for c in joining.raw if c in self._comparison.probes], joining.began)
         if first:
             self._trace.clean(self._comparison.probes, self.state.epoch)
+        for content in gone - probes_of(self.store, self.spec.name) if written and gone else ():
+            remove(f"{self._folder}/{content}")
 
-    def _write(self, state: TeacherState) -> None:
+    def _write(self, state: TeacherState) -> bool:
         """Write the state if it is still what this process saw; otherwise take over what is there now."""
         with self._lock:
             try:
                 self._revision = put_teacher(self.store, self.spec.name, self.declared, self._revision, state)
                 before, self.state = self.state, state
                 self._follow(before)
+                return True
             except StaleRevisionError:
                 self._reload()
+                return False

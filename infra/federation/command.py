@@ -120,7 +120,7 @@ def answer(
         under = _round(agreed, site, number, joined, secret)
     elif joined is not None or secret is not None:
         raise ConfigError("--agreement", agreement, "must name an agreement that says masked: true, beside --joined")
-    classes = () if agreed is None else agreed.sites[site].classes
+    classes = () if agreed is None else agreed.sites[site].classes or agreed.classes
     place = _place(output or Path(f"{_named('--site', site)}-{number}.answers.tar"))
     with _opened(spec, key, public_key) as desk:
         data = one.answer(

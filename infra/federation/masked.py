@@ -2,8 +2,8 @@
 
 What is kept safe is that nobody sees the answers of fewer than ``min_sites`` sites, of whoever keeps to the rounds. Two
 sums of which one has a site more would tell what that site said, and so would its masks, once they are off for two
-sets of sites. So the site itself, by its ledger, lets a student answer under masks once in a federation, and unmasks
-for one set.
+sets of sites; two answers behind the same masks tell what they differ in. So the site itself, by its ledger, answers
+once behind the masks of a round, lets a student answer under masks once in a federation, and unmasks for one set.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ACTION = "federate unmask"
 """The ledger's action of seeds that were told."""
+
+MASKS = ("federation", "round", "public", "peers")
+"""The members of an entry that tell masks apart: seeds are made for these."""
 
 
 class Round(NamedTuple):
@@ -103,14 +106,16 @@ def answers(of: Round, said: Said, by_id: Mapping[str, Distribution], by: Signer
     """The file of a site's answers behind masks, and its peers by what they signed.
 
     Raises:
-        ConfigError: the student does not know just the classes of the agreement, this site has not joined, or others
-            are missing.
+        ConfigError: the answers are of another label space or of other classes than the agreement's, this site has not
+            joined, or others are missing.
         ArtifactError, UntrustedError: a file of a site that joined does not hold.
 
     """
     agreement = of.agreement
-    if (said.space, set(said.classes)) != (agreement.space, set(agreement.classes)):
-        allowed = f"must be those of the agreement, in {agreement.space}, where masked is true: the student lacks some"
+    if said.space != agreement.space:
+        raise ConfigError("space", said.space, f"must be the agreement's: {agreement.space}")
+    if unlike := sorted(set(said.classes) ^ set(agreement.classes)):
+        allowed = f"must be just those of the agreement where masked is true: the answers differ in {', '.join(unlike)}"
         raise ConfigError("classes", list(said.classes), allowed)
     keys, signed = masked.peers_of(agreement, of.number, said.public, of.joined)
     if of.site not in keys or keys[of.site] != of.secret.public_key():
@@ -129,17 +134,24 @@ def answers(of: Round, said: Said, by_id: Mapping[str, Distribution], by: Signer
 
 
 def once(detail: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse answers under masks of a student that gave others before in the federation."""
-    same = ("round", "public", "peers")
+    """Refuse other answers behind masks that this site used before, and any of a student that answered under others."""
     for d in before:
-        if not d.get("peers") or any(d.get(n) != detail[n] for n in ("federation", "student")):
+        if not d.get("peers") or d["federation"] != detail["federation"]:
             continue
-        if any(d.get(n) != detail[n] for n in same):
+        others = f"in round {d['round']}, with {', '.join(sorted(d['peers']))}"
+        if any(d[n] != detail[n] for n in MASKS):
+            if d["student"] == detail["student"]:
+                allowed = (
+                    f"answered under masks {others}: the sums of two rounds could tell what one site said, so let a "
+                    "newer student answer"
+                )
+                raise ConfigError("--version", detail["version"], allowed)
+        elif d["statement"] != detail["statement"]:
             allowed = (
-                f"answered under masks in round {d['round']}, with {', '.join(sorted(d['peers']))}: the sums of two "
-                "rounds could tell what one site said, so let a newer student answer"
+                f"would answer behind masks that hide other answers of this site {others}, and the two would tell what "
+                "they differ in: let a newer student answer in a new round, which all join anew"
             )
-            raise ConfigError("--version", detail["version"], allowed)
+            raise ConfigError("--round", detail["round"], allowed)
 
 
 def unmask(
@@ -190,7 +202,7 @@ def unmask(
     # Step 2
     detail = {
         "federation": of.agreement.name, "site": of.site, "round": of.number, "statement": made.statement,
-        "answers": mine.statement, "sites": sites,
+        "answers": mine.statement, "sites": sites, "public": public, "peers": signed,
     }  # fmt: skip
     append_if(store, spec.name, settings.actor, ACTION, lambda rows: _unmasking(rows, detail))
     return made.data
@@ -198,7 +210,7 @@ def unmask(
 
 def _unmasking(rows: Sequence[LedgerRow], detail: dict[str, Any]) -> dict[str, Any] | None:
     for row in rows:
-        if row.action != ACTION or row.detail.get("answers") != detail["answers"]:
+        if row.action != ACTION or any(row.detail.get(n, detail[n]) != detail[n] for n in MASKS):
             continue
         if row.detail["sites"] == detail["sites"]:
             return None

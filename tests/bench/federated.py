@@ -11,9 +11,10 @@ here was chosen on the 3,000 validation rows, with other seeds.
 FedDF: one student learns the sites' ``log_mean``. FedMD: it learns their ``mean``, and each site goes on from it on its
 own rows, to a student of its own, which answers the public inputs in the next round. No round asks a teacher.
 A byzantine site answers with its classes shuffled; ``public`` is what the mixture itself has right of public inputs.
-In private the sites' students are trained by DP-SGD; what they answer costs nothing more, and the pooled student beside
-it has the same epsilon. ``COHOBATE_BENCH_DATA`` names the folder that holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and
-``COHOBATE_BENCH_ARMS`` (a list of tasks: domains, intents) make a shorter run.
+In private the sites' students are trained by DP-SGD; what they answer, to 4,000 public inputs of the traffic alone,
+costs nothing more, and the pooled student beside it has the same epsilon. ``COHOBATE_BENCH_DATA`` names the folder that
+holds ``clinc150/``; ``COHOBATE_BENCH_SEEDS`` and ``COHOBATE_BENCH_ARMS`` (a list of tasks: domains, intents) make a
+shorter run.
 """
 
 import json
@@ -139,12 +140,12 @@ class Task:
 
 
 class Federated:
-    """Rounds of one seed, by the files that sites would hand on."""
+    """Rounds of one seed, by the files that sites would hand on; ``gold``: the head's inputs are public, too."""
 
-    def __init__(self, task, folder, seed):
+    def __init__(self, task, folder, seed, gold=True):
         self.task, self.seed, self.folder = task, seed, Path(folder)
         self.rows, public = task.parted(seed)
-        given = [(text, task.named[intent]) for text, intent, _ in public] + task.gold
+        given = [(text, task.named[intent]) for text, intent, _ in public] + (task.gold if gold else [])
         self.public, self.named = [text for text, _ in given], [name for _, name in given]
         self.made = {name: keys(self.folder, name) for name in SITES}
 
@@ -247,7 +248,8 @@ def measured(task, seed, folder):
     fed = Federated(task, folder, seed)
     sites = apart(task, fed)
     told, away = robust(fed, {name: one for name, (_, one) in sites.items()})
-    return {"pooled, 8,000 labels": pooled(task, fed), **rounds(task, fed, sites), **told, **private(task, fed)}, away
+    hidden = private(task, Federated(task, folder, seed, gold=False))
+    return {"pooled, 8,000 labels": pooled(task, fed), **rounds(task, fed, sites), **told, **hidden}, away
 
 
 def main():

@@ -18,7 +18,7 @@ from components.contracts.attestation import verifier
 from components.contracts.records import Input, Label, Truth, encode, label_key
 from components.contracts.settings import Settings
 from components.contracts.spec import build, load_spec
-from components.contracts.storage import get_bytes, put_bytes
+from components.contracts.storage import files, get_bytes, put_bytes
 from components.control.intent import Intent
 from components.control.store import ControlStore
 from components.distill.step import distil
@@ -158,10 +158,12 @@ def sent(file, uri):
 
 
 def fetched(uri, file):
-    """A file comes from the object store."""
+    """A file comes from the object store, if it is there."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_bytes(get_bytes(uri))
-    return {}
+    there = bool(files(uri))
+    if there:
+        Path(file).write_bytes(get_bytes(uri))
+    return {"came": there}
 
 
 if __name__ == "__main__":

@@ -52,8 +52,12 @@ class Federation:
     def send(self, host, name):
         return self.does(host, "sent", f"{ROOT}/{name}", f"s3://{object_store.BUCKET}/{name}")
 
+    def came(self, host, name):
+        """Whether a file is in the object store; it is fetched from there."""
+        return self.does(host, "fetched", f"s3://{object_store.BUCKET}/{name}", f"{ROOT}/{name}")["came"]
+
     def fetch(self, host, name):
-        return self.does(host, "fetched", f"s3://{object_store.BUCKET}/{name}", f"{ROOT}/{name}")
+        assert self.came(host, name), name
 
     def write(self, host, name, text):
         self.told(host, "mkdir", "-p", ROOT)
@@ -95,16 +99,16 @@ def test_sites_that_share_no_inputs_get_a_student_that_knows_what_all_of_them_kn
     upload = ("-m", "tests.hosts.federated", "sent", f"{ROOT}/{CUT}-1.answers.tar")
     words = ("timeout", 30, "python", *upload, f"s3://{object_store.BUCKET}/{CUT}-1.answers.tar")
     assert federation.run(SITES[CUT][0], *words).returncode != 0
-    here = [name for name in SITES if name != CUT]
-    for name in here:
-        federation.send(SITES[name][0], f"{name}-1.answers.tar")
-        federation.fetch(MIXER, f"{name}-1.answers.tar")
+    for name in SITES:
+        if name != CUT:
+            federation.send(SITES[name][0], f"{name}-1.answers.tar")
+    files = [f"{ROOT}/{name}-1.answers.tar" for name in SITES if federation.came(MIXER, f"{name}-1.answers.tar")]
+    assert files == [f"{ROOT}/{name}-1.answers.tar" for name in SITES if name != CUT]
     # who mixes goes on without the two
     federation.write(MIXER, "public.jsonl", public)
     federation.write(MIXER, "federation.yaml", yaml.safe_dump(agreed))
     federation.write(MIXER, "letters.yaml", federated.SPEC.format(teacher=federated.OWN.format("abc"), start=""))
     asked = ("--spec", f"{ROOT}/letters.yaml", "--public", f"{ROOT}/public.jsonl", "--round", 1, "--json")
-    files = [f"{ROOT}/{name}-1.answers.tar" for name in here]
     mixture = f"{ROOT}/round-1.mixture.jsonl"
     said = json.loads(
         federation.told(MIXER, "cohobate", "federate", "mix", f"{ROOT}/federation.yaml", *files, *asked, "-o", mixture)

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from components.contracts import bundle
-from components.contracts.errors import ConfigError
+from components.contracts.attestation import signer
+from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from components.control.store import ControlStore
 from components.federation.agreement import read_agreement
-from components.federation.exchange import row_id
+from components.federation.exchange import row_id, set_digest
 from components.federation.rounds import read
 from components.ledger.ledger import entries
 from components.registry.registry import Registry
@@ -44,6 +45,7 @@ class Sites:
                 registry.add(name, spec, classes=("c", "b", "a"))
                 registry.add(f"{name}-newer", spec, classes=("a", "b", "c"))
         registry.add("fewer", spec, classes=("a", "b"))
+        registry.add("more", spec, classes=("a", "b", "c", "oops"))
         self.agreement = folder / "federation.yaml"
 
     def at(self, name):
@@ -80,6 +82,10 @@ class Sites:
             files = [self.file(n, "answers", number) for n in among]
             options = (*self.asked(name, number), *self.masks(name, number), "-o", self.file(name, "unmask", number))
             return run("unmask", self.agreement, *files, *options)
+
+    def agrees(self, **values):
+        """Change the agreement, as a site has it from now on."""
+        self.agreement.write_text(yaml.safe_dump({**yaml.safe_load(self.agreement.read_text()), **values}))
 
     def mixed(self, among):
         files = [self.file(n, kind) for n in among for kind in ("answers", "unmask")]
@@ -159,6 +165,96 @@ def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
     assert seeds["dropped"].keys() == {"west"}
 
 
+def test_masks_hide_one_answer_of_a_site_alone(sites):
+    """Two answers behind the same masks tell what they differ in: of a newer student, or of another weight."""
+    for name in NAMES:
+        sites.join(name)
+    sites.answer("north")
+    first = sites.file("north", "answers").read_bytes()
+    with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site in round 1.*in a new round"):
+        sites.answer("north", version="north-newer")
+    agreed = yaml.safe_load(sites.agreement.read_text())
+    agreed["sites"]["east"]["weight"] = 2.0
+    sites.agrees(**agreed)
+    with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site"):
+        sites.answer("north")
+    assert sites.file("north", "answers").read_bytes() == first and len(sites.told("north", ACTION)) == 1
+
+
+def test_masks_are_off_for_one_set_of_sites_also_where_the_answers_are_others(sites, monkeypatch):
+    """As of a site whose ledger does not have the first answers: the seeds are the same, whatever they hide."""
+    for name in NAMES:
+        sites.join(name)
+    for name in NAMES:
+        sites.answer(name)
+    sites.unmask("north", NAMES[:3])
+    with monkeypatch.context() as patched:
+        patched.setattr(masked, "once", lambda *_: None)
+        sites.answer("north", version="north-newer")
+    with pytest.raises(ConfigError, match="were unmasked for the sum of east, north, south"):
+        sites.unmask("north", NAMES)
+    with pytest.raises(ConfigError, match="were unmasked for the sum of east, north, south"):
+        sites.unmask("north", NAMES[:3])
+    assert len(sites.told("north", masked.ACTION)) == 1
+
+
+def test_a_round_that_all_join_anew_has_masks_of_its_own(sites):
+    for name in NAMES:
+        sites.join(name)
+    for name in NAMES:
+        sites.answer(name)
+    sites.unmask("north", NAMES[:3])
+    for name in NAMES:
+        sites.join(name, 2)
+    for name in NAMES:
+        sites.answer(name, 2, f"{name}-newer")
+    sites.unmask("north", NAMES, 2)
+    assert [d["round"] for d in sites.told("north", masked.ACTION)] == [1, 2]
+
+
+def test_sites_may_have_the_classes_in_another_order(sites):
+    for name in NAMES:
+        sites.join(name)
+    found = []
+    for order in (["a", "b", "c"], ["c", "a", "b"]):
+        sites.agrees(classes=order)
+        sites.answer("north")
+        found.append(bundle.members(sites.file("north", "answers").read_bytes(), "")["answers.u64"])
+    assert found[0] == found[1]
+    sites.answer("east"), sites.answer("west")
+    for name in ("east", "north", "west"):
+        sites.unmask(name, ("east", "north", "west"))
+    rows = []
+    for order in (["a", "b", "c"], ["b", "c", "a"]):
+        sites.agrees(classes=order)
+        rows.append(sites.mixed(("east", "north", "west")).rows)
+    assert rows[0] == rows[1]
+
+
+def test_a_student_that_knows_more_answers_for_the_classes_of_the_agreement(sites):
+    for name in NAMES:
+        sites.join(name)
+    assert "behind masks" in sites.answer("north", version="more")
+    sites.agrees(masked=False)
+    output = sites.folder / "north.plain.tar"
+    with sites.at("north"):
+        run("answer", *sites.asked("north", 2), "--federation", "banks", "--version", "more", "--agreement",
+            sites.agreement, "-o", output)  # fmt: skip
+    assert [d["classes"] for d in sites.told("north", ACTION)] == [["a", "b", "c"]] * 2
+    assert b"oops" not in bundle.members(output.read_bytes(), "")["answers.jsonl"]
+
+
+def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
+    for name in NAMES:
+        sites.join(name)
+    said = masked.Joined(federation="banks", site="west", round=1, public=set_digest(map(row_id, TEXTS)))
+    file = sites.file("west", "join")
+    file.write_bytes(masked.masked.write(masked.JOIN, said, b"00" * 32, signer(str(sites.keys["west"]))).data)
+    with pytest.raises(ArtifactError, match=rf"{file}.*point of small order"):
+        sites.answer("north")
+    assert sites.told("north", ACTION) == []
+
+
 def test_a_student_answers_under_masks_once(sites):
     for name in NAMES:
         sites.join(name)
@@ -168,8 +264,6 @@ def test_a_student_answers_under_masks_once(sites):
         sites.answer("north")
     for name in NAMES[:3]:
         sites.join(name, 2)
-    for name in NAMES[:3]:
-        sites.file(name, "join").unlink()
     with pytest.raises(ConfigError, match="answered under masks in round 1"):
         sites.answer("north", 2)
     sites.answer("north", 2, "north-newer")
@@ -178,8 +272,13 @@ def test_a_student_answers_under_masks_once(sites):
 def test_what_would_not_fit_is_refused_before_anything_is_told(sites, tmp_path):
     for name in NAMES:
         sites.join(name)
-    with pytest.raises(ConfigError, match=r"classes.*the student lacks some"):
+    with pytest.raises(ConfigError, match=r"classes.*must be just those of the agreement.*differ in c"):
         sites.answer("north", version="fewer")
+    kept = sites.agreement.read_text()
+    sites.agrees(space="letters@2")
+    with pytest.raises(ConfigError, match=r"space.*letters@1.*must be the agreement's: letters@2"):
+        sites.answer("north")
+    sites.agreement.write_text(kept)
     with pytest.raises(ConfigError, match=r"--secret.*must be the file"), sites.at("north"):
         run("answer", *sites.asked("north"), "--federation", "banks", "--version", "north", "--agreement",
             sites.agreement, "--joined", sites.folder / "handed", "--secret", tmp_path / "none.pem")  # fmt: skip

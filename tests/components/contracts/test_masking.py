@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.contracts.errors import ConfigError, FinderError, RecordError
-from components.contracts.masking import kept_length, masked_input, masked_record, masker, placeholders
+from components.contracts.masking import (
+    kept_length,
+    known_search,
+    masked_input,
+    masked_record,
+    masker,
+    placeholders,
+)
 from components.contracts.records import Input, decode, encode
 from components.contracts.spec import Factory, Masking, Payload, Spec, load_spec
 from components.contracts.spec.masking import KINDS
@@ -317,3 +324,16 @@ def test_masking_moves_nothing_and_is_done_once(pieces):
         elif "@" in piece:
             assert "@" not in after[at : at + len(piece)]
         at += len(piece) + 1
+
+
+def test_what_texts_are_searched_by_is_known_by_the_spec_and_the_code_of_its_finder(monkeypatch):
+    first, second = (f"workload:w@{digit * 64}" for digit in "ab")
+    assert known_search(spec_of()) == known_search(spec_of(source=first)) == known_search(spec_of(source=second))
+    finder = {"finder": Factory(factory="finder.py:made")}
+    assert known_search(spec_of(**finder)) is None
+    found = [known_search(spec_of(source=source, **finder)) for source in (first, second)]
+    others = [known_search(s) for s in (spec_of(), spec_of(entities=("EMAIL",)), spec_of(decoder="json"))]
+    assert None not in found and len({*found, *others}) == 5
+    monkeypatch.setattr("components.contracts.masking.metadata.version", lambda _: "0.0.0")
+    assert known_search(spec_of()) != others[0]
+    assert known_search(msgspec.structs.replace(spec_of(), masking=None)) is None

@@ -1,14 +1,24 @@
 """What is so on PostgreSQL alone: time is the database's, and bells go over the network and outlive a restart."""
 
+import contextlib
 import threading
 import time
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
 from components.contracts.errors import ConfigError
 from components.control.intent import Intent
 from components.control.store import ControlStore, routing_bell
+from components.control.tables import IncidentRow, TeacherRow
+from components.control.teachers import (
+    TeacherState,
+    open_incident,
+    probes_of,
+    put_teacher,
+    teacher_state,
+    without_probes,
+)
 from tests.postgres import running
 
 PATIENCE = 180.0
@@ -91,3 +101,25 @@ def test_a_url_that_cannot_be_used_names_the_remedy_and_no_password(url, says):
     with pytest.raises(ConfigError, match=says) as caught:
         ControlStore(url)
     assert "hush" not in str(caught.value)
+
+
+def test_a_state_that_probes_are_taken_out_of_is_nobody_elses_meanwhile(postgres_store):
+    store, seen = postgres_store, []
+    probe = {"content": "x", "answers": [], "anchor": True}
+    put_teacher(store, "w", "t@1", 0, TeacherState(space="s@1", probes=(probe,)))
+    revision, state = teacher_state(store, "w", "t@1")
+    open_incident(
+        store, "w", "t@1", revision, state, suspect_from=1.0, index=1, candidate=[probe], detail={}
+    )  # fmt: skip
+
+    class Contents:
+        """Looked at while each of the rows is changed: those of its table that others could lock then."""
+
+        def __contains__(self, content):
+            with contextlib.closing(ControlStore(store.url)) as other, other.session() as s:
+                table = (TeacherRow, IncidentRow)[len(seen)]
+                seen.append(s.scalars(select(table).with_for_update(skip_locked=True)).all())
+            return content == "x"
+
+    without_probes(store, "w", Contents())
+    assert seen == [[], []] and probes_of(store, "w") == set()

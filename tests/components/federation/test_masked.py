@@ -34,13 +34,14 @@ class Table:
         key = (secret or self.secrets[name]).public_key().public_bytes_raw().hex().encode()
         return masked.write(JOIN, said, key, self.desk.signer(name)).data
 
-    def answers(self, name, by_id=None, by=None, **values):
+    def answers(self, name, by_id=None, by=None, part=None, **values):
         said = Masked(
             **{"federation": FEDERATION, "site": name, "round": 1, "space": SPACE, "classes": CLASSES, "public": PUBLIC,
                "student": "0" * 64, "peers": self.peers, **values}
         )  # fmt: skip
         by_id = by_id or {i: {"ham": 1 - SPAM[name], "spam": SPAM[name]} for i in IDS}
-        content = secure_sum.masked(name, masked.part_of(self.agreed, name, by_id), *self.seeds(name, said))
+        part = masked.part_of(self.agreed, name, by_id) if part is None else part
+        content = secure_sum.masked(name, part, *self.seeds(name, said))
         return masked.write(ANSWER, said, secure_sum.packed(content), self.desk.signer(by or name))
 
     def seeds(self, name, said):
@@ -114,7 +115,7 @@ def test_a_site_that_never_joined_is_absent(desk):
 def test_without_one_that_unmasks_there_is_no_sum(table):
     files = table.files(*NAMES)
     files.pop("west.unmask")
-    with pytest.raises(ConfigError, match=r"min_sites.*those of west are missing.*the round is lost"):
+    with pytest.raises(ConfigError, match=r"min_sites.*those of west are missing.*the round is lost: let newer"):
         table.mixed(files)
     with pytest.raises(ConfigError, match="no site has told its seeds"):
         table.mixed({"a": table.answers("east").data})
@@ -146,10 +147,20 @@ def test_a_seed_that_is_another_gives_no_mixture(table):
 
 
 def test_classes_that_are_shuffled_are_not_seen(table):
-    """What masks cost: the sum follows a byzantine site as a mean does."""
+    """What masks cost: the sum follows a byzantine site that answers by distributions as a mean does."""
     turned = {i: {"ham": SPAM["west"], "spam": 1 - SPAM["west"]} for i in IDS}
     _, found = table.mixed(table.files(*NAMES, west=table.answers("west", turned)))
     assert found.rows[IDS[0]].distribution["spam"] == pytest.approx((0.9 + 0.6 + 0.25 + 0.9) / 4, abs=1e-8)
+
+
+def test_a_site_that_guesses_the_sum_of_the_others_dictates_the_mixture(table):
+    """What masks cost more: numbers are modulo 2^64, so that a part may be what turns the others' into any sum."""
+    shares = {n: np.array([[1 - SPAM[n], SPAM[n]]] * len(IDS)) for n in NAMES[:3]}
+    guessed = sum(secure_sum.encoded(shares[n], 1.0) for n in NAMES[:3])
+    wanted = secure_sum.encoded(np.array([[0.0, 4.0]] * len(IDS)), 1.0)
+    done, found = table.mixed(table.files(*NAMES, west=table.answers("west", part=wanted - guessed)))
+    assert done.refused == {} and left_out(found) == {}
+    assert [row.distribution for row in found.rows.values()] == [{"spam": 1.0}] * len(IDS)
 
 
 def spoilt(data, member, content):
@@ -183,6 +194,10 @@ def test_who_joins_twice_or_by_what_is_no_key_is_refused(table):
     said = Joined(federation=FEDERATION, site="west", round=1, public=PUBLIC)
     with pytest.raises(ArtifactError, match="no X25519 key"):
         masked.peers_of(table.agreed, 1, PUBLIC, {"x": masked.write(JOIN, said, b"0", table.desk.signer("west")).data})
+    for small in (bytes(32), b"\1" + bytes(31)):
+        file = masked.write(JOIN, said, small.hex().encode(), table.desk.signer("west")).data
+        with pytest.raises(ArtifactError, match=r"west\.join.*point of small order"):
+            masked.peers_of(table.agreed, 1, PUBLIC, {**table.joins, "west.join": file})
     with pytest.raises(UntrustedError, match="is not what was signed"):
         masked.peers_of(table.agreed, 1, PUBLIC, {"x": spoilt(table.joins["west.join"], "mask.pub", b"00" * 32)})
     with pytest.raises(ConfigError, match=r"min_sites.*2 sites have joined"):

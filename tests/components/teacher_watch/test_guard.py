@@ -1,10 +1,10 @@
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError, EpochChangedError, TeacherError, TeacherHeldError
+from components.contracts.errors import ArtifactError, ConfigError, EpochChangedError, TeacherError, TeacherHeldError
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Probe
-from components.control.teachers import clean_rounds, decide, incidents, teacher_state, teachers
+from components.control.teachers import clean_rounds, decide, incidents, put_teacher, teacher_state, teachers
 from components.teacher_watch.probes import PASS
 from tests.components.teacher_watch.conftest import Changing, labels_on
 
@@ -118,6 +118,52 @@ def test_newer_inputs_become_probes_and_the_anchors_stay(begin, store):
     later = {p["content"]: p["anchor"] for p in teacher_state(store, "w", DECLARED)[1].probes}
     assert len(later) == 60 and {c for c, a in first.items() if a} == {c for c, a in later.items() if a}
     assert 4 <= len(later.keys() - first.keys()) <= 30
+
+
+def test_the_payloads_of_probes_that_were_rotated_out_are_deleted(begin, store, tmp_path):
+    loop = begin()
+    loop.many(660)
+    _, state = teacher_state(store, "w", DECLARED)
+    kept = {p.name for p in (tmp_path / "artifacts" / "w" / "probes").iterdir()}
+    assert loop.guard.counts["probed"] > 60 and kept == {p["content"] for p in state.probes}
+
+
+def test_a_probe_that_is_rotated_out_of_one_teacher_stays_while_another_has_it(begin, store, tmp_path):
+    loop = begin()
+    loop.many(60)
+    _, state = teacher_state(store, "w", DECLARED)
+    put_teacher(store, "w", "other@1", 0, state)
+    loop.many(600)
+    kept = {p.name for p in (tmp_path / "artifacts" / "w" / "probes").iterdir()}
+    later = {p["content"] for p in teacher_state(store, "w", DECLARED)[1].probes}
+    assert kept == later | {p["content"] for p in state.probes} and kept > later
+
+
+def test_a_labeler_starts_while_another_rotates_probes_out(begin, store, monkeypatch):
+    first = begin()
+    first.many(60)
+    revisions = []
+
+    def late(*asked):
+        """What was read before the other went on."""
+        found = teacher_state(*asked)
+        revisions.append(found[0])
+        if len(revisions) == 1:
+            first.many(600)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("components.teacher_watch.guard.teacher_state", late)
+        second = begin(member="second")
+    assert revisions[0] < revisions[-1] and second.guard.state == teacher_state(store, "w", DECLARED)[1]
+
+
+def test_a_probe_whose_payload_is_gone_stops_a_start(begin, store, tmp_path):
+    begin().many(60)
+    content = teacher_state(store, "w", DECLARED)[1].probes[0]["content"]
+    (tmp_path / "artifacts" / "w" / "probes" / content).unlink()
+    with pytest.raises(ArtifactError, match=content):
+        begin()
 
 
 def test_a_small_workload_has_a_small_set_that_grows(begin, store, clock):
