@@ -61,6 +61,9 @@ class Masked(NamedTuple):
 
 RULES = "datafog-core"
 
+LEAST = 3
+"""Letters of its kind that a placeholder is cut to at the least: ``[E]`` and ``[P]`` stand in texts that have none."""
+
 NAMED = re.compile(rb"\[([A-Z0-9_]+)\]")
 """A placeholder."""
 
@@ -192,10 +195,11 @@ def placeholders(spec: Spec, payloads: Iterable[bytes]) -> dict[str, int]:
 def kept_length(kind: str, length: int, kinds: Collection[str]) -> str:
     """What stands for a piece of so many characters, as long as it: its placeholder with ``_`` behind the kind.
 
-    A longer placeholder is cut, if what is left of the kind is none of the others' among ``kinds``; else all is ``_``.
+    A longer placeholder is cut, if :data:`LEAST` letters of the kind are left or more, and are none of the others'
+    among ``kinds``; else all is ``_``.
 
-    >>> kept_length("EMAIL", 10, ["EMAIL"]), kept_length("EMAIL", 5, ["EMAIL"]), kept_length("EMAIL", 2, ["EMAIL"])
-    ('[EMAIL___]', '[EMA]', '__')
+    >>> kept_length("EMAIL", 10, ["EMAIL"]), kept_length("EMAIL", 5, ["EMAIL"]), kept_length("EMAIL", 4, ["EMAIL"])
+    ('[EMAIL___]', '[EMA]', '____')
     """
     name = kind.ljust(length - 2, "_")[: max(0, length - 2)]
     return f"[{name}]" if _kind_of(name, kinds) == kind else "_" * length
@@ -204,7 +208,7 @@ def kept_length(kind: str, length: int, kinds: Collection[str]) -> str:
 def _kind_of(name: str, kinds: Collection[str]) -> str:
     """The kind that a placeholder of :func:`kept_length` is of, empty where that is not known."""
     whole = [kind for kind in kinds if name.startswith(kind) and not name[len(kind) :].strip("_")]
-    cut = [kind for kind in kinds if name and kind.startswith(name)]
+    cut = [kind for kind in kinds if len(name) >= LEAST and kind.startswith(name)]
     if whole:
         return max(whole, key=len)
     return cut[0] if len(cut) == 1 else ""

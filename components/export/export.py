@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from components.contracts.errors import CohobateError, ConfigError, ParityError
+from components.contracts.errors import ArtifactError, CohobateError, ConfigError, ParityError
 from components.contracts.settings import Settings
 from components.contracts.spec import Spec
 from components.contracts.spec.declared import check_training
@@ -28,7 +28,7 @@ from components.export import manifest as contract
 from components.export.manifest import ATTESTATION, MANIFEST, Agreement, Defer, Manifest, Runtime
 from components.export.notices import notices, version_of
 from components.export.package import PACKAGE, modules, requirements
-from components.export.parity import Report, compare, worst
+from components.export.parity import HALVES_SIZES, IN_HALVES, Compared, Report, compare, worst
 from components.export.targets import target_of
 from components.export.targets.contract import Built, Target, Version, wanted, write
 from components.ledger import signatures
@@ -226,26 +226,43 @@ def _judged(
 ) -> Report:
     """The parity in the target's runtime, if it is within the limit."""
     found = compare(version.student, target.ask(folder), payloads, version.defer)
-    gap = worst(found)
+    what = f"{version.workload} version {version.version} for {target.name} ({manifest.model.precision})"
+    halves = _in_halves(what, version, target, folder, payloads) if manifest.model.precision == "float16" else ()
+    gap = worst((*found, *halves))
     report = Report(
         how=f"{target.name}: asked raw inputs in a process of its own, beside the judged artefact",
         runtime=f"{manifest.runtime.name} {manifest.runtime.version}",
         precision=manifest.model.precision,
-        rows=len(payloads),
+        rows=max((c.rows for c in found), default=0),
         gap=gap,
         limit=limit,
         batches=found,
+        halves=halves,
     )
-    what = f"{version.workload} version {version.version} for {target.name} ({manifest.model.precision})"
     if limit is not None and gap is None:
         raise ParityError(what, "there is no held-out input to tell by whether it answers as it was judged", None)
     if limit is not None and gap is not None and gap > limit:
-        at = ", ".join(f"{c.gap:.4f} in batches of {c.batch}" for c in found if c.gap > limit)
+        over = [(c, "") for c in found] + [(c, ", reckoned in halves") for c in halves]
+        at = ", ".join(f"{c.gap:.4f} in batches of {c.batch}{how}" for c, how in over if c.gap > limit)
         said = (
             f"the share of its labels that are not those of the artefact that was judged is {at}, and max_parity_gap "
         )
         raise ParityError(what, f"{said}is {limit:g}: export it in another precision, or for another target", gap)
     return report
+
+
+def _in_halves(
+    what: str, version: Version, target: Target, folder: Path, payloads: Sequence[bytes]
+) -> tuple[Compared, ...]:
+    """The parity in arithmetic of halves, where what runs the bundle elsewhere reckons so."""
+    ask = target.ask_in_halves(folder)
+    if ask is None:
+        return ()
+    try:
+        return compare(version.student, ask, payloads, version.defer, most=IN_HALVES, sizes=HALVES_SIZES)
+    except ArtifactError as error:
+        said = f"reckoned in halves, which end at 65504, it does not answer ({error})"
+        raise ParityError(what, f"{said}: export it in another precision, or for another target", None) from error
 
 
 def _readme(manifest: Manifest, target: Target) -> str:

@@ -40,6 +40,9 @@ MOST = 1_000
 SIZES = (*BATCHES, CHUNK)
 """Sizes of batches that they are compared in."""
 
+IN_HALVES, HALVES_SIZES = 64, (1, 32)
+"""Rows and sizes of batches in which halves are reckoned in halves, which is done in NumPy and takes long."""
+
 OPENED = """
 import cohobate_student
 student = cohobate_student.load(folder)
@@ -83,7 +86,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The file ``parity.json``. ``how``: what was asked, in which runtime; ``gap``: the worst; None without rows."""
+    """The file ``parity.json``.
+
+    ``how``: what was asked, in which runtime; ``rows``: inputs that it was asked; ``gap``: the worst of all; None
+    without rows. ``halves``: the same graph where halves are reckoned in halves (:meth:`Target.ask_in_halves`), over
+    fewer inputs; empty where nothing reckons so.
+    """
 
     how: str
     runtime: str
@@ -92,6 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     gap: float | None
     limit: float | None
     batches: tuple[Compared, ...]
+    halves: tuple[Compared, ...] = ()
 
 
 def in_a_process(folder: Path, opened: str = OPENED) -> Ask:
@@ -112,8 +121,16 @@ def in_a_process(folder: Path, opened: str = OPENED) -> Ask:
     return ask
 
 
-def compare(judged: Student, ask: Ask, payloads: Sequence[bytes], defer: Defer) -> tuple[Compared, ...]:
-    """Compare at each size of batch; empty without payloads.
+def compare(
+    judged: Student,
+    ask: Ask,
+    payloads: Sequence[bytes],
+    defer: Defer,
+    *,
+    most: int = MOST,
+    sizes: Sequence[int] = SIZES,
+) -> tuple[Compared, ...]:
+    """Compare at each size of batch, over ``most`` of the payloads that chance takes; empty without payloads.
 
     Raises:
         ArtifactError: the bundle does not answer, or refuses an input that the artefact answers.
@@ -121,11 +138,11 @@ def compare(judged: Student, ask: Ask, payloads: Sequence[bytes], defer: Defer) 
     """
     if not payloads:
         return ()
-    order = np.random.default_rng(0).permutation(len(payloads))[:MOST].tolist()
+    order = np.random.default_rng(0).permutation(len(payloads))[:most].tolist()
     some = [payloads[i] for i in order]
     return tuple(
         _compared(size, _replies(judged, some, size), theirs, judged.card, defer)
-        for size, theirs in zip(SIZES, ask(some, SIZES), strict=True)
+        for size, theirs in zip(sizes, ask(some, sizes), strict=True)
     )
 
 

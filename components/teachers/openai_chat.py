@@ -51,12 +51,16 @@ LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """What servers call the limit of an answer's length. OpenAI's newer models refuse the first with 400 and an error that
 names the second; many other servers know the first alone."""
 
+FILTERED = "content_filter"
+"""Why an answer ended that a server's filter cut off."""
+
 INPUT_STATUS = (400, 413, 422)
 """Codes by which a server refuses the input (too long, filtered), not the caller."""
 
 
 class _Message(msgspec.Struct):
     content: str | None = None
+    refusal: str | None = None
 
 
 class _LogProbs(msgspec.Struct):
@@ -81,6 +85,16 @@ class Completion(msgspec.Struct):
     choices: list[_Choice]
     system_fingerprint: str | None = None
     usage: _Usage | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why this answer is none, which the model or a filter kept back; empty where neither did."""
+        for choice in self.choices:
+            if choice.message is not None and choice.message.refusal:
+                return f"refused to answer: {choice.message.refusal:.200}"
+            if choice.finish_reason == FILTERED:
+                return f"has its answer cut off by a filter (finish_reason {FILTERED})"
+        return ""
 
 
 class ChatTeacher(Remote):
@@ -194,7 +208,8 @@ class ChatTeacher(Remote):
     def outcomes(self, payloads: Sequence[str]) -> list[Outcome]:
         """As :meth:`label`, with a dead letter for an input that the server refuses.
 
-        Its reasons: ``teacher_refused`` (too long, filtered), ``outside_classes`` (with ``on_outside: letter``).
+        Its reasons: ``teacher_refused`` (too long, filtered, declined by the model), ``outside_classes`` (with
+        ``on_outside: letter``).
         """
         check_texts(self.name, payloads)
         return self._endpoint.each(self._outcome, payloads)
@@ -216,6 +231,8 @@ class ChatTeacher(Remote):
             completion = self._completion(messages, fields)
         except RefusedError as error:
             raise TeacherError(self.name, f"refuses to write examples of {kind}: {error.detail}") from error
+        if completion.refused:
+            raise TeacherError(self.name, f"was asked for examples of {kind} and {completion.refused}")
         if len(completion.choices) != 1:
             raise TeacherError(self.name, f"answered {len(completion.choices)} choices, not one: remove n from body")
         choice = completion.choices[0]
@@ -268,6 +285,8 @@ class ChatTeacher(Remote):
                 raise
             return RecordError("teacher_refused", error.detail)
         self._compare(self._reported(completion))
+        if completion.refused:
+            return RecordError("teacher_refused", f"teacher {self.name} {completion.refused}")
         return self._soft(completion, text)
 
     def _soft(self, completion: Completion, text: str) -> Outcome:

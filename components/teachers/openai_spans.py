@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect, bisect_left, insort
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Literal
 
 import msgspec
@@ -57,9 +59,9 @@ class ChatSpanTeacher(ChatTeacher):
 
     ``kinds``: of spans; its tags are ``O``, and ``B-`` and ``I-`` of each. ``system`` may have ``{kinds}``. The other
     options are those of :class:`components.teachers.openai_chat.ChatTeacher` but ``answers`` and ``case_sensitive``.
-    ``max_tokens``: of the whole answer. An answer that was cut off, that names what is not in the text, or has more
-    than ``max_outside`` of the probability of a kind outside the kinds, is a dead letter of its input, or with
-    ``on_outside: error`` an error. Text behind ``max_characters`` is in no span.
+    ``max_tokens``: of the whole answer. An answer that was cut off, that names what is not in the text or another kind,
+    or has more than ``max_outside`` of the probability of a kind outside the kinds, is a dead letter of its input, or
+    with ``on_outside: error`` an error. Text behind ``max_characters`` is in no span.
 
     Raises:
         ConfigError: an option is wrong.
@@ -90,7 +92,9 @@ class ChatSpanTeacher(ChatTeacher):
             if kind == OUTSIDE or json.dumps(kind, ensure_ascii=False) != f'"{kind}"':
                 allowed = f"is no name of a kind of span: not {OUTSIDE}, and without quotes, backslashes and line ends"
                 raise ConfigError("kinds", kind, allowed)
-        self._written = logprobs.answers(self.kinds, {}, case_sensitive=True)
+        ended = {kind: f'{kind}"' for kind in self.kinds}  # PERCENT begins with PER, and is not it
+        self._written = logprobs.answers(self.kinds, ended, case_sensitive=True)
+        self._left_out = 0
         super().__init__(
             url, model, space, [OUTSIDE, *(f"{mark}-{kind}" for kind in self.kinds for mark in "BI")],
             system=system.replace("{kinds}", ", ".join(self.kinds)), max_tokens=max_tokens, on_outside=on_outside,
@@ -106,7 +110,7 @@ class ChatSpanTeacher(ChatTeacher):
             return self._unreadable("was cut off: raise max_tokens")
         try:
             mentions = msgspec.json.decode(written, type=_Mentions).entities
-            shares = [self._shares(some) for some in values(positions, "label")]
+            shares = [class_mass(some, self._written, case_sensitive=True) for some in values(positions, "label")]
             if len(shares) != len(mentions):
                 raise ValueError(f"{len(shares)} kinds of {len(mentions)} mentions")
         except (msgspec.MsgspecError, ValueError) as error:
@@ -114,6 +118,12 @@ class ChatSpanTeacher(ChatTeacher):
             raise TeacherError(self.name, f"{detail}; use a server that keeps to response_format") from error
         worst = max((1.0 - math.fsum(mass.values()) for mass in shares), default=0.0)
         self._note_outside(max(0.0, worst))
+        other = next((m.label for m in mentions if m.label not in self.kinds), None)
+        if other is not None:
+            return self._unreadable(
+                f"names the kind {other!r:.80}, which is none of {', '.join(self.kinds)}: use a server that keeps to "
+                "response_format"
+            )
         if worst > self.max_outside:
             return self._unreadable(
                 f"puts {worst:.3f} of the probability of a kind outside {', '.join(self.kinds)} (max_outside is "
@@ -123,17 +133,19 @@ class ChatSpanTeacher(ChatTeacher):
             places = places_of(seen, [m.text for m in mentions])
         except ValueError as error:
             return self._unreadable(str(error))
+        with self._lock:
+            self._left_out += places.count(None)
         found = sorted(
             ((place, mass) for place, mass in zip(places, shares, strict=True) if place is not None),
             key=lambda one: one[0],
         )
         return _by_word(self.space, seen, found)
 
-    def _shares(self, positions: Sequence[Position]) -> dict[str, float]:
-        mass = class_mass(positions, self._written, case_sensitive=True)
-        if math.fsum(mass.values()) <= 0.0:
-            raise ValueError(f"a mention has the kind {positions[0].token!r}, and none of {', '.join(self.kinds)}")
-        return mass
+    def state(self) -> dict[str, Any]:
+        """The chat teacher's, with the mentions that found no place of their own in their text."""
+        with self._lock:
+            left_out = self._left_out
+        return super().state() | {"left_out_total": left_out}
 
     def _unreadable(self, detail: str) -> RecordError:
         if self.on_outside == "error":
@@ -161,8 +173,8 @@ def places_of(text: str, mentions: Sequence[str]) -> list[Place | None]:
     """Where mentions stand in a text, each by the first of its occurrences that is free.
 
     They are looked for behind the mention before, then from the beginning; as whole words, where it occurs as such,
-    and with any space where it has one. None: it occurs only where other mentions are, which it is a part of, or is
-    named once more than it occurs.
+    and with any space where it has one; one that is a part of others after all of those. None: it occurs only where
+    other mentions are, or is named once more than it occurs.
 
     >>> places_of("Ann reads Ann's annual report", ["Ann", "Ann", "report"])
     [(0, 3), (10, 13), (23, 29)]
@@ -171,24 +183,48 @@ def places_of(text: str, mentions: Sequence[str]) -> list[Place | None]:
         ValueError: one does not occur in the text.
 
     """
+    names = [" ".join(mention.split()) for mention in mentions]
+    free = _occurrences(text, mentions)
+    around = {name: sum(name != other and name in other for other in free) for name in free}
+    found: list[Place | None] = [None] * len(names)
+    taken: list[Place] = []
+    placed: list[int] = []
+    for i in sorted(range(len(names)), key=lambda i: around[names[i]]):
+        before = bisect(placed, i)
+        behind = (found[placed[before - 1]] or (0, 0))[1] if before else 0
+        found[i] = place = _first_free(free[names[i]], taken, behind)
+        if place is None:
+            free[names[i]] = []  # nor will there be one
+        else:
+            insort(taken, place)
+            insort(placed, i)
+    return found
+
+
+def _occurrences(text: str, mentions: Sequence[str]) -> dict[str, list[Place]]:
+    """Where each of the mentions, named with single spaces, occurs: as whole words, where there are such."""
     words = [m.span() for m in TOKEN.finditer(text)]
     starts, ends = {start for start, _ in words}, {end for _, end in words}
-    found: list[Place | None] = []
-    taken: list[Place] = []
-    behind = 0
-    for mention in mentions:
-        written = r"\s+".join(map(re.escape, mention.split()))
+    found: dict[str, list[Place]] = {}
+    for mention in dict.fromkeys(mentions):
+        parts = mention.split()
+        written = r"\s+".join(map(re.escape, parts))
         every = [m.span(1) for m in re.finditer(f"(?=({written}))", text)] if written else []
         if not every:
             raise ValueError(f"names {mention!r:.80}, which is not in the text")
-        whole = [place for place in every if place[0] in starts and place[1] in ends] or every
-        free = [(start, end) for start, end in whole if all(end <= s or e <= start for s, e in taken)]
-        place = next((p for p in free if p[0] >= behind), free[0] if free else None)
-        found.append(place)
-        if place is not None:
-            taken.append(place)
-            behind = place[1]
+        found[" ".join(parts)] = [place for place in every if place[0] in starts and place[1] in ends] or every
     return found
+
+
+def _first_free(places: Sequence[Place], taken: Sequence[Place], behind: int) -> Place | None:
+    """The first of the places from ``behind`` on, else of all, that shares nothing with those that are taken."""
+    at = bisect_left(places, (behind, 0))
+    for place in chain(islice(places, at, None), islice(places, at)):
+        after = bisect(taken, place)
+        clear = after == len(taken) or place[1] <= taken[after][0]
+        if clear and (not after or taken[after - 1][1] <= place[0]):
+            return place
+    return None
 
 
 def values(positions: Sequence[Position], key: str) -> list[list[Position]]:

@@ -135,6 +135,13 @@ class Target:
         """How the bundle in a folder is asked in its own runtime."""
         return in_a_process(folder)
 
+    def ask_in_halves(self, folder: Path) -> Ask | None:
+        """How a bundle in float16 is asked in arithmetic of halves, where what runs it elsewhere reckons so.
+
+        None: halves are what it keeps its weights in, and all that runs it reckons in float32.
+        """
+        return None
+
     def readme(self, manifest: Manifest) -> str:
         """How it is used: the part of ``README.md`` that is this target's."""
         return ""

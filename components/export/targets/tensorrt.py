@@ -1,6 +1,8 @@
 """TensorRT: an ONNX graph as its builder takes it, strongly typed, with what builds an engine of it.
 
-``float16``: weights and arithmetic in halves, but for the score of novelty, whose squares they could not hold.
+``float16``: weights and arithmetic in halves, but for what makes answers of logits, and the score of novelty: halves
+end at 65504, and hold no squares and no small numbers. On a CPU ONNX Runtime reckons halves in float32, so that ONNX's
+reference evaluator, which does not, is asked beside it.
 ``int8``: pairs of QuantizeLinear and DequantizeLinear around convolutions and products, calibrated over inputs that
 the student learnt from: activations by tensor, weights by channel, all of them symmetric, since TensorRT takes no other
 zero point than zero; biases stay in float. The bundle's package runs that very graph by ONNX Runtime, in which its
@@ -17,6 +19,7 @@ from typing import Any
 
 from components.contracts.errors import ConfigError
 from components.export.manifest import Manifest, Model, Precision
+from components.export.parity import OPENED, Ask, in_a_process
 from components.export.targets.contract import IN_PYTHON, MODEL, Built, Target, Version, write
 from components.export.targets.openvino import batches
 from components.student.features import BATCH
@@ -45,6 +48,18 @@ LOOKED_AT = 64
 
 ROOM = 4
 """How many times the longest of them an input may have, where the featuriser has no limit of its own."""
+
+OPENED_IN_HALVES = f"""
+import cohobate_student.engine_onnx
+from onnx.reference import ReferenceEvaluator
+class Engine:
+    def __init__(self, path, manifest, threads):
+        self._graph = ReferenceEvaluator(str(path))
+    def run(self, features, outputs):
+        return self._graph.run(list(outputs), {{n: features[n] for n in self._graph.input_names}})
+cohobate_student.engine_onnx.Engine = Engine
+{OPENED}"""
+"""Opens a bundle whose graph is run by ONNX's reference evaluator, in the types that it has, by NumPy."""
 
 BUILD = """#!/bin/sh
 # Builds an engine for the GPU of this machine with TensorRT 10: sh build.sh /elsewhere/student.engine
@@ -97,8 +112,14 @@ class TensorRt(Target):
         }
         write(folder, "build.sh", BUILD.format(path=manifest.model.path, **shapes))
 
+    def ask_in_halves(self, folder: Path) -> Ask:
+        """By the bundle's package, on ONNX's reference evaluator."""
+        return in_a_process(folder, OPENED_IN_HALVES)
+
     def readme(self, manifest: Manifest) -> str:
         """How it is used."""
+        halves = ", and under `halves` in ONNX's reference evaluator, which reckons halves in halves"
+        measured = halves if manifest.model.precision == "float16" else ""
         return f"""{IN_PYTHON}\
 That runs the graph by ONNX Runtime. On a machine with a GPU and TensorRT 10 (`trtexec`)
 
@@ -108,7 +129,8 @@ sh build.sh /elsewhere/student.engine
 
 makes an engine of `{manifest.model.path}`, in the types that it has, for the shapes in `manifest.json`
 (`model.options.profile`). **No engine was built when this was exported, and none was judged**: `parity.json` is of the
-graph in ONNX Runtime, and TensorRT may round otherwise. Its inputs are the arrays that the package makes of an input.
+graph in ONNX Runtime on a CPU{measured}. TensorRT may round otherwise. Its
+inputs are the arrays that the package makes of an input.
 """
 
 
@@ -153,14 +175,43 @@ def profile(version: Version, names: Sequence[str]) -> dict[str, dict[str, list[
     }
 
 
+def _answering(model: Any) -> list[str]:
+    """The nodes that make an answer of logits, or a score of novelty of a state: they stay in float."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.name.startswith(NOVELTY) or any(name.startswith("answer_") for name in node.input)
+    ]
+
+
 def _halves(model: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    apart = [node.name for node in model.graph.node if node.name.startswith(NOVELTY)]
-    made = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=apart))
+    made = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=_answering(model)))
     made.topological_sort()
+    _in_float(made.model.graph)
     return made.model
+
+
+def _in_float(graph: Any) -> None:
+    """Remove the casts to halves and back that the converter puts between nodes which both stay in float."""
+    from onnx import TensorProto
+
+    casts = [n for n in graph.node if n.op_type == "Cast"]
+    halved = {n.output[0]: n.input[0] for n in casts if n.name.endswith("_cast_to_fp16_node")}
+    back = {
+        n.output[0]: halved[n.input[0]] for n in casts if n.input[0] in halved and n.attribute[0].i == TensorProto.FLOAT
+    }
+    told = {back[o.name]: o.name for o in graph.output if o.name in back}
+    names = {again: told.get(whole, whole) for again, whole in back.items()} | told
+    used = {name for node in graph.node if node.output[0] not in back for name in node.input}
+    kept = [n for n in graph.node if n.output[0] not in back and (n.output[0] not in halved or n.output[0] in used)]
+    for node in kept:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(kept)
 
 
 def _quantised(model: Any, version: Version) -> Any:
@@ -178,14 +229,13 @@ def _quantised(model: Any, version: Version) -> Any:
         def get_next(self) -> Any:
             return next(told, None)
 
-    answering = [n.name for n in model.graph.node if any(i.startswith(("answer_", NOVELTY)) for i in n.input)]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         model.metadata_props.append(PREPARED)
         onnx.save(model, str(source))
         quantize_static(
             str(source), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"], nodes_to_exclude=answering,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"], nodes_to_exclude=_answering(model),
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )  # fmt: skip

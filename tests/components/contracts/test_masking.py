@@ -299,6 +299,9 @@ def test_where_answers_are_places_what_is_left_keeps_its_own():
         ("DE_TAX_ID", 6, {"DE_TAX_ID", "DE_VAT_ID"}, "[DE_T]"),
         ("A_B", 4, {"A", "A_B"}, "____"),  # it would be the other's
         ("A", 5, {"A", "A_B"}, "[A__]"),
+        ("EMAIL", 5, {"EMAIL"}, "[EMA]"),
+        ("EMAIL", 4, {"EMAIL"}, "____"),  # [EM] and [E] stand in texts that have none
+        ("EMAIL", 3, {"EMAIL"}, "___"),
         ("EMAIL", 2, {"EMAIL"}, "__"),
         ("EMAIL", 1, {"EMAIL"}, "_"),
     ],
@@ -307,6 +310,11 @@ def test_a_piece_that_is_short_has_what_tells_its_kind_alone(kind, length, kinds
     assert kept_length(kind, length, kinds) == said and len(said) == length
     spec = tagging_of(entities=tuple(sorted(kinds)))
     assert placeholders(spec, [said.encode()]) == ({kind: 1} if said.startswith("[") else {})
+
+
+def test_letters_in_brackets_of_a_text_are_no_placeholders():
+    spec = tagging_of()
+    assert placeholders(spec, [b"vector [E], [P] of point [PH], [EM]", b"[EMA] and [P_]"]) == {"EMAIL": 1}
 
 
 PIECES = ["ada@example.com", "b@c.de", "90210", "+44 20 7946 0958", "Ada", "of", "東京", "🙂", "[EMAIL]", "-", "\n"]

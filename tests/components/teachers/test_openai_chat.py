@@ -98,6 +98,30 @@ def test_an_input_that_the_server_refuses_is_a_dead_letter_and_the_others_are_la
         teacher.outcomes(TEXTS[:1])
 
 
+def kept_back(reason, **message):
+    """What makes a server's answer one that the model or a filter kept back, which has no probabilities."""
+    choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": None, **message}}
+    return lambda answer: answer | {"choices": [choice | {"logprobs": {"content": None}}]}
+
+
+KEPT_BACK = [
+    (kept_back("stop", refusal="I cannot help with that"), "refused to answer: I cannot help"),
+    (kept_back("content_filter"), "cut off by a filter"),
+]
+
+
+@pytest.mark.parametrize(("fault", "detail"), KEPT_BACK)
+def test_an_answer_that_was_kept_back_is_its_input_s_dead_letter(chat, chat_server, fault, detail):
+    teacher = chat()
+    chat_server.faults += [fault]
+    (letter,) = teacher.outcomes(TEXTS[:1])
+    assert isinstance(letter, RecordError) and letter.reason == "teacher_refused" and detail in letter.detail
+    assert isinstance(teacher.outcomes(TEXTS[:1])[0], SoftLabel)
+    chat_server.faults += [fault]
+    with pytest.raises(TeacherError, match=f"examples of spam and .*{detail}"):
+        teacher.examples("spam", 2, 0)
+
+
 def test_an_outage_in_the_middle_of_a_batch_pays_for_nothing_twice(chat, chat_server):
     teacher = chat(http={"attempts": 1, "concurrency": 1})
     chat_server.faults += [None, 500]

@@ -8,6 +8,7 @@ from components.teachers.contract import outcomes
 from components.teachers.logprobs import Position, Token
 from components.teachers.openai_sets import ChatSetTeacher, chances, schema
 from tests.components.teachers.conftest import SPACE
+from tests.components.teachers.test_openai_chat import KEPT_BACK
 
 CLASSES = ("late", "torn")
 
@@ -117,3 +118,11 @@ def test_doubt_outside_the_booleans_is_an_error_or_a_letter(teacher, chat_server
             with pytest.raises(TeacherError, match="outside true and false"):
                 asked.label(["text"])
         assert asked.state()["outside_total"] == 1 and asked.outside_mass == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("fault", "detail"), KEPT_BACK)
+def test_an_answer_that_was_kept_back_is_its_input_s_dead_letter(teacher, chat_server, fault, detail):
+    asked = teacher()
+    chat_server.faults += [fault]
+    (letter,) = asked.outcomes(["text"])
+    assert isinstance(letter, RecordError) and letter.reason == "teacher_refused" and detail in letter.detail

@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from components.teachers.contract import outcomes
 from components.teachers.logprobs import class_mass
 from components.teachers.openai_spans import ChatSpanTeacher, places_of, schema, values
 from tests.components.teachers.conftest import SPACE
+from tests.components.teachers.test_openai_chat import KEPT_BACK
 from tests.components.teachers.test_openai_sets import positions, said
 
 KINDS = ("LOC", "PER", "PERIOD")
@@ -124,6 +126,10 @@ def test_a_whole_answer_in_one_token_is_sure():
         ("A then B", ["B", "A"], ["7-8", "0-1"]),  # in another order than the text's
         ("A then B", ["A", "A", "B"], ["0-1", None, "7-8"]),  # named once more than it is there
         ("University of London", ["University of London", "London"], ["0-20", None]),  # a part of another
+        ("University of London", ["London", "University of London"], [None, "0-20"]),  # whichever is named first
+        ("Ann Smith met Ann", ["Ann", "Ann Smith"], ["14-17", "0-9"]),
+        ("the City of York in York", ["York", "City of York", "the City of York"], ["20-24", None, "0-16"]),
+        ("New York, York", ["York", "New  York"], ["10-14", "0-8"]),
         ("New\n  York", ["New York"], ["0-10"]),  # other spaces
         ("東京都", ["京"], ["1-2"]),
         ("a+b (c)", ["(c)", "a+b"], ["4-7", "0-3"]),
@@ -131,6 +137,13 @@ def test_a_whole_answer_in_one_token_is_sure():
 )
 def test_where_a_mention_stands(text, mentions, found):
     assert places_of(text, mentions) == [None if p is None else tuple(map(int, p.split("-"))) for p in found]
+
+
+def test_a_text_is_searched_once_for_each_mention_that_differs(monkeypatch):
+    searched, search = [], re.finditer
+    monkeypatch.setattr(re, "finditer", lambda *given: searched.append(given) or search(*given))
+    places = places_of("a " * 5_000, ["a"] * 5_001)
+    assert places == [*((2 * n, 2 * n + 1) for n in range(5_000)), None] and len(searched) == 1
 
 
 @given(st.lists(st.sampled_from(["ab", "a", "b", "ba b", "a b"]), max_size=6), st.text("ab ", max_size=30))
@@ -155,6 +168,13 @@ def test_places_have_the_text_and_are_apart(mentions, text):
             listed(mention("Ada", {"PER": 0.7, "ORG": 0.3})), "stop",
             r"puts 0\.300 of the probability of a kind outside LOC, PER, PERIOD",
         ),
+        (
+            listed(mention("Ada", {"PERSON": 0.9, "LOC": 0.1})), "stop", "names the kind 'PERSON', which is none of",
+        ),
+        (listed(mention("Ada", {"LOC": 0.6, "PERSON": 0.4})), "stop", r"puts 0\.400 of the probability of a kind"),
+        (listed(('{"text":"Ada","label":"', "PER", 'CENT"}')), "stop", "names the kind 'PERCENT', which is none of"),
+        (('{"entities":[{"text":"Ada","label":"PERCENT"}]}',), "stop", "names the kind 'PERCENT', which is none of"),
+        (('{"entities":[{"text":"Ada","label":"ORG"}]}',), "stop", "names the kind 'ORG', which is none of"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_a_letter_or_an_error(teacher, chat_server, tokens, reason, detail):
@@ -169,7 +189,7 @@ def test_what_cannot_be_read_is_a_letter_or_an_error(teacher, chat_server, token
 
 @pytest.mark.parametrize(
     "tokens",
-    [("Ada", " is one"), ('{"entities":[{"text":"Ada"}]}',), ('{"entities":[{"text":"Ada","label":"ORG"}]}',),
+    [("Ada", " is one"), ('{"entities":[{"text":"Ada"}]}',),
      ('{"entities":[{"text":"Ada","label":"PER","label":"LOC"}]}',), ('{"people":["Ada"]}',)],
 )  # fmt: skip
 def test_what_is_no_such_list_is_the_teachers_fault(teacher, chat_server, tokens):
@@ -177,6 +197,16 @@ def test_what_is_no_such_list_is_the_teachers_fault(teacher, chat_server, tokens
     chat_server.faults += [said(*tokens)]
     with pytest.raises(TeacherError, match=r"answered no list of mentions.*response_format"):
         asked.label([TEXT])
+
+
+def test_mentions_without_a_place_of_their_own_are_counted(teacher, chat_server):
+    asked = teacher()
+    chat_server.faults += [
+        said(*listed(mention("Byron", "LOC"), mention("Ada Byron", "PER"), mention("London", "LOC")))
+    ]
+    (soft,) = asked.label([TEXT])
+    assert soft.spans == (Span(start=7, end=13, label="LOC"), Span(start=18, end=27, label="PER"))
+    assert asked.state()["left_out_total"] == 1 and asked.state()["outside_total"] == 0
 
 
 def test_text_that_the_model_does_not_see_is_in_no_span(teacher, chat_server):
@@ -191,3 +221,11 @@ def test_text_that_the_model_does_not_see_is_in_no_span(teacher, chat_server):
 def test_kinds_that_are_none_are_refused(kinds):
     with pytest.raises(ConfigError, match="kinds"):
         ChatSpanTeacher("http://127.0.0.1:1/v1", "m", SPACE, kinds)
+
+
+@pytest.mark.parametrize(("fault", "detail"), KEPT_BACK)
+def test_an_answer_that_was_kept_back_is_its_input_s_dead_letter(teacher, chat_server, fault, detail):
+    asked = teacher()
+    chat_server.faults += [fault]
+    (letter,) = asked.outcomes(["text"])
+    assert isinstance(letter, RecordError) and letter.reason == "teacher_refused" and detail in letter.detail
