@@ -190,7 +190,7 @@ class Jobs:
 def _client(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
-    class Client(JobSubmissionClient):  # whose requests end
+    class Client(JobSubmissionClient):  # type: ignore[misc]  # whose requests end
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **options})
 
