@@ -3,6 +3,7 @@ import fcntl
 import functools
 import gc
 import itertools
+import logging
 import os
 import shutil
 import socket
@@ -36,6 +37,9 @@ hypothesis.settings.register_profile("explore", max_examples=2_000, **UNHURRIED)
 hypothesis.settings.load_profile("suite")
 # Else it would draw from the constants of our modules too, as far as they are loaded, which other tests decide.
 providers._get_local_constants = lambda: providers._local_constants
+
+OURS = {"components", "drift", "infra", "pipelines", "serving"}
+"""Whose loggers are ours: what the names of modules begin with."""
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -74,6 +78,23 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
+    """What a test finds does not hang on those before it."""
+    _set_logging_back()
+    _keep_operators()
+
+
+def _set_logging_back():
+    """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers)."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        if name.partition(".")[0] in OURS and isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
+            if logger.level != logging.NOTSET:
+                logger.setLevel(logging.NOTSET)
+
+
+def _keep_operators():
     """PyTorch's exporter parses the source of onnxscript's 500 operators for every export: here it does so once."""
     values = sys.modules.get("onnxscript._internal.values")
     if values is not None and isinstance(values.TracedOnnxFunction.function_ir, property):
