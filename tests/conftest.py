@@ -86,7 +86,9 @@ def pytest_runtest_setup():
 def _set_logging_back():
     """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers)."""
     logging.disable(logging.NOTSET)
-    logging.getLogger().setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__.startswith("_pytest.")]
     for name, logger in list(logging.Logger.manager.loggerDict.items()):
         if name.partition(".")[0] in OURS and isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
