@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from components.contracts.errors import ArtifactError, RecordError
-from components.contracts.masking import masker, searched
+from components.contracts.masking import Mask, masker, searched
 from components.contracts.spec import Spec
 from components.contracts.storage import files, get_bytes, remove
 from components.control.store import ControlStore
@@ -30,12 +30,13 @@ def mask_kept(spec: Spec, store: ControlStore, artifacts: str) -> None:
         FinderError: the search failed: start again.
 
     """
-    if masker(spec) is None:
+    mask = masker(spec)
+    if mask is None:
         return
     asked = reviews.masked(store, spec)
     folder = f"{artifacts}/{spec.name}/probes"
     kept = probes_of(store, spec.name) | {uri.rsplit("/", 1)[1] for uri in files(f"{folder}/*")}
-    gone = {content for content in kept if not _is_masked(spec, f"{folder}/{content}", content)}
+    gone = {content for content in kept if not _is_masked(spec, mask, f"{folder}/{content}", content)}
     without_probes(store, spec.name, gone)
     for content in gone:
         remove(f"{folder}/{content}")
@@ -43,13 +44,10 @@ def mask_kept(spec: Spec, store: ControlStore, artifacts: str) -> None:
         log.info("%s: masked %d questions that were kept, and deleted %d probes", spec.name, asked, len(gone))
 
 
-def _is_masked(spec: Spec, uri: str, content: str) -> bool:
+def _is_masked(spec: Spec, mask: Mask, uri: str, content: str) -> bool:
     """Whether there is nothing to mask in a probe. One whose payload is missing is the guard's to complain about."""
-    mask = masker(spec)
     try:
         payload = get_bytes(uri, content)
-        if mask is None:
-            return True
         found = searched(spec, partial(mask, payload))
         return found.payload == payload or (not found.found and _says_the_same(spec, payload, found.payload))
     except ArtifactError:
