@@ -1,7 +1,5 @@
 """Evidently's own UI on the workspace that our reports are kept in."""
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +11,6 @@ from tests.integration.drift.test_evidently_report import frame
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # Evidently's imports warn
 
 
-@pytest.fixture
-def logs() -> Iterator[None]:
-    """The process's logging, of which the UI's framework takes the root's handlers and level for its own."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
-
-
-@pytest.mark.usefixtures("logs")
 def test_the_ui_shows_the_verdict_of_every_report_in_its_workload_s_project(tmp_path: Path) -> None:
     before = frame(0, 300)
     reference = Reference.fit(
