@@ -77,6 +77,14 @@ class Sites:
                 "--agreement", self.agreement, *self.masks(name, number), "-o", self.file(name, "answers", number),
             )  # fmt: skip
 
+    def all_join(self, number=1):
+        for name in NAMES:
+            self.join(name, number)
+
+    def all_answer(self):
+        for name in NAMES:
+            self.answer(name)
+
     def unmask(self, name, among, number=1):
         with self.at(name):
             files = [self.file(n, "answers", number) for n in among]
@@ -135,8 +143,7 @@ def test_a_round_under_masks_that_one_site_drops_out_of(sites):
 
 
 def test_asked_again_a_site_gives_the_same_files_and_one_entry(sites):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     first = sites.file("north", "join").read_bytes()
     sites.join("north")
     assert sites.file("north", "join").read_bytes() == first
@@ -152,10 +159,8 @@ def test_asked_again_a_site_gives_the_same_files_and_one_entry(sites):
 
 def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
     """The sums of two sets would tell what the site says in which they differ."""
-    for name in NAMES:
-        sites.join(name)
-    for name in NAMES:
-        sites.answer(name)
+    sites.all_join()
+    sites.all_answer()
     sites.unmask("north", NAMES[:3])
     kept = sites.file("north", "unmask").read_bytes()
     with pytest.raises(ConfigError, match=r"were unmasked for the sum of east, north, south"):
@@ -167,8 +172,7 @@ def test_a_site_unmasks_for_one_set_of_sites_alone(sites):
 
 def test_masks_hide_one_answer_of_a_site_alone(sites):
     """Two answers behind the same masks tell what they differ in: of a newer student, or of another weight."""
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     sites.answer("north")
     first = sites.file("north", "answers").read_bytes()
     with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site in round 1.*in a new round"):
@@ -183,10 +187,8 @@ def test_masks_hide_one_answer_of_a_site_alone(sites):
 
 def test_masks_are_off_for_one_set_of_sites_also_where_the_answers_are_others(sites, monkeypatch):
     """As of a site whose ledger does not have the first answers: the seeds are the same, whatever they hide."""
-    for name in NAMES:
-        sites.join(name)
-    for name in NAMES:
-        sites.answer(name)
+    sites.all_join()
+    sites.all_answer()
     sites.unmask("north", NAMES[:3])
     with monkeypatch.context() as patched:
         patched.setattr(masked, "once", lambda *_: None)
@@ -199,13 +201,10 @@ def test_masks_are_off_for_one_set_of_sites_also_where_the_answers_are_others(si
 
 
 def test_a_round_that_all_join_anew_has_masks_of_its_own(sites):
-    for name in NAMES:
-        sites.join(name)
-    for name in NAMES:
-        sites.answer(name)
+    sites.all_join()
+    sites.all_answer()
     sites.unmask("north", NAMES[:3])
-    for name in NAMES:
-        sites.join(name, 2)
+    sites.all_join(2)
     for name in NAMES:
         sites.answer(name, 2, f"{name}-newer")
     sites.unmask("north", NAMES, 2)
@@ -213,8 +212,7 @@ def test_a_round_that_all_join_anew_has_masks_of_its_own(sites):
 
 
 def test_sites_may_have_the_classes_in_another_order(sites):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     found = []
     for order in (["a", "b", "c"], ["c", "a", "b"]):
         sites.agrees(classes=order)
@@ -232,8 +230,7 @@ def test_sites_may_have_the_classes_in_another_order(sites):
 
 
 def test_a_student_that_knows_more_answers_for_the_classes_of_the_agreement(sites):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     assert "behind masks" in sites.answer("north", version="more")
     sites.agrees(masked=False)
     output = sites.folder / "north.plain.tar"
@@ -245,8 +242,7 @@ def test_a_student_that_knows_more_answers_for_the_classes_of_the_agreement(site
 
 
 def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     said = masked.Joined(federation="banks", site="west", round=1, public=set_digest(map(row_id, TEXTS)))
     file = sites.file("west", "join")
     file.write_bytes(masked.masked.write(masked.JOIN, said, b"00" * 32, signer(str(sites.keys["west"]))).data)
@@ -256,8 +252,7 @@ def test_a_key_by_which_anybody_would_know_the_masks_is_refused(sites):
 
 
 def test_a_student_answers_under_masks_once(sites):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     sites.answer("north")
     sites.file("west", "join").unlink()
     with pytest.raises(ConfigError, match=r"answered under masks in round 1.*let a newer student answer"):
@@ -270,8 +265,7 @@ def test_a_student_answers_under_masks_once(sites):
 
 
 def test_what_would_not_fit_is_refused_before_anything_is_told(sites, tmp_path):
-    for name in NAMES:
-        sites.join(name)
+    sites.all_join()
     with pytest.raises(ConfigError, match=r"classes.*must be just those of the agreement.*differ in c"):
         sites.answer("north", version="fewer")
     kept = sites.agreement.read_text()

@@ -7,20 +7,16 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from components.contracts.records import Input, decode
-from components.contracts.spec import load_spec
-from components.contracts.storage import digest_of, put_bytes
 from components.control.intent import ModelRef
 from components.export.export import export
 from components.export.manifest import Defer
 from components.export.targets.contract import Version
-from components.stream.memory import MemoryBroker
 from components.student.runtime import Student
 from serving.edge import InputError, Link
 from serving.gateway.edge import HEADER
 from tests.serving.edge import bundles
 from tests.serving.edge.conftest import Platform
-from tests.serving.gateway.test_tagging import SPEC
-from tests.serving.running import Running
+from tests.serving.gateway.test_tagging import serving, tags_spec
 from tests.spans import artifact
 
 TEXT = "Ada Lovelace, of London & Co — 東京 🙂 again"
@@ -33,20 +29,12 @@ def data():
 
 @pytest.fixture
 def spec(tmp_path):
-    (tmp_path / "teacher.py").write_text("class Teacher:\n    pass\n")
-    (tmp_path / "tags.yaml").write_text(SPEC)
-    return load_spec(tmp_path / "tags.yaml")
+    return tags_spec(tmp_path)
 
 
 @pytest.fixture
 def running(spec, store, clock, data, tmp_path):
-    broker = MemoryBroker()
-    broker.ensure_topics(spec.topics)
-    uri = (tmp_path / "v1.onnx").as_uri()
-    put_bytes(uri, data)
-    made = Running(spec, store, broker, clock)
-    made.serve(ModelRef(version="1", uri=uri, digest=digest_of(data), snapshot="s" * 64, teacher="sign@1"))
-    return made
+    return serving(spec, store, clock, data, tmp_path)
 
 
 @pytest.fixture

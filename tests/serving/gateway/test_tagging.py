@@ -41,9 +41,13 @@ def data():
 
 @pytest.fixture
 def spec(tmp_path):
-    (tmp_path / "teacher.py").write_text("class Teacher:\n    pass\n")
-    (tmp_path / "tags.yaml").write_text(SPEC)
-    return load_spec(tmp_path / "tags.yaml")
+    return tags_spec(tmp_path)
+
+
+def tags_spec(folder):
+    (folder / "teacher.py").write_text("class Teacher:\n    pass\n")
+    (folder / "tags.yaml").write_text(SPEC)
+    return load_spec(folder / "tags.yaml")
 
 
 @pytest.fixture
