@@ -143,6 +143,20 @@ def told(folder):
     return {pid: where for pid, where in found.items() if where}
 
 
+@contextlib.contextmanager
+def at_work(cluster, folder):
+    """A step whose two workers have begun to learn, and wait; it is killed at the end of the block."""
+    (folder / "wait").touch()
+    step = started(cluster, folder)
+    try:
+        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
+        assert step.poll() is None, why(folder)
+        yield step
+    finally:
+        step.kill()
+        step.wait()
+
+
 def gone(pids):
     return not any(psutil.pid_exists(pid) for pid in pids)
 
@@ -156,29 +170,16 @@ def test_workers_train_on_the_cluster_and_leave_what_the_step_goes_on_from(clust
 
 
 def test_training_ends_with_the_step_that_waits_for_it(cluster, folder):
-    (folder / "wait").touch()
-    step = started(cluster, folder)
-    try:
-        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
-        assert step.poll() is None, why(folder)
+    with at_work(cluster, folder):
         assert not gone(told(folder))
-    finally:
-        step.kill()
-        step.wait()
     wait_for(lambda: gone(told(folder)), START_SECONDS)
     assert not (folder / "found.pkl").exists()
 
 
 def test_a_job_of_a_step_that_was_killed_is_taken_up_by_the_next(jobs, folder):
     before = listed(jobs)
-    (folder / "wait").touch()
-    first = started(jobs, folder)
-    try:
-        wait_for(lambda: first.poll() is not None or len(told(folder)) == 2, START_SECONDS)
-        assert first.poll() is None, why(folder)
-    finally:
-        first.kill()
-        first.wait()
+    with at_work(jobs, folder):
+        pass
     second = started(jobs, folder)
     try:
         wait_for(lambda: second.poll() is not None or "is waited for" in said(folder), START_SECONDS)
@@ -199,16 +200,9 @@ def test_a_job_of_a_step_that_was_killed_is_taken_up_by_the_next(jobs, folder):
 
 def test_a_job_ends_with_the_step_that_waits_for_it(jobs, folder):
     before = listed(jobs)
-    (folder / "wait").touch()
-    step = started(jobs, folder)
-    try:
-        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
-        assert step.poll() is None, why(folder)
+    with at_work(jobs, folder) as step:
         step.terminate()
         assert step.wait(START_SECONDS) == 128 + signal.SIGTERM, why(folder)
-    finally:
-        step.kill()
-        step.wait()
     wait_for(lambda: gone(told(folder)), START_SECONDS)
     wait_for(lambda: [job["status"] for job in of_step(jobs, before).values()] == ["STOPPED"], START_SECONDS)
 
