@@ -5,10 +5,10 @@ A chain cannot show that its own end was cut off: for that, keep the last hash e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from components.contracts.errors import LedgerError
@@ -38,8 +38,11 @@ def append_if(
     decide: Callable[[Sequence[LedgerRow]], dict[str, Any] | None],
     *,
     after: int = 0,
+    everybodys: Collection[str] = (),
 ) -> LedgerRow | None:
     """Add the entry whose detail ``decide`` makes of the workload's entries with a ``seq`` above ``after``.
+
+    ``everybodys``: actions whose entries of other workloads are among them.
 
     Nothing comes between the reading and the adding: of two writers that decide on the same entries one is too late,
     and decides again on what the other wrote. So ``decide`` may be called several times; it returns None to add
@@ -53,7 +56,8 @@ def append_if(
 
     def write(s: Session) -> LedgerRow | None:
         newest = last(s)
-        query = select(LedgerRow).where(LedgerRow.workload == workload, LedgerRow.seq > after)
+        asked = or_(LedgerRow.workload == workload, LedgerRow.action.in_(everybodys))
+        query = select(LedgerRow).where(asked, LedgerRow.seq > after)
         query = query.where(LedgerRow.seq <= (newest.seq if newest else 0)).order_by(LedgerRow.seq)
         detail = decide(s.scalars(query).all())
         return None if detail is None else link(s, newest, store.clock(), workload, actor, action, detail)

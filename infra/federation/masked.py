@@ -3,7 +3,8 @@
 What is kept safe is that nobody sees the answers of fewer than ``min_sites`` sites, of whoever keeps to the rounds. Two
 sums of which one has a site more would tell what that site said, and so would its masks, once they are off for two
 sets of sites; two answers behind the same masks tell what they differ in. So the site itself, by its ledger, answers
-once behind the masks of a round, lets a student answer under masks once in a federation, and unmasks for one set.
+once behind the masks of a round, lets a student answer under masks once in a federation, and unmasks for one set. That
+is so of all workloads of its platform together, since masks do not hang on the workload.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 ACTION = "federate unmask"
 """The ledger's action of seeds that were told."""
 
-MASKS = ("federation", "round", "public", "peers")
+MASKS = ("federation", "site", "round", "public", "peers")
 """The members of an entry that tell masks apart: seeds are made for these."""
 
 
@@ -204,7 +205,7 @@ def unmask(
         "federation": of.agreement.name, "site": of.site, "round": of.number, "statement": made.statement,
         "answers": mine.statement, "sites": sites, "public": public, "peers": signed,
     }  # fmt: skip
-    append_if(store, spec.name, settings.actor, ACTION, lambda rows: _unmasking(rows, detail))
+    append_if(store, spec.name, settings.actor, ACTION, lambda rows: _unmasking(rows, detail), everybodys=(ACTION,))
     return made.data
 
 

@@ -161,16 +161,17 @@ def record(
     """
 
     def decide(rows: Sequence[LedgerRow]) -> dict[str, Any] | None:
-        before = [row.detail for row in rows if row.action in (ACTION, GIVEN)]
-        known = any(row.action == action and all(row.detail.get(n) == detail.get(n) for n in again) for row in rows)
         if "peers" in detail:
-            masked.once(detail, before)
+            masked.once(detail, [row.detail for row in rows if row.action == ACTION])
+        mine = [row for row in rows if row.workload == spec.name]
+        before = [row.detail for row in mine if row.action in (ACTION, GIVEN)]
+        known = any(row.action == action and all(row.detail.get(n) == detail.get(n) for n in again) for row in mine)
         told: dict[str, Any] = {}
         if spec.student.privacy is not None and account is not None:
             told = spending(spec.student.privacy, account, detail["student"], lineage, before)
         return None if known else {**detail, **told}
 
-    append_if(store, spec.name, settings.actor, action, decide)
+    append_if(store, spec.name, settings.actor, action, decide, everybodys=(ACTION,) if "peers" in detail else ())
 
 
 def promised(spec: Spec, card: StudentCard, model: bytes) -> Account | None:

@@ -53,8 +53,8 @@ class Sites:
         there = (self.folder / name / "control.db").exists()
         return closing((ControlStore if there else migrated)(Settings().control_url))
 
-    def asked(self, name, number=1):
-        return ("--spec", self.folder / "open.yaml", "--public", self.folder / "public.jsonl", "--site", name,
+    def asked(self, name, number=1, spec="open"):
+        return ("--spec", self.folder / f"{spec}.yaml", "--public", self.folder / "public.jsonl", "--site", name,
                 "--round", number, "--key", self.keys[name])  # fmt: skip
 
     def file(self, name, kind, number=1):
@@ -70,10 +70,10 @@ class Sites:
         with self.at(name):
             return run("join", self.agreement, *self.asked(name, number), "-o", self.file(name, "join", number))
 
-    def answer(self, name, number=1, version=None):
+    def answer(self, name, number=1, version=None, spec="open"):
         with self.at(name):
             return run(
-                "answer", *self.asked(name, number), "--federation", "banks", "--version", version or name,
+                "answer", *self.asked(name, number, spec), "--federation", "banks", "--version", version or name,
                 "--agreement", self.agreement, *self.masks(name, number), "-o", self.file(name, "answers", number),
             )  # fmt: skip
 
@@ -85,10 +85,15 @@ class Sites:
         for name in NAMES:
             self.answer(name)
 
-    def unmask(self, name, among, number=1):
+    def unmask(self, name, among, number=1, spec="open"):
         with self.at(name):
             files = [self.file(n, "answers", number) for n in among]
-            options = (*self.asked(name, number), *self.masks(name, number), "-o", self.file(name, "unmask", number))
+            options = (
+                *self.asked(name, number, spec),
+                *self.masks(name, number),
+                "-o",
+                self.file(name, "unmask", number),
+            )
             return run("unmask", self.agreement, *files, *options)
 
     def agrees(self, **values):
@@ -183,6 +188,21 @@ def test_masks_hide_one_answer_of_a_site_alone(sites):
     with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site"):
         sites.answer("north")
     assert sites.file("north", "answers").read_bytes() == first and len(sites.told("north", ACTION)) == 1
+
+
+def test_masks_hide_one_answer_of_all_workloads_of_a_platform(sites):
+    """The seeds of a secret are the same, whichever workload answers behind them."""
+    (sites.folder / "other.yaml").write_text(SPEC.replace("name: letters", "name: others"))
+    sites.all_join()
+    sites.answer("north")
+    with pytest.raises(ConfigError, match=r"--round.*hide other answers of this site in round 1"):
+        sites.answer("north", version="north-newer", spec="other")
+    sites.all_answer()
+    sites.unmask("north", NAMES[:3])
+    with pytest.raises(ConfigError, match="were unmasked for the sum of east, north, south"):
+        sites.unmask("north", NAMES, spec="other")
+    with sites.at("north") as store:
+        assert not entries(store, "others")
 
 
 def test_masks_are_off_for_one_set_of_sites_also_where_the_answers_are_others(sites, monkeypatch):
