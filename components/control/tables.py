@@ -124,8 +124,9 @@ class RunRow(Base):
     """One run of a pipeline."""
 
     __tablename__ = "runs"
+    __table_args__ = (Index("runs_newest", "workload", "pipeline", "started_at"),)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    workload: Mapped[str] = mapped_column(String(64), index=True)
+    workload: Mapped[str] = mapped_column(String(64))
     pipeline: Mapped[str] = mapped_column(String(32))
     reason: Mapped[str] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(128))
