@@ -49,8 +49,7 @@ class Answer(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """As it goes into JSON: spans and tokens of tagging alone."""
-        told = self._asdict()
-        return told if self.spans is not None else {n: v for n, v in told.items() if n not in ("spans", "tokens")}
+        return dict(zip(self._fields if self.spans is not None else self._fields[:-2], self, strict=False))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -115,12 +114,14 @@ class Student:
         featuriser = made(**options)
         self.soft_field = "tokens" if self.manifest["task"] == "tagging" else "soft_label"
         """The field of an answer that has its probabilities."""
-        self._places = featuriser.tokens if self.manifest["task"] == "tagging" else None
+        if self.manifest["task"] == "tagging":
+            self._places = featuriser.tokens
         self._encode = featuriser.encode if hasattr(featuriser, "signature") else _pairs(featuriser)
         engine = _beside(f"engine_{model['format']}").Engine
         self._engine = engine(folder / model["path"], self.manifest, threads)
         self._outputs = list(model["outputs"])
         self._classes = list(self.manifest["classes"])
+        self._answer = getattr(self, f"_{self.manifest['task']}")
         self._below, self._novel = self.manifest["defer"]["below"], self.manifest["defer"]["novelty"]
         self._known = self.manifest["defer"]["known"] if len(self._outputs) > len(_own(self.manifest)) else []
 
@@ -181,28 +182,26 @@ class Student:
                 found.append(self._answer([row[n] for row in rows], payload))
         return found
 
-    def _answer(self, row: list[Any], payload: Any) -> Answer:
-        if self.manifest["task"] == "regression":
-            value, scale, *score = row
-            if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
-                raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
-            return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
-        if self.manifest["task"] == "embedding":
-            vector, scale, *score = row
-            length = math.hypot(*vector)
-            if not (math.isfinite(length) and length > 0 and math.isfinite(scale) and scale > 0):
-                raise BundleError(f"the model answers a vector of length {length!r} with the scale {scale!r}")
-            packed = struct.pack(f"<{len(vector)}e", *(v / length for v in vector))
-            text, soft = base64.b64encode(packed).decode(), {"vector": vector, "scale": scale}
-            return self._deferred(text, 1.0 / (1.0 + scale), soft, score)
+    def _regression(self, row: list[Any], _payload: Any) -> Answer:
+        value, scale, *score = row
+        if not (math.isfinite(value) and math.isfinite(scale) and scale > 0):
+            raise BundleError(f"the model answers {value!r} with the scale {scale!r}")
+        return self._deferred(repr(value), 1.0 / (1.0 + scale), {"value": value, "scale": scale}, score)
+
+    def _embedding(self, row: list[Any], _payload: Any) -> Answer:
+        vector, scale, *score = row
+        length = math.hypot(*vector)
+        if not (math.isfinite(length) and length > 0 and math.isfinite(scale) and scale > 0):
+            raise BundleError(f"the model answers a vector of length {length!r} with the scale {scale!r}")
+        packed = struct.pack(f"<{len(vector)}e", *(v / length for v in vector))
+        text, soft = base64.b64encode(packed).decode(), {"vector": vector, "scale": scale}
+        return self._deferred(text, 1.0 / (1.0 + scale), soft, score)
+
+    def _classification(self, row: list[Any], _payload: Any) -> Answer:
         shares, *score = row
-        if self.manifest["task"] == "multilabel":
-            return self._set(shares, score)
-        if self._places is not None:
-            return self._tagged(shares, self._places(payload), score)
         soft = self._soft(shares)
         most = max(soft.values())
-        return self._deferred(min(c for c, p in soft.items() if p == most), most, soft, score)
+        return self._deferred(min([c for c, p in soft.items() if p == most]), most, soft, score)
 
     def _soft(self, shares: list[float]) -> dict[str, float]:
         """The classes, or a token's tags, that have a share, and what is left adds up to one."""
@@ -212,8 +211,10 @@ class Student:
             raise BundleError(f"the model's probabilities sum to {mass!r}")
         return {c: p / mass for c, p in kept.items()}
 
-    def _tagged(self, rows: list[list[float]], places: Sequence[tuple[int, int]], score: list[float]) -> Answer:
-        """``rows`` behind those of the tokens are padding."""
+    def _tagging(self, row: list[Any], payload: Any) -> Answer:
+        """Rows behind those of the tokens are padding."""
+        rows, *score = row
+        places = self._places(payload)
         if len(rows) < len(places):
             raise BundleError(f"of {len(places)} tokens the model tags {len(rows)}")
         tokens: list[dict[str, Any]] = [
@@ -225,7 +226,8 @@ class Student:
         sure = math.prod(max(token["distribution"].values()) for token in tokens)
         return self._deferred(written.text_of(spans), sure, {}, score)._replace(spans=spans, tokens=tokens)
 
-    def _set(self, shares: list[float], score: list[float]) -> Answer:
+    def _multilabel(self, row: list[Any], _payload: Any) -> Answer:
+        shares, *score = row
         if not all(0.0 <= p <= 1.0 for p in shares):
             raise BundleError(f"the model answers the probabilities {shares!r:.200}")
         soft = {c: p for c, p in zip(self._classes, shares, strict=True) if not p < FLOOR}
