@@ -157,7 +157,7 @@ class PartitionWorker:
         self._rest: deque[Record] = deque()
         self._search = Search(spec)
         self._counted = -math.inf
-        self._came = -math.inf
+        self._came = self._looked = -math.inf
         self._partitions: dict[str, int] = {}
 
     def open(self) -> None:
@@ -273,12 +273,14 @@ class PartitionWorker:
 
     def _look_for(self, room: int, left: float) -> list[Record]:
         """What there is, waiting a little; after a pause seldom, since then nothing is likely to be there."""
-        if time.monotonic() - self._came < IDLE_AFTER_SECONDS:
+        now = time.monotonic()
+        if now - self._came < IDLE_AFTER_SECONDS:
             return self._poll(room, min(left, LOOK_SECONDS))
-        found = self._poll(room, min(left, IDLE_POLL_SECONDS))
-        if not found:
-            time.sleep(min(left, IDLE_LOOK_SECONDS))
-        return found
+        if (early := self._looked + IDLE_LOOK_SECONDS - now) > 0.0:
+            time.sleep(min(left, early))
+            return []
+        self._looked = now
+        return self._poll(room, min(left, IDLE_POLL_SECONDS))
 
     def _poll(self, room: int, wait: float) -> list[Record]:
         """Urgent records first, but not the whole room while others wait; ``wait`` is for those others."""

@@ -127,6 +127,29 @@ def test_every_input_gets_the_teachers_soft_label(start, broker):
     assert labeler.step(0.0) == 0 and labeler.lag() == 0
 
 
+def test_after_a_pause_inputs_are_looked_for_every_half_second(start, monkeypatch):
+    """However short the slices are in which a thread waits."""
+    now, looks = 1_000.0, []
+
+    def wait(seconds):
+        nonlocal now
+        now += seconds
+
+    def poll(_room, seconds):
+        looks.append(now)
+        wait(seconds)
+        return []
+
+    labeler = start()
+    labeler._open_workers()
+    worker = next(iter(labeler._workers.values()))
+    monkeypatch.setattr(partition_workers, "time", SimpleNamespace(monotonic=lambda: now, sleep=wait))
+    monkeypatch.setattr(worker, "_poll", poll)
+    while now < 1_010.0:
+        worker.fetch(0.2)
+    assert np.diff(looks) == pytest.approx(partition_workers.IDLE_LOOK_SECONDS)
+
+
 def test_the_teacher_is_asked_in_batches(start, broker):
     put(broker, *[entry(f"i{n}", f"text {n}") for n in range(9)])
     labeler, sizes = start(teacher := Teacher()), []
