@@ -70,7 +70,7 @@ def declaration(
     """What Ray Serve is to run, of these workloads with these settings."""
     from serving.declaration import apart as taken_apart
     from serving.declaration import declared, serve_config
-    from serving.ray_app import environment
+    from serving.ray_environment import environment
 
     args = declared(settings, workloads, replicas=replicas)
     controller = environment(settings, haproxy=settings.gateway_proxy == "haproxy")
@@ -109,7 +109,7 @@ def _wanted(settings: Settings, names: list[str], paths: list[str]) -> list[Work
 @app.command()
 def environment(as_json: Json = False) -> None:
     """Print what each Ray node should have in its environment, where Serve was started without our configuration."""
-    from serving.ray_app import environment as of_nodes
+    from serving.ray_environment import environment as of_nodes
 
     settings = Settings()
     found = of_nodes(settings, haproxy=settings.gateway_proxy == "haproxy")

@@ -227,7 +227,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
     """
     from components.contracts.ray_access import access, last_line
     from serving.declaration import Workload, declared, serve_config
-    from serving.ray_app import QUIET, environment
+    from serving.ray_environment import QUIET, environment
     from serving.ray_light import SETUP, import_serve
 
     shared = bool(settings.ray_address)
@@ -239,7 +239,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
     import_serve()
     import ray
 
-    from serving.ray_app import deployed, require_node
+    from serving.ray_cluster import deployed, require_node
 
     args = declared(settings, [Workload.of(spec) for spec in specs])
     config = serve_config(settings, [args], controller if shared else {})

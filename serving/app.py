@@ -5,7 +5,8 @@
 from typing import Any
 
 from serving.declaration import GatewayArgs
-from serving.ray_app import application, require_proxies
+from serving.ray_app import application
+from serving.ray_cluster import require_proxies
 
 
 def build(args: GatewayArgs) -> Any:

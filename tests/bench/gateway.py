@@ -187,7 +187,9 @@ def serve(folder):
     from components.contracts.settings import Settings
     from components.contracts.spec import load_spec
     from serving.declaration import LOGGING, Workload, declared, serve_config
-    from serving.ray_app import REPLICA_CPUS, REPLICA_ENVIRONMENT, deployed, environment
+    from serving.ray_app import REPLICA_CPUS, REPLICA_ENVIRONMENT
+    from serving.ray_cluster import deployed
+    from serving.ray_environment import environment
 
     settings = Settings()
     os.environ.update(environment(settings))

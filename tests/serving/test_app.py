@@ -25,7 +25,8 @@ from components.control import workloads
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from serving.declaration import Workload, declared, serve_config
-from serving.ray_app import environment, require_node
+from serving.ray_cluster import require_node
+from serving.ray_environment import environment
 from tests.ports import free_port, free_ports
 from tests.ray_start import head
 from tests.serving import conftest as signs
@@ -294,7 +295,8 @@ from tests.ray_start import started
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from serving.declaration import GatewayArgs, Workload, declared, serve_config
-from serving.ray_app import deployed, environment
+from serving.ray_cluster import deployed
+from serving.ray_environment import environment
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
 head = {"num_cpus": 1, "object_store_memory": 80_000_000}
 first = {**head, "include_dashboard": False}  # it has one port

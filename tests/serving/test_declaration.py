@@ -11,7 +11,7 @@ import pytest
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings, is_loopback
 from serving.declaration import GatewayArgs, Workload, apart, declared, load, serve_config
-from serving.ray_app import environment
+from serving.ray_environment import environment
 
 ALL = "0.0.0.0"  # noqa: S104 (nothing listens there)
 DIGEST = "d" * 64

@@ -15,7 +15,7 @@ from components.contracts.settings import Settings
 from components.contracts.storage import digest_of, put_bytes
 from components.review import reviews
 from components.telemetry.endpoint import announced
-from serving.ray_app import (
+from serving.ray_environment import (
     DRAIN_SECONDS,
     PROXY_CHECK_SECONDS,
     PROXY_START_SECONDS,
@@ -32,7 +32,8 @@ from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from serving.declaration import Workload, declared, serve_config
 from components.contracts.ray_access import access
-from serving.ray_app import QUIET, deployed, environment
+from serving.ray_cluster import deployed
+from serving.ray_environment import QUIET, environment
 from tests.ray_start import init
 settings = Settings()
 os.environ.update(QUIET | access(settings, os.environ) | environment(settings))
@@ -81,7 +82,7 @@ def test_ray_reads_the_settings_of_its_checks_of_the_proxy_and_how_long_a_replic
 
 
 def test_without_haproxy_it_warns_and_goes_on(monkeypatch, caplog):
-    monkeypatch.setattr("serving.ray_app._haproxy", lambda: False)
+    monkeypatch.setattr("serving.ray_environment._haproxy", lambda: False)
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in environment(Settings())
     assert "ten times fewer" in caplog.text
 
