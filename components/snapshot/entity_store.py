@@ -106,14 +106,14 @@ class EntityStore:
                     _check_files(feature, views[feature.view or ""])
 
     def _views(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The user's views and the join keys of the user's entities, both by name."""
+        """The user's views and the types of the user's entities, both by name."""
         if self.entity.repository:
             store = self._theirs
             objects = [*store.list_feature_views(), *store.list_stream_feature_views(), *store.list_entities()]
         else:
             objects = self._objects()
         views = {o.name: o for o in objects if hasattr(o, "entities") and hasattr(o, "online")}
-        return views, {o.name: o.join_key for o in objects if hasattr(o, "join_key")}
+        return views, {o.name: o.value_type.name for o in objects if hasattr(o, "join_key")}
 
     def _objects(self) -> list[Any]:
         if not self.entity.objects:
@@ -304,6 +304,9 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
         )
     if len(view.entities) != 1 or view.entities[0] not in keys:
         allowed = "must have one entity, whose join key the input's key is, and which is among the objects"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    if keys[view.entities[0]] not in ("STRING", "UNKNOWN"):
+        allowed = f"is joined by a key of type {keys[view.entities[0]]}: the input's key is text, so must its column be"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
     path = getattr(view.batch_source, "path", "/")
     if "://" not in path and not Path(path).is_absolute():

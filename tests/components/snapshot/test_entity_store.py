@@ -49,9 +49,11 @@ def view(name, source=None, entities=(who,), **kinds):
 senders = view("senders", age=Float64, country=String)
 FEAST = [who, senders]
 ODD = [
-    who, other, view("senders", age=Float64, country=String, many=Array(Float64)),
+    who, other, Entity(name="number", value_type=ValueType.INT64),
+    view("senders", age=Float64, country=String, many=Array(Float64)),
     view("nobody", entities=(), age=Float64), view("both", entities=(who, other), age=Float64),
     view("stranger", entities=(Entity(name="strange", value_type=ValueType.STRING),), age=Float64),
+    view("numbered", entities=(Entity(name="number", value_type=ValueType.INT64),), age=Float64),
     view("offline", age=Float64),
     view("relative", source=FileSource(name="r", path="senders.parquet", timestamp_field="at"), age=Float64),
 ]
@@ -226,10 +228,11 @@ def test_a_feature_repository_of_somebody_else_is_joined_and_read(folder, artifa
 @pytest.mark.parametrize(
     ("feature", "objects", "says"),
     [
-        ({"view": "nope"}, "ODD", r"entity.age.view is 'nope': is no view: there are both, nobody, offline, relative"),
+        ({"view": "nope"}, "ODD", r"entity.age.view is 'nope': is no view: there are both, nobody, numbered, offline"),
         ({"view": "nobody"}, "ODD", "must have one entity"),
         ({"view": "both"}, "ODD", "must have one entity"),
         ({"view": "stranger"}, "ODD", "and which is among the objects"),
+        ({"view": "numbered"}, "ODD", "is joined by a key of type INT64: the input's key is text"),
         ({"view": "offline"}, "ODD", "is not online"),
         ({"view": "relative"}, "ODD", r"reads senders.parquet: write it as an absolute path"),
         ({"view": "senders", "feature": "height"}, "ODD", "is no feature of senders: it has age, country, many"),
