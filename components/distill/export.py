@@ -433,6 +433,8 @@ def to_int8(float_model: bytes, made: Body, card: StudentCard, rows: Features | 
 
     model = onnx.load_from_string(float_model)
     model.metadata_props.append(PREPARED)
+    for n, node in enumerate(model.graph.node[: len(made.model.graph.node)]):
+        node.name = node.name or f"body_{n}"  # the quantiser takes nodes without a name for one
     convolves = any(node.op_type == "Conv" for node in model.graph.node)
     novelty = [node.name for node in model.graph.node if node.name.startswith(NOVELTY_PREFIX)]
     last = [node.name for node in model.graph.node if any(n.startswith("answer_") for n in node.input)] + novelty

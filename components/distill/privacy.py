@@ -214,11 +214,29 @@ def check_modules(net: nn.Module) -> None:
         from opacus.validators import ModuleValidator
 
     for name, module in net.named_modules():
+        if why := _misread(module):
+            raise ConfigError(FIELD, f"{name} ({type(module).__name__})", f"{why}, or leave out student.privacy")
         found = ModuleValidator.VALIDATORS.get(type(module), lambda _: [])(module)
         if found:
             why = str(found[0]).split(". ")[0].rstrip(".")
             remedy = f"{why}: take LayerNorm or GroupNorm, or a layer of opacus.layers, or leave out student.privacy"
             raise ConfigError(FIELD, f"{name} ({type(module).__name__})", remedy)
+
+
+def _misread(module: nn.Module) -> str | None:
+    """Why Opacus 1.6 makes other gradients of a module's rows than PyTorch, by how it is set; None where it does not.
+
+    The rows that a network is tried on may be such that it does not show: texts without a word that comes twice.
+    """
+    if isinstance(module, nn.EmbeddingBag):
+        return "counts an id once that a row has several times: take nn.Embedding, and add up what it gives"
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.padding_mode != "zeros":
+        return "has its gradients reckoned as if it were padded with zeros: pad before it by functional.pad"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "shortens rows of its table, those that are named, without noise: leave out max_norm"
+    if isinstance(module, nn.Embedding) and module.scale_grad_by_freq:
+        return "weighs a row's gradient by what the other rows have: leave out scale_grad_by_freq"
+    return None
 
 
 def check_states(net: nn.Module, names: Collection[str], returned: Collection[str]) -> None:

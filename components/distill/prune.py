@@ -68,6 +68,9 @@ def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
     import torch_pruning
 
     head = net.get_submodule(head_of(net, card.outputs))
+    if tied := _tied(net):
+        remedy = f"torch-pruning would cut {' and '.join(tied)}, which are the same weights, apart: give it a cut()"
+        raise ConfigError(FIELD, type(net).__name__, remedy)
     before = sum(p.numel() for p in net.parameters())
     try:
         with warnings.catch_warnings():
@@ -84,6 +87,15 @@ def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
     if sum(p.numel() for p in net.parameters()) == before:
         raise ConfigError(FIELD, share, f"torch-pruning finds nothing in {type(net).__name__} that it may remove")
     return net
+
+
+def _tied(net: nn.Module) -> list[str]:
+    """The paths of weights that several layers have in common; none where each has its own."""
+    paths: dict[nn.Parameter, list[str]] = {}
+    for name, module in net.named_modules():
+        for own, weight in module.named_parameters(prefix=name, recurse=False):
+            paths.setdefault(weight, []).append(own)
+    return next((found for found in paths.values() if len(found) > 1), [])
 
 
 def _lesson(card: StudentCard, data: TrainingSet, out: Tensor) -> TrainingSet:

@@ -98,19 +98,22 @@ class EntityStore:
         if not any(f.of == "view" for f in self.entity.features):
             return
         views, keys = self._views()
+        rounds = not self.entity.repository or self._theirs.config.offline_store.type == "duckdb"
         for feature in self.entity.features:
             if feature.of == "view":
                 _check(feature, views, keys)
+                if rounds:
+                    _check_files(feature, views[feature.view or ""])
 
     def _views(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The user's views and the join keys of the user's entities, both by name."""
+        """The user's views and the types of the user's entities, both by name."""
         if self.entity.repository:
             store = self._theirs
             objects = [*store.list_feature_views(), *store.list_stream_feature_views(), *store.list_entities()]
         else:
             objects = self._objects()
         views = {o.name: o for o in objects if hasattr(o, "entities") and hasattr(o, "online")}
-        return views, {o.name: o.join_key for o in objects if hasattr(o, "join_key")}
+        return views, {o.name: o.value_type.name for o in objects if hasattr(o, "join_key")}
 
     def _objects(self) -> list[Any]:
         if not self.entity.objects:
@@ -202,12 +205,9 @@ class EntityStore:
         frame = frame.assign(event_timestamp=times, cohobate_row=range(len(places)))
         with self._reached("sources"), joining(store, views, copies=store is self._opened) as local:
             rows = local.get_historical_features(entity_df=frame, features=list(sources), full_feature_names=True)
-            done = rows.to_df().sort_values("cohobate_row")
-        columns = [done[source.replace(":", "__", 1)].astype(object).tolist() for source in sources]
-        known = [
-            {s: None if pd.isna(v) else v for s, v in zip(sources, row, strict=True)}
-            for row in zip(*columns, strict=True)
-        ]
+            done = rows.to_arrow().sort_by("cohobate_row")  # as a frame, its whole numbers would be floats beside gaps
+            columns = [_declared(views, s, done[s.replace(":", "__", 1)].to_pylist()) for s in sources]
+        known = [dict(zip(sources, row, strict=True)) for row in zip(*columns, strict=True)]
         place = {key: i for i, key in enumerate(places)}
         return [dict(known[place[key, stamp]]) for (key, _), stamp in zip(asked, stamps, strict=True)]
 
@@ -280,6 +280,18 @@ def _views(store: FeatureStore, sources: Sequence[str]) -> dict[str, Any]:
     return {name: store.get_feature_view(name) for name in sorted({s.partition(":")[0] for s in sources})}
 
 
+def _declared(views: Mapping[str, Any], source: str, column: Sequence[Any]) -> list[Any]:
+    """A column of a join in the type that its view declares, as an online store holds it.
+
+    A join gives the type that the file has: a category 3 of a column that pandas wrote with gaps would be "3.0".
+    """
+    from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values
+
+    view, _, name = source.partition(":")
+    (kind,) = (f.dtype.to_value_type() for f in views[view].features if f.name == name)
+    return [feast_value_type_to_python_type(value) for value in python_values_to_proto_values(column, kind)]
+
+
 def _join_keys(views: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for view in views.values() for key in view.join_keys))
 
@@ -292,6 +304,9 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
         )
     if len(view.entities) != 1 or view.entities[0] not in keys:
         allowed = "must have one entity, whose join key the input's key is, and which is among the objects"
+        raise _refused(f"{feature.name}.view", feature.view, allowed)
+    if keys[view.entities[0]] not in ("STRING", "UNKNOWN"):
+        allowed = f"is joined by a key of type {keys[view.entities[0]]}: the input's key is text, so must its column be"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
     path = getattr(view.batch_source, "path", "/")
     if "://" not in path and not Path(path).is_absolute():
@@ -309,6 +324,28 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
     fitting = NUMBERS if feature.type == "number" else CATEGORIES
     if types[name] not in fitting:
         raise _refused(f"{feature.name}.type", feature.type, f"cannot be read from a feature of type {types[name]}")
+
+
+def _check_files(feature: EntityFeature, view: Any) -> None:
+    """Refuse files of one source that have a feature in several types: DuckDB reads all of them in the first one's.
+
+    A 0.75 is then read as 1 where the numbers of the first file happen to be whole.
+    """
+    import pyarrow.parquet as pq
+
+    source, name = view.batch_source, feature.feature or feature.name
+    (column,) = [old for old, new in source.field_mapping.items() if new == name] or [name]
+    filesystem, pattern = fsspec.core.url_to_fs(getattr(source, "path", ""))
+    paths = sorted(filesystem.glob(pattern)) if "*" in pattern else []
+    found: dict[str, str] = {}
+    for path in paths:
+        schema = pq.read_schema(path, filesystem=filesystem)
+        if column in schema.names:
+            found.setdefault(str(schema.field(column).type), path.rpartition("/")[2])
+    if len(found) > 1:
+        told = ", ".join(f"{kind} in {path}" for kind, path in found.items())
+        allowed = f"is {told}: the first type would count, and round the others: write all files of {source.path} alike"
+        raise _refused(f"{feature.name}.feature", name, allowed)
 
 
 def _line(error: Exception) -> str:

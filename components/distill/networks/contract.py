@@ -84,6 +84,7 @@ def made(factory: Factory, task: Task, inputs: Signature, outputs: int, source: 
 
 
 def _alone(factory: Factory, task: Task, inputs: Signature, outputs: int, source: str) -> nn.Module:
+    torch.backends.mha.set_fastpath_enabled(False)  # by it nn.TransformerEncoder answers otherwise where no_grad is
     options = {**placed(factory, source).options, "task": task, "inputs": inputs, "outputs": outputs}
     net = build(Factory(factory=factory.factory, options=options), source)
     if not isinstance(net, nn.Module):

@@ -27,7 +27,7 @@ from components.distill.batches import sample_of
 from components.distill.checkpoint import Checkpoints, read_checkpoint
 from components.distill.data import Rows, TrainingSet, arrays, newest_of_each, update_rows
 from components.distill.fit import fit
-from components.distill.privacy import Clipped, PrivateSteps
+from components.distill.privacy import Clipped, PrivateSteps, check_modules
 from components.distill.train import distill
 from components.distill.work import Work, fresh, lesson_of
 from components.student.card import Account, StudentCard
@@ -445,6 +445,24 @@ def of_its_own(work, middle):
 def test_a_network_whose_rows_cannot_be_told_apart_is_refused(work, middle, reason, untrained):
     with pytest.raises(ConfigError, match=reason):
         begin(of_its_own(work, middle), [((Kl(),), 2)])
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.EmbeddingBag(9, 4), r"'0 \(EmbeddingBag\)': counts an id once .* take nn\.Embedding"),
+        (nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"), r"\(Conv1d\)': has its gradients .* with zeros"),
+        (nn.Embedding(9, 4, max_norm=1.0), "shortens rows of its table"),
+        (nn.Embedding(9, 4, scale_grad_by_freq=True), "by what the other rows have"),
+    ],
+)
+def test_a_layer_that_opacus_reckons_otherwise_is_refused_whatever_the_rows_show(layer, reason):
+    with pytest.raises(ConfigError, match=reason):
+        check_modules(nn.Sequential(layer, nn.Linear(4, 2)))
+
+
+def test_the_layers_that_it_reckons_as_pytorch_does_are_not():
+    check_modules(nn.Sequential(nn.Embedding(9, 4, padding_idx=0), nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 2)))
 
 
 @pytest.mark.parametrize("middle", ["norm", "dropout"])

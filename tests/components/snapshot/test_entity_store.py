@@ -49,9 +49,11 @@ def view(name, source=None, entities=(who,), **kinds):
 senders = view("senders", age=Float64, country=String)
 FEAST = [who, senders]
 ODD = [
-    who, other, view("senders", age=Float64, country=String, many=Array(Float64)),
+    who, other, Entity(name="number", value_type=ValueType.INT64),
+    view("senders", age=Float64, country=String, many=Array(Float64)),
     view("nobody", entities=(), age=Float64), view("both", entities=(who, other), age=Float64),
     view("stranger", entities=(Entity(name="strange", value_type=ValueType.STRING),), age=Float64),
+    view("numbered", entities=(Entity(name="number", value_type=ValueType.INT64),), age=Float64),
     view("offline", age=Float64),
     view("relative", source=FileSource(name="r", path="senders.parquet", timestamp_field="at"), age=Float64),
 ]
@@ -134,6 +136,66 @@ def test_a_view_of_the_user_s_is_joined_and_read_online_within_its_ttl(folder, a
         assert values(entity, at_time(held[key], at), at) == told(opened, [(key, at)])[0]
 
 
+WHOLE = (
+    EntityFeature(name="tier", view="counts", type="category", values=("1", "2"), default="none"),
+    EntityFeature(name="member", view="counts", type="category", values=("True", "False"), default="none"),
+    EntityFeature(name="orders", view="counts", default=-1.0),
+)
+
+
+@pytest.mark.parametrize(
+    "gap", [False, True], ids=["whole", "with-gaps"]
+)  # with gaps, pandas writes a column of floats
+def test_whole_numbers_are_the_same_values_joined_and_online_whoever_else_is_joined(
+    tmp_path, artifacts, make_label, gap
+):
+    rows = {
+        "sender_id": ["ada", "eve"],
+        "tier": [2, 1],
+        "member": [True, False],
+        "orders": [2**53 + 1, 0.75 if gap else 7],
+    }
+    frame = pd.DataFrame({**rows, "at": pd.to_datetime([BASE, BASE], unit="s", utc=True)})
+    if gap:
+        frame = frame.astype({"tier": "float64"})
+        frame.loc[1, "tier"] = None
+    frame.to_parquet(tmp_path / "counts.parquet")
+    source = 'FileSource(name="c", path=str(HERE / "counts.parquet"), timestamp_field="at")'
+    view = f'view("counts", source={source}, tier=Int64, member=Bool, orders=Int64)'
+    (tmp_path / "counts.py").write_text(
+        f"{FILE.partition('senders = ')[0]}\nfrom feast.types import Bool\nFEAST = [who, {view}]\n"
+    )
+    entity = Entity(objects="counts.py:FEAST", features=WHOLE)
+    opened = opened_at(artifacts, entity, str(tmp_path / "spec.yaml"))
+    opened.check()
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    opened.publish(None, BASE + 200)
+    held = opened_at(artifacts, entity, str(tmp_path / "spec.yaml")).online(["ada", "eve", "bob"])
+    online = [values(entity, at_time(held[key], BASE + 150), BASE + 150) for key in ("ada", "eve", "bob")]
+    assert told(opened, [(key, BASE + 150) for key in ("ada", "eve", "bob")]) == online
+    assert told(opened, [("ada", BASE + 150)]) == online[:1]
+    assert online[0]["tier"] == "2" and online[1]["tier"] == ("none" if gap else "1") and online[2]["tier"] == "none"
+    assert [o["orders"] for o in online[1:]] == [0.0 if gap else 7.0, -1.0]
+
+
+def test_files_of_a_source_that_disagree_on_a_feature_s_type_are_refused(folder, artifacts):
+    (folder / "parts").mkdir()
+    for name, ages in (("1", [30]), ("2", [30.5])):
+        frame = pd.DataFrame({"sender_id": ["ada"], "age": ages, "at": pd.to_datetime([BASE], unit="s", utc=True)})
+        frame.to_parquet(folder / "parts" / f"{name}.parquet")
+    source = 'FileSource(name="p", path=str(HERE / "parts" / "*.parquet"), timestamp_field="at")'
+    (folder / "parts.py").write_text(
+        f'{FILE.partition("senders = ")[0]}\nFEAST = [who, view("senders", source={source}, age=Float64)]\n'
+    )
+    entity = Entity(objects="parts.py:FEAST", features=VIEWS[:1])
+    opened = opened_at(artifacts, entity, str(folder / "spec.yaml"))
+    says = r"entity.years.feature is 'age': is int64 in 1.parquet, double in 2.parquet: the first type would count"
+    with pytest.raises(ConfigError, match=says):
+        opened.check()
+    pd.read_parquet(folder / "parts" / "1.parquet").astype({"age": float}).to_parquet(folder / "parts" / "1.parquet")
+    opened.check()
+
+
 def test_what_a_view_reads_and_is_not_there_is_said(folder, artifacts, make_label):
     entity = Entity(objects="feast_objects.py:FEAST", features=VIEWS)
     opened = opened_at(artifacts, entity, str(folder / "spec.yaml"))
@@ -166,10 +228,11 @@ def test_a_feature_repository_of_somebody_else_is_joined_and_read(folder, artifa
 @pytest.mark.parametrize(
     ("feature", "objects", "says"),
     [
-        ({"view": "nope"}, "ODD", r"entity.age.view is 'nope': is no view: there are both, nobody, offline, relative"),
+        ({"view": "nope"}, "ODD", r"entity.age.view is 'nope': is no view: there are both, nobody, numbered, offline"),
         ({"view": "nobody"}, "ODD", "must have one entity"),
         ({"view": "both"}, "ODD", "must have one entity"),
         ({"view": "stranger"}, "ODD", "and which is among the objects"),
+        ({"view": "numbered"}, "ODD", "is joined by a key of type INT64: the input's key is text"),
         ({"view": "offline"}, "ODD", "is not online"),
         ({"view": "relative"}, "ODD", r"reads senders.parquet: write it as an absolute path"),
         ({"view": "senders", "feature": "height"}, "ODD", "is no feature of senders: it has age, country, many"),

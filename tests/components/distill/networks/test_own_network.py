@@ -4,6 +4,8 @@ import pickle
 import re
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -11,15 +13,21 @@ from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Variant
 from components.contracts.storage import local_path
 from components.distill import apart
-from components.distill.export import body
+from components.distill.data import TrainingSet
+from components.distill.export import body, to_int8, to_onnx
 from components.distill.networks.contract import check_growth, load, network
+from components.distill.prune import pruned
 from components.distill.train import distill
 from components.student.card import StudentCard
-from components.student.features import TensorSpec
+from components.student.features import TensorSpec, made_up
 
 FILE = """
+import numpy as np
 import torch
+from onnx import helper
 from torch import nn
+
+from components.distill.graph import Body, linear
 
 
 class Base(nn.Module):
@@ -80,6 +88,50 @@ class Normed(Base):
 
     def forward(self, ids):
         return self.last(super().forward(ids))
+
+
+class Encoder(Base):
+    def __init__(self, **kept):
+        super().__init__(**kept)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), 1)
+
+    def forward(self, ids):
+        return self.head(self.encoder(self.embedding(ids), src_key_padding_mask=ids.eq(0)).mean(1))
+
+
+class Tied(Base):
+    def __init__(self, **kept):
+        super().__init__(**kept)
+        self.back = nn.Linear(4, self.embedding.num_embeddings, bias=False)
+        self.back.weight = self.embedding.weight
+        self.again = nn.Linear(self.embedding.num_embeddings, 4)
+
+    def forward(self, ids):
+        return self.head(self.again(self.back(self.pool(ids))))
+
+
+class Filters(Base):
+    def __init__(self, **kept):
+        super().__init__(**kept)
+        self.filters = nn.Conv1d(4, 4, 3, padding=1, bias=False)
+
+    def forward(self, ids):
+        return self.head(torch.relu(self.filters(self.embedding(ids).transpose(1, 2))).mean(2))
+
+    def graph(self):
+        constants = {
+            "table": self.embedding.weight.detach().numpy(), "filters": self.filters.weight.detach().numpy(),
+            "places": np.array([2]),
+        }
+        nodes = [
+            helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+            helper.make_node("Transpose", ["embedded"], ["turned"], perm=[0, 2, 1]),
+            helper.make_node("Conv", ["turned", "filters"], ["filtered"], kernel_shape=[3], pads=[1, 1]),
+            helper.make_node("Relu", ["filtered"], ["found"]),
+            helper.make_node("ReduceMean", ["found", "places"], ["pooled"], keepdims=0),
+        ]
+        nodes += linear("head", "pooled", "logits", self.head, constants)
+        return Body(nodes=nodes, constants=constants, state="pooled")
 
 
 class Headless(nn.Module):
@@ -225,3 +277,33 @@ def test_nothing_is_trained_or_written_for_one_that_cannot_serve(
     with pytest.raises(ConfigError, match=r"student\.network"):
         distill(spec, [window], variant=Variant(name="base"), parent=None, artifacts=artifacts, seed=0)
     assert [p.name for p in local_path(f"{artifacts}/letters").iterdir()] == ["snapshots"]
+
+
+def test_an_encoder_of_pytorch_s_answers_as_it_learns_whether_or_not_gradients_are_kept(letter_spec, source):
+    net = network(card_of("Encoder", letter_spec), source)
+    ids = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 7, 8], [0, 0, 0, 0, 0]])
+    learning = net.train()(ids).detach()
+    with torch.no_grad():
+        assert torch.allclose(net.eval()(ids), learning, atol=1e-6)
+
+
+def test_a_graph_of_its_own_whose_nodes_have_no_names_is_quantised(letter_spec, source):
+    card = card_of("Filters", letter_spec)
+    made = body(network(card, source), card.inputs)
+    small = onnx.load_from_string(to_int8(to_onnx(made, card), made, card, made_up(card.inputs, 8, 6)))
+    held = {i.name for i in small.graph.initializer if i.data_type == onnx.TensorProto.INT8}
+    assert {"filters_quantized", "head_weight_quantized"} <= held
+
+
+def test_weights_that_two_layers_share_are_not_pruned_apart(letter_spec, source):
+    card = card_of("Tied", letter_spec)
+    with pytest.raises(
+        ConfigError, match=r"'Tied'.*cut embedding\.weight and back\.weight, which are the same weights"
+    ):
+        pruned(network(card, source), card, _rows(card), 0.5)
+
+
+def _rows(card):
+    return TrainingSet(
+        features=made_up(card.inputs, 6, 5), soft=np.full((6, 3), 1 / 3, np.float32), truth=np.zeros(6, np.int64)
+    )
