@@ -16,6 +16,7 @@ from rich.console import Console
 from components.contracts.errors import CohobateError, UnavailableError
 from components.contracts.reference import Reference
 from components.export import TARGETS
+from infra.error_line import print_error
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
 
@@ -500,7 +501,7 @@ def run_guarded(command: Callable[[], None]) -> NoReturn:
     try:
         command()
     except CohobateError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        print_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

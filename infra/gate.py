@@ -14,6 +14,7 @@ from rich.table import Table
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from infra.error_line import print_error
 from infra.gate_command import EXIT_ERROR, JudgingCommand
 from infra.gate_page import page
 from infra.gate_replay import replay
@@ -77,8 +78,7 @@ def ui(
 
     folder = str(workspace or Settings().evidently)
     if not Path(folder).is_dir():
-        error = ConfigError("workspace", folder, "is no folder: the first update of a workload makes it")
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        print_error(ConfigError("workspace", folder, "is no folder: the first update of a workload makes it"))
         raise typer.Exit(EXIT_ERROR)
     serve(folder, host, port)
 
