@@ -321,7 +321,11 @@ def _press(facts: Facts, state: State) -> Press:
         return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
     if state == "no champion":
         return _first(facts)
-    if state == "guarded" and not (facts.rollout is not None and under_way(facts.rollout)):
+    rollout = facts.rollout
+    trying = rollout is not None and under_way(rollout)
+    if state == "guarded" and rollout is not None and trying and _rolling(facts, rollout)[0] != "guarded":
+        return Press(remark=f"nothing: v{rollout.candidate} is tried, which ends it; others answer meanwhile")
+    if state == "guarded" and not trying:
         return Press(remark="nothing: an update, or its own answers, end it; others answer meanwhile")
     if state == "guarded":
         return Press(

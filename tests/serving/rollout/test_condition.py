@@ -46,7 +46,7 @@ def rolling(in_force=0.05, **changed):
         (facts(reports={"labeler": 1.0, "labeler-2": 301.0}), "stale", NOW - 301.0, "cohobate up"),
         (facts(guard=GUARD), "guarded", 700.0, ""),
         (facts(guard=GUARD, replicas=0), "stale", None, "cohobate up"),
-        (msgspec.structs.replace(rolling(), guard=GUARD), "guarded", 700.0, "rollout rollback --workload files"),
+        (msgspec.structs.replace(rolling(), guard=GUARD), "guarded", 700.0, ""),
         (facts(teacher="suspect"), "serving", 400.0, "teacher reject --spec SPEC"),
         (facts(teacher="held"), "serving", 400.0, ""),
         (facts(run=Run(id="files-3", pipeline="continual", status="failed")), "serving", 400.0, "run continual"),
