@@ -55,7 +55,7 @@ def test_text_gives_the_reasons(tmp_path):
 
 
 def test_a_built_in_workload_s_limits_are_tried_by_its_name(tmp_path):
-    assert run(write(tmp_path, 17, 3), "--spec", "files").exit_code == 2
+    assert run(write(tmp_path, 17, 3), "--spec", "files").exit_code == 1
 
 
 def test_another_spec_s_limits_are_tried(tmp_path):
