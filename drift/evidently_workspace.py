@@ -24,12 +24,20 @@ def keep(snapshot: Any, workspace: str, project: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from evidently.sdk.models import ProjectModel
-        from evidently.ui.workspace import Workspace
 
-        space, identity = Workspace.create(workspace), uuid.uuid5(NAMESPACE, project)
+        space, identity = _opened(workspace), uuid.uuid5(NAMESPACE, project)
         if space.get_project(identity) is None:
             space.add_project(ProjectModel(id=identity, name=project))
         return str(space.add_run(identity, snapshot).id)
+
+
+def _opened(workspace: str) -> Any:
+    """The workspace, made where there is none. Opening it reads every report, with metrics of ours in it."""
+    from evidently.ui.workspace import Workspace
+
+    import drift.evidently_metrics  # noqa: F401  (its import tells Evidently of them)
+
+    return Workspace.create(workspace)
 
 
 def drop(workspace: str, project: str, snapshots: Collection[str]) -> int:
@@ -41,9 +49,7 @@ def drop(workspace: str, project: str, snapshots: Collection[str]) -> int:
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from evidently.ui.workspace import Workspace
-
-        space, identity = Workspace.create(workspace), uuid.uuid5(NAMESPACE, project)
+        space, identity = _opened(workspace), uuid.uuid5(NAMESPACE, project)
         if space.get_project(identity) is None:
             return 0
         found = [(run, space.get_run(identity, run)) for run in space.list_runs(identity)]

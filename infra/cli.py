@@ -16,8 +16,10 @@ from rich.console import Console
 from components.contracts.errors import CohobateError, UnavailableError
 from components.contracts.reference import Reference
 from components.export import TARGETS
+from infra.error_line import print_error
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
+from serving.workload_option import SpecFile, Workload, known_workloads, only_one, spec_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -251,7 +253,9 @@ def export(
     workload: Annotated[
         str | None, typer.Option(help="Its workload, by the version of its spec that is in force, in place of --spec.")
     ] = None,
-    spec: Annotated[str | None, typer.Option(help="Spec file or built-in workload. [files]")] = None,
+    spec: Annotated[
+        str | None, typer.Option(help="Spec file or built-in workload. [the platform's only one, else files]")
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32, float16 or int8. [the target's first]")] = "",
     key: Annotated[
         str, typer.Option(help="Private key that signs: a PEM file or a KMS' URI. [COHOBATE_WORKLOAD_SIGNING_KEY]")
@@ -266,7 +270,9 @@ def export(
 
     if workload is not None and spec is not None:
         raise typer.BadParameter("--workload and --spec name the same: leave one out")
-    source = spec_path(str(Reference(workload)) if workload is not None else spec or "files")
+    if workload is not None:
+        spec = str(Reference(workload))
+    source = spec_path(spec or spec_of(only_one(known_workloads())))
     write(version, to, output, source, precision, key, public_key, as_json)
 
 
@@ -339,7 +345,7 @@ def demo(
 @app.command()
 def document(
     version: Annotated[str, typer.Argument(help="A version's number, or an alias: champion, candidate, previous.")],
-    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    workload: Workload = "files",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", file_okay=False, help="Folder. [WORKLOAD-VERSION-documents]")
     ] = None,
@@ -396,7 +402,7 @@ def verify_documents(
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it goes into the ledger.")],
     to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
-    spec: Annotated[str, typer.Option(help="Spec file or built-in workload.")] = "files",
+    spec: SpecFile = "files",
     as_json: Json = False,
 ) -> None:
     """Make another version champion, now."""
@@ -430,7 +436,7 @@ def savings(
 @app.command()
 def forget(
     key: Annotated[str, typer.Argument(help="The entity's key, as its inputs carry it.")] = "",
-    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    workload: Workload = "files",
     reason: Annotated[str, typer.Option(help="Why; it goes into the ledger, and must not name the key.")] = "",
     signing_key: Annotated[
         str, typer.Option("--key", help="Private key that signs the proof: a PEM file, or a URI of a KMS.")
@@ -471,7 +477,7 @@ def forget(
 
 @app.command()
 def retention(
-    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    workload: Workload = "files",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is too old, and delete nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -500,7 +506,7 @@ def run_guarded(command: Callable[[], None]) -> NoReturn:
     try:
         command()
     except CohobateError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        print_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,6 +18,7 @@ from rich.table import Table
 from components.contracts.errors import ConfigError, NotFoundError
 from components.contracts.settings import Settings
 from components.stream import open_broker
+from serving.workload_option import Workload
 
 if TYPE_CHECKING:
     from components.control.store import ControlStore
@@ -34,7 +35,6 @@ PREVIEW_BYTES = 400
 """How much of a value ``show`` prints as text; ``--json`` has all of it."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[LETTER]...", help="topic-partition@offset, or partition@offset.")
 ]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import typer
-from rich.console import Console
 
 from components.contracts.errors import ParityError
 from components.contracts.settings import Settings
+from infra.error_line import print_error
 
 OTHERWISE = 4
 """Exit code where an export would answer otherwise than the artefact that was judged: none was written."""
@@ -41,7 +41,7 @@ def write(
     try:
         done = export(found, to, output, payloads, limit=limit, precision=precision, by=by)
     except ParityError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        print_error(error)
         sys.exit(OTHERWISE)
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())

@@ -14,9 +14,11 @@ from rich.table import Table
 
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
+from infra.error_line import print_error
 from infra.gate_command import EXIT_ERROR, JudgingCommand
 from infra.gate_page import page
 from infra.gate_replay import replay
+from infra.workloads import spec_path
 
 if TYPE_CHECKING:
     from components.contracts.spec import Monitor
@@ -45,7 +47,7 @@ app.command(cls=JudgingCommand)(page)
 def check(
     reference: Annotated[Path, typer.Option(help="Parquet file of what is normal.")],
     current: Annotated[Path, typer.Option(help="Parquet file of the window to be judged.")],
-    spec: Annotated[Path | None, typer.Option(help="Spec whose monitor section is used. [its defaults]")] = None,
+    spec: Annotated[str | None, typer.Option(help="Spec whose monitor section is used. [its defaults]")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder that Evidently's report is written into.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN", help="A column that is not judged; may be repeated.")
@@ -58,7 +60,7 @@ def check(
     judge, window = judged(reference, current, spec, exclude or ())
     verdict = judge.assess(window)
     if report is not None:
-        _write(judge, window, report, verdict, load_spec(spec).monitor if spec else Monitor())
+        _write(judge, window, report, verdict, load_spec(spec_path(spec)).monitor if spec else Monitor())
     if as_json:
         typer.echo(json.dumps(verdict.as_dict() | {"reference_digest": judge.digest}, indent=2))
     else:
@@ -77,14 +79,13 @@ def ui(
 
     folder = str(workspace or Settings().evidently)
     if not Path(folder).is_dir():
-        error = ConfigError("workspace", folder, "is no folder: the first update of a workload makes it")
-        Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {error}", highlight=False)
+        print_error(ConfigError("workspace", folder, "is no folder: the first update of a workload makes it"))
         raise typer.Exit(EXIT_ERROR)
     serve(folder, host, port)
 
 
 def judged(
-    reference: Path, current: Path, spec: Path | None, exclude: Sequence[str] = ()
+    reference: Path, current: Path, spec: str | None, exclude: Sequence[str] = ()
 ) -> tuple[Reference, dict[str, Any]]:
     """The reference as the spec judges it, and the window's columns that it looks at, all but those in ``exclude``.
 
@@ -101,7 +102,7 @@ def judged(
 
     monitor, seed, rows = Monitor(), 0, LEAST_ROWS
     if spec is not None:
-        loaded = load_spec(spec)
+        loaded = load_spec(spec_path(spec))
         monitor, seed, rows = loaded.monitor, loaded.seed, loaded.monitor.window
     before, now = read_columns(reference, exclude), read_columns(current, exclude)
     if unknown := sorted(set(exclude) - set(column_names(reference))):

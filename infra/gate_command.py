@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from components.contracts.errors import CohobateError
+from infra.error_line import print_error
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +40,10 @@ class JudgingCommand(TyperCommand):
         except (typer.Exit, typer.Abort):
             raise
         except CohobateError as error:
-            _say(str(error))
+            print_error(str(error))
             raise typer.Exit(EXIT_ERROR) from error
         except Exception as error:
             log.info("no verdict", exc_info=error)
             said = " ".join(str(error).split())
-            _say(f"no verdict: {type(error).__name__}: {said} ('cohobate gate --verbose ...' shows where)")
+            print_error(f"no verdict: {type(error).__name__}: {said} ('cohobate gate --verbose ...' shows where)")
             raise typer.Exit(EXIT_ERROR) from error
-
-
-def _say(line: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    Console(stderr=True, soft_wrap=True).print(f"[red]error[/]: {escape(line)}", highlight=False)

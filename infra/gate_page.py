@@ -11,7 +11,7 @@ Parquet = Annotated[Path | None, typer.Option(help="Parquet file whose columns' 
 
 
 def page(
-    evidence: Annotated[Path, typer.Argument(help="An evaluation's evidence (JSON lines).")],
+    evidence: Annotated[str, typer.Argument(help="An evaluation's evidence (JSON lines): a path or a URI.")],
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("quality.html"),
     reference: Parquet = None,
     current: Parquet = None,

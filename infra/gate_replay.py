@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from components.contracts.errors import ConfigError
 from infra.gate_command import EXIT_ERROR
+from infra.workloads import spec_path
 
 if TYPE_CHECKING:
     from drift.gate import Verdict
@@ -21,7 +21,7 @@ EXITS = {"promote": 0, "reject": 1, "hold": 2}
 
 
 def replay(
-    evidence: Annotated[Path, typer.Argument(help="An evaluation's evidence (JSON lines).")],
+    evidence: Annotated[str, typer.Argument(help="An evaluation's evidence (JSON lines): a path or a URI.")],
     spec: Annotated[str | None, typer.Option(help="Spec whose limits are tried on this evidence.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -32,23 +32,28 @@ def replay(
     from components.contracts.spec import load_spec
     from components.evaluate.judge import replay as recompute
 
-    done = recompute(read_lines(evidence), load_spec(spec).limits if spec else None)
+    done = recompute(read_lines(evidence), load_spec(spec_path(spec)).limits if spec else None)
     said: dict[str, Any] = done.verdict.as_dict() | {"recorded": done.recorded, "same": done.same}
     typer.echo(json.dumps(said, indent=2) if as_json else _text(done.verdict, done.same))
     raise typer.Exit(EXIT_ERROR if done.same is False else EXITS[done.verdict.decision])
 
 
-def read_lines(evidence: Path) -> list[bytes]:
-    """The lines of a file of evidence.
+def read_lines(evidence: str) -> list[bytes]:
+    """The lines of a file of evidence, by its path or the URI that ``cohobate status --json`` names.
 
     Raises:
         ConfigError: it cannot be read.
+        UnavailableError: the object store does not give it.
 
     """
+    from components.contracts.errors import ArtifactError
+    from components.contracts.storage import get_bytes
+
     try:
-        return evidence.read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError("evidence", str(evidence), f"must be a file that can be read: {error.strerror}") from error
+        return get_bytes(evidence).splitlines()
+    except (ArtifactError, OSError) as error:
+        what = "No such file or directory" if isinstance(error, ArtifactError) else error.strerror
+        raise ConfigError("evidence", evidence, f"must be a file that can be read: {what}") from error
 
 
 def _text(verdict: Verdict, same: bool | None) -> str:

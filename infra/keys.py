@@ -9,6 +9,7 @@ import typer
 
 from components.contracts.settings import Settings
 from serving.cli import show
+from serving.workload_option import Workload
 
 if TYPE_CHECKING:
     from components.ledger.keys import Key
@@ -18,7 +19,6 @@ app = typer.Typer(help="Whose signatures of students, snapshots and evidence cou
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 Version = Annotated[str, typer.Argument(help="A version's number, or an alias: champion, candidate, previous.")]
-Workload = Annotated[str, typer.Option(help="Its workload.")]
 
 FAILED = 1
 """Exit code where something does not hold."""

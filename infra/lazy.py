@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -28,10 +29,21 @@ def with_sub_commands(known: Sequence[SubCommand]) -> type[TyperGroup]:
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
+            _as_written(self)
             for sub in known:
                 self.add_command(_Promised(sub), sub.name)
 
     return Group
+
+
+def _as_written(command: Any) -> None:
+    """Have the help of a command and of those below it shown as it is: ``[today]`` is text, and no markup of rich's."""
+    command.help = escape(command.help) if command.help else command.help
+    for param in command.params:
+        if found := getattr(param, "help", None):
+            param.help = escape(found)
+    for below in getattr(command, "commands", {}).values():
+        _as_written(below)
 
 
 class _Promised(TyperGroup):
@@ -55,6 +67,7 @@ class _Promised(TyperGroup):
         app: typer.Typer = importlib.import_module(self._sub.module).app
         command = get_command(app)
         command.name = self._sub.name
+        _as_written(command)
         return command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:

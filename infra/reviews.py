@@ -10,6 +10,7 @@ import typer
 from components.contracts.settings import Settings
 from components.stream import open_broker
 from serving.cli import show
+from serving.workload_option import Workload
 
 if TYPE_CHECKING:
     from components.control.tables import ReviewRow
@@ -21,7 +22,6 @@ PREVIEW_CHARACTERS = 200
 """How much of an input stands in the list; ``show`` prints it whole."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 QuestionKey = Annotated[str, typer.Argument(help="The question's key, or its first characters.")]
 
 

@@ -9,6 +9,7 @@ import typer
 from components.contracts.settings import Settings
 from infra.workloads import spec_path
 from serving.cli import show
+from serving.workload_option import SpecFile
 
 if TYPE_CHECKING:
     from components.contracts.spec import Spec
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Watch the teachers, and decide about one that changed.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-SpecFile = Annotated[str, typer.Option("--spec", help="A spec file, or the name of a built-in workload.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 
 

@@ -12,11 +12,11 @@ import msgspec
 import typer
 
 from components.contracts.settings import Settings
+from serving.workload_option import Workload, known_workloads, require_known
 
 app = typer.Typer(help="Watch and steer rollouts.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Workload = Annotated[str, typer.Option("--workload", help="The workload's name.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger.")]
 Revision = Annotated[
     int | None, typer.Option(help="Refuse the order if the rollout has decided anything since this revision.")
@@ -101,6 +101,7 @@ def place(verb: str, workload: str, reason: str, key: str, as_json: bool, args: 
 
     others, keyed = {n: v for n, v in args.items() if n != "revision"}, {"key": key} if key else {}
     wanted = Order(workload=workload, verb=verb, reason=reason, args=others, revision=args.get("revision"), **keyed)
+    require_known(workload, known_workloads())
     done = open_order_client(Settings()).place(wanted)
     outcome = done.outcome or (
         "no controller took the order in time; it stays, and is carried out when one leads: "

@@ -149,7 +149,7 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
         """Make a classification soft label from probabilities in the order of ``classes``, renormalised to one."""
         if len(classes) != len(probabilities):
             raise ValueError(f"{len(probabilities)} probabilities for {len(classes)} classes")
-        kept = {c: float(p) for c, p in zip(classes, probabilities, strict=True) if not p < PROBABILITY_FLOOR}
+        kept = {str(c): float(p) for c, p in zip(classes, probabilities, strict=True) if not p < PROBABILITY_FLOOR}
         mass = math.fsum(kept.values())
         if not math.isfinite(mass) or abs(mass - 1.0) > MASS_TOLERANCE:
             raise ValueError(f"a soft label's probabilities sum to one, not {mass!r}")
@@ -160,7 +160,8 @@ class SoftLabel(msgspec.Struct, frozen=True, kw_only=True):
         """Make a multilabel soft label from each class's probability, in the order of ``classes``."""
         if len(classes) != len(probabilities):
             raise ValueError(f"{len(probabilities)} probabilities for {len(classes)} classes")
-        kept = {c: float(p) for c, p in zip(classes, probabilities, strict=True) if not p < PROBABILITY_FLOOR or p < 0}
+        shares = zip(classes, probabilities, strict=True)
+        kept = {str(c): float(p) for c, p in shares if not p < PROBABILITY_FLOOR or p < 0}
         return cls(task="multilabel", space=space, distribution=kept)
 
     @property

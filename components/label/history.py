@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from components.contracts.errors import FencedError, RecordError, UnavailableError
+from components.contracts.errors import ConfigError, FencedError, RecordError, UnavailableError
 from components.contracts.records import DeadLetter, Input, content_hash, decode, encode, label_of
 from components.contracts.spec import Spec, build
 from components.label.history_file import Historic
 from components.label.labeler import Labeler
-from components.stream.contract import Broker, Consumer, read_to_end
+from components.stream.contract import Broker, Consumer, Positions, read_to_end
 from components.teachers.contract import declared_of
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,9 @@ PATIENCE_SECONDS = 15.0
 """How long nothing may be labelled before this step labels by itself: a labeler that is up answers in one or two."""
 
 POLL_SECONDS = 0.2
+
+LOOK_SECONDS = 2.0
+"""How often it is looked whether the labeler has read the whole history, where it may skip some of it."""
 
 
 def label_history(
@@ -35,13 +38,16 @@ def label_history(
 
     1. Produce inputs and truths.
     2. Wait until every input has a label or a dead letter. One that was labelled before counts at once: the labeler
-       does not label it again.
+       does not label it again. Where ``label.policy`` or ``label.budget`` may skip some, those are skipped that have
+       neither once a labeler has read all of the history.
     3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, until
        a labeler comes up, takes over (which fences this one) and goes on behind it. ``make`` gives the one to use.
 
-    Returns the number of ``inputs``, of different ``contents``, and of inputs that came as ``dead`` letters.
+    Returns the number of ``inputs``, of different ``contents``, of inputs that came as ``dead`` letters, and of those
+    that were ``skipped``.
 
     Raises:
+        ConfigError: the policy or the budget skipped every one.
         TeacherError: the teacher failed.
         UnavailableError: everything that waited was consumed, and some of the history still has no label.
 
@@ -49,11 +55,13 @@ def label_history(
     # Step 1
     _publish(spec, broker, entries)
     waiting = {_identity(entry.input) for entry in entries}
-    counts = {"inputs": len(entries), "contents": len({content for _, content in waiting}), "dead": 0}
+    counts = {"inputs": len(entries), "contents": len({content for _, content in waiting}), "dead": 0, "skipped": 0}
+    chosen, all_of_them = _chosen(spec), len(waiting)
     with contextlib.ExitStack() as opened:
         consumer = opened.enter_context(contextlib.closing(broker.consumer(_answer_topics(spec))))
         labeler: Labeler | None = None
-        heard = time.monotonic()
+        heard = looked = time.monotonic()
+        ends = _ends(spec, broker)
         while True:
             # Step 2
             for identity, dead in _answers(consumer, spec):
@@ -63,6 +71,11 @@ def label_history(
                     heard = time.monotonic()
             if not waiting:
                 return counts
+            if chosen and time.monotonic() - max(heard, looked) > LOOK_SECONDS:
+                looked = time.monotonic()
+                if _read(spec, broker, ends):  # offsets are committed with labels: what has none by now gets none
+                    waiting -= {identity for identity, _ in _answers(consumer, spec) if identity is not None}
+                    return counts | {"skipped": _skipped(spec, len(waiting), all_of_them)}
             # Step 3
             quiet = time.monotonic() - heard > patience
             if labeler is None and quiet:
@@ -76,6 +89,38 @@ def label_history(
                 labeler, heard = None, time.monotonic()
             elif consumed == 0 and quiet:
                 raise UnavailableError("labeler", spec.name, f"{len(waiting)} inputs of the history got no label")
+
+
+def _chosen(spec: Spec) -> bool:
+    """Whether the labeler chooses among inputs, and may skip some."""
+    budget = spec.label.budget
+    return spec.label.policy.kind != "all" or budget.per_hour is not None or budget.per_day is not None
+
+
+def _ends(spec: Spec, broker: Broker) -> Positions:
+    with contextlib.closing(broker.consumer([spec.topic("inputs")])) as consumer:
+        return consumer.ends()
+
+
+def _read(spec: Spec, broker: Broker, ends: Positions) -> bool:
+    """Whether labelers have read the inputs up to ``ends``."""
+    with contextlib.closing(broker.consumer([spec.topic("inputs")], group=f"{spec.name}.labeler")) as consumer:
+        return all(at >= ends.get(place, 0) for place, at in consumer.positions().items())
+
+
+def _skipped(spec: Spec, skipped: int, inputs: int) -> int:
+    """How many were skipped, which is told.
+
+    Raises:
+        ConfigError: it is all of them.
+
+    """
+    said = f"{skipped} of {inputs} inputs of the history were skipped by label.policy or label.budget"
+    if skipped == inputs:
+        raise ConfigError("label", said, "must leave some to learn from: 'cohobate budget status' shows what is left")
+    if skipped:
+        log.warning("%s: %s", spec.name, said)
+    return skipped
 
 
 def _step(labeler: Labeler) -> int | None:

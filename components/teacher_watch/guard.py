@@ -36,7 +36,7 @@ from components.contracts.errors import (
 )
 from components.contracts.payload import decoder
 from components.contracts.records import Input, Label, SoftLabel, content_hash
-from components.contracts.spec import Spec
+from components.contracts.spec import Spec, class_names
 from components.contracts.storage import get_bytes, put_bytes, remove
 from components.control.database import StaleRevisionError
 from components.control.store import ControlStore
@@ -136,7 +136,9 @@ class Guard:
         self._trace = LabelTrace(spec, store, broker, self.declared, member, clock)
         self._refreshed, self._retry_at = float("-inf"), float("-inf")
         self._verified, self._revision = False, 0
-        self.state = TeacherState(space=teacher.space, classes=tuple(teacher.classes), since=self._clock())
+        self.state = TeacherState(
+            space=teacher.space, classes=class_names(teacher.classes, "teacher.classes"), since=self._clock()
+        )
         if not teacher_revision(store, spec.name, self.declared):
             with contextlib.suppress(StaleRevisionError):  # another labeler started at the same time
                 put_teacher(store, spec.name, self.declared, 0, self.state)

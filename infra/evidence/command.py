@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from components.contracts.settings import Settings
+from serving.workload_option import Workload
 
 app = typer.Typer(help="Bundles that show what a version is and why it served.", no_args_is_help=True)
 
@@ -24,7 +25,7 @@ def write_(
     key: Annotated[
         str, typer.Option(help="Private key that signs: a PEM file, or a URI of a KMS (awskms:, gcpkms:, …).")
     ],
-    workload: Annotated[str, typer.Option(help="Its workload.")] = "files",
+    workload: Workload = "files",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="[WORKLOAD-VERSION.evidence.tar]")
     ] = None,

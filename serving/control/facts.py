@@ -152,12 +152,12 @@ def read_all(
         rollouts = _rollouts(s, workloads, known)
         routing = select(RoutingRow.workload, cast(RoutingRow.intent, Text)).where(of(RoutingRow.workload, workloads))
         intents = {workload: msgspec.json.decode(text, type=Intent) for workload, text in s.execute(routing)}
-        heard = (
-            select(AckRow.workload, func.count())
-            .where(of(AckRow.workload, workloads), AckRow.at >= store.clock() - ALIVE_SECONDS)
-            .group_by(AckRow.workload)
+        heard = select(AckRow.workload, AckRow.detail).where(
+            of(AckRow.workload, workloads), AckRow.at >= store.clock() - ALIVE_SECONDS
         )
-        replicas = {workload: count for workload, count in s.execute(heard)}
+        replicas: dict[str, list[Mapping[str, Any]]] = {}
+        for workload, said in s.execute(heard):
+            replicas.setdefault(workload, []).append(said)
         leading = select(LeaderRow.name, LeaderRow.at).where(LeaderRow.holder != NOBODY)
         leaders = {name: at for name, at in s.execute(leading)}
         reports, triggers, absent = _reports(s, workloads, now, every=every_report)
@@ -177,7 +177,7 @@ def read_all(
             candidate=intent.candidate.version if intent.candidate else None,
             previous=intent.previous.version if intent.previous else None,
             weight=intent.weight_at(now),
-            replicas=replicas.get(workload, 0),
+            replicas=len(replicas.get(workload, ())),
             leader_age=None if sign is None else max(0.0, now - sign),
             leader_term=leader_term,
             reports=reports.get(workload, {}),
@@ -190,8 +190,17 @@ def read_all(
             spec=(specs or {}).get(workload, "SPEC"),
             guard=_promise(intent, promises.get(workload, {})),
             columns_absent=absent.get(workload),
+            refused=_refused(intent, replicas.get(workload, ())),
         )
     return found
+
+
+def _refused(intent: Intent, replicas: Sequence[Mapping[str, Any]]) -> str:
+    """Why the champion does not load, where no replica has a champion and one says why; empty else."""
+    if intent.champion is None or any(said.get("champion") is not None for said in replicas):
+        return ""
+    whys = (said.get("failed", {}).get(intent.champion.digest) for said in replicas)
+    return next((str(why) for why in whys if why), "")
 
 
 def _reports(

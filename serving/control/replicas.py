@@ -125,6 +125,10 @@ class Replicas:
             time.sleep(ACK_POLL_SECONDS)
 
     def failures(self) -> list[tuple[str, dict[str, str]]]:
-        """What each live replica could not load: artifact digests and why."""
+        """What each live replica could not load: artifact digests and why.
+
+        Of one that has not applied the present revision yet nothing is known: what it says was of another order.
+        """
+        revision, _ = self.store.intent(self.workload)
         alive = self.store.acknowledgements(self.workload)
-        return [(a.replica, a.detail.get("failed", {})) for a in alive]
+        return [(a.replica, a.detail.get("failed", {})) for a in alive if a.revision >= revision]

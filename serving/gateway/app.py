@@ -18,7 +18,17 @@ from serving.gateway.asynchronous import Later, later_routes, no_later_routes
 from serving.gateway.bodies import Bodies
 from serving.gateway.edge import Edges
 from serving.gateway.openapi import document
-from serving.gateway.post import JSON, Call, Pairs, Post, internal, json_response, no_champion, predictions, problem
+from serving.gateway.post import (
+    JSON,
+    Call,
+    Pairs,
+    Post,
+    internal,
+    json_response,
+    predictions,
+    problem,
+    require_champion,
+)
 from serving.gateway.pressure import Pressure
 from serving.gateway.truths import UNDER_WAY
 from serving.gateway.wire import (
@@ -190,8 +200,7 @@ class _Asks:
 
     async def readyz(self, _: Request) -> Response:
         """Whether a champion is loaded."""
-        if self._versions.routing.champion is None:
-            raise no_champion("no champion is loaded")
+        require_champion(self._gateway)
         return json_response(Health(status="ready"))
 
     async def model(self, _: Request) -> Response:

@@ -148,8 +148,13 @@ def require_champion(gateway: Gateway) -> None:
         RequestError: 503, so it is.
 
     """
-    if gateway.versions.routing.champion is None:
-        raise no_champion("no student serves yet: run the bootstrap pipeline")
+    routing = gateway.versions.routing
+    if routing.champion is None:
+        wanted = routing.intent.champion
+        if wanted is None:
+            raise no_champion("no student serves yet: run the bootstrap pipeline")
+        why = gateway.versions.failed.get(wanted.digest)
+        raise no_champion(f"version {wanted.version} {f'does not load: {why}' if why else 'is being loaded'}")
 
 
 def check_count(gateway: Gateway, inputs: int) -> None:

@@ -12,7 +12,7 @@ from serving.gateway import chat, embeddings, managed, oip
 from serving.gateway.answering import Gateway
 from serving.gateway.batch import Files
 from serving.gateway.bodies import Bodies
-from serving.gateway.post import JSON, Answer, Call, Pairs, Post, json_response, no_champion, predictions
+from serving.gateway.post import JSON, Answer, Call, Pairs, Post, json_response, predictions, require_champion
 from serving.gateway.wire import RequestError
 
 Look = Callable[[Request], Awaitable[Response]]
@@ -117,8 +117,7 @@ class _V2:
     async def ready(self, request: Request) -> Response:
         """Whether the model, or a version of it, can be asked."""
         self._known(request)
-        if self._versions.routing.champion is None:
-            raise no_champion("no champion is loaded")
+        require_champion(self._gateway)
         return json_response({"name": self._gateway.spec.name, "ready": True})
 
     async def infer(self, body: bytes, call: Call) -> tuple[bytes, Pairs]:

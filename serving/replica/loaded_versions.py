@@ -228,15 +228,18 @@ class LoadedVersions:
 
     def _apply(self, revision: int, intent: Intent) -> None:
         wanted = {ref.digest: ref for ref in (intent.champion, intent.candidate, intent.previous) if ref is not None}
+        old = self.routing
+        roles = (intent.champion, old.intent.champion), (intent.candidate, old.intent.candidate)
+        # What was just ordered is tried at once: why it did not load in another role may be mended since.
+        anew = {ref.digest for ref, before in roles if ref is not None and ref != before}
         with self._lock:
             for digest in [d for d in self._students if d not in wanted]:
                 del self._students[digest]
-            for digest in [d for d in self._failed if d not in wanted]:
+            for digest in [d for d in self._failed if d not in wanted or d in anew]:
                 del self._failed[digest], self._retry_at[digest], self._wait[digest]
                 self._unknown.discard(digest)
         for ref in wanted.values():
             self._require(ref)
-        old = self.routing
         champion = self._loaded(intent.champion) or (old.champion if intent.champion is not None else None)
         candidate = self._loaded(intent.candidate)
         if (old.revision, old.intent) == (revision, intent) and (old.champion, old.candidate) == (champion, candidate):

@@ -117,7 +117,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``teacher``: ``trusted``, ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last that were
     not answered, oldest first. ``trigger``: why no update starts. ``guard``: where the champion does not keep its
     promise. ``columns_absent``: those of ``masking.columns`` that no label of the newest window had, None where none
-    are named.
+    are named. ``refused``: why the champion does not load, where no live replica has any; empty where one answers.
     """
 
     now: float
@@ -139,6 +139,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     spec: str = "SPEC"
     guard: Promise | None = None
     columns_absent: tuple[str, ...] | None = None
+    refused: str = ""
 
     @property
     def alarm(self) -> Alarm | None:
@@ -258,6 +259,8 @@ def _state(facts: Facts) -> tuple[State, str, float | None]:
         return "stale", silent[0], facts.now - silent[1] if silent[1] is not None else None
     if facts.champion is None:
         return "no champion", "no student was promoted yet", None
+    if facts.refused:
+        return "no champion", f"v{facts.champion} answers nowhere: {facts.refused}", None
     rollout = facts.rollout
     if rollout is not None and under_way(rollout):
         return _rolling(facts, rollout)
@@ -321,7 +324,11 @@ def _press(facts: Facts, state: State) -> Press:
         return Press(remark="sample-ratio mismatch", command=f"cohobate rollout abort {of}", verb="abort")
     if state == "no champion":
         return _first(facts)
-    if state == "guarded" and not (facts.rollout is not None and under_way(facts.rollout)):
+    rollout = facts.rollout
+    trying = rollout is not None and under_way(rollout)
+    if state == "guarded" and rollout is not None and trying and _rolling(facts, rollout)[0] != "guarded":
+        return Press(remark=f"nothing: v{rollout.candidate} is tried, which ends it; others answer meanwhile")
+    if state == "guarded" and not trying:
         return Press(remark="nothing: an update, or its own answers, end it; others answer meanwhile")
     if state == "guarded":
         return Press(
@@ -350,6 +357,10 @@ def _silent_remark(facts: Facts) -> str:
 
 
 def _first(facts: Facts) -> Press:
+    if facts.champion is not None:
+        remark = "mend what keeps it from loading, or take a version that loads"
+        command = f'cohobate rollout rollback --to VERSION --workload {facts.workload} --reason "…"'
+        return Press(remark=remark, command=command, verb="rollback")
     if facts.run is not None and facts.run.status == "running":
         return Press(remark=f"nothing: run {facts.run.id} makes the first student")
     if facts.rollout is not None or facts.candidate is not None:

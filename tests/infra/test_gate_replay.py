@@ -37,6 +37,11 @@ def test_exit_codes_tell_the_verdict(tmp_path, right, wrong, code, decision):
     assert (accuracy["more"] or 0) > 0 if decision == "hold" else accuracy["more"] is None
 
 
+def test_evidence_is_read_by_the_uri_that_status_names(tmp_path):
+    done = run(write(tmp_path, 95, 5).as_uri())
+    assert done.exit_code == 0 and "as recorded" in done.output
+
+
 def test_evidence_that_was_changed_is_told_from_one_that_passes(tmp_path):
     path = write(tmp_path, 95, 5)
     path.write_bytes(path.read_bytes().replace(b'"label":"b"', b'"label":"a"', 2))
@@ -47,6 +52,10 @@ def test_evidence_that_was_changed_is_told_from_one_that_passes(tmp_path):
 def test_text_gives_the_reasons(tmp_path):
     done = run(write(tmp_path, 17, 3, verdict=False))
     assert done.exit_code == 2 and done.output.startswith("hold\n") and "more labels would decide" in done.output
+
+
+def test_a_built_in_workload_s_limits_are_tried_by_its_name(tmp_path):
+    assert run(write(tmp_path, 17, 3), "--spec", "files").exit_code == 1
 
 
 def test_another_spec_s_limits_are_tried(tmp_path):

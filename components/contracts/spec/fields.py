@@ -32,7 +32,7 @@ QUOTE = "quote class names in YAML, which reads a plain yes or no as a boolean a
 
 
 def class_names(found: object, field: str = "classes") -> tuple[str, ...]:
-    """Class names from options, which nothing else checks.
+    """Class names from options or from a teacher, which nothing else checks, as plain text (NumPy has one of its own).
 
     Raises:
         ConfigError: it is no list, or has one that is no text or empty.
@@ -45,7 +45,7 @@ def class_names(found: object, field: str = "classes") -> tuple[str, ...]:
     for name in found:
         if not isinstance(name, str) or not name:
             raise ConfigError(field, list(found), f"a class has the name {name!r}, which is no text: {QUOTE}")
-    return tuple(found)
+    return tuple(str(name) for name in found)
 
 
 class Payload(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -242,7 +242,7 @@ def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
 
 def _read(path: Path) -> Spec:
     if not path.is_file():
-        raise ConfigError("spec", str(path), "must be a YAML file that exists")
+        raise ConfigError("spec", str(path), "must be a YAML file that exists, or workload:NAME of the registry")
     try:
         spec = msgspec.yaml.decode(path.read_bytes(), type=Spec)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import binascii
 import json
 import sys
 from pathlib import Path
@@ -46,18 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{ROOT}: every file is what its manifest says")
             return 0
         return _predict(given)
-    except BundleError as error:
+    except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def _predict(given: argparse.Namespace) -> int:
     data = Path(given.file).read_bytes() if given.file else sys.stdin.buffer.read()
-    payloads = [data]
-    if given.lines or given.base64:
-        payloads = data.splitlines()
+    payloads = data.splitlines() if given.lines or given.base64 else [data]
     if given.base64:
-        payloads = [base64.b64decode(line, validate=True) for line in payloads]
+        try:
+            payloads = [base64.b64decode(line, validate=True) for line in payloads]
+        except binascii.Error as error:
+            print(f"error: a line is not base64: {error}", file=sys.stderr)
+            return 1
     student, refused = load(ROOT, threads=given.threads), False
     for first in range(0, len(payloads), given.batch):
         for answer in student.predict_each(payloads[first : first + given.batch]):

@@ -2,6 +2,7 @@ import json
 import math
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,12 @@ def test_soft_labels_keep_the_argmax_and_sum_to_one(weights):
     assert soft.label == classes[probabilities.index(max(probabilities))]
     assert 0.0 <= soft.entropy <= math.log(len(weights)) + 1e-9
     assert soft.confidence == pytest.approx(max(probabilities), abs=1e-4)
+
+
+def test_names_of_numpy_are_plain_in_a_soft_label():
+    names = tuple(np.array(["a", "b"]))
+    for soft in (SoftLabel.of("s@1", names, [0.9, 0.1]), SoftLabel.multilabel("s@1", names, [0.9, 0.1])):
+        assert msgspec.json.decode(msgspec.json.encode(soft), type=SoftLabel) == soft
 
 
 def test_classes_below_the_floor_are_left_out():

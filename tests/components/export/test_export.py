@@ -179,6 +179,9 @@ def test_the_command_in_it_answers_lines_and_checks_the_files(bundle, copied):
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1 and lines[2]["error"]["title"] == "undecodable"
     assert lines[0] == load(copied).predict([b"prize money"])[0].as_dict()
+    for arguments, lines in (("predict", "no-file"), b""), (("predict", "--base64"), b"cHJpemU=\n?\n"):
+        done = run(*arguments, given=lines)
+        assert done.returncode == 1 and done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
     assert run("check").returncode == 0
     (copied / "card.json").write_text("{}")
     done = run("predict", given=b"prize")

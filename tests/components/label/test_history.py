@@ -3,9 +3,10 @@ import threading
 import msgspec
 import pytest
 
-from components.contracts.errors import UnavailableError
+from components.contracts.errors import ConfigError, UnavailableError
 from components.contracts.records import Input, Label, SoftLabel, Truth, decode, encode
-from components.contracts.spec import Factory, Payload, Spec, build
+from components.contracts.spec import Factory, Payload, Policy, Serve, Spec, build
+from components.contracts.spec import Label as LabelSection
 from components.label.history import label_history
 from components.label.history_file import Historic
 from components.label.labeler import Labeler
@@ -59,7 +60,7 @@ def on(broker, topic, kind):
 def test_a_fresh_platform_is_labelled_here_and_dead_content_is_waited_for(spec, broker):
     entries = [entry(0, b"a"), entry(1, b"b", None), entry(2, b"a"), entry(3, b"\xff")]
     counts = label_history(spec, broker, entries, patience=0.0)
-    assert counts == {"inputs": 4, "contents": 3, "dead": 1}
+    assert counts == {"inputs": 4, "contents": 3, "dead": 1, "skipped": 0}
     assert [label.input.id for label in on(broker, "labels", Label)] == ["i0", "i1", "i2"]
     assert [t.input_id for t in on(broker, "truth", Truth)] == ["i0", "i2", "i3"]
     assert broker.consumer([spec.topic("inputs")], group="letters.labeler").lag() == 0
@@ -71,6 +72,29 @@ def test_the_same_history_again_is_through_at_once(spec, broker):
     # With this patience the test would time out if it waited for labels that do not come.
     assert label_history(spec, broker, entries, patience=1e9)["contents"] == 5
     assert len(on(broker, "labels", Label)) == 5
+
+
+@pytest.fixture
+def choosy(spec, monkeypatch):
+    monkeypatch.setattr("components.label.history.LOOK_SECONDS", 0.0)
+
+    def made(share):
+        label = LabelSection(policy=Policy(kind="random", share=share), audit_share=0.0)
+        return msgspec.structs.replace(spec, label=label, serve=Serve(audit_share=0.0))
+
+    return made
+
+
+def test_what_the_policy_skips_is_not_waited_for(choosy, broker):
+    entries = [entry(i, b"a%d" % i) for i in range(40)]
+    counts = label_history(choosy(0.5), broker, entries, patience=0.0)
+    labelled = len(on(broker, "labels", Label))
+    assert 0 < labelled < 40 and counts["skipped"] == 40 - labelled
+
+
+def test_a_history_of_which_the_policy_leaves_nothing_is_refused(choosy, broker):
+    with pytest.raises(ConfigError, match=r"label.*3 of 3 inputs.*cohobate budget status"):
+        label_history(choosy(1e-9), broker, [entry(i, b"a%d" % i) for i in range(3)], patience=0.0)
 
 
 def test_it_leaves_the_labelling_to_a_labeler_that_is_at_work(spec, broker):

@@ -1,4 +1,5 @@
 import msgspec
+import numpy as np
 import pytest
 
 from components.contracts.errors import ArtifactError, ConfigError, EpochChangedError, TeacherError, TeacherHeldError
@@ -35,6 +36,24 @@ def test_the_same_teacher_is_left_alone_through_restarts(begin, store):
     for _ in range(5):
         assert begin().many(300) == 300
     assert list(store.alarms("w")) == [] and incidents(store, "w") == []
+
+
+def test_a_teacher_names_its_classes_as_scikit_learn_does(begin, store, stream):
+    class Fitted(Changing):
+        classes = tuple(np.array(["even", "odd"]))
+
+    assert begin(Fitted()).many(100) == 100
+    _, state = teacher_state(store, "w", DECLARED)
+    assert state.classes == ("even", "odd") and {type(name) for name in state.classes} == {str}
+    assert {x.soft.label for x in labels_on(stream, "w.labels")} == {"even", "odd"}
+
+
+def test_a_class_that_is_no_text_is_refused_by_name(begin):
+    class Numbered(Changing):
+        classes = tuple(np.array([0, 1]))
+
+    with pytest.raises(ConfigError, match=r"teacher.classes.*no text"):
+        begin(Numbered())
 
 
 def test_answers_within_the_tolerance_are_the_same_teachers(begin, store):

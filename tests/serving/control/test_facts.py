@@ -52,6 +52,16 @@ def test_the_condition_follows_a_student_from_first_champion_to_rollback(platfor
     assert (facts.champion, facts.previous, facts.crowned.how) == ("1", "2", "rollback")
 
 
+def test_a_champion_that_no_replica_loads_is_no_champion(platform):
+    platform.crown()
+    digest = platform.intent.champion.digest
+    platform.store.acknowledge(W, "r1", 9, {"champion": None, "failed": {digest: "UntrustedError: is not signed"}})
+    refused = look(platform)
+    assert (refused.state, refused.why) == ("no champion", "v1 answers nowhere: UntrustedError: is not signed")
+    platform.store.acknowledge(W, "r2", 9, {"champion": "1", "failed": {}})
+    assert look(platform).state == "serving"
+
+
 def test_a_rollout_that_was_taken_back_says_by_whom_and_undoing_a_promotion_too(platform):
     begun(platform)
     assert platform.order("rollback").ok

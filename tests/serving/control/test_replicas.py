@@ -73,3 +73,11 @@ def test_failures_to_load_are_reported_by_replica(store, replicas):
     store.acknowledge("w", "r1", 1, {"failed": {"d": "corrupt"}})
     store.acknowledge("w", "r2", 1, {"failed": {}})
     assert replicas.failures() == [("r1", {"d": "corrupt"}), ("r2", {})]
+
+
+def test_what_a_replica_says_of_an_earlier_order_is_no_failure_of_this_one(store, replicas):
+    store.acknowledge("w", "r1", 0, {"failed": {"d": "is not signed"}})
+    revision = replicas.change(weigh(0.1))
+    assert replicas.failures() == []
+    store.acknowledge("w", "r1", revision, {"failed": {"d": "corrupt"}})
+    assert replicas.failures() == [("r1", {"d": "corrupt"})]

@@ -37,6 +37,17 @@ def test_before_a_champion_there_is_a_problem_with_a_time_to_come_back(running):
         assert answer.json()["title"] == "no_champion"
 
 
+def test_a_champion_that_does_not_load_is_said_to_be_why_nobody_answers(running, model):
+    ref = model("1")
+    Path(ref.uri.removeprefix("file://")).write_bytes(b"spoilt")
+    running.versions.store.put_intent("signs", 0, Intent(champion=ref))
+    running.versions.follow()
+    wait_for(lambda: running.versions.failed)
+    answer = running.call("GET", "/readyz")
+    assert (answer.status_code, answer.json()["title"]) == (503, "no_champion")
+    assert answer.json()["detail"].startswith("version 1 does not load: ArtifactError")
+
+
 def test_a_batch_is_answered_in_order_with_lineage(running, model):
     running.serve(model("1"))
     first, second = running.predict(3.0, -3.0).json()["predictions"]

@@ -150,6 +150,18 @@ def test_a_flip_replaces_the_routing_and_leaves_the_old_one_whole(versions, stor
     assert versions.routing.champion.ref.version == "1"
 
 
+def test_what_did_not_load_as_previous_is_tried_anew_when_it_is_ordered(versions, store, model):
+    broken = model("2")
+    good = get_bytes(broken.uri)
+    put_bytes(broken.uri, b"not what was registered")
+    put(store, champion=model("1"), previous=broken)
+    settle(versions, lambda: versions.routing.champion is not None and broken.digest in versions.failed)
+    put_bytes(broken.uri, good)
+    put(store, candidate=broken)  # the clock stands: it is not for its wait being over
+    settle(versions, lambda: versions.routing.candidate is not None)
+    assert versions.failed == {}
+
+
 def test_a_champion_that_does_not_load_leaves_the_old_one_under_its_own_name(versions, store, model, clock, tmp_path):
     put(store, champion=model("1"))
     settle(versions, lambda: versions.routing.champion is not None)
