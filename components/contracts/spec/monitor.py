@@ -48,7 +48,7 @@ class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When an update pays.
 
     ``min_labels`` new labels start one by themselves; an alarm starts one once ``alarm_labels`` labels came after
-    it, so that there is something of the new traffic to learn from.
+    it (of novelty: after the new inputs probably began), so that there is something of the new traffic to learn from.
 
     With ``payoff`` these are upper bounds: an update starts sooner where it is expected to pay, by the learning curve
     of the lineage (:mod:`pipelines.payoff`), though never with fewer new labels than ``least_labels``. None: as many as
