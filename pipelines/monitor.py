@@ -10,7 +10,8 @@ the columns after every input and every label. The spec's alpha is divided among
 Of inputs that are sent again, and of more than the spec's ``inputs_per_second``, a part is looked at
 (:mod:`.traffic`); of labels that a policy chose a representative one. A kind alarms once for each champion: the trigger
 holds the alarm until another champion serves, and the new reference arms it again. Alarms are dated by the count of
-labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at. A champion
+labels, as the trigger counts them, and say what they were read from and how many inputs had been looked at; one of
+``novelty`` by the count of when the new inputs probably began, since labels of them may be there before it. A champion
 that has just been learnt is at once asked how novel the newest inputs are that came after its window: a change that
 came while it was made, or was rolled out, is no less of a change to it, and is dated as it came. Former
 champions are held against the present one, and the canary is ordered for one whose traffic has returned
@@ -146,6 +147,7 @@ class Monitor:
     def _begin_windows(self) -> None:
         size = self.spec.monitor.window
         self._traffic, self._labelled = Window[Row](size), Window[Seen](size)
+        self._then: deque[int] = deque(maxlen=size)
 
     def _resume(self, broker: Broker, seen: dict[str, int]) -> Consumer:
         """A consumer that stands behind what was seen; from the earliest on a new broker.
@@ -261,10 +263,8 @@ class Monitor:
         at = float(first.detail.get(CAME, first.at)) if first is not None else 0.0
         if first is None or at <= self._trained_until:
             return
-        now, self.index = self.index, first.input_index
         detail = {name: value for name, value in first.detail.items() if name != "key"}
-        self._alarm(NOVELTY, detail | {"kept_from": before.version, CAME: at}, [first.kind])
-        self.index = now
+        self._alarm(NOVELTY, detail | {"kept_from": before.version, CAME: at}, [first.kind], index=first.input_index)
 
     def _look_back(self, view: View) -> None:
         """Ask a champion that was just learnt about what came after its window; an alarm has the counts of then.
@@ -404,9 +404,12 @@ class Monitor:
         detector = self._watch.novelty
         if detector is None or novelty is None:
             return
+        self._then.append(self.index)
         found = detector.observe({NOVELTY: [novelty]})
         if found is not None:
-            self._alarm(NOVELTY, said(found, detector.run_length) | (beside or {}), [found.column])
+            ago = min(found.row - found.since + 1, len(self._then))
+            detail = said(found, detector.run_length) | (beside or {})
+            self._alarm(NOVELTY, detail, [found.column], index=self._then[-ago])
 
     def _take(self, record: Record) -> None:
         self.index += 1
@@ -468,15 +471,24 @@ class Monitor:
             value = {"rows": same.n, "share": same.value, "lower": same.lower, "upper": same.upper}
             self.store.put_gauge(self.spec.name, AGREEMENT, value)
 
-    def _alarm(self, kind: str, detail: dict[str, Any], drifted: Sequence[str], source: Source | None = None) -> None:
+    def _alarm(
+        self,
+        kind: str,
+        detail: dict[str, Any],
+        drifted: Sequence[str],
+        source: Source | None = None,
+        index: int | None = None,
+    ) -> None:
+        """Raise an alarm, dated at the count of labels ``index``; None: as many as there are now."""
         if not self._armed[kind] or self._champion is None:
             return
         if all(self._armed.values()):  # a regime begins: what came before tells nothing of it
             self._answers = dict.fromkeys(self._answers, 0)
         self._armed[kind] = False
         read = {"read_from": source or SOURCES[kind], "inputs": self.inputs, "champion": self._champion.version}
-        self.store.raise_alarm(self.spec.name, kind, self.index, detail | read)
-        log.warning("%s: %s alarm at label %d, input %d: %s", self.spec.name, kind, self.index, self.inputs, drifted)
+        at = self.index if index is None else index
+        self.store.raise_alarm(self.spec.name, kind, at, detail | read)
+        log.warning("%s: %s alarm at label %d, input %d: %s", self.spec.name, kind, at, self.inputs, drifted)
 
 
 def _began(alarms: Sequence[AlarmRow], trained: Sequence[WindowRow], rows: Sequence[dict[str, Any]]) -> float:

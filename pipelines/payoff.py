@@ -34,8 +34,9 @@ import msgspec
 from components.contracts.spec import Spec
 from components.control.learning import Evaluated
 from components.control.tables import WindowRow
+from components.query.least import labels_for
 from drift.learning_curve import Point, fit
-from drift.paired import POWER, least_rows
+from drift.paired import least_rows
 
 WAITS = 24
 """Lengths of a wait that are weighed, evenly spread up to the upper bound."""
@@ -116,21 +117,6 @@ def assess(evidence: Evidence) -> Payoff:
     )  # fmt: skip
 
 
-def least_labels(spec: Spec) -> int:
-    """The lower bound: with fewer new labels no student could pass the gate, however good it is.
-
-    ``trigger.least_labels``, or so many that with a chance of :data:`drift.paired.POWER` as many of them are held out
-    as each limit asks of a student without a fault.
-    """
-    if spec.trigger.least_labels is not None:
-        return spec.trigger.least_labels
-    limits, rows = spec.limits, [spec.limits.min_rows]
-    if limits.confidence is not None:
-        shares = (limits.min_agreement, limits.min_accuracy, limits.min_teacher_accuracy, limits.min_coverage)
-        rows += [least_rows(1.0 - share, limits.confidence) for share in shares if share is not None and share > 0.0]
-    return _labels_for(max(rows), spec)
-
-
 def certifying_labels(spec: Spec) -> int:
     """So many new labels as mostly certify a limit of deferral for a student without a fault; 0: none is promised.
 
@@ -139,19 +125,7 @@ def certifying_labels(spec: Spec) -> int:
     from components.snapshot.holdout import DEFERRAL_CONFIDENCE  # with what parts rows it takes a while to import
 
     promise = spec.serve.max_disagreement
-    return _labels_for(least_rows(promise, DEFERRAL_CONFIDENCE), spec) if promise else 0
-
-
-def _labels_for(rows: int, spec: Spec) -> int:
-    """The least number of labels of which so many are held out with a chance of :data:`drift.paired.POWER`."""
-    from scipy.special import bdtrc
-
-    audited, held = spec.label.audit_share, spec.student.holdout_share
-    share = audited + (1.0 - audited) * held
-    found = math.ceil(rows / share)
-    while bdtrc(rows - 1, found, share) < POWER:
-        found += 1
-    return found
+    return labels_for(least_rows(promise, DEFERRAL_CONFIDENCE), spec) if promise else 0
 
 
 def cost_of(spec: Spec, seconds: float) -> float:

@@ -28,6 +28,7 @@ from components.control.runs import RETENTION, UPDATES, alive, ended_at, updatin
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, RunRow, WindowRow
 from components.control.workloads import newest
+from components.query.least import least_labels
 from components.snapshot.reading import places_after
 from components.snapshot.window import known_keys
 from components.stream.contract import Broker, Consumer, Record, read_to_end
@@ -40,7 +41,6 @@ from pipelines.payoff import (
     certifying_labels,
     cost_of,
     learnt_of,
-    least_labels,
     points_of,
 )
 
@@ -91,7 +91,7 @@ class TriggerState:
     candidate is being rolled out; ``last_end``: Unix seconds at which the last run ended, None before the first;
     ``at_work``: a run that makes a student is under way, if only at its reports; ``forgotten``: orders to forget what
     the champion had learnt from, for which no update was started yet. ``evidence``: of whether an update
-    pays, and ``least``: the lower bound of labels, where the spec asks for that (:mod:`pipelines.payoff`); ``certain``:
+    pays, where the spec asks for that (:mod:`pipelines.payoff`); ``least``: the lower bound of labels; ``certain``:
     labels that certify a limit of deferral, and ``promise``: the share that may disagree of what is not deferred.
     """
 
@@ -157,6 +157,9 @@ def decide(state: TriggerState, now: float, policy: Policy) -> Decision:
         )
     if policy.payoff:
         return _paying(state, kinds)
+    if state.alarms and state.fresh >= policy.alarm_labels:
+        least = f"at least {state.least} before its student can be judged"
+        return Decision(start=False, reason=f"{kinds} alarm and {state.labels} new labels ({least})")
     return Decision(start=False, reason=f"{state.labels} new labels")
 
 
@@ -242,7 +245,7 @@ class Trigger:
             labels=self._count(windows),
             alarms=tuple(a.kind for a in alarms),
             since_alarm=self._labels_seen() - alarms[0].input_index if alarms else 0,
-            least=least_labels(self.spec) if self.spec.trigger.payoff else 0,
+            least=least_labels(self.spec),
             certain=certifying_labels(self.spec) if self.spec.trigger.payoff else 0,
             promise=1.0 if self.spec.serve.max_disagreement is None else self.spec.serve.max_disagreement,
             running=any(updating(r, now) for r in runs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from components.contracts.spec import Spec
 from components.control.alarm_kinds import UNKNOWN
 from components.control.store import ControlStore
+from components.query.least import least_labels
 
 MONITOR = "monitor"
 """The gauge in which the monitor counts labels, by which alarms are dated."""
@@ -20,15 +21,16 @@ ten seconds how far it is."""
 class Lacking:
     """Counts the labels that are to come until an update starts for a regime that the champion does not know.
 
-    ``trigger.alarm_labels`` start one at the latest, from the first open alarm on that tells of such a regime
-    (:data:`~components.control.alarm_kinds.UNKNOWN`). Where the traffic is only another, what the champion answers may
-    be right, and the labels come at their pace.
+    ``trigger.alarm_labels`` start one at the latest, or more where its student could not be judged by so few, from the
+    first open alarm on that tells of such a regime (:data:`~components.control.alarm_kinds.UNKNOWN`). Where the traffic
+    is only another, what the champion answers may be right, and the labels come at their pace.
 
     Every process counts by itself what it asks for, until the monitor has seen labels since.
     """
 
     def __init__(self, spec: Spec, store: ControlStore) -> None:
         self._spec, self._store = spec, store
+        self._wanted = max(spec.trigger.alarm_labels, least_labels(spec))
         self._at, self._left, self._open = float("-inf"), 0, False
         self._seen: tuple[int, int] | None = None
         """The alarm, and what the monitor had counted, when :attr:`_left` was counted."""
@@ -57,4 +59,4 @@ class Lacking:
         seen = alarms[0].id, int(monitor.value.get("index", 0))
         if seen != self._seen:
             came = max(0, seen[1] - alarms[0].input_index)
-            self._seen, self._left = seen, max(0, self._spec.trigger.alarm_labels - came)
+            self._seen, self._left = seen, max(0, self._wanted - came)

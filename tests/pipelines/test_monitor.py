@@ -563,6 +563,22 @@ def test_novel_inputs_are_an_alarm_within_a_window_and_usual_ones_none(spec, sto
     assert alarm.detail["drifted"] == ["novelty"] and alarm.detail["rows"] < 30
 
 
+def test_an_alarm_of_novelty_is_dated_at_the_labels_that_there_were_when_the_new_inputs_began(
+    spec, store, broker, serve, put, tickets
+):
+    serve(tickets(60))
+    monitor = Monitor(spec, store, broker)
+    put(tickets(5, seed=3), at=NOW + 10, novelty=uniform(20))
+    drain(monitor)
+    assert monitor.index == 20 and novel(store) == []
+    for n in range(20):
+        put(tickets(1, seed=10 + n)[:1], at=NOW + 20 + n, novelty=[0.01])
+        drain(monitor)
+    (alarm,) = novel(store)
+    seen = 20 + alarm.detail["inputs"] - 20
+    assert alarm.input_index in (20, 21) and alarm.input_index + 5 < seen, "labels of the new inputs were there"
+
+
 def test_the_bets_against_novelty_survive_a_restart(spec, store, broker, serve, put, tickets):
     serve(tickets(60))
     put(tickets(1, seed=3), labelled=False, novelty=[0.01] * 4)

@@ -7,8 +7,9 @@ from components.contracts.spec import Budget, Label, Limits, Serve, Student
 from components.contracts.spec import Trigger as Policy
 from components.control.learning import Evaluated
 from components.control.tables import WindowRow
+from components.query.least import least_labels
 from drift.learning_curve import Point
-from pipelines.payoff import Evidence, assess, certifying_labels, cost_of, learnt_of, least_labels, points_of, replayed
+from pipelines.payoff import Evidence, assess, certifying_labels, cost_of, learnt_of, points_of, replayed
 
 
 def measured(*points, rows=100):

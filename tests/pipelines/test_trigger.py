@@ -46,6 +46,13 @@ CHAMPION = ModelRef(version="7", uri="u", digest="d", snapshot="s", teacher="t")
         ),
         ({"labels": 300, "since_alarm": 199, "alarms": ("drift",)}, False, "300 new labels"),
         ({"labels": 199, "since_alarm": 900, "alarms": ("drift",)}, False, "199 new labels"),
+        (
+            {"labels": 300, "since_alarm": 200, "alarms": ("drift",), "least": 301},
+            False,
+            "drift alarm and 300 new labels (at least 301 before its student can be judged)",
+        ),
+        ({"labels": 301, "since_alarm": 200, "alarms": ("drift",), "least": 301}, True, "200 labels since"),
+        ({"labels": 600, "least": 601}, True, "600 new labels (at least 600)"),
         ({"labels": 9999, "running": True}, False, "a run is under way"),
         ({"labels": 9999, "rolling": True}, False, "a rollout is under way"),
         ({"labels": 9999, "has_champion": False}, False, "bootstrap"),

@@ -48,12 +48,14 @@ class Trigger(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When an update pays.
 
     ``min_labels`` new labels start one by themselves; an alarm starts one once ``alarm_labels`` labels came after
-    it, so that there is something of the new traffic to learn from.
+    it (of novelty: after the new inputs probably began), so that there is something of the new traffic to learn from,
+    though never with fewer new labels in all than ``least_labels``. None: as many as mostly hold out the rows without
+    which the gate could let no student through.
 
     With ``payoff`` these are upper bounds: an update starts sooner where it is expected to pay, by the learning curve
-    of the lineage (:mod:`pipelines.payoff`), though never with fewer new labels than ``least_labels``. None: as many as
-    mostly hold out the rows without which the gate could let no student through. While the champion keeps
-    ``serve.max_disagreement``, it starts no sooner than with those that can certify it for its successor.
+    of the lineage (:mod:`pipelines.payoff`), though never with fewer new labels than ``least_labels``. While the
+    champion keeps ``serve.max_disagreement``, it starts no sooner than with those that can certify it for its
+    successor.
 
     ``cooldown_seconds`` is the least time between the end of one run and the start of the next.
     """

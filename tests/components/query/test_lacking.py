@@ -1,13 +1,17 @@
 """How many labels of a new regime the next update lacks."""
 
+import msgspec
+
 from components.contracts.spec import Factory, Spec, Trigger
 from components.control.intent import Intent, ModelRef
 from components.query.lacking import REFRESH_SECONDS, SILENT_SECONDS, Lacking
+from components.query.least import least_labels
 from tests.clock import Clock
 
 SPEC = Spec(
-    name="files", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"), trigger=Trigger(alarm_labels=60)
-)
+    name="files", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"),
+    trigger=Trigger(alarm_labels=60, least_labels=40),
+)  # fmt: skip
 
 
 def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_less_what_came(store):
@@ -41,6 +45,15 @@ def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_l
     assert later() == 59
     store.answer_alarms("files", "2", store.clock() + 1.0, "a reason")
     assert later() == 0
+
+
+def test_as_many_are_lacking_as_its_student_can_be_judged_by(store):
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    store.put_gauge("files", "monitor", {"index": 110})
+    spec = msgspec.structs.replace(SPEC, trigger=Trigger(alarm_labels=60))
+    assert least_labels(spec) > 60 and Lacking(spec, store)() == least_labels(spec) - 10
 
 
 def test_none_is_asked_for_beside_the_pace_while_nobody_counts_what_comes(store):
