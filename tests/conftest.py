@@ -22,10 +22,12 @@ from kafka.net.transport import KafkaSSLTransport
 from components.control.store import ControlStore
 from components.process import ALLOCATIONS, long_lived
 from infra.broker import EmbeddedBroker
+from tests import java
 from tests import object_store as real_object_store
 from tests import postgres as real_postgres
+from tests import secured_kafka as secured
 from tests.ports import free_port, free_ports
-from tests.secured_kafka import running
+from tests.shared import shared
 from tests.stores import migrated
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
@@ -184,19 +186,25 @@ def kafka_address(tmp_path_factory):
         return
     if shutil.which("java") is None:
         pytest.skip("COHOBATE_TEST_KAFKA names a folder, but there is no java to run Kafka with")
-    folder, port = str(tmp_path_factory.mktemp("kafka")), free_ports(2)[0]  # the controller listens on the next one
-    env = {"KAFKA_HEAP": "256m", **os.environ}
-    subprocess.run([script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
+
+    def start(folder):
+        port, env = free_ports(2)[0], {**java.ENVIRONMENT, **os.environ}  # the controller listens on the next one
+        subprocess.run(
+            [script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150
+        )
+        return f"127.0.0.1:{port}"
+
+    def stop(folder):
         subprocess.run([script, "stop", folder], check=True, timeout=240)
+
+    with shared(tmp_path_factory, "kafka", start, stop) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory):
     """A real Kafka with SASL, TLS and ACLs, where there is one to start."""
-    with running(tmp_path_factory.mktemp("secured")) as kafka:
+    with shared(tmp_path_factory, "secured", secured.start, secured.stop) as kafka:
         yield kafka
 
 
