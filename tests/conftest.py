@@ -2,6 +2,7 @@ import atexit
 import fcntl
 import functools
 import gc
+import inspect
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import types
 import uuid
 from pathlib import Path
 
@@ -61,6 +63,18 @@ def pytest_configure():
     """Look for garbage as rarely as a pipeline's step does, and not while the process ends."""
     gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
+    inspect.getmodule = functools.partial(_module_of, inspect.getmodule)
+
+
+def _module_of(getmodule, object, _filename=None):
+    """A frame whose code is in no file, such as those of an import, is in no module: it is not looked for.
+
+    Else it is, among the thousands that a whole run loads, for each frame of each stack that a library reads the source
+    of (pydantic for each class with docstrings of its fields, kfp for each method of a task).
+    """
+    if isinstance(object, types.FrameType) and object.f_code.co_filename.startswith("<"):
+        return None
+    return getmodule(object, _filename)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,16 +100,28 @@ def pytest_runtest_setup():
 
 
 def _set_logging_back():
-    """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers)."""
-    logging.disable(logging.NOTSET)
+    """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers).
+
+    Each level that is set empties what thousands of loggers know: only where another one is there.
+    """
     root = logging.getLogger()
-    root.setLevel(logging.WARNING)
+    if root.manager.disable != logging.NOTSET:
+        logging.disable(logging.NOTSET)
+    if root.level != logging.WARNING:
+        root.setLevel(logging.WARNING)
     root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__.startswith("_pytest.")]
-    for name, logger in list(logging.Logger.manager.loggerDict.items()):
-        if name.partition(".")[0] in OURS and isinstance(logger, logging.Logger):
+    for name in _loggers_of_ours(len(root.manager.loggerDict)):
+        logger = root.manager.loggerDict[name]
+        if isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
             if logger.level != logging.NOTSET:
                 logger.setLevel(logging.NOTSET)
+
+
+@functools.lru_cache(maxsize=1)
+def _loggers_of_ours(_):
+    """Their names, of as many loggers as there are."""
+    return [name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] in OURS]
 
 
 def _keep_operators():
@@ -195,7 +221,7 @@ def kafka_address(tmp_path_factory):
         return f"127.0.0.1:{port}"
 
     def stop(folder):
-        subprocess.run([script, "stop", folder], check=True, timeout=240)
+        subprocess.run([script, "kill", folder], check=True, timeout=240)  # what it holds is thrown away
 
     with shared(tmp_path_factory, "kafka", start, stop) as address:
         yield address

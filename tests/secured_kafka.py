@@ -190,5 +190,5 @@ def start(
 
 
 def stop(folder: Path) -> None:
-    """End one."""
-    subprocess.run([Path(os.environ["COHOBATE_TEST_KAFKA"]) / "kafka", "stop", str(folder)], check=True, timeout=150)
+    """End one, whose data is thrown away."""
+    subprocess.run([Path(os.environ["COHOBATE_TEST_KAFKA"]) / "kafka", "kill", str(folder)], check=True, timeout=150)
