@@ -83,7 +83,7 @@ def head(env, *options):
     """
     from tests.waiting import wait_for  # the program finds none of the tests' modules
 
-    folder, env = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp")), env | FEW  # the paths of sockets are bounded
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
     command = [
         *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
         "--max-worker-port=0", "--object-store-memory=100000000", "--disable-usage-stats",

@@ -60,7 +60,7 @@ def step(folder, scheme):
 def cluster(tmp_path_factory):
     """The variables of a client of a Ray head that asks for a token; what runs there is told where it is."""
     home, (address, dashboard, agent, client) = tmp_path_factory.mktemp("home"), (free_port() for _ in range(4))
-    env = os.environ | {
+    env = os.environ | FEW | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
         "TEST_CLUSTER": "there", "COHOBATE_HOME": str(home / "there"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
