@@ -16,6 +16,7 @@ def preload(*modules):
 
 def forked(function, *args, environment, log):
     """A process that calls a function of a module with this environment, and says in the file what it has to say."""
+    log.touch()
     process = CONTEXT.Process(target=_call, args=(function, args, dict(environment), log))
     process.start()
     return process

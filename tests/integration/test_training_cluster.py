@@ -129,7 +129,7 @@ def kept(cluster, *texts):
 
 def started(cluster, folder, scheme="file"):
     """A step that trains, as a process of its own; ``scheme`` is of the URI of Ray's own state."""
-    (folder / "step.log").unlink(missing_ok=True)
+    (folder / "step.log").write_bytes(b"")
     return forked(step, folder, scheme, environment=cluster, log=folder / "step.log")
 
 

@@ -78,7 +78,7 @@ def start(spec, store, tmp_path, time):
         log = tmp_path / f"{name}.log"
         given = (spec.source, store.url, f"file://{tmp_path}/artifacts", name, time.path)
         running[name] = forked(control, *given, environment=os.environ, log=log)
-        wait_for(lambda: log.read_text() == "up\n" if log.exists() else None, PATIENCE)
+        wait_for(lambda: log.read_text() == "up\n", PATIENCE)
         return running[name]
 
     yield go
