@@ -81,14 +81,13 @@ def chance_of_as_little(counts: Counts, margin: float) -> float:
         return 0.0
     if margin <= -1.0:
         return 1.0
-    _, n1, _, n2 = counts
+    x1, n1, x2, n2 = counts
     if not n1 or not n2:
         return 1.0
-    found = score(counts, margin)
     if (n1 + 1) * (n2 + 1) > EXACT_OUTCOMES:
-        return 0.5 * math.erfc(-found / math.sqrt(2.0))
-    first, second = np.meshgrid(np.arange(n1 + 1.0), np.arange(n2 + 1.0), indexing="ij")
-    tail = (_scores(first, n1, second, n2, margin) <= found + SLACK).astype(np.float64)
+        return 0.5 * math.erfc(-score(counts, margin) / math.sqrt(2.0))
+    scores = _scores(np.arange(n1 + 1.0)[:, np.newaxis], n1, np.arange(n2 + 1.0)[np.newaxis, :], n2, margin)
+    tail = (scores <= scores[x1, x2] + SLACK).astype(np.float64)
     shares = np.linspace(max(0.0, -margin), min(1.0, 1.0 - margin), NUISANCE)
     chances = (_chances(n1, np.clip(shares + margin, 0.0, 1.0)) * (tail @ _chances(n2, shares))).sum(axis=0)
     return min(1.0, float(chances.max()))

@@ -2,6 +2,7 @@ import atexit
 import fcntl
 import functools
 import gc
+import inspect
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import types
 import uuid
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from kafka.net.transport import KafkaSSLTransport
 from components.control.store import ControlStore
 from components.process import ALLOCATIONS, long_lived
 from infra.broker import EmbeddedBroker
+from tests import java
 from tests import object_store as real_object_store
 from tests import postgres as real_postgres
+from tests import secured_kafka as secured
 from tests.ports import free_port, free_ports
-from tests.secured_kafka import running
+from tests.shared import shared
 from tests.stores import migrated
 
 # The examples are the same ones in every run: a change is judged by what it changes, not by the luck of the draw.
@@ -59,6 +63,18 @@ def pytest_configure():
     """Look for garbage as rarely as a pipeline's step does, and not while the process ends."""
     gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
+    inspect.getmodule = functools.partial(_module_of, inspect.getmodule)
+
+
+def _module_of(getmodule, object, _filename=None):
+    """A frame whose code is in no file, such as those of an import, is in no module: it is not looked for.
+
+    Else it is, among the thousands that a whole run loads, for each frame of each stack that a library reads the source
+    of (pydantic for each class with docstrings of its fields, kfp for each method of a task).
+    """
+    if isinstance(object, types.FrameType) and object.f_code.co_filename.startswith("<"):
+        return None
+    return getmodule(object, _filename)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,16 +100,28 @@ def pytest_runtest_setup():
 
 
 def _set_logging_back():
-    """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers)."""
-    logging.disable(logging.NOTSET)
+    """Libraries set logging up as if the process were theirs (Evidently's UI, Ray's workers).
+
+    Each level that is set empties what thousands of loggers know: only where another one is there.
+    """
     root = logging.getLogger()
-    root.setLevel(logging.WARNING)
+    if root.manager.disable != logging.NOTSET:
+        logging.disable(logging.NOTSET)
+    if root.level != logging.WARNING:
+        root.setLevel(logging.WARNING)
     root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__.startswith("_pytest.")]
-    for name, logger in list(logging.Logger.manager.loggerDict.items()):
-        if name.partition(".")[0] in OURS and isinstance(logger, logging.Logger):
+    for name in _loggers_of_ours(len(root.manager.loggerDict)):
+        logger = root.manager.loggerDict[name]
+        if isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
             if logger.level != logging.NOTSET:
                 logger.setLevel(logging.NOTSET)
+
+
+@functools.lru_cache(maxsize=1)
+def _loggers_of_ours(_):
+    """Their names, of as many loggers as there are."""
+    return [name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] in OURS]
 
 
 def _keep_operators():
@@ -184,19 +212,25 @@ def kafka_address(tmp_path_factory):
         return
     if shutil.which("java") is None:
         pytest.skip("COHOBATE_TEST_KAFKA names a folder, but there is no java to run Kafka with")
-    folder, port = str(tmp_path_factory.mktemp("kafka")), free_ports(2)[0]  # the controller listens on the next one
-    env = {"KAFKA_HEAP": "256m", **os.environ}
-    subprocess.run([script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        subprocess.run([script, "stop", folder], check=True, timeout=240)
+
+    def start(folder):
+        port, env = free_ports(2)[0], {**java.ENVIRONMENT, **os.environ}  # the controller listens on the next one
+        subprocess.run(
+            [script, "start", folder, str(port)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150
+        )
+        return f"127.0.0.1:{port}"
+
+    def stop(folder):
+        subprocess.run([script, "kill", folder], check=True, timeout=240)  # what it holds is thrown away
+
+    with shared(tmp_path_factory, "kafka", start, stop) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory):
     """A real Kafka with SASL, TLS and ACLs, where there is one to start."""
-    with running(tmp_path_factory.mktemp("secured")) as kafka:
+    with shared(tmp_path_factory, "secured", secured.start, secured.stop) as kafka:
         yield kafka
 
 

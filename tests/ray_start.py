@@ -11,6 +11,7 @@ As a program, it is Ray's own command, with that time.
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,13 @@ NODES = 3
 HEAD_SECONDS = 300.0
 """How long a head may take to start on a machine with other things to do."""
 
+FEW = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""Of a cluster: no processes that nobody asked for, of which each takes more than a second of processor time."""
+
 AGENTS = ("metrics_agent", "dashboard_agent_listen", "runtime_env_agent")
 """Whose ports a node waits for."""
 
@@ -50,6 +58,7 @@ def alone():
 
 def started(make):
     """What ``make`` gives, which starts a node in this process, while no other starts."""
+    os.environ.update(FEW)
     with alone():
         for left in reversed(range(NODES)):
             try:

@@ -16,6 +16,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from components.contracts.settings import Settings
+from tests.java import ENVIRONMENT
 from tests.ports import free_ports
 
 PASSWORD = "correct-horse-battery"  # noqa: S105
@@ -134,15 +135,24 @@ def _key(leaf: trustme.LeafCert, encryption: serialization.KeySerializationEncry
 
 
 @contextlib.contextmanager
-def running(
+def running(folder: Path, **options):
+    """A running :class:`SecuredKafka`, with the options of :func:`start`."""
+    started = start(folder, **options)
+    try:
+        yield started
+    finally:
+        stop(folder)
+
+
+def start(
     folder: Path,
     *,
     address: str = "127.0.0.1",
     names: Sequence[str] = ("localhost",),
     port: int | None = None,
     users: Sequence[str] = (),
-):
-    """A running :class:`SecuredKafka`; skips where there is no Kafka to start, or no Java to run it with.
+) -> SecuredKafka:
+    """Start one; skips where there is no Kafka to start, or no Java to run it with.
 
     Of its ports the one with SASL listens at ``address``; by the first of its ``names`` it tells clients where it is.
     ``users`` may do everything, as ``scram`` may.
@@ -169,14 +179,16 @@ def running(
     ]
     java = ["java", "-Xmx128m", f"-Dlog4j2.configurationFile={home}/log4j2.properties", "-cp", f"{home}/lib/*"]
     cluster = base64.urlsafe_b64encode(b"K" + os.urandom(15)).decode().rstrip("=")  # a leading dash is an option
+    env = {**ENVIRONMENT, **os.environ}
     subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf),
          *(part for user in users for part in ("--add-scram", user))],
-        check=True, capture_output=True, timeout=150,
+        check=True, capture_output=True, timeout=150, env=env,
     )  # fmt: skip
-    env = {"KAFKA_HEAP": "256m", **os.environ}
     subprocess.run([script, "start", str(folder)], env=env, stdout=subprocess.DEVNULL, check=True, timeout=150)
-    try:
-        yield SecuredKafka(folder, secured, mtls, internal, names[0])
-    finally:
-        subprocess.run([script, "stop", str(folder)], check=True, timeout=150)
+    return SecuredKafka(folder, secured, mtls, internal, names[0])
+
+
+def stop(folder: Path) -> None:
+    """End one, whose data is thrown away."""
+    subprocess.run([Path(os.environ["COHOBATE_TEST_KAFKA"]) / "kafka", "kill", str(folder)], check=True, timeout=150)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.java import ENVIRONMENT
 from tests.ports import free_ports
 
 VARIABLE = "COHOBATE_TEST_KAFKA"
@@ -50,7 +51,7 @@ class ApacheKafka:
         with (self.folder / "script.log").open("ab") as out:
             self._starting = subprocess.Popen(
                 [self._script, "start", self.folder, str(self.port)],
-                env={"KAFKA_HEAP": "320m", **os.environ},
+                env={**ENVIRONMENT, "KAFKA_HEAP": "320m", **os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

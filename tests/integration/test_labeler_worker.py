@@ -15,9 +15,13 @@ from components.contracts.spec import load_spec
 from components.stream import open_broker
 from components.stream.contract import read_to_end
 from infra.processes import Child, stop_all
+from infra.worker import main
+from tests.forks import forked, preload
 from tests.stores import migrated
 
 pytestmark = pytest.mark.integration
+
+preload("infra.worker", "components.label.assembly", "components.stream.kafka", "components.stream.kafka_transactions")
 
 TEACHER = """
 from components.contracts.records import SoftLabel
@@ -50,9 +54,9 @@ class Platform:
         self.producer = self.broker.producer()
         self.sent, self.children = 0, []
 
-    def start(self, failpoint=""):
-        env = {**self.settings.environment(), VARIABLE: failpoint}
-        child = Child("labeler", [sys.executable, "-m", "infra.worker", "labeler", self.spec.source], env, self.folder)
+    def start(self):
+        argv = [sys.executable, "-m", "infra.worker", "labeler", self.spec.source]
+        child = Child("labeler", argv, self.settings.environment(), self.folder)
         child.start()
         self.children.append(child)
         return child
@@ -101,9 +105,11 @@ def test_kills_between_all_steps_lose_and_double_nothing(platform):
     for step in range(1, 11):
         platform.send(7)
         platform.send(1, poison=True)
-        victim = platform.start(f"labeler.{step}")
-        victim.process.wait(300)
-        assert victim.process.returncode == -signal.SIGKILL, (platform.folder / "labeler.log").read_text()[-2000:]
+        environment = {**os.environ, **platform.settings.environment(), VARIABLE: f"labeler.{step}"}
+        log = platform.folder / "labeler.log"
+        victim = forked(main, ["labeler", platform.spec.source], environment=environment, log=log)
+        victim.join(300)
+        assert victim.exitcode == -signal.SIGKILL, log.read_text()[-2000:]
     platform.start()
     platform.wait_for(lambda: len(set(platform.outcomes())) == platform.sent)
     found = platform.outcomes()

@@ -16,9 +16,11 @@ import httpx
 import psutil
 import pytest
 
+from components.distill.fit import fit
+from tests.forks import forked, preload
 from tests.integration.test_workers import EPOCHS, NETWORK, work
 from tests.ports import free_port
-from tests.ray_start import head
+from tests.ray_start import FEW, head
 from tests.serving.test_app import SEARCH
 from tests.waiting import wait_for
 
@@ -44,21 +46,21 @@ class Watched(Watched):
         return found
 '''
 
-RUN = """
-import pickle, sys
-from components.distill.fit import fit
-with open(sys.argv[1], "rb") as file:
-    found = fit(pickle.load(file), "two", sys.argv[2])
-with open(sys.argv[3], "wb") as file:
-    pickle.dump(found.history, file)
-"""
+preload(__name__)
+
+
+def step(folder, scheme):
+    """Train as a step does that has a process of its own."""
+    given = pickle.loads((folder / "work.pkl").read_bytes())  # noqa: S301
+    found = fit(given, "two", f"{scheme}://{folder}/ray")
+    (folder / "found.pkl").write_bytes(pickle.dumps(found.history))
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The variables of a client of a Ray head that asks for a token; what runs there is told where it is."""
     home, (address, dashboard, agent, client) = tmp_path_factory.mktemp("home"), (free_port() for _ in range(4))
-    env = os.environ | {
+    env = os.environ | FEW | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
         "TEST_CLUSTER": "there", "COHOBATE_HOME": str(home / "there"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -69,18 +71,23 @@ def cluster(tmp_path_factory):
     ]  # fmt: skip
     with head(env, *options) as folder:
         yield {
-            **os.environ, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(home / "own"),
+            **os.environ, **FEW, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(home / "own"),
             "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
             "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1", "TEST_JOBS": f"http://127.0.0.1:{dashboard}",
             "TEST_HEAD": f"127.0.0.1:{address}", "TEST_LOGS": str(folder / "ray/session_latest/logs"),
         }  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "work.pkl").write_bytes(pickle.dumps(work(tmp_path)))
+@pytest.fixture(params=[2])
+def folder(request, tmp_path):
+    """What a step is to learn, by as many workers."""
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps(work(tmp_path, request.param)))
     (tmp_path / "nets.py").write_text(NETWORK + TOLD)
     return tmp_path
+
+
+alone = pytest.mark.parametrize("folder", [1], indirect=True)
+"""For tests of how training ends: a second worker would take more time to start than all that they look at."""
 
 
 @pytest.fixture
@@ -122,9 +129,14 @@ def kept(cluster, *texts):
 
 def started(cluster, folder, scheme="file"):
     """A step that trains, as a process of its own; ``scheme`` is of the URI of Ray's own state."""
-    names = [str(folder / "work.pkl"), f"{scheme}://{folder}/ray", str(folder / "found.pkl")]
-    with (folder / "step.log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-c", RUN, *names], env=cluster, stdout=log, stderr=log)
+    (folder / "step.log").write_bytes(b"")
+    return forked(step, folder, scheme, environment=cluster, log=folder / "step.log")
+
+
+def ended(process):
+    """With what a step ended, once it has."""
+    process.join(START_SECONDS)
+    return process.exitcode
 
 
 def said(folder):
@@ -144,17 +156,17 @@ def told(folder):
 
 
 @contextlib.contextmanager
-def at_work(cluster, folder):
-    """A step whose two workers have begun to learn, and wait; it is killed at the end of the block."""
+def at_work(cluster, folder, workers=2):
+    """A step whose workers have begun to learn, and wait; it is killed at the end of the block."""
     (folder / "wait").touch()
-    step = started(cluster, folder)
+    process = started(cluster, folder)
     try:
-        wait_for(lambda: step.poll() is not None or len(told(folder)) == 2, START_SECONDS)
-        assert step.poll() is None, why(folder)
-        yield step
+        wait_for(lambda: not process.is_alive() or len(told(folder)) == workers, START_SECONDS)
+        assert process.is_alive(), why(folder)
+        yield process
     finally:
-        step.kill()
-        step.wait()
+        process.kill()
+        process.join()
 
 
 def gone(pids):
@@ -162,15 +174,15 @@ def gone(pids):
 
 
 def test_workers_train_on_the_cluster_and_leave_what_the_step_goes_on_from(cluster, folder):
-    step = started(cluster, folder)
-    assert step.wait() == 0, why(folder)
+    assert ended(started(cluster, folder)) == 0, why(folder)
     assert len(pickle.loads((folder / "found.pkl").read_bytes())) == EPOCHS  # noqa: S301
     assert list(told(folder).values()) == ["there"] * 2
     wait_for(lambda: gone(told(folder)), START_SECONDS)
 
 
+@alone
 def test_training_ends_with_the_step_that_waits_for_it(cluster, folder):
-    with at_work(cluster, folder):
+    with at_work(cluster, folder, 1):
         assert not gone(told(folder))
     wait_for(lambda: gone(told(folder)), START_SECONDS)
     assert not (folder / "found.pkl").exists()
@@ -182,13 +194,13 @@ def test_a_job_of_a_step_that_was_killed_is_taken_up_by_the_next(jobs, folder):
         pass
     second = started(jobs, folder)
     try:
-        wait_for(lambda: second.poll() is not None or "is waited for" in said(folder), START_SECONDS)
-        assert second.poll() is None and not gone(told(folder)), why(folder)
+        wait_for(lambda: not second.is_alive() or "is waited for" in said(folder), START_SECONDS)
+        assert second.is_alive() and not gone(told(folder)), why(folder)
         (folder / "wait").unlink()
-        assert second.wait() == 0, why(folder)
+        assert ended(second) == 0, why(folder)
     finally:
         second.kill()
-        second.wait()
+        second.join()
     assert len(pickle.loads((folder / "found.pkl").read_bytes())) == EPOCHS  # noqa: S301
     assert list(told(folder).values()) == ["there"] * 2
     assert "TorchTrainer" in said(folder) or "RayTrain" in said(folder), "what the job said is passed on"
@@ -198,22 +210,22 @@ def test_a_job_of_a_step_that_was_killed_is_taken_up_by_the_next(jobs, folder):
     assert not [*folder.glob("*.rows"), *folder.glob("*.job")], "what the job read is gone"
 
 
+@alone
 def test_a_job_ends_with_the_step_that_waits_for_it(jobs, folder):
     before = listed(jobs)
-    with at_work(jobs, folder) as step:
-        step.terminate()
-        assert step.wait(START_SECONDS) == 128 + signal.SIGTERM, why(folder)
+    with at_work(jobs, folder, 1) as process:
+        process.terminate()
+        assert ended(process) == 128 + signal.SIGTERM, why(folder)
     wait_for(lambda: gone(told(folder)), START_SECONDS)
     wait_for(lambda: [job["status"] for job in of_step(jobs, before).values()] == ["STOPPED"], START_SECONDS)
 
 
 def test_a_job_that_fails_or_may_not_be_submitted_says_why(jobs, folder):
-    step = started(jobs, folder, "nowhere")
-    assert step.wait() == 1
+    assert ended(started(jobs, folder, "nowhere")) == 1
     last = said(folder).rpartition("RefusedError: Ray at")[2]
     assert "failed" in last and "nowhere" in last and "goes on from the job's checkpoint" in last, why(folder)
-    step = started(jobs | {"COHOBATE_RAY_TOKEN": "another" * 9}, folder)
-    assert step.wait() == 1 and "AccessError: Ray at" in why(folder), why(folder)
+    process = started(jobs | {"COHOBATE_RAY_TOKEN": "another" * 9}, folder)
+    assert ended(process) == 1 and "AccessError: Ray at" in why(folder), why(folder)
     nobody = f"http://127.0.0.1:{free_port()}"
-    step = started(jobs | {"COHOBATE_RAY_ADDRESS": nobody}, folder)
-    assert step.wait() == 1 and f"UnavailableError: Ray at {nobody}" in why(folder), why(folder)
+    process = started(jobs | {"COHOBATE_RAY_ADDRESS": nobody}, folder)
+    assert ended(process) == 1 and f"UnavailableError: Ray at {nobody}" in why(folder), why(folder)

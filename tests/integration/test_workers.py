@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 
 import msgspec
@@ -20,6 +18,8 @@ from components.distill.prune import answers
 from components.distill.work import Work, fresh
 from components.student.card import StudentCard
 from components.student.features import featuriser
+from tests.forks import forked, preload
+from tests.ray_start import init
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # a busy machine takes minutes to start Ray
 
@@ -53,31 +53,32 @@ class Watched(BagOfFeatures):
 '''
 
 
-RUN = """
-import pickle, sys
-import ray
-from components.distill.fit import fit
-from tests.ray_start import init
-init(num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False,
-     configure_logging=False, _node_ip_address="127.0.0.1")
-with open(sys.argv[1], "rb") as file:
-    found = fit(pickle.load(file), "two", sys.argv[2])
-with open(sys.argv[3], "wb") as file:
-    pickle.dump((found.history, found.net.state_dict()), file)
-ray.shutdown()
-"""
+preload(__name__)
 
 
-def by_two(two, folder):
+def by_two(folder):
     """Learn by two workers, in Ray of its own, where the second of them dies once: its next life has few steps left."""
-    (folder / "work.pkl").write_bytes(pickle.dumps(two))
-    names = [str(folder / "work.pkl"), f"file://{folder}/ray", str(folder / "found.pkl")]
     environment = {**os.environ, failpoint.VARIABLE: f"train.3.1:{DIES_AFTER}", "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, "-c", RUN, *names], env=environment, check=True)
+    process = forked(learn, folder, environment=environment, log=folder / "log")
+    process.join()
+    assert process.exitcode == 0, (folder / "log").read_text()[-3000:]
     return pickle.loads((folder / "found.pkl").read_bytes())  # noqa: S301
 
 
-def work(folder):
+def learn(folder):
+    """What a step does that has a process of its own."""
+    import ray
+
+    init(
+        num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False,
+        configure_logging=False, _node_ip_address="127.0.0.1",
+    )  # fmt: skip
+    found = fit(pickle.loads((folder / "work.pkl").read_bytes()), "two", f"file://{folder}/ray")  # noqa: S301
+    (folder / "found.pkl").write_bytes(pickle.dumps((found.history, found.net.state_dict())))
+    ray.shutdown()
+
+
+def work(folder, workers=2):
     """Rows that are told apart by their first column, and that no two have alike."""
     (folder / "nets.py").write_text(NETWORK)
     (folder / "seen").mkdir()
@@ -86,7 +87,8 @@ def work(folder):
     features = Factory(factory="components.student.table:TableColumns", options={"columns": columns})
     spec = Spec(
         name="w", teacher=Factory(factory="t:T"), features=features, payload=Payload(decoder="json"),
-        student=Student(network=network, workers=2, batch_size=8, learning_rate=0.05), source=f"{folder}/spec.yaml",
+        student=Student(network=network, workers=workers, batch_size=8, learning_rate=0.05),
+        source=f"{folder}/spec.yaml",
     )  # fmt: skip
     card = StudentCard(
         workload="w", task="classification", space="s@1", classes=("a", "b"), features=features, payload=spec.payload,
@@ -116,7 +118,8 @@ def test_two_workers_one_of_which_is_killed_learn_what_one_process_does(tmp_path
     for name in ("EVERY_SECONDS", "SHARE"):  # which importing the network sets in this process too
         monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name))
     two = work(tmp_path)
-    history, state = by_two(two, tmp_path)
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps(two))
+    history, state = by_two(tmp_path)
     alone = msgspec.structs.replace(two.spec.student, workers=0, batch_size=16)
     one = replace(
         two, spec=msgspec.structs.replace(two.spec, student=alone), checkpoint=f"file://{tmp_path}/one.pt"

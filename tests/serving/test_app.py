@@ -190,7 +190,9 @@ def until(condition, log):
 
 def replicas(url):
     """The replicas that answer."""
-    return {get(f"{url}/v1/model").json()["replica"] for _ in range(12)}
+    answers = [get(f"{url}/v1/model") for _ in range(12)]
+    assert [a.text for a in answers if a.status_code != 200] == []
+    return {a.json()["replica"] for a in answers}
 
 
 def joined(cluster, log, **settings):

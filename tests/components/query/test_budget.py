@@ -1,20 +1,20 @@
-import subprocess
-import sys
+import os
 import threading
-from pathlib import Path
 
 import pytest
 
+from components.contracts import failpoint
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Budget as Limits
+from components.control import database
+from components.control.store import ControlStore
 from components.control.tables import ReservationRow, SpendingRow
 from components.query.budget import Budget
 from tests.clock import Clock
+from tests.forks import forked, preload
 
 DAY = 1_700_006_400.0
 """Midnight (UTC) of a day."""
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -285,40 +285,36 @@ def test_many_threads_together_get_the_budget_exactly(store, clock):
     assert sum(grants) == 100
 
 
-LABELER = """
-import os, sys
-from components.contracts.spec import Budget as Limits
-from components.control import database
-from components.control.store import ControlStore
-from components.query.budget import Budget
-
-database.BUSY_SECONDS = 300.0  # one of them may stand still while it writes
-budget = Budget(Limits(per_hour=120, reserve=0.1), "files", ControlStore(sys.argv[1]), clock=lambda: 1_700_006_400.0)
-calls = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-for turn in range(int(sys.argv[3])):
-    granted = budget.reserve(1, 3)
-    for _ in range(granted.calls):
-        os.write(calls, b".")  # what the teacher bills
-    budget.settle(granted, granted.calls)
-print("done", flush=True)
-"""
+preload(__name__)
 
 
-def start(store, calls, turns, failpoint=""):
-    import os
+def label(url, calls, turns):
+    """What a labeler's process does with its budget."""
+    database.BUSY_SECONDS = 300.0  # one of them may stand still while it writes
+    one = Budget(Limits(per_hour=120, reserve=0.1), "files", ControlStore(url), clock=lambda: DAY)
+    billed = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for _ in range(turns):
+        granted = one.reserve(1, 3)
+        for _ in range(granted.calls):
+            os.write(billed, b".")  # what the teacher bills
+        one.settle(granted, granted.calls)
 
-    return subprocess.Popen(
-        [sys.executable, "-c", LABELER, store.url, str(calls), str(turns)],
-        cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "COHOBATE_FAILPOINT": failpoint},
-    )  # fmt: skip
+
+def start(store, calls, turns, place=""):
+    environment = {**os.environ, failpoint.VARIABLE: place}
+    return forked(label, store.url, calls, turns, environment=environment, log=calls.with_name("log"))
+
+
+def ended(process):
+    process.join(300)
+    return process.exitcode
 
 
 @pytest.mark.parametrize("place", ["budget.1", "budget.2", "budget.3", "budget.4"])
 def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, tmp_path, place):
     calls = tmp_path / "calls"
     running = [start(store, calls, 8, f"{place}:{n}") for n in (2, 5)] + [start(store, calls, 8)]
-    endings = [(p.communicate(timeout=300), p.returncode)[1] for p in running]
-    assert endings == [-9, -9, 0]
+    assert [ended(process) for process in running] == [-9, -9, 0]
     billed = calls.stat().st_size
     one = Budget(Limits(per_hour=120, reserve=0.1), "files", store, clock=lambda: DAY)
     spent = one.spending()["hour"].calls
@@ -326,8 +322,7 @@ def test_killed_anywhere_and_beside_others_the_budget_is_never_exceeded(store, t
     lost = 4 if place == "budget.2" else 0  # reserved, not called: stays spent
     assert spent - billed == 2 * lost
     assert one.unsettled() == {"budget.1": 0, "budget.2": 2, "budget.3": 2, "budget.4": 0}[place]
-    last = start(store, calls, 40)
-    last.communicate(timeout=300)
+    assert ended(start(store, calls, 40)) == 0
     assert calls.stat().st_size <= 120 == one.spending()["hour"].calls
 
 

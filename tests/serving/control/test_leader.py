@@ -2,18 +2,21 @@
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import threading
+from pathlib import Path
 
+import psutil
 import pytest
 
+from components.contracts.spec import load_spec
 from components.control.intent import Intent
 from components.control.leader import BEATS_PER_TERM
 from components.control.store import ControlStore
 from components.control.tables import LeaderRow
-from serving.control.leader import GAUGE
+from components.stream.memory import MemoryBroker
+from serving.control.controller import Controller
+from serving.control.leader import GAUGE, lead
+from tests.forks import forked, preload
 from tests.waiting import wait_for
 
 W = "signs"
@@ -22,31 +25,29 @@ TERM = 0.4
 
 PATIENCE = 90.0
 
-CONTROLLER = """
-import sys, threading, time
-from types import SimpleNamespace
-from components.control.store import ControlStore
-from components.registry.registry import Registry
-from components.contracts.settings import Settings
-from components.contracts.spec import load_spec
-from components.stream.memory import MemoryBroker
-from serving.control.controller import Controller
-from serving.control.leader import lead
-from pathlib import Path
+preload(__name__)
+
 
 class NoRegistry:
-    def changed(self): return True
-    def get(self, workload, name): return None
-    def named(self, workload, alias): return None
+    def changed(self):
+        return True
 
-spec, store = load_spec(sys.argv[1]), ControlStore(sys.argv[2])
-broker = MemoryBroker()
-broker.ensure_topics(spec.topics)
-made = lambda: Controller(spec, store, NoRegistry(), broker, Path(sys.argv[3]))
-clock = lambda: float(Path(sys.argv[6]).read_text())
-print("up", flush=True)
-lead(store, spec.name, made, term=float(sys.argv[4]), stop=threading.Event(), holder=sys.argv[5], clock=clock)
-"""
+    def get(self, workload, name):
+        return None
+
+    def named(self, workload, alias):
+        return None
+
+
+def control(source, url, artifacts, holder, clock):
+    """What a controller's process does, by the clock in a file."""
+    spec, store, broker = load_spec(source), ControlStore(url), MemoryBroker()
+    broker.ensure_topics(spec.topics)
+    print("up", flush=True)
+    lead(
+        store, spec.name, lambda: Controller(spec, store, NoRegistry(), broker, artifacts), term=TERM,
+        stop=threading.Event(), holder=holder, clock=lambda: float(clock.read_text()),
+    )  # fmt: skip
 
 
 class SharedClock:
@@ -74,30 +75,16 @@ def start(spec, store, tmp_path, time):
     running = {}
 
     def go(name):
-        argv = [
-            sys.executable,
-            "-c",
-            CONTROLLER,
-            spec.source,
-            store.url,
-            f"file://{tmp_path}/artifacts",
-            str(TERM),
-            name,
-            str(time.path),
-        ]
-        env = {**os.environ, "PYTHONPATH": os.getcwd()}
-        running[name] = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE)
+        log = tmp_path / f"{name}.log"
+        given = (spec.source, store.url, f"file://{tmp_path}/artifacts", name, time.path)
+        running[name] = forked(control, *given, environment=os.environ, log=log)
+        wait_for(lambda: log.read_text() == "up\n", PATIENCE)
         return running[name]
 
     yield go
     for process in running.values():
         process.kill()
-        process.communicate()
-
-
-def up(process):
-    """It leads or stands by from now on."""
-    assert process.stdout.readline() == b"up\n"
+        process.join()
 
 
 def leader(store):
@@ -109,6 +96,12 @@ def leader(store):
 def beats(store):
     with store.session() as s:
         return s.get(LeaderRow, f"controller/{W}").beats
+
+
+def stopped(pid):
+    """Whether each of its threads stands still."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
 def led_on(store, time):
@@ -146,44 +139,40 @@ def carried_out(store):
 @pytest.mark.integration
 def test_another_controller_takes_over_after_kill_9_and_nobody_fights(store, start, time):
     processes = {name: start(name) for name in ("a", "b")}
-    for process in processes.values():
-        up(process)
     carried_out(store)
     for _ in range(3):
         first, epoch = leader(store), store.intent(W)[1].epoch
         assert store.gauges(W)[GAUGE].value == {"leader": first}
         led_on(store, time)  # the other one stands by: no change of leader, no new epoch
         assert (leader(store), store.intent(W)[1].epoch) == (first, epoch)
-        processes[first].send_signal(signal.SIGKILL)
-        processes[first].wait()
+        processes[first].kill()
+        processes[first].join()
         with silent(store, time, first):
             carried_out(store)
         assert leader(store) not in (first, "") and store.intent(W)[1].epoch == epoch + 1
         processes[first] = start(f"{first}'")
         processes[f"{first}'"] = processes.pop(first)
-        up(processes[f"{first}'"])
 
 
 @pytest.mark.integration
 def test_a_leader_that_was_frozen_finds_itself_replaced_and_stands_by(store, start, time):
     processes = {name: start(name) for name in ("a", "b")}
-    for process in processes.values():
-        up(process)
     carried_out(store)
     with store.transaction() as s:  # so that it is frozen in none of its own, for whose end all others would wait
         frozen = s.get(LeaderRow, f"controller/{W}").holder
-        processes[frozen].send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, processes[frozen].pid, os.WSTOPPED)
+        paused = psutil.Process(processes[frozen].pid)
+        paused.suspend()
+        wait_for(lambda: stopped(paused.pid), PATIENCE)
     with silent(store, time, frozen):
         carried_out(store)
     other = leader(store)
     assert other != frozen
-    processes[frozen].send_signal(signal.SIGCONT)
+    paused.resume()
     led_on(store, time)
-    assert leader(store) == other and processes[frozen].poll() is None
+    assert leader(store) == other and processes[frozen].is_alive()
     epoch = store.intent(W)[1].epoch
     processes[other].kill()
-    processes[other].wait()
+    processes[other].join()
     with silent(store, time, other):
         carried_out(store)
     assert leader(store) == frozen and store.intent(W)[1].epoch == epoch + 1
