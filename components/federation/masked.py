@@ -155,7 +155,7 @@ def peers_of(
 
     Raises:
         ArtifactError, UntrustedError: one of the files does not hold.
-        ConfigError: a site joined twice with different keys, or fewer than ``min_sites`` joined.
+        ConfigError: a site joined twice with different keys, two with one, or fewer than ``min_sites`` joined.
 
     """
     keys: dict[str, X25519PublicKey] = {}
@@ -176,6 +176,10 @@ def peers_of(
         except ValueError as error:
             why = "holds no X25519 key in hex, or one by which anybody would know the masks (a point of small order)"
             raise ArtifactError(uri, why) from error
+        if other := next((n for n, key in keys.items() if n != name and key == keys[name]), None):
+            raise ConfigError(
+                "--joined", uri, f"has the key of {other}, whose masks would be those of {name}: join anew"
+            )
     if len(keys) < agreement.min_sites:
         allowed = f"but {len(keys)} sites have joined round {number} ({', '.join(sorted(keys))}): wait for more"
         raise ConfigError("min_sites", agreement.min_sites, allowed)

@@ -35,7 +35,7 @@ ACTION = "federate unmask"
 """The ledger's action of seeds that were told."""
 
 MASKS = ("federation", "site", "round", "public", "peers")
-"""The members of an entry that tell masks apart: seeds are made for these."""
+"""The members of an entry that tell masks apart: seeds are made for these, and of a site's own secret."""
 
 
 class Round(NamedTuple):

@@ -30,6 +30,7 @@ from components.control.tables import (
 )
 from serving.rollout.condition import (
     FAILED,
+    LOADING,
     MOST_AGE,
     RETENTION,
     Alarm,
@@ -196,11 +197,11 @@ def read_all(
 
 
 def _refused(intent: Intent, replicas: Sequence[Mapping[str, Any]]) -> str:
-    """Why the champion does not load, where no replica has a champion and one says why; empty else."""
-    if intent.champion is None or any(said.get("champion") is not None for said in replicas):
+    """Why the champion answers nowhere, where no live replica has one; empty else."""
+    if intent.champion is None or not replicas or any(said.get("champion", "") is not None for said in replicas):
         return ""
-    whys = (said.get("failed", {}).get(intent.champion.digest) for said in replicas)
-    return next((str(why) for why in whys if why), "")
+    whys = (said.get(kind, {}).get(intent.champion.digest) for kind in ("failed", "waiting") for said in replicas)
+    return next((str(why) for why in whys if why), LOADING)
 
 
 def _reports(

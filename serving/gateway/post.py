@@ -153,8 +153,9 @@ def require_champion(gateway: Gateway) -> None:
         wanted = routing.intent.champion
         if wanted is None:
             raise no_champion("no student serves yet: run the bootstrap pipeline")
-        why = gateway.versions.failed.get(wanted.digest)
-        raise no_champion(f"version {wanted.version} {f'does not load: {why}' if why else 'is being loaded'}")
+        if wanted.digest in gateway.versions.failed:  # why is not for everybody: it names stores and addresses
+            raise no_champion(f"version {wanted.version} does not load: 'cohobate status' says why")
+        raise no_champion(f"version {wanted.version} is being loaded")
 
 
 def check_count(gateway: Gateway, inputs: int) -> None:

@@ -307,18 +307,19 @@ class LoadedVersions:
         """Say what is applied: a revision counts as applied when champion and candidate can answer or have failed.
 
         One that was loaded since the intent was looked at cannot yet: the next look puts it into the routing. What is
-        said to have failed counts against a candidate, so one whose store is away is not said to.
+        said to have failed counts against a candidate, so one whose store is away is said to be waited for instead.
         """
         routing = self.routing
         needed = [ref for ref in (intent.champion, intent.candidate) if ref is not None]
         with self._lock:
             failed = dict(self._failed)
-            told = {digest: why for digest, why in failed.items() if digest not in self._unknown}
+            waiting = {digest: why for digest, why in failed.items() if digest in self._unknown}
+            told = {digest: why for digest, why in failed.items() if digest not in waiting}
             loaded = sorted(self._students)
         done = all(routing.student(ref) is not None or ref.digest in failed for ref in needed)
         applied = revision if done else int(self._said[0]) if self._said else 0
         weight, shadow = routing.intent.weight_at(self.clock()), routing.intent.shadow
-        saying = (applied, tuple(told.items()), tuple(loaded), weight, shadow)
+        saying = (applied, tuple(told.items()), tuple(waiting.items()), tuple(loaded), weight, shadow)
         if saying == self._said:
             return
         detail = {
@@ -328,6 +329,7 @@ class LoadedVersions:
             "shadow": shadow,
             "loaded": loaded,
             "failed": told,
+            "waiting": waiting,
         }
         self.store.acknowledge(self.spec.name, self.replica, applied, detail)
         self._said, self._said_at = saying, time.monotonic()

@@ -39,6 +39,9 @@ and while what is too old is deleted."""
 FAILED = ("failed", "abandoned")
 """How a run ends that is to be looked after."""
 
+LOADING = "it is being loaded"
+"""Why a champion does not answer yet."""
+
 UPDATES = MONITORED
 """Alarms that are answered by an update of the student."""
 
@@ -117,7 +120,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``teacher``: ``trusted``, ``suspect`` or ``held``, None where no teacher is watched. ``alarms``: the last that were
     not answered, oldest first. ``trigger``: why no update starts. ``guard``: where the champion does not keep its
     promise. ``columns_absent``: those of ``masking.columns`` that no label of the newest window had, None where none
-    are named. ``refused``: why the champion does not load, where no live replica has any; empty where one answers.
+    are named. ``refused``: why the champion answers nowhere, where no live replica has one (:data:`LOADING` where none
+    says why); empty where one answers.
     """
 
     now: float
@@ -357,6 +361,8 @@ def _silent_remark(facts: Facts) -> str:
 
 
 def _first(facts: Facts) -> Press:
+    if facts.refused == LOADING:
+        return Press(remark="nothing: replicas are loading it")
     if facts.champion is not None:
         remark = "mend what keeps it from loading, or take a version that loads"
         command = f'cohobate rollout rollback --to VERSION --workload {facts.workload} --reason "…"'

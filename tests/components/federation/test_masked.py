@@ -191,6 +191,10 @@ def test_who_joins_twice_or_by_what_is_no_key_is_refused(table):
     other = X25519PrivateKey.from_private_bytes(bytes([9]) * 32)
     with pytest.raises(ConfigError, match=r"--joined.*is a second key of west"):
         masked.peers_of(table.agreed, 1, PUBLIC, {**table.joins, "x": table.join("west", other)})
+    with pytest.raises(ConfigError, match=r"--joined.*west\.join.*has the key of east"):
+        masked.peers_of(
+            table.agreed, 1, PUBLIC, {**table.joins, "west.join": table.join("west", table.secrets["east"])}
+        )
     said = Joined(federation=FEDERATION, site="west", round=1, public=PUBLIC)
     with pytest.raises(ArtifactError, match="no X25519 key"):
         masked.peers_of(table.agreed, 1, PUBLIC, {"x": masked.write(JOIN, said, b"0", table.desk.signer("west")).data})

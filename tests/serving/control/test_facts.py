@@ -58,6 +58,11 @@ def test_a_champion_that_no_replica_loads_is_no_champion(platform):
     platform.store.acknowledge(W, "r1", 9, {"champion": None, "failed": {digest: "UntrustedError: is not signed"}})
     refused = look(platform)
     assert (refused.state, refused.why) == ("no champion", "v1 answers nowhere: UntrustedError: is not signed")
+    platform.store.acknowledge(W, "r1", 9, {"champion": None, "waiting": {digest: "UnavailableError: away"}})
+    assert look(platform).why == "v1 answers nowhere: UnavailableError: away"
+    platform.store.acknowledge(W, "r1", 9, {"champion": None})
+    loading = look(platform)
+    assert (loading.why, loading.press.command) == ("v1 answers nowhere: it is being loaded", "")
     platform.store.acknowledge(W, "r2", 9, {"champion": "1", "failed": {}})
     assert look(platform).state == "serving"
 

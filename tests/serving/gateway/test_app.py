@@ -45,7 +45,7 @@ def test_a_champion_that_does_not_load_is_said_to_be_why_nobody_answers(running,
     wait_for(lambda: running.versions.failed)
     answer = running.call("GET", "/readyz")
     assert (answer.status_code, answer.json()["title"]) == (503, "no_champion")
-    assert answer.json()["detail"].startswith("version 1 does not load: ArtifactError")
+    assert answer.json()["detail"] == "version 1 does not load: 'cohobate status' says why"
 
 
 def test_a_batch_is_answered_in_order_with_lineage(running, model):

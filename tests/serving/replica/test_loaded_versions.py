@@ -195,6 +195,7 @@ def test_a_store_that_is_away_says_nothing_against_a_candidate(versions, store, 
         settle(versions, lambda: candidate.digest in versions.failed and not versions._loading)
         (ack,) = store.acknowledgements("signs", 1e12)
         assert ack.detail["failed"] == {} and "503" in versions.failed[candidate.digest]
+        assert "503" in ack.detail["waiting"][candidate.digest]
         clock.now += RETRY_SECONDS  # as long as at first: it is the store that is waited for
     monkeypatch.setattr(module, "get_bytes", there)
     clock.now += RETRY_SECONDS
