@@ -81,7 +81,8 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
 
     HAProxy's files and its two other ports (metrics and statistics, which listen on all interfaces: keep them behind
     a firewall) follow from the gateway's port, so that platforms on one machine do not take each other's, and so do
-    the first ports of the replicas.
+    the first ports of the replicas, and the port of the proxy that HAProxy asks while it knows of no replica. Ray's
+    8500 for that one is shared by all clusters of a machine, without an error: requests go to any of them.
     """
     values = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -96,13 +97,14 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
     if not haproxy:
         return values
     settings = settings or Settings()
-    port, (metrics, statistics) = settings.gateway_port, settings.haproxy_ports
+    port, (behind, metrics, statistics) = settings.gateway_port, settings.haproxy_ports
     folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
     replicas = REPLICA_PORTS[port // 10 % len(REPLICA_PORTS)]
     return values | {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas + REPLICA_PORTS_LEFT),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(behind),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line for each request, which Ray reads in Python
         "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 BLOCKS = range(20_000, 30_000, 10)
-"""Neighbours are locked together: HAProxy takes two of those above the gateway's."""
+"""Neighbours are locked together: HAProxy takes three of those above the gateway's."""
 
 _locks = []
 _left = []

@@ -68,8 +68,8 @@ def _has_secret(text: str) -> bool:
     return mask(text) != text or re.match(r"https?://[^/\s]*@", text) is not None
 
 
-HAPROXY_PORTS = (3, 4)
-"""How far above the gateway's port those for HAProxy's metrics and its statistics are."""
+HAPROXY_PORTS = (2, 3, 4)
+"""How far above the gateway's port those of Serve's proxy behind HAProxy, of its metrics and of its statistics are."""
 
 
 class Settings(BaseSettings):
@@ -284,10 +284,10 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def haproxy_ports(self) -> tuple[int, int]:
-        """Where the gateway's HAProxy shows metrics and statistics, on all interfaces."""
-        metrics, statistics = (self.gateway_port + above for above in HAPROXY_PORTS)
-        return metrics, statistics
+    def haproxy_ports(self) -> tuple[int, int, int]:
+        """Where Serve's own proxy answers while HAProxy has no replica; HAProxy's metrics and statistics."""
+        behind, metrics, statistics = (self.gateway_port + above for above in HAPROXY_PORTS)
+        return behind, metrics, statistics
 
     @field_validator("gateway_port", "gateway_grpc_port", "broker_port", "admin_port", "metrics_port", mode="before")
     @classmethod

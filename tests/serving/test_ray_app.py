@@ -53,7 +53,8 @@ def test_the_environment_puts_haproxy_in_front_on_ports_of_its_own():
     here, there = (environment(Settings(gateway_port=port)) for port in (8400, 9400))
     assert here["RAY_SERVE_ENABLE_HA_PROXY"] == "1" and here["RAY_USAGE_STATS_ENABLED"] == "0"
     shared = {"RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_METRICS_ENABLED"}
-    apart = [n for n in here if n.startswith("RAY_SERVE_HAPROXY_") and n not in shared]
+    apart = [n for n in here if n.startswith(("RAY_SERVE_HAPROXY_", "RAY_SERVE_FALLBACK_")) and n not in shared]
+    assert "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT" in apart, "else it would be every cluster's on the machine"
     assert apart and all(here[n] != there[n] for n in apart)
 
 
@@ -74,10 +75,13 @@ def test_replicas_of_platforms_on_one_machine_begin_at_ports_of_their_own():
 def test_ray_reads_the_settings_of_its_checks_of_the_proxy_and_how_long_a_replica_stays_open():
     """Ray's own names: one that it does not know would change nothing, and nobody would notice."""
     checks, stays = "PROXY_HEALTH_CHECK_PERIOD_S, PROXY_READY_CHECK_TIMEOUT_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
-    code = f"from ray.serve._private.constants import {checks}, RAY_SERVE_{stays} as d; print({checks}, d)"
+    behind = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
+    code = f"from ray.serve._private.constants import {checks}, {behind}, RAY_SERVE_{stays} as d"
+    code += f"; print({checks}, {behind}, d)"
     env = os.environ | QUIET | environment(Settings())
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    *checked, drains = map(float, done.stdout.split())
+    *checked, port, drains = map(float, done.stdout.split())
+    assert port == Settings().haproxy_ports[0]
     assert checked == [PROXY_CHECK_SECONDS, PROXY_START_SECONDS] and drains == float(DRAIN_SECONDS) == 1.0
 
 
