@@ -55,7 +55,7 @@ def test_the_example_s_student_is_told_of_the_account(example):
     spec, broker = opened(str(example / "payments.yaml"), settings)[0], MemoryBroker()
     store = ControlStore(f"sqlite:///{example}/control.db")
     store.migrate()
-    label_history(spec, broker, read_history(str(example / "history.jsonl"), spec), patience=0.0)
+    label_history(spec, broker, store, read_history(str(example / "history.jsonl"), spec), patience=0.0)
     window = freeze(spec, broker, store, artifacts, now=time.time())
     done = distill(spec, [window], variant=spec.student.variants[0], parent=None, artifacts=artifacts, seed=0)
     ((_, rows),) = holdouts(spec, [window])

@@ -79,7 +79,7 @@ def test_the_network_of_one_s_own_is_a_student_that_is_promoted(tmp_path):
     path.write_bytes(msgspec.yaml.encode({**written, **msgspec.yaml.decode(blocks("yaml")[2])}))
     spec, broker, artifacts = load_spec(path), MemoryBroker(), f"file://{tmp_path}/artifacts"
     store = migrated(f"sqlite:///{tmp_path}/control.db")
-    label_history(spec, broker, read_history(str(path.parent / HISTORY), spec), patience=0.0)
+    label_history(spec, broker, store, read_history(str(path.parent / HISTORY), spec), patience=0.0)
     window = freeze(spec, broker, store, artifacts, now=time.time())
     variant = spec.student.variants[0]
     student = distill(spec, [window], variant=variant, parent=None, artifacts=artifacts, seed=0)

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from components.contracts.errors import ConfigError, FencedError, RecordError, UnavailableError
 from components.contracts.records import DeadLetter, Input, content_hash, decode, encode, label_of
 from components.contracts.spec import Spec, build
+from components.control.store import ControlStore
+from components.control.teachers import incidents
 from components.label.history_file import Historic
 from components.label.labeler import Labeler
+from components.review import reviews
 from components.stream.contract import Broker, Consumer, Positions, read_to_end
-from components.teachers.contract import declared_of
+from components.teachers.contract import declared_of, in_epoch
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ LOOK_SECONDS = 2.0
 def label_history(
     spec: Spec,
     broker: Broker,
+    store: ControlStore,
     entries: list[Historic],
     *,
     patience: float = PATIENCE_SECONDS,
@@ -39,7 +43,8 @@ def label_history(
     1. Produce inputs and truths.
     2. Wait until every input has a label or a dead letter. One that was labelled before counts at once: the labeler
        does not label it again. Where ``label.policy`` or ``label.budget`` may skip some, those are skipped that have
-       neither once a labeler has read all of the history.
+       neither once a labeler has read all of the history, and wait for no decision: a person's answer to a question,
+       or one about a teacher that is suspect.
     3. Where nothing is labelled for ``patience`` seconds, no labeler is at work (a fresh platform): label here, until
        a labeler comes up, takes over (which fences this one) and goes on behind it. ``make`` gives the one to use.
 
@@ -56,26 +61,29 @@ def label_history(
     _publish(spec, broker, entries)
     waiting = {_identity(entry.input) for entry in entries}
     counts = {"inputs": len(entries), "contents": len({content for _, content in waiting}), "dead": 0, "skipped": 0}
-    chosen, all_of_them = _chosen(spec), len(waiting)
+    choosing, all_of_them = _chosen(spec), len(waiting)
     with contextlib.ExitStack() as opened:
         consumer = opened.enter_context(contextlib.closing(broker.consumer(_answer_topics(spec))))
         labeler: Labeler | None = None
         heard = looked = time.monotonic()
-        ends = _ends(spec, broker)
+        settled, ends = _settled(spec, store), _ends(spec, broker)
         while True:
             # Step 2
+            undecided: set[Identity] | None = None
+            if choosing and time.monotonic() - max(heard, looked) > LOOK_SECONDS:
+                looked = time.monotonic()
+                if _read(spec, broker, ends):  # questions, labels and letters are there: now they may be looked for
+                    undecided = _undecided(spec, broker, store, settled)
             for identity, dead in _answers(consumer, spec):
                 if identity is not None and identity in waiting:
                     waiting.remove(identity)
                     counts["dead"] += dead
                     heard = time.monotonic()
+            if undecided is not None:
+                counts["skipped"] = _skipped(spec, len(waiting - undecided), all_of_them)
+                waiting, choosing = waiting & undecided, False
             if not waiting:
                 return counts
-            if chosen and time.monotonic() - max(heard, looked) > LOOK_SECONDS:
-                looked = time.monotonic()
-                if _read(spec, broker, ends):  # offsets are committed with labels: what has none by now gets none
-                    waiting -= {identity for identity, _ in _answers(consumer, spec) if identity is not None}
-                    return counts | {"skipped": _skipped(spec, len(waiting), all_of_them)}
             # Step 3
             quiet = time.monotonic() - heard > patience
             if labeler is None and quiet:
@@ -88,7 +96,12 @@ def label_history(
                 log.info("%s: a labeler came up and goes on with the history", spec.name)
                 labeler, heard = None, time.monotonic()
             elif consumed == 0 and quiet:
-                raise UnavailableError("labeler", spec.name, f"{len(waiting)} inputs of the history got no label")
+                raise UnavailableError(
+                    "labeler",
+                    spec.name,
+                    f"{len(waiting)} inputs of the history got no label: 'cohobate review list' shows those that wait "
+                    "for people, 'cohobate teacher status' whether the teacher is suspect",
+                )
 
 
 def _chosen(spec: Spec) -> bool:
@@ -106,6 +119,27 @@ def _read(spec: Spec, broker: Broker, ends: Positions) -> bool:
     """Whether labelers have read the inputs up to ``ends``."""
     with contextlib.closing(broker.consumer([spec.topic("inputs")], group=f"{spec.name}.labeler")) as consumer:
         return all(at >= ends.get(place, 0) for place, at in consumer.positions().items())
+
+
+def _settled(spec: Spec, store: ControlStore) -> set[str]:
+    """Who made the labels in quarantine that wait for nothing any more: they were released, or are asked for again."""
+    return {in_epoch(i.teacher, i.epoch) for i in incidents(store, spec.name) if i.settled_at is not None}
+
+
+def _undecided(spec: Spec, broker: Broker, store: ControlStore, settled: set[str]) -> set[Identity]:
+    """What people have yet to decide about: inputs with a question, or with a label in quarantine."""
+    found = {
+        _identity(decode(Input, row.input))
+        for row in reviews.unpublished(store, spec.name)
+        if _declared(spec, row.teacher)
+    }
+    with contextlib.closing(broker.consumer([spec.topic("labels.quarantine")])) as consumer:
+        for record in read_to_end(consumer):
+            with contextlib.suppress(RecordError):
+                label = label_of(spec.task, record.value)
+                if _declared(spec, label.teacher) and label.teacher not in settled:
+                    found.add(_identity(label.input))
+    return found
 
 
 def _skipped(spec: Spec, skipped: int, inputs: int) -> int:
@@ -166,5 +200,8 @@ def _answered(topic: str, value: bytes | None, spec: Spec) -> tuple[Identity | N
         label = label_of(spec.task, value)
     except RecordError:
         return None, False
-    declared = spec.teacher_digest in (None, declared_of(label.teacher))
-    return (_identity(label.input) if declared else None), False
+    return (_identity(label.input) if _declared(spec, label.teacher) else None), False
+
+
+def _declared(spec: Spec, teacher: str) -> bool:
+    return spec.teacher_digest in (None, declared_of(teacher))

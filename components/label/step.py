@@ -26,6 +26,7 @@ def label_history(spec_path: str, history_uri: str) -> int:
         counts = label(
             spec,
             broker,
+            store,
             read_history(history_uri, spec),
             make=lambda: assemble(spec, settings, store, broker),
         )

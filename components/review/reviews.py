@@ -81,6 +81,13 @@ def waiting(store: ControlStore, workload: str, limit: int = 100) -> list[Review
         return list(s.scalars(query.order_by(ReviewRow.asked_at, ReviewRow.key).limit(limit)))
 
 
+def unpublished(store: ControlStore, workload: str) -> list[ReviewRow]:
+    """Questions whose label is not on the topic yet, answered or not."""
+    with store.session() as s:
+        query = select(ReviewRow).where(ReviewRow.workload == workload, ReviewRow.published_at.is_(None))
+        return list(s.scalars(query))
+
+
 def get(store: ControlStore, workload: str, key: str) -> ReviewRow:
     """The question whose key begins with ``key``.
 

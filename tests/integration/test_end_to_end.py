@@ -77,7 +77,7 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
 
     # What the rollout controller does in the end.
     store.put_intent(spec.name, 0, Intent(champion=candidate))
-    label_history(spec, open_broker(settings), tickets(50, seed=1, start=time.time() - 900))
+    label_history(spec, open_broker(settings), store, tickets(50, seed=1, start=time.time() - 900))
     second = run_local("continual", path, {}, reason="200 new labels", settings=settings)
     assert second.outputs["evaluate"] == "promote"
     assert second.outputs["register"] == "2"
@@ -133,7 +133,7 @@ def test_an_update_that_failed_after_its_snapshot_is_made_by_the_next_run(
     text = Path(spec.source).read_text().replace("components.student.text:TextNgrams", "ngrams.py:Ngrams")
     (tmp_path / "tickets.yaml").write_text(text)
     path = str(tmp_path / "tickets.yaml")
-    label_history(spec, open_broker(settings), tickets(60, start=time.time() - 9000))
+    label_history(spec, open_broker(settings), store, tickets(60, start=time.time() - 9000))
 
     full.touch()
     with pytest.raises(PipelineError, match="No space left on device"):

@@ -22,7 +22,7 @@ def test_a_written_workload_s_first_student_is_promoted(modality, tmp_path):
     path = write_workload("mine", modality, tmp_path / "mine")
     spec, broker, artifacts = load_spec(path), MemoryBroker(), f"file://{tmp_path}/artifacts"
     store = migrated(f"sqlite:///{tmp_path}/control.db")
-    counts = label_history(spec, broker, read_history(str(path.parent / HISTORY), spec), patience=0.0)
+    counts = label_history(spec, broker, store, read_history(str(path.parent / HISTORY), spec), patience=0.0)
     assert counts["inputs"] == 400 and counts["dead"] == 0
     window = freeze(spec, broker, store, artifacts, now=time.time())
     made = distill(spec, [window], variant=spec.student.variants[0], parent=None, artifacts=artifacts, seed=spec.seed)

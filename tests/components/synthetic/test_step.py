@@ -53,7 +53,9 @@ def labelled(spec, broker, entries, store):
     """Label a history as the platform's labeler does, its budget counted, and freeze it."""
     budget = Budget(spec.label.budget, spec.name, store)
     company = Company(selector=Selector(spec, budget))
-    label_history(spec, broker, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company))
+    label_history(
+        spec, broker, store, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company)
+    )
     settings = Settings()
     return freeze(spec, broker, store, settings.artifacts, now=time.time(), vouch=lambda w: sign(settings, store, w))
 
@@ -183,7 +185,9 @@ def test_scores_are_of_traffic_alone(write, home):
     made_up = [Historic(input=synthetic_input("words", b"made up %d" % n, "noise;seed=0", time=1e9)) for n in range(4)]
     entries = [e for pair in zip(real(4), made_up, strict=True) for e in pair]
     company = Company(selector=Selector(spec, Budget(spec.label.budget, spec.name, home)), scores=scores)
-    label_history(spec, broker, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company))
+    label_history(
+        spec, broker, home, entries, patience=0.0, make=lambda: Labeler(spec, Words(), broker, company=company)
+    )
     asked = [text for batch in scores.asked for text in batch]
     assert sorted(asked) == sorted(e.input.payload.decode() for e in real(4))
     assert [len(batch) for batch in scores.asked] == [len(places) for places in scores.told]
