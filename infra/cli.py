@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 
 from components.contracts.errors import CohobateError, UnavailableError
-from components.contracts.reference import Reference
+from components.contracts.reference import Reference, parse
 from components.export import TARGETS
 from infra.error_line import print_error
 from infra.lazy import SubCommand, with_sub_commands
 from infra.workloads import spec_path
-from serving.workload_option import SpecFile, Workload, known_workloads, only_one, spec_of
+from serving.workload_option import OrderedSpec, Workload, only_spec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -272,7 +272,7 @@ def export(
         raise typer.BadParameter("--workload and --spec name the same: leave one out")
     if workload is not None:
         spec = str(Reference(workload))
-    source = spec_path(spec or spec_of(only_one(known_workloads())))
+    source = spec_path(spec or only_spec())
     write(version, to, output, source, precision, key, public_key, as_json)
 
 
@@ -402,14 +402,16 @@ def verify_documents(
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it goes into the ledger.")],
     to: Annotated[str, typer.Option(help="Alias or version that becomes champion.")] = "previous",
-    spec: SpecFile = "files",
+    spec: OrderedSpec = "files",
     as_json: Json = False,
 ) -> None:
     """Make another version champion, now."""
     from components.contracts.spec import load_spec
     from serving.cli import place
 
-    place("rollback", load_spec(spec_path(spec)).name, reason, "", as_json, {"to": to})
+    named = parse(spec)
+    workload = named.workload if named is not None else load_spec(spec_path(spec)).name
+    place("rollback", workload, reason, "", as_json, {"to": to})
 
 
 @app.command()

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.contracts.errors import NotFoundError
+from components.contracts.errors import ConfigError, NotFoundError
 from components.contracts.reference import Reference
+
+if TYPE_CHECKING:
+    from components.control.store import ControlStore
+
+    Callback = Callable[[typer.Context, typer.CallbackParam, str], str]
 
 DEFAULT = "files"
 """The workload that is meant where none is named and the platform does not have a single one."""
 
 
+def _store() -> closing[ControlStore]:
+    from components.contracts.settings import Settings
+    from components.control.store import ControlStore
+
+    return closing(ControlStore.open(Settings().control_url))
+
+
 def known_workloads() -> list[str]:
-    """The workloads that the control database knows; none where an admin API is asked, which has one of its own.
+    """The workloads that the control database has anything of, a removed one too.
 
     Raises:
         SchemaError: there is no control database of this version.
 
     """
-    from components.contracts.settings import Settings
-    from components.control.store import ControlStore
     from components.control.workloads import registered
 
-    settings = Settings()
-    if settings.admin_url:
-        return []
-    with closing(ControlStore.open(settings.control_url)) as store:
+    with _store() as store:
         return sorted({*registered(store), *store.workloads()})
 
 
@@ -51,13 +60,33 @@ def workload_meant(context: typer.Context, param: typer.CallbackParam, value: st
         NotFoundError: there is none of this name.
 
     """
-    known = known_workloads()
-    return only_one(known) if _left_out(context, param) else require_known(value, known)
+    return _only()[0] if _left_out(context, param) else require_known(value, known_workloads())
 
 
 def spec_meant(context: typer.Context, param: typer.CallbackParam, value: str) -> str:
-    """For an option ``--spec``: where it is left out, the version in force of the workload that is meant."""
-    return spec_of(only_one(known_workloads())) if _left_out(context, param) else value
+    """For an option ``--spec``."""
+    return only_spec() if _left_out(context, param) else value
+
+
+def where_ordered(callback: Callback) -> Callback:
+    """For an option of a command that asks the admin API, where the settings name one: there it has to be named.
+
+    What that platform has is not in this one's database, which may not even be there.
+    """
+
+    @functools.wraps(callback)
+    def meant(context: typer.Context, param: typer.CallbackParam, value: str) -> str:
+        from components.contracts.settings import Settings
+
+        url = Settings().admin_url
+        if not url:
+            return callback(context, param, value)
+        if _left_out(context, param):
+            remedy = f"it has to be named where COHOBATE_ADMIN_URL is set: the workloads are those of {url}"
+            raise ConfigError(param.opts[0], "", remedy)
+        return value
+
+    return meant
 
 
 def only_one(known: list[str]) -> str:
@@ -70,9 +99,20 @@ def only_one(known: list[str]) -> str:
     return known[0] if len(known) == 1 else require_known(DEFAULT, known)
 
 
-def spec_of(workload: str) -> str:
-    """What a command takes as the spec of a workload: the registry's, but for the built-in one, which is a file."""
-    return workload if workload == DEFAULT else str(Reference(workload))
+def _only() -> tuple[str, bool]:
+    """The only workload with a version in force, or where none has one, the only one known; and whether it has one."""
+    from components.control.workloads import registered
+
+    with _store() as store:
+        standing = registered(store)
+        name = only_one(sorted(standing) or store.workloads())
+    return name, name in standing
+
+
+def only_spec() -> str:
+    """The spec that is meant where none is named: the version in force; the built-in one's file, where it has none."""
+    name, standing = _only()
+    return str(Reference(name)) if standing or name != DEFAULT else DEFAULT
 
 
 def _left_out(context: typer.Context, param: typer.CallbackParam) -> bool:
@@ -96,5 +136,24 @@ SpecFile = Annotated[
         callback=spec_meant,
         show_default=False,
         help=f"A spec file, or the name of a built-in workload. [that of the platform's only one, else {DEFAULT}]",
+    ),
+]
+OrderedWorkload = Annotated[
+    str,
+    typer.Option(
+        "--workload",
+        callback=where_ordered(workload_meant),
+        show_default=False,
+        help=f"The workload's name; required with COHOBATE_ADMIN_URL. [the platform's only one, else {DEFAULT}]",
+    ),
+]
+OrderedSpec = Annotated[
+    str,
+    typer.Option(
+        "--spec",
+        callback=where_ordered(spec_meant),
+        show_default=False,
+        help="A spec file, the name of a built-in workload, or workload:NAME; required with COHOBATE_ADMIN_URL. "
+        f"[that of the platform's only one, else {DEFAULT}]",
     ),
 ]

@@ -26,7 +26,7 @@ from components.contracts.settings import Settings
 from components.control.chain import chain, in_turn
 from components.control.database import StaleRevisionError
 from components.control.store import ORDERS, ControlStore, orders_bell
-from components.control.tables import OrderRow, RolloutRow
+from components.control.tables import OrderRow, RolloutRow, WorkloadRow
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class OrderClient(Protocol):
         Raises:
             StaleRevisionError: the rollout is at another revision than the order's.
             ConfigError: another order has this key.
+            NotFoundError: the workload was removed.
 
         """
 
@@ -131,7 +132,7 @@ class LocalOrderClient:
         The same content under the same key is not, whatever the revision has become since.
 
         Raises:
-            StaleRevisionError, ConfigError: see :meth:`OrderClient.place`.
+            StaleRevisionError, ConfigError, NotFoundError: see :meth:`OrderClient.place`.
 
         """
         new = in_turn(self.store, lambda s: self._put(s, order), turn=ORDERS)
@@ -144,6 +145,10 @@ class LocalOrderClient:
             if not _same(known, order):
                 raise ConfigError("key", order.key, f"is taken by another order ({known.verb} {known.workload})")
             return False
+        workload = s.get(WorkloadRow, order.workload)
+        if workload is not None and workload.version is None:
+            remedy = "it was removed, and nobody takes its orders: 'cohobate workload apply SPEC' brings it back"
+            raise NotFoundError("workload", order.workload, remedy)
         self._compare(s, order)
         s.add(self._row(s, order))
         detail = {"order": order.key, "reason": order.reason.strip(), "args": _args(order), **self._caller}

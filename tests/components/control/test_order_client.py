@@ -3,11 +3,12 @@ import threading
 import httpx
 import pytest
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import ConfigError, NotFoundError, UnavailableError
 from components.contracts.settings import Settings
 from components.control import order_client as module
 from components.control.database import StaleRevisionError
 from components.control.order_client import LocalOrderClient, Order, RemoteOrderClient, open_order_client
+from components.control.tables import WorkloadRow
 from components.ledger.ledger import entries, verify
 
 W = "signs"
@@ -44,6 +45,19 @@ def test_an_order_and_its_entry_are_written_together_and_once(store):
     assert verify(store) == 1
     with pytest.raises(ConfigError, match="taken by another order"):
         order_client.put(order(verb="pause"))
+
+
+def test_a_removed_workload_takes_no_order_until_it_is_back(store):
+    order_client = LocalOrderClient(store, "eve")
+    with store.transaction("test") as s:
+        s.add(WorkloadRow(workload=W, version=1, changes=1))
+    assert order_client.put(order(key="before"))
+    with store.transaction("test") as s:
+        s.get(WorkloadRow, W).version = None
+    with pytest.raises(NotFoundError, match=r"'signs': it was removed.*workload apply"):
+        order_client.put(order())
+    assert not order_client.put(order(key="before"))
+    assert [o.id for o in store.open_orders(W)] == ["before"] and verify(store) == 1
 
 
 def test_the_revision_is_compared_with_the_rollout_under_way_else_the_last(store):

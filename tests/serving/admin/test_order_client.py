@@ -13,6 +13,7 @@ from components.contracts.settings import Settings
 from components.control.database import StaleRevisionError
 from components.control.order_client import Order
 from components.registry import step
+from infra.cli import app
 from serving.admin.app import create_app
 from serving.admin.server import served
 from serving.cli import app as cli
@@ -60,8 +61,10 @@ def test_the_command_line_goes_to_the_api_in_its_caller_s_name(platform, ledger)
     done = CliRunner().invoke(cli, ["abort", "--reason", "odd", "--workload", W, "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["outcome"] == "done"
     assert ledger()[-1][1:3] == ("operator-eve", "ordered abort")
+    back = CliRunner().invoke(app, ["rollback", "--reason", "bad", "--spec", f"workload:{W}", "--json"])
+    assert back.exit_code == 0 and ledger()[-1][1:3] == ("operator-eve", "ordered rollback")
     listed = CliRunner().invoke(cli, ["orders", "--workload", W, "--json"])
-    assert json.loads(listed.stdout)[0]["actor"] == "operator-eve"
+    assert [row["actor"] for row in json.loads(listed.stdout)] == ["operator-eve", "operator-eve"]
 
 
 def test_a_pipeline_s_step_goes_to_the_api_in_its_caller_s_name(platform, answering, ledger):
