@@ -6,6 +6,10 @@ every row. It sums, over all rows at which a change might have begun, the capita
 changed, ``M - n`` is a supermartingale, hence the mean number of rows to a false alarm is at least ``run_length``, and
 the chance of one within n rows is at most ``n / run_length``. J. Shin, A. Ramdas and A. Rinaldo, "E-detectors: a
 nonparametric framework for sequential change detection" (New England Journal of Statistics in Data Science 2, 2023).
+
+When the change began is another question: a sum over all possible beginnings keeps for long what was won and lost
+before. So each bet is also summed as E. S. Page's CUSUM ("Continuous inspection schemes", Biometrika 41, 1954),
+``c <- max(c, 0) + log e``, whose last return to zero is the likeliest beginning.
 """
 
 from __future__ import annotations
@@ -68,12 +72,16 @@ class ChangeDetector:
     row: int = 0
     log_evidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     """Shape (watches, bets): logarithms of the Shiryaev-Roberts sums."""
+    cusum: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """Of the same shape: the sum of each bet's gains since it last was not positive."""
     since: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Of the same shape: the row with which that sum began."""
 
     def __post_init__(self) -> None:
         shape = (len(self.watches), len(FRACTIONS))
         if self.log_evidence.shape != shape:
             self.log_evidence = np.full(shape, -np.inf)
+            self.cusum = np.zeros(shape)
             self.since = np.ones(shape, dtype=np.int64)
         self._bounds = np.array([[w.bound] for w in self.watches])
         self._fractions = np.array([FRACTIONS])
@@ -135,13 +143,14 @@ class ChangeDetector:
         found: Change | None = None
         for x in self._watched(rows):
             self.row += 1
-            began = self.log_evidence < 0.0
-            self.since[began] = self.row
             gain = np.log1p(self._fractions * (x[:, np.newaxis] / self._bounds - 1.0))
+            self.since[self.cusum <= 0.0] = self.row
+            self.cusum = np.maximum(self.cusum, 0.0) + gain
             self.log_evidence = np.minimum(gain + np.logaddexp(self.log_evidence, 0.0), MOST)
             if self.evidence >= math.log(self.run_length):
                 found = found or self._change(self.evidence)
                 self.log_evidence = np.full_like(self.log_evidence, -np.inf)
+                self.cusum = np.zeros_like(self.cusum)
         return found
 
     @property
@@ -176,10 +185,13 @@ class ChangeDetector:
     def as_dict(self) -> dict[str, Any]:
         """The place in the stream as plain JSON data, for :meth:`resume` of a detector fitted on the same reference."""
         finite = np.maximum(self.log_evidence, -1e300)
-        return {"row": self.row, "log_evidence": finite.tolist(), "since": self.since.tolist()}
+        place = {"row": self.row, "log_evidence": finite.tolist()}
+        return place | {"cusum": self.cusum.tolist(), "since": self.since.tolist()}
 
     def resume(self, data: Mapping[str, Any]) -> ChangeDetector:
         """Go on where the detector was that :meth:`as_dict` described. Returns itself.
+
+        A place of an older version has no ``cusum``: a change is then dated no earlier than here.
 
         Raises:
             ValueError: it watched other columns.
@@ -189,6 +201,7 @@ class ChangeDetector:
         if evidence.shape != self.log_evidence.shape:
             raise ValueError("the stored evidence is of other columns: start the detector anew")
         self.row, self.log_evidence = int(data["row"]), np.where(evidence <= -1e300, -np.inf, evidence)
+        self.cusum = np.array(data.get("cusum", np.zeros_like(evidence)), dtype=np.float64)
         self.since = np.array(data["since"], dtype=np.int64)
         return self
 

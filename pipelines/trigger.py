@@ -28,6 +28,7 @@ from components.control.runs import RETENTION, UPDATES, alive, ended_at, updatin
 from components.control.store import ControlStore
 from components.control.tables import AlarmRow, RunRow, WindowRow
 from components.control.workloads import newest
+from components.query.lacking import TRIGGER
 from components.query.least import least_labels
 from components.snapshot.reading import places_after
 from components.snapshot.window import known_keys
@@ -353,7 +354,8 @@ class Trigger:
             self._tend(self._remote)
         state = self.state()
         decision = decide(state, self._clock(), self.spec.trigger)
-        self._report(decision.reason, decision.payoff)
+        waits = state.has_champion and not (decision.start or state.running or state.rolling)
+        self._report(decision.reason, decision.payoff, state.labels if waits else None)
         if self._warm is not None:
             self._warm.tend(wanted=decision.start or near(state, self.spec.trigger))
         if decision.start:
@@ -375,11 +377,13 @@ class Trigger:
         numbers = {"evidence": msgspec.to_builtins(state.evidence), "payoff": msgspec.to_builtins(decision.payoff)}
         append(self.store, self.spec.name, ACTOR, "decide update", {"reason": decision.reason, **numbers})
 
-    def _report(self, reason: str, payoff: Payoff | None = None) -> None:
+    def _report(self, reason: str, payoff: Payoff | None = None, labels: int | None = None) -> None:
+        """Say why an update starts or does not; ``labels``: new ones, where one waits for more of them."""
         now = self._clock()
         if reason != self._reported[0] or not 0 <= now - self._reported[1] < REPORT_SECONDS:
             numbers = {f"payoff_{n}": v for n, v in msgspec.to_builtins(payoff or {}).items() if n in TOLD}
-            self.store.put_gauge(self.spec.name, "trigger", {"last": reason, **numbers})
+            counts = {} if labels is None else {"labels": labels, "index": self._labels_seen()}
+            self.store.put_gauge(self.spec.name, TRIGGER, {"last": reason, **counts, **numbers})
             self._reported = reason, now
 
     def run(self, stop: threading.Event) -> None:

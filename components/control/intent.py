@@ -63,12 +63,3 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     def weight_at(self, now: float) -> float:
         """The candidate's share in force at ``now``: zero without a candidate or a live lease."""
         return self.weight if self.candidate is not None and now < self.lease_until else 0.0
-
-    @property
-    def defers_all(self) -> bool:
-        """Whether every answer of the champion is deferred, where the limits of versions are in force."""
-        if self.champion is None:
-            return False
-        if self.guard is not None and self.guard.digest == self.champion.digest:
-            return self.guard.defer_below > 1.0
-        return self.champion.own_limit > 1.0

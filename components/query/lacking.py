@@ -10,6 +10,10 @@ from components.query.least import least_labels
 MONITOR = "monitor"
 """The gauge in which the monitor counts labels, by which alarms are dated."""
 
+TRIGGER = "trigger"
+"""The gauge in which the trigger says how many ``labels`` came after the last window, while an update waits for more of
+them, and to what ``index`` the monitor had counted then."""
+
 REFRESH_SECONDS = 1.0
 """How often the alarms are looked at; labels that are asked for are counted here until the monitor has counted on."""
 
@@ -21,19 +25,20 @@ ten seconds how far it is."""
 class Lacking:
     """Counts the labels that are to come until an update starts for a regime that the champion does not know.
 
-    ``trigger.alarm_labels`` start one at the latest, or more where its student could not be judged by so few, from the
-    first open alarm on that tells of such a regime (:data:`~components.control.alarm_kinds.UNKNOWN`). Where the traffic
-    is only another, what the champion answers may be right, and the labels come at their pace.
+    As the trigger starts one: with ``trigger.alarm_labels`` since the first open alarm and so many in all as its
+    student can be judged by, of those that no window has taken. None is lacking while it waits for something else. Nor
+    is one where no open alarm tells of such a regime (:data:`~components.control.alarm_kinds.UNKNOWN`): where the
+    traffic is only another, what the champion answers may be right, and the labels come at their pace.
 
     Every process counts by itself what it asks for, until the monitor has seen labels since.
     """
 
     def __init__(self, spec: Spec, store: ControlStore) -> None:
         self._spec, self._store = spec, store
-        self._wanted = max(spec.trigger.alarm_labels, least_labels(spec))
+        self._least = least_labels(spec)
         self._at, self._left, self._open = float("-inf"), 0, False
-        self._seen: tuple[int, int] | None = None
-        """The alarm, and what the monitor had counted, when :attr:`_left` was counted."""
+        self._seen: tuple[int, int, int] | None = None
+        """The alarm, the labels after the last window and those after both, when :attr:`_left` was counted."""
 
     def __call__(self) -> int:
         """How many are lacking; 0 where no such alarm is open, or nobody counts the labels that come."""
@@ -51,12 +56,16 @@ class Lacking:
         name = self._spec.name
         champion = self._store.intent(name)[1].champion
         found = self._store.open_alarms(name, champion.version) if champion is not None else []
-        alarms = [alarm for alarm in found if alarm.kind in UNKNOWN]
-        monitor = self._store.gauges(name).get(MONITOR) if alarms else None
-        self._open = monitor is not None and now - monitor.at < SILENT_SECONDS
-        if monitor is None or not self._open:
+        unknown = any(alarm.kind in UNKNOWN for alarm in found)
+        gauges = self._store.gauges(name) if unknown else {}
+        monitor, trigger = gauges.get(MONITOR), gauges.get(TRIGGER)
+        self._open = False
+        if monitor is None or now - monitor.at >= SILENT_SECONDS or trigger is None or "labels" not in trigger.value:
             return
-        seen = alarms[0].id, int(monitor.value.get("index", 0))
-        if seen != self._seen:
-            came = max(0, seen[1] - alarms[0].input_index)
-            self._seen, self._left = seen, max(0, self._wanted - came)
+        self._open = True
+        index = int(monitor.value.get("index", 0))
+        counted, at = int(trigger.value["labels"]), int(trigger.value["index"])
+        labels = counted + max(0, index - at)
+        fresh = min(max(0, index - found[0].input_index), labels)
+        if (seen := (found[0].id, labels, fresh)) != self._seen:
+            self._seen, self._left = seen, max(0, self._spec.trigger.alarm_labels - fresh, self._least - labels)

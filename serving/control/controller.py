@@ -215,19 +215,11 @@ class Controller:
         look = self.reader.look(state)
         failed = failures(self.replicas.failures(), state.candidate.digest)
         evidence = (*look.evidence, *failed)
-        deferred = self._defers_all(state)
-        decided, _ = step(state, evidence, now, deferred=deferred)
+        decided, _ = step(state, evidence, now)
         was = state.reading
         if decided == state and (look.reading.pending, look.reading.truth) == (was.pending, was.truth):
             return
-        self.keep(
-            msgspec.structs.replace(decided, reading=look.reading), Looked(at=now, seen=evidence, deferred=deferred)
-        )
-
-    def _defers_all(self, state: RolloutState) -> bool:
-        """Whether every answer is deferred, the champion's and the candidate's, by what is promised of them."""
-        promised = self.spec.serve.max_disagreement is not None
-        return promised and state.candidate.own_limit > 1.0 and self.replicas.intent().defers_all
+        self.keep(msgspec.structs.replace(decided, reading=look.reading), Looked(at=now, seen=evidence))
 
     def _persist(self, state: RolloutState, line: JournalLine | None = None) -> None:
         self._revision = self.store.put_rollout(

@@ -38,10 +38,6 @@ from serving.replica.loaded_versions import Choice, Loaded, LoadedVersions
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DRAWN = 0.5
-"""Share of the inputs that are audited where they are asked about in any case: a rollout is under way, and every answer
-is deferred. The others are asked about by their need."""
-
 TURN = 16
 """Inputs of a batch that are answered before other requests get their turn: about a millisecond."""
 
@@ -141,7 +137,7 @@ class Gateway:
                     await asyncio.sleep(0)
             if unpublished:
                 # Where a budget ends among them, it has gone to those that it was most needed for.
-                deferred = sorted(unpublished, key=lambda n: -self._need(unpublished[n]))
+                deferred = sorted(unpublished, key=lambda n: -self._need(unpublished[n].answer))
                 await asyncio.gather(*(self._defer(n, unpublished, urgency) for n in deferred))
         finally:  # of a request that was cancelled
             while unpublished:
@@ -371,20 +367,8 @@ class Gateway:
         )
         return answer, soft
 
-    def _drawn(self, served: Served | None) -> bool:
-        """Whether an input is audited if the teacher answers it, as one of :data:`DRAWN`."""
-        if served is None or served.prediction is None or served.shadow is None:
-            return False
-        both = (self.versions.routing.champion, self.versions.routing.candidate)
-        if not all(loaded is not None and self.limit(loaded) > 1.0 for loaded in both):
-            return False
-        return audit_place(served.input.workload, served.input.id) < DRAWN
-
-    def _need(self, done: Done) -> float:
+    def _need(self, answer: Answered) -> float:
         """How much an input needs another's answer than the student's."""
-        if self._drawn(done.served):
-            return 1.0
-        answer = done.answer
         return need(answer.confidence, answer.novelty, self.spec.serve.novelty)
 
     async def _defer(self, number: int, unpublished: dict[int, Done], urgency: int) -> None:
@@ -393,13 +377,12 @@ class Gateway:
         The input is published when that is done, with the teacher's answer if there is one.
         """
         answer, entry, student, served = unpublished[number]
-        drawn = self._drawn(served)
         if entry is None or student is None:
             found = Found(None, None, ["its terms of consent allow nobody else to be asked"], {})
         else:
-            found = await self.cascade.answer(entry, student, urgency, self._need(unpublished[number]))
+            found = await self.cascade.answer(entry, student, urgency, self._need(answer))
         if unpublished.pop(number, None) is not None:
-            self._put(_with(_audited(served) if drawn and found.by == "teacher" else served, found))
+            self._put(_with(served, found))
         answer.defer_reason = "; ".join([answer.defer_reason or "", *(found.told or ["there is nobody to ask"])])
         if found.soft is not None and (found.by == "expert" or found.by == "teacher"):
             _tell(answer, found.soft)
@@ -416,12 +399,6 @@ def _with(served: Served | None, found: Found) -> Served | None:
     served = served._replace(waits=found.waits)
     size = len(served.input.payload) + sum(len(value) for value in found.headers.values())
     return served._replace(answer=found.headers) if size <= MAX_RECORD_BYTES - ROOM_BYTES else served
-
-
-def _audited(served: Served | None) -> Served | None:
-    if served is None or served.prediction is None:
-        return served
-    return served._replace(prediction=msgspec.structs.replace(served.prediction, audited=True))
 
 
 def _below(confidence: float, limit: float) -> str:

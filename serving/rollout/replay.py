@@ -85,11 +85,10 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True, tag="begin", tag_field="k
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True, tag="evidence", tag_field="kind"):
-    """One look at the evidence. ``deferred``: every answer was, whoever's; of journals from before it is not known."""
+    """One look at the evidence."""
 
     at: float
     seen: tuple[Observation, ...] = ()
-    deferred: bool = False
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True, tag="order", tag_field="kind"):
@@ -207,7 +206,7 @@ def replay(lines: Iterable[bytes], policy: RolloutPolicy | None = None, audit_sh
         elif state is None:
             raise ConfigError("journal", f"line {number}", "must start with how the rollout began, or be evidence")
         elif isinstance(line, Looked):
-            state, actions = step(state, line.seen, line.at, deferred=line.deferred)
+            state, actions = step(state, line.seen, line.at)
         else:
             state, actions = _order(state, line, refused)
         decisions.extend(actions)

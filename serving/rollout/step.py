@@ -2,10 +2,8 @@
 
 A step ends when it has the evidence that the policy asks for: requests, the candidate's own answers, and its share of
 them audited against the teacher; where the policy says so, sooner or only once the candidate is shown to be within its
-limits. While every answer is deferred, a candidate that has the evidence of its step and is shown to disagree with the
-teacher no more often than is allowed is promoted at once. What is missing never counts as good: a rollout that waits
-longer than its patience is inconclusive, and by policy waits on, pauses at the weight it has and asks, or is aborted.
-The guards go on in a pause.
+limits. What is missing never counts as good: a rollout that waits longer than its patience is inconclusive, and by
+policy waits on, pauses at the weight it has and asks, or is aborted. The guards go on in a pause.
 """
 
 from __future__ import annotations
@@ -70,12 +68,8 @@ def begin(
     return _act(state, "route", "start", now, reason, actor)
 
 
-def step(state: RolloutState, evidence: Sequence[Observation], now: float, *, deferred: bool = False) -> Decided:
-    """Take in evidence and decide. A rollout that has ended stays as it is.
-
-    ``deferred``: every answer is deferred, the champion's and the candidate's, so that no step's weight decides whose
-    answers users get.
-    """
+def step(state: RolloutState, evidence: Sequence[Observation], now: float) -> Decided:
+    """Take in evidence and decide. A rollout that has ended stays as it is."""
     if state.ended:
         return state, ()
     objection: str | None = None
@@ -91,16 +85,14 @@ def step(state: RolloutState, evidence: Sequence[Observation], now: float, *, de
     state, actions = _alarm(state, now)
     if state.phase == "paused":
         return state, actions
-    state, more = _proceed(state, now, deferred)
+    state, more = _proceed(state, now)
     return state, (*actions, *more)
 
 
-def _proceed(state: RolloutState, now: float, deferred: bool) -> Decided:
+def _proceed(state: RolloutState, now: float) -> Decided:
     """The next step where this one has what it needs; else what the policy says once patience is over."""
     missing = needs(state)
     if not missing:
-        if deferred and state.guards.tests["disagreement"].shows(state.policy.alpha):
-            return _end(state, "promoted", now, _passed_over(state), CONTROLLER)
         return _advance(state, now, "", CONTROLLER)
     patience, does = state.policy.patience_seconds, state.policy.on_inconclusive
     if now - state.entered_at <= patience:
@@ -112,15 +104,6 @@ def _proceed(state: RolloutState, now: float, deferred: bool) -> Decided:
         return _change(state, reason=f"{reason}; waits on"), ()
     reason = f"{reason}; resume, promote or abort"
     return _act(_change(state, phase="paused", reason=reason), "route", "pause", now, reason, CONTROLLER)
-
-
-def _passed_over(state: RolloutState) -> str:
-    """Why no further step is taken."""
-    test = state.guards.tests["disagreement"]
-    return (
-        "every answer is deferred, so that further steps would protect nobody; disagreement with the teacher: "
-        f"{test.candidate} of the candidate, of the champion's {test.champion}, shown to be within the limit"
-    )
 
 
 def _champion_fails(state: RolloutState) -> str:

@@ -32,6 +32,31 @@ def test_novel_inputs_are_found_soon(shift: float, within: int) -> None:
     assert found.what in ("mean down", "novel up")
 
 
+def test_a_change_of_a_part_is_dated_by_when_it_began_however_long_nothing_had_changed() -> None:
+    chance, early = np.random.default_rng(4), []
+    for _ in range(30):
+        detector = NoveltyDetector.calibrated(300, run_length=1e4, min_effect=0.1)
+        assert detector.observe({"novelty": chance.uniform(size=600)}) is None
+        novel = np.where(chance.uniform(size=400) < 0.5, chance.uniform(0.0, 0.05, 400), chance.uniform(size=400))
+        found = detector.observe({"novelty": novel})
+        assert found is not None
+        early.append(601 - found.since)
+    assert max(early) <= 10, early
+    assert np.median(early) >= -10, early
+
+
+def test_a_place_of_before_changes_were_dated_by_sums_of_their_own_is_read() -> None:
+    detector, chance = NoveltyDetector.calibrated(300, run_length=1e4, min_effect=0.1), np.random.default_rng(5)
+    detector.observe({"novelty": chance.uniform(size=200)})
+    place = json.loads(json.dumps(detector.as_dict()))
+    old = {name: place[name] for name in ("row", "log_evidence", "since")}
+    for kept in (place, old):
+        again = NoveltyDetector.calibrated(300, run_length=1e4, min_effect=0.1).resume(kept)
+        assert again.evidence == detector.evidence
+        found = again.observe({"novelty": [0.01] * 12})
+        assert found is not None and found.since in range(195, 203)
+
+
 def of_one_kind(chance: np.random.Generator, n: int, shift: float = 1.5) -> np.ndarray:
     """P-values of inputs of the outer one of two kinds that calibrated together, half and half."""
     known = np.sort(np.concatenate([chance.normal(size=150), chance.normal(shift, 1.0, 150)]))

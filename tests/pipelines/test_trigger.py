@@ -233,6 +233,24 @@ def test_an_update_starts_with_a_recorded_reason(trigger, store, put):
     assert store.gauges("tickets")["trigger"].value == {"last": "300 new labels (at least 300)"}
 
 
+def test_how_many_labels_there_are_is_said_while_an_update_waits_for_more(trigger, store, put):
+    def said():
+        trigger.look()
+        return store.gauges("tickets")["trigger"].value
+
+    put(100)
+    assert "labels" not in said(), "it waits for a champion"
+    store.put_intent("tickets", 0, Intent(champion=CHAMPION))
+    store.put_gauge("tickets", "monitor", {"index": 90})
+    found = said()
+    assert (found["labels"], found["index"]) == (100, 90)
+    revision = store.intent("tickets")[0]
+    store.put_intent(
+        "tickets", revision, Intent(champion=CHAMPION, candidate=msgspec.structs.replace(CHAMPION, version="8"))
+    )
+    assert "labels" not in said(), "it waits for a rollout"
+
+
 @pytest.mark.parametrize(("made", "started"), [(True, 1), (False, 2)])
 def test_a_champion_that_learnt_from_what_was_forgotten_is_made_anew_once(spec, store, broker, clock, made, started):
     """On Kubeflow a launch says nothing of how the run ends: what counts is that the student was made."""

@@ -176,6 +176,7 @@ def test_what_an_update_lacks_after_an_alarm_is_asked_about_whatever_the_pace(wh
     champion = model("1")
     store.put_intent(spec.name, store.intent(spec.name)[0], Intent(champion=champion))
     store.raise_alarm(spec.name, "novelty", 100, {"champion": champion.version})
+    store.put_gauge(spec.name, "trigger", {"labels": 1_000, "index": 100})
     store.put_gauge(spec.name, "monitor", {"index": 100 + spec.trigger.alarm_labels - 3})
     answers = one.predict(0.01, 0.05, 0.02, 0.04)
     assert [a["answered_by"] for a in answers] == ["teacher", "student", "teacher", "teacher"]

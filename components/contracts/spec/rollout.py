@@ -47,9 +47,7 @@ class RolloutPolicy(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input is a pair.
 
     ``advance``: what ends a step: ``evidence`` (its counts are reached and no guard objects), ``early`` (or sooner,
-    once errors, latency and disagreement are shown to be within their limits), ``proven`` (both). While every answer is
-    deferred, a candidate without a limit of deferral that is shown to keep ``max_extra_disagreement`` takes no step but
-    the one that it is in (:mod:`serving.rollout.step`).
+    once errors, latency and disagreement are shown to be within their limits), ``proven`` (both).
 
     ``patience_seconds``: longest time in one step without that; then ``on_inconclusive``: ``wait``, ``pause`` (and ask
     a person) or ``abort``. ``srm_alpha``: chance of a false alarm that the split is not the configured one.

@@ -1,6 +1,7 @@
 """How many labels of a new regime the next update lacks."""
 
 import msgspec
+import pytest
 
 from components.contracts.spec import Factory, Spec, Trigger
 from components.control.intent import Intent, ModelRef
@@ -12,6 +13,11 @@ SPEC = Spec(
     name="files", teacher=Factory(factory="t:T"), features=Factory(factory="f:F"),
     trigger=Trigger(alarm_labels=60, least_labels=40),
 )  # fmt: skip
+
+
+def waits(store, labels, index):
+    """The trigger waits for labels, of which so many came after the last window."""
+    store.put_gauge("files", "trigger", {"last": "a reason", "labels": labels, "index": index})
 
 
 def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_less_what_came(store):
@@ -26,8 +32,12 @@ def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_l
     champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
     store.put_intent("files", 0, Intent(champion=champion))
     store.raise_alarm("files", "drift", 10, {"champion": "1"})
+    waits(store, labels=90, index=100)
+    drifted = store.clock()
     store.raise_alarm("files", "drift", 90, {"champion": "2"})
+    store.put_gauge("files", "monitor", {"index": 100})
     assert later() == 0, "of another champion, and that the traffic is another"
+    store.answer_alarms("files", "2", drifted, "a reason")
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     store.raise_alarm("files", "guarded", 140, {"champion": "2"})
     counts = []
@@ -53,7 +63,45 @@ def test_as_many_are_lacking_as_its_student_can_be_judged_by(store):
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     store.put_gauge("files", "monitor", {"index": 110})
     spec = msgspec.structs.replace(SPEC, trigger=Trigger(alarm_labels=60))
-    assert least_labels(spec) > 60 and Lacking(spec, store)() == least_labels(spec) - 10
+    waits(store, labels=10, index=110)
+    assert least_labels(spec) > 70 and Lacking(spec, store)() == least_labels(spec) - 10
+    waits(store, labels=500, index=110)
+    assert Lacking(spec, store)() == 50, "those from before the alarm can judge it, too"
+
+
+def test_what_a_window_has_taken_is_lacking_anew(store):
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "guarded", 80, {"champion": "2"})
+    store.put_gauge("files", "monitor", {"index": 150})
+    waits(store, labels=90, index=140)
+    assert Lacking(SPEC, store)() == 0, "70 came after the alarm"
+    waits(store, labels=15, index=140)
+    assert Lacking(SPEC, store)() == 35, "15, and ten since"
+
+
+def test_as_many_are_lacking_as_the_trigger_waits_for_with_its_first_alarm(store):
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "drift", 60, {"champion": "2"})
+    store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    store.put_gauge("files", "monitor", {"index": 110})
+    waits(store, labels=110, index=110)
+    assert Lacking(SPEC, store)() == 10
+
+
+@pytest.mark.parametrize("said", [None, {"last": "a run is under way"}])
+def test_none_is_asked_for_while_no_update_waits_for_labels(store, said):
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+    store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    store.put_gauge("files", "monitor", {"index": 100})
+    if said is not None:
+        store.put_gauge("files", "trigger", said)
+    lacking = Lacking(SPEC, store)
+    assert lacking() == 0
+    waits(store, labels=90, index=100)
+    assert Lacking(SPEC, store)() == 60
 
 
 def test_none_is_asked_for_beside_the_pace_while_nobody_counts_what_comes(store):
@@ -61,6 +109,7 @@ def test_none_is_asked_for_beside_the_pace_while_nobody_counts_what_comes(store)
     champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
     store.put_intent("files", 0, Intent(champion=champion))
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
+    waits(store, labels=90, index=100)
     lacking = Lacking(SPEC, store)
     assert lacking() == 0, "no monitor has begun"
     store.put_gauge("files", "monitor", {"index": 100})

@@ -14,7 +14,6 @@ from serving.control.certificate import ALARM, GAUGE, journal_name
 from serving.control.facts import read_facts
 from serving.control.journal import uri_of
 from serving.rollout.certificate import replay
-from serving.rollout.replay import replay as rollout_replay
 from tests.serving.control.test_controller import Platform, W
 
 
@@ -226,44 +225,6 @@ def test_what_a_version_said_in_its_rollout_has_earned_its_limit_when_it_is_prom
     assert platform.intent.champion.version == version
     assert platform.intent.guard.digest == platform.intent.champion.digest
     assert platform.intent.guard.defer_below == 0.8
-
-
-def beside(platform, n):
-    """``n`` inputs that the champion is asked about, wrongly, and the candidate beside it."""
-    champion, candidate = platform.intent.champion.version, platform.intent.candidate.version
-    for _ in range(n):
-        platform.sent += 1
-        x, key = float(platform.sent) * (-1) ** platform.sent, f"k{platform.sent}"
-        served, other = platform.answer("champion", champion, x, wrong=True), platform.answer("candidate", candidate, x)
-        prediction = Prediction(
-            workload=W, request_id=f"r{platform.sent}", input_id=f"i{platform.sent}", key=key, time=platform.clock.now,
-            content=content_hash(platform.signs.payload(x)), answer=served, shadow=other, audited=True, deferred=True,
-            turn="champion",
-        )  # fmt: skip
-        platform.producer.send(f"{W}.predictions", key, encode(prediction))
-        platform.producer.send(f"{W}.labels", key, platform.signs.label(x))
-    platform.tick()
-
-
-@pytest.mark.parametrize("limit", [EVERY_ANSWER, 0.9], ids=["none", "its own"])
-def test_beside_one_that_defers_everything_a_better_candidate_without_a_limit_needs_the_shadow_alone(
-    platform, registry, model, limit
-):
-    platform.given(25, wrong=True)
-    assert platform.intent.guard.defer_below == EVERY_ANSWER
-    version = registry.add(msgspec.structs.replace(model("9"), defer_below=limit)).version
-    registry.set_alias(W, "candidate", version)
-    platform.tick()
-    platform.tick()
-    assert platform.state["phase"] == "shadow"
-    wanted = platform.spec.rollout.steps[0]
-    beside(platform, max(wanted.min_requests, wanted.min_candidate))
-    if limit <= 1.0:
-        assert platform.state["phase"] == "canary", "answers of its own limit would be given"
-        return
-    assert platform.state["phase"] == "promoted" and platform.intent.champion.version == version
-    journal = get_bytes(uri_of(platform.folder, W, platform.state["id"])).splitlines()
-    assert [a.verb for a in rollout_replay(journal).decisions] == ["start", "promote"]
 
 
 def test_what_is_given_back_is_leased(platform):

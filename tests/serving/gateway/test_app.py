@@ -521,46 +521,6 @@ def test_where_the_budget_ends_the_least_sure_and_the_most_novel_were_asked(spec
     assert asked == ["i1", "i0"], "the sure answer is to an input that is like nothing known"
 
 
-def answering(asked):
-    async def ask(entry, student, urgency, need):
-        asked[entry.id] = need
-        given = SoftLabel(task="classification", space="signs@1", distribution={"pos": 1.0})
-        return Reply(given) if entry.id != "i0" else Reply(None, "nobody is left")
-
-    return ask
-
-
-def test_beside_a_candidate_half_of_what_the_teacher_answers_is_audited_while_all_is_deferred(
-    spec, store, broker, clock, model
-):
-    asked = {}
-    spec = limited(spec, audit_share=0.1, max_batch=60)
-    running = guarded(spec, store, broker, clock, model, answering(asked), below=EVERY_ANSWER)
-    champion, guard = running.versions.routing.intent.champion, running.versions.routing.intent.guard
-    running.serve(champion, model("2"), shadow=True, guard=guard)
-    assert running.predict(*[3.0] * 60, allow_defer=True).status_code == 200
-    share, places = spec.serve.audit_share, {i: bucket("signs", AUDIT, i) for i in asked}
-    assert len(asked) == 60
-    assert {i for i, need in asked.items() if need == 1.0} == {i for i, place in places.items() if place < 0.5}
-    drawn = {i for i, place in places.items() if place < (0.5 if i != "i0" else share)}
-    assert {p.input_id for p in running.published() if p.audited} == drawn
-
-
-@pytest.mark.parametrize("why", ["its own limit", "no candidate", "a limit in force"])
-def test_else_as_many_as_the_spec_says(spec, store, broker, clock, model, why):
-    asked = {}
-    spec = limited(spec, audit_share=0.1, max_batch=60)
-    below = 0.95 if why == "a limit in force" else EVERY_ANSWER
-    running = guarded(spec, store, broker, clock, model, answering(asked), below=below)
-    champion, guard = running.versions.routing.intent.champion, running.versions.routing.intent.guard
-    candidate = msgspec.structs.replace(model("2"), defer_below=0.9) if why == "its own limit" else model("2")
-    running.serve(champion, None if why == "no candidate" else candidate, shadow=True, guard=guard)
-    running.predict(*[0.25] * 60, allow_defer=True)
-    published = running.published()
-    assert len(asked) == 60 and max(asked.values()) < 1.0
-    assert all(p.audited == (bucket("signs", AUDIT, p.input_id) < spec.serve.audit_share) for p in published)
-
-
 def test_without_a_limit_novelty_is_told_and_defers_nothing(running, model):
     running.serve(model("1", novelty=(NOVEL,)))
     (answer,) = running.predict(3.0).json()["predictions"]

@@ -5,7 +5,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.spec import RolloutPolicy, Step
 from components.control.intent import ModelRef
 from serving.rollout.evidence import Audited
-from serving.rollout.replay import Begun, Looked, Ordered, decode_line, encode_line, policy_of, replay
+from serving.rollout.replay import Begun, Looked, Ordered, encode_line, policy_of, replay
 from serving.rollout.step import command, step
 from tests.serving.rollout.made import pair
 
@@ -44,19 +44,6 @@ def test_a_replay_decides_the_same_byte_for_byte():
     assert msgspec.json.encode(done.decisions) == msgspec.json.encode(tuple(decisions))
     assert [a.verb for a in done.decisions] == ["start", "step", "pause", "rollback"]
     assert (done.phase, done.reason, done.requests) == (state.phase, state.reason, 6)
-
-
-def test_that_every_answer_is_deferred_is_replayed_and_is_not_known_of_older_journals():
-    begun = decode_line(recorded()[0][0])
-    seen = (
-        *(pair(id=str(i)) for i in range(6)),
-        *(Audited(id=str(i), champion=True, candidate=False) for i in range(6)),
-    )
-    line = encode_line(Looked(at=2.0, seen=tuple(msgspec.structs.replace(x, weight=0.0) for x in seen), deferred=True))
-    done = replay([encode_line(begun), line])
-    assert (done.phase, [a.verb for a in done.decisions]) == ("promoted", ["start", "promote"])
-    older = line.replace(b',"deferred":true', b"")
-    assert older != line and replay([encode_line(begun), older]).phase == "canary"
 
 
 def test_another_policy_is_tried_on_the_same_evidence():

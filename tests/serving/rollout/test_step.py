@@ -67,24 +67,6 @@ def test_a_good_candidate_takes_every_step_and_is_promoted():
     assert (state.requests, state.candidate_requests) == (60, 40)
 
 
-def test_where_every_answer_is_deferred_one_that_is_shown_to_be_no_worse_passes_over_the_other_steps():
-    state, _ = fresh()
-    state, actions = step(state, shadowed(19) + audits(10, champion=True), 1_010.0, deferred=True)
-    assert actions == () and state.phase == "shadow", "the step's own evidence is asked for"
-    state, (action,) = step(state, shadowed(1), 1_011.0, deferred=True)
-    assert (action.verb, state.phase, state.steps[-1].name) == ("promote", "promoted", "100 %")
-    assert "every answer is deferred" in action.reason and "0 of 10 of the candidate" in action.reason
-
-
-@pytest.mark.parametrize(
-    ("deferred", "wrong"), [(False, True), (True, False)], ids=["answers are given", "nothing is shown yet"]
-)
-def test_else_it_takes_the_next_one(deferred, wrong):
-    state, _ = fresh()
-    state, (action,) = step(state, shadowed(20) + audits(10, champion=wrong), 1_010.0, deferred=deferred)
-    assert (action.verb, state.phase, state.weight) == ("step", "canary", 0.1)
-
-
 @pytest.mark.parametrize(
     ("evidence", "what"),
     [
