@@ -54,6 +54,18 @@ def pruned(net: nn.Module, card: StudentCard, data: TrainingSet, share: float) -
     return Pruned(net=small, lesson=_lesson(card, data, out))
 
 
+def check_pruning(net: nn.Module) -> None:
+    """Refuse a network whose layers share weights and that has no cut of its own.
+
+    Raises:
+        ConfigError: it is such a network.
+
+    """
+    if not hasattr(net, "cut") and (tied := _tied(net)):
+        remedy = f"torch-pruning would cut {' and '.join(tied)}, which are the same weights, apart: give it a cut()"
+        raise ConfigError(FIELD, type(net).__name__, remedy)
+
+
 def answers(net: nn.Module, features: Features) -> Tensor:
     """Logits (N, C) of rows, a few at a time."""
 
@@ -68,9 +80,6 @@ def _cut(net: nn.Module, card: StudentCard, share: float) -> nn.Module:
     import torch_pruning
 
     head = net.get_submodule(head_of(net, card.outputs))
-    if tied := _tied(net):
-        remedy = f"torch-pruning would cut {' and '.join(tied)}, which are the same weights, apart: give it a cut()"
-        raise ConfigError(FIELD, type(net).__name__, remedy)
     before = sum(p.numel() for p in net.parameters())
     try:
         with warnings.catch_warnings():

@@ -27,6 +27,7 @@ from components.distill.fit import Run
 from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
 from components.distill.novelty import groups, unlearnt
+from components.distill.prune import check_pruning
 from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.tagging import tags_seen
@@ -116,6 +117,8 @@ def distill(
         body(net, card.inputs)
     else:
         load(net, state)
+    if spec.student.export.pruning:
+        check_pruning(net)
     reshaped = start is not None and not warm
     imitated = [(imitation(spec), work.epochs)] if reshaped else []
     lessons = [*((s.objective, s.epochs) for s in stages), *imitated, (work.objective, work.epochs)]

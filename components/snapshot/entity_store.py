@@ -93,27 +93,32 @@ class EntityStore:
 
         Raises:
             ConfigError: names the feature and what about it.
+            UnavailableError: the files of a view cannot be read.
 
         """
         if not any(f.of == "view" for f in self.entity.features):
             return
         views, keys = self._views()
-        rounds = not self.entity.repository or self._theirs.config.offline_store.type == "duckdb"
+        duckdb = not self.entity.repository or self._theirs.config.offline_store.type == "duckdb"
+        asked: dict[str, list[EntityFeature]] = {}
         for feature in self.entity.features:
             if feature.of == "view":
                 _check(feature, views, keys)
-                if rounds:
-                    _check_files(feature, views[feature.view or ""])
+                asked.setdefault(feature.view or "", []).append(feature)
+        for name, features in asked.items() if duckdb else ():
+            view = views[name]
+            with self._reached("sources"):
+                _check_files(features, view, keys[view.entities[0]].join_key, published=bool(self.entity.objects))
 
-    def _views(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The user's views and the types of the user's entities, both by name."""
+    def _views(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The user's views and the user's entities, both by name."""
         if self.entity.repository:
             store = self._theirs
             objects = [*store.list_feature_views(), *store.list_stream_feature_views(), *store.list_entities()]
         else:
             objects = self._objects()
         views = {o.name: o for o in objects if hasattr(o, "entities") and hasattr(o, "online")}
-        return views, {o.name: o.value_type.name for o in objects if hasattr(o, "join_key")}
+        return views, {o.name: o for o in objects if hasattr(o, "join_key")}
 
     def _objects(self) -> list[Any]:
         if not self.entity.objects:
@@ -296,7 +301,7 @@ def _join_keys(views: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for view in views.values() for key in view.join_keys))
 
 
-def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
     view = views.get(feature.view or "")
     if view is None:
         raise _refused(
@@ -305,8 +310,9 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
     if len(view.entities) != 1 or view.entities[0] not in keys:
         allowed = "must have one entity, whose join key the input's key is, and which is among the objects"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
-    if keys[view.entities[0]] not in ("STRING", "UNKNOWN"):
-        allowed = f"is joined by a key of type {keys[view.entities[0]]}: the input's key is text, so must its column be"
+    kind = keys[view.entities[0]].value_type.name
+    if kind not in ("STRING", "UNKNOWN"):
+        allowed = f"is joined by a key of type {kind}: the input's key is text, so must its column be"
         raise _refused(f"{feature.name}.view", feature.view, allowed)
     path = getattr(view.batch_source, "path", "/")
     if "://" not in path and not Path(path).is_absolute():
@@ -326,26 +332,81 @@ def _check(feature: EntityFeature, views: Mapping[str, Any], keys: Mapping[str, 
         raise _refused(f"{feature.name}.type", feature.type, f"cannot be read from a feature of type {types[name]}")
 
 
-def _check_files(feature: EntityFeature, view: Any) -> None:
-    """Refuse files of one source that have a feature in several types: DuckDB reads all of them in the first one's.
+def _check_files(features: Sequence[EntityFeature], view: Any, key: str, *, published: bool) -> None:
+    """Refuse a view whose files DuckDB reads as something else than the view says.
 
-    A 0.75 is then read as 1 where the numbers of the first file happen to be whole.
+    It reads all files of a source in the first one's types: a 0.75 is then read as 1 where the numbers of the first
+    file happen to be whole. ``key``: the view's join key. ``published``: whether all of the view is sent online too.
     """
+    source, first = view.batch_source, features[0]
+    columns = {new: old for old, new in source.field_mapping.items()}
+    types = _types(getattr(source, "path", ""))
+    for feature in features:
+        name = feature.feature or feature.name
+        found = types.get(columns.get(name, name), {})
+        if len(found) > 1:
+            told = ", ".join(f"{kind} in {path}" for kind, path in found.items())
+            remedy = f"the first type would count, and round the others: write all files of {source.path} alike"
+            raise _refused(f"{feature.name}.feature", name, f"is {told}: {remedy}")
+    column = columns.get(key, key)
+    for kind, path in types.get(column, {}).items():
+        if str(kind) != "string":
+            remedy = "the input's key is text, so write the column as text"
+            raise _refused(f"{first.name}.view", view.name, f"is joined by {column}, {kind} in {path}: {remedy}")
+    asked = {f.feature or f.name for f in features}
+    for field in view.features:
+        column = columns.get(field.name, field.name)
+        if str(field.dtype) not in NUMBERS | CATEGORIES or not (published or field.name in asked):
+            continue
+        for kind, path in types.get(column, {}).items():
+            if not _taken(kind, field.dtype.to_value_type(), published=published):
+                told = f"declares {field.name} as {field.dtype}, which Feast does not take from {column}, {kind} in"
+                remedy = "write the column in the declared type, its gaps as nulls, or declare another"
+                raise _refused(f"{first.name}.view", view.name, f"{told} {path}: {remedy}")
+
+
+def _types(path: str) -> dict[str, dict[pa.DataType, str]]:
+    """The types, as DuckDB reads them, that each column of a source has, and the first file with each."""
     import pyarrow.parquet as pq
 
-    source, name = view.batch_source, feature.feature or feature.name
-    (column,) = [old for old, new in source.field_mapping.items() if new == name] or [name]
-    filesystem, pattern = fsspec.core.url_to_fs(getattr(source, "path", ""))
-    paths = sorted(filesystem.glob(pattern)) if "*" in pattern else []
-    found: dict[str, str] = {}
-    for path in paths:
-        schema = pq.read_schema(path, filesystem=filesystem)
-        if column in schema.names:
-            found.setdefault(str(schema.field(column).type), path.rpartition("/")[2])
-    if len(found) > 1:
-        told = ", ".join(f"{kind} in {path}" for kind, path in found.items())
-        allowed = f"is {told}: the first type would count, and round the others: write all files of {source.path} alike"
-        raise _refused(f"{feature.name}.feature", name, allowed)
+    found: dict[str, dict[pa.DataType, str]] = {}
+    if not path:
+        return found
+    filesystem, pattern = fsspec.core.url_to_fs(path)
+    for place, about in sorted(filesystem.glob(pattern, detail=True).items()):
+        if about["type"] != "file":  # a table in a folder has a schema of its own
+            continue
+        for field in pq.read_schema(place, filesystem=filesystem):
+            found.setdefault(field.name, {}).setdefault(_plain(field.type), place.rpartition("/")[2])
+    return found
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type without what only Arrow tells apart: Parquet has one text, and no dictionaries."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _taken(kind: pa.DataType, declared: Any, *, published: bool) -> bool:
+    """Whether Feast makes a declared type of a column's values, tried on one as a join and as its publishing do."""
+    import pyarrow as pa
+    from feast.type_map import python_values_to_proto_values
+
+    if pa.types.is_null(kind) or declared.name == "STRING":  # all has a text
+        return True
+    if pa.types.is_decimal(kind):
+        kind = pa.decimal128(38, 0)  # its own digits may have no room for a 1
+    try:
+        values = pa.array([1]).cast(kind)
+        python_values_to_proto_values(values.to_pylist(), declared)
+        if published:
+            python_values_to_proto_values(values.to_numpy(zero_copy_only=False), declared)
+    except (AssertionError, TypeError, ValueError, pa.ArrowNotImplementedError):
+        return False
+    return True
 
 
 def _line(error: Exception) -> str:

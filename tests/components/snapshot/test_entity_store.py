@@ -1,9 +1,12 @@
 """The features of entities in Feast, by the real stores: joined as they were known, online as they are known now."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.contracts.errors import ConfigError, UnavailableError
@@ -194,6 +197,115 @@ def test_files_of_a_source_that_disagree_on_a_feature_s_type_are_refused(folder,
         opened.check()
     pd.read_parquet(folder / "parts" / "1.parquet").astype({"age": float}).to_parquet(folder / "parts" / "1.parquet")
     opened.check()
+
+
+HEAD = FILE.partition("senders = ")[0]
+AGE = VIEWS[:1]
+COUNTRY = VIEWS[1:]
+
+
+def write(folder, name="1", **columns):
+    (folder / "parts").mkdir(exist_ok=True)
+    stamps = pa.array([datetime.fromtimestamp(BASE, UTC)] * 2)
+    columns = {"sender_id": pa.array(["ada", "bob"]), **columns, "at": stamps}
+    pq.write_table(pa.table(columns), folder / "parts" / f"{name}.parquet")
+
+
+def parts(folder, artifacts, features, head=HEAD, **kinds):
+    """A store whose one view reads ``parts``."""
+    source = 'FileSource(name="p", path=str(HERE / "parts" / "*.parquet"), timestamp_field="at")'
+    fields = ", ".join(f"{name}={kind}" for name, kind in kinds.items())
+    (folder / "parts.py").write_text(
+        f"{head}\nfrom feast.types import Bool, Float32, Int32\n"
+        f"FEAST = [who, view('senders', source={source}, {fields})]\n"
+    )
+    return opened_at(artifacts, Entity(objects="parts.py:FEAST", features=features), str(folder / "spec.yaml"))
+
+
+TEXTS = (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.large_string()))
+
+
+def test_texts_that_only_arrow_tells_apart_are_joined_and_read_online(tmp_path, artifacts, make_label):
+    for i, kind in enumerate(TEXTS):
+        write(
+            tmp_path,
+            str(i),
+            sender_id=pa.array([f"ada{i}", f"bob{i}"]).cast(kind),
+            country=pa.array(["fr", "de"], kind),
+        )
+    opened = parts(tmp_path, artifacts, COUNTRY, country="String")
+    opened.check()
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    opened.publish(None, BASE + 200)
+    keys = [f"ada{i}" for i in range(len(TEXTS))]
+    assert [v["country"] for v in told(opened, [(key, BASE + 10) for key in keys])] == ["fr"] * len(TEXTS)
+    assert {h["senders:country"].value for h in opened.online(keys).values()} == {"fr"}
+
+
+@pytest.mark.filterwarnings("ignore:Entity value_type:DeprecationWarning")
+@pytest.mark.parametrize("one", [True, False], ids=["one-file", "several"])
+def test_a_view_whose_join_key_is_no_text_in_its_files_is_refused(tmp_path, artifacts, one):
+    write(tmp_path, age=pa.array([1.0, 2.0]), **({"sender_id": pa.array([7, 8])} if one else {}))
+    head = HEAD.replace(", value_type=ValueType.STRING", "")  # an entity that does not say its type
+    opened = parts(tmp_path, artifacts, AGE, head, age="Float64")
+    if not one:
+        opened.check()
+        write(tmp_path, "2", age=pa.array([1.0, 2.0]), sender_id=pa.array([7, 8]))
+    says = rf"entity.years.view is 'senders': is joined by sender_id, int64 in {1 if one else 2}.parquet: .* as text"
+    with pytest.raises(ConfigError, match=says):
+        opened.check()
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "says"),
+    [
+        (
+            "Bool",
+            pa.float64(),
+            r"as Bool, which Feast does not take from age, double in 1.parquet: write the column in",
+        ),
+        ("Float64", pa.string(), r"as Float64, .* string in 1.parquet"),
+        ("Float64", pa.float32(), r"as Float64, .* float in 1.parquet"),
+        ("Float64", pa.int32(), r"as Float64, .* int32 in 1.parquet"),
+        ("Int64", pa.timestamp("us"), r"as Int64, .* timestamp\[us\] in 1.parquet"),
+    ],
+)
+def test_a_column_of_which_feast_makes_no_value_of_the_declared_type_is_refused_as_it_would_fail(
+    tmp_path, artifacts, make_label, declared, kind, says
+):
+    """Also where the spec does not use the feature: all of a view are sent online."""
+    write(tmp_path, age=pa.array([1, 2]).cast(kind), country=pa.array(["fr", "de"]))
+    opened = parts(tmp_path, artifacts, COUNTRY, age=declared, country="String")
+    with pytest.raises(ConfigError, match=rf"entity.country.view is 'senders': declares age {says}"):
+        opened.check()
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    with pytest.raises(UnavailableError):
+        opened.publish(None, BASE + 200)
+
+
+@pytest.mark.parametrize(
+    ("declared", "ages"),
+    [
+        ("Bool", pa.array([True, None])), ("Float64", pa.array([1, None])), ("Float32", pa.array([1.5, None])),
+        ("Float64", pa.array([Decimal("1.5"), None], pa.decimal128(20, 2))), ("Int64", pa.array([1.0, None])),
+        ("Int32", pa.array(["1", None])), ("Float64", pa.nulls(2)), ("String", pa.array([date(2023, 1, 1), None])),
+    ],
+)  # fmt: skip
+def test_a_column_that_feast_takes_in_another_type_is_no_fault(tmp_path, artifacts, make_label, declared, ages):
+    write(tmp_path, age=ages, country=pa.array(["fr", "de"]))
+    opened = parts(tmp_path, artifacts, COUNTRY, age=declared, country="String")
+    opened.check()
+    opened.remember(1, [of(make_label, 10)], BASE + 200)
+    opened.publish(None, BASE + 200)
+    assert opened.online(["ada"])["ada"]["senders:country"].value == "fr"
+
+
+def test_the_files_of_a_view_are_read_once_for_all_its_features(tmp_path, artifacts, monkeypatch):
+    write(tmp_path, age=pa.array([1.0, 2.0]), country=pa.array(["fr", "de"]))
+    reads, read_schema = [], pq.read_schema
+    monkeypatch.setattr(pq, "read_schema", lambda *a, **k: reads.append(a) or read_schema(*a, **k))
+    parts(tmp_path, artifacts, VIEWS, age="Float64", country="String").check()
+    assert len(reads) == 1
 
 
 def test_what_a_view_reads_and_is_not_there_is_said(folder, artifacts, make_label):

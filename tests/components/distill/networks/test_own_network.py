@@ -4,19 +4,17 @@ import pickle
 import re
 
 import msgspec
-import numpy as np
 import onnx
 import pytest
 import torch
 
 from components.contracts.errors import ConfigError
-from components.contracts.spec import Factory, Variant
+from components.contracts.spec import Export, Factory, Pruning, Variant
 from components.contracts.storage import local_path
 from components.distill import apart
-from components.distill.data import TrainingSet
 from components.distill.export import body, to_int8, to_onnx
 from components.distill.networks.contract import check_growth, load, network
-from components.distill.prune import pruned
+from components.distill.prune import check_pruning
 from components.distill.train import distill
 from components.student.card import StudentCard
 from components.student.features import TensorSpec, made_up
@@ -259,12 +257,26 @@ def test_weights_of_another_network_are_refused(letter_spec, source):
         load(net, {"head.weight": [[1.0]]})
 
 
-@pytest.mark.parametrize("name", ["ByItsValues", "Normed"])
+HALF = Export(also=("pruned",), pruning=Pruning(share=0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "export", "field"),
+    [
+        ("ByItsValues", Export(), "network"),
+        ("Normed", Export(), "network"),
+        (
+            "Tied",
+            HALF,
+            r"export\.pruning is 'Tied': .*cut embedding\.weight and back\.weight, which are the same weights",
+        ),
+    ],
+)
 def test_nothing_is_trained_or_written_for_one_that_cannot_serve(
-    name, letter_spec, letters, freeze_rows, source, tmp_path, monkeypatch
+    name, export, field, letter_spec, letters, freeze_rows, source, tmp_path, monkeypatch
 ):
     student = msgspec.structs.replace(
-        letter_spec.student, network=Factory(factory=f"nets.py:{name}"), variants=(Variant(name="base"),)
+        letter_spec.student, network=Factory(factory=f"nets.py:{name}"), variants=(Variant(name="base"),), export=export
     )
     words = Factory(factory="components.student.words:WordSequence", options={"buckets": 256})
     spec = msgspec.structs.replace(
@@ -274,7 +286,7 @@ def test_nothing_is_trained_or_written_for_one_that_cannot_serve(
     artifacts = f"file://{tmp_path}"
     window = freeze_rows(spec, letters("ab", 20), artifacts, 1)
     monkeypatch.setattr("components.distill.fit.fit", lambda *_: pytest.fail("it was trained"))
-    with pytest.raises(ConfigError, match=r"student\.network"):
+    with pytest.raises(ConfigError, match=rf"student\.{field}"):
         distill(spec, [window], variant=Variant(name="base"), parent=None, artifacts=artifacts, seed=0)
     assert [p.name for p in local_path(f"{artifacts}/letters").iterdir()] == ["snapshots"]
 
@@ -295,15 +307,10 @@ def test_a_graph_of_its_own_whose_nodes_have_no_names_is_quantised(letter_spec, 
     assert {"filters_quantized", "head_weight_quantized"} <= held
 
 
-def test_weights_that_two_layers_share_are_not_pruned_apart(letter_spec, source):
-    card = card_of("Tied", letter_spec)
-    with pytest.raises(
-        ConfigError, match=r"'Tied'.*cut embedding\.weight and back\.weight, which are the same weights"
-    ):
-        pruned(network(card, source), card, _rows(card), 0.5)
-
-
-def _rows(card):
-    return TrainingSet(
-        features=made_up(card.inputs, 6, 5), soft=np.full((6, 3), 1 / 3, np.float32), truth=np.zeros(6, np.int64)
-    )
+def test_weights_that_two_layers_share_are_pruned_by_the_network_s_own_cut_alone(letter_spec, source):
+    tied = network(card_of("Tied", letter_spec), source)
+    with pytest.raises(ConfigError, match="the same weights, apart"):
+        check_pruning(tied)
+    check_pruning(network(card_of("Base", letter_spec), source))
+    tied.cut = lambda features, share: tied
+    check_pruning(tied)
