@@ -256,7 +256,8 @@ class Monitor:
     def _keep_open(self, before: ModelRef) -> None:
         """Keep the alarm that the champion ``before`` did not know the traffic, where the new one cannot know it.
 
-        Its window was frozen before that alarm, so it has no label that came after it.
+        Its window was frozen before that alarm, so it has no label that came after it. Where the alarm is dated before
+        the window was frozen, the labels that the window has do not count again: the trigger counts none of them.
         """
         found = self.store.open_alarms(self.spec.name, before.version)
         first = next((alarm for alarm in found if alarm.kind in UNKNOWN), None)
