@@ -40,7 +40,7 @@ class JudgingCommand(TyperCommand):
         except (typer.Exit, typer.Abort):
             raise
         except CohobateError as error:
-            print_error(str(error))
+            print_error(error)
             raise typer.Exit(EXIT_ERROR) from error
         except Exception as error:
             log.info("no verdict", exc_info=error)

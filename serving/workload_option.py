@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -120,40 +120,25 @@ def _left_out(context: typer.Context, param: typer.CallbackParam) -> bool:
     return source is not None and source.name == "DEFAULT"
 
 
-Workload = Annotated[
-    str,
-    typer.Option(
-        "--workload",
-        callback=workload_meant,
-        show_default=False,
-        help=f"The workload's name. [the platform's only one, else {DEFAULT}]",
-    ),
-]
-SpecFile = Annotated[
-    str,
-    typer.Option(
-        "--spec",
-        callback=spec_meant,
-        show_default=False,
-        help=f"A spec file, or the name of a built-in workload. [that of the platform's only one, else {DEFAULT}]",
-    ),
-]
+def _option(flag: str, callback: Callback, what: str, whose: str) -> Any:
+    return typer.Option(
+        flag, callback=callback, show_default=False, help=f"{what}. [{whose}the platform's only one, else {DEFAULT}]"
+    )
+
+
+REQUIRED = "; required with COHOBATE_ADMIN_URL"
+
+Workload = Annotated[str, _option("--workload", workload_meant, "The workload's name", "")]
+SpecFile = Annotated[str, _option("--spec", spec_meant, "A spec file, or the name of a built-in workload", "that of ")]
 OrderedWorkload = Annotated[
-    str,
-    typer.Option(
-        "--workload",
-        callback=where_ordered(workload_meant),
-        show_default=False,
-        help=f"The workload's name; required with COHOBATE_ADMIN_URL. [the platform's only one, else {DEFAULT}]",
-    ),
+    str, _option("--workload", where_ordered(workload_meant), f"The workload's name{REQUIRED}", "")
 ]
 OrderedSpec = Annotated[
     str,
-    typer.Option(
+    _option(
         "--spec",
-        callback=where_ordered(spec_meant),
-        show_default=False,
-        help="A spec file, the name of a built-in workload, or workload:NAME; required with COHOBATE_ADMIN_URL. "
-        f"[that of the platform's only one, else {DEFAULT}]",
+        where_ordered(spec_meant),
+        f"A spec file, the name of a built-in workload, or workload:NAME{REQUIRED}",
+        "that of ",
     ),
 ]

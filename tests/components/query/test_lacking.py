@@ -15,6 +15,11 @@ SPEC = Spec(
 )  # fmt: skip
 
 
+def crown(store):
+    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
+    store.put_intent("files", 0, Intent(champion=champion))
+
+
 def waits(store, labels, index):
     """The trigger waits for labels, of which so many came after the last window."""
     store.put_gauge("files", "trigger", {"last": "a reason", "labels": labels, "index": index})
@@ -29,8 +34,7 @@ def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_l
         return lacking()
 
     assert lacking() == 0, "nothing serves"
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "drift", 10, {"champion": "1"})
     waits(store, labels=90, index=100)
     drifted = store.clock()
@@ -58,8 +62,7 @@ def test_none_without_an_alarm_about_the_champion_and_else_what_it_starts_with_l
 
 
 def test_as_many_are_lacking_as_its_student_can_be_judged_by(store):
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     store.put_gauge("files", "monitor", {"index": 110})
     spec = msgspec.structs.replace(SPEC, trigger=Trigger(alarm_labels=60))
@@ -70,8 +73,7 @@ def test_as_many_are_lacking_as_its_student_can_be_judged_by(store):
 
 
 def test_what_a_window_has_taken_is_lacking_anew(store):
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "guarded", 80, {"champion": "2"})
     store.put_gauge("files", "monitor", {"index": 150})
     waits(store, labels=90, index=140)
@@ -81,8 +83,7 @@ def test_what_a_window_has_taken_is_lacking_anew(store):
 
 
 def test_as_many_are_lacking_as_the_trigger_waits_for_with_its_first_alarm(store):
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "drift", 60, {"champion": "2"})
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     store.put_gauge("files", "monitor", {"index": 110})
@@ -92,8 +93,7 @@ def test_as_many_are_lacking_as_the_trigger_waits_for_with_its_first_alarm(store
 
 @pytest.mark.parametrize("said", [None, {"last": "a run is under way"}])
 def test_none_is_asked_for_while_no_update_waits_for_labels(store, said):
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     store.put_gauge("files", "monitor", {"index": 100})
     if said is not None:
@@ -106,8 +106,7 @@ def test_none_is_asked_for_while_no_update_waits_for_labels(store, said):
 
 def test_none_is_asked_for_beside_the_pace_while_nobody_counts_what_comes(store):
     clock = store.clock = Clock(1_700_006_400.0)
-    champion = ModelRef(version="2", uri="u", digest="d", snapshot="s", teacher="t")
-    store.put_intent("files", 0, Intent(champion=champion))
+    crown(store)
     store.raise_alarm("files", "novelty", 100, {"champion": "2"})
     waits(store, labels=90, index=100)
     lacking = Lacking(SPEC, store)
