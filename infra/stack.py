@@ -37,6 +37,7 @@ from infra.specs import prepared, record
 from infra.state import PlatformState as PlatformState
 from infra.state import read_state as read_state
 from infra.worker import TOGETHER, TRY_AGAIN
+from serving.ray_environment import RAY_ENDS_SECONDS, end_orphans
 
 log = logging.getLogger("cohobate")
 
@@ -89,6 +90,7 @@ class Stack:
         logs.mkdir(parents=True, exist_ok=True)
         # Step 1
         if not settings.ray_address:  # else Serve may answer there for others, and goes on
+            end_orphans(settings.gateway_port)
             _require_free(settings.gateway_port, "gateway", "COHOBATE_GATEWAY_PORT", reached(settings.gateway_host))
         if settings.admin_host and settings.admin_port:
             _require_free(settings.admin_port, "admin API", "COHOBATE_ADMIN_PORT")
@@ -225,6 +227,8 @@ class Stack:
     def stop(self) -> None:
         """Stop the workers, then the broker, which keeps its records."""
         stop_all(self.children)
+        if not self.settings.ray_address:
+            end_orphans(self.settings.gateway_port, RAY_ENDS_SECONDS)
         if self._broker is not None:
             self._broker.stop()
 

@@ -227,7 +227,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
     """
     from components.contracts.ray_access import access, last_line
     from serving.declaration import Workload, declared, serve_config
-    from serving.ray_environment import QUIET, environment
+    from serving.ray_environment import QUIET, RAY_ENDS_SECONDS, end_orphans, environment
     from serving.ray_light import SETUP, import_serve
 
     shared = bool(settings.ray_address)
@@ -236,6 +236,7 @@ def serve(specs: Sequence[Spec], settings: Settings, stop: threading.Event) -> N
     log.info("importing Ray")
     if not shared:
         os.environ.update(controller | QUIET)
+        end_orphans(settings.gateway_port, RAY_ENDS_SECONDS)
     import_serve()
     import ray
 

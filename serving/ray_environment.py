@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
+import time
 from pathlib import Path
+
+import psutil
 
 from components.contracts.settings import Settings
 
 log = logging.getLogger(__name__)
+
+RAY_PROCESS = "ray::"
+"""How Ray names its workers' processes, that of HAProxy's manager too."""
+
+KILL_SECONDS = 10.0
+"""How long a killed process may take to go."""
+
+RAY_ENDS_SECONDS = 10.0
+"""How long the processes of a Ray whose driver was killed may take to notice."""
+
+LOOK_SECONDS = 0.2
 
 WORKER_NICENESS = "0"
 """Ray's own is 15, with which replicas and proxies get a thirtieth of a core that another process wants."""
@@ -98,7 +113,7 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
         return values
     settings = settings or Settings()
     port, (behind, metrics, statistics) = settings.gateway_port, settings.haproxy_ports
-    folder = Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
+    folder = _folder(port)
     replicas = REPLICA_PORTS[port // 10 % len(REPLICA_PORTS)]
     return values | {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas),
@@ -115,6 +130,44 @@ def environment(settings: Settings | None = None, *, haproxy: bool | None = None
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
     }
+
+
+def end_orphans(port: int, patience: float = 0.0) -> None:
+    """End each HAProxy of this gateway's port that its Ray has left behind.
+
+    Ray ends them when it ends, in its own time. A gateway that a busy machine does not let end in the supervisor's is
+    killed in the midst of it, and HAProxy may stay: it holds the port, and no other can listen there. One that a living
+    Ray has is not touched: for ``patience`` seconds it is waited for whether that is about to go.
+    """
+    until = time.monotonic() + patience
+    while proxies := _proxies(_folder(port)):
+        orphans = [p for p in proxies if _is_orphan(p)]
+        for process in orphans:
+            log.warning("HAProxy %d held port %d for a Ray that is dead: ended", process.pid, port)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(orphans, timeout=KILL_SECONDS)
+        if len(orphans) == len(proxies) or time.monotonic() >= until:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _proxies(folder: Path) -> list[psutil.Process]:
+    found = psutil.process_iter(["name", "cmdline"])
+    named = [p for p in found if p.info["name"] == "haproxy"]
+    return [p for p in named if any(Path(a).is_relative_to(folder) for a in p.info["cmdline"] or ())]
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    try:
+        parent = process.parent()
+        return parent is None or not parent.name().startswith(RAY_PROCESS)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _folder(port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"cohobate-haproxy-{port}"
 
 
 def _haproxy() -> bool:

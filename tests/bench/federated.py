@@ -237,9 +237,10 @@ def private(task, fed):
         section = {**PRIVATE, "privacy": Privacy(epsilon=epsilon, delta=DELTA)}
         found[f"epsilon {epsilon:g}, pooled"] = task.right(task.own(pool, fed.seed, section, SMALL)[1])
         made = {n: task.own(rows, fed.seed, section, SMALL)[1] for n, rows in fed.rows.items()}
-        found[f"epsilon {epsilon:g}, FedMD, one student"] = task.right(
-            fed.learnt(fed.mixture(made, "mean", 1), PLAIN)[1]
-        )
+        for method, rule in (("FedMD", "mean"), ("FedDF", "log_mean")):
+            found[f"epsilon {epsilon:g}, {method}, one student"] = task.right(
+                fed.learnt(fed.mixture(made, rule, 1), PLAIN)[1]
+            )
     return found
 
 
