@@ -74,6 +74,7 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
     decoded, out = decoder(spec.payload, spec.source), held_out(spec, _standing(windows))
     seen: set[str] = set()
+    left = spec.student.unlabelled_rows
     for found in _inputs(spec, broker):
         content = content_hash(found.payload)
         if content in seen:
@@ -87,7 +88,8 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[
         seen.add(content)
         if not out(content, payload):
             yield found.payload
-            if len(seen) == spec.student.unlabelled_rows:
+            left -= 1
+            if not left:
                 return
 
 

@@ -77,6 +77,16 @@ def test_each_content_once_and_no_more_than_the_spec_says(broker, spec, window, 
     assert len(found) == len(set(found)) <= 50 and set(found) <= set(texts(200)[-50:])
 
 
+@pytest.mark.parametrize("rows", range(1, 12))
+def test_what_is_held_out_takes_no_place_among_the_rows_that_the_spec_asks_for(broker, spec, window, tmp_path, rows):
+    lines = [msgspec.json.encode({"text": text.decode(), "consent": "yes"}) for text in texts(60)]
+    (tmp_path / "old.jsonl").write_bytes(b"\n".join(lines))
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",), unlabelled_rows=rows)
+    spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    allowed = [t for t in texts(60) if split_of(content_hash(t), 0.2) == "train"]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:rows]
+
+
 def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(broker, spec, window, tmp_path):
     lines = [
         msgspec.json.encode({"id": f"h{i}", "text": f"an old text, number {i}", "consent": "yes"}) for i in range(20)
