@@ -223,6 +223,15 @@ def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
 
 
 def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
-    """A name that equal updates share, and no others: what a checkpoint is found by."""
-    parts = (spec.digest, msgspec.json.encode(card).decode(), parent.digest if parent else "", str(seed))
+    """A name that equal updates share, and no others: what a checkpoint is found by.
+
+    The code of a network beside the spec is told by the version of the workload, which the bundle is.
+    """
+    parts = (
+        spec.digest,
+        spec.bundle or "",
+        msgspec.json.encode(card).decode(),
+        parent.digest if parent else "",
+        str(seed),
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
 from components.contracts.spec.student import Cohort, Stage
@@ -149,6 +149,35 @@ def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, let
     spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
     window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
     assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+
+
+class Nameless:
+    asked = 0
+
+    def states(self, payloads, names):
+        type(self).asked += len(payloads)
+        return Letters().states(payloads, names)
+
+
+NAMELESS = Factory(factory="tests.components.distill.test_stages:Nameless")
+
+
+def test_an_encoder_needs_states_alone_and_is_asked_anew_where_its_code_may_be_another(spec, tmp_path):
+    for version in ("a", "a", "b"):
+        versioned = msgspec.structs.replace(spec, source=f"workload:{spec.name}@{version * 64}")
+        teacher_states(versioned, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri(), NAMELESS)
+    assert Nameless.asked == 2
+
+
+class Loose(Letters):
+    def states(self, payloads, names):
+        return super().states(payloads, names).arrays
+
+
+def test_states_that_are_none_are_the_encoder_s_fault(spec, tmp_path):
+    loose = Factory(factory="tests.components.distill.test_stages:Loose")
+    with pytest.raises(TeacherError, match=r"gave a dict as states: components\.teachers\.contract\.States"):
+        teacher_states(spec, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri(), loose)
 
 
 def cohort_of(spec, weight):
