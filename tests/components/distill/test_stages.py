@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.spec import Factory, Variant
@@ -104,6 +105,31 @@ def test_a_variant_learns_by_its_recipe(spec, window, artifacts):
 def test_a_state_that_is_not_there_is_refused(spec, window, artifacts, term, reason):
     with pytest.raises(Exception, match=reason):
         run(learning(spec, objective=(Kl(), term)), window, artifacts)
+
+
+class Told(torch.nn.Module):
+    def __init__(self, *, task, inputs, outputs):
+        super().__init__()
+        self.table = torch.nn.Embedding(inputs["ids"].below, 4)
+        self.head = torch.nn.Linear(4, outputs)
+
+    def forward(self, ids, weights):
+        pooled = (self.table(ids) * weights.unsqueeze(2)).sum(dim=1)
+        return {"logits": self.head(pooled), "pooled": pooled}
+
+
+TOLD = Factory(factory="tests.components.distill.test_stages:Told")
+
+
+def test_states_that_a_network_returns_are_among_those_that_a_refusal_names(spec, window, artifacts, traffic):
+    stage = Stage(name="general", objective=(Hidden(student="hidden", teacher="shares"),), epochs=1)
+    told = {"network": TOLD, "variants": (Variant(name="tiny"),)}
+    wanted = r"student\.stages\[0\]\.objective\[0\]\.student.*'hidden'.*which has head, pooled, table"
+    with pytest.raises(Exception, match=wanted):
+        distill(
+            learning(spec, **told, stages=(stage,)), [window], variant=Variant(name="tiny"), parent=None,
+            artifacts=artifacts, seed=0, inputs=lambda: traffic,
+        )  # fmt: skip
 
 
 def test_states_are_asked_once(spec, tmp_path):
