@@ -156,7 +156,7 @@ def distill(
         **({"synthetic_rows": float(len(rows) - rows.synthetic.count(""))} if learnt.synthetic else {}),
         "released_rows": float(learnt.released),
         "learnt_share": learnt.learnt / max(learnt.labels, 1),
-        "loss": done.history[-1],
+        "training_loss": done.history[-1],
         **{f"loss_{name}": part for name, part in done.terms[-1].items()},
         "unlabelled_rows": float(len(traffic.payloads)),
         **losses,

@@ -356,6 +356,8 @@ def _press(facts: Facts, state: State) -> Press:
 
 
 def _silent_remark(facts: Facts) -> str:
+    if facts.leader_age is None and not facts.reports:
+        return "nothing has run it yet: 'cohobate down' what runs here, and start it with this spec beside the others'"
     silent = _silent(facts)
     return f"{silent[0] if silent else 'silent'}: look at its log, and start the platform"
 

@@ -81,7 +81,7 @@ def test_terms_inside_go_with_labels_too_and_every_term_is_told(spec, window, ar
     both = (Kl(weight=0.8), Rkd(weight=0.2, student="hidden", teacher="shares"))
     done = run(learning(spec, objective=both), window, artifacts)
     assert done.metrics["loss_kl"] > 0 and done.metrics["loss_rkd"] > 0
-    assert done.metrics["loss_kl"] + done.metrics["loss_rkd"] == pytest.approx(done.metrics["loss"], rel=1e-5)
+    assert done.metrics["loss_kl"] + done.metrics["loss_rkd"] == pytest.approx(done.metrics["training_loss"], rel=1e-5)
 
 
 def test_a_variant_learns_by_its_recipe(spec, window, artifacts):

@@ -67,6 +67,13 @@ def test_a_report_may_be_as_old_as_its_worker_s_longest_work_and_one_of_an_event
     assert condition(facts(reports={"trigger": 60.1})).why == "not heard: trigger"
 
 
+def test_of_a_workload_that_nothing_has_run_no_log_is_to_be_looked_at():
+    never = condition(facts(champion=None, crowned=None, replicas=0, leader_age=None, reports={}))
+    assert (never.state, never.press.command) == ("stale", "cohobate up")
+    assert "nothing has run it yet" in never.press.remark and "log" not in never.press.remark
+    assert "look at its log" in condition(facts(leader_age=None, reports={"trigger": 5.0})).press.remark
+
+
 def test_the_worst_stands_first():
     ranks = [condition(s).rank for s in (facts(replicas=0), rolling(phase="paused"), rolling(evidence=19.0), WELL)]
     assert ranks == sorted(ranks) and ranks[-1] == len(STATES) - 1
