@@ -67,7 +67,8 @@ class TeacherChangedError(TeacherError):
         super().__init__(
             teacher,
             f"reports another identity than when it was started: {moved}. Nothing is labelled by it: restore the old "
-            "model, or restart the labeler to take the new one under its new digest",
+            "model; or, if it was replaced on purpose, start the labeler anew and declare the new digest, which its "
+            "log then names (teacher_digest)",
         )
         self.declared, self.found = dict(declared), dict(found)
 
