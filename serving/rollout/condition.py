@@ -350,7 +350,7 @@ def _press(facts: Facts, state: State) -> Press:
     if facts.run is not None and facts.run.status in FAILED:
         return Press(
             remark=f"run {facts.run.id} {facts.run.status}: its log, then",
-            command=f'cohobate pipeline run {facts.run.pipeline} --spec {facts.spec} --reason "…"',
+            command=_run(facts, facts.run.pipeline),
         )
     return Press(remark=_goes_on(state))
 
@@ -375,8 +375,14 @@ def _first(facts: Facts) -> Press:
         return Press(remark="nothing: the first student is being admitted")
     return Press(
         remark="make the first student from a history",
-        command=f'cohobate pipeline run bootstrap --spec {facts.spec} --reason "…"',
+        command=_run(facts, "bootstrap"),
     )
+
+
+def _run(facts: Facts, pipeline: str) -> str:
+    """The command that runs a pipeline, with what it cannot do without."""
+    needed = " --param history_uri=HISTORY" if pipeline == "bootstrap" else ""
+    return f'cohobate pipeline run {pipeline} --spec {facts.spec}{needed} --reason "…"'
 
 
 def _goes_on(state: State) -> str:

@@ -39,7 +39,12 @@ def rolling(in_force=0.05, **changed):
         (facts(crowned=Crowned(version="7", how="rollback", at=500.0)), "rolled back", 500.0, ""),
         (facts(rollout=msgspec.structs.replace(CANARY, phase="aborted")), "serving", 400.0, ""),
         (facts(champion="9", rollout=msgspec.structs.replace(CANARY, phase="rolled_back")), "serving", None, ""),
-        (facts(champion=None, replicas=0, crowned=None), "no champion", None, "pipeline run bootstrap --spec SPEC"),
+        (
+            facts(champion=None, replicas=0, crowned=None),
+            "no champion",
+            None,
+            "pipeline run bootstrap --spec SPEC --param history_uri=HISTORY",
+        ),
         (facts(refused="is not signed"), "no champion", None, "rollout rollback --to VERSION --workload files"),
         (facts(replicas=0), "stale", None, "cohobate up"),
         (facts(leader_age=None), "stale", None, "cohobate up"),
