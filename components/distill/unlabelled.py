@@ -48,7 +48,8 @@ NONE = Unlabelled(payloads=[])
 def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifacts: str) -> Unlabelled:
     """The unlabelled inputs of an update on ``windows``.
 
-    Frozen when they are asked for first, so that every variant, and an update that is made again, learns from the same:
+    Frozen when a version of the spec asks for them first, so that every variant, and an update that is made again,
+    learns from the same:
     at most ``student.unlabelled_rows`` different contents of the topic of inputs, and then of the histories that
     ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
 
@@ -60,7 +61,8 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}.parquet"
+    asked = digest_of(f"{spec.digest}{spec.bundle or ''}".encode())[:16]
+    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}-{asked}.parquet"
     try:
         data = get_bytes(uri)
     except ArtifactError:
