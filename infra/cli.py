@@ -157,7 +157,10 @@ def take_up(spec: str, *, as_json: bool, reason: str = "") -> None:
         raise UnavailableError("platform", str(settings.home), "it does not run: 'cohobate up' starts it")
     source = spec_path(spec)
     if (name := load_spec(source).name) not in state.workloads:
-        remedy = f"the platform runs {', '.join(state.workloads)}: 'cohobate workload apply' registers another"
+        remedy = (
+            f"the platform runs {', '.join(state.workloads)}: one more takes 'cohobate down', and 'cohobate up' with "
+            "the specs of all"
+        )
         raise NotFoundError("workload", name, remedy)
     changes = take(settings, source, state.pid, reason)
     typer.echo(msgspec.json.encode(changes).decode() if as_json else "\n".join(told(changes, running=True)))

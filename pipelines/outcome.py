@@ -19,19 +19,28 @@ WHY_DATA_FREE = "it was taught by synthetic inputs alone, and no real one is hel
 """The first reason that is told of a data-free student's verdict; the verdict has those of its evidence."""
 
 
+OF_TRUTH = (
+    "accuracy", "teacher_accuracy", "ece", "loss", "slice_loss", "micro_f1", "micro_f1_loss", "span_f1",
+    "span_f1_loss", "rmse", "mae_loss", "coverage",
+)  # fmt: skip
+"""What is measured of the newest window's held-out rows whose truth is known, where they are ``min_rows`` at least."""
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How an update ended.
 
     ``decision``: the gate's, or ``nothing`` where there were no new labels; ``version``: of the registered student,
     None where there is none; ``reasons``: what decided, first things first; ``more_labels``: about how many more
-    labelled inputs would decide, None where it is decided, or where no number of them is sure to; ``data_free``:
-    whether it was taught by synthetic inputs alone.
+    labelled inputs would decide, None where it is decided, or where no number of them is sure to; ``more_truths``: of
+    how many more held-out rows a truth is needed before anything against truth is measured, None where it is, or where
+    nothing asks for it; ``data_free``: whether it was taught by synthetic inputs alone.
     """
 
     decision: str
     version: str | None
     reasons: tuple[str, ...] = ()
     more_labels: int | None = None
+    more_truths: int | None = None
     data_free: bool = False
 
     @property
@@ -47,6 +56,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         line = f"no student: {DECISIONS.get(self.decision, self.decision)}: {'; '.join(self.reasons)}"
         if self.more_labels is not None:
             line += f". About {self.more_labels} more labelled inputs would decide (a part of them is held out)"
+        elif self.more_truths is not None:
+            line += f". The truth of {self.more_truths} more held-out inputs is needed to measure that"
         elif self.decision == "hold":
             line += ". No number of labels is sure to decide"
         return line
@@ -70,9 +81,14 @@ def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float) -> Out
     reasons = tuple(f["reason"] for f in open_) or tuple(candidate.verdict.get("reasons", ()))
     if candidate.data_free:
         reasons = (WHY_DATA_FREE, *reasons)
-    more = _more_labels(open_, holdout_share) if candidate.decision == "hold" else None
+    held = candidate.decision == "hold"
     return Outcome(
-        decision=candidate.decision, version=version, reasons=reasons, more_labels=more, data_free=candidate.data_free
+        decision=candidate.decision,
+        version=version,
+        reasons=reasons,
+        more_labels=_more_labels(open_, holdout_share) if held else None,
+        more_truths=_more_truths(candidate) if held else None,
+        data_free=candidate.data_free,
     )
 
 
@@ -82,6 +98,17 @@ def _judged(root: Path) -> Candidate | None:
         for path in root.glob(place):
             return read_candidate(str(path))
     return None
+
+
+def _more_truths(candidate: Candidate) -> int | None:
+    """Held-out rows whose truth is lacked by what was not measured; None where that is no reason."""
+    findings = {f["measure"]: f for f in candidate.verdict.get("findings", ())}
+    lacking = [name for name, f in findings.items() if f["outcome"] == "missing" and f["value"] is None]
+    known = candidate.measurements.get("truth_rows")
+    if known is None or "rows" not in findings or not any(name.partition("[")[0] in OF_TRUTH for name in lacking):
+        return None
+    least = float(findings["rows"]["limit"].removeprefix(">= "))
+    return math.ceil(least - known) if known < least else None
 
 
 def _more_labels(missing: Sequence[Mapping[str, Any]], holdout_share: float) -> int | None:

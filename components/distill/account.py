@@ -92,11 +92,13 @@ def plan(privacy: Privacy, before: Account | None, *, rows: int, batch_size: int
     """What an update of ``epochs`` over ``rows``, in all its lessons together, will spend on top of ``before``.
 
     Raises:
-        ConfigError: it would spend more than the lineage has left; or ``before`` protects less than the unit.
+        ConfigError: it would spend more than the lineage has left; or ``before`` is of another unit. Neither holds for
+            the other: an update by inputs learns from several rows of a key, and in one by keys an input more may take
+            the place of another, which is two changes.
 
     """
-    if before is not None and before.unit != privacy.unit == "key":
-        remedy = f"protects more than one {before.unit}, for which the champion was trained: begin a fresh student"
+    if before is not None and before.unit != privacy.unit:
+        remedy = f"is not what the champion's account is of, one {before.unit}: keep that, or begin a fresh student"
         raise ConfigError(f"{FIELD}.unit", privacy.unit, remedy)
     rate, an_epoch = rate_of(rows, batch_size)
     steps = an_epoch * epochs

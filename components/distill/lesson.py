@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import Task
-from components.contracts.spec.objective import VECTOR, Term, check_states, imitating
+from components.contracts.spec.objective import FIELD, VECTOR, Term, check_states, imitating
 from components.distill import columns
 from components.distill.data import FEATURE, STATE
 from components.distill.networks.contract import logits, measured, probabilities
@@ -32,7 +32,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     ``peers``: what learns beside it, with ``mutual`` as the weight of the mean divergence of each one's answers from
     those of each other (arXiv 1706.00384); the loss is then the sum of all members', and the parts are this one's.
     ``sample``: some rows of the batch, from which the widths of the states are read. States of the student are what it
-    returns by name, else what the module of that path gives.
+    returns by name, else what the module of that path gives. ``field``: where the spec has the terms.
 
     Raises:
         ConfigError: a term names a state that the network or the teacher does not have.
@@ -49,6 +49,7 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         seed: int,
         peers: Sequence[tuple[nn.Module, Sequence[Term]]] = (),
         mutual: float = 0.0,
+        field: str = FIELD,
     ) -> None:
         super().__init__()
         self.peers = nn.ModuleList(Lesson(peer, own, task, sample, seed=seed) for peer, own in peers)
@@ -64,8 +65,9 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         with torch.no_grad():
             said, taught = self._said(sample), self._taught(sample)
         net.train(was)
-        there = {*said.states, *(name for name in modules_of(net) if name)}
-        check_states(terms, student=there, teacher=taught.states)
+        own = {VECTOR} & said.states.keys()
+        there = {*own, *self.returned(sample), *(name for name in modules_of(net) if name)} - {"logits"}
+        check_states(terms, student=there, teacher=taught.states, field=field)
         self.objective = Objective(terms, task, Shapes.of(said, taught), seed=seed)
 
     def forward(self, batch: dict[str, Tensor], at: float) -> tuple[Tensor, dict[str, Tensor]]:

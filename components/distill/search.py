@@ -80,7 +80,8 @@ def search(
         epochs = max(1, round(share * work.epochs))
         scores = {}
         for name in left:
-            arm = replace(work, data=learnt, objective=tuple(recipes[name]), epochs=epochs)
+            field = f"student.recipes.{name}"
+            arm = replace(work, data=learnt, objective=tuple(recipes[name]), field=field, epochs=epochs)
             net = train(arm, f"search-{name}-{rung}")
             scores[name] = score(net, judging, work.spec.task)
         left = sorted(left, key=lambda name: -scores[name])[: max(2, math.ceil(len(left) / 2))]

@@ -16,7 +16,7 @@ from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
 from components.contracts.storage import digest_of, opened, put_parts
 from components.distill import columns
-from components.teachers.contract import States, declared_of, reference, states
+from components.teachers.contract import States, called, declared_of, reference, states
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ def teacher_states(
     """States of inputs by name, of ``teacher`` (``name@digest``) or of ``encoder``, in half precision.
 
     They are kept by the contents, the names and the teacher, so that the second variant, and a run that is made again,
-    asks for nothing.
+    asks for nothing; those of an encoder, which has no digest, by the version of the workload, in which its code is.
 
     Raises:
         ConfigError: the teacher shows no such states, or they are too large, or it is another than made the labels.
         TeacherError: the teacher failed.
 
     """
-    whose = msgspec.json.encode(encoder).decode() if encoder else declared_of(teacher)
+    whose = f"{msgspec.json.encode(encoder).decode()}{spec.bundle or ''}" if encoder else declared_of(teacher)
     key = hashlib.sha256("\0".join([whose, *sorted(names), ""]).encode())
     for payload in payloads:
         key.update(b"\0" + digest_of(payload).encode())
@@ -63,7 +63,7 @@ def teacher_states(
         remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
         raise ConfigError("teacher", reference(made), remedy)
     decode = decoder(spec.payload, spec.source)
-    log.info("%s: asking %s for %s of %d inputs", spec.name, made.name, ", ".join(names), len(payloads))
+    log.info("%s: asking %s for %s of %d inputs", spec.name, called(made), ", ".join(names), len(payloads))
 
     def asked(some: Sequence[bytes]) -> columns.Arrays:
         given = states(made, [decode(p) for p in some], names)

@@ -59,7 +59,8 @@ def staged(
                 continue
             payloads = traffic.payloads
             data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
-        lesson = replace(work, data=data, objective=stage.objective, epochs=stage.epochs)
+        field = f"student.stages[{spec.student.stages.index(stage)}].objective"
+        lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
         done = run.fit(with_states(lesson, payloads, run.artifacts, stage.encoder), f"stage-{stage.name}")
         work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
         spent += done.spent

@@ -15,6 +15,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import NAMED
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.declared import attributions
+from components.contracts.spec.objective import FIELD
 from components.contracts.storage import remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -105,6 +106,7 @@ def distill(
         card=card,
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
+        field=f"student.recipes.{chosen.recipe}" if chosen.recipe else FIELD,
         epochs=spec.student.epochs,
         start=state,
         seed=seed,
@@ -154,7 +156,7 @@ def distill(
         **({"synthetic_rows": float(len(rows) - rows.synthetic.count(""))} if learnt.synthetic else {}),
         "released_rows": float(learnt.released),
         "learnt_share": learnt.learnt / max(learnt.labels, 1),
-        "loss": done.history[-1],
+        "training_loss": done.history[-1],
         **{f"loss_{name}": part for name, part in done.terms[-1].items()},
         "unlabelled_rows": float(len(traffic.payloads)),
         **losses,
@@ -223,6 +225,15 @@ def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
 
 
 def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
-    """A name that equal updates share, and no others: what a checkpoint is found by."""
-    parts = (spec.digest, msgspec.json.encode(card).decode(), parent.digest if parent else "", str(seed))
+    """A name that equal updates share, and no others: what a checkpoint is found by.
+
+    The code of a network beside the spec is told by the version of the workload, which the bundle is.
+    """
+    parts = (
+        spec.digest,
+        spec.bundle or "",
+        msgspec.json.encode(card).decode(),
+        parent.digest if parent else "",
+        str(seed),
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

@@ -48,7 +48,8 @@ NONE = Unlabelled(payloads=[])
 def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifacts: str) -> Unlabelled:
     """The unlabelled inputs of an update on ``windows``.
 
-    Frozen when they are asked for first, so that every variant, and an update that is made again, learns from the same:
+    Frozen when a version of the spec asks for them first, so that every variant, and an update that is made again,
+    learns from the same:
     at most ``student.unlabelled_rows`` different contents of the topic of inputs, and then of the histories that
     ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
 
@@ -60,7 +61,8 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}.parquet"
+    asked = digest_of(f"{spec.digest}{spec.bundle or ''}".encode())[:16]
+    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}-{asked}.parquet"
     try:
         data = get_bytes(uri)
     except ArtifactError:
@@ -74,6 +76,7 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
     decoded, out = decoder(spec.payload, spec.source), held_out(spec, _standing(windows))
     seen: set[str] = set()
+    left = spec.student.unlabelled_rows
     for found in _inputs(spec, broker):
         content = content_hash(found.payload)
         if content in seen:
@@ -87,7 +90,8 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[
         seen.add(content)
         if not out(content, payload):
             yield found.payload
-            if len(seen) == spec.student.unlabelled_rows:
+            left -= 1
+            if not left:
                 return
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Spec, Variant
-from components.contracts.spec.objective import Term
+from components.contracts.spec.objective import FIELD, Term
 from components.distill.batches import sample_of
 from components.distill.data import TrainingSet
 from components.distill.grow import Arrays
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class Work:
     """All that a worker needs.
 
-    ``objective``: what is minimised over ``epochs`` passes over the data; ``start``: weights to start from; ``shape``:
-    a pickled network of another shape than the card's (a pruned one); ``peers``: variants that learn beside it, each
-    afresh; ``checkpoint``: URI of this run's checkpoint, which :class:`components.distill.fit.Run` gives it.
+    ``objective``: what is minimised over ``epochs`` passes over the data, and ``field`` where the spec has it;
+    ``start``: weights to start from; ``shape``: a pickled network of another shape than the card's (a pruned one);
+    ``peers``: variants that learn beside it, each afresh; ``checkpoint``: URI of this run's checkpoint, which
+    :class:`components.distill.fit.Run` gives it.
     ``noise``: of an update in private, in multiples of the clipping length; ``secret``: the seed of its noise, which
     tests alone give: else nobody knows it.
     """
@@ -37,6 +38,7 @@ class Work:
     card: StudentCard
     data: TrainingSet
     objective: tuple[Term, ...]
+    field: str = FIELD
     epochs: int
     start: Arrays | None
     seed: int
@@ -109,4 +111,6 @@ def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> Lesson:
     cohort = work.spec.student.cohort
     weight = cohort.weight if cohort else 0.0
     sample = sample_of(data, 2)
-    return Lesson(net, work.objective, work.spec.task, sample, seed=work.seed, peers=peers, mutual=weight)
+    return Lesson(
+        net, work.objective, work.spec.task, sample, seed=work.seed, peers=peers, mutual=weight, field=work.field
+    )

@@ -97,7 +97,7 @@ def _curves(candidate: Candidate) -> list[dict[str, float]]:
     """The losses of each epoch: the whole, and each term's part."""
     parts: Sequence[dict[str, float]] = candidate.terms or [{}] * len(candidate.history)
     return [
-        {"loss": loss, **{f"loss_{name}": part for name, part in own.items()}}
+        {"training_loss": loss, **{f"loss_{name}": part for name, part in own.items()}}
         for loss, own in zip(candidate.history, parts, strict=True)
     ]
 

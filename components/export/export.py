@@ -84,12 +84,13 @@ def version_to_export(
     artefact = get_bytes(info.ref.uri, info.ref.digest)
     card = Student.load(artefact, source=spec.source).card
     windows = windows_until(store, spec, card.snapshots[0])
+    own = msgspec.structs.replace(spec, teacher_digest=None)  # whoever is declared by now, the windows have their own
 
     def full() -> bytes:
         return get_bytes(f"{info.ref.uri.rsplit('/', 1)[0]}/float.onnx")
 
     def calibration() -> Sequence[bytes]:
-        rows = window_rows(windows[-1], "train", spec.task, declared_teacher(spec, windows))
+        rows = window_rows(windows[-1], "train", spec.task, declared_teacher(own, windows))
         return list(rows.payloads[:CALIBRATING])
 
     lineage = {
@@ -111,7 +112,7 @@ def version_to_export(
         workload=spec.name, version=info.version, artefact=artefact, defer=defer_of(spec, info.ref, card.novelty),
         lineage=lineage, source=spec.source, full=full, calibration=calibration,
     )  # fmt: skip
-    return version, holdout_payloads(spec, windows)
+    return version, holdout_payloads(own, windows)
 
 
 def defer_of(spec: Spec, ref: ModelRef, known: tuple[tuple[float, ...], ...]) -> Defer:

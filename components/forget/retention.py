@@ -239,8 +239,8 @@ def _sources(spec: Spec, artifacts: str, store: ControlStore, windows: Sequence[
     if spec.retention.rows is None:
         return
     for window in _before(spec.retention.rows, store, windows[:-1]):
-        for digest in window.digests:
-            remove(f"{artifacts}/{spec.name}/unlabelled/{digest}.parquet")
+        for uri in erase.frozen_beside(spec, artifacts, window):
+            remove(uri)
     lost = {w.number for w in windows if w.manifest.get(EXPIRED)}
     if lost:
         ids = {name for w in windows for name in erase.column_of(w, ("input_id",))["input_id"].to_pylist()}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from components.contracts.errors import ArtifactError
 from components.contracts.records import content_hash
 from components.contracts.spec import Spec
 from components.contracts.storage import digest_of, files, get_bytes, put_bytes, remove
@@ -163,18 +162,19 @@ def unlabelled_without(
 
     found = []
     for window in windows:
-        for digest in window.digests:
-            uri = f"{artifacts}/{spec.name}/unlabelled/{digest}.parquet"
-            try:
-                payloads = pq.read_table(io.BytesIO(get_bytes(uri)))["payload"].to_pylist()
-            except ArtifactError:
-                continue
+        for uri in frozen_beside(spec, artifacts, window):
+            payloads = pq.read_table(io.BytesIO(get_bytes(uri)))["payload"].to_pylist()
             kept = [p for p in payloads if content_hash(p) not in contents]
             if len(kept) < len(payloads):
                 found.append(window.number)
                 if not dry:
                     put_bytes(uri, parquet_bytes(pa.table({"payload": pa.array(kept, pa.binary())})))
-    return found
+    return sorted(set(found))
+
+
+def frozen_beside(spec: Spec, artifacts: str, window: WindowRow) -> list[str]:
+    """What was frozen without labels beside a window, by each version of the spec that asked for it."""
+    return [uri for d in window.digests for uri in files(f"{artifacts}/{spec.name}/unlabelled/{d}*.parquet")]
 
 
 def sources_without(spec: Spec, artifacts: str, key: str, ids: Collection[str]) -> int:

@@ -67,7 +67,8 @@ class TeacherChangedError(TeacherError):
         super().__init__(
             teacher,
             f"reports another identity than when it was started: {moved}. Nothing is labelled by it: restore the old "
-            "model, or restart the labeler to take the new one under its new digest",
+            "model; or, if it was replaced on purpose, start the labeler anew and declare the new digest, which its "
+            "log then names (teacher_digest)",
         )
         self.declared, self.found = dict(declared), dict(found)
 
@@ -190,26 +191,41 @@ def _check(teacher: Teacher, known: set[str], outcome: Outcome) -> None:
         raise TeacherError(reference(teacher), detail) from error
 
 
-def states(teacher: Teacher, payloads: Sequence[Any], names: Sequence[str]) -> States:
+class Knowing(Protocol):
+    """Any model that shows what it knows inside, a teacher or an encoder."""
+
+    def states(self, payloads: Sequence[Any], names: Sequence[str]) -> States:
+        """The states of decoded payloads by name."""
+
+
+def called(model: object) -> str:
+    """The name of a model: a teacher has one, an encoder may be known by its class."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
+def states(model: Knowing | Teacher, payloads: Sequence[Any], names: Sequence[str]) -> States:
     """Inner states of decoded payloads by name, as a student learns them; asked while it is trained, and not before.
 
     Raises:
-        ConfigError: this teacher shows none, or none of such a name.
-        TeacherError: the model failed, or its states are not of these payloads.
+        ConfigError: this model shows none, or none of such a name.
+        TeacherError: the model failed, or what it gave are no states of these payloads.
 
     """
-    own = getattr(teacher, "states", None)
+    own = getattr(model, "states", None)
     if own is None:
         raise ConfigError(
             "student.objective",
             list(names),
-            f"the teacher {teacher.name} shows no inner states: take terms against its answers alone, or a local "
-            "teacher that has states(payloads, names)",
+            f"{called(model)} shows no inner states: take terms against its answers alone, or a local "
+            "model that has states(payloads, names)",
         )
-    found: States = own(payloads, names)
+    found: Any = own(payloads, names)
+    if not isinstance(found, States):
+        kind = type(found).__name__
+        raise TeacherError(called(model), f"gave a {kind} as states: components.teachers.contract.States holds them")
     for name in names:
         if name not in found.arrays or len(found.arrays[name]) != len(payloads):
-            raise TeacherError(teacher.name, f"gave no state {name!r} for each of {len(payloads)} payloads")
+            raise TeacherError(called(model), f"gave no state {name!r} for each of {len(payloads)} payloads")
     return found
 
 

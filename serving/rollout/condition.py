@@ -350,12 +350,14 @@ def _press(facts: Facts, state: State) -> Press:
     if facts.run is not None and facts.run.status in FAILED:
         return Press(
             remark=f"run {facts.run.id} {facts.run.status}: its log, then",
-            command=f'cohobate pipeline run {facts.run.pipeline} --spec {facts.spec} --reason "…"',
+            command=_run(facts, facts.run.pipeline),
         )
     return Press(remark=_goes_on(state))
 
 
 def _silent_remark(facts: Facts) -> str:
+    if facts.leader_age is None and not facts.reports:
+        return "nothing has run it yet: 'cohobate down' what runs here, and start it with this spec beside the others'"
     silent = _silent(facts)
     return f"{silent[0] if silent else 'silent'}: look at its log, and start the platform"
 
@@ -373,8 +375,14 @@ def _first(facts: Facts) -> Press:
         return Press(remark="nothing: the first student is being admitted")
     return Press(
         remark="make the first student from a history",
-        command=f'cohobate pipeline run bootstrap --spec {facts.spec} --reason "…"',
+        command=_run(facts, "bootstrap"),
     )
+
+
+def _run(facts: Facts, pipeline: str) -> str:
+    """The command that runs a pipeline, with what it cannot do without."""
+    needed = " --param history_uri=HISTORY" if pipeline == "bootstrap" else ""
+    return f'cohobate pipeline run {pipeline} --spec {facts.spec}{needed} --reason "…"'
 
 
 def _goes_on(state: State) -> str:

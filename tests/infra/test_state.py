@@ -20,7 +20,9 @@ def test_a_platform_takes_up_only_what_it_runs(tmp_path, monkeypatch):
     (Settings().home / "platform.json").write_bytes(msgspec.json.encode(state))
     done = CliRunner().invoke(app, ["apply", "files"])
     assert isinstance(done.exception, NotFoundError)
-    assert "no workload 'files': the platform runs one, other: 'cohobate workload apply'" in str(done.exception)
+    assert "no workload 'files': the platform runs one, other: one more takes 'cohobate down', and" in str(
+        done.exception
+    )
 
 
 def test_a_line_of_a_log_that_is_waited_for_is_shown_as_it_is(tmp_path, monkeypatch):

@@ -108,6 +108,23 @@ def test_where_no_number_would_decide_none_is_promised(ran):
     assert done.text.endswith("No number of labels is sure to decide")
 
 
+@pytest.mark.parametrize(("known", "more"), [(39.0, 1), (0.0, 40), (40.0, None), (None, None)])
+def test_where_truths_are_missing_it_says_of_how_many_inputs(tmp_path, known, more):
+    rows = Criterion(measure="rows", at_least=40.0, evidence=True)
+    verdict = assess({"rows": 78.0}, [rows, Criterion(measure="rmse", at_most=60.0, confidence=0.9)])
+    candidate = Candidate(
+        uri="u", digest="d", float_uri="u", card=CARD, parity_gap=0.0, metrics={}, history=(),
+        decision=verdict.decision, verdict=verdict.as_dict(), measurements={"rows": 78.0, "truth_rows": known},
+    )  # fmt: skip
+    path = tmp_path / "continual-1" / "evaluate" / "judged"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgspec.json.encode(candidate))
+    done = outcome(tmp_path, {"register": "hold"}, 0.2)
+    assert done.more_truths == more
+    told = f"The truth of {more} more held-out inputs is needed to measure that"
+    assert done.text.endswith(told if more else "No number of labels is sure to decide")
+
+
 def test_of_two_variants_the_chosen_one_counts(ran):
     ran(agreement(1, 100))
     root = ran(agreement(99, 100), step="choose/chosen")

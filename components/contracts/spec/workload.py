@@ -55,7 +55,10 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     about: About = About()
     teacher: TeacherFactory
     teacher_digest: str | None = None
-    """``name@digest`` that labels must carry; None: what the teacher reports when it starts is the declared one."""
+    """``name@digest`` that labels must carry; None: that of the windows so far, of the first what the teacher reports.
+
+    It is needed where the teacher is replaced.
+    """
     teacher_space: str | None = None
     """Label space that labels must be in; None: the one that the teacher reported when it was last started."""
     truth_sources: tuple[str, ...] | None = None

@@ -165,12 +165,16 @@ def test_too_little_for_any_update_is_refused():
         plan(Privacy(epsilon=1e-9, delta=1e-5), None, rows=100, batch_size=50, epochs=5)
 
 
-def test_a_key_is_not_protected_by_an_account_of_inputs():
+def test_an_account_goes_on_with_its_own_unit_alone():
     before = Account(epsilon=1.0, delta=1e-5, unit="input", history=((2.0, 0.1, 10),))
     privacy = Privacy(epsilon=9.0, delta=1e-5, noise=2.0, unit="key")
     with pytest.raises(ConfigError, match=r"student\.privacy\.unit is 'key'.*one input.*fresh"):
         plan(privacy, before, rows=100, batch_size=50, epochs=1)
-    assert plan(privacy, msgspec.structs.replace(before, unit="key"), rows=100, batch_size=50, epochs=1).steps == 2
+    by_key = msgspec.structs.replace(before, unit="key")
+    assert plan(privacy, by_key, rows=100, batch_size=50, epochs=1).steps == 2
+    by_input = msgspec.structs.replace(privacy, unit="input")
+    with pytest.raises(ConfigError, match=r"student\.privacy\.unit is 'input'.*one key.*fresh"):
+        plan(by_input, by_key, rows=100, batch_size=50, epochs=1)
 
 
 # The influence of a row

@@ -3,8 +3,9 @@
 import msgspec
 import numpy as np
 import pytest
+import torch
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import ConfigError, TeacherError
 from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
 from components.contracts.spec.student import Cohort, Stage
@@ -80,7 +81,7 @@ def test_terms_inside_go_with_labels_too_and_every_term_is_told(spec, window, ar
     both = (Kl(weight=0.8), Rkd(weight=0.2, student="hidden", teacher="shares"))
     done = run(learning(spec, objective=both), window, artifacts)
     assert done.metrics["loss_kl"] > 0 and done.metrics["loss_rkd"] > 0
-    assert done.metrics["loss_kl"] + done.metrics["loss_rkd"] == pytest.approx(done.metrics["loss"], rel=1e-5)
+    assert done.metrics["loss_kl"] + done.metrics["loss_rkd"] == pytest.approx(done.metrics["training_loss"], rel=1e-5)
 
 
 def test_a_variant_learns_by_its_recipe(spec, window, artifacts):
@@ -104,6 +105,31 @@ def test_a_variant_learns_by_its_recipe(spec, window, artifacts):
 def test_a_state_that_is_not_there_is_refused(spec, window, artifacts, term, reason):
     with pytest.raises(Exception, match=reason):
         run(learning(spec, objective=(Kl(), term)), window, artifacts)
+
+
+class Told(torch.nn.Module):
+    def __init__(self, *, task, inputs, outputs):
+        super().__init__()
+        self.table = torch.nn.Embedding(inputs["ids"].below, 4)
+        self.head = torch.nn.Linear(4, outputs)
+
+    def forward(self, ids, weights):
+        pooled = (self.table(ids) * weights.unsqueeze(2)).sum(dim=1)
+        return {"logits": self.head(pooled), "pooled": pooled}
+
+
+TOLD = Factory(factory="tests.components.distill.test_stages:Told")
+
+
+def test_states_that_a_network_returns_are_among_those_that_a_refusal_names(spec, window, artifacts, traffic):
+    stage = Stage(name="general", objective=(Hidden(student="hidden", teacher="shares"),), epochs=1)
+    told = {"network": TOLD, "variants": (Variant(name="tiny"),)}
+    wanted = r"student\.stages\[0\]\.objective\[0\]\.student.*'hidden'.*which has head, pooled, table"
+    with pytest.raises(Exception, match=wanted):
+        distill(
+            learning(spec, **told, stages=(stage,)), [window], variant=Variant(name="tiny"), parent=None,
+            artifacts=artifacts, seed=0, inputs=lambda: traffic,
+        )  # fmt: skip
 
 
 def test_states_are_asked_once(spec, tmp_path):
@@ -149,6 +175,35 @@ def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, let
     spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
     window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
     assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+
+
+class Nameless:
+    asked = 0
+
+    def states(self, payloads, names):
+        type(self).asked += len(payloads)
+        return Letters().states(payloads, names)
+
+
+NAMELESS = Factory(factory="tests.components.distill.test_stages:Nameless")
+
+
+def test_an_encoder_needs_states_alone_and_is_asked_anew_where_its_code_may_be_another(spec, tmp_path):
+    for version in ("a", "a", "b"):
+        versioned = msgspec.structs.replace(spec, source=f"workload:{spec.name}@{version * 64}")
+        teacher_states(versioned, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri(), NAMELESS)
+    assert Nameless.asked == 2
+
+
+class Loose(Letters):
+    def states(self, payloads, names):
+        return super().states(payloads, names).arrays
+
+
+def test_states_that_are_none_are_the_encoder_s_fault(spec, tmp_path):
+    loose = Factory(factory="tests.components.distill.test_stages:Loose")
+    with pytest.raises(TeacherError, match=r"gave a dict as states: components\.teachers\.contract\.States"):
+        teacher_states(spec, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri(), loose)
 
 
 def cohort_of(spec, weight):

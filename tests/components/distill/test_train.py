@@ -10,7 +10,7 @@ from components.contracts.records import SoftLabel
 from components.contracts.spec import Variant
 from components.contracts.storage import digest_of, get_bytes, local_path
 from components.control.intent import ModelRef
-from components.distill import fit, temperature
+from components.distill import fit, temperature, train
 from components.distill.artifact import weights_uri
 from components.distill.data import arrays, encoded, window_rows
 from components.distill.fit import Run
@@ -20,6 +20,7 @@ from components.distill.stages import taught
 from components.distill.start import Start
 from components.distill.train import distill
 from components.distill.work import Work
+from components.evaluate.criteria import LEAST, MANY, MOST
 from components.student.runtime import Student
 
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -67,6 +68,25 @@ def test_the_first_student_learns_its_window(first, windows):
     assert first.card.classes == ("a", "b") and first.card.parent is None
     assert first.card.snapshots == (windows[0].digest,)
     assert len(first.history) == 12 and first.history[-1] < first.history[0]
+
+
+def test_no_number_of_an_update_has_the_name_of_one_that_the_gate_measures(second):
+    """Both are the registry's: the training's loss would stand there as the loss against the champion."""
+    parities = {"parity_gap", "probability_gap"}  # which the gate takes from the update
+    assert second.metrics["training_loss"] == second.history[-1]
+    assert (
+        not {name.partition("[")[0] for name in second.metrics} & (LEAST.keys() | MOST.keys() | MANY.keys()) - parities
+    )
+
+
+def test_a_checkpoint_is_of_one_version_of_the_code_beside_the_spec(letter_spec, windows, tmp_path, monkeypatch):
+    seen = Mock()
+    monkeypatch.setattr(train, "remove", seen)
+    for version in ("a", "a", "b"):
+        spec = msgspec.structs.replace(letter_spec, source=f"workload:{letter_spec.name}@{version * 64}")
+        distill(spec, windows[:1], variant=TINY, parent=None, artifacts=tmp_path.as_uri(), seed=0)
+    one, again, other = (call.args[0] for call in seen.call_args_list)
+    assert one == again != other
 
 
 def test_everything_lies_in_the_folder_of_the_artifact_and_no_checkpoint_is_left(first, artifacts):

@@ -7,6 +7,7 @@ from components.contracts.errors import FinderError
 from components.contracts.records import Input, content_hash, encode
 from components.contracts.spec import Consent, Factory, Masking, Payload
 from components.distill.unlabelled import NONE, unlabelled
+from components.snapshot.erase import frozen_beside, unlabelled_without
 from components.snapshot.table import split_of
 from components.stream.memory import MemoryBroker
 
@@ -77,6 +78,16 @@ def test_each_content_once_and_no_more_than_the_spec_says(broker, spec, window, 
     assert len(found) == len(set(found)) <= 50 and set(found) <= set(texts(200)[-50:])
 
 
+@pytest.mark.parametrize("rows", range(1, 12))
+def test_what_is_held_out_takes_no_place_among_the_rows_that_the_spec_asks_for(broker, spec, window, tmp_path, rows):
+    lines = [msgspec.json.encode({"text": text.decode(), "consent": "yes"}) for text in texts(60)]
+    (tmp_path / "old.jsonl").write_bytes(b"\n".join(lines))
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",), unlabelled_rows=rows)
+    spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    allowed = [t for t in texts(60) if split_of(content_hash(t), 0.2) == "train"]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:rows]
+
+
 def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(broker, spec, window, tmp_path):
     lines = [
         msgspec.json.encode({"id": f"h{i}", "text": f"an old text, number {i}", "consent": "yes"}) for i in range(20)
@@ -87,6 +98,21 @@ def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(br
     put(broker, spec, texts(3))
     found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
     assert any(p.startswith(b"an old text") for p in found) and found[0] in texts(3)
+
+
+def test_another_spec_of_the_same_window_gets_what_it_asks_for(broker, spec, window, tmp_path):
+    put(broker, spec, texts(40))
+    first = unlabelled(spec, [window], broker, tmp_path.as_uri())
+    (tmp_path / "old.jsonl").write_bytes(b'{"text": "an old text", "consent": "yes"}')
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",))
+    more = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    found = unlabelled(more, [window], broker, tmp_path.as_uri())
+    assert found.payloads == [*first.payloads, b"an old text"] and found.digest != first.digest
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) == first
+    assert len(frozen_beside(spec, tmp_path.as_uri(), window)) == 2
+    assert unlabelled_without(spec, tmp_path.as_uri(), [window], {content_hash(first.payloads[0])}) == [1]
+    rest = [unlabelled(s, [window], broker, tmp_path.as_uri()).payloads for s in (spec, more)]
+    assert rest == [first.payloads[1:], [*first.payloads[1:], b"an old text"]]
 
 
 def test_no_traffic_is_none(broker, spec, window, tmp_path):

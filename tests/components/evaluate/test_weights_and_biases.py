@@ -99,8 +99,8 @@ def test_each_epoch_s_loss_is_there_with_each_term_s_part_of_it(world, tracked):
     history = [items(r.history.item) for r in tracked[1] if r.WhichOneof("record_type") == "history"]
     epochs = [row for row in history if "epoch" in row]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
-    assert [row["loss"] for row in epochs] == pytest.approx(list(candidate.history))
-    assert all(row["loss_kl"] + row["loss_truth"] == pytest.approx(row["loss"], rel=1e-5) for row in epochs)
+    assert [row["training_loss"] for row in epochs] == pytest.approx(list(candidate.history))
+    assert all(row["loss_kl"] + row["loss_truth"] == pytest.approx(row["training_loss"], rel=1e-5) for row in epochs)
     assert epochs[-1]["loss_kl"] == pytest.approx(candidate.metrics["loss_kl"])
 
 

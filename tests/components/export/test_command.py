@@ -70,6 +70,14 @@ def test_a_version_is_exported_with_its_limits_its_lineage_and_the_gate_s_verdic
     assert done.exit_code == 0 and "letters version 1 for onnx" in done.output.replace("\n", " ")
 
 
+def test_a_version_of_the_teacher_before_is_compared_on_what_that_one_labelled(platform, tmp_path, monkeypatch):
+    (tmp_path / "letters.yaml").write_text(f"{SPEC}teacher_digest: newer@1\n")
+    arguments = ("export", "1", "--to", "onnx", "--spec", tmp_path / "letters.yaml", "-o", tmp_path / "b", "--json")
+    done = run(platform, monkeypatch, *arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["parity"]["rows"] > 10 and read(tmp_path / "b").lineage.teacher == "t@1"
+
+
 def test_an_export_that_would_answer_otherwise_has_an_exit_code_of_its_own(platform, tmp_path, monkeypatch):
     from components.export import export
     from components.export.parity import Compared

@@ -65,6 +65,19 @@ def test_records_and_positions_become_visible_together(broker, topics):
     assert standing(broker, source, group) == 3
 
 
+def test_positions_count_without_a_record(broker, topics):
+    source, out = topics
+    place, group = put(broker, source, 9), f"{source}.g"
+    writer = broker.transactional_producer(f"{source}.t")
+    for position, records in ((1, 0), (2, 0), (3, 1), (4, 0), (5, 0)):
+        writer.begin()
+        for _ in range(records):
+            writer.send(out, "k", b"a")
+        writer.send_offsets(group, {place: position})
+        writer.commit()
+        assert standing(broker, source, group) == position
+
+
 def test_what_is_aborted_never_was(broker, topics, shows_leftovers):
     source, out = topics
     place, group = put(broker, source, 5), f"{source}.g"

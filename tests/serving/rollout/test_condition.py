@@ -39,7 +39,12 @@ def rolling(in_force=0.05, **changed):
         (facts(crowned=Crowned(version="7", how="rollback", at=500.0)), "rolled back", 500.0, ""),
         (facts(rollout=msgspec.structs.replace(CANARY, phase="aborted")), "serving", 400.0, ""),
         (facts(champion="9", rollout=msgspec.structs.replace(CANARY, phase="rolled_back")), "serving", None, ""),
-        (facts(champion=None, replicas=0, crowned=None), "no champion", None, "pipeline run bootstrap --spec SPEC"),
+        (
+            facts(champion=None, replicas=0, crowned=None),
+            "no champion",
+            None,
+            "pipeline run bootstrap --spec SPEC --param history_uri=HISTORY",
+        ),
         (facts(refused="is not signed"), "no champion", None, "rollout rollback --to VERSION --workload files"),
         (facts(replicas=0), "stale", None, "cohobate up"),
         (facts(leader_age=None), "stale", None, "cohobate up"),
@@ -65,6 +70,13 @@ def test_the_word_and_what_to_press(seen, word, since, command):
 def test_a_report_may_be_as_old_as_its_worker_s_longest_work_and_one_of_an_event_is_never_stale():
     assert condition(facts(reports={"labeler": 300.0, "monitor": 60.0, "entropy": 1e9})).state == "serving"
     assert condition(facts(reports={"trigger": 60.1})).why == "not heard: trigger"
+
+
+def test_of_a_workload_that_nothing_has_run_no_log_is_to_be_looked_at():
+    never = condition(facts(champion=None, crowned=None, replicas=0, leader_age=None, reports={}))
+    assert (never.state, never.press.command) == ("stale", "cohobate up")
+    assert "nothing has run it yet" in never.press.remark and "log" not in never.press.remark
+    assert "look at its log" in condition(facts(leader_age=None, reports={"trigger": 5.0})).press.remark
 
 
 def test_the_worst_stands_first():
