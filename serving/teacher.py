@@ -27,6 +27,7 @@ from components.contracts.sampling import audited
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build, load_spec
+from components.control import forgettings
 from components.control.store import ControlStore
 from components.control.workloads import newest
 from components.query.budget import Budget, Reservation
@@ -36,6 +37,7 @@ from components.teachers.common import Common
 from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
 from serving.declaration import GatewayArgs, Workload, load
 from serving.gateway.reply import PACED, Reply
+from serving.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from components.stream.contract import Broker
@@ -45,6 +47,9 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 0.005
 """How long a batch that is not full waits for more: little beside a teacher's answer, and enough for the inputs of one
 request, which are asked about at the same time."""
+
+FORGET_SECONDS = 1.0
+"""How often it is asked whether somebody is to be forgotten."""
 
 MEMBER = "gateway"
 """The name of the teacher behind the gateway among those that watch the teacher."""
@@ -56,13 +61,17 @@ PACE = Reply(None, PACED, "the label budget is paced: what is left of it is kept
 
 
 class Question(NamedTuple):
-    """One input that waits. ``order``: urgency, one less its need, and a number that makes it unique."""
+    """One input that waits. ``order``: urgency, one less its need, and a number that makes it unique.
+
+    ``student``: the label that the student gave it; empty where that is not known.
+    """
 
     order: tuple[int, float, int]
     input_id: str
     payload: bytes
     decoded: Any
     reply: asyncio.Future[Reply]
+    student: str = ""
 
     @property
     def need(self) -> float:
@@ -91,8 +100,12 @@ class TeacherService:
         self._numbers = itertools.count()
         self._asker: asyncio.Task[None] | None = None
 
-    async def label(self, input_id: str, payload: bytes, urgency: int = 0, need: float = 1.0) -> Reply:
+    async def label(
+        self, input_id: str, payload: bytes, urgency: int = 0, need: float = 1.0, student: str = ""
+    ) -> Reply:
         """The answer about an input; ``urgency`` (0: the most) and how much it needs one (0 to 1) say who goes first.
+
+        ``student``: the label that the student gave it.
 
         Raises:
             RecordError: the payload cannot be decoded.
@@ -102,7 +115,7 @@ class TeacherService:
         """
         order = (urgency, 1.0 - need, next(self._numbers))
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, Question(order, input_id, payload, self._decode(payload), reply))
+        heapq.heappush(self._waiting, Question(order, input_id, payload, self._decode(payload), reply, student))
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._ask())
         return await reply
@@ -190,6 +203,8 @@ class Answering:
        that paid for when it sends something again.
     5. Write down each answer for the labeler, signed where there is a key; not where a decision about the teacher came
        between.
+    6. Where the spec wants it, give those that were not asked about what was said of the nearest input
+       (:mod:`serving.neighbours`).
 
     What dies before step 4 leaves its reservation spent, as a labeler's does.
 
@@ -236,6 +251,8 @@ class Answering:
         key = settings.secret("label_signing_key")
         self._signer = Signer(key) if key else None
         self._known: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
+        self._near, self._near_of = Neighbours.of(spec), ("", 0)
+        self._store, self._orders, self._looked = store, 0, float("-inf")
         self.calls = 0
         """Inputs that the teacher was asked about."""
 
@@ -280,7 +297,32 @@ class Answering:
                 reply = reply._replace(headers=headers_of(given, self._signer))
                 self._remember(by, content, soft)
             replies.append(reply)
-        return replies
+        # Step 6
+        return self._beside(by, batch, [c in wanted for c in contents], replies)
+
+    def _beside(self, by: str, batch: Sequence[Question], new: Sequence[bool], replies: list[Reply]) -> list[Reply]:
+        """The replies with what the teacher, ``by``, said of the nearest input, where it gave none.
+
+        ``new``: which questions it was asked, and not answered before.
+        """
+        near = self._near
+        if near is None:
+            return replies
+        if (of := (by, self._forgettings())) != self._near_of:
+            near.forget()
+            self._near_of = of
+        told = [(q, r.soft) for q, r, asked in zip(batch, replies, new, strict=True) if asked and r.soft is not None]
+        near.learn([q.decoded for q, _ in told], [s for _, s in told], [q.student for q, _ in told])
+        without = [i for i, r in enumerate(replies) if r.code in (PACE.code, SPENT.code)]
+        found = dict(zip(without, near.answers([batch[i].decoded for i in without]), strict=True))
+        return [r._replace(near=found.get(i)) for i, r in enumerate(replies)]
+
+    def _forgettings(self) -> int:
+        """How many orders to forget an entity there are: with each all that is remembered of inputs goes."""
+        now = self._store.clock()
+        if not 0.0 <= now - self._looked < FORGET_SECONDS:
+            self._orders, self._looked = len(forgettings.orders(self._store, self.spec.name)), now
+        return self._orders
 
     def _audited(self, contents: Sequence[str], batch: Sequence[Question]) -> set[str]:
         """The contents of inputs that the gateway or the labeler audits.

@@ -83,9 +83,9 @@ class Coverage:
                 self._kept[at] = made
 
 
-def sketches(featuriser: Featuriser, payloads: Sequence[Any], seed: int) -> Sketches:
-    """The sketches of decoded payloads, of shape (batch, :data:`PLACES`); all zeros where an input has no features."""
-    found = np.zeros((len(payloads), PLACES), dtype=np.float64)
+def sketches(featuriser: Featuriser, payloads: Sequence[Any], seed: int, places: int = PLACES) -> Sketches:
+    """The sketches of decoded payloads, of shape (batch, ``places``); all zeros where an input has no features."""
+    found = np.zeros((len(payloads), places), dtype=np.float64)
     if not payloads:
         return found.astype(np.float32)
     features = featuriser.encode(payloads)
@@ -96,7 +96,7 @@ def sketches(featuriser: Featuriser, payloads: Sequence[Any], seed: int) -> Sket
             paired = weights is not None and np.shape(weights) == np.shape(array)
             _hash(found, flat, np.asarray(weights).reshape(flat.shape) if paired else None, seed + number)
         elif not (name == "weights" and "ids" in features):
-            found += flat @ _projection(flat.shape[1], seed + number)
+            found += flat @ _projection(flat.shape[1], seed + number, places)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
@@ -106,16 +106,16 @@ def _hash(found: npt.NDArray[np.float64], ids: npt.NDArray[Any], weights: Any, s
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(seed) * np.uint64(2_654_435_761)) * ODD
         mixed = (mixed ^ (mixed >> np.uint64(29))) * ODD
-    places = (mixed >> np.uint64(40)) % np.uint64(PLACES)
+    places = (mixed >> np.uint64(40)) % np.uint64(found.shape[1])
     signs = np.where(mixed >> np.uint64(63), 1.0, -1.0)
     rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
     np.add.at(found, (rows, places.astype(np.int64)), signs if weights is None else signs * weights)
 
 
 @lru_cache(maxsize=4)
-def _projection(size: int, seed: int) -> npt.NDArray[np.float64]:
+def _projection(size: int, seed: int, places: int) -> npt.NDArray[np.float64]:
     """Random directions; those of a longer batch begin with those of a shorter one."""
-    return np.random.default_rng([seed, 2]).standard_normal((size, PLACES))
+    return np.random.default_rng([seed, 2]).standard_normal((size, places))
 
 
 def _apart(cosine: Any) -> npt.NDArray[np.float64]:

@@ -372,7 +372,7 @@ class Gateway:
         return need(answer.confidence, answer.novelty, self.spec.serve.novelty)
 
     async def _defer(self, number: int, unpublished: dict[int, Done], urgency: int) -> None:
-        """Let others answer; where none does, the student's answer stands, degraded unless people were asked.
+        """Let others answer; where none does, the answer is degraded: a neighbour's, if there is one, or the student's.
 
         The input is published when that is done, with the teacher's answer if there is one.
         """
@@ -387,9 +387,13 @@ class Gateway:
         if found.soft is not None and (found.by == "expert" or found.by == "teacher"):
             _tell(answer, found.soft)
             answer.answered_by = found.by
-        else:
-            answer.degraded = True
-            self.metrics.degraded.inc()
+            return
+        if found.near is not None:
+            _tell(answer, found.near)
+            answer.answered_by = "neighbour"
+            self.metrics.neighbours.inc()
+        answer.degraded = True
+        self.metrics.degraded.inc()
 
 
 def _with(served: Served | None, found: Found) -> Served | None:

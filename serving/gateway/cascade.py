@@ -38,7 +38,8 @@ the input needs it (0 to 1, :func:`components.query.pace.need`)."""
 
 class Found(NamedTuple):
     """The answer that is given, None where nobody had one; who gave it; what became of each one asked; what goes
-    with the input's record, whoever's answer it is that was given; and whether a label is waited for all the same.
+    with the input's record, whoever's answer it is that was given; whether a label is waited for all the same; and,
+    where nobody answered, what the teacher said of the nearest input.
     """  # noqa: D205
 
     soft: SoftLabel | None
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     told: list[str]
     headers: Mapping[str, bytes]
     waits: bool = True
+    near: SoftLabel | None = None
 
 
 class Stage:
@@ -95,20 +97,21 @@ class Cascade:
         """The first answer that is sure enough, else the surest."""
         best: tuple[SoftLabel | None, DeferTo | None] = None, None
         told: list[str] = []
-        waits = True
+        waits, near = True, None
         for stage in self.stages:
             reply = await stage.ask(entry, student, urgency, need)
             self._outcome(stage.name, reply.code)
             told.append(reply.why)
             waits = waits and reply.code != PACED
             if reply.soft is None:
+                near = reply.near or near
                 if reply.code == "asked":
                     break
                 continue
             if stage.name != "expert" or reply.soft.confidence >= self._options.expert_below:
                 return Found(reply.soft, stage.name, told, reply.headers)
             best = reply.soft, stage.name
-        return Found(*best, told, {}, waits)
+        return Found(*best, told, {}, waits, near)
 
 
 def people(store: ControlStore, versions: LoadedVersions) -> Ask:

@@ -64,6 +64,10 @@ class Metrics:
         self.degraded = Counter(
             "cohobate_degraded", "Deferred answers that nobody else gave.", one, registry=self.registry
         ).labels(self._workload)
+        self.neighbours = Counter(
+            "cohobate_neighbour_answers", "Degraded answers that are the teacher's of the nearest input.", one,
+            registry=self.registry,
+        ).labels(self._workload)  # fmt: skip
         self.novel = Counter(
             "cohobate_novel", "Answers to defer for the novelty of their input.", one, registry=self.registry
         ).labels(self._workload)

@@ -147,9 +147,9 @@ class Answered(msgspec.Struct):
     ``soft_label``: probabilities by class, or ``value`` and ``scale`` for regression, or ``vector`` (of length 1) and
     ``scale`` for embedding; empty for tagging, which has ``spans`` of the text and ``tokens`` with the probability of
     each tag. ``defer``: the student is not sure enough; ``answered_by`` says whose label, confidence and soft label
-    these are. ``degraded``: the student's own, although others were to be asked: they did not answer. ``novelty``:
-    p-value in [0, 1] of the input's likeness to what the version knows, near 0 where it is unlike; null where the
-    version tells none.
+    these are (``neighbour``: the teacher's of the nearest input that it was asked about). ``degraded``: others were to
+    be asked about this input, and did not answer: it is the student's own, or a neighbour's. ``novelty``: p-value in
+    [0, 1] of the input's likeness to what the version knows, near 0 where it is unlike; null where it tells none.
     """
 
     id: str
@@ -164,7 +164,7 @@ class Answered(msgspec.Struct):
     defer: bool = False
     defer_reason: str | None = None
     degraded: bool = False
-    answered_by: Literal["student", "expert", "teacher"] | None = None
+    answered_by: Literal["student", "expert", "teacher", "neighbour"] | None = None
     error: Problem | None = None
     novelty: float | None = None
     spans: Sequence[Span] | UnsetType = UNSET

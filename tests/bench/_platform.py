@@ -87,6 +87,9 @@ class Given:
 PACED = os.environ.get("COHOBATE_BENCH_PACED") == "1"
 """Whether deferrals are paced; without it the first of them get what there is."""
 
+NEIGHBOURS = int(os.environ.get("COHOBATE_BENCH_NEIGHBOURS", "0")) or None
+"""How many of the teacher's answers are kept for inputs that the budget leaves to the student; by default none."""
+
 
 def spec_of(stream: Stream, calls: int, seed: int) -> Spec:
     """The workload of a stream with so many calls of the teacher."""
@@ -110,7 +113,10 @@ def spec_of(stream: Stream, calls: int, seed: int) -> Spec:
             lease_seconds=30.0,
             patience_seconds=600.0,
         ),
-        serve=sections.Serve(replicas=1, max_disagreement=MAX_DISAGREEMENT, novelty=0.05, request_seconds=600.0),
+        serve=sections.Serve(
+            replicas=1, max_disagreement=MAX_DISAGREEMENT, novelty=0.05, request_seconds=600.0,
+            deferral=sections.Deferral(neighbours=NEIGHBOURS),
+        ),
         label=sections.Label(
             linger_seconds=0.0,
             policy=Policy(kind="novelty", share=0.1),
@@ -229,7 +235,7 @@ class Platform:
     async def _asked(self, entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
         future = asyncio.get_running_loop().create_future()
         decoded = entry.payload.decode() if self.spec.payload.decoder == "text" else entry.payload
-        question = Question((urgency, 1.0 - need, 0), entry.id, entry.payload, decoded, future)
+        question = Question((urgency, 1.0 - need, 0), entry.id, entry.payload, decoded, future, student.label)
         return self._answering([question])[0]
 
     def _tick(self) -> None:

@@ -14,6 +14,7 @@ from components.contracts.settings import Settings
 from components.contracts.signing import Verifier, new_key
 from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Policy, Probe, load_spec
+from components.control import forgettings
 from components.control.intent import Intent
 from components.control.teachers import decide, open_incident, teacher_state
 from components.label.asking import Company
@@ -22,7 +23,7 @@ from components.query.budget import Budget
 from components.query.selector import Selector
 from components.teachers.contract import Deferred
 from serving.gateway.reply import Reply
-from serving.teacher import SPENT, Answering, TeacherService
+from serving.teacher import FORGET_SECONDS, SPENT, Answering, TeacherService
 from tests.serving.running import Running
 
 BY = "sign@1"
@@ -60,11 +61,15 @@ def made(spec, store, broker, clock, tmp_path, monkeypatch):
     patient = msgspec.structs.replace(spec.serve.deferral, timeout_seconds=3_600.0)
     spec = msgspec.structs.replace(spec, serve=msgspec.structs.replace(spec.serve, deferral=patient))
 
-    def make(teacher, key=None, audited=None, **label):
+    def make(teacher, key=None, audited=None, neighbours=None, **label):
         label = {"probe": Probe(size=0), **label}
         changed = msgspec.structs.replace(spec, label=msgspec.structs.replace(spec.label, **label))
+        if neighbours is not None:
+            deferral = msgspec.structs.replace(patient, neighbours=neighbours)
+            changed = msgspec.structs.replace(changed, serve=msgspec.structs.replace(changed.serve, deferral=deferral))
         if audited is not None:
-            changed = msgspec.structs.replace(changed, serve=msgspec.structs.replace(spec.serve, audit_share=audited))
+            serve = msgspec.structs.replace(changed.serve, audit_share=audited)
+            changed = msgspec.structs.replace(changed, serve=serve)
         if key is not None:
             monkeypatch.setenv("COHOBATE_LABEL_SIGNING_KEY", key)
         settings = Settings(home=tmp_path)
@@ -81,7 +86,7 @@ class Whole:
         self.service = TeacherService(spec.source, answer=answering)
 
         async def ask(entry, student, urgency, need):
-            return await self.service.label(entry.id, entry.payload, urgency, need)
+            return await self.service.label(entry.id, entry.payload, urgency, need, student.label)
 
         self.gateway = Running(spec, store, broker, clock, ask)
         self.gateway.serve(champion)
@@ -183,6 +188,62 @@ def test_what_an_update_lacks_after_an_alarm_is_asked_about_whatever_the_pace(wh
     store.put_gauge(spec.name, "monitor", {"index": 100 + spec.trigger.alarm_labels})
     one.gateway.clock.now += 1.0
     assert [a["answered_by"] for a in one.predict(0.015, 0.055)] != 2 * ["teacher"]
+
+
+def turned(whole, teacher, **options):
+    """The teacher says the contrary of what the student says, of six inputs, and then the budget is spent."""
+    one = whole(budget=Limits(per_hour=6, reserve=0.0), audit_share=0.0, audited=0.0, **options)
+    teacher.turned = True
+    for n in (1, 2, 3):
+        assert {a["answered_by"] for a in one.predict(n / 100, -n / 100)} == {"teacher"}
+    return one
+
+
+def test_what_the_budget_does_not_reach_for_is_told_what_the_teacher_said_of_the_nearest(whole, teacher):
+    one = turned(whole, teacher, neighbours=100)
+    answers = one.predict(0.04, -0.04)
+    assert [(a["label"], a["answered_by"]) for a in answers] == [("neg", "neighbour"), ("pos", "neighbour")]
+    assert all(a["degraded"] and a["defer"] and "label budget is spent" in a["defer_reason"] for a in answers)
+    one.label()
+    labels = [_label(r) for r in one.broker.consumer(["signs.labels"]).poll(1_000, 0)]
+    assert len(labels) == teacher.calls == 6, "only the teacher labels"
+    assert 'cohobate_neighbour_answers_total{workload="signs"} 2.0' in one.gateway.call("GET", "/metrics").text
+    told = one.gateway.published()[-2:]
+    assert sorted(p.answer.label for p in told) == ["neg", "pos"] and all(p.answer.version == "1" for p in told)
+
+
+def test_who_does_not_defer_gets_the_students_answer(whole, teacher):
+    one = turned(whole, teacher, neighbours=100)
+    answers = one.gateway.predict(0.04, -0.04).json()["predictions"]
+    assert [(a["label"], a["answered_by"], a["degraded"]) for a in answers] == [
+        ("pos", "student", False), ("neg", "student", False)
+    ]  # fmt: skip
+
+
+def test_without_neighbours_the_student_answers(whole, teacher):
+    answers = turned(whole, teacher).predict(0.04, -0.04)
+    assert [(a["label"], a["answered_by"]) for a in answers] == [("pos", "student"), ("neg", "student")]
+
+
+def test_neighbours_do_not_speak_over_a_student_that_is_right(whole, teacher):
+    one = whole(budget=Limits(per_hour=6, reserve=0.0), audit_share=0.0, audited=0.0, neighbours=100)
+    for n in (1, 2, 3):
+        one.predict(n / 100, -n / 100)
+    assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"student"}
+
+
+def test_what_another_teacher_said_is_no_neighbour(whole, teacher, monkeypatch):
+    one = turned(whole, teacher, neighbours=100)
+    monkeypatch.setattr(type(one.answering), "reference", property(lambda self: "sign@1!2"))
+    assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"student"}
+
+
+def test_what_is_remembered_goes_when_somebody_is_to_be_forgotten(whole, teacher, store):
+    one = turned(whole, teacher, neighbours=100)
+    assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"neighbour"}
+    forgettings.open_order(store, "signs", "k", "ada", "asked")
+    one.gateway.clock.now += FORGET_SECONDS
+    assert {a["answered_by"] for a in one.predict(0.05, -0.05)} == {"student"}
 
 
 def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):

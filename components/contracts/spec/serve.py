@@ -21,7 +21,10 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     from each replica; None for no limit. ``replicas``: the most processes that the expert, and the teacher behind the
     gateway, may have; each is started when there are more questions than one can take in a batch.
 
-    The teacher's calls count for ``label.budget``, and its answers become labels.
+    The teacher's calls count for ``label.budget``, and its answers become labels. Where the budget is spent, or paced,
+    an input of classification or multilabel that it is not asked about may be given what it said of the nearest of the
+    newest ``neighbours`` inputs that it was asked about, while that is right more often than the student on
+    those (:mod:`serving.neighbours`); None: the student's answer stands.
     """
 
     to: tuple[DeferTo, ...] = ("teacher",)
@@ -32,6 +35,7 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replicas: Count = 1
     breaker_failures: Count = 5
     breaker_seconds: Positive = 30.0
+    neighbours: Count | None = None
 
 
 class Asynchronous(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

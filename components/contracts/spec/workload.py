@@ -147,6 +147,7 @@ SINCE: dict[str, Any] = {
     "masking.finder_seconds": Masking(entities=()).finder_seconds,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
+    "serve.deferral.neighbours": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
     "student.start": None,
@@ -170,18 +171,18 @@ MADE_FOR_CLASSES = (
 
 WITHOUT: dict[Task, tuple[str, ...]] = {
     "classification": (*OF_SETS, *OF_SPANS, *OF_VALUES, *OF_VECTORS),
-    "regression": (*OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VECTORS),
+    "regression": (*OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VECTORS, "serve.deferral.neighbours"),
     "multilabel": (*OF_SPANS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES),
     "tagging": (
         *OF_SETS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES,
         "student.export.pruning", "limits.looks", "limits.max_slice_loss", "limits.max_noise_loss",
-        "limits.max_attack_loss",
+        "limits.max_attack_loss", "serve.deferral.neighbours",
     ),
     "embedding": (
         *OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VALUES, *MADE_FOR_CLASSES,
         # there is no truth of an embedding
         "truth_sources", "student.truth_weight", "limits.max_loss",
-        "student.temperature", "rollout.max_churn",
+        "student.temperature", "rollout.max_churn", "serve.deferral.neighbours",
     ),
 }  # fmt: skip
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
@@ -221,6 +222,16 @@ def _check_people(spec: Spec) -> None:
         raise ConfigError("teacher.factory", spec.teacher.factory, allowed)
     if "review" in spec.serve.deferral.to and spec.task not in ("classification", "regression"):
         raise ConfigError("serve.deferral.to", spec.serve.deferral.to, f"people are asked nothing of {spec.task} yet")
+
+
+def _check_neighbours(spec: Spec) -> None:
+    """Refuse answers of neighbours where the teacher is not asked, or what it said of one input may not be told."""
+    field, found = "serve.deferral.neighbours", spec.serve.deferral.neighbours
+    if "teacher" not in spec.serve.deferral.to:
+        raise ConfigError(field, found, "goes with 'teacher' in serve.deferral.to")
+    if spec.student.privacy is not None:
+        remedy = "tells what was said of another input, which no account covers: leave it out beside student.privacy"
+        raise ConfigError(field, found, remedy)
 
 
 def load_spec(source: str | Path, settings: Settings | None = None) -> Spec:
@@ -285,6 +296,8 @@ def _read(path: Path) -> Spec:
         remedy = "is measured on rows that were learnt from, which no account covers: leave it out"
         found = spec.limits.max_membership_advantage
         raise ConfigError("limits.max_membership_advantage", found, f"{remedy} beside student.privacy")
+    if spec.serve.deferral.neighbours is not None:
+        _check_neighbours(spec)
     if spec.serve.novelty is not None and spec.student.privacy is not None:
         remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"
         raise ConfigError("serve.novelty", spec.serve.novelty, f"{remedy} beside student.privacy")

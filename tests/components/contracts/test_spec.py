@@ -232,6 +232,22 @@ def test_an_address_that_may_be_called_back_is_one(url):
     assert Asynchronous(callbacks=("https://robots.example:8443/hooks",)).max_waiting == 10_000
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"task": "regression"}, "does not know answers of regression"),
+        ({"student": {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}}, "which no account covers"),
+        ({"serve": {"deferral": {"to": ["review"], "neighbours": 9}}}, "goes with 'teacher' in serve.deferral.to"),
+    ],
+)
+def test_neighbours_are_where_the_teacher_is_asked_for_classes_and_nothing_is_kept_close(tmp_path, more, why):
+    wanted = {"serve": {"deferral": {"neighbours": 9}}}
+    assert load_spec(write(tmp_path, **wanted)).serve.deferral.neighbours == 9
+    assert load_spec(write(tmp_path)).serve.deferral.neighbours is None
+    with pytest.raises(ConfigError, match=rf"serve\.deferral\.neighbours is 9: .*{why}"):
+        load_spec(write(tmp_path, **{**wanted, **more}))
+
+
 def test_what_a_task_is_without_is_refused_and_its_default_is_not(tmp_path, monkeypatch):
     monkeypatch.setitem(workload.WITHOUT, "regression", ("limits.groups", "serve.novelty"))
     plain = write(tmp_path, task="regression")

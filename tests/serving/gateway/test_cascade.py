@@ -31,6 +31,10 @@ def answering(p, asked=None):
     return ask
 
 
+async def paced(entry, student, urgency, need):
+    return Reply(None, "paced", "the label budget is paced", near=soft(0.9))
+
+
 async def failing(entry, student, urgency, need):
     raise ConnectionError("away")
 
@@ -47,6 +51,15 @@ def ask(options, asks, times=1):
         return [await cascade.answer(ENTRY, STUDENT, 3) for _ in range(times)]
 
     return asyncio.run(run()), outcomes
+
+
+def test_a_neighbours_answer_is_found_where_nobody_answers():
+    ((found,), _) = ask(Deferral(to=("teacher",)), {"teacher": paced})
+    assert (found.soft, found.by, found.near, found.waits) == (None, None, soft(0.9), False)
+    ((found,), _) = ask(Deferral(to=("teacher", "expert"), expert_below=0.99), {"teacher": paced, "expert": failing})
+    assert found.soft is None and found.near == soft(0.9), "also where others fail after it"
+    ((found,), _) = ask(Deferral(to=("teacher", "expert")), {"teacher": paced, "expert": answering(0.7)})
+    assert found.soft == soft(0.7) and found.by == "expert", "who was asked about the input goes first"
 
 
 def test_the_first_that_is_sure_enough_answers():
