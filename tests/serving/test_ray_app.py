@@ -28,20 +28,21 @@ from tests.serving.replica.test_admission import CRASHING, with_features
 
 SERVER = """
 import os, sys
+from components.contracts.ray_access import access
 from components.contracts.settings import Settings
 from components.contracts.spec import load_spec
 from serving.declaration import Workload, declared, serve_config
-from components.contracts.ray_access import access
 from serving.ray_cluster import deployed
 from serving.ray_environment import QUIET, environment
+from serving.ray_light import SETUP, import_serve
 from tests.ray_start import init
 settings = Settings()
 os.environ.update(QUIET | access(settings, os.environ) | environment(settings))
+import_serve()
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
-init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-     configure_logging=False, _node_ip_address="127.0.0.1")
+init(num_cpus=2, runtime_env={"worker_process_setup_hook": SETUP})
 with deployed(serve_config(settings, [declared(settings, [Workload.of(load_spec(sys.argv[1]))])], {})):
     print("ready", flush=True)
     sys.stdin.read()
@@ -66,22 +67,24 @@ def test_replicas_of_platforms_on_one_machine_begin_at_ports_of_their_own():
     firsts = [first for first, _ in ports]
     assert firsts == list(REPLICA_PORTS) and all(last == first + 1000 for first, last in ports)
     assert ports[-1][1] < 32_768, "Linux's own begin there"
-    code = f"from ray.serve._private.constants import {', '.join(names)}; print({', '.join(names)})"
-    env = os.environ | given[7]
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [given[7][name] for name in names]
 
 
-def test_ray_reads_the_settings_of_its_checks_of_the_proxy_and_how_long_a_replica_stays_open():
+def test_ray_reads_the_settings_of_its_ports_its_checks_of_the_proxy_and_how_long_a_replica_stays_open():
     """Ray's own names: one that it does not know would change nothing, and nobody would notice."""
-    checks, stays = "PROXY_HEALTH_CHECK_PERIOD_S, PROXY_READY_CHECK_TIMEOUT_S", "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
-    behind = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
-    code = f"from ray.serve._private.constants import {checks}, {behind}, RAY_SERVE_{stays} as d"
-    code += f"; print({checks}, {behind}, d)"
-    env = os.environ | QUIET | environment(Settings())
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    *checked, port, drains = map(float, done.stdout.split())
-    assert port == Settings().haproxy_ports[0]
+    settings = Settings(gateway_port=8470)
+    given = QUIET | environment(settings)
+    first, last = (f"RAY_SERVE_DIRECT_INGRESS_{which}_HTTP_PORT" for which in ("MIN", "MAX"))
+    names = (
+        "PROXY_HEALTH_CHECK_PERIOD_S", "PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", first, last,
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
+    )  # fmt: skip
+    code = f"from ray.serve._private import constants as c; print({', '.join(f'c.{name}' for name in names)})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | given, capture_output=True, text=True, check=True
+    )
+    *checked, port, lowest, highest, drains = map(float, done.stdout.split())
+    assert port == settings.haproxy_ports[0]
+    assert [lowest, highest] == [float(given[name]) for name in (first, last)]
     assert checked == [PROXY_CHECK_SECONDS, PROXY_START_SECONDS] and drains == float(DRAIN_SECONDS) == 1.0
 
 
