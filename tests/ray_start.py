@@ -68,9 +68,14 @@ def alone():
 
 
 def started(make):
-    """What ``make`` gives, which starts a node in this process, while no other starts."""
+    """What ``make`` gives, which starts a node in this process, while no other starts.
+
+    It has no more processes than one of a platform.
+    """
+    from infra.worker import _without_surplus
+
     os.environ.update(FEW)
-    with alone():
+    with alone(), _without_surplus():
         for left in reversed(range(NODES)):
             try:
                 return make()
@@ -80,17 +85,14 @@ def started(make):
 
 
 def init(**options):
-    """``ray.init`` with a cluster of its own, of no more processes than a platform's."""
+    """``ray.init`` with a cluster of its own."""
     import ray
-
-    from infra.worker import _without_surplus
 
     own = {
         "address": "local", "include_dashboard": False, "log_to_driver": False, "configure_logging": False,
         "object_store_memory": 100 * 2**20, "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
-    with _without_surplus():
-        return started(lambda: ray.init(**own, **options))
+    return started(lambda: ray.init(**own, **options))
 
 
 @contextlib.contextmanager
