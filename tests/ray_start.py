@@ -13,6 +13,7 @@ As a program, it is Ray's own command, with that time.
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,14 @@ from filelock import FileLock
 
 COMMAND = [sys.executable, "-P", __file__]
 """In the place of ``ray``."""
+
+WITH_PARENT = "--with-parent"
+"""Before the others: the command ends with who started it, and a node that it runs with it."""
+
+NO_CLIENTS = "--no-clients"
+"""There, too: a head has no server for clients, which ends it where it did not find the node within 30 s."""
+
+CLIENTS = "--ray-client-server-port="
 
 TIMES = 4
 """How many times as long as Ray gives it a node has."""
@@ -39,8 +48,10 @@ FEW = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
 }
-"""Of a cluster: no processes that nobody asked for, of which each takes more than a second of processor time."""
+"""Of a cluster: no processes that nobody asked for, of which each takes more than a second of processor time, and a
+controller of Serve that looks as often as a platform's does."""
 
 AGENTS = ("metrics_agent", "dashboard_agent_listen", "runtime_env_agent")
 """Whose ports a node waits for."""
@@ -57,9 +68,14 @@ def alone():
 
 
 def started(make):
-    """What ``make`` gives, which starts a node in this process, while no other starts."""
+    """What ``make`` gives, which starts a node in this process, while no other starts.
+
+    It has no more processes than one of a platform.
+    """
+    from infra.worker import _without_surplus
+
     os.environ.update(FEW)
-    with alone():
+    with alone(), _without_surplus():
         for left in reversed(range(NODES)):
             try:
                 return make()
@@ -72,22 +88,28 @@ def init(**options):
     """``ray.init`` with a cluster of its own."""
     import ray
 
-    return started(lambda: ray.init(address="local", **options))
+    own = {
+        "address": "local", "include_dashboard": False, "log_to_driver": False, "configure_logging": False,
+        "object_store_memory": 100 * 2**20, "_node_ip_address": "127.0.0.1",
+    }  # fmt: skip
+    return started(lambda: ray.init(**own, **options))
 
 
 @contextlib.contextmanager
 def head(env, *options):
     """A folder with the head of a cluster on the loopback, which runs below it and ends with the block.
 
-    ``options`` are those of ``ray start --head``. What the node says is in the folder's ``ray.log``.
+    ``options`` are those of ``ray start --head``; clients are served where they name a port for them. What the node
+    says is in the folder's ``ray.log``.
     """
     from tests.waiting import wait_for  # the program finds none of the tests' modules
 
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
+    port = next((int(option.removeprefix(CLIENTS)) for option in options if option.startswith(CLIENTS)), None)
     command = [
-        *COMMAND, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
-        "--max-worker-port=0", "--object-store-memory=100000000", "--disable-usage-stats",
-        f"--temp-dir={folder / 'ray'}", *options,
+        *COMMAND, WITH_PARENT, *([] if port else [NO_CLIENTS]), "start", "--head", "--block", "--no-monitor",
+        "--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
+        "--object-store-memory=100000000", f"--temp-dir={folder / 'ray'}", *options,
     ]  # fmt: skip
     nodes = []
     try:
@@ -95,9 +117,9 @@ def head(env, *options):
             assert len(nodes) < NODES, (folder / "ray.log").read_text()[-3000:]
             with (folder / "ray.log").open("wb") as log, alone():
                 nodes.append(
-                    subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+                    subprocess.Popen(command, env=env | FEW, stdout=log, stderr=log, cwd=folder, start_new_session=True)
                 )
-                wait_for(partial(_settled, folder, nodes[-1]), HEAD_SECONDS)
+                wait_for(partial(_settled, folder, nodes[-1], port), HEAD_SECONDS)
         yield folder
     finally:
         if nodes and nodes[-1].poll() is None:
@@ -108,15 +130,22 @@ def head(env, *options):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _settled(folder, node):
-    """Whether a node has ended, or has started and its raylet has learnt what it else would end for."""
+def _settled(folder, node, clients):
+    """Whether a node has ended, or has started and nothing of it waits any more for what it else would end for."""
     if node.poll() is not None:
         return True
     known = all(any((folder / "ray/session_latest").glob(f"{name}_port_*")) for name in AGENTS)
+    known = known and (clients is None or _answers(clients))
+    if not known or "Ray runtime started" not in (folder / "ray.log").read_text():
+        return False
     with contextlib.suppress(psutil.NoSuchProcess):  # one of them has just ended
-        raylet = any(process.name() == "raylet" for process in psutil.Process(node.pid).children())
-        return known and raylet and "Ray runtime started" in (folder / "ray.log").read_text()
+        return any(process.name() == "raylet" for process in psutil.Process(node.pid).children())
     return False
+
+
+def _answers(port):
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class _Slow:
@@ -144,6 +173,16 @@ def _patient():
 
 def main():
     """Ray's command."""
+    if WITH_PARENT in sys.argv:
+        from infra.processes import die_with_parent
+
+        sys.argv.remove(WITH_PARENT)
+        die_with_parent()
+    if NO_CLIENTS in sys.argv:
+        from ray._private.node import Node
+
+        sys.argv.remove(NO_CLIENTS)
+        Node.start_ray_client_server = lambda _: None
     from ray.scripts.scripts import main as command
 
     with _patient():

@@ -69,10 +69,7 @@ def learn(folder):
     """What a step does that has a process of its own."""
     import ray
 
-    init(
-        num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False,
-        configure_logging=False, _node_ip_address="127.0.0.1",
-    )  # fmt: skip
+    init(num_cpus=3)
     found = fit(pickle.loads((folder / "work.pkl").read_bytes()), "two", f"file://{folder}/ray")  # noqa: S301
     (folder / "found.pkl").write_bytes(pickle.dumps((found.history, found.net.state_dict())))
     ray.shutdown()

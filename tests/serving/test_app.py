@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,18 +20,22 @@ import pytest
 import yaml
 
 from components.contracts.errors import ConfigError
+from components.contracts.records import Input, decode
 from components.contracts.settings import Settings
 from components.contracts.signing import new_key
 from components.contracts.storage import digest_of, put_bytes
 from components.control import workloads
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
+from components.review import reviews
+from components.telemetry.endpoint import announced
 from serving.declaration import Workload, declared, serve_config
 from serving.ray_cluster import require_node
 from serving.ray_environment import environment
 from tests.ports import free_port, free_ports
 from tests.ray_start import head
 from tests.serving import conftest as signs
+from tests.serving.replica.test_admission import CRASHING, with_features
 from tests.serving.test_kills_ray import Load, proxies
 
 BIN = Path(sys.executable).parent
@@ -95,7 +101,7 @@ def applied(settings, path):
 @pytest.fixture(scope="module")
 def cluster(postgres, postgres_template):
     """A Ray head with token authentication and secrets in its environment, our gateway on it, and another's app."""
-    port, address, dashboard, agent, client = free_ports(5)[0], *(free_port() for _ in range(4))
+    port, address, dashboard, agent = free_ports(5)[0], *(free_port() for _ in range(3))
     url = postgres.database(postgres_template)
     secrets = {"database": "marker-database-9f", "kafka": "marker-kafka-9f", "label": new_key()[0]}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:  # a process that dies may still write there
@@ -115,7 +121,7 @@ def cluster(postgres, postgres_template):
         env = os.environ | own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
         options = [
             f"--port={address}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-            f"--ray-client-server-port={client}", "--num-cpus=4",
+            "--num-cpus=4",
         ]  # fmt: skip
         with head(env, *options) as folder:
             made = SimpleNamespace(
@@ -160,16 +166,27 @@ def champion(settings, folder):
         store.put_intent("signs", revision, msgspec.structs.replace(intent, champion=ref))
 
 
+def config_of(cluster, workload):
+    """The declared gateway of a workload, as ``serve deploy`` takes it."""
+    args = declared(cluster.settings, [workload])
+    return serve_config(cluster.settings, [args], environment(cluster.settings, haproxy=True))
+
+
 def deploy(cluster, workload):
-    """Have the cluster run the declared gateway of a workload, as ``serve deploy`` does."""
-    config = serve_config(
-        cluster.settings, [declared(cluster.settings, [workload])], environment(cluster.settings, haproxy=True)
-    )
+    """Have the cluster run the declared gateway of a workload."""
     path = cluster.folder / "serve.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config_of(cluster, workload)))
     command = [str(BIN / "serve"), "deploy", str(path), "--address", cluster.api]
     done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    cluster.deployed = workload
+
+
+def redeploy(cluster, workload):
+    """The same, by what ``serve deploy`` asks."""
+    url, bearer = f"{cluster.api}/api/serve/applications/", {"Authorization": f"Bearer {cluster.secrets['token']}"}
+    done = httpx.put(url, json=config_of(cluster, workload), headers=bearer, timeout=90.0)
+    assert done.status_code == 200, done.text
     cluster.deployed = workload
 
 
@@ -195,10 +212,10 @@ def replicas(url):
     return {a.json()["replica"] for a in answers}
 
 
-def joined(cluster, log, **settings):
+def joined(cluster, log, spec=None, **settings):
     """A gateway's process that joins the cluster, and what it writes to."""
     env = cluster.env | {"COHOBATE_RAY_ADDRESS": cluster.address} | settings
-    command = [sys.executable, "-m", "infra.worker", "gateway", cluster.first.source]
+    command = [sys.executable, "-m", "infra.worker", "gateway", spec or cluster.first.source]
     with log.open("wb") as out:
         return subprocess.Popen(command, env=env, stdout=out, stderr=out)
 
@@ -230,7 +247,7 @@ def test_another_version_is_taken_up_without_a_failed_request(cluster):
     assert second.digest != cluster.first.digest
     load = Load(url)
     try:
-        deploy(cluster, second)
+        redeploy(cluster, second)
         until(lambda: before.isdisjoint(replicas(url)), cluster.folder / "ray.log")
         until(lambda: len(load.answers) > 100, cluster.folder / "ray.log")
     finally:
@@ -240,16 +257,162 @@ def test_another_version_is_taken_up_without_a_failed_request(cluster):
     assert get(f"{cluster.url}/other").text == "other"
 
 
+FAILING = """
+
+class Failing(SignTeacher):
+    def label(self, payloads):
+        if payloads[0]["x"] == 0.013:
+            raise ConnectionError("away")
+        return super().label(payloads)
+"""
+
+
+def desk_spec(folder):
+    """The path of a workload's spec that defers to its teacher and to people, and answers later, too."""
+    (folder / "bad.py").write_text(CRASHING)
+    (folder / "teacher.py").write_text(signs.TEACHER_FILE + FAILING)
+    deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 240, breaker_seconds: 3600}"
+    text = signs.SPEC.replace("name: signs", "name: desk").replace("teacher.py:SignTeacher", "teacher.py:Failing")
+    (folder / "desk.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, asynchronous: {{}}, "))
+    return str(folder / "desk.yaml")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A gateway of that workload, as its clients and its control database see it."""
+
+    url: str
+    client: httpx.Client
+    store: ControlStore
+    log: Path
+
+    def until(self, condition):
+        until(condition, self.log)
+
+    def ask(self, body):
+        return self.client.post(f"{self.url}/v1/predict", json=body)
+
+    def told(self):
+        return self.client.get(f"{self.url}/v1/model").json()
+
+    def order(self, **changed):
+        """Change the intent; its revision now, and what it was."""
+        revision, intent = self.store.intent("desk")
+        return self.store.put_intent("desk", revision, msgspec.structs.replace(intent, **changed)), intent
+
+    def follows(self, revision):
+        """Wait until the replica does."""
+        self.until(lambda: [a.revision for a in self.store.acknowledgements("desk")] == [revision])
+
+
+def the_intent_is_followed(desk, model):
+    """From nothing to a first version, and from there to another."""
+    assert desk.client.get(f"{desk.url}/readyz").status_code == 503
+    revision, _ = desk.order(champion=model("1"))
+    desk.until(lambda: desk.client.get(f"{desk.url}/readyz").status_code == 200)
+    body = {"inputs": [{"id": "a", "json": {"x": 3}}, {"json": {"x": 0.01}}], "allow_defer": True}
+    answers = desk.ask(body).json()["predictions"]
+    assert [a["label"] for a in answers] == ["pos", "pos"]
+    assert answers[1]["defer"] and answers[1]["answered_by"] == "teacher", answers[1]["defer_reason"]
+
+    degraded_answers_are_given(desk)
+
+    two = model("2")
+    desk.follows(revision)
+    started = time.monotonic()
+    desk.follows(desk.order(champion=two, previous=desk.store.intent("desk")[1].champion)[0])
+    print(f"a version that was not loaded serves after {time.monotonic() - started:.3f} s")
+    assert desk.told()["champion"]["version"] == "2"
+
+
+def degraded_answers_are_given(desk):
+    """The teacher fails: the student's answer is given, people are asked, and then the breaker spares the teacher."""
+    told = []
+    for n in range(3):
+        answer = desk.ask({"id": f"d{n}", "json": {"x": 0.013}, "allow_defer": True}).json()
+        assert (answer["label"], answer["answered_by"], answer["degraded"]) == ("pos", "student", True), answer
+        told.append(answer["defer_reason"])
+    assert "did not answer" in told[0] and "breaker is open" in told[2] and all("people" in t for t in told)
+    assert {decode(Input, row.input).id for row in reviews.waiting(desk.store, "desk")} == {"d0", "d1", "d2"}
+
+
+def answers_come_later_and_over_grpc(desk, port):
+    """What runs beside the HTTP server in a replica does so on its event loop, from its start on."""
+    import grpc
+
+    from serving.gateway.oip_messages import message
+
+    accepted = desk.client.post(f"{desk.url}/v1/requests", json={"id": "later", "json": {"x": 3}})
+    at = desk.url.removesuffix("/models/desk") + accepted.headers["location"]
+    desk.until(lambda: desk.client.get(at).status_code == 200)
+    assert desk.client.get(at).json()["predictions"][0]["label"] == "pos"
+    request = message("ModelInferRequest")(model_name="desk")
+    request.inputs.add(name="payload", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b'{"x": -3}')
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=message("ModelInferRequest").SerializeToString,
+            response_deserializer=message("ModelInferResponse").FromString,
+        )
+        assert infer(request, timeout=90).raw_output_contents[0].endswith(b"neg")
+    told = desk.client.get(f"{desk.url}/v1/edge/decision").json()
+    assert told["champion"]["version"] == "2" and told["candidate"] is None
+
+
+def bad_candidates_do_no_harm(desk, model):
+    """Artifacts that crash or are cut reach a real replica by the intent: it refuses them, and answers on."""
+    three = model("3")
+    for spoil in (with_features("Crashing"), lambda data: data[:400]):
+        data = spoil(signs.artifact(space="signs@3", workload="desk"))
+        put_bytes(three.uri, data)
+        bad = msgspec.structs.replace(three, digest=digest_of(data))
+        desk.order(candidate=bad, weight=0.5, lease_until=time.time() + 600)
+        statuses = set()
+
+        def refused(bad=bad, statuses=statuses):
+            for _ in range(20):
+                statuses.add(desk.ask({"json": {"x": 3}}).status_code)
+            return bad.digest in desk.told()["failed"]
+
+        desk.until(refused)
+        assert statuses == {200}
+        print(desk.told()["failed"][bad.digest])
+
+
+def its_metrics_tell(desk, home):
+    """What a replica says of itself, behind the proxy and at its own port."""
+    metrics = desk.client.get(f"{desk.url}/metrics").text
+    assert (
+        "cohobate_torch_imported{" in metrics
+        and json.loads(metrics.split("cohobate_torch_imported{")[1].split("}")[1].split()[0]) == 0
+    )
+    (at,) = (at for name, at in announced(home).items() if name.startswith("desk-"))
+    alone = desk.client.get(f"http://{at}/metrics").text
+    assert "cohobate_answers_total{" in alone and "cohobate_ready 1.0" in alone
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
-def test_a_gateway_that_joined_ends_alone(cluster, tmp_path):
+def test_a_gateway_that_joined_follows_its_intent_and_ends_alone(cluster, tmp_path, model):
     """Below a prefix of its own, beside another gateway and somebody else's application, both of which go on."""
-    log = tmp_path / "second.log"
-    process = joined(cluster, log, COHOBATE_GATEWAY_APPLICATION="second", COHOBATE_GATEWAY_PREFIX="/models")
+    log, url, port = tmp_path / "second.log", f"{cluster.url}/models/desk", free_port()
+    process = joined(
+        cluster, log, desk_spec(tmp_path), COHOBATE_GATEWAY_APPLICATION="second", COHOBATE_GATEWAY_PREFIX="/models",
+        COHOBATE_GATEWAY_GRPC_PORT=str(port),
+    )  # fmt: skip
+    made = partial(model, workload="desk")
     try:
-        url = f"{cluster.url}/models/signs"
-        until(lambda: process.poll() is not None or get(f"{url}/readyz").status_code == 200, log)
+        until(lambda: process.poll() is not None or get(f"{url}/healthz").status_code == 200, log)
         assert process.poll() is None, log.read_text()[-3000:]
+        with (
+            httpx.Client(timeout=90.0) as client,
+            contextlib.closing(ControlStore.open(cluster.settings.control_url)) as store,
+        ):
+            desk = Desk(url, client, store, log)
+            the_intent_is_followed(desk, made)
+            answers_come_later_and_over_grpc(desk, port)
+            bad_candidates_do_no_harm(desk, made)
+            its_metrics_tell(desk, cluster.settings.home)
         body = {"inputs": [{"json": {"x": 3}}, {"json": {"x": -3}}]}
         answers = httpx.post(f"{url}/v1/predict", json=body, timeout=90.0).json()["predictions"]
         assert [a["label"] for a in answers] == ["pos", "neg"]
@@ -266,20 +429,52 @@ def test_a_gateway_that_joined_ends_alone(cluster, tmp_path):
     assert get(f"{cluster.url}/signs/readyz").status_code == 200
 
 
+MISFITS = """
+import json, sys
+from serving.ray_light import import_serve
+import_serve()
+import ray
+from components.contracts.errors import ConfigError
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from serving.declaration import Workload, declared, serve_config
+from serving.ray_cluster import deployed
+from serving.ray_environment import environment
+address, spec, cases = sys.argv[1:]
+ray.init(address=address, log_to_driver=False, configure_logging=False)
+for changed in json.loads(cases):
+    settings = Settings(**changed)
+    config = serve_config(
+        settings, [declared(settings, [Workload.of(load_spec(spec, settings))])], environment(settings, haproxy=True)
+    )
+    try:
+        with deployed(config, shared=True):
+            print("deployed")
+    except ConfigError as error:
+        print(error)
+"""
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
 def test_a_gateway_that_does_not_fit_there_is_refused_and_takes_nothing_with_it(cluster, tmp_path):
     """It says which setting is wrong, and what runs there under the very names that it would have taken goes on."""
     wrong = {
         "COHOBATE_GATEWAY_PORT": ({"COHOBATE_GATEWAY_PORT": "1"}, f"set it to {cluster.port}"),
-        "COHOBATE_GATEWAY_HOST": ({"COHOBATE_GATEWAY_HOST": "::"}, "set it to '127.0.0.1'"),
-        "COHOBATE_GATEWAY_APPLICATION": (
-            {"COHOBATE_GATEWAY_APPLICATION": "other", "COHOBATE_GATEWAY_PREFIX": "/models"}, "is no gateway"
-        ),
-        "COHOBATE_GATEWAY_PREFIX": ({"COHOBATE_GATEWAY_APPLICATION": "third"}, "'gateway' of this cluster has these"),
         "Ray at": ({"RAY_AUTH_TOKEN": "wrong"}, "COHOBATE_RAY_TOKEN_FILE"),
-    }  # fmt: skip
+    }
     running = {name: joined(cluster, tmp_path / f"{name}.log", **given) for name, (given, _) in wrong.items()}
+    misfits = {
+        "GATEWAY_HOST": ({"gateway_host": "::"}, "set it to '127.0.0.1'"),
+        "GATEWAY_APPLICATION": ({"gateway_application": "other", "gateway_prefix": "/models"}, "is no gateway"),
+        "GATEWAY_PREFIX": ({"gateway_application": "third"}, "'gateway' of this cluster has these"),
+    }
+    cases = json.dumps([given for given, _ in misfits.values()])
+    command = [sys.executable, "-c", MISFITS, cluster.address, cluster.first.source, cases]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for (name, (_, remedy)), told in zip(misfits.items(), done.stdout.splitlines()[-3:], strict=True):
+        assert told.startswith(f"COHOBATE_{name} is ") and remedy in told, told
     for name, process in running.items():
         told = f"{process.wait(timeout=300)} {(tmp_path / f'{name}.log').read_text()}"
         assert told.startswith("1 ") and f"Error: {name}" in told and wrong[name][1] in told, told[-2000:]
@@ -289,10 +484,13 @@ def test_a_gateway_that_does_not_fit_there_is_refused_and_takes_nothing_with_it(
 
 NO_HAPROXY = """
 import sys
+from serving.ray_light import import_serve
+import_serve()
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 from ray.serve._private import api, client
+from serving.ray_light import SETUP
 from tests.ray_start import started
 from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
@@ -304,7 +502,8 @@ head = {"num_cpus": 1, "object_store_memory": 80_000_000}
 first = {**head, "include_dashboard": False}  # it has one port
 cluster = started(lambda: Cluster(initialize_head=True, head_node_args=first))
 started(lambda: cluster.add_node(**head))
-ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+ray.init(address=cluster.address, log_to_driver=False, configure_logging=False,
+         runtime_env={"worker_process_setup_hook": SETUP})
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
 for proxy in ("haproxy", "ray"):
     settings = Settings(gateway_proxy=proxy, gateway_port=int(sys.argv[1]))

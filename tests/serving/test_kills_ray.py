@@ -1,4 +1,7 @@
-"""kill -9 of what stands before a student, under load: a replica, and the proxy in front of both."""
+"""kill -9 of what stands before a student, under load: a replica, and the proxy in front of both.
+
+The Ray of its own is in a process of its own: one that a test process starts outlives pytest's warnings.
+"""
 
 import os
 import signal
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import NamedTuple
 
 import httpx
@@ -16,11 +20,36 @@ import pytest
 from components.telemetry.endpoint import announced
 from serving.replica.split import to_candidate
 from tests.ports import free_port, free_ports
-from tests.serving.test_ray_app import SERVER, until
+from tests.waiting import wait_for
+
+SERVER = """
+import os, sys
+from components.contracts.ray_access import access
+from components.contracts.settings import Settings
+from components.contracts.spec import load_spec
+from serving.declaration import Workload, declared, serve_config
+from serving.ray_cluster import deployed
+from serving.ray_environment import QUIET, environment
+from serving.ray_light import SETUP, import_serve
+from tests.ray_start import init
+settings = Settings()
+os.environ.update(QUIET | access(settings, os.environ) | environment(settings))
+import_serve()
+import ray
+from ray.serve._private import api, client
+api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
+init(num_cpus=2, runtime_env={"worker_process_setup_hook": SETUP})
+with deployed(serve_config(settings, [declared(settings, [Workload.of(load_spec(sys.argv[1]))])], {})):
+    print("ready", flush=True)
+    sys.stdin.read()
+ray.shutdown()
+"""
 
 CLIENTS = 4
 
 HALF_SENT = "without sending complete message body"
+
+until = partial(wait_for, seconds=240.0)
 
 
 class Answer(NamedTuple):
