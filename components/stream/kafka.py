@@ -17,6 +17,7 @@ from components.contracts.settings import Settings
 from components.stream.access import refuse, require_access
 from components.stream.answering import METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
+from components.stream.restored import restored_of
 from components.stream.security import security_options
 
 if TYPE_CHECKING:
@@ -212,7 +213,10 @@ class KafkaBroker:
         from components.stream.kafka_consumer import KafkaConsumer
 
         with self._opening():
-            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions, on_lost)
+            restored = restored_of(self._settings)
+            return KafkaConsumer(
+                self.config, self.address, list(topics), group, start, partitions, on_lost, restored=restored
+            )
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
