@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from components.contracts.errors import LostPositionsError, NotFoundError, UnavailableError
 from components.stream.answering import CREATE, METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
-from components.stream.restored import Restored
+from components.stream.restored import Restored, require
 
 Found = TypeVar("Found")
 
@@ -135,10 +135,10 @@ class KafkaConsumer:
             UnavailableError: it is being given them back, or was started anew meanwhile.
 
         """
-        before = self._restored()
-        found = ask() if before else None
-        if found is None or self._restored() != before:
-            raise UnavailableError("embedded broker", self._address, "it is being given its records back: in a moment")
+        before = require(self._restored, self._address)
+        found = ask()
+        if require(self._restored, self._address) != before:
+            raise UnavailableError("embedded broker", self._address, "it was started anew meanwhile: ask again")
         return found
 
     def _reset(self, partition: Any, wanted: int, earliest: int) -> None:

@@ -1,8 +1,9 @@
 """Whether the embedded broker has its records back: a file beside their copy, written by whoever starts the broker.
 
 A broker that was started anew is there for its clients before its records and the groups' positions are. What it says
-meanwhile of where a partition ends, or of where a group stands, is not so; who believed it would read from the earliest
-record what it has read.
+meanwhile of where a partition ends, or of where a group stands, is not so: who believed it would read from the earliest
+record what it has read. And a producer that it made meanwhile might get the id of one that was connected before, which
+would then be refused for good.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 
 Restored = Callable[[], str]
@@ -18,6 +20,23 @@ Restored = Callable[[], str]
 
 NOT_KEPT = "not kept"
 """What is said of a broker that begins without records, or that is not ours to restore."""
+
+
+def always() -> str:
+    """Of a broker that is not ours to restore."""
+    return NOT_KEPT
+
+
+def require(restored: Restored, address: str) -> str:
+    """The name of the broker's start.
+
+    Raises:
+        UnavailableError: it is being given its records back.
+
+    """
+    if now := restored():
+        return now
+    raise UnavailableError("embedded broker", address, "it is being given its records back: in a moment")
 
 
 def copy_of(settings: Settings) -> Path:
@@ -36,7 +55,7 @@ def note(keep: Path, *, restored: bool) -> None:
 def restored_of(settings: Settings) -> Restored:
     """For the broker that the settings name."""
     if settings.bootstrap_servers:
-        return lambda: NOT_KEPT
+        return always
     return lambda: read(copy_of(settings))
 
 

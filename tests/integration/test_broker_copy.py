@@ -180,7 +180,8 @@ def test_whoever_reads_while_the_records_come_back_reads_none_twice_and_misses_n
         for _ in range(20):
             assert follower.poll(timeout=0.1) == []
         assert follower.positions() == at and follower.resets == 0
-        for asks in (follower.ends, lambda: home.stream.consumer(["t"], group="follower")):
+        opening = [lambda: home.stream.consumer(["t"], group="follower"), home.stream.producer]
+        for asks in (follower.ends, *opening, lambda: home.stream.transactional_producer("worker")):
             with pytest.raises(UnavailableError, match="given its records back"):
                 asks()
         BrokerCopy(BrokerLog(keep), empty.address).restore()
@@ -204,7 +205,7 @@ def test_a_broker_that_is_started_anew_while_it_is_asked_is_not_believed(home, m
                 return found(consumer)
 
             monkeypatch.setattr(KafkaConsumer, "_ends", meanwhile)
-            with pytest.raises(UnavailableError, match="given its records back"):
+            with pytest.raises(UnavailableError, match="started anew meanwhile"):
                 reader.ends()
             monkeypatch.undo()
             assert reader.ends() == asked
