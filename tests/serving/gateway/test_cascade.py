@@ -75,7 +75,7 @@ def test_what_failed_in_another_process_is_named():
     from ray.exceptions import RayTaskError
 
     async def elsewhere(entry, student, urgency, need):
-        error = pickle.loads(pickle.dumps(UnansweredError("teacher", "http://m", "it hung", (b"x",))))
+        error = pickle.loads(pickle.dumps(UnansweredError("teacher", "http://m", "it hung", (b"x",))))  # noqa: S301
         raise RayTaskError("label", "Traceback", error).as_instanceof_cause()
 
     ((found, _, told, *_),), _ = ask(Deferral(to=("teacher",)), {"teacher": elsewhere})
