@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from components.contracts.errors import UnavailableError
+from components.stream import restored
 from components.stream.contract import TopicPartition
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import BrokerLog
@@ -87,8 +88,11 @@ class EmbeddedBroker:
         """Start the process, give it its records, and follow it.
 
         Clients that were connected to one that died may be there before the records are. Their producers are unknown
-        to the new one, and so refused; should a new producer be faster, the broker is begun anew.
+        to the new one, and so refused; should a new producer be faster, the broker is begun anew. Their consumers wait
+        until the records are noted as given back, and so lose no position.
         """
+        if self.keep is not None:
+            restored.note(self.keep, restored=False)
         child.start()
         self._await_answer(child)
         if self.keep is None:
@@ -105,6 +109,7 @@ class EmbeddedBroker:
                 child.stop(seconds=0)
                 child.start()
                 self._await_answer(child)
+        restored.note(self.keep, restored=True)
         self._copy.follow()
 
     def tend(self) -> None:

@@ -361,7 +361,7 @@ def document(
     """Write the documents of a version: cards, bill of materials, terms, regulations; and name what is left blank."""
     from components.contracts.settings import Settings
     from components.control.store import ControlStore
-    from components.ledger.signatures import wanted
+    from components.ledger.signatures import signer
     from components.registry.registry import Registry
     from infra.documents.facts import gather
     from infra.documents.signed import ENVELOPE, sign
@@ -372,7 +372,7 @@ def document(
     with closing(ControlStore.open(settings.control_url)) as store:
         facts = gather(settings, Registry(settings), store, workload, version, given)
         folder = output or Path(f"{workload}-{facts.info.version}-documents")
-        beside = [ENVELOPE] if wanted(settings) else None
+        beside = [ENVELOPE] if signer(settings, store) is not None else None
         paths, blanks = write(facts, folder, only or (), beside=beside)
         key = sign(settings, store, facts, paths, blanks)
     if as_json:

@@ -21,6 +21,7 @@ from components.forget.kafka import delete
 from components.forget.traces import Places
 from components.stream import open_broker
 from components.stream.kafka import KafkaBroker
+from components.stream.restored import copy_of
 from infra.broker import ask_to_erase
 from infra.state import read_state
 
@@ -126,7 +127,7 @@ def _eraser(settings: Settings, spec: Spec, store: ControlStore) -> Callable[[Pl
         now = read_state(settings)
         return now is not None and now.alive
 
-    return lambda places: ask_to_erase(settings.home / "broker", places, alive)
+    return lambda places: ask_to_erase(copy_of(settings), places, alive)
 
 
 def _leftovers(settings: Settings, store: ControlStore, workload: str, since: float) -> tuple[int, list[str]]:

@@ -30,6 +30,7 @@ from components.contracts.reference import parse
 from components.contracts.settings import Settings, reached
 from components.contracts.spec import Spec, load_spec
 from components.control.store import ControlStore
+from components.stream.restored import copy_of
 from infra import changes
 from infra.migrate import migrate
 from infra.processes import Child, die_with_parent, last_line, progress_marks, stop_all
@@ -111,7 +112,7 @@ class Stack:
             from infra.broker import EmbeddedBroker
 
             self.progress("embedded broker (Kafka protocol) and its records of before")
-            self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log", settings.home / "broker")
+            self._broker = EmbeddedBroker(settings.broker_port, logs / "broker.log", copy_of(settings))
             self._broker.start()
         # Step 5
         self.progress(f"topics on {settings.kafka}")

@@ -33,6 +33,9 @@ SHOWN_TO_SOME: tuple[State, ...] = ("shadow", "canary", "guarded", "paused")
 NAMES = 10
 """Columns of the names of a screen's lines."""
 
+URI = re.compile(r"\b[a-z][a-z0-9]*://\S*/([^/\s]+/[^/\s]+)")
+"""A URI with a path, and its last two names."""
+
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 """A digest in hexadecimal digits, of which the first twelve are shown."""
 
@@ -80,6 +83,15 @@ def short(value: str) -> str:
     return DIGEST.sub(r"\1…", value)
 
 
+def near(value: str) -> str:
+    """A text whose URIs are cut to their last two names, so that there is room for what is said of them.
+
+    >>> near("artifact file:///srv/home/artifacts/mail/students/0123/model.onnx: is not signed")
+    'artifact …/0123/model.onnx: is not signed'
+    """
+    return URI.sub(r"…/\1", value)
+
+
 def _platform(report: Report, width: int) -> list[Text]:
     begun = ("starting", "yellow") if report.processes else ("down (what follows is its last state)", "yellow")
     up = ("up", "green") if report.up else begun
@@ -115,7 +127,7 @@ def _next(workload: Workload, width: int) -> Iterator[Text]:
 
 def _lines(workload: Workload, now: float) -> Iterator[tuple[str, str, int]]:
     """The lines of a workload's screen: a name, a text, and the most lines that the text may take."""
-    yield "why", workload.condition.why, 2
+    yield "why", near(workload.condition.why), 3 if workload.condition.state == "no champion" else 2
     yield "champion", _champion(workload, now), 2
     if workload.intent.candidate:
         shadow = "in shadow" if workload.intent.shadow else f"at {100 * workload.intent.weight:g} %"

@@ -32,10 +32,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class CohobateError(Exception):
-    """Base of all errors that Cohobate raises on purpose."""
+    """Base of all errors that Cohobate raises on purpose. They may be pickled, so that Ray can hand them on."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made again from what it says and carries: Python would call the class with its message alone."""
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[CohobateError], args: tuple[Any, ...]) -> CohobateError:
+    return kind.__new__(kind, *args)
 
 
 class ConfigError(CohobateError):

@@ -157,10 +157,10 @@ class Labeler:
         return consumed
 
     def lag(self) -> int:
-        """Inputs that wait to be fetched: now, or for a labeler that runs as it was about a second ago."""
+        """Inputs that have no label yet: now, or for a labeler that runs as it was about a second ago."""
         if self._group is not None:
             return self._group.lag()
-        return sum(worker.count() + (worker.share in self._held) for worker in self._workers.values())
+        return sum(worker.count() for worker in self._workers.values())
 
     @property
     def paused(self) -> str:

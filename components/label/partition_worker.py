@@ -146,6 +146,7 @@ class PartitionWorker:
         self.lag, self.resets = 0, 0
         self.ends: Positions = {}
         self.positions: Positions = {}
+        self._behind: Positions = {}
         self._signer = signer
         self.opened = False
         self._broker = broker
@@ -178,6 +179,7 @@ class PartitionWorker:
         # Step 3
         self._urgent = self._reader("inputs.urgent")
         self._bulk = self._reader("inputs")
+        self._behind = self._at()
         self.opened = True
         failpoint("labeler.3")
 
@@ -299,6 +301,7 @@ class PartitionWorker:
         resets = sum(c.resets for c in self._readers)
         if resets > self.resets:
             self.resets = resets
+            self._behind = self._at()
             self._keys = Keys(self.spec.label.remember)
             self._recall()
         idle = not self.lag and self._came < self._counted
@@ -306,12 +309,15 @@ class PartitionWorker:
             self.count()
 
     def count(self) -> int:
-        """Inputs that wait to be fetched."""
+        """Inputs that nobody has committed yet: those that were fetched and wait for the teacher among them."""
         self._counted = time.monotonic()
         self.ends = {p: end for c in self._readers for p, end in c.ends().items()}
-        self.positions = {p: at for c in self._readers for p, at in c.positions().items()}
-        self.lag = sum(max(0, self.ends[p] - at) for p, at in self.positions.items()) + len(self._rest)
+        self.positions = dict(self._behind)
+        self.lag = sum(max(0, end - self.positions.get(p, end)) for p, end in self.ends.items())
         return self.lag
+
+    def _at(self) -> Positions:
+        return {p: at for c in self._readers for p, at in c.positions().items()}
 
     @property
     def _readers(self) -> list[Consumer]:
@@ -372,6 +378,7 @@ class PartitionWorker:
         failpoint("labeler.9")
         # Step 10
         producer.commit()
+        self._behind = {**self._behind, **labelled.batch.positions}
         span.end()
         failpoint("labeler.10")
         return labels

@@ -284,7 +284,7 @@ class WorkerGroup:
         return ""
 
     def lag(self) -> int:
-        """Inputs that wait to be fetched, as of about a second ago."""
+        """Inputs that wait for their labels, as of about a second ago."""
         return sum(worker.lag for worker in self.workers.values())
 
     def tend(self, mine: set[int]) -> list[BaseException]:

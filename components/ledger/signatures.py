@@ -15,7 +15,7 @@ artifact asks :func:`require` first; what is refused is in the ledger, once for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,9 @@ from components.control.store import ControlStore
 from components.control.tables import LedgerRow
 from components.ledger.keys import Key, keys
 from components.ledger.ledger import append_if
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SNAPSHOT = "urn:cohobate:snapshot:v1"
@@ -72,6 +75,20 @@ def sign(
         UnavailableError: who signs, or the artifact store, does not answer.
 
     """
+    by = signer(settings, store)
+    if by is None:
+        return None
+    put_bytes(uri + SUFFIX, attestation.sign(attestation.statement(predicate_type, digests, predicate), by))
+    return str(by.public_key.keyid)
+
+
+def signer(settings: Settings, store: ControlStore) -> Signer | None:
+    """Who signs here, None without a key; to be asked before anything is written that is to be signed.
+
+    Raises:
+        ConfigError: as :func:`sign`.
+
+    """
     if not wanted(settings):
         return None
     by = attestation.signer(settings.artifact_signing_key, settings.artifact_signing_public_key, FIELDS)
@@ -80,8 +97,7 @@ def sign(
     state = "not among those of 'cohobate keys list'" if known is None else known.state(store.clock())
     if settings.artifact_policy == "signed" and state != "good":
         raise ConfigError(FIELDS[0], key[:16], f"is {state}: its signatures do not count; 'cohobate keys add' one")
-    put_bytes(uri + SUFFIX, attestation.sign(attestation.statement(predicate_type, digests, predicate), by))
-    return key
+    return by
 
 
 class Witnessed(NamedTuple):
@@ -91,7 +107,7 @@ class Witnessed(NamedTuple):
     key: Key
 
 
-REMEDY = "is not signed, and COHOBATE_ARTIFACT_POLICY asks for it: 'cohobate keys sign' signs what was looked at"
+REMEDY = "is not signed, as COHOBATE_ARTIFACT_POLICY=signed asks: 'cohobate keys sign' signs what was looked at"
 
 
 def verified(

@@ -34,7 +34,7 @@ ACTION = "federate take"
 """The ledger's action of a student that was taken, and signed for a workload."""
 
 REMEDY = (
-    "is not signed, and COHOBATE_ARTIFACT_POLICY asks for it: 'cohobate federate take --spec' signs what it opens, "
+    "is not signed, as COHOBATE_ARTIFACT_POLICY=signed asks: 'cohobate federate take --spec' signs what it opens, "
     "with the key of COHOBATE_ARTIFACT_SIGNING_KEY"
 )
 

@@ -17,6 +17,7 @@ from components.contracts.settings import Settings
 from components.stream.access import refuse, require_access
 from components.stream.answering import METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
+from components.stream.restored import require, restored_of
 from components.stream.security import security_options
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class KafkaBroker:
     def __init__(self, settings: Settings) -> None:
         hush("kafka", settings.log_level)  # some twenty lines a connection
         self.address, self._settings = settings.kafka, settings
-        self.config = client_config(settings)
+        self.config, self._restored = client_config(settings), restored_of(settings)
         self._admitted = settings.security_protocol == "PLAINTEXT"
 
     @contextmanager
@@ -176,6 +177,7 @@ class KafkaBroker:
         from components.stream.kafka_transactions import KafkaTransactions
 
         with self._opening():
+            require(self._restored, self.address)
             return KafkaTransactions(self.address, self.config, self.partitions, transactional_id)
 
     def producer(self) -> KafkaProducer:
@@ -190,7 +192,8 @@ class KafkaBroker:
 
         with self._opening():
             seconds = self.config.get("bootstrap_timeout_ms", OPEN_SECONDS * 1000) / 1000
-            return KafkaProducer(connection_options(self._settings, self.config), self.address, seconds)
+            options = connection_options(self._settings, self.config)
+            return KafkaProducer(options, self.address, seconds, self._restored)
 
     def consumer(
         self,
@@ -212,7 +215,9 @@ class KafkaBroker:
         from components.stream.kafka_consumer import KafkaConsumer
 
         with self._opening():
-            return KafkaConsumer(self.config, self.address, list(topics), group, start, partitions, on_lost)
+            return KafkaConsumer(
+                self.config, self.address, list(topics), group, start, partitions, on_lost, restored=self._restored
+            )
 
 
 def client_config(settings: Settings) -> dict[str, Any]:

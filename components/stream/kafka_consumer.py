@@ -7,20 +7,24 @@ Positions that the broker does not have (it lost its memory, or retention passed
 reading starts again from the earliest record, with a logged warning and a count in :attr:`KafkaConsumer.resets`, or
 stops with an error, as ``on_lost`` says. Whoever reads on must therefore bear records twice. A broker that lost its
 records and got *more* new ones than before cannot be told by its offsets: :mod:`components.snapshot.reading` compares
-contents for that.
+contents for that. What an embedded broker says while it is given its records back is not believed
+(:mod:`components.stream.restored`): it counts as one that does not answer.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from components.contracts.errors import LostPositionsError, NotFoundError
+from components.contracts.errors import LostPositionsError, NotFoundError, UnavailableError
 from components.stream.answering import CREATE, METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
+from components.stream.restored import Restored, require
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,9 @@ one of the two stands still. An end that is too low would pass for lost position
 
 STEP_MS = 50
 """How long it waits before it looks whether the answer is there."""
+
+WAIT_SECONDS = 0.1
+"""How long a consumer waits, at most, before it asks again a broker that is being given its records back."""
 
 LOOK_SECONDS = 5.0
 """How often an idle consumer checks that the broker still has its positions: the embedded broker answers a fetch
@@ -48,11 +55,13 @@ class KafkaConsumer:
         start: Literal["earliest", "latest"] | Positions,
         partitions: Iterable[TopicPartition] | None,
         on_lost: OnLost = "earliest",
+        *,
+        restored: Restored,
     ) -> None:
         from kafka import TopicPartition as Partition
 
         self._config, self._address, self.group = config, address, group
-        self._on_lost = on_lost
+        self._on_lost, self._restored = on_lost, restored
         self.resets = 0
         self._partition = Partition
         self._looked = time.monotonic()
@@ -94,9 +103,18 @@ class KafkaConsumer:
         return found
 
     def _start(self, start: Literal["earliest", "latest"] | Positions) -> None:
+        for partition, (wanted, first, there) in self._of_whole(lambda: self._places(start)).items():
+            if there:
+                self._client.seek(partition, wanted)
+            else:
+                self._reset(partition, wanted, first)
+
+    def _places(self, start: Literal["earliest", "latest"] | Positions) -> dict[Any, tuple[int, int, bool]]:
+        """Of each partition the position to begin at, the first one that there is, and whether the broker has it."""
         firsts = self._client.beginning_offsets(self._assigned)
         ends: Positions | None = None
         least = self._client.end_offsets(self._assigned)
+        found = {}
         for partition in self._assigned:
             name = TopicPartition(partition.topic, partition.partition)
             wanted = self._client.committed(partition) if self.group else None
@@ -106,10 +124,22 @@ class KafkaConsumer:
                 ends = self._ends()
             if wanted is None:
                 wanted = ends[name] if start == "latest" and ends is not None else firsts[partition]
-            if wanted < firsts[partition] or (ends is not None and wanted > ends[name]):
-                self._reset(partition, wanted, firsts[partition])
-            else:
-                self._client.seek(partition, wanted)
+            lost = wanted < firsts[partition] or (ends is not None and wanted > ends[name])
+            found[partition] = (wanted, firsts[partition], not lost)
+        return found
+
+    def _of_whole(self, ask: Callable[[], Found]) -> Found:
+        """What a broker answers that had all its records before and after.
+
+        Raises:
+            UnavailableError: it is being given them back, or was started anew meanwhile.
+
+        """
+        before = require(self._restored, self._address)
+        found = ask()
+        if require(self._restored, self._address) != before:
+            raise UnavailableError("embedded broker", self._address, "it was started anew meanwhile: ask again")
+        return found
 
     def _reset(self, partition: Any, wanted: int, earliest: int) -> None:
         if self._on_lost == "stop":
@@ -132,7 +162,7 @@ class KafkaConsumer:
             try:
                 batches = self._client.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
             except OffsetOutOfRangeError as error:
-                self._reset_all(error.args[0])
+                self._reset_lost(error.args[0], timeout)
                 return []
         if not batches and time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
@@ -143,10 +173,18 @@ class KafkaConsumer:
             for r in batch
         ]
 
-    def _reset_all(self, lost: Mapping[Any, int]) -> None:
-        firsts = self._client.beginning_offsets(list(lost))
-        for partition, wanted in lost.items():
-            self._reset(partition, wanted, firsts[partition])
+    def _reset_lost(self, doubted: Mapping[Any, int], timeout: float) -> None:
+        """Reset positions that a fetch did not find, unless the broker was only being given its records back."""
+        try:
+            firsts, ends = self._of_whole(lambda: (self._client.beginning_offsets(list(doubted)), self._ends()))
+        except UnavailableError:
+            time.sleep(min(timeout, WAIT_SECONDS))
+            return
+        for partition, wanted in doubted.items():
+            if firsts[partition] <= wanted <= ends[TopicPartition(partition.topic, partition.partition)]:
+                self._client.seek(partition, wanted)
+            else:
+                self._reset(partition, wanted, firsts[partition])
 
     def _second(self) -> Any:
         """A second connection: on the first a question waits for the answer to the fetch before it, up to 100 ms."""
@@ -162,10 +200,8 @@ class KafkaConsumer:
         with suppress(KafkaError):
             least = self._second().end_offsets(self._assigned, timeout_ms=1000)
             at = {p: self._client.position(p) for p in self._assigned}
-            if any(at[p] > least[p] for p in at):
-                ends = self._ends()
-                lost = {p: o for p, o in at.items() if o > ends[TopicPartition(p.topic, p.partition)]}
-                self._reset_all(lost)
+            if doubted := {p: o for p, o in at.items() if o > least[p]}:
+                self._reset_lost(doubted, 0.0)
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset that ``poll`` would return, by partition."""
@@ -179,7 +215,7 @@ class KafkaConsumer:
 
         """
         with answering(self._address):
-            return self._ends()
+            return self._of_whole(self._ends)
 
     def _ends(self) -> dict[TopicPartition, int]:
         """The embedded broker answers a question for the end with the *first* offset of the last batch plus one.

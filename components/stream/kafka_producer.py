@@ -20,6 +20,7 @@ from components.contracts.settings import Settings
 from components.stream.access import refuse
 from components.stream.answering import CREATE
 from components.stream.contract import MAX_RECORD_BYTES, Headers
+from components.stream.restored import Restored, always, require
 from components.stream.tokens import DEFAULT_LIFE
 
 log = logging.getLogger(__name__)
@@ -50,19 +51,27 @@ OPTIONS: dict[str, Any] = {
 is what is critical: a broker that is away would be a line a second, and is raised by the next flush."""
 
 
+ANOTHERS = ("PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING", "UNKNOWN_PRODUCER_ID")
+"""What a broker says of a producer whose id it gave to another one, or does not know. librdkafka gives the records up
+and asks again with the same id."""
+
+
 class KafkaProducer:
     """An idempotent producer with ``acks=all``.
 
     ``config`` holds librdkafka's options of the connection, ``seconds`` is how long the broker may take to answer.
+    A client that met an error for good is replaced by the next :meth:`send`.
 
     Raises:
         UnavailableError: the broker does not answer.
 
     """
 
-    def __init__(self, config: Mapping[str, Any], address: str, seconds: float = OPEN_SECONDS) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], address: str, seconds: float = OPEN_SECONDS, restored: Restored = always
+    ) -> None:
         self._config = {**config, **OPTIONS, "error_cb": self._noticed}
-        self._address, self._seconds = address, seconds
+        self._address, self._seconds, self._restored = address, seconds, restored
         self._failures: list[Any] = []
         self._fatal: Any = None
         self._known: set[str] = set()
@@ -72,8 +81,10 @@ class KafkaProducer:
     def _opened(self) -> Any:
         from confluent_kafka import Producer as Client
 
+        require(self._restored, self._address)
         client: Any = Client(self._config, logger=log)
         self._look(client)
+        self._open = True
         return client
 
     def _look(self, client: Any) -> None:
@@ -165,13 +176,20 @@ class KafkaProducer:
             self._end()
 
     def _renew(self) -> None:
-        """A client that met a fatal error is of no further use; the flush that met it has told of its records."""
+        """A client that met a fatal error is of no further use; the flush that met it has told of its records.
+
+        Raises:
+            UnavailableError: the broker does not answer a new one; the next record tries again.
+
+        """
         self._end()
-        self._failures, self._fatal = [], None
         self._client = self._opened()
+        self._failures, self._fatal = [], None
 
     def _end(self) -> None:
         """Close the client; what is not confirmed by then is given up, and named."""
+        if not self._open:
+            return
         try:
             waiting = self._served(self._seconds, flush=True)
         except (AccessError, UnavailableError) as error:
@@ -180,6 +198,7 @@ class KafkaProducer:
         if waiting:
             log.warning("%s: closed with %d records that were not confirmed", self._address, waiting)
             self._client.purge()
+        self._open = False
         self._client.close()
 
     def _served(self, seconds: float, *, flush: bool = False) -> int:
@@ -196,6 +215,8 @@ class KafkaProducer:
         """
         from confluent_kafka import KafkaException
 
+        if not self._open:
+            return 0
         try:
             if not flush:
                 return int(self._client.poll(seconds))
@@ -218,6 +239,8 @@ class KafkaProducer:
     def _delivered(self, error: Any, _: Any) -> None:
         if error is not None:
             self._failures.append(error)
+            if error.name() in ANOTHERS:
+                self._fatal = self._fatal or error
 
     def _noticed(self, error: Any) -> None:
         """What concerns no record in particular: librdkafka tries again by itself, unless it is fatal."""

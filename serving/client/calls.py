@@ -18,6 +18,10 @@ OnDefer = Literal["student", "ask", "raise"]
 AGAIN = (408, 429, 502, 503, 504)
 """Statuses after which the same request may be answered."""
 
+BEFORE = (404, 500)
+"""Statuses after which the same is so where a gateway has not said it itself: HAProxy answers so while it knows no
+replica, which it does for a second after it was started anew."""
+
 BACKOFF = wait_random_exponential(multiplier=0.05, max=2.0)
 """Seconds before the next try: full jitter (M. Brooker, "Exponential Backoff And Jitter", 2015)."""
 
@@ -41,7 +45,8 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
             ClientError: what came is no answer of a gateway.
 
         """
-        if response.status_code in AGAIN:
+        status = response.status_code
+        if status in AGAIN or (status in BEFORE and _own(response) is None):
             raise UnavailableError(_why(response), _seconds(response.headers.get("Retry-After")))
         if response.is_error:
             raise RefusedError(_problem(response))
@@ -111,11 +116,17 @@ def _seconds(header: str | None) -> float | None:
     return float(header) if header is not None and header.isdigit() else None
 
 
-def _problem(response: httpx.Response) -> Problem:
+def _own(response: httpx.Response) -> Problem | None:
+    """The problem document of a gateway; None where something before it refused."""
     try:
         return msgspec.json.decode(response.content, type=Problem)
     except msgspec.MsgspecError:
-        return Problem(title="http", status=response.status_code, detail=f"{response.url}: {response.reason_phrase}")
+        return None
+
+
+def _problem(response: httpx.Response) -> Problem:
+    other = Problem(title="http", status=response.status_code, detail=f"{response.url}: {response.reason_phrase}")
+    return _own(response) or other
 
 
 def _why(response: httpx.Response) -> str:

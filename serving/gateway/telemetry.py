@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from components.contracts.errors import CohobateError, RecordError
+from components.contracts.errors import CohobateError, RecordError, UnavailableError
 from components.contracts.records import Answer, Input, Prediction, encode
 from components.contracts.spec import Spec
 from components.stream.contract import Broker, Producer
@@ -133,16 +133,23 @@ class Telemetry:
         """Publish up to :data:`BATCH` answers and wait until they are confirmed; returns how many.
 
         Raises:
-            CohobateError: the broker did not take or confirm them; they are counted as dropped.
+            CohobateError: the broker did not take or confirm them. What it was not given waits on, while it is away;
+                the others are counted as dropped.
 
         """
-        batch, refused = self._take(timeout), self.drops["oversize"]
+        batch, refused, given, sent = self._take(timeout), self.drops["oversize"], 0, 0
         try:
-            sent = sum(self._sent(producer, served) for served in batch)
+            for served in batch:
+                sent += self._sent(producer, served)
+                given += 1
             if batch:
                 producer.flush(FLUSH_SECONDS)
-        except CohobateError:
-            self.drops["not_confirmed"] += len(batch) - (self.drops["oversize"] - refused)
+        except CohobateError as error:
+            if isinstance(error, UnavailableError):
+                self._buffer.extendleft(reversed(batch[given:]))
+            else:
+                given = len(batch)
+            self.drops["not_confirmed"] += given - (self.drops["oversize"] - refused)
             raise
         self.published += sent
         return len(batch)

@@ -349,6 +349,11 @@ def test_whoever_has_the_public_key_sees_that_documents_are_as_they_were_signed(
     assert json.loads(done.output)["signed_by"], done.output
     said = CliRunner().invoke(app, check)
     assert said.exit_code == 0 and f"3 files about letters version {full.info.version}" in said.output
+    monkeypatch.setenv("COHOBATE_ARTIFACT_POLICY", "signed")
+    elsewhere = tmp_path / "unsigned"
+    refused = CliRunner().invoke(app, [*words[:-1], str(elsewhere)])
+    assert "its signatures do not count" in str(refused.exception) and not elsewhere.exists()
+    monkeypatch.delenv("COHOBATE_ARTIFACT_POLICY")
     statement = verify(folder, public)
     assert statement.predicate["student"] == full.info.ref.digest and statement.predicate["blanks"] == {
         "model-card": []

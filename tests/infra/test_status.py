@@ -72,6 +72,13 @@ def test_the_screen_says_who_serves(seen, says):
     assert line(lines, says.split()[0]).rstrip() == says and "None" not in "\n".join(lines)
 
 
+def test_an_address_leaves_room_for_why_a_champion_does_not_load():
+    uri = f"file:///srv/platform/home/artifacts/files/students/{DIGEST}/model.onnx"
+    refused = f"UntrustedError: artifact {uri}: is signed by pipelines (b4cccc67cdc2fee3), a key that is revoked"
+    said = " ".join(" ".join(drawn(files=workload(facts(refused=refused)))).split())
+    assert f"…/{DIGEST[:12]}…/model.onnx: is signed by pipelines (b4cccc67cdc2fee3), a key that is revoked" in said
+
+
 def test_the_screen_says_how_many_labels_are_learnt_from():
     assert "0 in 0 windows" in line(drawn(files=workload()), "labels")
     seen = Windows(count=4, labels=4_000, learnt_share=0.9249)

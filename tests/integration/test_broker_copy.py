@@ -17,6 +17,8 @@ from components.label.labeler import Labeler
 from components.snapshot.reading import read_new
 from components.stream import open_broker
 from components.stream.contract import TopicPartition, read_to_end
+from components.stream.kafka_consumer import KafkaConsumer
+from components.stream.restored import note
 from infra.broker import EmbeddedBroker
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import LOST_ROOM, BrokerLog
@@ -157,6 +159,56 @@ def test_a_topic_that_a_client_was_faster_to_ask_for_is_made_as_it_was(home):
         home.stream.ensure_topics(["t"], partitions=5)
         BrokerCopy(BrokerLog(home.folder / "broker"), empty.address).restore()
         assert len(home.stream.partitions("t")) == 2 and home.read() == before
+
+
+@pytest.fixture
+def looks_at_once(monkeypatch):
+    monkeypatch.setattr("components.stream.kafka_consumer.LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("looks_at_once")
+def test_whoever_reads_while_the_records_come_back_reads_none_twice_and_misses_none(home):
+    keep = home.folder / "broker"
+    with home.broker():
+        filled(home)
+        follower = home.stream.consumer(["t"], group="follower")
+        assert len(list(read_to_end(follower))) == 300
+        at = follower.positions()
+    with contextlib.closing(follower), EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
+        note(keep, restored=False)
+        home.stream.ensure_topics(["t"], partitions=2)
+        for _ in range(20):
+            assert follower.poll(timeout=0.1) == []
+        assert follower.positions() == at and follower.resets == 0
+        opening = [lambda: home.stream.consumer(["t"], group="follower"), home.stream.producer]
+        for asks in (follower.ends, *opening, lambda: home.stream.transactional_producer("worker")):
+            with pytest.raises(UnavailableError, match="given its records back"):
+                asks()
+        BrokerCopy(BrokerLog(keep), empty.address).restore()
+        note(keep, restored=True)
+        home.send("t", "new")
+        found = []
+        while not found:
+            found = follower.poll()
+        assert [r.value for r in found] == [b"new"] and follower.resets == 0
+
+
+def test_a_broker_that_is_started_anew_while_it_is_asked_is_not_believed(home, monkeypatch):
+    with home.broker():
+        filled(home)
+        with contextlib.closing(home.stream.consumer(["t"])) as reader:
+            asked = reader.ends()
+            found = KafkaConsumer._ends
+
+            def meanwhile(consumer):
+                note(home.folder / "broker", restored=True)
+                return found(consumer)
+
+            monkeypatch.setattr(KafkaConsumer, "_ends", meanwhile)
+            with pytest.raises(UnavailableError, match="started anew meanwhile"):
+                reader.ends()
+            monkeypatch.undo()
+            assert reader.ends() == asked
 
 
 class Teacher:

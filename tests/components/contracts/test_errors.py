@@ -1,4 +1,7 @@
 import inspect
+import pickle
+
+import pytest
 
 from components.contracts import errors
 
@@ -24,3 +27,19 @@ def test_errors_carry_their_data_and_a_remedy():
     assert "declare the new digest" in str(refused)
     wrong = errors.TransitionError("promote", "idle", ())
     assert "legal now are none" in str(wrong)
+
+
+FIELDS = {"str": "said", "int": 3, "float": 0.5, "float | None": None, "object": 7, "tuple[str, ...]": ("start",)}
+FIELDS |= {"tuple[object, ...]": ("payload",), "Mapping[str, int]": {"topics": 1}}
+
+
+def kinds(cls):
+    return [cls, *(kind for child in cls.__subclasses__() for kind in kinds(child))]
+
+
+@pytest.mark.parametrize("kind", [k for k in kinds(errors.CohobateError)[1:] if k.__module__ == errors.__name__])
+def test_an_error_is_the_same_in_another_process(kind):
+    wanted = inspect.signature(kind).parameters.values()
+    error = kind(*(FIELDS[p.annotation] for p in wanted if p.kind is p.POSITIONAL_OR_KEYWORD))
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(again) is kind and str(again) == str(error) and vars(again) == vars(error)

@@ -333,6 +333,17 @@ def test_a_batch_that_the_teacher_failed_on_is_asked_for_again(start, broker):
     assert [x.input.id for x in labels(broker)] == ["a", "b"]
 
 
+def test_what_waits_for_a_teacher_that_is_away_lags(start, broker):
+    put(broker, *[entry(f"i{n}", f"text {n}") for n in range(3)])
+    teacher = Teacher(lambda p: 1 / 0)
+    labeler = start(teacher)
+    with pytest.raises(TeacherError):
+        labeler.step(0.0)
+    assert labeler.lag() == 3, "they were fetched, and have no label"
+    teacher.answer = teacher.right
+    assert labeler.step(0.0) == 3 and labeler.lag() == 0
+
+
 def test_whoever_comes_later_fences_whoever_was_there(start, broker):
     put(broker, entry("a", "one"))
     first = start()

@@ -2,12 +2,13 @@ import base64
 import json
 import ssl
 import threading
+from contextlib import closing
 
 import pytest
 
 from components.contracts.errors import AccessError, RecordError, UnavailableError
 from components.contracts.settings import Settings
-from components.stream.contract import MAX_RECORD_BYTES
+from components.stream.contract import MAX_RECORD_BYTES, read_to_end
 from components.stream.kafka import client_config
 from components.stream.kafka_producer import ENVELOPE_BYTES, KafkaProducer, _end_of, connection_options
 
@@ -85,6 +86,42 @@ def test_what_is_not_confirmed_in_time_is_told(tmp_path, port):
 
 
 @pytest.mark.integration
+def test_a_producer_whose_id_a_new_broker_gave_to_another_is_replaced(tmp_path, port):
+    from components.stream import open_broker
+    from infra.broker import EmbeddedBroker
+
+    broker = open_broker(Settings(home=tmp_path, broker_port=port))
+
+    def attempt(value):
+        producer.send("t", "k", value)
+        producer.flush()
+
+    with EmbeddedBroker(port, tmp_path / "one.log"):
+        broker.ensure_topics(["t"])
+        producer = broker.producer()
+        attempt(b"to one")
+    with EmbeddedBroker(port, tmp_path / "two.log"):
+        broker.ensure_topics(["t"])
+        for _ in range(5):  # each takes the id for itself anew
+            with closing(broker.transactional_producer("another")) as another:
+                another.begin()
+                another.send("t", "k", b"another's")
+                another.commit()
+        with pytest.raises(UnavailableError, match="PRODUCER_FENCED"):
+            attempt(b"refused")
+    producer._seconds = 0.5
+    for _ in range(2):  # no new client while the broker is away
+        with pytest.raises(UnavailableError):
+            attempt(b"to nobody")
+    producer._seconds = 10.0
+    with EmbeddedBroker(port, tmp_path / "three.log"), closing(producer):
+        broker.ensure_topics(["t"])
+        attempt(b"to three")
+        with closing(broker.consumer(["t"])) as consumer:
+            assert [r.value for r in read_to_end(consumer)] == [b"to three"]
+
+
+@pytest.mark.integration
 def test_a_broker_that_is_away_is_named_at_once(port):
     with pytest.raises(UnavailableError, match="COHOBATE_BOOTSTRAP_SERVERS"):
         KafkaProducer({"bootstrap.servers": f"127.0.0.1:{port}"}, f"127.0.0.1:{port}", 0.3)
@@ -105,6 +142,7 @@ def test_a_fatal_error_that_the_client_told_of_and_then_lost_is_raised():
 
     producer = KafkaProducer.__new__(KafkaProducer)
     producer._address, producer._failures, producer._fatal, producer._client = "here", [], None, Client()
+    producer._open = True
     told = False
     with pytest.raises(SystemError):
         producer.flush()

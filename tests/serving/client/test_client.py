@@ -88,10 +88,12 @@ def problem(status, title, **headers):
 
 def test_what_may_be_answered_later_is_asked_again_as_the_same_input(patient):
     flaky = Flaky(httpx.ConnectError("refused"), problem(503, "overloaded"), problem(429, "shed"),
-                  httpx.ReadTimeout("slow"), httpx.Response(502, text="<html>"), fine())  # fmt: skip
+                  httpx.ReadTimeout("slow"), httpx.Response(502, text="<html>"),
+                  httpx.Response(404, text="Path '/desk/v1/predict' not found."), httpx.Response(500, text="Error"),
+                  fine())  # fmt: skip
     with Client("http://gateway", deadline=60, transport=httpx.MockTransport(flaky)) as client:
         assert client.predict(text="a").label == "pos"
-    assert len(flaky.seen) == 6 and len({seen["inputs"][0]["id"] for seen in flaky.seen}) == 1
+    assert len(flaky.seen) == 8 and len({seen["inputs"][0]["id"] for seen in flaky.seen}) == 1
 
     async def run(flaky):
         async with AsyncClient("http://gateway", deadline=60, transport=httpx.MockTransport(flaky)) as client:
@@ -110,7 +112,9 @@ def test_the_deadline_ends_it_with_the_last_reason(patient):
     assert error.value.retry_after == 5.0 and len(flaky.seen) == 1, "it comes back no sooner than it was told"
 
 
-@pytest.mark.parametrize("answer", [problem(422, "invalid_request"), problem(500, "internal"), problem(413, "too")])
+@pytest.mark.parametrize(
+    "answer", [problem(422, "invalid_request"), problem(500, "internal"), problem(404, "not_found")]
+)
 def test_what_was_refused_is_not_asked_again(answer):
     flaky = Flaky(answer)
     with Client("http://gateway", transport=httpx.MockTransport(flaky)) as client, pytest.raises(RefusedError):

@@ -1,9 +1,10 @@
 import asyncio
+import pickle
 
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import ConfigError, UnansweredError
 from components.contracts.records import Input, SoftLabel, decode
 from components.contracts.spec import Deferral, load_spec
 from components.review import reviews
@@ -81,6 +82,17 @@ def test_one_that_hangs_is_given_up_and_the_next_one_asked():
     options = Deferral(to=("expert", "teacher"), timeout_seconds=0.5)
     ((_, by, told, *_),), outcomes = ask(options, {"expert": hanging, "teacher": answering(1.0)})
     assert by == "teacher" and "within 0.5 s" in told[0] and outcomes[0] == ("expert", "timeout")
+
+
+def test_what_failed_in_another_process_is_named():
+    from ray.exceptions import RayTaskError
+
+    async def elsewhere(entry, student, urgency, need):
+        error = pickle.loads(pickle.dumps(UnansweredError("teacher", "http://m", "it hung", (b"x",))))  # noqa: S301
+        raise RayTaskError("label", "Traceback", error).as_instanceof_cause()
+
+    ((found, _, told, *_),), _ = ask(Deferral(to=("teacher",)), {"teacher": elsewhere})
+    assert found is None and told == ["the teacher did not answer: UnansweredError"]
 
 
 @pytest.fixture

@@ -97,6 +97,31 @@ def test_what_is_not_confirmed_is_counted(spec, broker):
     assert telemetry.dropped == 1
 
 
+class Away(Refusing):
+    """Takes two records, and is away from then on."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def send(self, *args):
+        self.taken += 1
+        if self.taken > 2:
+            raise UnavailableError("Kafka", "x", "away")
+
+
+def test_what_a_broker_that_is_away_was_not_given_waits(spec, broker):
+    telemetry = Telemetry(spec, lambda: broker)
+    for n in range(4):
+        telemetry.put(served(n))
+    away = Away()
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            telemetry.drain(away)
+    assert (telemetry.dropped, telemetry.waiting) == (1, 3), "two records of the first answer were given"
+    telemetry.drain(broker.producer())
+    assert [i.id for i in records(broker, "signs.inputs", Input)] == ["i1", "i2", "i3"]
+
+
 def test_the_thread_outlives_a_broker_that_is_away(spec, broker, monkeypatch):
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(module, "STOP_SECONDS", 90.0)

@@ -1,0 +1,71 @@
+"""Whether the embedded broker has its records back: a file beside their copy, written by whoever starts the broker.
+
+A broker that was started anew is there for its clients before its records and the groups' positions are. What it says
+meanwhile of where a partition ends, or of where a group stands, is not so: who believed it would read from the earliest
+record what it has read. And a producer that it made meanwhile might get the id of one that was connected before, which
+would then be refused for good.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from components.contracts.errors import UnavailableError
+from components.contracts.settings import Settings
+
+Restored = Callable[[], str]
+"""Names the start of the broker whose records are all there; empty while they are being given back."""
+
+NOT_KEPT = "not kept"
+"""What is said of a broker that begins without records, or that is not ours to restore."""
+
+
+def always() -> str:
+    """Of a broker that is not ours to restore."""
+    return NOT_KEPT
+
+
+def require(restored: Restored, address: str) -> str:
+    """The name of the broker's start.
+
+    Raises:
+        UnavailableError: it is being given its records back.
+
+    """
+    if now := restored():
+        return now
+    raise UnavailableError("embedded broker", address, "it is being given its records back: in a moment")
+
+
+def copy_of(settings: Settings) -> Path:
+    """Where the embedded broker's records are kept."""
+    return settings.home / "broker"
+
+
+def note(keep: Path, *, restored: bool) -> None:
+    """Tell the clients of the broker whose copy lies at ``keep``."""
+    keep.mkdir(parents=True, exist_ok=True)
+    new = _file(keep).with_suffix(".tmp")
+    new.write_text(uuid.uuid4().hex if restored else "")
+    new.replace(_file(keep))
+
+
+def restored_of(settings: Settings) -> Restored:
+    """For the broker that the settings name."""
+    if settings.bootstrap_servers:
+        return always
+    return lambda: read(copy_of(settings))
+
+
+def read(keep: Path) -> str:
+    """What was noted last."""
+    try:
+        return _file(keep).read_text()
+    except FileNotFoundError:
+        return NOT_KEPT
+
+
+def _file(keep: Path) -> Path:
+    return keep / "restored"
