@@ -228,10 +228,10 @@ class Stack:
     def stop(self) -> None:
         """Stop the workers, then the broker, which keeps its records."""
         stop_all(self.children)
-        if not self.settings.ray_address:
-            end_orphans(self.settings.gateway_port, RAY_ENDS_SECONDS)
         if self._broker is not None:
             self._broker.stop()
+        if self.children and not self.settings.ray_address:
+            end_orphans(self.settings.gateway_port, RAY_ENDS_SECONDS)
 
     def __enter__(self) -> Stack:
         try:

@@ -144,10 +144,13 @@ def end_orphans(port: int, patience: float = 0.0) -> None:
         orphans = [p for p in proxies if _is_orphan(p)]
         for process in orphans:
             log.warning("HAProxy %d held port %d for a Ray that is dead: ended", process.pid, port)
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):  # it has gone, or is another user's
                 process.kill()
         psutil.wait_procs(orphans, timeout=KILL_SECONDS)
-        if len(orphans) == len(proxies) or time.monotonic() >= until:
+        if len(orphans) == len(proxies):
+            return
+        if time.monotonic() >= until:
+            log.warning("port %d has an HAProxy of a Ray that lives: %s", port, [p.pid for p in proxies])
             return
         time.sleep(LOOK_SECONDS)
 
@@ -162,7 +165,7 @@ def _is_orphan(process: psutil.Process) -> bool:
     try:
         parent = process.parent()
         return parent is None or not parent.name().startswith(RAY_PROCESS)
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return False
 
 
