@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Query, Request
 from starlette.responses import Response
 
-from components.contracts.errors import ArtifactError, UnavailableError
-from components.contracts.storage import files, get_bytes
+from components.contracts.errors import ArtifactError
+from components.contracts.storage import get_bytes
 from components.control.tokens import allows
 from components.registry.registry import VersionInfo
 from serving.admin.console.console import Console
@@ -20,8 +20,6 @@ Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Number = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,8}$")]
 Chosen = Annotated[str, Query(pattern=r"^[1-9][0-9]{0,8}$")]
 Report = Annotated[str, Path(pattern="^(quality|drift)$")]
-REPORTS = {"quality": "Quality page", "drift": "Drift report"}
-"""What a version may have, and the words of its link: the first student of a workload has no drift report."""
 
 REPORT_HEADERS = {
     "content-security-policy": (
@@ -42,13 +40,11 @@ def add(app: FastAPI, console: Console) -> None:
         common = {"workload": workload, "sub": "/versions", "operates": _operates(request)}
         return console.page(request, template, {**common, **values})
 
-    def uri_of(workload: str, info: VersionInfo, name: str) -> str:
-        folder = f"{info.ref.digest}-{(info.snapshots[0] if info.snapshots else '')[:12]}"
-        return f"{console.settings.artifacts}/{workload}/reports/{folder}/{name}.html"
-
     def report_of(workload: str, info: VersionInfo, name: str) -> bytes:
+        folder = f"{info.ref.digest}-{(info.snapshots[0] if info.snapshots else '')[:12]}"
+        uri = f"{console.settings.artifacts}/{workload}/reports/{folder}/{name}.html"
         try:
-            return get_bytes(uri_of(workload, info, name))
+            return get_bytes(uri)
         except ArtifactError as error:
             raise Refused(404, "not_found", f"version {info.version} has no {name} report: {error}") from error
 
@@ -65,12 +61,7 @@ def add(app: FastAPI, console: Console) -> None:
         console.needs.require(workload)
         info, verdict = registry.info(workload, version), registry.verdict(workload, version)
         view = version_view(console.store, info, verdict, workload)
-        try:
-            there = {f.rpartition("/")[2].removesuffix(".html") for f in files(uri_of(workload, info, "*"))}
-        except UnavailableError:
-            there = set(REPORTS)  # whoever follows a link is told
-        reports = {name: words for name, words in REPORTS.items() if name in there}
-        return page(request, "version.html", workload, {"view": view, "reports": reports})
+        return page(request, "version.html", workload, {"view": view})
 
     @app.get("/w/{workload}/compare")
     def compare(request: Request, workload: Name, a: Chosen, b: Chosen) -> Response:
