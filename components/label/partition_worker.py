@@ -70,7 +70,8 @@ RECORD_OVERHEAD = 1_024
 class Batch(NamedTuple):
     """Inputs on their way through steps 5 to 10.
 
-    ``positions``: behind them; ``urgent``: a caller waits for one; ``span``: the batch in its inputs' traces.
+    ``positions``: behind them; ``behind``: what their commit moves, of the reading that they are from; ``urgent``: a
+    caller waits for one; ``span``: the batch in its inputs' traces.
     """
 
     records: int
@@ -78,6 +79,7 @@ class Batch(NamedTuple):
     letters: list[tuple[Record, DeadLetter]]
     duplicates: int
     positions: dict[TopicPartition, int]
+    behind: dict[TopicPartition, int]
     urgent: bool
     fetched_at: float
     span: Span = INVALID_SPAN
@@ -146,7 +148,8 @@ class PartitionWorker:
         self.lag, self.resets = 0, 0
         self.ends: Positions = {}
         self.positions: Positions = {}
-        self._behind: Positions = {}
+        self._behind: dict[TopicPartition, int] = {}
+        self._fetched: dict[TopicPartition, int] = {}
         self._signer = signer
         self.opened = False
         self._broker = broker
@@ -230,7 +233,7 @@ class PartitionWorker:
         """
         # Step 4
         records = self._take(timeout)
-        self._look()
+        self._look(records)
         if not records:
             return None
         self._came = time.monotonic()
@@ -244,7 +247,8 @@ class PartitionWorker:
         found = self.intake.sort(searched, self._keys, self._lettered)
         batch = Batch(
             len(records), *found,
-            positions={r.place: r.offset + 1 for r in records},
+            positions=_behind(records),
+            behind=self._behind,
             urgent=any(r.topic == self.spec.topic("inputs.urgent") for r in records),
             fetched_at=time.monotonic(),
             span=tracing.start_batch(records, self.spec.name),
@@ -296,27 +300,39 @@ class PartitionWorker:
             records += self._urgent.poll(room - len(records), 0.0)
         return records
 
-    def _look(self) -> None:
-        """Count what waits, now and then, and notice positions that were lost: then the labels may be gone too."""
+    def _look(self, records: Sequence[Record]) -> None:
+        """Count what waits, now and then, and notice positions that were lost: then the labels may be gone too.
+
+        ``records`` were fetched just now.
+        """
         resets = sum(c.resets for c in self._readers)
         if resets > self.resets:
             self.resets = resets
-            self._behind = self._at()
+            self._behind, self._fetched = self._at(), {}
+            for record in (*records, *self._rest):
+                self._behind[record.place] = min(self._behind[record.place], record.offset)
             self._keys = Keys(self.spec.label.remember)
             self._recall()
+        self._fetched |= _behind(records)
         idle = not self.lag and self._came < self._counted
         if time.monotonic() - self._counted > (IDLE_LAG_SECONDS if idle else LAG_SECONDS):
             self.count()
 
     def count(self) -> int:
-        """Inputs that nobody has committed yet: those that were fetched and wait for the teacher among them."""
+        """Inputs that nobody has committed yet: those that were fetched and wait for the teacher among them.
+
+        Offsets without a record (a transaction's mark, those that a killed broker leaves out) are passed by once
+        everything fetched before them is committed.
+        """
         self._counted = time.monotonic()
+        if not self._rest and all(self._behind[p] >= at for p, at in self._fetched.items()):
+            self._behind.update(self._at())
         self.ends = {p: end for c in self._readers for p, end in c.ends().items()}
         self.positions = dict(self._behind)
         self.lag = sum(max(0, end - self.positions.get(p, end)) for p, end in self.ends.items())
         return self.lag
 
-    def _at(self) -> Positions:
+    def _at(self) -> dict[TopicPartition, int]:
         return {p: at for c in self._readers for p, at in c.positions().items()}
 
     @property
@@ -378,7 +394,7 @@ class PartitionWorker:
         failpoint("labeler.9")
         # Step 10
         producer.commit()
-        self._behind = {**self._behind, **labelled.batch.positions}
+        labelled.batch.behind.update(labelled.batch.positions)
         span.end()
         failpoint("labeler.10")
         return labels
@@ -396,3 +412,8 @@ class PartitionWorker:
         if self._producer is not None:
             self._producer.close()
             self._producer = None
+
+
+def _behind(records: Sequence[Record]) -> dict[TopicPartition, int]:
+    """The positions behind records."""
+    return {r.place: r.offset + 1 for r in records}

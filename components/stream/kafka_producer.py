@@ -74,6 +74,7 @@ class KafkaProducer:
         self._address, self._seconds, self._restored = address, seconds, restored
         self._failures: list[Any] = []
         self._fatal: Any = None
+        self._unflushed = False
         self._known: set[str] = set()
         self._closed = False
         self._client = self._opened()
@@ -111,8 +112,6 @@ class KafkaProducer:
             UnavailableError: the broker does not answer, and the buffer is full.
 
         """
-        if topic not in self._known:
-            self._require(topic)
         name = key.encode() if isinstance(key, str) else key
         length = len(value or b"")
         size = length + ENVELOPE_BYTES + (len(name) if name else 0)
@@ -128,10 +127,13 @@ class KafkaProducer:
 
         if self._fatal is not None:
             self._renew()
+        if topic not in self._known:
+            self._require(topic)
         try:
             self._client.produce(
                 topic, value, key, on_delivery=self._delivered, headers=list(headers.items()) if headers else None
             )
+            self._unflushed = True
         except KafkaException as error:
             if error.args[0].code() == KafkaError._FATAL:
                 self._served(0)  # raises what it was
@@ -161,6 +163,7 @@ class KafkaProducer:
             UnavailableError: something was not, within ``timeout`` seconds.
 
         """
+        self._unflushed = False  # whatever becomes of the records, this call tells of it
         waiting = self._served(timeout, flush=True)
         if self._failures:
             first, self._failures = self._failures[0], []
@@ -176,15 +179,16 @@ class KafkaProducer:
             self._end()
 
     def _renew(self) -> None:
-        """A client that met a fatal error is of no further use; the flush that met it has told of its records.
+        """A client that met a fatal error is of no further use; unless a flush has told of its records, the next does.
 
         Raises:
             UnavailableError: the broker does not answer a new one; the next record tries again.
 
         """
         self._end()
+        self._failures = [self._fatal] if self._unflushed else []
         self._client = self._opened()
-        self._failures, self._fatal = [], None
+        self._fatal = None
 
     def _end(self) -> None:
         """Close the client; what is not confirmed by then is given up, and named."""

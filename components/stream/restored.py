@@ -8,6 +8,7 @@ would then be refused for good.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from components.contracts.settings import Settings
 
 Restored = Callable[[], str]
 """Names the start of the broker whose records are all there; empty while they are being given back."""
+
+CONNECT_SECONDS = 1.0
+"""How long this machine may take to say whether anything listens."""
 
 NOT_KEPT = "not kept"
 """What is said of a broker that begins without records, or that is not ours to restore."""
@@ -31,11 +35,17 @@ def require(restored: Restored, address: str) -> str:
     """The name of the broker's start.
 
     Raises:
-        UnavailableError: it is being given its records back.
+        UnavailableError: it is being given its records back, or ended before it had them.
 
     """
     if now := restored():
         return now
+    host, _, port = address.rpartition(":")
+    try:  # no client of Kafka's: it might be given another's id
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        remedy = f"is the broker up? it has not its records back, which 'cohobate up' gives it ({error})"
+        raise UnavailableError("embedded broker", address, remedy) from error
     raise UnavailableError("embedded broker", address, "it is being given its records back: in a moment")
 
 

@@ -401,6 +401,36 @@ def test_lost_positions_are_read_again_counted_and_forget_what_was_labelled(star
     assert again.gauge()["lost_positions"] == 1 and len(labels(broker)) == 1, "its label is still there"
 
 
+def test_offsets_without_a_record_are_no_lag_once_all_before_them_is_labelled(start, broker):
+    def fails(payload):
+        raise TeacherError("length", "it is away")
+
+    teacher = Teacher(fails)
+    put(broker, entry("a", "one"), entry("b", "two"), entry("c", "three"))
+    broker.erased[INPUTS] = {1, 2}
+    labeler = start(teacher)
+    with pytest.raises(TeacherError):
+        labeler.step(0.0)
+    assert labeler.lag() == 3, "what waits for the teacher is not passed by"
+    teacher.answer = None
+    assert labeler.step(0.0) == 1 and labeler.lag() == 0 and committed(broker) == 1
+
+
+def test_a_batch_from_before_positions_were_lost_hides_no_input_that_is_read_again(start, broker):
+    def answer(payload):
+        if payload == "later" and not consumer.resets:
+            consumer.resets, consumer._next[INPUTS] = 1, 0
+            labeler._workers[0].fetch(0.0)  # as the thread that fetches does meanwhile
+        return teacher.right(payload)
+
+    teacher = Teacher(answer)
+    labeler = start(teacher, label=LabelSection(batch=2, linger_seconds=0.0))
+    consumer = labeler._workers[0]._bulk
+    put(broker, *(entry(f"i{n}", "text") for n in range(4)), entry("x", "later"))
+    assert [labeler.step(0.0) for _ in range(3)] == [2, 2, 1]
+    assert labeler.lag() == 5, "all of them are read again, and two of them are under way"
+
+
 def test_lost_positions_stop_a_labeler_that_was_told_so(start, broker, spec):
     broker.groups["w.labeler"] = {INPUTS: 9}
     with pytest.raises(LostPositionsError, match=r"w\.inputs-0 has no offset 9"):

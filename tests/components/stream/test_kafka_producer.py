@@ -149,3 +149,75 @@ def test_a_fatal_error_that_the_client_told_of_and_then_lost_is_raised():
     told = True
     with pytest.raises(AccessError, match="CLUSTER_AUTHORIZATION_FAILED"):
         producer.flush()
+
+
+class Slow:
+    """A client whose buffer takes two records, and whose broker answers all of them with ``error``."""
+
+    def __init__(self, error=None):
+        self.error, self.waiting = error, []
+
+    def __len__(self):
+        return len(self.waiting)
+
+    def produce(self, topic, value, key, on_delivery, headers):
+        if len(self) == 2:
+            raise BufferError
+        self.waiting.append(on_delivery)
+
+    def poll(self, seconds):
+        reports, self.waiting = self.waiting, []
+        for report in reports:
+            report(self.error, None)
+        return len(reports)
+
+    def close(self):
+        assert not self.waiting
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A producer whose first client's id a broker gave to another, and whose next ones are as they should be."""
+    from confluent_kafka import KafkaError
+
+    clients = iter((Slow(KafkaError(KafkaError.PRODUCER_FENCED)), Slow()))
+
+    def opened(producer):
+        producer._open = True
+        return next(clients)
+
+    monkeypatch.setattr(KafkaProducer, "_opened", opened)
+    producer = KafkaProducer({}, "here")
+    producer._known = {"t"}
+    return producer
+
+
+def test_records_that_were_refused_before_any_flush_are_told_of_by_the_next(slow):
+    for value in (b"one", b"two", b"three"):  # the third waits for room, and so learns of the first two
+        slow.send("t", "k", value)
+    with pytest.raises(UnavailableError, match="PRODUCER_FENCED"):
+        slow.flush()
+    slow.send("t", "k", b"four")
+    slow.flush()
+
+
+def test_a_flush_tells_of_a_refused_record_once(slow):
+    slow.send("t", "k", b"one")
+    with pytest.raises(UnavailableError, match="PRODUCER_FENCED"):
+        slow.flush()
+    slow.send("t", "k", b"two")
+    slow.flush()
+
+
+def test_while_no_new_client_comes_about_an_unknown_topic_is_no_other_error(slow, monkeypatch):
+    slow.send("t", "k", b"one")
+    with pytest.raises(UnavailableError, match="PRODUCER_FENCED"):
+        slow.flush()
+
+    def away(producer):
+        raise UnavailableError("Kafka", "here", "is the broker up?")
+
+    monkeypatch.setattr(KafkaProducer, "_opened", away)
+    for topic in ("t", "t", "unknown"):
+        with pytest.raises(UnavailableError, match="is the broker up"):
+            slow.send(topic, "k", b"two")
