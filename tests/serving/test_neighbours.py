@@ -5,20 +5,14 @@ import numpy as np
 import pytest
 
 from components.contracts.records import SoftLabel
-from components.contracts.spec import Deferral
-from components.student.text import TextNgrams
+from components.contracts.spec import Deferral, Factory
+from components.student.features import featuriser
 from serving.neighbours import PLACES, Neighbours
 
 
-@dataclasses.dataclass
-class Words:
+def words():
     """A featuriser of text."""
-
-    made: TextNgrams = dataclasses.field(default_factory=lambda: TextNgrams(buckets=4_096))
-
-    def encode(self, payloads):
-        ids, weights = self.made.encode(payloads)
-        return {"ids": ids, "weights": weights}
+    return featuriser(Factory(factory="components.student.text:TextNgrams", options={"buckets": 4_096}))
 
 
 def soft(label, p=0.9):
@@ -32,7 +26,7 @@ TRAVEL = ["book a flight to rome", "is my flight to paris late", "which gate is 
 
 @pytest.fixture
 def near():
-    return Neighbours(Words(), 100)
+    return Neighbours(words(), 100)
 
 
 def shown(near, times=1):
@@ -75,7 +69,7 @@ def test_what_has_nothing_in_common_has_no_neighbour(near):
 
 
 def test_the_oldest_go_first(near):
-    few = Neighbours(Words(), 6)
+    few = Neighbours(words(), 6)
     shown(few)
     few.learn([f"route {n} by train" for n in range(6)], [soft("travel")] * 6, ["x"] * 6)
     assert [a.label for a in few.answers(["what is my account balance"]) if a] in ([], ["travel"])
@@ -90,9 +84,9 @@ def test_all_is_forgotten_at_once(near):
 def test_sketches_are_fine_enough_to_find_the_nearest():
     """Of texts that differ in one word of six the nearest is nearly always the one with the same others."""
     chance = np.random.default_rng(0)
-    words = [f"w{n:03d}" for n in range(300)]
-    texts = [" ".join(chance.choice(words, 6, replace=False)) for _ in range(300)]
-    near = Neighbours(Words(), 300)
+    vocabulary = [f"w{n:03d}" for n in range(300)]
+    texts = [" ".join(chance.choice(vocabulary, 6, replace=False)) for _ in range(300)]
+    near = Neighbours(words(), 300)
     classes = tuple(f"c{n}" for n in range(300))
     said = [SoftLabel.of("s@1", classes, [float(n == m) for m in range(300)]) for n in range(300)]
     near.learn(texts, said, [""] * 300)
