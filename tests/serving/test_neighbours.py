@@ -68,6 +68,20 @@ def test_what_has_nothing_in_common_has_no_neighbour(near):
     assert shown(near).answers([""]) == [None]
 
 
+def test_unrelated_texts_are_no_neighbours_by_chance():
+    """Of 2,000 of other letters some sketch is always a little alike."""
+    chance = np.random.default_rng(0)
+    texts, others = (
+        [" ".join("".join(chance.choice(list(letters), 6)) for _ in range(8)) for _ in range(n)]
+        for letters, n in (("abcdefghijklm", 2_000), ("nopqrstuvwxyz", 100))
+    )
+    near = Neighbours(featuriser(Factory(factory="components.student.text:TextNgrams")), 2_000)
+    near.learn(texts, [soft("bank")] * 2_000, [""] * 2_000)
+    near.tracking = dataclasses.replace(near.tracking, weight=0.9)
+    assert near.answers(others).count(None) >= 99
+    assert near.answers([f"{text} please" for text in texts[:50]]) == [soft("bank")] * 50
+
+
 def test_the_oldest_go_first(near):
     few = Neighbours(words(), 6)
     shown(few)
