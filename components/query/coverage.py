@@ -124,7 +124,8 @@ def _add(row: npt.NDArray[np.float64], featuriser: Featuriser, payload: Any, see
 
 def _growing_first(array: npt.NDArray[Any], shape: Sequence[str | int]) -> npt.NDArray[Any]:
     """The array with axes that differ from input to input before the fixed ones: a longer one begins as a shorter."""
-    return array.transpose(sorted(range(array.ndim), key=lambda axis: isinstance(shape[axis], int)))
+    growing = [n for n, axis in enumerate(shape) if isinstance(axis, str)]
+    return array.transpose([*growing, *(n for n, axis in enumerate(shape) if isinstance(axis, int))])
 
 
 def _hash(row: npt.NDArray[np.float64], ids: npt.NDArray[Any], weights: npt.NDArray[Any], seed: int) -> None:
