@@ -16,6 +16,7 @@ process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,10 @@ from drift.tracking import Tracking
 
 PLACES = 1_024
 """Numbers of a sketch: the cosine of two is then about 0.03 off, and 2,000 of them are eight megabytes."""
+
+LEAST = 5.0 / math.sqrt(PLACES)
+"""The cosine that two sketches must have for one to speak for the other: five times what chance makes of two inputs
+that have nothing in common, since the nearest of thousands is looked for."""
 
 
 class Neighbours:
@@ -77,7 +82,7 @@ class Neighbours:
     def answers(self, payloads: Sequence[Any]) -> list[SoftLabel | None]:
         """What the teacher said of the input nearest to each; None while the student does no worse by itself.
 
-        None, too, of an input that has nothing in common with any of them.
+        None, too, of an input that is not like any of them: of a cosine below :data:`LEAST`.
         """
         if not (payloads and self.tracking.second):
             return [None] * len(payloads)
@@ -88,4 +93,4 @@ class Neighbours:
             return [None] * len(made)
         likeness = made @ self._kept[: len(self._said)].T
         places = likeness.argmax(axis=1).tolist()
-        return [self._said[p] if likeness[i, p] > 0.0 else None for i, p in enumerate(places)]
+        return [self._said[p] if likeness[i, p] >= LEAST else None for i, p in enumerate(places)]

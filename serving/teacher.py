@@ -194,7 +194,8 @@ class Answering:
 
     For every batch:
 
-    1. Content that was answered in this epoch needs no call.
+    1. Drop what is remembered where an entity is to be forgotten since. Content that was answered in this epoch needs
+       no call.
     2. Of the rest take those that the pace of the budget allows for (:meth:`components.query.budget.Budget.neediest`)
        and reserve the calls for them. The others are told so; where the budget is spent, the last ones first, and
        those that are audited may use what is kept for audits.
@@ -204,7 +205,7 @@ class Answering:
     5. Write down each answer for the labeler, signed where there is a key; not where a decision about the teacher came
        between.
     6. Where the spec wants it, give those that were not asked about what was said of the nearest input
-       (:mod:`serving.neighbours`).
+       (:mod:`serving.neighbours`). The answers are paid for by then, and are given whatever fails here.
 
     What dies before step 4 leaves its reservation spent, as a labeler's does.
 
@@ -251,8 +252,9 @@ class Answering:
         key = settings.secret("label_signing_key")
         self._signer = Signer(key) if key else None
         self._known: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
-        self._near, self._near_of = Neighbours.of(spec), ("", 0)
-        self._store, self._orders, self._looked = store, 0, float("-inf")
+        self._near, self._near_of = Neighbours.of(spec), ("", "")
+        self._store, self._looked = store, float("-inf")
+        self._orders: int | None = None
         self.calls = 0
         """Inputs that the teacher was asked about."""
 
@@ -272,6 +274,7 @@ class Answering:
         # Step 1
         if self.guard is not None:
             self.guard.refresh()
+        self._drop_forgotten()
         by = self.reference
         contents = [content_hash(q.payload) for q in batch]
         found: dict[str, Outcome] = {c: self._known[by, c] for c in contents if (by, c) in self._known}
@@ -303,26 +306,42 @@ class Answering:
     def _beside(self, by: str, batch: Sequence[Question], new: Sequence[bool], replies: list[Reply]) -> list[Reply]:
         """The replies with what the teacher, ``by``, said of the nearest input, where it gave none.
 
-        ``new``: which questions it was asked, and not answered before.
+        ``new``: which questions it was asked, and not answered before. A teacher that may have changed teaches the
+        neighbours nothing, and what it said before is given to nobody: they begin anew when a person has decided.
         """
-        near = self._near
+        near, status = self._near, self.guard.state.status if self.guard is not None else "trusted"
         if near is None:
             return replies
-        if (of := (by, self._forgettings())) != self._near_of:
+        if (of := (by, status)) != self._near_of:
             near.forget()
             self._near_of = of
+        if status != "trusted":
+            return replies
         told = [(q, r.soft) for q, r, asked in zip(batch, replies, new, strict=True) if asked and r.soft is not None]
-        near.learn([q.decoded for q, _ in told], [s for _, s in told], [q.student for q, _ in told])
         without = [i for i, r in enumerate(replies) if r.code in (PACE.code, SPENT.code)]
-        found = dict(zip(without, near.answers([batch[i].decoded for i in without]), strict=True))
+        try:
+            near.learn([q.decoded for q, _ in told], [s for _, s in told], [q.student for q, _ in told])
+            found = dict(zip(without, near.answers([batch[i].decoded for i in without]), strict=True))
+        except Exception:  # a featuriser's; the student answers
+            log.warning("%s: no neighbours for a batch of %d", self.spec.name, len(batch), exc_info=True)
+            return replies
         return [r._replace(near=found.get(i)) for i, r in enumerate(replies)]
 
-    def _forgettings(self) -> int:
-        """How many orders to forget an entity there are: with each all that is remembered of inputs goes."""
-        now = self._store.clock()
-        if not 0.0 <= now - self._looked < FORGET_SECONDS:
-            self._orders, self._looked = len(forgettings.orders(self._store, self.spec.name)), now
-        return self._orders
+    def _drop_forgotten(self) -> None:
+        """Drop all that is remembered of inputs with each order to forget an entity, and where none can be seen."""
+        now = self._clock()
+        if 0.0 <= now - self._looked < FORGET_SECONDS:
+            return
+        try:
+            orders = forgettings.count(self._store, self.spec.name)
+        except UnavailableError as error:
+            log.warning("%s: what was answered before is dropped: %s", self.spec.name, error)
+            orders = None
+        if orders is None or orders != self._orders:
+            self._known.clear()
+            if self._near is not None:
+                self._near.forget()
+        self._orders, self._looked = orders, now
 
     def _audited(self, contents: Sequence[str], batch: Sequence[Question]) -> set[str]:
         """The contents of inputs that the gateway or the labeler audits.

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from components.control.store import ControlStore
 from components.control.tables import ForgettingRow
@@ -29,6 +29,13 @@ def orders(store: ControlStore, workload: str) -> list[ForgettingRow]:
     with store.session() as s:
         query = select(ForgettingRow).where(ForgettingRow.workload == workload)
         return list(s.scalars(query.order_by(ForgettingRow.at, ForgettingRow.id)))
+
+
+def count(store: ControlStore, workload: str) -> int:
+    """How many orders of a workload there are; none is ever deleted."""
+    with store.session() as s:
+        query = select(func.count()).select_from(ForgettingRow).where(ForgettingRow.workload == workload)
+        return s.scalar(query) or 0
 
 
 def open_order(store: ControlStore, workload: str, key: str, actor: str, reason: str) -> ForgettingRow:

@@ -2,12 +2,13 @@
 
 Every input gets a *sketch*: its features hashed into a few numbers with random signs, so that the sketches of two
 inputs are about as near as the inputs (K. Weinberger et al., "Feature hashing for large scale multitask learning", ICML
-2009; numbers by a random projection, Johnson & Lindenstrauss 1984), of length one. Its distance is that to the nearest
-sketch of what is labelled, and of the inputs that come before it in its batch: who is always asked about the farthest
-one covers the traffic within the least radius (O. Sener & S. Savarese, "Active learning for convolutional neural
-networks: a core-set approach", arXiv 1708.00489). Here every input may be drawn, and what weighs its chance, as doubt
-does elsewhere, is how rare so large a distance is: distances of texts, say, differ by little. It is the negative
-logarithm of the share of the last inputs that were as far, which is about one on the mean.
+2009; numbers into several places each: D. Kane & J. Nelson, "Sparser Johnson-Lindenstrauss transforms", JACM 61, 2014),
+of length one. Its distance is that to the nearest sketch of what is labelled, and of the inputs that come before it in
+its batch: who is always asked about the farthest one covers the traffic within the least radius (O. Sener & S.
+Savarese, "Active learning for convolutional neural networks: a core-set approach", arXiv 1708.00489). Here every input
+may be drawn, and what weighs its chance, as doubt does elsewhere, is how rare so large a distance is: distances of
+texts, say, differ by little. It is the negative logarithm of the share of the last inputs that were as far, which is
+about one on the mean.
 
 What is labelled is remembered in a reservoir (J. S. Vitter, "Random sampling with a reservoir", ACM TOMS 11, 1985):
 however long the labeler runs, each labelled input is in it with the same chance. It begins anew with the labeler.
@@ -18,7 +19,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,12 @@ RECENT = 500
 
 FAR = float(np.sqrt(2.0))
 """The distance of what has nothing in common."""
+
+SPREAD = 4
+"""Places of a sketch that one number of an array goes to: two that share one place are still told apart by the rest."""
+
+MASK = "mask"
+"""The array by which a featuriser tells padding from content; it is no content itself."""
 
 ODD = np.uint64(0x9E3779B97F4A7C15)
 """Odd constant of multiplicative hashing."""
@@ -84,38 +90,52 @@ class Coverage:
 
 
 def sketches(featuriser: Featuriser, payloads: Sequence[Any], seed: int, places: int = PLACES) -> Sketches:
-    """The sketches of decoded payloads, of shape (batch, ``places``); all zeros where an input has no features."""
+    """The sketches of decoded payloads, of shape (batch, ``places``); all zeros where an input has no features.
+
+    Each payload is encoded alone: what a batch is padded with is no content. Nor is the id 0 of an axis that differs
+    from input to input, where there are neither weights nor a mask.
+    """
     found = np.zeros((len(payloads), places), dtype=np.float64)
-    if not payloads:
-        return found.astype(np.float32)
-    features = featuriser.encode(payloads)
-    weights = features.get("weights")
-    for number, (name, array) in enumerate(sorted(features.items())):
-        flat = np.asarray(array).reshape(len(payloads), -1)
-        if np.issubdtype(flat.dtype, np.integer):
-            paired = weights is not None and np.shape(weights) == np.shape(array)
-            _hash(found, flat, np.asarray(weights).reshape(flat.shape) if paired else None, seed + number)
-        elif not (name == "weights" and "ids" in features):
-            found += flat @ _projection(flat.shape[1], seed + number, places)
+    for row, payload in zip(found, payloads, strict=True):
+        _add(row, featuriser, payload, seed)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
-def _hash(found: npt.NDArray[np.float64], ids: npt.NDArray[Any], weights: Any, seed: int) -> None:
-    """Add each id's weight, or one, with the sign and at the place that its hash says."""
+def _add(row: npt.NDArray[np.float64], featuriser: Featuriser, payload: Any, seed: int) -> None:
+    """Add all features of one payload to its row, each array by a hash of its own."""
+    features = featuriser.encode([payload])
+    weights = features.get("weights")
+    for number, (name, array) in enumerate(sorted(features.items())):
+        if name == MASK or (name == "weights" and "ids" in features):
+            continue
+        shape = featuriser.signature[name].shape
+        if np.issubdtype(array.dtype, np.integer):
+            counts = np.ones(array.shape)
+            if weights is not None and weights.shape == array.shape:
+                counts = weights
+            elif MASK not in features and any(isinstance(axis, str) for axis in shape[1:]):
+                counts = array != 0
+            _hash(row, array.ravel(), counts.ravel(), seed + number)
+        else:
+            flat = _growing_first(array, shape).ravel()
+            _hash(row, np.arange(flat.size * SPREAD), np.repeat(flat / math.sqrt(SPREAD), SPREAD), seed + number)
+
+
+def _growing_first(array: npt.NDArray[Any], shape: Sequence[str | int]) -> npt.NDArray[Any]:
+    """The array with axes that differ from input to input before the fixed ones: a longer one begins as a shorter."""
+    growing = [n for n, axis in enumerate(shape) if isinstance(axis, str)]
+    return array.transpose([*growing, *(n for n, axis in enumerate(shape) if isinstance(axis, int))])
+
+
+def _hash(row: npt.NDArray[np.float64], ids: npt.NDArray[Any], weights: npt.NDArray[Any], seed: int) -> None:
+    """Add each id's weight with the sign and at the place that its hash says."""
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(seed) * np.uint64(2_654_435_761)) * ODD
         mixed = (mixed ^ (mixed >> np.uint64(29))) * ODD
-    places = (mixed >> np.uint64(40)) % np.uint64(found.shape[1])
+    places = (mixed >> np.uint64(40)) % np.uint64(len(row))
     signs = np.where(mixed >> np.uint64(63), 1.0, -1.0)
-    rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
-    np.add.at(found, (rows, places.astype(np.int64)), signs if weights is None else signs * weights)
-
-
-@lru_cache(maxsize=4)
-def _projection(size: int, seed: int, places: int) -> npt.NDArray[np.float64]:
-    """Random directions; those of a longer batch begin with those of a shorter one."""
-    return np.random.default_rng([seed, 2]).standard_normal((size, places))
+    row += np.bincount(places.astype(np.int64), signs * weights, minlength=len(row))
 
 
 def _apart(cosine: Any) -> npt.NDArray[np.float64]:

@@ -5,20 +5,14 @@ import numpy as np
 import pytest
 
 from components.contracts.records import SoftLabel
-from components.contracts.spec import Deferral
-from components.student.text import TextNgrams
+from components.contracts.spec import Deferral, Factory
+from components.student.features import featuriser
 from serving.neighbours import PLACES, Neighbours
 
 
-@dataclasses.dataclass
-class Words:
+def words():
     """A featuriser of text."""
-
-    made: TextNgrams = dataclasses.field(default_factory=lambda: TextNgrams(buckets=4_096))
-
-    def encode(self, payloads):
-        ids, weights = self.made.encode(payloads)
-        return {"ids": ids, "weights": weights}
+    return featuriser(Factory(factory="components.student.text:TextNgrams", options={"buckets": 4_096}))
 
 
 def soft(label, p=0.9):
@@ -32,7 +26,7 @@ TRAVEL = ["book a flight to rome", "is my flight to paris late", "which gate is 
 
 @pytest.fixture
 def near():
-    return Neighbours(Words(), 100)
+    return Neighbours(words(), 100)
 
 
 def shown(near, times=1):
@@ -74,8 +68,22 @@ def test_what_has_nothing_in_common_has_no_neighbour(near):
     assert shown(near).answers([""]) == [None]
 
 
+def test_unrelated_texts_are_no_neighbours_by_chance():
+    """Of 2,000 of other letters some sketch is always a little alike."""
+    chance = np.random.default_rng(0)
+    texts, others = (
+        [" ".join("".join(chance.choice(list(letters), 6)) for _ in range(8)) for _ in range(n)]
+        for letters, n in (("abcdefghijklm", 2_000), ("nopqrstuvwxyz", 100))
+    )
+    near = Neighbours(featuriser(Factory(factory="components.student.text:TextNgrams")), 2_000)
+    near.learn(texts, [soft("bank")] * 2_000, [""] * 2_000)
+    near.tracking = dataclasses.replace(near.tracking, weight=0.9)
+    assert near.answers(others).count(None) >= 99
+    assert near.answers([f"{text} please" for text in texts[:50]]) == [soft("bank")] * 50
+
+
 def test_the_oldest_go_first(near):
-    few = Neighbours(Words(), 6)
+    few = Neighbours(words(), 6)
     shown(few)
     few.learn([f"route {n} by train" for n in range(6)], [soft("travel")] * 6, ["x"] * 6)
     assert [a.label for a in few.answers(["what is my account balance"]) if a] in ([], ["travel"])
@@ -90,9 +98,9 @@ def test_all_is_forgotten_at_once(near):
 def test_sketches_are_fine_enough_to_find_the_nearest():
     """Of texts that differ in one word of six the nearest is nearly always the one with the same others."""
     chance = np.random.default_rng(0)
-    words = [f"w{n:03d}" for n in range(300)]
-    texts = [" ".join(chance.choice(words, 6, replace=False)) for _ in range(300)]
-    near = Neighbours(Words(), 300)
+    vocabulary = [f"w{n:03d}" for n in range(300)]
+    texts = [" ".join(chance.choice(vocabulary, 6, replace=False)) for _ in range(300)]
+    near = Neighbours(words(), 300)
     classes = tuple(f"c{n}" for n in range(300))
     said = [SoftLabel.of("s@1", classes, [float(n == m) for m in range(300)]) for n in range(300)]
     near.learn(texts, said, [""] * 300)

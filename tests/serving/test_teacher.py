@@ -6,7 +6,7 @@ import itertools
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError, TeacherError, TeacherHeldError, UnavailableError
+from components.contracts.errors import ConfigError, RecordError, TeacherError, TeacherHeldError, UnavailableError
 from components.contracts.given import given_in
 from components.contracts.records import Input, Label, Prediction, SoftLabel, decode
 from components.contracts.sampling import audited
@@ -232,18 +232,49 @@ def test_neighbours_do_not_speak_over_a_student_that_is_right(whole, teacher):
     assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"student"}
 
 
-def test_what_another_teacher_said_is_no_neighbour(whole, teacher, monkeypatch):
-    one = turned(whole, teacher, neighbours=100)
-    monkeypatch.setattr(type(one.answering), "reference", property(lambda self: "sign@1!2"))
-    assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"student"}
+def test_a_teacher_that_may_have_changed_has_no_neighbours(whole, teacher, store, monkeypatch):
+    monkeypatch.setattr("components.teacher_watch.guard.REFRESH_SECONDS", 0.0)
+    one = turned(whole, teacher, neighbours=100, probe=Probe(size=5))
+    assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"neighbour"}
+    revision, state = teacher_state(store, "signs", BY)
+    open_incident(store, "signs", BY, revision, state, suspect_from=1.0, index=0, candidate=state.probes, detail={})
+    assert {a["answered_by"] for a in one.predict(0.05, -0.05)} == {"student"}
+    decide(store, "signs", "accept", "ada", "test")
+    assert {a["answered_by"] for a in one.predict(0.06, -0.06)} == {"student"}, "what it said before is forgotten"
 
 
 def test_what_is_remembered_goes_when_somebody_is_to_be_forgotten(whole, teacher, store):
     one = turned(whole, teacher, neighbours=100)
     assert {a["answered_by"] for a in one.predict(0.04, -0.04)} == {"neighbour"}
+    assert {a["answered_by"] for a in one.predict(0.01, -0.01)} == {"teacher"}, "they were answered before"
     forgettings.open_order(store, "signs", "k", "ada", "asked")
     one.gateway.clock.now += FORGET_SECONDS
-    assert {a["answered_by"] for a in one.predict(0.05, -0.05)} == {"student"}
+    assert {a["answered_by"] for a in one.predict(0.05, -0.05, 0.01, -0.01)} == {"student"}
+
+
+def test_a_paid_answer_is_given_and_labels_whatever_fails_beside_it(whole, teacher, monkeypatch, caplog):
+    one = whole(budget=Limits(per_hour=100, reserve=0.0), audit_share=0.0, audited=0.0, neighbours=100)
+
+    def broken(*of):
+        raise RecordError("invalid", "x")
+
+    monkeypatch.setattr(one.answering._near._featuriser, "encode", broken)
+    assert {a["answered_by"] for a in one.predict(0.01, -0.01)} == {"teacher"}
+    assert "no neighbours for a batch of 2" in caplog.text
+    assert set(one.label()) == {"i0", "i1"} and teacher.calls == 2
+
+
+def test_nothing_is_answered_again_while_nobody_can_say_who_is_to_be_forgotten(whole, teacher, monkeypatch):
+    one = whole(budget=Limits(per_hour=4, reserve=0.0), audit_share=0.0, audited=0.0, neighbours=100)
+    one.predict(0.01, -0.01)
+
+    def away(*of):
+        raise UnavailableError("control database", "x", "away")
+
+    monkeypatch.setattr("components.control.forgettings.count", away)
+    one.gateway.clock.now += FORGET_SECONDS
+    assert {a["answered_by"] for a in one.predict(0.01, -0.01)} == {"teacher"} and teacher.calls == 4
+    assert one.answering.budget.unsettled() == 0
 
 
 def test_what_is_audited_is_asked_about_whatever_the_pace_so_that_the_call_answers_too(whole, teacher):
@@ -445,8 +476,6 @@ def test_a_decision_in_the_middle_of_a_question_leaves_the_label_to_the_labeler(
 
 
 def test_what_the_teacher_refuses_or_puts_off_is_no_failure(made, teacher):
-    from components.contracts.errors import RecordError
-
     teacher.outcomes = lambda payloads: [RecordError("outside_classes", "x"), Deferred("unsure")]
     spec, answering = made(teacher)
     found = questions(TeacherService(spec.source, answer=answering), [("a", b'{"x": 1}'), ("b", b'{"x": 2}')])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
+
+from msgspec import Meta
 
 from components.contracts.errors import ConfigError
 from components.contracts.spec.fields import Count, Factory, OpenShare, Positive, Section, Share
@@ -23,8 +25,8 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     The teacher's calls count for ``label.budget``, and its answers become labels. Where the budget is spent, or paced,
     an input of classification or multilabel that it is not asked about may be given what it said of the nearest of the
-    newest ``neighbours`` inputs that it was asked about, while that is right more often than the student on
-    those (:mod:`serving.neighbours`); None: the student's answer stands.
+    newest ``neighbours`` inputs that it was asked about (at most 20,000, of 4 KB each), while that is right more often
+    than the student on those (:mod:`serving.neighbours`); None: the student's answer stands.
     """
 
     to: tuple[DeferTo, ...] = ("teacher",)
@@ -35,7 +37,7 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replicas: Count = 1
     breaker_failures: Count = 5
     breaker_seconds: Positive = 30.0
-    neighbours: Count | None = None
+    neighbours: Annotated[int, Meta(ge=1, le=20_000)] | None = None
 
 
 class Asynchronous(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

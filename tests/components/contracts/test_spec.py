@@ -248,6 +248,13 @@ def test_neighbours_are_where_the_teacher_is_asked_for_classes_and_nothing_is_ke
         load_spec(write(tmp_path, **{**wanted, **more}))
 
 
+@pytest.mark.parametrize("most", [0, 20_001, 100_000_000])
+def test_neighbours_are_as_many_as_memory_holds(tmp_path, most):
+    assert load_spec(write(tmp_path, serve={"deferral": {"neighbours": 20_000}})).serve.deferral.neighbours == 20_000
+    with pytest.raises(ConfigError, match=r"(>= 1|<= 20000) - at `\$\.serve\.deferral\.neighbours`"):
+        load_spec(write(tmp_path, serve={"deferral": {"neighbours": most}}))
+
+
 def test_what_a_task_is_without_is_refused_and_its_default_is_not(tmp_path, monkeypatch):
     monkeypatch.setitem(workload.WITHOUT, "regression", ("limits.groups", "serve.novelty"))
     plain = write(tmp_path, task="regression")

@@ -1,8 +1,17 @@
+import importlib
+import inspect
+import io
 import math
+import pkgutil
+import tracemalloc
 
 import numpy as np
 import pytest
+import soundfile
+from PIL import Image as pillow
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+import components.student
 from components.contracts.spec import Factory
 from components.query.coverage import FAR, PLACES, Coverage, sketches
 from components.student.features import TensorSpec, featuriser
@@ -42,6 +51,83 @@ def test_a_sketch_is_the_input_s_own_whatever_else_is_in_the_batch(text):
     alone, beside = sketches(text, ["a ticket"], 3), sketches(text, ["a ticket", "one that is a good deal longer"], 3)
     assert beside[0] == pytest.approx(alone[0], abs=1e-6)
     assert sketches(text, [], 0).shape == (0, PLACES)
+
+
+def _image(size):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    pillow.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _sound(hertz, seconds):
+    buffer = io.BytesIO()
+    samples = 0.4 * np.sin(2 * np.pi * hertz * np.arange(round(16_000 * seconds)) / 16_000)
+    soundfile.write(buffer, samples, 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+SHORT, LONG = "send my card", " ".join(f"w{n:03d}" for n in range(90))
+ROWS = [{"a": 1.0, "b": "x"}, {"a": -2.0, "b": "y"}]
+COLUMN = [{"name": "a", "mean": 0.0, "scale": 1.0}]
+BUILT_IN = {
+    "text:TextNgrams": ({}, [SHORT, LONG]),
+    "words:WordSequence": ({}, [SHORT, LONG]),
+    "tagging:TaggedWords": ({}, [SHORT, LONG]),
+    "tokens:Tokens": ({"tokenizer": "tokenizer.json"}, [SHORT, LONG]),
+    "bytes:ByteNgrams": ({}, [b"%PDF-1.7", bytes(range(256))]),
+    "image:Image": ({"height": 8, "width": 8}, [_image(9), _image(30)]),
+    "audio:Spectrogram": ({}, [_sound(440, 0.3), _sound(3_000, 1.5)]),
+    "table:TableColumns": ({"columns": COLUMN}, [{"a": 1.0}, {"a": -2.0}]),
+    "columns:MixedColumns": ({"numbers": COLUMN, "categories": [{"name": "b", "values": ["x", "y"]}]}, ROWS),
+}
+
+
+@pytest.fixture(scope="module")
+def spec_file(tmp_path_factory):
+    """A spec's path, beside which lies a tokenizer."""
+    folder = tmp_path_factory.mktemp("spec")
+    words = {"[PAD]": 0, "[UNK]": 1, **{w: n + 2 for n, w in enumerate(f"{SHORT} {LONG}".split())}}
+    made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    return str(folder / "spec.yaml")
+
+
+def test_every_built_in_featuriser_is_tried():
+    found = set()
+    for module in pkgutil.iter_modules(components.student.__path__):
+        for name, kind in inspect.getmembers(importlib.import_module(f"components.student.{module.name}")):
+            mine = inspect.isclass(kind) and kind.__module__ == f"components.student.{module.name}"
+            if mine and not name.startswith("_") and hasattr(kind, "encode") and hasattr(kind, "describe"):
+                found.add(f"{module.name}:{name}")
+    assert found - {"features:Featuriser", "features:WithEntity"} == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_built_in_featuriser_s_padding_is_content(name, spec_file):
+    options, (one, other) = BUILT_IN[name]
+    made = featuriser(Factory(factory=f"components.student.{name}", options=options), spec_file)
+    alone = np.concatenate([sketches(made, [payload], 3) for payload in (one, other)])
+    assert sketches(made, [one, other], 3) == pytest.approx(alone, abs=1e-6)
+    assert np.linalg.norm(alone, axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert alone[0] @ alone[1] < 0.9, "two inputs that have little in common are told apart"
+
+
+def test_a_longer_sound_is_like_a_shorter_one_of_its_pitch():
+    made = featuriser(Factory(factory="components.student.audio:Spectrogram"))
+    low, longer, high = sketches(made, [_sound(440, 0.5), _sound(440, 0.6), _sound(3_000, 0.6)], 0)
+    assert low @ longer > 0.85 and low @ longer > high @ longer + 0.1
+
+
+def test_large_inputs_take_no_memory_of_their_own():
+    """A matrix that projects these 200,000 numbers would be 200 megabytes."""
+    rows = np.random.default_rng(0).standard_normal((2, 200_000)).tolist()
+    tracemalloc.start()
+    sketches(Points(), rows, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_distance_is_to_the_nearest_that_is_labelled_or_came_before_in_the_batch(text):
