@@ -103,7 +103,7 @@ class KafkaBroker:
         """
         from kafka import KafkaAdminClient
 
-        def described() -> list[dict[str, Any]]:
+        def described() -> Any:
             return admin.describe_topics([topic])[0]["partitions"] if topic in admin.list_topics() else []
 
         with answering(self.address):
