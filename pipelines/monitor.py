@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from components.contracts.errors import FinderError, RecordError
+from components.contracts.errors import FinderError, RecordError, UnavailableError
 from components.contracts.masking import masked_input
 from components.contracts.payload import carried, carrying
 from components.contracts.records import NAMED, Input, Label, Prediction, decode, label_of
@@ -194,22 +194,31 @@ class Monitor:
         if self._regimes is not None:
             self._regimes.consider()
         if records or self._behind or self.store.clock() - self._placed >= REPORT_SECONDS:
-            lag = self._consumer.lag()
-            value = {
-                "index": self.index,
-                "inputs": self.inputs,
-                "beside": self.beside,
-                "unsearched": self.unsearched,
-                "lag": lag,
-                "positions": named(self._consumer.positions()),
-                "answers": {"champion": self._champion.version if self._champion else None, **self._answers},
-            }
-            self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
-            self._placed = self.store.clock()
-            self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
+            self._say_place()
         if records:
             self._report()
         return len(records)
+
+    def _say_place(self) -> None:
+        """Say how far it is; where the broker does not tell how much waits, a later step does."""
+        self._behind = True
+        try:
+            lag = self._consumer.lag()
+        except UnavailableError as error:
+            log.warning("%s: how many records wait is not known: %s", self.spec.name, error)
+            return
+        value = {
+            "index": self.index,
+            "inputs": self.inputs,
+            "beside": self.beside,
+            "unsearched": self.unsearched,
+            "lag": lag,
+            "positions": named(self._consumer.positions()),
+            "answers": {"champion": self._champion.version if self._champion else None, **self._answers},
+        }
+        self.store.put_gauge(self.spec.name, PLACE, value | self._evidence())
+        self._placed = self.store.clock()
+        self._behind = lag > 0  # the mark of a transaction counts until a poll that finds no record
 
     def run(self, stop: threading.Event) -> None:
         """Step until ``stop`` is set: at once while many records wait, else after what gathers some more."""

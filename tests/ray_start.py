@@ -182,6 +182,7 @@ def main():
         from ray._private.node import Node
 
         sys.argv.remove(NO_CLIENTS)
+        assert hasattr(Node, "start_ray_client_server"), "Ray starts the server for clients elsewhere"
         Node.start_ray_client_server = lambda _: None
     from ray.scripts.scripts import main as command
 

@@ -17,7 +17,7 @@ from components.contracts.settings import Settings
 from components.stream.access import refuse, require_access
 from components.stream.answering import METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, TopicPartition
-from components.stream.restored import require, restored_of
+from components.stream.restored import of_whole, require, restored_of
 from components.stream.security import security_options
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class KafkaBroker:
 
         Raises:
             AccessError: the broker refuses us.
-            UnavailableError: the broker does not answer, or does not come to know them.
+            UnavailableError: the broker does not answer, does not come to know them, or is being given its records
+                back: it then gets its topics, too.
 
         """
         from kafka.admin import NewTopic
@@ -72,7 +73,8 @@ class KafkaBroker:
 
         wanted = set(topics)
         limits = {"max.message.bytes": str(MAX_RECORD_BYTES)}
-        with self._administering() as admin:
+
+        def make() -> None:
             missing = sorted(wanted - set(admin.list_topics()))
             new = [NewTopic(n, num_partitions=partitions, replication_factor=-1, topic_configs=limits) for n in missing]
             try:
@@ -81,6 +83,9 @@ class KafkaBroker:
             except TopicAlreadyExistsError:
                 pass  # another process was faster; the others of the request were created
             self._await_topics(admin, wanted)
+
+        with self._administering() as admin:
+            of_whole(self._restored, self.address, make)
 
     def _await_topics(self, admin: Any, wanted: set[str]) -> None:
         deadline = time.monotonic() + METADATA_SECONDS
@@ -93,21 +98,21 @@ class KafkaBroker:
         """The partitions of a topic in order; none where it does not exist.
 
         Raises:
-            UnavailableError: the broker does not answer.
+            UnavailableError: the broker does not answer, or is being given its records back.
 
         """
         from kafka import KafkaAdminClient
 
+        def described() -> Any:
+            return admin.describe_topics([topic])[0]["partitions"] if topic in admin.list_topics() else []
+
         with answering(self.address):
             admin = KafkaAdminClient(**self.config)
             try:
-                if topic not in admin.list_topics():
-                    return []
-                (found,) = admin.describe_topics([topic])
+                found = of_whole(self._restored, self.address, described)
             finally:
                 admin.close()
-        numbers = (p.get("partition_index", p.get("partition")) for p in found["partitions"])
-        return [TopicPartition(topic, n) for n in sorted(numbers)]
+        return [TopicPartition(topic, n) for n in sorted(p.get("partition_index", p.get("partition")) for p in found)]
 
     def delete_through(self, places: Mapping[TopicPartition, Iterable[int]]) -> None:
         """Delete everything up to the last of some records, by their offsets (Kafka's KIP-107).

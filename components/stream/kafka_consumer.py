@@ -17,14 +17,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from components.contracts.errors import LostPositionsError, NotFoundError, UnavailableError
 from components.stream.answering import CREATE, METADATA_SECONDS, answering
 from components.stream.contract import MAX_RECORD_BYTES, OnLost, Positions, Record, TopicPartition
-from components.stream.restored import Restored, require
-
-Found = TypeVar("Found")
+from components.stream.restored import Found, Restored, of_whole
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +65,10 @@ class KafkaConsumer:
         self._looked = time.monotonic()
         self._probe: Any = None
         self._raw: Any = None
+        self._assigned: list[Any] = []
         self._client = self._open(group)
         try:
-            chosen = list(partitions) if partitions is not None else self._partitions_of(topics)
-            self._assigned = [Partition(p.topic, p.partition) for p in chosen]
-            self._client.assign(self._assigned)
-            self._start(start)
+            self._start(topics, partitions, start)
         except BaseException:
             self.close()
             raise
@@ -102,8 +98,19 @@ class KafkaConsumer:
             found += [TopicPartition(topic, n) for n in sorted(numbers)]
         return found
 
-    def _start(self, start: Literal["earliest", "latest"] | Positions) -> None:
-        for partition, (wanted, first, there) in self._of_whole(lambda: self._places(start)).items():
+    def _start(
+        self,
+        topics: list[str],
+        partitions: Iterable[TopicPartition] | None,
+        start: Literal["earliest", "latest"] | Positions,
+    ) -> None:
+        def places() -> dict[Any, tuple[int, int, bool]]:
+            chosen = self._partitions_of(topics) if partitions is None else partitions
+            self._assigned = [self._partition(*place) for place in chosen]
+            self._client.assign(self._assigned)
+            return self._places(start)
+
+        for partition, (wanted, first, there) in self._of_whole(places).items():
             if there:
                 self._client.seek(partition, wanted)
             else:
@@ -129,17 +136,7 @@ class KafkaConsumer:
         return found
 
     def _of_whole(self, ask: Callable[[], Found]) -> Found:
-        """What a broker answers that had all its records before and after.
-
-        Raises:
-            UnavailableError: it is being given them back, or was started anew meanwhile.
-
-        """
-        before = require(self._restored, self._address)
-        found = ask()
-        if require(self._restored, self._address) != before:
-            raise UnavailableError("embedded broker", self._address, "it was started anew meanwhile: ask again")
-        return found
+        return of_whole(self._restored, self._address, ask)
 
     def _reset(self, partition: Any, wanted: int, earliest: int) -> None:
         if self._on_lost == "stop":
@@ -267,7 +264,7 @@ class KafkaConsumer:
 
         Raises:
             ValueError: the consumer was opened without a group.
-            UnavailableError: the broker did not confirm.
+            UnavailableError: the broker did not confirm, or may have forgotten them: it is given its records back.
 
         """
         from kafka.structs import OffsetAndMetadata
@@ -276,7 +273,8 @@ class KafkaConsumer:
             raise ValueError("this consumer has no group to commit under")
         wanted = self.positions() if positions is None else positions
         with answering(self._address):
-            self._client.commit({self._partition(*p): OffsetAndMetadata(o, "", -1) for p, o in wanted.items()})
+            offsets = {self._partition(*p): OffsetAndMetadata(o, "", -1) for p, o in wanted.items()}
+            self._of_whole(lambda: self._client.commit(offsets))
 
     def lag(self) -> int:
         """Records between the present positions and the ends, cheaply.
@@ -288,7 +286,7 @@ class KafkaConsumer:
 
         """
         with answering(self._address):
-            ends = self._client.end_offsets(self._assigned)
+            ends = self._of_whole(lambda: self._client.end_offsets(self._assigned))
             known = {p: max(ends[p], self._client.highwater(p) or 0) for p in self._assigned}
             return sum(max(0, known[p] - self._client.position(p)) for p in self._assigned)
 

@@ -12,9 +12,12 @@ import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
+
+Found = TypeVar("Found")
 
 Restored = Callable[[], str]
 """Names the start of the broker whose records are all there; empty while they are being given back."""
@@ -47,6 +50,20 @@ def require(restored: Restored, address: str) -> str:
         remedy = f"is the broker up? it has not its records back, which 'cohobate up' gives it ({error})"
         raise UnavailableError("embedded broker", address, remedy) from error
     raise UnavailableError("embedded broker", address, "it is being given its records back: in a moment")
+
+
+def of_whole(restored: Restored, address: str, ask: Callable[[], Found]) -> Found:
+    """What a broker answers that had all its records before and after.
+
+    Raises:
+        UnavailableError: it is being given them back, or was started anew meanwhile.
+
+    """
+    before = require(restored, address)
+    found = ask()
+    if require(restored, address) != before:
+        raise UnavailableError("embedded broker", address, "it was started anew meanwhile: ask again")
+    return found
 
 
 def copy_of(settings: Settings) -> Path:

@@ -80,7 +80,8 @@ class Stage:
             return Reply(None, "timeout", f"the {self.name} did not answer within {seconds:g} s")
         except Exception as error:  # the answer is given without it, whatever it was
             log.debug("the %s did not answer", self.name, exc_info=True)
-            met = getattr(error, "cause", error)  # Ray's own error has that of the other process
+            cause = getattr(error, "cause", None)  # Ray's own error has that of the other process
+            met = cause if isinstance(cause, BaseException) else error
             return Reply(None, "failed", f"the {self.name} did not answer: {type(met).__name__}")
         return found if found.soft is None else found._replace(why=f"the {self.name} answered")
 

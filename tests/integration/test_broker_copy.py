@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pkgutil
 import signal
 import threading
 
@@ -17,7 +18,6 @@ from components.label.labeler import Labeler
 from components.snapshot.reading import read_new
 from components.stream import open_broker
 from components.stream.contract import TopicPartition, read_to_end
-from components.stream.kafka_consumer import KafkaConsumer
 from components.stream.restored import note
 from infra.broker import EmbeddedBroker
 from infra.broker_copy import BrokerCopy
@@ -176,12 +176,14 @@ def test_whoever_reads_while_the_records_come_back_reads_none_twice_and_misses_n
         at = follower.positions()
     with contextlib.closing(follower), EmbeddedBroker(home.port, home.folder / "broker.log") as empty:
         note(keep, restored=False)
-        home.stream.ensure_topics(["t"], partitions=2)
+        open_broker(Settings(bootstrap_servers=empty.address)).ensure_topics(["t"], partitions=2)
         for _ in range(20):
             assert follower.poll(timeout=0.1) == []
         assert follower.positions() == at and follower.resets == 0
         opening = [lambda: home.stream.consumer(["t"], group="follower"), home.stream.producer]
-        for asks in (follower.ends, *opening, lambda: home.stream.transactional_producer("worker")):
+        opening.append(lambda: home.stream.transactional_producer("worker"))
+        topics = [lambda: home.stream.partitions("t"), lambda: home.stream.ensure_topics(["new"])]
+        for asks in (follower.ends, follower.lag, follower.commit, *opening, *topics):
             with pytest.raises(UnavailableError, match="given its records back"):
                 asks()
         BrokerCopy(BrokerLog(keep), empty.address).restore()
@@ -193,22 +195,33 @@ def test_whoever_reads_while_the_records_come_back_reads_none_twice_and_misses_n
         assert [r.value for r in found] == [b"new"] and follower.resets == 0
 
 
+ASKED = {
+    "ends": ("components.stream.kafka_consumer.KafkaConsumer._ends", lambda _, reader: reader.ends()),
+    "lag": ("kafka.KafkaConsumer.end_offsets", lambda _, reader: reader.lag()),
+    "commit": ("kafka.KafkaConsumer.commit", lambda _, reader: reader.commit()),
+    "opening": ("kafka.KafkaConsumer.partitions_for_topic", lambda home, _: home.stream.consumer(["t"]).close()),
+    "partitions": ("kafka.KafkaAdminClient.describe_topics", lambda home, _: home.stream.partitions("t")),
+    "topics": ("kafka.KafkaAdminClient.list_topics", lambda home, _: home.stream.ensure_topics(["t"])),
+}
+"""What is asked of a broker, and what asks it."""
+
+
 def test_a_broker_that_is_started_anew_while_it_is_asked_is_not_believed(home, monkeypatch):
     with home.broker():
         filled(home)
-        with contextlib.closing(home.stream.consumer(["t"])) as reader:
-            asked = reader.ends()
-            found = KafkaConsumer._ends
+        with contextlib.closing(home.stream.consumer(["t"], group="reader")) as reader:
+            for where, ask in ASKED.values():
+                asked, found = ask(home, reader), pkgutil.resolve_name(where)
 
-            def meanwhile(consumer):
-                note(home.folder / "broker", restored=True)
-                return found(consumer)
+                def meanwhile(*args, found=found, **options):
+                    note(home.folder / "broker", restored=True)
+                    return found(*args, **options)
 
-            monkeypatch.setattr(KafkaConsumer, "_ends", meanwhile)
-            with pytest.raises(UnavailableError, match="started anew meanwhile"):
-                reader.ends()
-            monkeypatch.undo()
-            assert reader.ends() == asked
+                monkeypatch.setattr(where, meanwhile)
+                with pytest.raises(UnavailableError, match="started anew meanwhile"):
+                    ask(home, reader)
+                monkeypatch.undo()
+                assert ask(home, reader) == asked
 
 
 class Teacher:

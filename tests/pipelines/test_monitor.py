@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from components.contracts.errors import FinderError
+from components.contracts.errors import FinderError, UnavailableError
 from components.contracts.records import Answer, Prediction, encode
 from components.contracts.spec import Masking, Payload
 from components.contracts.spec import Monitor as Policy
@@ -772,6 +772,21 @@ def test_the_lag_that_is_reported_comes_to_nothing_behind_the_mark_of_a_transact
     at = store.gauges("tickets")["monitor"].at
     monitor.step(0.0)
     assert store.gauges("tickets")["monitor"].at == at, "then the database is left alone"
+
+
+def test_a_monitor_goes_on_where_it_is_not_told_how_much_waits(spec, store, broker, put, tickets, monkeypatch):
+    monitor = Monitor(spec, store, broker)
+
+    def away(consumer):
+        raise UnavailableError("embedded broker", "127.0.0.1:1", "it is being given its records back")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(MemoryConsumer, "lag", away)
+        put(tickets(3))
+        assert monitor.step(0.0) and "monitor" not in store.gauges("tickets")
+    assert monitor.step(0.0) == 0
+    place = store.gauges("tickets")["monitor"].value
+    assert (place["index"], place["lag"]) == (12, 0)
 
 
 def test_a_monitor_without_records_still_says_that_it_lives(spec, store, broker, clock):

@@ -43,6 +43,9 @@ BIN = Path(sys.executable).parent
 START_SECONDS = 600.0
 """How long Ray, or an application, may take on a machine with other things to do."""
 
+TEACHER_SECONDS = 240.0
+"""How long a teacher may take there, and a client waits longer."""
+
 FOREIGN = """
 import sys
 import ray
@@ -271,7 +274,8 @@ def desk_spec(folder):
     """The path of a workload's spec that defers to its teacher and to people, and answers later, too."""
     (folder / "bad.py").write_text(CRASHING)
     (folder / "teacher.py").write_text(signs.TEACHER_FILE + FAILING)
-    deferral = "deferral: {to: [teacher, review], breaker_failures: 2, timeout_seconds: 240, breaker_seconds: 3600}"
+    guards = f"timeout_seconds: {TEACHER_SECONDS}, breaker_failures: 2, breaker_seconds: 3600"
+    deferral = f"deferral: {{to: [teacher, review], {guards}}}"
     text = signs.SPEC.replace("name: signs", "name: desk").replace("teacher.py:SignTeacher", "teacher.py:Failing")
     (folder / "desk.yaml").write_text(text.replace("serve: {", f"serve: {{{deferral}, asynchronous: {{}}, "))
     return str(folder / "desk.yaml")
@@ -386,8 +390,18 @@ def its_metrics_tell(desk, home):
         "cohobate_torch_imported{" in metrics
         and json.loads(metrics.split("cohobate_torch_imported{")[1].split("}")[1].split()[0]) == 0
     )
-    (at,) = (at for name, at in announced(home).items() if name.startswith("desk-"))
-    alone = desk.client.get(f"http://{at}/metrics").text
+    found = []
+
+    def answers_alone():
+        replica = f'replica="{desk.told()["replica"]}"'
+        for name, at in announced(home).items():
+            with contextlib.suppress(httpx.TransportError):  # one that was replaced, and has not ended yet
+                if name.startswith("desk-") and replica in (text := get(f"http://{at}/metrics").text):
+                    found.append(text)
+        return found
+
+    desk.until(answers_alone)
+    (alone,) = found
     assert "cohobate_answers_total{" in alone and "cohobate_ready 1.0" in alone
 
 
@@ -405,7 +419,7 @@ def test_a_gateway_that_joined_follows_its_intent_and_ends_alone(cluster, tmp_pa
         until(lambda: process.poll() is not None or get(f"{url}/healthz").status_code == 200, log)
         assert process.poll() is None, log.read_text()[-3000:]
         with (
-            httpx.Client(timeout=90.0) as client,
+            httpx.Client(timeout=TEACHER_SECONDS + 60.0) as client,
             contextlib.closing(ControlStore.open(cluster.settings.control_url)) as store,
         ):
             desk = Desk(url, client, store, log)

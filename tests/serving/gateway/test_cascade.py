@@ -4,7 +4,7 @@ import pickle
 import msgspec
 import pytest
 
-from components.contracts.errors import ConfigError, UnansweredError
+from components.contracts.errors import AccessError, ConfigError, UnansweredError
 from components.contracts.records import Input, SoftLabel, decode
 from components.contracts.spec import Deferral, load_spec
 from components.review import reviews
@@ -84,15 +84,23 @@ def test_one_that_hangs_is_given_up_and_the_next_one_asked():
     assert by == "teacher" and "within 0.5 s" in told[0] and outcomes[0] == ("expert", "timeout")
 
 
-def test_what_failed_in_another_process_is_named():
+REFUSED = AccessError("teacher", "http://m", "password", "401", "set its key")
+"""An error that has a cause of another kind: a code."""
+
+
+@pytest.mark.parametrize("error", [UnansweredError("teacher", "http://m", "it hung", (b"x",)), REFUSED], ids=type)
+def test_what_failed_here_or_in_another_process_is_named(error):
     from ray.exceptions import RayTaskError
 
     async def elsewhere(entry, student, urgency, need):
-        error = pickle.loads(pickle.dumps(UnansweredError("teacher", "http://m", "it hung", (b"x",))))  # noqa: S301
-        raise RayTaskError("label", "Traceback", error).as_instanceof_cause()
+        raise RayTaskError("label", "Traceback", pickle.loads(pickle.dumps(error))).as_instanceof_cause()  # noqa: S301
 
-    ((found, _, told, *_),), _ = ask(Deferral(to=("teacher",)), {"teacher": elsewhere})
-    assert found is None and told == ["the teacher did not answer: UnansweredError"]
+    async def here(entry, student, urgency, need):
+        raise error
+
+    for asked in (elsewhere, here):
+        ((found, _, told, *_),), _ = ask(Deferral(to=("teacher",)), {"teacher": asked})
+        assert found is None and told == [f"the teacher did not answer: {type(error).__name__}"]
 
 
 @pytest.fixture
