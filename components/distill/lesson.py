@@ -63,10 +63,10 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         was = net.training
         net.eval()
         with torch.no_grad():
-            said, taught = self._said(sample), self._taught(sample)
+            said, taught, returned = self._said(sample), self._taught(sample), self.returned(sample)
         net.train(was)
         own = {VECTOR} & said.states.keys()
-        there = {*own, *self.returned(sample), *(name for name in modules_of(net) if name)} - {"logits"}
+        there = {*own, *returned, *(name for name in modules_of(net) if name)}
         check_states(terms, student=there, teacher=taught.states, field=field)
         self.objective = Objective(terms, task, Shapes.of(said, taught), seed=seed)
 
@@ -104,14 +104,13 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     def returned(self, batch: dict[str, Tensor]) -> tuple[str, ...]:
         """Names of what the network returns beside its logits."""
         with torch.no_grad():
-            out = self.net(**_features(batch))
-        return tuple(out) if isinstance(out, dict) else ()
+            return tuple(_returned(self.net(**_features(batch))))
 
     def _said(self, batch: dict[str, Tensor]) -> Said:
         features = _features(batch)
         self._caught.clear()
         out = self.net(**features)
-        returned = out if isinstance(out, dict) else {}
+        returned = _returned(out)
         states = {name: returned[name] if name in returned else self._caught[name] for name in self._there(returned)}
         answer = logits(out).float()
         if self.task in ("regression", "embedding"):
@@ -137,6 +136,10 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
             self._caught[name] = out
 
         return hook
+
+
+def _returned(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state for name, state in out.items() if name != "logits"} if isinstance(out, dict) else {}
 
 
 def _answer(said: Said, task: Task) -> Tensor:
