@@ -62,7 +62,7 @@ def staged(
         field = f"student.stages[{spec.student.stages.index(stage)}].objective"
         lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
         done = run.fit(with_states(lesson, payloads, run.artifacts, stage.encoder), f"stage-{stage.name}")
-        work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
+        work, losses[f"stage_loss_{stage.name}"] = replace(work, start=state_of(done.net)), done.history[-1]
         spent += done.spent
     return work, losses, spent
 

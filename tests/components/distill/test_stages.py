@@ -58,18 +58,23 @@ def test_a_stage_learns_from_traffic_before_the_labels_come(spec, window, artifa
     staged = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
     plain = run(spec, window, artifacts)
     assert staged.metrics["unlabelled_rows"] == 240 and staged.card.unlabelled == "f" * 64
-    assert staged.metrics["general_loss"] < 0.2  # a cosine distance, of which unrelated states have one
-    assert staged.digest != plain.digest and "general_loss" not in plain.metrics and plain.card.unlabelled == ""
+    assert staged.metrics["stage_loss_general"] < 0.2  # a cosine distance, of which unrelated states have one
+    assert staged.digest != plain.digest and "stage_loss_general" not in plain.metrics and plain.card.unlabelled == ""
     assert staged.history[0] < plain.history[0]
+
+
+def test_a_stage_of_any_name_hides_no_other_number_of_an_update(spec, window, artifacts, traffic):
+    done = run(learning(spec, stages=(msgspec.structs.replace(GENERAL, name="training"),)), window, artifacts, traffic)
+    assert done.metrics["training_loss"] == done.history[-1] != done.metrics["stage_loss_training"]
 
 
 def test_the_stage_is_a_fresh_student_s_unless_it_says_otherwise(spec, window, artifacts, traffic):
     first = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
     parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
     again = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic, parent)
-    assert "general_loss" not in again.metrics and again.card.unlabelled == ""
+    assert "stage_loss_general" not in again.metrics and again.card.unlabelled == ""
     always = learning(spec, stages=(msgspec.structs.replace(GENERAL, updates=True),))
-    assert "general_loss" in run(always, window, artifacts, traffic, parent).metrics
+    assert "stage_loss_general" in run(always, window, artifacts, traffic, parent).metrics
 
 
 def test_without_traffic_the_stage_is_left_out_and_says_so(spec, window, artifacts, caplog):
@@ -174,7 +179,7 @@ def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, let
     other = msgspec.structs.replace(GENERAL, encoder=Factory(factory="tests.components.distill.teachers:Letters"))
     spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
     window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
-    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["stage_loss_general"] < 0.2
 
 
 class Nameless:
