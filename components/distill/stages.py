@@ -41,7 +41,7 @@ def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: 
     names = sorted({name for term in work.objective for name in term.teacher_states} - own)
     if not names:
         return work
-    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder)
+    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder, field=work.field)
     return replace(work, data=replace(work.data, states=found.arrays, mask=found.mask))
 
 
@@ -80,7 +80,7 @@ def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dic
     spec = work.spec
     recipes = {name: spec.student.recipes[name] for name in spec.student.search}
     every = tuple(term for terms in recipes.values() for term in terms)
-    work = with_states(replace(work, objective=every), payloads, run.artifacts)
+    work = with_states(replace(work, objective=every, field="student.recipes"), payloads, run.artifacts)
     found = search(work, recipes, map(content_hash, payloads), lambda arm, name: run.fit(arm, name).net)
     log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
     seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}

@@ -15,7 +15,6 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import NAMED
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.declared import attributions
-from components.contracts.spec.objective import FIELD
 from components.contracts.storage import remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -106,7 +105,7 @@ def distill(
         card=card,
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
-        field=f"student.recipes.{chosen.recipe}" if chosen.recipe else FIELD,
+        field=spec.student.field_of(chosen),
         epochs=spec.student.epochs,
         start=state,
         seed=seed,

@@ -56,6 +56,24 @@ def test_a_module_that_is_called_logits_is_a_state_like_any_other(named):
     assert float(found) == pytest.approx(float(((said - batch["state.t"]) ** 2).mean()), rel=1e-5)
 
 
+class Pair(Net):
+    """Its inner module gives two tensors."""
+
+    def __init__(self):
+        super().__init__(named=False)
+        self.lstm = nn.LSTM(3, 3)
+
+    def forward(self, x):
+        return self.logits(self.lstm(x)[0])
+
+
+def test_a_module_that_gives_no_tensor_is_refused_where_the_term_stands():
+    terms, where = (Kl(), Hidden(student="lstm", teacher="t")), "student.stages[0].objective"
+    with pytest.raises(ConfigError, match="gives no tensor") as refused:
+        Lesson(Pair(), terms, "classification", sample(2), seed=0, field=where)
+    assert refused.value.field == f"{where}[1].student"
+
+
 def test_what_is_no_state_is_refused_with_what_there_is():
     with pytest.raises(ConfigError, match="has drop, inner, logits, norm"):
         Lesson(Net(named=True), (Hidden(student="gone", teacher="t"),), "classification", sample(2), seed=0)

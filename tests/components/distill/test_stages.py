@@ -152,14 +152,23 @@ def test_states_of_another_teacher_than_made_the_labels_are_refused(spec, tmp_pa
 
 def test_states_that_do_not_fit_are_refused(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "MOST_BYTES", 1 << 20)
-    with pytest.raises(ConfigError, match=r"take 2 MiB for 1 rows, of 1 at most.*fewer rows"):
-        teacher_states(spec, [b"ab"], ["wide"], TEACHER, tmp_path.as_uri())
+    with pytest.raises(ConfigError, match=r"take 2 MiB for 1 rows, of 1 at most.*fewer rows") as refused:
+        teacher_states(spec, [b"ab"], ["wide"], TEACHER, tmp_path.as_uri(), field="student.recipes.wide")
+    assert refused.value.field == "student.recipes.wide"
 
 
 def test_a_teacher_without_states_is_no_source_of_them(letter_spec, tmp_path):
     spec = msgspec.structs.replace(letter_spec, teacher=Factory(factory="tests.components.distill.test_stages:Closed"))
     with pytest.raises(ConfigError, match="shows no inner states"):
         teacher_states(spec, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri())
+
+
+def test_a_refusal_of_a_stage_s_encoder_names_the_stage(spec, window, tmp_path, traffic):
+    closed = Factory(factory="tests.components.distill.test_stages:Closed")
+    stages = (msgspec.structs.replace(GENERAL, encoder=closed),)
+    with pytest.raises(ConfigError, match="shows no inner states") as refused:
+        run(learning(spec, stages=stages), window, tmp_path.as_uri(), traffic)
+    assert refused.value.field == "student.stages[0].objective"
 
 
 class Closed(Letters):
@@ -222,6 +231,13 @@ def test_a_cohort_s_variants_learn_from_each_other(spec, window, artifacts):
     unmoved = run(cohort_of(spec, 1e-30), window, artifacts)
     assert beside.metrics["loss_mutual"] > 0 and "loss_mutual" not in alone.metrics
     assert weights_of(unmoved) == weights_of(alone) != weights_of(beside)
+
+
+def test_a_refusal_of_a_member_s_state_names_its_own_recipe(spec, window, artifacts):
+    made = cohort_of(spec, 1.0)
+    made = learning(made, recipes={"cold": (Kl(), Rkd(student="gone", teacher="shares"))})
+    with pytest.raises(Exception, match=r"student\.recipes\.cold\[1\]\.student.*'gone'"):
+        run(made, window, artifacts)
 
 
 def weights_of(done):
