@@ -14,7 +14,7 @@ from torch import nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, content_hash
-from components.contracts.spec import Factory, Spec
+from components.contracts.spec import Factory, Spec, Variant
 from components.contracts.spec.objective import VECTOR, Term, imitating
 from components.contracts.spec.student import VECTORS, Stage
 from components.distill.account import Spent
@@ -43,6 +43,14 @@ def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: 
         return work
     found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder, field=work.field)
     return replace(work, data=replace(work.data, states=found.arrays, mask=found.mask))
+
+
+def beside(work: Work, peers: tuple[Variant, ...], payloads: Sequence[bytes], artifacts: str) -> Work:
+    """The work in which ``peers`` learn too, with what their objectives read of the inside of the teacher."""
+    student = work.spec.student
+    others = tuple(term for peer in peers for term in student.objective_of(peer, work.spec.task))
+    every = replace(work, objective=(*work.objective, *others), field="student.variants")
+    return replace(work, peers=peers, data=with_states(every, payloads, artifacts).data)
 
 
 def staged(

@@ -28,7 +28,7 @@ from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
 from components.distill.novelty import groups, unlearnt
 from components.distill.prune import check_pruning
-from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
+from components.distill.stages import beside, crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
@@ -140,7 +140,7 @@ def distill(
         work, chosen_by = searched(work, rows.payloads, run)
         card = work.card
     if spec.student.cohort is not None and start is None:
-        work = replace(work, peers=tuple(v for v in spec.student.variants if v.name != chosen.name))
+        work = beside(work, tuple(v for v in spec.student.variants if v.name != chosen.name), rows.payloads, artifacts)
     done = run.fit(work)
     # Step 5
     cut = smaller(work, done.net, run) if spec.student.export.pruning else None

@@ -233,6 +233,12 @@ def test_a_cohort_s_variants_learn_from_each_other(spec, window, artifacts):
     assert weights_of(unmoved) == weights_of(alone) != weights_of(beside)
 
 
+def test_a_member_may_learn_from_inside_the_teacher_by_its_recipe(spec, window, artifacts):
+    inside = {"cold": (Kl(), Rkd(student="hidden", teacher="shares"))}
+    done = run(learning(cohort_of(spec, 1.0), recipes=inside), window, artifacts)
+    assert done.metrics["loss_mutual"] > 0 and "loss_rkd" not in done.metrics
+
+
 def test_a_refusal_of_a_member_s_state_names_its_own_recipe(spec, window, artifacts):
     made = cohort_of(spec, 1.0)
     made = learning(made, recipes={"cold": (Kl(), Rkd(student="gone", teacher="shares"))})
