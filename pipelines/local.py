@@ -96,11 +96,12 @@ def run_local(name: str, spec_path: str, given: Mapping[str, str], *, reason: st
             did = {"run": run, "status": status, "reason": reason}
             append(store, spec.name, settings.actor, f"pipeline {name}", did)
         seconds = store.clock() - started
+        serves = store.intent(spec.name)[1].champion is not None
     if status != "succeeded":
         raise PipelineError(name, spec.name, f"{failure}; see {log}")
     return RunResult(
         run=run, pipeline=name, status=status, seconds=seconds, log=str(log), outputs=outputs, detail=detail,
-        outcome=outcome(home / "pipelines" / run, outputs, spec.student.holdout_share),
+        outcome=outcome(home / "pipelines" / run, outputs, spec.student.holdout_share, serves=serves),
     )  # fmt: skip
 
 

@@ -32,8 +32,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ``decision``: the gate's, or ``nothing`` where there were no new labels; ``version``: of the registered student,
     None where there is none; ``reasons``: what decided, first things first; ``more_labels``: about how many more
     labelled inputs would decide, None where it is decided, or where no number of them is sure to; ``more_truths``: of
-    how many more held-out rows a truth is needed before anything against truth is measured, None where it is, or where
-    nothing asks for it; ``data_free``: whether it was taught by synthetic inputs alone.
+    how many held-out inputs that are still to be frozen a truth must be known by then before anything against truth is
+    measured, None where it is, or where nothing asks for it; ``serves``: whether there is a champion, beside which a
+    student is judged on the newest window alone; ``data_free``: whether it was taught by synthetic inputs alone.
     """
 
     decision: str
@@ -41,6 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     more_labels: int | None = None
     more_truths: int | None = None
+    serves: bool = False
     data_free: bool = False
 
     @property
@@ -57,16 +59,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         if self.more_labels is not None:
             line += f". About {self.more_labels} more labelled inputs would decide (a part of them is held out)"
         elif self.more_truths is not None:
-            line += f". The truth of {self.more_truths} more held-out inputs is needed to measure that"
+            whose = "held-out inputs of the next window" if self.serves else "more held-out inputs, of windows to come,"
+            line += f". To measure that, the truth of {self.more_truths} {whose} must be known when these are frozen"
         elif self.decision == "hold":
             line += ". No number of labels is sure to decide"
         return line
 
 
-def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float) -> Outcome | None:
+def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float, *, serves: bool) -> Outcome | None:
     """The outcome of the run whose artifacts lie under ``root``; None of a pipeline that makes no student.
 
-    ``outputs``: what its steps returned; ``holdout_share``: of a window's inputs, which the verdict rests on.
+    ``outputs``: what its steps returned; ``holdout_share``: of a window's inputs, which the verdict rests on;
+    ``serves``: whether there is a champion.
     """
     if "register" not in outputs:
         return None
@@ -87,7 +91,8 @@ def outcome(root: Path, outputs: Mapping[str, Any], holdout_share: float) -> Out
         version=version,
         reasons=reasons,
         more_labels=_more_labels(open_, holdout_share) if held else None,
-        more_truths=_more_truths(candidate) if held else None,
+        more_truths=_more_truths(candidate, serves=serves) if held else None,
+        serves=serves,
         data_free=candidate.data_free,
     )
 
@@ -100,15 +105,19 @@ def _judged(root: Path) -> Candidate | None:
     return None
 
 
-def _more_truths(candidate: Candidate) -> int | None:
-    """Held-out rows whose truth is lacked by what was not measured; None where that is no reason."""
+def _more_truths(candidate: Candidate, *, serves: bool) -> int | None:
+    """Held-out rows to come whose truth what was not measured lacks; None where that is no reason.
+
+    A truth is joined when its window is frozen. Of the rows of before a first student is judged on all; where a
+    champion serves the next one is judged on none.
+    """
     findings = {f["measure"]: f for f in candidate.verdict.get("findings", ())}
     lacking = [name for name, f in findings.items() if f["outcome"] == "missing" and f["value"] is None]
     known = candidate.measurements.get("truth_rows")
     if known is None or "rows" not in findings or not any(name.partition("[")[0] in OF_TRUTH for name in lacking):
         return None
     least = float(findings["rows"]["limit"].removeprefix(">= "))
-    return math.ceil(least - known) if known < least else None
+    return math.ceil(least if serves else least - known) if known < least else None
 
 
 def _more_labels(missing: Sequence[Mapping[str, Any]], holdout_share: float) -> int | None:

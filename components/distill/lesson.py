@@ -29,10 +29,11 @@ MASK = "mask"
 class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
     """``forward(batch, at)`` is the objective's loss of a batch, and the part of it that each term has.
 
-    ``peers``: what learns beside it, with ``mutual`` as the weight of the mean divergence of each one's answers from
-    those of each other (arXiv 1706.00384); the loss is then the sum of all members', and the parts are this one's.
-    ``sample``: some rows of the batch, from which the widths of the states are read. States of the student are what it
-    returns by name, else what the module of that path gives. ``field``: where the spec has the terms.
+    ``peers``: what learns beside it, by which terms, and where the spec has these, with ``mutual`` as the weight of the
+    mean divergence of each one's answers from those of each other (arXiv 1706.00384); the loss is then the sum of all
+    members', and the parts are this one's. ``sample``: some rows of the batch, from which the widths of the states are
+    read. States of the student are what it returns by name, else what the module of that path gives. ``field``: where
+    the spec has the terms.
 
     Raises:
         ConfigError: a term names a state that the network or the teacher does not have.
@@ -47,26 +48,27 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         sample: dict[str, Tensor],
         *,
         seed: int,
-        peers: Sequence[tuple[nn.Module, Sequence[Term]]] = (),
+        peers: Sequence[tuple[nn.Module, Sequence[Term], str]] = (),
         mutual: float = 0.0,
         field: str = FIELD,
     ) -> None:
         super().__init__()
-        self.peers = nn.ModuleList(Lesson(peer, own, task, sample, seed=seed) for peer, own in peers)
+        self.peers = nn.ModuleList(Lesson(peer, own, task, sample, seed=seed, field=at) for peer, own, at in peers)
         self._mutual, self._between = mutual, build(imitating(task, 1.0), task, Shapes())
         self.net, self.task = net, task
         self._wanted = sorted({name for term in terms for name in term.student_states})
         self._caught: dict[str, Tensor] = {}
         for name, module in modules_of(net).items():
             if name in self._wanted:
-                module.register_forward_hook(self._catch(name))
+                first = next(i for i, term in enumerate(terms) if name in term.student_states)
+                module.register_forward_hook(self._catch(name, f"{field}[{first}].student"))
         was = net.training
         net.eval()
         with torch.no_grad():
-            said, taught = self._said(sample), self._taught(sample)
+            said, taught, returned = self._said(sample), self._taught(sample), self.returned(sample)
         net.train(was)
         own = {VECTOR} & said.states.keys()
-        there = {*own, *self.returned(sample), *(name for name in modules_of(net) if name)} - {"logits"}
+        there = {*own, *returned, *(name for name in modules_of(net) if name)}
         check_states(terms, student=there, teacher=taught.states, field=field)
         self.objective = Objective(terms, task, Shapes.of(said, taught), seed=seed)
 
@@ -104,14 +106,13 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     def returned(self, batch: dict[str, Tensor]) -> tuple[str, ...]:
         """Names of what the network returns beside its logits."""
         with torch.no_grad():
-            out = self.net(**_features(batch))
-        return tuple(out) if isinstance(out, dict) else ()
+            return tuple(_returned(self.net(**_features(batch))))
 
     def _said(self, batch: dict[str, Tensor]) -> Said:
         features = _features(batch)
         self._caught.clear()
         out = self.net(**features)
-        returned = out if isinstance(out, dict) else {}
+        returned = _returned(out)
         states = {name: returned[name] if name in returned else self._caught[name] for name in self._there(returned)}
         answer = logits(out).float()
         if self.task in ("regression", "embedding"):
@@ -130,13 +131,17 @@ class Lesson(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
     def _there(self, returned: dict[str, Any]) -> list[str]:
         return [name for name in self._wanted if name in returned or name in self._caught]
 
-    def _catch(self, name: str) -> Any:
+    def _catch(self, name: str, field: str) -> Any:
         def hook(_module: nn.Module, _given: Any, out: Any) -> None:
             if not isinstance(out, Tensor):
-                raise ConfigError("student.objective", name, "gives no tensor: name a module that does")
+                raise ConfigError(field, name, "gives no tensor: name a module that does")
             self._caught[name] = out
 
         return hook
+
+
+def _returned(out: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state for name, state in out.items() if name != "logits"} if isinstance(out, dict) else {}
 
 
 def _answer(said: Said, task: Task) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
+from components.contracts.spec.objective import FIELD
 from components.contracts.storage import digest_of, opened, put_parts
 from components.distill import columns
 from components.teachers.contract import States, called, declared_of, reference, states
@@ -39,8 +40,12 @@ def teacher_states(
     teacher: str,
     artifacts: str,
     encoder: Factory | None = None,
+    *,
+    field: str = FIELD,
 ) -> States:
     """States of inputs by name, of ``teacher`` (``name@digest``) or of ``encoder``, in half precision.
+
+    ``field``: where the spec has the terms that read them.
 
     They are kept by the contents, the names and the teacher, so that the second variant, and a run that is made again,
     asks for nothing; those of an encoder, which has no digest, by the version of the workload, in which its code is.
@@ -66,11 +71,11 @@ def teacher_states(
     log.info("%s: asking %s for %s of %d inputs", spec.name, called(made), ", ".join(names), len(payloads))
 
     def asked(some: Sequence[bytes]) -> columns.Arrays:
-        given = states(made, [decode(p) for p in some], names)
+        given = states(made, [decode(p) for p in some], names, field)
         size = 2 * sum(a.size for a in given.arrays.values()) * len(payloads) // len(some)
         if size > MOST_BYTES:
             raise ConfigError(
-                "student.objective",
+                field,
                 list(names),
                 f"take {size >> 20} MiB for {len(payloads)} rows, of {MOST_BYTES >> 20} at most: take fewer rows "
                 "(student.unlabelled_rows), or a state without positions",

@@ -14,7 +14,7 @@ from torch import nn
 
 from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, content_hash
-from components.contracts.spec import Factory, Spec
+from components.contracts.spec import Factory, Spec, Variant
 from components.contracts.spec.objective import VECTOR, Term, imitating
 from components.contracts.spec.student import VECTORS, Stage
 from components.distill.account import Spent
@@ -41,8 +41,16 @@ def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: 
     names = sorted({name for term in work.objective for name in term.teacher_states} - own)
     if not names:
         return work
-    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder)
+    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder, field=work.field)
     return replace(work, data=replace(work.data, states=found.arrays, mask=found.mask))
+
+
+def beside(work: Work, peers: tuple[Variant, ...], payloads: Sequence[bytes], artifacts: str) -> Work:
+    """The work in which ``peers`` learn too, with what their objectives read of the inside of the teacher."""
+    student = work.spec.student
+    others = tuple(term for peer in peers for term in student.objective_of(peer, work.spec.task))
+    every = replace(work, objective=(*work.objective, *others), field="student.variants")
+    return replace(work, peers=peers, data=with_states(every, payloads, artifacts).data)
 
 
 def staged(
@@ -62,7 +70,7 @@ def staged(
         field = f"student.stages[{spec.student.stages.index(stage)}].objective"
         lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
         done = run.fit(with_states(lesson, payloads, run.artifacts, stage.encoder), f"stage-{stage.name}")
-        work, losses[f"{stage.name}_loss"] = replace(work, start=state_of(done.net)), done.history[-1]
+        work, losses[f"stage_loss_{stage.name}"] = replace(work, start=state_of(done.net)), done.history[-1]
         spent += done.spent
     return work, losses, spent
 
@@ -80,7 +88,7 @@ def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dic
     spec = work.spec
     recipes = {name: spec.student.recipes[name] for name in spec.student.search}
     every = tuple(term for terms in recipes.values() for term in terms)
-    work = with_states(replace(work, objective=every), payloads, run.artifacts)
+    work = with_states(replace(work, objective=every, field="student.recipes"), payloads, run.artifacts)
     found = search(work, recipes, map(content_hash, payloads), lambda arm, name: run.fit(arm, name).net)
     log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
     seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}

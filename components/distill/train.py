@@ -15,7 +15,6 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import NAMED
 from components.contracts.spec import Spec, Variant
 from components.contracts.spec.declared import attributions
-from components.contracts.spec.objective import FIELD
 from components.contracts.storage import remove
 from components.control.intent import ModelRef
 from components.control.tables import WindowRow
@@ -29,7 +28,7 @@ from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
 from components.distill.novelty import groups, unlearnt
 from components.distill.prune import check_pruning
-from components.distill.stages import crossfitted, imitation, searched, smaller, staged, taught, with_states
+from components.distill.stages import beside, crossfitted, imitation, searched, smaller, staged, taught, with_states
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
@@ -106,7 +105,7 @@ def distill(
         card=card,
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
-        field=f"student.recipes.{chosen.recipe}" if chosen.recipe else FIELD,
+        field=spec.student.field_of(chosen),
         epochs=spec.student.epochs,
         start=state,
         seed=seed,
@@ -141,7 +140,7 @@ def distill(
         work, chosen_by = searched(work, rows.payloads, run)
         card = work.card
     if spec.student.cohort is not None and start is None:
-        work = replace(work, peers=tuple(v for v in spec.student.variants if v.name != chosen.name))
+        work = beside(work, tuple(v for v in spec.student.variants if v.name != chosen.name), rows.payloads, artifacts)
     done = run.fit(work)
     # Step 5
     cut = smaller(work, done.net, run) if spec.student.export.pruning else None

@@ -7,6 +7,7 @@ slice of a window, or that is nearly equal to one of these.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,14 @@ from components.snapshot.holdout import kept_shares, standing
 from components.snapshot.leaks import SIDES, held_out
 from components.snapshot.table import parquet_bytes
 from components.snapshot.window import opened
-from components.stream.contract import Broker, read_to_end
+from components.stream.contract import Broker, Record, TopicPartition
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+LEAST_READ = 1_000
+"""Records of a partition that are read together, at least: each time takes a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,8 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
 
     Frozen when a version of the spec asks for them first, so that every variant, and an update that is made again,
     learns from the same:
-    at most ``student.unlabelled_rows`` different contents of the topic of inputs, and then of the histories that
-    ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
+    at most ``student.unlabelled_rows`` different contents of the topic of inputs, read back until there are as many,
+    and then of the histories that ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
 
     Raises:
         ConfigError: a history is missing, or has an entry that is none.
@@ -107,16 +112,28 @@ def _place(uri: str, spec: Spec) -> str:
     return uri if "://" in uri else str(Path(folder_of(spec.source)) / uri)
 
 
+def _backwards(broker: Broker, place: TopicPartition, end: int, rows: int) -> Iterator[Record]:
+    """The records of a partition before ``end``, newest first, of which ``rows`` are read together."""
+    while end > 0:
+        start = max(0, end - rows)
+        found: list[Record] = []
+        with contextlib.closing(broker.consumer([place.topic], start={place: start}, partitions=[place])) as consumer:
+            while consumer.positions()[place] < end:
+                found += [r for r in consumer.poll(timeout=0.2) if r.offset < end]
+            begun = consumer.resets > 0  # the broker has none as old as the start
+        yield from sorted(found, key=lambda r: (r.timestamp, r.offset), reverse=True)
+        end = 0 if begun else start
+
+
 def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
-    """The newest inputs of the topic, newest first, and then the entries of the histories."""
+    """The inputs of the topic, newest first, and then the entries of the histories."""
     topic = spec.topic("inputs")
     broker.ensure_topics([topic], spec.partitions)
     with contextlib.closing(broker.consumer([topic], start="latest")) as consumer:
         ends = consumer.ends()
-    start = {place: max(0, end - spec.student.unlabelled_rows) for place, end in ends.items()}
-    with contextlib.closing(broker.consumer([topic], start=start)) as consumer:
-        records = sorted(read_to_end(consumer), key=lambda r: r.timestamp, reverse=True)
-    for record in records:
+    rows = max(spec.student.unlabelled_rows, LEAST_READ)
+    places = [_backwards(broker, place, end, rows) for place, end in ends.items()]
+    for record in heapq.merge(*places, key=lambda r: r.timestamp, reverse=True):
         with contextlib.suppress(RecordError):
             yield searched(spec, partial(masked_input, spec, decode(Input, record.value)))
     for uri in spec.student.unlabelled:

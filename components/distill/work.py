@@ -107,7 +107,8 @@ def lesson_of(work: Work, net: torch.nn.Module, data: TrainingSet) -> Lesson:
     for variant in work.peers:
         card = msgspec.structs.replace(work.card, network=work.spec.student.network_of(variant))
         peer = seeded(card, work.spec.source, work.seed, begin=True)
-        peers.append((peer, work.spec.student.objective_of(variant, work.spec.task)))
+        terms = work.spec.student.objective_of(variant, work.spec.task)
+        peers.append((peer, terms, work.spec.student.field_of(variant)))
     cohort = work.spec.student.cohort
     weight = cohort.weight if cohort else 0.0
     sample = sample_of(data, 2)

@@ -35,9 +35,9 @@ REFUSED = "refused"
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What labels of a workload must say. ``space`` and ``classes``: None and empty where nobody declared any.
+    """What labels of a workload must say.
 
-    ``dimension``: of the vectors of an embedding; None: the first label decides.
+    ``space``, and ``dimension``, of the vectors of an embedding: None: the first label decides.
     """
 
     spec: Spec

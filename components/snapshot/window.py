@@ -282,7 +282,8 @@ def _declared(spec: Spec, store: ControlStore, last: Mapping[str, Any]) -> Decla
     if spec.teacher_digest or last.get("teacher"):
         teacher_now = str(spec.teacher_digest or last["teacher"])
         same = declared_of(teacher_now) == declared_of(str(last.get("teacher", "")))
-        return Declared.of(spec, store, teacher_now, last.get("space"), last.get("dimension") if same else None)
+        of_last = last if same else {}  # another teacher may have another space, and vectors of another length
+        return Declared.of(spec, store, teacher_now, of_last.get("space"), of_last.get("dimension"))
     teacher = build(spec.teacher, spec.source)
     return Declared.of(spec, store, reference(teacher), teacher.space)
 
@@ -312,6 +313,7 @@ def _sort_out(
             harvest.duplicates += 1
             continue
         known.add(label.key)
+        declared = dataclasses.replace(declared, space=label.soft.space)
         if declared.dimension is None and label.soft.vector:
             declared = dataclasses.replace(declared, dimension=len(label.soft.vector))
         harvest.labels.append(msgspec.structs.replace(label, teacher=declared.reference))

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from components.contracts.errors import CohobateError, ConfigError, RecordError, TeacherError
 from components.contracts.records import Input, SoftLabel, Task
+from components.contracts.spec.objective import FIELD
 from components.contracts.storage import digest_of
 from components.contracts.tagging import names_of
 from components.teachers.common import Common
@@ -203,8 +204,10 @@ def called(model: object) -> str:
     return str(getattr(model, "name", type(model).__name__))
 
 
-def states(model: Knowing | Teacher, payloads: Sequence[Any], names: Sequence[str]) -> States:
+def states(model: Knowing | Teacher, payloads: Sequence[Any], names: Sequence[str], field: str = FIELD) -> States:
     """Inner states of decoded payloads by name, as a student learns them; asked while it is trained, and not before.
+
+    ``field``: where the spec has the terms that read them.
 
     Raises:
         ConfigError: this model shows none, or none of such a name.
@@ -214,7 +217,7 @@ def states(model: Knowing | Teacher, payloads: Sequence[Any], names: Sequence[st
     own = getattr(model, "states", None)
     if own is None:
         raise ConfigError(
-            "student.objective",
+            field,
             list(names),
             f"{called(model)} shows no inner states: take terms against its answers alone, or a local "
             "model that has states(payloads, names)",

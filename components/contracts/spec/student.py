@@ -11,7 +11,7 @@ from components.contracts.errors import ConfigError
 from components.contracts.records import Task
 from components.contracts.spec.data_free import DataFree
 from components.contracts.spec.fields import Count, Factory, Name, Positive, Section, Share
-from components.contracts.spec.objective import Cosine, Distance, Rows, Term, Truth, check_objective, imitating
+from components.contracts.spec.objective import FIELD, Cosine, Distance, Rows, Term, Truth, check_objective, imitating
 from components.contracts.spec.privacy import Privacy
 
 BAG = "components.distill.networks.bag:BagOfFeatures"
@@ -199,6 +199,10 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Factory(
             factory=BAG, options={"dim": variant.dim or 32, "hidden": variant.hidden or 64, **variant.options}
         )
+
+    def field_of(self, variant: Variant) -> str:
+        """Where the spec has what a variant minimises on labelled rows."""
+        return f"student.recipes.{variant.recipe}" if variant.recipe else FIELD
 
     def objective_of(self, variant: Variant, task: Task) -> tuple[Term, ...]:
         """What a variant minimises on labelled rows.

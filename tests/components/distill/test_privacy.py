@@ -252,7 +252,7 @@ def test_every_lesson_counts_that_of_another_shape_and_stages_too(spec, windows,
     )
     made = run(staged, windows[1:], artifacts, ref(first, windows[0]), variant=wider)
     rows = made.metrics["new_rows"]
-    assert made.metrics["taught_rows"] == rows and "s_loss" in made.metrics
+    assert made.metrics["taught_rows"] == rows and "stage_loss_s" in made.metrics
     assert made.card.privacy.history[1][2] == made.metrics["privacy_steps"] == (3 + 2 + 2) * round(rows / 32)
 
 

@@ -58,18 +58,23 @@ def test_a_stage_learns_from_traffic_before_the_labels_come(spec, window, artifa
     staged = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
     plain = run(spec, window, artifacts)
     assert staged.metrics["unlabelled_rows"] == 240 and staged.card.unlabelled == "f" * 64
-    assert staged.metrics["general_loss"] < 0.2  # a cosine distance, of which unrelated states have one
-    assert staged.digest != plain.digest and "general_loss" not in plain.metrics and plain.card.unlabelled == ""
+    assert staged.metrics["stage_loss_general"] < 0.2  # a cosine distance, of which unrelated states have one
+    assert staged.digest != plain.digest and "stage_loss_general" not in plain.metrics and plain.card.unlabelled == ""
     assert staged.history[0] < plain.history[0]
+
+
+def test_a_stage_of_any_name_hides_no_other_number_of_an_update(spec, window, artifacts, traffic):
+    done = run(learning(spec, stages=(msgspec.structs.replace(GENERAL, name="training"),)), window, artifacts, traffic)
+    assert done.metrics["training_loss"] == done.history[-1] != done.metrics["stage_loss_training"]
 
 
 def test_the_stage_is_a_fresh_student_s_unless_it_says_otherwise(spec, window, artifacts, traffic):
     first = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
     parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
     again = run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic, parent)
-    assert "general_loss" not in again.metrics and again.card.unlabelled == ""
+    assert "stage_loss_general" not in again.metrics and again.card.unlabelled == ""
     always = learning(spec, stages=(msgspec.structs.replace(GENERAL, updates=True),))
-    assert "general_loss" in run(always, window, artifacts, traffic, parent).metrics
+    assert "stage_loss_general" in run(always, window, artifacts, traffic, parent).metrics
 
 
 def test_without_traffic_the_stage_is_left_out_and_says_so(spec, window, artifacts, caplog):
@@ -147,14 +152,23 @@ def test_states_of_another_teacher_than_made_the_labels_are_refused(spec, tmp_pa
 
 def test_states_that_do_not_fit_are_refused(spec, tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "MOST_BYTES", 1 << 20)
-    with pytest.raises(ConfigError, match=r"take 2 MiB for 1 rows, of 1 at most.*fewer rows"):
-        teacher_states(spec, [b"ab"], ["wide"], TEACHER, tmp_path.as_uri())
+    with pytest.raises(ConfigError, match=r"take 2 MiB for 1 rows, of 1 at most.*fewer rows") as refused:
+        teacher_states(spec, [b"ab"], ["wide"], TEACHER, tmp_path.as_uri(), field="student.recipes.wide")
+    assert refused.value.field == "student.recipes.wide"
 
 
 def test_a_teacher_without_states_is_no_source_of_them(letter_spec, tmp_path):
     spec = msgspec.structs.replace(letter_spec, teacher=Factory(factory="tests.components.distill.test_stages:Closed"))
     with pytest.raises(ConfigError, match="shows no inner states"):
         teacher_states(spec, [b"ab"], ["shares"], TEACHER, tmp_path.as_uri())
+
+
+def test_a_refusal_of_a_stage_s_encoder_names_the_stage(spec, window, tmp_path, traffic):
+    closed = Factory(factory="tests.components.distill.test_stages:Closed")
+    stages = (msgspec.structs.replace(GENERAL, encoder=closed),)
+    with pytest.raises(ConfigError, match="shows no inner states") as refused:
+        run(learning(spec, stages=stages), window, tmp_path.as_uri(), traffic)
+    assert refused.value.field == "student.stages[0].objective"
 
 
 class Closed(Letters):
@@ -174,7 +188,7 @@ def test_a_stage_may_learn_from_a_model_that_is_not_the_teacher(letter_spec, let
     other = msgspec.structs.replace(GENERAL, encoder=Factory(factory="tests.components.distill.teachers:Letters"))
     spec = learning(msgspec.structs.replace(letter_spec, teacher=closed), stages=(other,))
     window = freeze_rows(spec, letters("ab", 30), tmp_path.as_uri(), 1)
-    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["general_loss"] < 0.2
+    assert run(spec, window, tmp_path.as_uri(), traffic).metrics["stage_loss_general"] < 0.2
 
 
 class Nameless:
@@ -217,6 +231,19 @@ def test_a_cohort_s_variants_learn_from_each_other(spec, window, artifacts):
     unmoved = run(cohort_of(spec, 1e-30), window, artifacts)
     assert beside.metrics["loss_mutual"] > 0 and "loss_mutual" not in alone.metrics
     assert weights_of(unmoved) == weights_of(alone) != weights_of(beside)
+
+
+def test_a_member_may_learn_from_inside_the_teacher_by_its_recipe(spec, window, artifacts):
+    inside = {"cold": (Kl(), Rkd(student="hidden", teacher="shares"))}
+    done = run(learning(cohort_of(spec, 1.0), recipes=inside), window, artifacts)
+    assert done.metrics["loss_mutual"] > 0 and "loss_rkd" not in done.metrics
+
+
+def test_a_refusal_of_a_member_s_state_names_its_own_recipe(spec, window, artifacts):
+    made = cohort_of(spec, 1.0)
+    made = learning(made, recipes={"cold": (Kl(), Rkd(student="gone", teacher="shares"))})
+    with pytest.raises(Exception, match=r"student\.recipes\.cold\[1\]\.student.*'gone'"):
+        run(made, window, artifacts)
 
 
 def weights_of(done):

@@ -75,7 +75,8 @@ def test_what_a_window_holds_out_and_what_is_like_it_are_left_out(broker, spec, 
 def test_each_content_once_and_no_more_than_the_spec_says(broker, spec, window, tmp_path):
     put(broker, spec, [b"the same"] * 30 + texts(200))
     found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
-    assert len(found) == len(set(found)) <= 50 and set(found) <= set(texts(200)[-50:])
+    allowed = [t for t in texts(200) if split_of(content_hash(t), 0.2) == "train"]
+    assert found == allowed[:-51:-1]
 
 
 @pytest.mark.parametrize("rows", range(1, 12))
@@ -86,6 +87,41 @@ def test_what_is_held_out_takes_no_place_among_the_rows_that_the_spec_asks_for(b
     spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
     allowed = [t for t in texts(60) if split_of(content_hash(t), 0.2) == "train"]
     assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:rows]
+
+
+@pytest.mark.parametrize("read", [1, 7, 1_000])
+def test_older_traffic_comes_before_any_history(broker, spec, window, tmp_path, monkeypatch, read):
+    monkeypatch.setattr("components.distill.unlabelled.LEAST_READ", read)
+    (tmp_path / "old.jsonl").write_bytes(b'{"text": "an old text", "consent": "yes"}')
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",), unlabelled_rows=5)
+    spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    put(broker, spec, texts(40))
+    put(broker, spec, [f"refused {i}".encode() for i in range(9)], consent="no")
+    put(broker, spec, [texts(40)[-1]] * 9)
+    allowed = [t for t in texts(40) if split_of(content_hash(t), 0.2) == "train"]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:-6:-1]
+
+
+@pytest.mark.parametrize("rows", [6, 12])
+def test_traffic_that_the_broker_dropped_is_looked_for_once(broker, spec, window, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("components.distill.unlabelled.LEAST_READ", 1)
+    spec = msgspec.structs.replace(spec, student=msgspec.structs.replace(spec.student, unlabelled_rows=rows))
+    put(broker, spec, texts(40))
+    lost = []
+
+    def consumer(topics, start, **told):
+        """Retention has passed the first 30 records."""
+        gone = start != "latest" and [at for at in start.values() if at < 30]
+        made = MemoryBroker.consumer(broker, topics, start={p: 30 for p in start} if gone else start, **told)
+        if gone:
+            lost.extend(gone)
+            made.resets = 1
+        return made
+
+    monkeypatch.setattr(broker, "consumer", consumer)
+    kept = [t for t in texts(40)[30:] if split_of(content_hash(t), 0.2) == "train"]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == kept[::-1][:rows]
+    assert lost == [28]
 
 
 def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(broker, spec, window, tmp_path):

@@ -201,6 +201,24 @@ def test_the_teacher_of_the_last_window_stays_the_declared_one(
     assert freeze(replaced, tape, store, artifacts, now=NOW).manifest["teacher"] == "sure@2"
 
 
+def test_a_declared_teacher_may_answer_in_another_space_than_the_one_before(
+    freeze_now, put, make_label, spec, tape, store, artifacts
+):
+    put(make_label(0))
+    assert freeze_now().manifest["space"] == "s@1"
+    replaced = msgspec.structs.replace(spec, teacher_digest="sure@2")
+
+    def said(space):
+        return SoftLabel(task="classification", space=space, distribution={"a": 0.6, "c": 0.4})
+
+    put(make_label(1, teacher="sure@2", soft=said("s@2")), make_label(2, teacher="sure@2", soft=said("s@3")))
+    window = freeze(replaced, tape, store, artifacts, now=NOW)
+    assert (window.rows, window.manifest["space"]) == (1, "s@2")
+    assert window.manifest["rejected_reasons"] == {"undeclared_space": 1}, "a window is of one space"
+    put(make_label(3, teacher="sure@2", soft=said("s@1")))
+    assert freeze(replaced, tape, store, artifacts, now=NOW) is None, "the space is that of its last window"
+
+
 def test_a_declared_teacher_is_not_built(freeze_now, put, make_label, spec, tape, store, artifacts):
     put(make_label(0))
     spec = msgspec.structs.replace(spec, teacher=Factory(factory="nowhere:T"), teacher_digest="sure@1")
