@@ -17,6 +17,7 @@ from pathlib import Path
 from components.contracts.errors import UnavailableError
 from components.stream import restored
 from components.stream.contract import TopicPartition
+from components.stream.kafka_transactions import EMBEDDED_CLUSTER
 from infra.broker_copy import BrokerCopy
 from infra.broker_log import BrokerLog
 from infra.processes import Child
@@ -75,6 +76,7 @@ class EmbeddedBroker:
             raise UnavailableError("embedded broker", self.address, remedy) from error
         url = f"tcp://{self.address}"
         argv = [binary, "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        argv += ["--cluster-id", EMBEDDED_CLUSTER]
         if setpriv := shutil.which("setpriv"):
             argv = [setpriv, "--pdeathsig", "TERM", *argv]  # a killed supervisor leaves no broker behind
         self._child = Child(self.log_path.stem, argv, {}, self.log_path.parent)
