@@ -28,6 +28,7 @@ from components.contracts.spec.gathering import by_section
 from components.control import workloads
 from components.control.runs import alive
 from components.control.store import ControlStore
+from components.teachers.replaced import check_replaced
 from infra.specs import prepared, record
 from infra.state import read_state
 
@@ -135,15 +136,18 @@ def apply(
 
     ``supervisor``: of the platform that runs the workload here; None: none does. ``verb``: as the history has it.
 
-    1. Compare it with the version in force; refuse it where something cannot be taken up.
+    1. Compare it with the version in force; refuse it where something cannot be taken up, or where the labelers that
+       would be started anew would have a teacher whose labels no window takes.
     2. Make it the version in force, and note who changed what in the ledger.
     3. Have the supervisor start anew the workers that read what changed, and wait until it has.
 
     Raises:
-        ConfigError: the file is not valid, or changes something that cannot be taken up.
+        ConfigError: the file is not valid, or changes something that cannot be taken up, or its teacher is another and
+            not declared.
         NotFoundError: there is no such version.
         StaleRevisionError: somebody else put another version in force meanwhile.
-        UnavailableError: an update is under way whose worker would be restarted, or the supervisor does not answer.
+        UnavailableError: an update is under way whose worker would be restarted, or the supervisor or the new
+            teacher does not answer.
     """
     new = prepared(settings, source)
     with closing(ControlStore.open(settings.control_url)) as store:
@@ -156,6 +160,8 @@ def apply(
         _require_none_refused(changes, "cannot change while the platform runs" if supervisor else "cannot change")
         if supervisor is not None and not {"monitor", "trigger"}.isdisjoint(changes.roles):
             _require_no_update(store, settings, new.name)
+        if supervisor is not None and not {"teacher", "teacher_digest"}.isdisjoint(changes.taken):
+            check_replaced(new, store)
         # Step 2
         detail: dict[str, Any] = {"sections": sorted(changes.taken)}
         if supervisor is not None:

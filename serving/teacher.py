@@ -35,6 +35,7 @@ from components.query.lacking import Lacking
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
 from components.teachers.contract import Deferred, Outcome, Teacher, metered, outcomes, pays, reference, shared
+from components.teachers.replaced import check_replaced
 from serving.declaration import GatewayArgs, Workload, load
 from serving.gateway.reply import PACED, Reply
 from serving.neighbours import Neighbours
@@ -210,7 +211,8 @@ class Answering:
     What dies before step 4 leaves its reservation spent, as a labeler's does.
 
     Raises:
-        ConfigError: the teacher is not the one that the spec declares, or its task is another.
+        ConfigError: the teacher is not the one that the spec declares, or no window would take its labels, or its task
+            is another.
 
     """
 
@@ -229,6 +231,7 @@ class Answering:
         self.teacher, self._declared = made, reference(made)
         if spec.teacher_digest not in (None, self._declared):
             raise ConfigError("teacher_digest", spec.teacher_digest, f"the teacher that was loaded is {self._declared}")
+        check_replaced(spec, store, made)
         if made.task != spec.task:
             raise ConfigError("task", spec.task, f"the teacher's task is {made.task}")
         limits = spec.label.budget

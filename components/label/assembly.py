@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from components.contracts.errors import ConfigError
 from components.contracts.settings import Settings
 from components.contracts.signing import Signer
 from components.contracts.spec import Spec, build
@@ -17,7 +16,8 @@ from components.query.selector import Selector
 from components.stream.contract import Broker
 from components.teacher_watch.guard import Guard
 from components.teachers.common import Common
-from components.teachers.contract import Teacher, declared_of, metered, reference, shared
+from components.teachers.contract import Teacher, metered, shared
+from components.teachers.replaced import check_replaced
 from components.telemetry.metrics import LabelerMetrics
 
 
@@ -42,7 +42,7 @@ def assemble(
     broker.ensure_topics(spec.topics, spec.partitions)
     mask_kept(spec, store, settings.artifacts)
     teacher: Teacher = build(spec.teacher, spec.source)
-    _check_replaced(spec, store, teacher)
+    check_replaced(spec, store, teacher)
     limits = spec.label.budget
     budget = Budget(limits, spec.name, store, cost=limits.cost or 0.0, clock=store.clock)
     if budget.limited:
@@ -58,17 +58,3 @@ def assemble(
     )
     key = settings.secret("label_signing_key")
     return Labeler(spec, teacher, broker, leases=leases, company=company, signer=Signer(key) if key else None)
-
-
-def _check_replaced(spec: Spec, store: ControlStore, teacher: Teacher) -> None:
-    """Refuse a teacher that took the place of the windows' without being declared: its labels would all be lost.
-
-    Raises:
-        ConfigError: it is such a teacher.
-
-    """
-    windows = store.windows(spec.name)
-    before = declared_of(str(windows[-1].manifest["teacher"])) if windows else ""
-    if windows and spec.teacher_digest is None and before != (now := reference(teacher)):
-        remedy = f"while the windows so far are of {before}, the teacher that was loaded is {now}, whose labels none"
-        raise ConfigError("teacher_digest", None, f"{remedy} would take: write that, if it was replaced on purpose")

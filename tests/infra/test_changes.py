@@ -9,6 +9,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Spec, load_spec, resolve
 from components.control.database import StaleRevisionError
 from components.control.runs import begin
+from components.control.tables import WindowRow
 from components.ledger.ledger import entries, verify
 from infra import changes
 from infra.changes import FIXED, READERS, apply, compare
@@ -166,6 +167,24 @@ def test_what_cannot_change_is_refused_with_reason_and_remedy_and_nothing_else_i
 def test_several_refused_sections_are_all_named(written):
     old, new = load_spec(written()), load_spec(written("task: regression\npartitions: 2\n"))
     assert set(compare(old, new).refused) == {"task", "partitions"}
+
+
+def test_another_teacher_that_is_not_declared_is_refused_before_the_labelers_end(settings, store, written):
+    code = "class {name}:\n    name, digest = '{name}', '1'\ndef decode(data): return data\n"
+    path = written()
+    (path.parent / "user.py").write_text(code.format(name="Teacher"))
+    old = put(settings, store, path)
+    window = {"digest": "1" * 64, "workload": "w", "number": 1, "uri": "u", "rows": 9, "created_at": 1.0}
+    store.add_window(WindowRow(**window, manifest={"teacher": "Teacher@1#2"}))
+    (path.parent / "newer.py").write_text(code.format(name="Newer"))
+    text = TEXT.replace("user.py:Teacher", "newer.py:Newer")
+    with Supervisor(settings) as supervisor:
+        with pytest.raises(ConfigError, match=r"teacher_digest.*windows so far are of Teacher@1.*Newer@1.*on purpose"):
+            apply(settings, written("seed: 9\n", text), supervisor=1)
+        assert in_force(settings, "w") == old and not supervisor.asked
+        assert apply(settings, written("teacher_digest: Newer@1\n", text), supervisor=1).roles == ("labeler",)
+        with pytest.raises(ConfigError, match=r"windows so far are of Teacher@1.*Newer@1"):
+            apply(settings, written("", text), supervisor=1)
 
 
 def test_a_trigger_is_not_restarted_under_an_update(settings, store, written):

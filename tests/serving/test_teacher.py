@@ -16,6 +16,7 @@ from components.contracts.spec import Budget as Limits
 from components.contracts.spec import Policy, Probe, load_spec
 from components.control import forgettings
 from components.control.intent import Intent
+from components.control.tables import WindowRow
 from components.control.teachers import decide, open_incident, teacher_state
 from components.label.asking import Company
 from components.label.labeler import Labeler
@@ -490,6 +491,16 @@ def test_another_teacher_than_the_declared_one_answers_nobody(made, teacher, spe
         Answering(
             msgspec.structs.replace(spec, task="regression"), Settings(home=tmp_path), store, broker, teacher=teacher
         )
+
+
+def test_a_teacher_whose_labels_no_window_would_take_answers_nobody_until_it_is_declared(made, teacher, store):
+    spec, _ = made(teacher)
+    window = {"digest": "1" * 64, "workload": spec.name, "number": 1, "uri": "u", "rows": 9, "created_at": 1.0}
+    store.add_window(WindowRow(**window, manifest={"teacher": "sign@0"}))
+    with pytest.raises(ConfigError, match=r"teacher_digest.*windows so far are of sign@0.*on purpose"):
+        made(teacher)
+    spec = msgspec.structs.replace(spec, teacher_digest=BY)
+    assert Answering(spec, Settings(), store, None, teacher=teacher).reference == BY
 
 
 def test_an_expert_answers_and_labels_nothing(tmp_path, spec):
