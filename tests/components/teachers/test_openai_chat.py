@@ -54,7 +54,7 @@ def test_the_digest_covers_what_decides_an_answer_and_not_the_url(chat, chat_ser
 def test_another_fingerprint_or_model_is_an_error_that_names_both(chat, chat_server):
     teacher = chat()
     chat_server.fingerprint = "fp_2"
-    with pytest.raises(TeacherChangedError, match=r"system_fingerprint was 'fp_1' and is 'fp_2'.*restart") as caught:
+    with pytest.raises(TeacherChangedError, match=r"fingerprint was 'fp_1' and is 'fp_2'.*labeler anew") as caught:
         teacher.label(TEXTS)
     assert caught.value.found["system_fingerprint"] == "fp_2" and teacher.changed == caught.value.found
     chat_server.fingerprint, chat_server.model = "fp_1", "cheaper"
