@@ -5,10 +5,11 @@ some of them. What it says of those is known at once, so the others are answered
 neighbour (T. Cover and P. Hart, "Nearest neighbor pattern classification", IEEE Transactions on Information Theory 13,
 1967) among the newest answers, by the sketches of :mod:`components.query.coverage`.
 
-It answers only while it does better than the student on what the teacher is asked about. Of every such input both say
-before what they would have answered, and :class:`drift.tracking.Tracking` follows the one that was right more often
-lately. Where a pace chooses those inputs they are the ones that the student is least sure of, and on the others, which
-are the ones that are answered so, it may well do better than it does there.
+It answers only where it does better than the student. Of every input that the teacher is asked about both say before
+what they would have answered; but a pace has it asked about those that need an answer most, on which the student does
+worst, and the others are to be answered. So the two are compared by how much speaks for the neighbour: the input's need
+of another answer than the student's, times how alike the neighbour is. :class:`drift.tracking.Tracking` follows the
+neighbours from that threshold on from which they were right more often lately.
 
 Such an answer is no label: only the teacher labels. Nothing of it is kept but sketches and soft labels, in this
 process.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,6 +38,26 @@ LEAST = 5.0 / math.sqrt(PLACES)
 that have nothing in common, since the nearest of thousands is looked for."""
 
 
+class Asked(NamedTuple):
+    """An input that the teacher was asked about: what it said, the student's label (empty: not known), the need."""
+
+    payload: Any
+    said: SoftLabel
+    student: str
+    need: float
+
+
+class Nearest(NamedTuple):
+    """What the teacher said of the nearest input, and the cosine of the two."""
+
+    said: SoftLabel
+    cosine: float
+
+    def score(self, need: float) -> float:
+        """What speaks for it, in [0, 1]."""
+        return min(1.0, need * self.cosine)
+
+
 class Neighbours:
     """The newest ``most`` answers of the teacher, by the sketches of their inputs. ``seed``: of the projections."""
 
@@ -50,10 +71,10 @@ class Neighbours:
 
         Features of the entity are no part of the likeness: a question carries the payload alone.
         """
-        if spec.serve.deferral.neighbours is None:
+        if not (most := spec.neighbours):
             return None
         made = featuriser(msgspec.structs.replace(spec.features, entity=None), spec.source)
-        return cls(made, spec.serve.deferral.neighbours, spec.seed)
+        return cls(made, most, spec.seed)
 
     def forget(self) -> None:
         """Begin anew: another teacher says other things."""
@@ -62,35 +83,43 @@ class Neighbours:
         self._learnt = 0
         self.tracking = Tracking()
 
-    def learn(self, payloads: Sequence[Any], said: Sequence[SoftLabel], students: Sequence[str]) -> None:
-        """Take what the teacher ``said`` of decoded payloads, and what the student would have answered to each.
+    def learn(self, asked: Sequence[Asked]) -> None:
+        """Take what the teacher said of these inputs.
 
-        Both are judged by it before it is known to the neighbours; an empty answer of the student's judges neither.
+        Student and neighbours are judged by it before the neighbours know it; an empty label of the student's judges
+        neither.
         """
-        if not payloads:
+        if not asked:
             return
-        made = sketches(self._featuriser, payloads, self._seed, PLACES)
-        for near, soft, student in zip(self._nearest(made), said, students, strict=True):
+        made = sketches(self._featuriser, [a.payload for a in asked], self._seed, PLACES)
+        for near, (_, soft, student, need) in zip(self._nearest(made), asked, strict=True):
             if near is not None and student:
-                self.tracking = self.tracking.observe(float(student != soft.label), float(near.label != soft.label))
-        for row, soft in zip(made, said, strict=True):
+                lost = float(student != soft.label), float(near.said.label != soft.label)
+                self.tracking = self.tracking.observe(near.score(need), *lost)
+        for row, one in zip(made, asked, strict=True):
             place = self._learnt % self._most
             self._kept[place] = row
-            self._said[place : place + 1] = [soft]
+            self._said[place : place + 1] = [one.said]
             self._learnt += 1
 
-    def answers(self, payloads: Sequence[Any]) -> list[SoftLabel | None]:
-        """What the teacher said of the input nearest to each; None while the student does no worse by itself.
+    def answers(self, payloads: Sequence[Any], needs: Sequence[float]) -> list[SoftLabel | None]:
+        """What the teacher said of the input nearest to each; None where the student does no worse by itself.
 
-        None, too, of an input that is not like any of them: of a cosine below :data:`LEAST`.
+        ``needs``: how much each input needs another's answer than the student's
+        (:func:`components.query.pace.need`). None, too, of an input that is not like any of them: of a cosine below
+        :data:`LEAST`.
         """
-        if not (payloads and self.tracking.second):
+        if not (payloads and self.tracking.second(1.0)):
             return [None] * len(payloads)
-        return self._nearest(sketches(self._featuriser, payloads, self._seed, PLACES))
+        found = self._nearest(sketches(self._featuriser, payloads, self._seed, PLACES))
+        return [
+            near.said if near is not None and self.tracking.second(near.score(need)) else None
+            for near, need in zip(found, needs, strict=True)
+        ]
 
-    def _nearest(self, made: Sketches) -> list[SoftLabel | None]:
+    def _nearest(self, made: Sketches) -> list[Nearest | None]:
         if not self._said:
             return [None] * len(made)
         likeness = made @ self._kept[: len(self._said)].T
-        places = likeness.argmax(axis=1).tolist()
-        return [self._said[p] if likeness[i, p] >= LEAST else None for i, p in enumerate(places)]
+        places, cosines = likeness.argmax(axis=1).tolist(), likeness.max(axis=1).tolist()
+        return [Nearest(self._said[p], c) if c >= LEAST else None for p, c in zip(places, cosines, strict=True)]

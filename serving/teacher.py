@@ -38,7 +38,7 @@ from components.teachers.contract import Deferred, Outcome, Teacher, metered, ou
 from components.teachers.replaced import check_replaced
 from serving.declaration import GatewayArgs, Workload, load
 from serving.gateway.reply import PACED, Reply
-from serving.neighbours import Neighbours
+from serving.neighbours import Asked, Neighbours
 
 if TYPE_CHECKING:
     from components.stream.contract import Broker
@@ -205,7 +205,7 @@ class Answering:
        that paid for when it sends something again.
     5. Write down each answer for the labeler, signed where there is a key; not where a decision about the teacher came
        between.
-    6. Where the spec wants it, give those that were not asked about what was said of the nearest input
+    6. Unless the spec wants none, give those that were not asked about what was said of the nearest input
        (:mod:`serving.neighbours`). The answers are paid for by then, and are given whatever fails here.
 
     What dies before step 4 leaves its reservation spent, as a labeler's does.
@@ -320,11 +320,16 @@ class Answering:
             self._near_of = of
         if status != "trusted":
             return replies
-        told = [(q, r.soft) for q, r, asked in zip(batch, replies, new, strict=True) if asked and r.soft is not None]
+        told = [
+            Asked(q.decoded, r.soft, q.student, q.need)
+            for q, r, asked in zip(batch, replies, new, strict=True)
+            if asked and r.soft is not None
+        ]
         without = [i for i, r in enumerate(replies) if r.code in (PACE.code, SPENT.code)]
         try:
-            near.learn([q.decoded for q, _ in told], [s for _, s in told], [q.student for q, _ in told])
-            found = dict(zip(without, near.answers([batch[i].decoded for i in without]), strict=True))
+            near.learn(told)
+            answers = near.answers([batch[i].decoded for i in without], [batch[i].need for i in without])
+            found = dict(zip(without, answers, strict=True))
         except Exception:  # a featuriser's; the student answers
             log.warning("%s: no neighbours for a batch of %d", self.spec.name, len(batch), exc_info=True)
             return replies

@@ -87,8 +87,8 @@ class Given:
 PACED = os.environ.get("COHOBATE_BENCH_PACED") == "1"
 """Whether deferrals are paced; without it the first of them get what there is."""
 
-NEIGHBOURS = int(os.environ.get("COHOBATE_BENCH_NEIGHBOURS", "0")) or None
-"""How many of the teacher's answers are kept for inputs that the budget leaves to the student; by default none."""
+NEIGHBOURS = int(n) if (n := os.environ.get("COHOBATE_BENCH_NEIGHBOURS")) else None
+"""How many of the teacher's answers are kept for inputs that the budget leaves to the student; None: as by default."""
 
 
 def spec_of(stream: Stream, calls: int, seed: int) -> Spec:

@@ -20,8 +20,8 @@ Reduced, so that it takes half an hour of one core: short streams, small student
 little (:func:`tests.bench._platform.spec_of`). ``COHOBATE_BENCH_SEEDS``, ``COHOBATE_BENCH_STREAMS`` and
 ``COHOBATE_BENCH_ARMS`` (lists; parts of names) and ``COHOBATE_BENCH_LENGTH`` make a shorter run; the rows of every
 run go to the file that ``COHOBATE_BENCH_ROWS_FILE`` names, and what is there already is not run again.
-``COHOBATE_BENCH_PACED=1`` paces the deferrals of ``ours``, and ``COHOBATE_BENCH_NEIGHBOURS`` gives it so many
-neighbours.
+``COHOBATE_BENCH_PACED=1`` paces the deferrals of ``ours``, and ``COHOBATE_BENCH_NEIGHBOURS`` gives it another number
+of neighbours (0: none).
 """
 
 from __future__ import annotations

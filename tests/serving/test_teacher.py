@@ -201,7 +201,7 @@ def turned(whole, teacher, **options):
 
 
 def test_what_the_budget_does_not_reach_for_is_told_what_the_teacher_said_of_the_nearest(whole, teacher):
-    one = turned(whole, teacher, neighbours=100)
+    one = turned(whole, teacher)
     answers = one.predict(0.04, -0.04)
     assert [(a["label"], a["answered_by"]) for a in answers] == [("neg", "neighbour"), ("pos", "neighbour")]
     assert all(a["degraded"] and a["defer"] and "label budget is spent" in a["defer_reason"] for a in answers)
@@ -222,7 +222,7 @@ def test_who_does_not_defer_gets_the_students_answer(whole, teacher):
 
 
 def test_without_neighbours_the_student_answers(whole, teacher):
-    answers = turned(whole, teacher).predict(0.04, -0.04)
+    answers = turned(whole, teacher, neighbours=0).predict(0.04, -0.04)
     assert [(a["label"], a["answered_by"]) for a in answers] == [("pos", "student"), ("neg", "student")]
 
 

@@ -25,8 +25,9 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     The teacher's calls count for ``label.budget``, and its answers become labels. Where the budget is spent, or paced,
     an input of classification or multilabel that it is not asked about may be given what it said of the nearest of the
-    newest ``neighbours`` inputs that it was asked about (at most 20,000, of 4 KB each), while that is right more often
-    than the student on those (:mod:`serving.neighbours`); None: the student's answer stands.
+    newest ``neighbours`` inputs that it was asked about (at most 20,000, of 4 KB each), where that is right more often
+    than the student (:mod:`serving.neighbours`). With 0 the student's answer stands; left out, they are 2,000 wherever
+    that is possible, and none of other tasks, without a budget, or beside ``student.privacy``.
     """
 
     to: tuple[DeferTo, ...] = ("teacher",)
@@ -37,7 +38,7 @@ class Deferral(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replicas: Count = 1
     breaker_failures: Count = 5
     breaker_seconds: Positive = 30.0
-    neighbours: Annotated[int, Meta(ge=1, le=20_000)] | None = None
+    neighbours: Annotated[int, Meta(ge=0, le=20_000)] | None = None
 
 
 class Asynchronous(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

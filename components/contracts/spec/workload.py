@@ -103,6 +103,20 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {self.topic(kind): kind for kind in get_args(Kind)}
 
     @property
+    def neighbours(self) -> int:
+        """How many of the teacher's newest answers are kept for inputs that the budget leaves to the student; 0: none.
+
+        Where the spec leaves it open, :data:`NEIGHBOURS` if the teacher is asked, of classes, within a budget, and what
+        it said of one input may be told of another.
+        """
+        wanted, limits = self.serve.deferral.neighbours, self.label.budget
+        if wanted is not None:
+            return wanted
+        fit = "teacher" in self.serve.deferral.to and self.task in NEIGHBOUR_TASKS
+        limited = limits.per_hour is not None or limits.per_day is not None
+        return NEIGHBOURS if fit and limited and self.student.privacy is None else 0
+
+    @property
     def bundle(self) -> str | None:
         """Digest of the bundle that this spec was read from, with its code; None: it was read from a file."""
         reference = parse(self.source)
@@ -123,6 +137,12 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 del inside[name]
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
+
+NEIGHBOURS = 2_000
+"""Answers of the teacher that are kept where ``serve.deferral.neighbours`` is left out: eight megabytes of memory."""
+
+NEIGHBOUR_TASKS: tuple[Task, ...] = ("classification", "multilabel")
+"""Tasks of which the answer to one input may be right of another."""
 
 SINCE: dict[str, Any] = {
     "files": (),
@@ -147,7 +167,7 @@ SINCE: dict[str, Any] = {
     "masking.finder_seconds": Masking(entities=()).finder_seconds,
     "retention": msgspec.to_builtins(Retention()),
     "serve.asynchronous": None,
-    "serve.deferral.neighbours": None,
+    "serve.deferral.neighbours": None,  # there were none; what leaves it out is the same spec still
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
     "student.start": None,
@@ -171,18 +191,18 @@ MADE_FOR_CLASSES = (
 
 WITHOUT: dict[Task, tuple[str, ...]] = {
     "classification": (*OF_SETS, *OF_SPANS, *OF_VALUES, *OF_VECTORS),
-    "regression": (*OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VECTORS, "serve.deferral.neighbours"),
+    "regression": (*OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VECTORS),
     "multilabel": (*OF_SPANS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES),
     "tagging": (
         *OF_SETS, *OF_VALUES, *OF_VECTORS, *MADE_FOR_CLASSES,
         "student.export.pruning", "limits.looks", "limits.max_slice_loss", "limits.max_noise_loss",
-        "limits.max_attack_loss", "serve.deferral.neighbours",
+        "limits.max_attack_loss",
     ),
     "embedding": (
         *OF_CLASSES, *OF_SETS, *OF_SPANS, *OF_VALUES, *MADE_FOR_CLASSES,
         # there is no truth of an embedding
         "truth_sources", "student.truth_weight", "limits.max_loss",
-        "student.temperature", "rollout.max_churn", "serve.deferral.neighbours",
+        "student.temperature", "rollout.max_churn",
     ),
 }  # fmt: skip
 """By task, the fields of a spec that do not know its answers: they must be left as they are by default."""
@@ -225,8 +245,10 @@ def _check_people(spec: Spec) -> None:
 
 
 def _check_neighbours(spec: Spec) -> None:
-    """Refuse answers of neighbours where the teacher is not asked, or what it said of one input may not be told."""
+    """Refuse answers of neighbours of another task, where the teacher is not asked, or where nothing may be told."""
     field, found = "serve.deferral.neighbours", spec.serve.deferral.neighbours
+    if spec.task not in NEIGHBOUR_TASKS:
+        raise ConfigError(field, found, f"does not know answers of {spec.task}: leave it out")
     if "teacher" not in spec.serve.deferral.to:
         raise ConfigError(field, found, "goes with 'teacher' in serve.deferral.to")
     if spec.student.privacy is not None:
@@ -296,7 +318,7 @@ def _read(path: Path) -> Spec:
         remedy = "is measured on rows that were learnt from, which no account covers: leave it out"
         found = spec.limits.max_membership_advantage
         raise ConfigError("limits.max_membership_advantage", found, f"{remedy} beside student.privacy")
-    if spec.serve.deferral.neighbours is not None:
+    if spec.serve.deferral.neighbours:
         _check_neighbours(spec)
     if spec.serve.novelty is not None and spec.student.privacy is not None:
         remedy = "is told by means of the rows that were learnt from, which no account covers: leave it out"

@@ -235,23 +235,35 @@ def test_an_address_that_may_be_called_back_is_one(url):
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"task": "regression"}, "does not know answers of regression"),
+        *[
+            ({"task": task}, f"does not know answers of {task}: leave")
+            for task in ("regression", "tagging", "embedding")
+        ],
         ({"student": {"privacy": {"epsilon": 3.0, "delta": 1e-5}, "near_duplicate": None}}, "which no account covers"),
         ({"serve": {"deferral": {"to": ["review"], "neighbours": 9}}}, "goes with 'teacher' in serve.deferral.to"),
     ],
 )
 def test_neighbours_are_where_the_teacher_is_asked_for_classes_and_nothing_is_kept_close(tmp_path, more, why):
-    wanted = {"serve": {"deferral": {"neighbours": 9}}}
-    assert load_spec(write(tmp_path, **wanted)).serve.deferral.neighbours == 9
-    assert load_spec(write(tmp_path)).serve.deferral.neighbours is None
+    wanted, limited = {"serve": {"deferral": {"neighbours": 9}}}, {"label": {"budget": {"per_hour": 9}}}
+    assert load_spec(write(tmp_path, **wanted)).neighbours == 9
+    assert load_spec(write(tmp_path)).neighbours == 0, "without a budget nothing is left to others"
+    assert load_spec(write(tmp_path, **limited)).neighbours == 2_000
+    assert load_spec(write(tmp_path, label={"budget": {"per_day": 9}})).neighbours == 2_000
+    assert load_spec(write(tmp_path, serve={"deferral": {"neighbours": 0}}, **limited)).neighbours == 0
     with pytest.raises(ConfigError, match=rf"serve\.deferral\.neighbours is 9: .*{why}"):
         load_spec(write(tmp_path, **{**wanted, **more}))
+    off = {"serve": {"deferral": {**more.get("serve", {}).get("deferral", {}), "neighbours": 0}}}
+    assert load_spec(write(tmp_path, **{**more, **off, **limited})).neighbours == 0
+    left = {**off["serve"]["deferral"]}
+    del left["neighbours"]
+    plain = load_spec(write(tmp_path, **{**more, "serve": {"deferral": left}, **limited}))
+    assert plain.neighbours == 0, "nobody asked for them"
 
 
-@pytest.mark.parametrize("most", [0, 20_001, 100_000_000])
+@pytest.mark.parametrize("most", [-1, 20_001, 100_000_000])
 def test_neighbours_are_as_many_as_memory_holds(tmp_path, most):
     assert load_spec(write(tmp_path, serve={"deferral": {"neighbours": 20_000}})).serve.deferral.neighbours == 20_000
-    with pytest.raises(ConfigError, match=r"(>= 1|<= 20000) - at `\$\.serve\.deferral\.neighbours`"):
+    with pytest.raises(ConfigError, match=r"(>= 0|<= 20000) - at `\$\.serve\.deferral\.neighbours`"):
         load_spec(write(tmp_path, serve={"deferral": {"neighbours": most}}))
 
 
