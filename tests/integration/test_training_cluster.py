@@ -61,8 +61,8 @@ DIES_AFTER = 10
 
 IMPORTED = (
     "torch", "torch._dynamo", "pandas", "pyarrow.parquet", "pyarrow.dataset", "google.protobuf.json_format", "aiohttp",
-    "grpc.aio", "jsonschema", "requests", "opentelemetry.sdk.trace", "components.distill.fit", "components.distill.loop",
-    "components.distill.networks.bag", "components.student.table",
+    "grpc.aio", "jsonschema", "requests", "opentelemetry.sdk.trace", "components.distill.fit",
+    "components.distill.loop", "components.distill.networks.bag", "components.student.table",
 )  # fmt: skip
 """What workers import beside Ray, and those that watch over them."""
 

@@ -98,8 +98,10 @@ def test_what_a_step_prints_and_how_it_fails_is_seen(warm, step, capfd):
     assert step("print('loud'); told['said'] = 'done'") == "done"
     with pytest.raises(RuntimeError, match="FAILURE"):
         step("raise ValueError('broken')")
+    with pytest.raises(RuntimeError, match="FAILURE"):
+        step("raise SystemExit('refused')")
     out = capfd.readouterr().out
-    assert "    loud" in out and "ValueError: broken" in out
+    assert "    loud" in out and "ValueError: broken" in out and "\n    refused\n" in out
 
 
 ONCE = """
