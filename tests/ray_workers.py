@@ -22,11 +22,23 @@ def asked(argv):
     wanted = {"entry": "worker", "argv": argv, "environment": dict(os.environ), "folder": os.getcwd()}
     data = json.dumps(wanted).encode()
     with socket.socket(socket.AF_UNIX) as server:
-        server.connect(f"\0{os.environ[VARIABLE]}")
+        try:
+            server.connect(f"\0{os.environ[VARIABLE]}")
+        except OSError as error:
+            print(f"there is nothing to fork a worker from ({error}): it is started by itself", file=sys.stderr)
+            os.execv(sys.executable, [sys.executable, _ray_s_own(), *argv])  # noqa: S606
         socket.send_fds(server, [HEADER.pack(len(data))], [sys.stderr.fileno()])
         server.sendall(data)
         with server.makefile() as told:
             return [json.loads(line) for line in told][-1].get("code", 1)
+
+
+def _ray_s_own():
+    import importlib.util
+    from pathlib import Path
+
+    (folder,) = importlib.util.find_spec("ray").submodule_search_locations
+    return str(Path(folder, "_private", "workers", "setup_worker.py"))
 
 
 def work():
