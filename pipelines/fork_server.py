@@ -290,6 +290,8 @@ def _run(request: Mapping[str, Any], out: int) -> int:
         code = entry(sys.argv[1:]) if request["entry"] == "run" else entry()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code != ended.code and code:
+            print(ended.code, file=sys.stderr)  # as Python does for a process that ends so
     except BaseException:
         traceback.print_exc()
         code = 1

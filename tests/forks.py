@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -25,6 +26,7 @@ def forked(function, *args, environment, log):
 def _call(function, args, environment, log):
     from components.contracts import failpoint
 
+    end_with_parent()
     os.environ.clear()
     os.environ.update(environment)
     failpoint.arm(environment.get(failpoint.VARIABLE, ""))
@@ -32,3 +34,16 @@ def _call(function, args, environment, log):
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     function(*args)
+
+
+def end_with_parent():
+    """Have this process, which was forked for another one, end when that one does, however it does.
+
+    It holds what the fork server looks at to see that nobody is left, so both would stay.
+    """
+    threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,12 @@ WITH_PARENT = "--with-parent"
 
 NO_CLIENTS = "--no-clients"
 """There, too: a head has no server for clients, which ends it where it did not find the node within 30 s."""
+
+FORKED = "--forked="
+"""There, too, with names of modules: a node's workers are forked from a process that has them
+(:mod:`tests.ray_workers`)."""
+
+WORKERS = str(Path(__file__).with_name("ray_workers.py"))
 
 CLIENTS = "--ray-client-server-port="
 
@@ -84,32 +91,39 @@ def started(make):
                     raise
 
 
-def init(**options):
-    """``ray.init`` with a cluster of its own."""
+def init(modules, **options):
+    """``ray.init`` with a cluster of its own, whose workers are forked from a process with these modules.
+
+    That one is given.
+    """
     import ray
+
+    server = forking(modules)
 
     own = {
         "address": "local", "include_dashboard": False, "log_to_driver": False, "configure_logging": False,
         "object_store_memory": 100 * 2**20, "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
-    return started(lambda: ray.init(**own, **options))
+    started(lambda: ray.init(**own, **options))
+    return server
 
 
 @contextlib.contextmanager
-def head(env, *options):
+def head(env, *options, modules):
     """A folder with the head of a cluster on the loopback, which runs below it and ends with the block.
 
-    ``options`` are those of ``ray start --head``; clients are served where they name a port for them. What the node
-    says is in the folder's ``ray.log``.
+    ``options`` are those of ``ray start --head``; clients are served where they name a port for them. ``modules``: what
+    its workers import, so that they need not. What the node says is in the folder's ``ray.log``.
     """
     from tests.waiting import wait_for  # the program finds none of the tests' modules
 
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of sockets are bounded
     port = next((int(option.removeprefix(CLIENTS)) for option in options if option.startswith(CLIENTS)), None)
     command = [
-        *COMMAND, WITH_PARENT, *([] if port else [NO_CLIENTS]), "start", "--head", "--block", "--no-monitor",
-        "--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats",
-        "--object-store-memory=100000000", f"--temp-dir={folder / 'ray'}", *options,
+        *COMMAND, WITH_PARENT, FORKED + ",".join(modules), *([] if port else [NO_CLIENTS]),
+        "start", "--head", "--block", "--no-monitor", "--node-ip-address=127.0.0.1", "--min-worker-port=0",
+        "--max-worker-port=0", "--disable-usage-stats", "--object-store-memory=100000000",
+        f"--temp-dir={folder / 'ray'}", *options,
     ]  # fmt: skip
     nodes = []
     try:
@@ -148,6 +162,25 @@ def _answers(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def forking(modules):
+    """Have the workers of a Ray that this process starts later forked from one with these modules, which is given.
+
+    It ends when its standard input does, so with this process. Ray itself is none of them: it reads the environment
+    while it is imported, of which the raylet gives each worker its own.
+    """
+    from ray._private import ray_constants
+
+    assert hasattr(ray_constants, "SETUP_WORKER_FILENAME"), "Ray starts its workers by another program"
+    name = f"cohobate-test-ray-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen(64)
+        command, number = [sys.executable, "-P", WORKERS], listener.fileno()
+        server = subprocess.Popen([*command, str(number), *modules], stdin=subprocess.PIPE, pass_fds=[number])
+    os.environ["TEST_RAY_WORKERS"], ray_constants.SETUP_WORKER_FILENAME = name, WORKERS
+    return server
+
+
 class _Slow:
     """In the place of the module ``time``: its seconds are longer."""
 
@@ -184,6 +217,9 @@ def main():
         sys.argv.remove(NO_CLIENTS)
         assert hasattr(Node, "start_ray_client_server"), "Ray starts the server for clients elsewhere"
         Node.start_ray_client_server = lambda _: None
+    for option in [option for option in sys.argv if option.startswith(FORKED)]:
+        sys.argv.remove(option)
+        held = forking(option.removeprefix(FORKED).split(","))  # noqa: F841  (until this process ends)
     from ray.scripts.scripts import main as command
 
     with _patient():

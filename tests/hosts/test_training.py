@@ -12,7 +12,7 @@ import pytest
 
 from tests import machines
 from tests.hosts import nodes
-from tests.integration.test_workers import EPOCHS, STEPS
+from tests.integration.work import EPOCHS, STEPS
 from tests.kubelet import SECONDS, ended
 from tests.waiting import wait_for
 
@@ -54,7 +54,7 @@ from dataclasses import replace
 from pathlib import Path
 from components.contracts.settings import Settings
 from components.distill.fit import fit
-from tests.integration.test_workers import work
+from tests.integration.work import work
 folder = Path("/srv/shared")
 one = work(folder)
 with (folder / "nets.py").open("a") as file:

@@ -3,8 +3,18 @@ import shutil
 
 import pytest
 
+from pipelines.forked import Warm
 from tests.container import built, this_machine
 from tests.pipelines.conftest import broker, clock, label_of, settings, spec, store, tickets  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """A platform's, in a home of its own: which home names it has its steps forked. It imports for 20 s."""
+    server = Warm(tmp_path_factory.mktemp("warm"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")

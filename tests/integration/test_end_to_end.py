@@ -1,8 +1,9 @@
 """The pipelines as a user runs them: Kubeflow's local runner, a broker over TCP, one process for each component.
 
-While the platform runs they are forked from its server; without it each is started anew.
+They are forked, as while the platform runs; that without a server each is started anew is a test of steps.
 """
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from components.ledger.ledger import entries, verify
 from components.registry.registry import Registry
 from components.stream import open_broker
 from infra.broker import EmbeddedBroker
-from pipelines.forked import Warm
+from pipelines.forked import FILE
 from pipelines.local import run_local
 from pipelines.outcome import Outcome
 from tests.stores import migrated, registering
@@ -32,18 +33,17 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.fil
 def platform(settings):
     store = migrated(settings.control_url)
     log = settings.home / "logs" / "broker.log"
-    log.parent.mkdir(parents=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     with EmbeddedBroker(settings.broker_port, log):
         yield registering(settings), store
     store.close()
 
 
 @pytest.fixture
-def warm(settings):
-    server = Warm(settings.home.resolve())
-    server.start()
-    yield server
-    server.stop()
+def warm(settings, fork_server):
+    """The home has a fork server."""
+    settings.home.mkdir(exist_ok=True)
+    shutil.copy(fork_server.home / FILE, settings.home)
 
 
 @pytest.fixture
@@ -86,7 +86,6 @@ def test_a_student_is_bootstrapped_updated_and_registered_once_there_is_somethin
     assert newest.snapshots == (second.outputs["snapshot"], first.outputs["snapshot"])
 
     # Nothing came since: every step passes that on, and no version is made.
-    warm.stop()
     third = run_local("continual", path, {}, reason="by hand", settings=settings)
     assert {third.outputs[s] for s in ("snapshot", "evaluate", "register")} == {"nothing"}
     assert third.outcome == Outcome(decision="nothing", version=None)

@@ -21,7 +21,10 @@ from tests.stores import migrated
 
 pytestmark = pytest.mark.integration
 
-preload("infra.worker", "components.label.assembly", "components.stream.kafka", "components.stream.kafka_transactions")
+preload(
+    "infra.worker", "components.label.assembly", "components.stream.kafka", "components.stream.kafka_transactions",
+    "components.stream.kafka_consumer", "kafka.admin", "crc32c", "scipy.special", "sqlalchemy.dialects.sqlite", "yaml",
+)  # fmt: skip
 
 TEACHER = """
 from components.contracts.records import SoftLabel

@@ -1,6 +1,6 @@
 """Workers that train on a Ray cluster which the pipeline's step is no node of, and end with the step.
 
-The step is a client of the cluster, or submits a job to it.
+The step is a client of the cluster, or submits a job to it. In one test it runs on the node itself.
 """
 
 import contextlib
@@ -10,23 +10,33 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 import pytest
+import torch
 
+from components.contracts import failpoint
+from components.distill import checkpoint
 from components.distill.fit import fit
+from components.distill.prune import answers
+from components.distill.work import fresh
 from tests.forks import forked, preload
-from tests.integration.test_workers import EPOCHS, NETWORK, work
+from tests.integration.work import EPOCHS, NETWORK, ROWS, STEPS, work
 from tests.ports import free_port
-from tests.ray_start import FEW, head
+from tests.ray_start import FEW, WORKERS, head
 from tests.serving.test_app import SEARCH
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
 
 TOKEN, SECRET = "a-token-of-this-test" * 3, "a-password-of-this-test"
+MEMBER = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+"""Variables of whoever is a part of the cluster."""
+
 START_SECONDS = 300.0
 
 TOLD = '''
@@ -46,6 +56,16 @@ class Watched(Watched):
         return found
 '''
 
+DIES_AFTER = 10
+"""More than half of the steps: with as many left, the next life would die as well, once it has nothing left to do."""
+
+IMPORTED = (
+    "torch", "torch._dynamo", "pandas", "pyarrow.parquet", "pyarrow.dataset", "google.protobuf.json_format", "aiohttp",
+    "grpc.aio", "jsonschema", "requests", "opentelemetry.sdk.trace", "components.distill.fit",
+    "components.distill.loop", "components.distill.networks.bag", "components.student.table",
+)  # fmt: skip
+"""What workers import beside Ray, and those that watch over them."""
+
 preload(__name__)
 
 
@@ -56,20 +76,33 @@ def step(folder, scheme):
     (folder / "found.pkl").write_bytes(pickle.dumps(found.history))
 
 
+def step_on_a_node(folder, address):
+    """Train as a step does that runs on a node, by workers of which the second dies once."""
+    import ray
+
+    variables = {failpoint.VARIABLE: f"train.3.1:{DIES_AFTER}"}
+    ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": variables})
+    found = fit(pickle.loads((folder / "work.pkl").read_bytes()), "two", f"file://{folder}/ray")  # noqa: S301
+    (folder / "found.pkl").write_bytes(pickle.dumps((found.history, found.net.state_dict())))
+    ray.shutdown()
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The variables of a client of a Ray head that asks for a token; what runs there is told where it is."""
     home, (address, dashboard, agent, client) = tmp_path_factory.mktemp("home"), (free_port() for _ in range(4))
-    env = os.environ | FEW | {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
+    (home / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} {WORKERS} "$@"\n')  # a job is forked as well
+    (home / "python3").chmod(0o755)
+    env = os.environ | MEMBER | {
+        "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore",
         "TEST_CLUSTER": "there", "COHOBATE_HOME": str(home / "there"),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{home}:{os.environ['PATH']}",
     }  # fmt: skip
     options = [
         f"--port={address}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
         f"--ray-client-server-port={client}", "--num-cpus=4", "--dashboard-host=127.0.0.1",
     ]  # fmt: skip
-    with head(env, *options) as folder:
+    with head(env, *options, modules=IMPORTED) as folder:
         yield {
             **os.environ, **FEW, "PYTHONWARNINGS": "ignore", "COHOBATE_HOME": str(home / "own"),
             "COHOBATE_RAY_ADDRESS": f"ray://127.0.0.1:{client}", "COHOBATE_RAY_TOKEN": TOKEN,
@@ -119,7 +152,7 @@ def of_step(cluster, before):
 def kept(cluster, *texts):
     """Which of the texts Ray keeps, in its control service or in its logs."""
     given = json.dumps({"address": cluster["TEST_HEAD"], "texts": texts, "serve": False})
-    env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONWARNINGS": "ignore"}
+    env = os.environ | MEMBER | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", SEARCH], env=env, input=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -229,3 +262,42 @@ def test_a_job_that_fails_or_may_not_be_submitted_says_why(jobs, folder):
     nobody = f"http://127.0.0.1:{free_port()}"
     process = started(jobs | {"COHOBATE_RAY_ADDRESS": nobody}, folder)
     assert ended(process) == 1 and f"UnavailableError: Ray at {nobody}" in why(folder), why(folder)
+
+
+def seen(folder):
+    """The rows of each step, by the worker's rank, of each of its lives."""
+    lives = {}
+    for path in sorted((folder / "seen").iterdir(), key=lambda p: p.stat().st_mtime_ns):
+        steps = [[int(x) for x in line.split()] for line in path.read_text().splitlines()]
+        lives.setdefault(path.name.partition("-")[0], []).append(steps)
+    return lives
+
+
+def test_two_workers_one_of_which_is_killed_learn_what_one_process_does(cluster, tmp_path, monkeypatch):
+    for name in ("EVERY_SECONDS", "SHARE"):  # which importing the network sets in this process too
+        monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name))
+    two = work(tmp_path)
+    (tmp_path / "work.pkl").write_bytes(pickle.dumps(two))
+    environment = os.environ | FEW | MEMBER | {"PYTHONWARNINGS": "ignore"}
+    process = forked(step_on_a_node, tmp_path, cluster["TEST_HEAD"], environment=environment, log=tmp_path / "step.log")
+    assert ended(process) == 0, why(tmp_path)
+    history, state = pickle.loads((tmp_path / "found.pkl").read_bytes())  # noqa: S301
+    single = msgspec.structs.replace(two.spec.student, workers=0, batch_size=16)
+    one = replace(
+        two, spec=msgspec.structs.replace(two.spec, student=single), checkpoint=f"file://{tmp_path}/one.pt"
+    )  # fmt: skip
+    whole = fit(one, "one", f"file://{tmp_path}/ray")
+    lives = seen(tmp_path)
+    assert {rank: len(of) for rank, of in lives.items()} == {"0": 2, "1": 2}, "one was killed, and both began anew"
+    assert len(lives["1"][0]) == DIES_AFTER and DIES_AFTER - 1 <= EPOCHS * STEPS - len(lives["1"][1]) <= DIES_AFTER
+    for life, steps in ((0, slice(0, STEPS)), (1, slice(-STEPS, None))):
+        of_an_epoch = [row for rank in lives for step in lives[rank][life][steps] for row in step]
+        assert sorted(of_an_epoch) == list(range(ROWS)), "each row once, by one of them"
+    assert len(history) == EPOCHS and history[-1] < history[0]
+    pairs = zip(state.values(), whole.net.state_dict().values(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs), "the gradient is that of both batches together"
+    found = fresh(one)
+    found.load_state_dict(state)
+    labels = [answers(net.eval(), two.data.features).argmax(dim=1) for net in (found, whole.net)]
+    assert torch.equal(*labels) and torch.equal(labels[0], torch.from_numpy(two.data.truth))
+    assert not list(tmp_path.glob("*.rows")), "what the workers read is gone"

@@ -12,6 +12,7 @@ from components.control.store import ControlStore
 from components.stream.memory import MemoryBroker
 from serving.control.controller import Controller
 from serving.control.leader import lead
+from tests.forks import end_with_parent
 from tests.serving.conftest import MemoryRegistry
 
 TERM = 0.4
@@ -52,6 +53,7 @@ class FileRegistry(MemoryRegistry):
 
 def control(source: str, url: str, folder: str, holder: str, place: str) -> None:
     """Lead the workload until killed, at ``place`` by itself."""
+    end_with_parent()
     failpoint.arm(place)
     spec, store, broker = load_spec(source), ControlStore(url), MemoryBroker()
     broker.ensure_topics(spec.topics)

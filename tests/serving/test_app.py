@@ -36,7 +36,7 @@ from tests.ports import free_port, free_ports
 from tests.ray_start import head
 from tests.serving import conftest as signs
 from tests.serving.replica.test_admission import CRASHING, with_features
-from tests.serving.test_kills_ray import Load, proxies
+from tests.serving.test_kills_ray import IMPORTED, Load, proxies
 
 BIN = Path(sys.executable).parent
 
@@ -126,7 +126,7 @@ def cluster(postgres, postgres_template):
             f"--port={address}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
             "--num-cpus=4",
         ]  # fmt: skip
-        with head(env, *options) as folder:
+        with head(env, *options, modules=IMPORTED) as folder:
             made = SimpleNamespace(
                 folder=folder, env=env, address=f"127.0.0.1:{address}", api=f"http://127.0.0.1:{dashboard}",
                 settings=settings_of(own), url=f"http://127.0.0.1:{port}", secrets={**secrets, "token": token},

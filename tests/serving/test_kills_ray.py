@@ -38,12 +38,18 @@ import_serve()
 import ray
 from ray.serve._private import api, client
 api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = 300  # seconds: on a machine with other things to do
-init(num_cpus=2, runtime_env={"worker_process_setup_hook": SETUP})
+held = init(sys.argv[2:], num_cpus=2, runtime_env={"worker_process_setup_hook": SETUP})
 with deployed(serve_config(settings, [declared(settings, [Workload.of(load_spec(sys.argv[1]))])], {})):
     print("ready", flush=True)
     sys.stdin.read()
 ray.shutdown()
 """
+
+IMPORTED = (
+    "google.protobuf.json_format", "aiohttp", "grpc.aio", "jsonschema", "requests", "opentelemetry.sdk.trace",
+    "fastapi", "uvicorn", "serving.gateway.app",
+)  # fmt: skip
+"""What the processes of a gateway import beside Ray."""
 
 CLIENTS = 4
 
@@ -104,7 +110,7 @@ def served(spec, tmp_path, store):
         "COHOBATE_GATEWAY_PORT": str(free_ports(5)[0]),
         "COHOBATE_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
     }
-    argv = [sys.executable, "-c", SERVER, spec.source]
+    argv = [sys.executable, "-c", SERVER, spec.source, *IMPORTED]
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     try:

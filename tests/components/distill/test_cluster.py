@@ -12,7 +12,7 @@ from components.contracts.errors import UnavailableError
 from components.contracts.settings import Settings
 from components.distill.cluster import STARTS, elsewhere, joined
 from components.distill.fit import fit
-from tests.integration.test_workers import work
+from tests.integration.work import work
 
 ADDRESS, JOBS = "ray://head:10001", "https://head:8265"
 

@@ -16,7 +16,7 @@ from components.contracts.settings import Settings
 from components.contracts.storage import get_bytes, put_bytes
 from components.distill import job
 from components.distill.training import Training
-from tests.integration.test_workers import work
+from tests.integration.work import work
 
 ADDRESS = "http://head:8265"
 

@@ -19,6 +19,7 @@ from components.registry import Registry
 from infra.worker import IMPATIENT
 from tests.components.registry.test_registry import Desk
 from tests.ports import free_port
+from tests.stores import registering
 from tests.waiting import wait_for
 
 CREATE = b"POST /api/2.0/mlflow/model-versions/create"
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[3]
 def server(tmp_path_factory):
     """The port of a tracking server."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    registering(Settings(home=folder, tracking_uri=""))
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]  # fmt: skip
     environ = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,6 +1,7 @@
 """Steps that are forked from a server, and what becomes of them when they, the server, or who asked for them dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from components.contracts.settings import IMAGE
-from pipelines.forked import GoneError, Warm, fork
+from pipelines.forked import FILE, GoneError, Warm, fork
 from pipelines.steps import NICENESS, RESTARTS, steps_of
 from tests.waiting import wait_for
 
@@ -24,8 +25,26 @@ def home(tmp_path):
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A server that nobody ends."""
+    server = Warm(tmp_path_factory.mktemp("warm"), ["kfp.dsl.executor_main"])
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def served(shared, home):
+    """The home has that server."""
+    home.mkdir(parents=True)
+    shutil.copy(shared.home / FILE, home)
+    return shared
+
+
 @pytest.fixture
 def warm(home):
+    """The home has a server of its own."""
     server = Warm(home, ["kfp.dsl.executor_main"])
     server.start()
     yield server
@@ -63,13 +82,13 @@ def test_a_step_is_forked_where_there_is_a_server_and_runs_by_itself_where_there
     assert step(PARENT) not in ("", str(warm.pid))
 
 
-def test_a_server_with_other_code_is_left_alone(warm, home, step):
-    file = home / "fork-server.json"
+def test_a_server_with_other_code_is_left_alone(served, home, step):
+    file = home / FILE
     file.write_bytes(file.read_bytes().replace(b"fork_server.py", b"other.py"))
-    assert step(PARENT) != str(warm.pid)
+    assert step(PARENT) != str(served.pid)
 
 
-def test_a_forked_step_has_its_asker_s_environment_and_no_thread_or_file_of_the_server_s(warm, step, monkeypatch):
+def test_a_forked_step_has_its_asker_s_environment_and_no_thread_or_file_of_the_server_s(served, step, monkeypatch):
     monkeypatch.setenv("COLOUR", "mauve")
     monkeypatch.delenv("HOME", raising=False)
     seen = step(
@@ -82,24 +101,26 @@ def test_a_forked_step_has_its_asker_s_environment_and_no_thread_or_file_of_the_
     assert seen == "['mauve', None, 1, 1, False]"
 
 
-def test_only_the_reports_stand_back(warm, home, step, monkeypatch):
+def test_only_the_reports_stand_back(served, step, monkeypatch):
     program = "import os; told['said'] = os.nice(0)"
     assert step(program) == str(os.nice(0))
     monkeypatch.setattr("pipelines.steps.REPORT", "act")
     assert step(program) == str(min(19, os.nice(0) + NICENESS))
 
 
-def test_random_numbers_are_a_step_s_own(warm, step):
+def test_random_numbers_are_a_step_s_own(served, step):
     program = "import random; told['said'] = random.random()"
     assert step(program) != step(program)
 
 
-def test_what_a_step_prints_and_how_it_fails_is_seen(warm, step, capfd):
+def test_what_a_step_prints_and_how_it_fails_is_seen(served, step, capfd):
     assert step("print('loud'); told['said'] = 'done'") == "done"
     with pytest.raises(RuntimeError, match="FAILURE"):
         step("raise ValueError('broken')")
+    with pytest.raises(RuntimeError, match="FAILURE"):
+        step("raise SystemExit('refused')")
     out = capfd.readouterr().out
-    assert "    loud" in out and "ValueError: broken" in out
+    assert "    loud" in out and "ValueError: broken" in out and "\n    refused\n" in out
 
 
 ONCE = """
@@ -112,15 +133,15 @@ told['said'] = 'done'
 """
 
 
-@pytest.mark.parametrize("served", [True, False])
-def test_a_step_that_is_killed_is_started_anew(warm, step, served, capfd):
-    if not served:
-        warm.stop()
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_step_that_is_killed_is_started_anew(served, home, step, forked, capfd):
+    if not forked:
+        (home / FILE).unlink()
     assert step(ONCE.format(act="os.kill(os.getpid(), signal.SIGKILL)")) == "done"
     assert "the step act was ended by signal 9: it is started anew" in capfd.readouterr().out
 
 
-def test_a_step_that_is_killed_each_time_fails(warm, step, tmp_path):
+def test_a_step_that_is_killed_each_time_fails(served, step, tmp_path):
     with pytest.raises(RuntimeError, match="FAILURE"):
         step("import os, pathlib; pathlib.Path(folder, str(os.getpid())).touch(); os.kill(os.getpid(), 9)")
     assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == RESTARTS + 1
@@ -152,24 +173,24 @@ def test_it_is_started_when_it_is_wanted_and_ends_when_nobody_wants_it_for_long(
     assert server.up and server.pid != first
     monkeypatch.setattr("pipelines.forked.IDLE_SECONDS", 0.0)
     server.tend(wanted=False)
-    assert not server.up and not (home / "fork-server.json").exists()
+    assert not server.up and not (home / FILE).exists()
     with pytest.raises(GoneError, match="has no fork server"):
         fork(home, "step", [], {}, 1)
 
 
-def test_nonsense_ends_no_server(warm, home, step):
+def test_nonsense_ends_no_server(served, home, step):
     import socket
 
     import msgspec
 
-    where = msgspec.json.decode((home / "fork-server.json").read_bytes())
+    where = msgspec.json.decode((home / FILE).read_bytes())
     for data in (b"", b"abc", b"\0\0\0\2{}", b"\0\0\0\1"):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(f"{where['folder']}/socket")
             client.sendall(data)
     with pytest.raises(GoneError, match="does not answer"):
         fork(home, "shell", [], {}, 1)
-    assert step(PARENT) == str(warm.pid)
+    assert step(PARENT) == str(served.pid)
 
 
 STARTER = """
@@ -195,7 +216,7 @@ def test_a_server_ends_with_its_starter(home):
 def run(warm, spec, store, settings, home, monkeypatch):
     """A run that waits for an order to be carried out, which nobody does; forked from the server."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    (settings.home / "fork-server.json").write_bytes((home / "fork-server.json").read_bytes())
+    (settings.home / FILE).write_bytes((home / FILE).read_bytes())
     with Path(os.devnull).open("wb") as nothing:
         made = fork(settings.home, "run", ["rollback", spec.source, "why"], os.environ, nothing)
     wait_for(lambda: store.open_orders("tickets"), SECONDS)
