@@ -15,6 +15,7 @@ from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
 from components.contracts.spec.objective import FIELD
+from components.contracts.spec.references import resolve
 from components.contracts.storage import digest_of, opened, put_parts
 from components.distill import columns
 from components.teachers.contract import States, called, declared_of, reference, states
@@ -42,10 +43,12 @@ def teacher_states(
     encoder: Factory | None = None,
     *,
     field: str = FIELD,
+    tried: bool = False,
 ) -> States:
     """States of inputs by name, of ``teacher`` (``name@digest``) or of ``encoder``, in half precision.
 
-    ``field``: where the spec has the terms that read them.
+    ``field``: where the spec has the terms that read them. ``tried``: whether nobody has said that the model shows
+    them; it is asked for one input's first then, and whatever goes wrong with that means that it does not.
 
     They are kept by the contents, the names and the teacher, so that the second variant, and a run that is made again,
     asks for nothing; those of an encoder, which has no digest, by the version of the workload, in which its code is.
@@ -63,11 +66,19 @@ def teacher_states(
     try:
         return _read(uri)
     except ArtifactError:
-        made = build(encoder or spec.teacher, spec.source)
-    if encoder is None and reference(made) != declared_of(teacher):
-        remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
-        raise ConfigError("teacher", reference(made), remedy)
+        pass
     decode = decoder(spec.payload, spec.source)
+    try:
+        made = build(encoder or spec.teacher, spec.source)
+        if encoder is None and reference(made) != declared_of(teacher):
+            remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
+            raise ConfigError("teacher", reference(made), remedy)
+        if tried:
+            states(made, [decode(payloads[0])], names, field)
+    except Exception as error:
+        if not tried:
+            raise
+        raise ConfigError(field, list(names), f"are not shown by the teacher: {error}") from error
     log.info("%s: asking %s for %s of %d inputs", spec.name, called(made), ", ".join(names), len(payloads))
 
     def asked(some: Sequence[bytes]) -> columns.Arrays:
@@ -85,6 +96,15 @@ def teacher_states(
 
     put_parts(uri, _parts(columns.encoded(payloads, asked, len)))
     return _read(uri)
+
+
+def shows(spec: Spec) -> bool:
+    """Whether a spec's teacher is of a class that shows states of any kind; where it cannot be found here it is not."""
+    try:
+        return hasattr(resolve(spec.teacher.factory, spec.source), "states")
+    except Exception as error:  # whatever code of the user's raises
+        log.info("%s: the teacher cannot be asked for its states here: %s", spec.name, error)
+        return False
 
 
 def _parts(arrays: columns.Arrays) -> Iterator[bytes]:

@@ -28,7 +28,18 @@ from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
 from components.distill.novelty import groups, unlearnt
 from components.distill.prune import check_pruning
-from components.distill.stages import beside, crossfitted, imitation, searched, smaller, staged, taught, with_states
+from components.distill.stages import (
+    beside,
+    crossfitted,
+    imitation,
+    pretraining,
+    searched,
+    smaller,
+    staged,
+    taught,
+    traffic_for,
+    with_states,
+)
 from components.distill.start import Start, grown, read_start, variant_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
@@ -93,7 +104,9 @@ def distill(
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]
-    traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
+    if not warm and not learnt.synthetic:  # whose inputs are made up may keep none of its traffic
+        stages += pretraining(spec, chosen)
+    traffic = traffic_for(stages, spec, inputs)
     card = _card(spec, windows, classes, chosen, start, parent, traffic, begun)
     card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt, synthetic=learnt.synthetic)
     net = seeded(card, spec.source, seed, begin=not warm)
@@ -106,7 +119,7 @@ def distill(
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
         field=spec.student.field_of(chosen),
-        epochs=spec.student.epochs,
+        epochs=spec.student.epochs_of(len(rows)),
         start=state,
         seed=seed,
         secret=secret,
