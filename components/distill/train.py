@@ -144,7 +144,9 @@ def distill(
     early = rows.take(np.flatnonzero(kept).tolist())
     beginning = replace(work, data=work.data.take(kept)) if stages else work
     readied, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
-    work = replace(work, start=readied.start)
+    if not losses:  # whatever it was to learn from traffic it could not
+        traffic, card = NONE, msgspec.structs.replace(card, unlabelled="")
+    work = replace(work, start=readied.start, card=card)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)
         work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)

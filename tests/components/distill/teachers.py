@@ -27,3 +27,11 @@ class Letters:
             "wide": np.zeros((len(payloads), 1 << 20), dtype=np.float32),
         }
         return States(arrays={name: made[name] for name in names})
+
+
+class Embedding(Letters):
+    """One that shows what it knows as an embedding."""
+
+    def states(self, payloads, names):
+        shares = super().states(payloads, ["shares"]).arrays["shares"]
+        return States(arrays=dict.fromkeys(names, shares))
