@@ -143,9 +143,9 @@ def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dic
     work = with_states(replace(work, objective=every, field="student.recipes"), payloads, run.artifacts)
     found = search(work, recipes, map(content_hash, payloads), lambda arm, name: run.fit(arm, name).net)
     log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
-    seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
+    seen = {"searched_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
     if found.margin is not None:
-        seen["search_margin"] = found.margin
+        seen["searched_margin"] = found.margin
     card = msgspec.structs.replace(work.card, recipe=found.recipe)
     return replace(work, card=card, objective=tuple(recipes[found.recipe])), seen
 
