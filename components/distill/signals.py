@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
 from components.contracts.spec.objective import FIELD
@@ -43,19 +43,17 @@ def teacher_states(
     encoder: Factory | None = None,
     *,
     field: str = FIELD,
-    tried: bool = False,
 ) -> States:
     """States of inputs by name, of ``teacher`` (``name@digest``) or of ``encoder``, in half precision.
 
-    ``field``: where the spec has the terms that read them. ``tried``: whether nobody has said that the model shows
-    them; it is asked for one input's first then, and whatever goes wrong with that means that it does not.
+    ``field``: where the spec has the terms that read them.
 
     They are kept by the contents, the names and the teacher, so that the second variant, and a run that is made again,
     asks for nothing; those of an encoder, which has no digest, by the version of the workload, in which its code is.
 
     Raises:
         ConfigError: the teacher shows no such states, or they are too large, or it is another than made the labels.
-        TeacherError: the teacher failed.
+        TeacherError: the teacher failed, or gave a state of an input that is not finite in half precision.
 
     """
     whose = f"{msgspec.json.encode(encoder).decode()}{spec.bundle or ''}" if encoder else declared_of(teacher)
@@ -66,19 +64,11 @@ def teacher_states(
     try:
         return _read(uri)
     except ArtifactError:
-        pass
-    decode = decoder(spec.payload, spec.source)
-    try:
         made = build(encoder or spec.teacher, spec.source)
-        if encoder is None and reference(made) != declared_of(teacher):
-            remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
-            raise ConfigError("teacher", reference(made), remedy)
-        if tried:
-            states(made, [decode(payloads[0])], names, field)
-    except Exception as error:
-        if not tried:
-            raise
-        raise ConfigError(field, list(names), f"are not shown by the teacher: {error}") from error
+    if encoder is None and reference(made) != declared_of(teacher):
+        remedy = f"its states are none of {declared_of(teacher)}, which made the labels: restore that one"
+        raise ConfigError("teacher", reference(made), remedy)
+    decode = decoder(spec.payload, spec.source)
     log.info("%s: asking %s for %s of %d inputs", spec.name, called(made), ", ".join(names), len(payloads))
 
     def asked(some: Sequence[bytes]) -> columns.Arrays:
@@ -91,7 +81,11 @@ def teacher_states(
                 f"take {size >> 20} MiB for {len(payloads)} rows, of {MOST_BYTES >> 20} at most: take fewer rows "
                 "(student.unlabelled_rows), or a state without positions",
             )
-        found = {name: array.astype(np.float16) for name, array in given.arrays.items()}
+        with np.errstate(over="ignore"):
+            found = {name: array.astype(np.float16) for name, array in given.arrays.items()}
+        for name, array in found.items():
+            if array.ndim == 2 and not np.isfinite(array).all():  # what is kept is not asked again
+                raise TeacherError(called(made), f"gave a state {name!r} that is not finite in half precision")
         return found if given.mask is None else found | {MASK: given.mask}
 
     put_parts(uri, _parts(columns.encoded(payloads, asked, len)))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from components.contracts.errors import ConfigError, UnavailableError
+from components.contracts.errors import AccessError, ConfigError, UnavailableError
 from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec, Variant
 from components.contracts.spec.objective import VECTOR, Hidden, Term, imitating
@@ -59,33 +59,27 @@ def traffic_for(stages: Sequence[Stage], spec: Spec, inputs: Callable[[], Unlabe
     """The unlabelled inputs that stages learn from; none where only the one that comes by itself would, in vain.
 
     Raises:
-        UnavailableError: the stream does not answer, and the spec has a stage that needs it.
+        UnavailableError, AccessError: the stream does not answer, or not us, and the spec has a stage that needs it.
 
     """
     if all(s.rows != "unlabelled" for s in stages):
         return NONE
     try:
         return inputs()
-    except UnavailableError as error:
+    except (UnavailableError, AccessError) as error:
         if spec.student.stages:
             raise
         log.warning("%s: the student learns from its labels alone: %s", spec.name, error)
         return NONE
 
 
-def with_states(
-    work: Work, payloads: Sequence[bytes], artifacts: str, encoder: Factory | None = None, *, tried: bool = False
-) -> Work:
-    """The work with what its objective reads of the inside of the teacher, or of an ``encoder``.
-
-    ``tried``: see :func:`components.distill.signals.teacher_states`.
-    """
+def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: Factory | None = None) -> Work:
+    """The work with what its objective reads of the inside of the teacher, or of an ``encoder``."""
     own = {VECTOR} if work.spec.task == "embedding" else set[str]()
     names = sorted({name for term in work.objective for name in term.teacher_states} - own)
     if not names:
         return work
-    teacher, field = work.card.teacher, work.field
-    found = teacher_states(work.spec, payloads, names, teacher, artifacts, encoder, field=field, tried=tried)
+    found = teacher_states(work.spec, payloads, names, work.card.teacher, artifacts, encoder, field=work.field)
     return replace(work, data=replace(work.data, states=found.arrays, mask=found.mask))
 
 
@@ -115,13 +109,13 @@ def staged(
         field = PRETRAIN if own else f"student.stages[{spec.student.stages.index(stage)}].objective"
         lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
         try:
-            lesson = with_states(lesson, payloads, run.artifacts, stage.encoder, tried=own)
-        except ConfigError as error:
+            lesson = with_states(lesson, payloads, run.artifacts, stage.encoder)
+            done = run.fit(lesson, f"stage-{stage.name}")
+        except Exception as error:  # what nobody asked for stops no update, whatever a teacher's code raises
             if not own:
                 raise
-            log.warning("%s: the student learns from its labels alone: %s", spec.name, error)
+            log.warning("%s: the student learns from its labels alone: %s: %r", spec.name, PRETRAIN, error)
             continue
-        done = run.fit(lesson, f"stage-{stage.name}")
         work, losses[f"stage_loss_{stage.name}"] = replace(work, start=state_of(done.net)), done.history[-1]
         spent += done.spent
     return work, losses, spent

@@ -40,7 +40,7 @@ from components.distill.stages import (
     traffic_for,
     with_states,
 )
-from components.distill.start import Start, grown, read_start, variant_of
+from components.distill.start import Start, grown, read_start, variant_of, wanted_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
@@ -111,7 +111,8 @@ def distill(
     card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt, synthetic=learnt.synthetic)
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
-    name = _run_name(spec, card, parent, seed)
+    epochs = spec.student.epochs_of(len(rows))
+    name = _run_name(spec, card, parent, seed, epochs)
     run = Run(name=name, folder=f"{artifacts}/{spec.name}/training/{name}", artifacts=artifacts)
     work = Work(
         spec=spec,
@@ -119,7 +120,7 @@ def distill(
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
         field=spec.student.field_of(chosen),
-        epochs=spec.student.epochs_of(len(rows)),
+        epochs=epochs,
         start=state,
         seed=seed,
         secret=secret,
@@ -211,7 +212,7 @@ def _card(
         features=spec.features.learnt_from,
         payload=spec.payload,
         inputs=dict(featuriser(spec.features, spec.source).signature),
-        network=spec.student.network_of(variant),
+        network=wanted_of(spec, start.card, variant) if start else spec.student.network_of(variant),
         variant=variant.name,
         snapshots=tuple(w.digest for w in (windows[-1], *reversed(replayable(spec, windows)))),
         teacher=declared_teacher(spec, windows),
@@ -238,7 +239,7 @@ def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
     }
 
 
-def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
+def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int, epochs: int) -> str:
     """A name that equal updates share, and no others: what a checkpoint is found by.
 
     The code of a network beside the spec is told by the version of the workload, which the bundle is.
@@ -249,5 +250,6 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
         msgspec.json.encode(card).decode(),
         parent.digest if parent else "",
         str(seed),
+        str(epochs),
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

@@ -74,7 +74,8 @@ def annex_iv(facts: Facts) -> Document:
     """The technical documentation."""
     card, spec, info, about = facts.card, facts.spec, facts.info, facts.spec.about
     ref, code = facts.spec_ref, f"cohobate {card.code}"
-    epochs = spec.student.epochs or f"{LEAST_EPOCHS} (in {LEAST_STEPS} steps at least, of which fewer rows take more)"
+    more = "" if spec.student.privacy else f" (more where they make fewer than {LEAST_STEPS} steps)"
+    epochs = spec.student.epochs or f"{LEAST_EPOCHS}{more}"
     training = f"{card.learnt} of {card.labels} labels of teacher {card.teacher}; epochs: {epochs}"
     packages = {n: facts.packages[n] for n in ("torch", "onnx", "onnxruntime", "ray", "mlflow") if n in facts.packages}
     security = (

@@ -224,7 +224,7 @@ class Student(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Passes over so many rows; in private no more for fewer, since each is paid for."""
         if self.epochs is not None or self.privacy is not None:
             return self.epochs or LEAST_EPOCHS
-        steps = math.ceil(rows / (self.batch_size * self.accumulate))
+        steps = math.ceil(rows / (self.batch_size * self.accumulate * max(1, self.workers)))
         return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
 
     def rate(self, suits: float | None) -> float:

@@ -27,7 +27,7 @@ from components.contracts.spec.privacy_check import check_privacy
 from components.contracts.spec.retention import Retention
 from components.contracts.spec.rollout import RolloutPolicy, check_steps
 from components.contracts.spec.serve import Serve
-from components.contracts.spec.student import LEAST_EPOCHS, RATE, Student, check_export, check_learning, check_network
+from components.contracts.spec.student import Student, check_export, check_learning, check_network
 from drift.detectors import checked
 
 Kind = Literal[
@@ -121,12 +121,8 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 inside = inside.get(section) or {}  # a section that is not there has none of its fields
             if name in inside and inside[name] == default:
                 del inside[name]
-        content["student"] |= {name: was for name, was in WAS.items() if content["student"][name] is None}
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
-
-WAS = {"epochs": LEAST_EPOCHS, "learning_rate": RATE}
-"""What a student section that leaves these open meant once."""
 
 SINCE: dict[str, Any] = {
     "files": (),
@@ -154,7 +150,7 @@ SINCE: dict[str, Any] = {
     "serve.deferral.neighbours": None,
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
-    "student.pretrain": "auto",
+    "student.pretrain": "off",
     "student.start": None,
     "trigger.least_labels": None,
     "trigger.payoff": False,

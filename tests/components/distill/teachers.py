@@ -30,8 +30,16 @@ class Letters:
 
 
 class Embedding(Letters):
-    """One that shows what it knows as an embedding."""
+    """One that shows what it knows as an embedding, or has a ``fault``."""
+
+    fault = ""
 
     def states(self, payloads, names):
         shares = super().states(payloads, ["shares"]).arrays["shares"]
+        if self.fault == "raises" and len(payloads) > 1:
+            raise ValueError("takes one at a time")
+        if self.fault == "nan":
+            shares[-1] = np.nan
+        if self.fault == "deep":
+            shares = shares[:, :, None, None]
         return States(arrays=dict.fromkeys(names, shares))

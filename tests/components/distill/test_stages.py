@@ -10,7 +10,7 @@ from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
 from components.contracts.spec.privacy import Privacy
 from components.contracts.spec.student import Cohort, Stage
-from components.contracts.storage import get_bytes
+from components.contracts.storage import digest_of, get_bytes
 from components.control.intent import ModelRef
 from components.distill import signals
 from components.distill.signals import teacher_states
@@ -20,7 +20,7 @@ from components.distill.unlabelled import Unlabelled
 from components.student.card import StudentCard
 from components.student.parity import parity
 from components.student.runtime import Student
-from tests.components.distill.teachers import DIGEST, Letters
+from tests.components.distill.teachers import DIGEST, Embedding, Letters
 
 TEACHER = f"t@{DIGEST}"
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -119,9 +119,36 @@ def test_what_has_no_stage_by_itself(spec, teacher, student):
 
 def test_a_teacher_that_shows_no_embedding_after_all_stops_no_update(spec, window, artifacts, traffic, caplog):
     done = run(spec, window, artifacts, traffic)
-    assert "student.pretrain" in caplog.text and "learns from its labels alone" in caplog.text
+    assert "learns from its labels alone" in caplog.text
     assert done.metrics["unlabelled_rows"] == 0.0 and done.card.unlabelled == ""
     assert done.digest == run(learning(spec, pretrain="off"), window, artifacts, traffic).digest
+
+
+@pytest.mark.parametrize("fault", ["raises", "nan", "deep"])
+def test_a_stage_that_nobody_asked_for_stops_no_update(
+    spec, letters, freeze_rows, artifacts, traffic, caplog, monkeypatch, fault
+):
+    monkeypatch.setattr(Embedding, "digest", digest_of(fault.encode()))  # what others gave is kept
+    monkeypatch.setattr(Embedding, "fault", fault)
+    window = freeze_rows(spec, letters("ab", 60), artifacts, 1, teacher=f"t@{Embedding.digest}")
+    done = run(embedding(spec), window, artifacts, traffic)
+    assert "learns from its labels alone" in caplog.text and done.metrics["unlabelled_rows"] == 0.0
+    objective = (Hidden(student="hidden", teacher="embedding", distance="cosine"),)
+    asked = embedding(spec, stages=(msgspec.structs.replace(GENERAL, objective=objective),))
+    with pytest.raises((ValueError, TeacherError, ConfigError)):
+        run(asked, window, artifacts, traffic)
+
+
+def test_a_champion_keeps_its_widths_where_the_spec_has_none(spec, window, artifacts):
+    first = run(spec, window, artifacts)
+    parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
+    bare = learning(spec, variants=(Variant(name="tiny"),))
+    fresh, again = (
+        distill(bare, [window], variant=bare.student.variants[0], parent=given, artifacts=artifacts, seed=0)
+        for given in (None, parent)
+    )
+    assert fresh.card.network.options == {"dim": 128, "hidden": 256}
+    assert again.card.network == first.card.network and "taught_rows" not in again.metrics
 
 
 def test_a_stream_that_is_away_stops_the_stages_that_were_asked_for_alone(spec, window, artifacts, caplog):
