@@ -160,7 +160,10 @@ class BrokerCopy:
         with self._admin() as admin:
             for group, places in self.copy.groups.items():
                 offsets = {Partition(*p): OffsetAndMetadata(o, "", -1) for p, o in places.items()}
-                admin.alter_group_offsets(group, offsets)
+                said = admin.alter_group_offsets(group, offsets)
+                if refused := {p: e.__name__ for p, e in said.items() if e.errno}:
+                    remedy = f"it refused positions of {group}: {refused}"
+                    raise UnavailableError("embedded broker's records", self.address, remedy)
 
     def follow(self) -> None:
         """Copy from now on, in a thread."""

@@ -64,7 +64,8 @@ def train_loop(work: Work, rows_at: str = "") -> None:
     lesson = lesson_of(work, net, data)
     rows = tensors_of(data) if work.noise is not None else lesson.prepared(tensors_of(data))
     lesson = lesson.to(device).train()
-    optimiser = torch.optim.Adam(_learnt(work, lesson), lr=work.spec.student.learning_rate, fused=True)
+    first = work.spec.student.rate(getattr(net, "RATE", None))
+    optimiser = torch.optim.Adam(_learnt(work, lesson), lr=first, fused=True)
     private = _private(work, lesson, optimiser, device) if work.noise is not None else None
     # Step 2
     checkpoints = Checkpoints(work.checkpoint, lesson, optimiser, private)
@@ -80,7 +81,7 @@ def train_loop(work: Work, rows_at: str = "") -> None:
         size = batch_size(net, len(data), work.spec.student.batch_size)
         together = work.spec.student.accumulate
         batches = Batches(rows, size, seed=work.seed, device=device, world=world, rank=rank, together=together)
-    first, steps = work.spec.student.learning_rate, work.epochs * len(batches)
+    steps = work.epochs * len(batches)
     while progress.epoch < work.epochs:
         if not progress.done:
             torch.manual_seed(epoch_seed(work.seed, progress.epoch))  # of dropout

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from components.contracts.errors import ArtifactError, ConfigError
+from components.contracts.errors import ArtifactError, ConfigError, TeacherError
 from components.contracts.payload import decoder
 from components.contracts.spec import Factory, Spec, build
 from components.contracts.spec.objective import FIELD
+from components.contracts.spec.references import resolve
 from components.contracts.storage import digest_of, opened, put_parts
 from components.distill import columns
 from components.teachers.contract import States, called, declared_of, reference, states
@@ -52,7 +53,7 @@ def teacher_states(
 
     Raises:
         ConfigError: the teacher shows no such states, or they are too large, or it is another than made the labels.
-        TeacherError: the teacher failed.
+        TeacherError: the teacher failed, or gave a state of an input that is not finite in half precision.
 
     """
     whose = f"{msgspec.json.encode(encoder).decode()}{spec.bundle or ''}" if encoder else declared_of(teacher)
@@ -80,11 +81,24 @@ def teacher_states(
                 f"take {size >> 20} MiB for {len(payloads)} rows, of {MOST_BYTES >> 20} at most: take fewer rows "
                 "(student.unlabelled_rows), or a state without positions",
             )
-        found = {name: array.astype(np.float16) for name, array in given.arrays.items()}
+        with np.errstate(over="ignore"):
+            found = {name: array.astype(np.float16) for name, array in given.arrays.items()}
+        for name, array in found.items():
+            if array.ndim == 2 and not np.isfinite(array).all():  # what is kept is not asked again
+                raise TeacherError(called(made), f"gave a state {name!r} that is not finite in half precision")
         return found if given.mask is None else found | {MASK: given.mask}
 
     put_parts(uri, _parts(columns.encoded(payloads, asked, len)))
     return _read(uri)
+
+
+def shows(spec: Spec) -> bool:
+    """Whether a spec's teacher is of a class that shows states of any kind; where it cannot be found here it is not."""
+    try:
+        return hasattr(resolve(spec.teacher.factory, spec.source), "states")
+    except Exception as error:  # whatever code of the user's raises
+        log.info("%s: the teacher cannot be asked for its states here: %s", spec.name, error)
+        return False
 
 
 def _parts(arrays: columns.Arrays) -> Iterator[bytes]:

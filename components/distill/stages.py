@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from components.contracts.errors import ConfigError
+from components.contracts.errors import AccessError, ConfigError, UnavailableError
 from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec, Variant
-from components.contracts.spec.objective import VECTOR, Term, imitating
+from components.contracts.spec.objective import VECTOR, Hidden, Term, imitating
+from components.contracts.spec.references import resolve
 from components.contracts.spec.student import VECTORS, Stage
 from components.distill.account import Spent
 from components.distill.artifact import Trained
@@ -25,14 +26,51 @@ from components.distill.fit import Fitted, Run
 from components.distill.networks.contract import state_of
 from components.distill.prune import pruned
 from components.distill.search import search
-from components.distill.signals import teacher_states
+from components.distill.signals import shows, teacher_states
 from components.distill.start import Start
 from components.distill.temperature import LEAST_ROWS
-from components.distill.unlabelled import Unlabelled
+from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work
 from components.student.runtime import CHUNK
+from components.teachers.inner import EMBEDDING
 
 log = logging.getLogger(__name__)
+
+
+PRETRAIN = "student.pretrain"
+"""Where a spec has the stage that comes by itself."""
+
+
+def pretraining(spec: Spec, variant: Variant) -> tuple[Stage, ...]:
+    """The stage of a fresh student whose spec names none: the teacher's embedding, where both sides have a state of it.
+
+    Whether the teacher has it turns out when it is asked.
+    """
+    student = spec.student
+    if student.stages or student.pretrain == "off" or student.privacy is not None or spec.task != "classification":
+        return ()
+    state = getattr(resolve(student.network_of(variant).factory, spec.source), "EMBEDS", "")
+    if not state or not shows(spec):
+        return ()
+    return (Stage(name="pretrain", objective=(Hidden(student=state, teacher=EMBEDDING, distance="cosine"),), epochs=8),)
+
+
+def traffic_for(stages: Sequence[Stage], spec: Spec, inputs: Callable[[], Unlabelled]) -> Unlabelled:
+    """The unlabelled inputs that stages learn from; none where only the one that comes by itself would, in vain.
+
+    Raises:
+        UnavailableError, AccessError: the stream does not answer, or not us, and the spec has a stage that needs it.
+
+    """
+    if all(s.rows != "unlabelled" for s in stages):
+        return NONE
+    try:
+        return inputs()
+    except (UnavailableError, AccessError) as error:
+        if spec.student.stages:
+            raise
+        log.warning("%s: the student learns from its labels alone: %s", spec.name, error)
+        return NONE
 
 
 def with_states(work: Work, payloads: Sequence[bytes], artifacts: str, encoder: Factory | None = None) -> Work:
@@ -61,15 +99,23 @@ def staged(
     spent: tuple[Spent, ...] = ()
     for stage in stages:
         data, payloads = work.data, labelled
+        own = stage not in spec.student.stages
         if stage.rows == "unlabelled":
             if not traffic.payloads:
                 log.warning("%s: there are no unlabelled inputs: the stage %s is left out", spec.name, stage.name)
                 continue
             payloads = traffic.payloads
             data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
-        field = f"student.stages[{spec.student.stages.index(stage)}].objective"
+        field = PRETRAIN if own else f"student.stages[{spec.student.stages.index(stage)}].objective"
         lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
-        done = run.fit(with_states(lesson, payloads, run.artifacts, stage.encoder), f"stage-{stage.name}")
+        try:
+            lesson = with_states(lesson, payloads, run.artifacts, stage.encoder)
+            done = run.fit(lesson, f"stage-{stage.name}")
+        except Exception as error:  # what nobody asked for stops no update, whatever a teacher's code raises
+            if not own:
+                raise
+            log.warning("%s: the student learns from its labels alone: %s: %r", spec.name, PRETRAIN, error)
+            continue
         work, losses[f"stage_loss_{stage.name}"] = replace(work, start=state_of(done.net)), done.history[-1]
         spent += done.spent
     return work, losses, spent
@@ -91,9 +137,9 @@ def searched(work: Work, payloads: Sequence[bytes], run: Run) -> tuple[Work, dic
     work = with_states(replace(work, objective=every, field="student.recipes"), payloads, run.artifacts)
     found = search(work, recipes, map(content_hash, payloads), lambda arm, name: run.fit(arm, name).net)
     log.info("%s: the recipe %s, of %s on %d rows", spec.name, found.recipe, found.scores, found.rows)
-    seen = {"search_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
+    seen = {"searched_rows": float(found.rows), **{f"search_{n}": s for n, s in found.scores.items()}}
     if found.margin is not None:
-        seen["search_margin"] = found.margin
+        seen["searched_margin"] = found.margin
     card = msgspec.structs.replace(work.card, recipe=found.recipe)
     return replace(work, card=card, objective=tuple(recipes[found.recipe])), seen
 

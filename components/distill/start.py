@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import NAMED
-from components.contracts.spec import Privacy, Spec, Variant
+from components.contracts.spec import Factory, Privacy, Spec, Variant
+from components.contracts.spec.student import BAG
 from components.contracts.storage import get_bytes
 from components.control.intent import ModelRef
 from components.distill.artifact import weights_uri
@@ -53,7 +54,7 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant, dimension: int = 
         log.warning("%s: %s gives vectors of %d numbers, not %d: starting afresh", spec.name, name, card.dimension,
                     dimension)  # fmt: skip
         return None
-    wanted = spec.student.network_of(variant_of(spec, card, variant))
+    wanted = wanted_of(spec, card, variant)
     files = files_of(featuriser(spec.features, spec.source))
     if (wanted, spec.features.learnt_from, files) != (card.network, card.features, files_of(student.featuriser)):
         log.info("%s: a network of another shape first learns what %s answers", spec.name, name)
@@ -70,6 +71,14 @@ def read_start(parent: ModelRef, spec: Spec, variant: Variant, dimension: int = 
 def variant_of(spec: Spec, card: StudentCard, otherwise: Variant) -> Variant:
     """The variant that a student was made of, as the spec has it now."""
     return next((v for v in spec.student.variants if v.name == card.variant), otherwise)
+
+
+def wanted_of(spec: Spec, card: StudentCard, variant: Variant) -> Factory:
+    """The network of an update that starts from a student: the student's widths are kept where the spec has none."""
+    chosen = variant_of(spec, card, variant)
+    if spec.student.network is None and (chosen.dim, chosen.hidden, chosen.options) == (None, None, {}):
+        return card.network if card.network.factory == BAG else spec.student.network_of(chosen)
+    return spec.student.network_of(chosen)
 
 
 def grown(

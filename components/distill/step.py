@@ -9,7 +9,7 @@ from components.contracts.settings import Settings
 from components.contracts.spec import Begin, Spec, load_spec
 from components.contracts.spec.declared import check_training
 from components.contracts.storage import get_bytes
-from components.control.forgettings import retrained, tainted, waiting
+from components.control.forgettings import Forgotten, retrained, tainted, waiting
 from components.control.intent import ModelRef
 from components.control.store import ControlStore
 from components.process import short_lived
@@ -96,7 +96,9 @@ def distil(spec_path: str, variant: str, fresh: bool, digest: str) -> Candidate 
         artifacts=settings.artifacts,
         seed=spec.seed,
         begun=begun,
-        inputs=lambda: unlabelled(spec, windows, open_broker(settings), settings.artifacts),
+        inputs=lambda: unlabelled(
+            spec, windows, open_broker(settings), settings.artifacts, Forgotten.of(store, spec.name)
+        ),
     )
     retrained(store, spec.name, [order.id for order in asking])
     store.close()

@@ -28,8 +28,19 @@ from components.distill.grow import classes_of
 from components.distill.networks.contract import check_growth, head_of, load, state_of
 from components.distill.novelty import groups, unlearnt
 from components.distill.prune import check_pruning
-from components.distill.stages import beside, crossfitted, imitation, searched, smaller, staged, taught, with_states
-from components.distill.start import Start, grown, read_start, variant_of
+from components.distill.stages import (
+    beside,
+    crossfitted,
+    imitation,
+    pretraining,
+    searched,
+    smaller,
+    staged,
+    taught,
+    traffic_for,
+    with_states,
+)
+from components.distill.start import Start, grown, read_start, variant_of, wanted_of
 from components.distill.tagging import tags_seen
 from components.distill.unlabelled import NONE, Unlabelled
 from components.distill.work import Work, seeded
@@ -93,12 +104,15 @@ def distill(
     chosen = variant_of(spec, start.card, variant) if start else variant
     warm = start is not None and start.state is not None
     stages = [s for s in spec.student.stages if s.updates or not warm]
-    traffic = inputs() if any(s.rows == "unlabelled" for s in stages) else NONE
+    if not warm and not learnt.synthetic:  # whose inputs are made up may keep none of its traffic
+        stages += pretraining(spec, chosen)
+    traffic = traffic_for(stages, spec, inputs)
     card = _card(spec, windows, classes, chosen, start, parent, traffic, begun)
     card = msgspec.structs.replace(card, labels=learnt.labels, learnt=learnt.learnt, synthetic=learnt.synthetic)
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
-    name = _run_name(spec, card, parent, seed)
+    epochs = spec.student.epochs_of(len(rows))
+    name = _run_name(spec, card, parent, seed, epochs)
     run = Run(name=name, folder=f"{artifacts}/{spec.name}/training/{name}", artifacts=artifacts)
     work = Work(
         spec=spec,
@@ -106,7 +120,7 @@ def distill(
         data=arrays(spec, rows, unit or classes),
         objective=spec.student.objective_of(chosen, spec.task),
         field=spec.student.field_of(chosen),
-        epochs=spec.student.epochs,
+        epochs=epochs,
         start=state,
         seed=seed,
         secret=secret,
@@ -131,7 +145,9 @@ def distill(
     early = rows.take(np.flatnonzero(kept).tolist())
     beginning = replace(work, data=work.data.take(kept)) if stages else work
     readied, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
-    work = replace(work, start=readied.start)
+    if not losses:  # whatever it was to learn from traffic it could not
+        traffic, card = NONE, msgspec.structs.replace(card, unlabelled="")
+    work = replace(work, start=readied.start, card=card)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)
         work, spent = replace(work, start=state_of(likeness.net)), (*spent, *likeness.spent)
@@ -196,7 +212,7 @@ def _card(
         features=spec.features.learnt_from,
         payload=spec.payload,
         inputs=dict(featuriser(spec.features, spec.source).signature),
-        network=spec.student.network_of(variant),
+        network=wanted_of(spec, start.card, variant) if start else spec.student.network_of(variant),
         variant=variant.name,
         snapshots=tuple(w.digest for w in (windows[-1], *reversed(replayable(spec, windows)))),
         teacher=declared_teacher(spec, windows),
@@ -223,7 +239,7 @@ def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
     }
 
 
-def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int) -> str:
+def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int, epochs: int) -> str:
     """A name that equal updates share, and no others: what a checkpoint is found by.
 
     The code of a network beside the spec is told by the version of the workload, which the bundle is.
@@ -234,5 +250,6 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int)
         msgspec.json.encode(card).decode(),
         parent.digest if parent else "",
         str(seed),
+        str(epochs),
     )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

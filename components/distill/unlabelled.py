@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.contracts.admission import check_consent
-from components.contracts.errors import ArtifactError, RecordError
+from components.contracts.errors import RecordError
 from components.contracts.masking import masked_input, searched
 from components.contracts.payload import decoder
 from components.contracts.records import Input, content_hash, decode
 from components.contracts.spec import Spec
 from components.contracts.spec.references import folder_of
-from components.contracts.storage import digest_of, get_bytes, put_bytes
+from components.contracts.storage import digest_of, files, get_bytes, put_bytes
+from components.control.forgettings import Forgotten
 from components.control.tables import WindowRow
 from components.label.history_file import read_history
 from components.snapshot.holdout import kept_shares, standing
@@ -50,13 +51,16 @@ class Unlabelled:
 NONE = Unlabelled(payloads=[])
 
 
-def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifacts: str) -> Unlabelled:
+def unlabelled(
+    spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifacts: str, forgotten: Forgotten
+) -> Unlabelled:
     """The unlabelled inputs of an update on ``windows``.
 
     Frozen when a version of the spec asks for them first, so that every variant, and an update that is made again,
     learns from the same:
     at most ``student.unlabelled_rows`` different contents of the topic of inputs, read back until there are as many,
-    and then of the histories that ``student.unlabelled`` names, that the terms of consent allow and the decoder takes.
+    and then of the histories that ``student.unlabelled`` names, that the terms of consent allow and the decoder takes;
+    none of an entity from before it was ``forgotten``.
 
     Raises:
         ConfigError: a history is missing, or has an entry that is none.
@@ -67,24 +71,24 @@ def unlabelled(spec: Spec, windows: Sequence[WindowRow], broker: Broker, artifac
     import pyarrow.parquet as pq
 
     asked = digest_of(f"{spec.digest}{spec.bundle or ''}".encode())[:16]
-    uri = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}-{asked}.parquet"
-    try:
-        data = get_bytes(uri)
-    except ArtifactError:
-        payloads = list(_kept(spec, windows, broker))
+    stem = f"{artifacts}/{spec.name}/unlabelled/{windows[-1].digest}-{asked}"
+    if found := sorted(files(f"{stem}*.parquet")):
+        data = get_bytes(found[0])
+    else:
+        payloads = list(_kept(spec, windows, broker, forgotten))
         data = parquet_bytes(pa.table({"payload": pa.array(payloads, pa.binary())}))
-        put_bytes(uri, data)
+        put_bytes(f"{stem}-{digest_of(data)[:16]}.parquet", data)  # by its content: two variants may freeze at once
     payloads = pq.read_table(io.BytesIO(data))["payload"].to_pylist()
     return Unlabelled(payloads=payloads, digest=digest_of(data)) if payloads else NONE
 
 
-def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker) -> Iterator[bytes]:
+def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker, forgotten: Forgotten) -> Iterator[bytes]:
     decoded, out = decoder(spec.payload, spec.source), held_out(spec, _standing(windows))
     seen: set[str] = set()
     left = spec.student.unlabelled_rows
     for found in _inputs(spec, broker):
         content = content_hash(found.payload)
-        if content in seen:
+        if content in seen or found.time <= forgotten.until(found.key):
             continue
         try:
             if found.synthetic is None:

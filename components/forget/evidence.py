@@ -97,8 +97,11 @@ def report_folders(artifacts: str, workload: str, windows: Collection[WindowRow]
 
 
 def training_removed(artifacts: str, workload: str) -> int:
-    """Delete what updates that did not end left to go on from, rows among it; returns how many."""
-    folders = {uri for uri in files(f"{artifacts}/{workload}/training/*")}
+    """Delete what updates that did not end left to go on from, rows among it, and what the teacher showed of inputs.
+
+    Returns how many files and folders that were.
+    """
+    folders = {uri for kind in ("training", "states") for uri in files(f"{artifacts}/{workload}/{kind}/*")}
     for folder in folders:
         remove(folder)
     return len(folders)

@@ -28,7 +28,7 @@ from components.contracts.errors import (
 from components.contracts.failpoint import failpoint
 from components.contracts.settings import Settings
 from components.contracts.spec import DAY, Spec
-from components.contracts.storage import remove
+from components.contracts.storage import files, remove
 from components.control import runs
 from components.control.store import ControlStore
 from components.control.tables import EXPIRED, ReviewRow, WindowRow
@@ -239,7 +239,7 @@ def _sources(spec: Spec, artifacts: str, store: ControlStore, windows: Sequence[
     if spec.retention.rows is None:
         return
     for window in _before(spec.retention.rows, store, windows[:-1]):
-        for uri in erase.frozen_beside(spec, artifacts, window):
+        for uri in (*erase.frozen_beside(spec, artifacts, window), *files(f"{artifacts}/{spec.name}/states/*")):
             remove(uri)
     lost = {w.number for w in windows if w.manifest.get(EXPIRED)}
     if lost:

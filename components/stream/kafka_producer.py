@@ -97,8 +97,8 @@ class KafkaProducer:
         """
         from confluent_kafka import KafkaException
 
-        client.poll(0)  # a token that the connection needs is asked for by this
         try:
+            client.poll(0)  # a token that the connection needs is asked for by this
             self._known = set(client.list_topics(timeout=self._seconds).topics)
         except KafkaException as error:
             self._refuse(error.args[0], error)

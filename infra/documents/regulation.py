@@ -6,6 +6,7 @@ a point has a statement does not mean that what the law, or the framework, asks 
 
 from __future__ import annotations
 
+from components.contracts.spec.student import LEAST_EPOCHS, LEAST_STEPS
 from infra.documents.cards import (
     UNJUDGED,
     across,
@@ -73,7 +74,9 @@ def annex_iv(facts: Facts) -> Document:
     """The technical documentation."""
     card, spec, info, about = facts.card, facts.spec, facts.info, facts.spec.about
     ref, code = facts.spec_ref, f"cohobate {card.code}"
-    training = f"{card.learnt} of {card.labels} labels of teacher {card.teacher}; {spec.student.epochs} epochs"
+    more = "" if spec.student.privacy else f" (more where they make fewer than {LEAST_STEPS} steps)"
+    epochs = spec.student.epochs or f"{LEAST_EPOCHS}{more}"
+    training = f"{card.learnt} of {card.labels} labels of teacher {card.teacher}; epochs: {epochs}"
     packages = {n: facts.packages[n] for n in ("torch", "onnx", "onnxruntime", "ray", "mlflow") if n in facts.packages}
     security = (
         f"artifacts are named and checked by SHA-256; {facts.signed}; a student is tried in a process of its own "

@@ -63,7 +63,7 @@ def student(spec, variant, train, test, seed):
             card=card,
             data=data,
             objective=spec.student.objective_of(spec.student.variants[0], spec.task),
-            epochs=spec.student.epochs,
+            epochs=spec.student.epochs_of(len(data)),
             start=None,
             checkpoint=f"file://{folder}/c.pt",
             seed=seed,

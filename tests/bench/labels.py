@@ -24,7 +24,7 @@ from components.contracts.storage import digest_of, get_bytes, put_bytes
 from components.control.tables import WindowRow
 from components.distill.data import update_rows, window_rows
 from components.distill.train import distill
-from components.distill.unlabelled import NONE, Unlabelled
+from components.distill.unlabelled import Unlabelled
 from components.snapshot.holdout import kept_shares, parted
 from components.snapshot.table import parquet_bytes
 from components.snapshot.window import read
@@ -35,7 +35,7 @@ from drift.quality import expected_calibration_error
 from tests.bench._drift import rate
 from tests.bench._pools import answers, pools, train
 from tests.bench._splits import ALPHA, Broken
-from tests.bench.students import WIDE, Bench, general, spread
+from tests.bench.students import SMALL, Bench, spread
 
 OLD = {"holdout": "fixed", "calibration": "apart"}
 RULES = {"fixed shares": OLD, "every label": {}}
@@ -210,21 +210,21 @@ def accuracy(seeds):
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(f"file://{folder}")
         print(f"\nCLINC150, bag of n-grams 64/128, {seeds} seeds: accuracy in %, and the labels learnt from")
-        for stages in ((), (general("hidden"),)):
+        for pretrain in ("off", "auto"):
             for parts in (1, 4):
                 for rule, student in RULES.items():
                     cells = []
                     for n in ROWS:
-                        got = [_student(bench, n, parts, seed, student, stages) for seed in range(seeds)]
+                        got = [_student(bench, n, parts, seed, student, pretrain) for seed in range(seeds)]
                         share = np.mean([g[1] for g in got])
                         cells.append(f"{n:6} labels: {spread([g[0] for g in got])} ({share:.0%} learnt from, "
                                      f"ece {np.mean([g[2] for g in got]):.3f})")  # fmt: skip
-                    way = "general stage, " if stages else ""
+                    way = "the embedding first, " if pretrain == "auto" else ""
                     print(f"  {way}{parts} window{'s' * (parts > 1)}, {rule:>12}: {';'.join(cells)}", flush=True)
 
 
-def _student(bench, n, parts, seed, student, stages):
-    section = Student(variants=(WIDE,), stages=stages, replay_rows=10_000, **student)
+def _student(bench, n, parts, seed, student, pretrain):
+    section = Student(variants=(SMALL,), pretrain=pretrain, replay_rows=10_000, **student)
     spec = msgspec.structs.replace(bench.spec, student=section, limits=LOOSER, monitor=Monitor(reference=60))
     line = Windows(spec, bench.folder, reference(bench.teacher))
     for rows in np.array_split(bench.rows(n, seed), parts):
@@ -232,8 +232,8 @@ def _student(bench, n, parts, seed, student, stages):
         line.add([(name, t.encode(), bench.soft[int(name[1:])], c) for name, (t, c) in texts])
     traffic = [t.encode() for t, _ in bench.traffic]
     done = distill(
-        spec, line.rows, variant=WIDE, parent=None, artifacts=bench.folder, seed=seed,
-        inputs=lambda: Unlabelled(payloads=traffic, digest=digest_of(b"".join(traffic))) if stages else NONE,
+        spec, line.rows, variant=SMALL, parent=None, artifacts=bench.folder, seed=seed,
+        inputs=lambda: Unlabelled(payloads=traffic, digest=digest_of(b"".join(traffic))),
     )  # fmt: skip
     said = Served.load(get_bytes(done.uri)).predict([t.encode() for t, _ in bench.test])
     return bench.accuracy([s.label for s in said]), done.metrics["learnt_share"], _ece(said, bench.test)

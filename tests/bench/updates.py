@@ -137,7 +137,7 @@ def plainly(work):
     features = {name: torch.tensor(array) for name, array in data.features.items()}
     temperature = work.spec.student.temperature
     teacher = torch.softmax(torch.tensor(data.soft).clamp_min(1e-6).log() / temperature, 1)
-    size, first = work.spec.student.batch_size, work.spec.student.learning_rate
+    size, first = work.spec.student.batch_size, work.spec.student.rate(getattr(net, "RATE", None))
     steps = work.epochs * -(-len(teacher) // size)
     optimiser = torch.optim.Adam(net.parameters(), lr=first, fused=True)
     generator, times, step = torch.Generator().manual_seed(work.seed), Times(), 0

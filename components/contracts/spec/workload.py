@@ -170,6 +170,7 @@ SINCE: dict[str, Any] = {
     "serve.deferral.neighbours": None,  # there were none; what leaves it out is the same spec still
     "serve.file_bytes": Serve().file_bytes,
     "student.data_free": msgspec.to_builtins(Student().data_free),
+    "student.pretrain": "off",
     "student.start": None,
     "trigger.least_labels": None,
     "trigger.payoff": False,

@@ -48,6 +48,8 @@ class BagOfFeatures(nn.Module):  # type: ignore[misc]  # torch is not followed b
 
     TABLE = ("embedding", "ids")
     FED = "after"
+    RATE = 0.01
+    EMBEDS = "hidden"
     QUANTISED = ("Gather",)
     """Nearly all of its numbers are the embedding's: the matrices too would spare 1 % and double the error."""
 

@@ -21,6 +21,10 @@ What else it may have:
     inputs: the others are then left out while it learns.
 ``QUANTISED``
     the ONNX operators whose weights the int8 export holds in 8 bits; all that ONNX Runtime can where it is left out.
+``RATE``
+    the learning rate that suits it, where the spec names none.
+``EMBEDS``
+    the state by which a fresh student learns its teacher's embedding before its labels (``student.pretrain``).
 ``FED``
     the name of what its head is fed, in the graph of its own: where features of the entity come in.
 ``graph()`` and ``cut(features, share)``

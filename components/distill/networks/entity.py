@@ -42,7 +42,7 @@ class WithEntity(nn.Module):  # type: ignore[misc]  # torch is not followed by t
 
     def __getattr__(self, name: str) -> Any:
         """What the network itself has of the contract's optional parts."""
-        if name in ("begin", "QUANTISED"):
+        if name in ("begin", "QUANTISED", "RATE"):
             return getattr(super().__getattr__("net"), name)
         return super().__getattr__(name)
 

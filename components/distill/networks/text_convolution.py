@@ -28,6 +28,7 @@ class TextConvolution(nn.Module):  # type: ignore[misc]  # torch is not followed
     """
 
     TABLE = ("embedding", "ids")
+    EMBEDS = "pooled"
     QUANTISED = ("Gather",)
     """Nearly all of its numbers are the embedding's."""
 

@@ -6,8 +6,10 @@ import pytest
 from components.contracts.errors import ConfigError
 from components.contracts.spec import Factory, Groups, Spec, build, load_spec, resolve, workload
 from components.contracts.spec.objective import Bernoulli, Truth
+from components.contracts.spec.privacy import Privacy
 from components.contracts.spec.references import MOVED
 from components.contracts.spec.serve import Asynchronous
+from components.contracts.spec.student import Student
 
 MINIMAL = {
     "name": "files",
@@ -22,12 +24,32 @@ def write(tmp_path, **changes):
     return path
 
 
+FIRST = "ad2cdb57d32fec5bf4c0dd90df4bfadafd5c518bfd79ee1b99ff67db72192a9c"
+
+
 def test_fields_that_came_later_leave_the_digest_that_students_lineage_names():
     bare = Spec(name="w", teacher=Factory(factory="t:T"), features=Factory(factory="builtins:dict"))
-    assert bare.digest == "ad2cdb57d32fec5bf4c0dd90df4bfadafd5c518bfd79ee1b99ff67db72192a9c"
     assert msgspec.structs.replace(bare, files=("a.txt",)).digest != bare.digest
+    own = [Student(pretrain="off"), Student(epochs=12), Student(epochs=30), Student(learning_rate=0.005), Student()]
+    assert len({msgspec.structs.replace(bare, student=one).digest for one in own}) == len(own)
+    was = Student(pretrain="off", epochs=12, learning_rate=0.005)  # what is left out now meant that
+    assert msgspec.structs.replace(bare, student=was).digest == FIRST
     limits = msgspec.structs.replace(bare.limits, groups={"g": Groups(field="f", values=("a", "b"))})
     assert msgspec.structs.replace(bare, limits=limits).digest != bare.digest
+
+
+def test_few_rows_are_passed_over_as_often_as_steps_are_needed():
+    assert [Student().epochs_of(rows) for rows in (1, 64, 400, 1_600, 100_000)] == [300, 300, 43, 12, 12]
+    assert Student(epochs=5).epochs_of(10) == 5 and Student(accumulate=4).epochs_of(1_600) == 43
+    assert Student(privacy=Privacy(epsilon=1.0, delta=1e-5, unit="input")).epochs_of(10) == 12
+
+
+def test_in_private_defaults_are_small():
+    private = Student(privacy=Privacy(epsilon=1.0, delta=1e-5, unit="input"))
+    assert (private.rate(0.01), Student().rate(0.01), Student().rate(None)) == (0.005, 0.01, 0.005)
+    assert Student(learning_rate=0.02).rate(0.01) == 0.02
+    widths = [s.network_of(s.variants[0]).options for s in (private, Student())]
+    assert widths == [{"dim": 32, "hidden": 64}, {"dim": 128, "hidden": 256}]
 
 
 def test_a_minimal_spec_has_defaults_and_knows_its_file(tmp_path):

@@ -27,3 +27,19 @@ class Letters:
             "wide": np.zeros((len(payloads), 1 << 20), dtype=np.float32),
         }
         return States(arrays={name: made[name] for name in names})
+
+
+class Embedding(Letters):
+    """One that shows what it knows as an embedding, or has a ``fault``."""
+
+    fault = ""
+
+    def states(self, payloads, names):
+        shares = super().states(payloads, ["shares"]).arrays["shares"]
+        if self.fault == "raises" and len(payloads) > 1:
+            raise ValueError("takes one at a time")
+        if self.fault == "nan":
+            shares[-1] = np.nan
+        if self.fault == "deep":
+            shares = shares[:, :, None, None]
+        return States(arrays=dict.fromkeys(names, shares))

@@ -17,6 +17,7 @@ from components.distill.batches import Batches
 from components.distill.checkpoint import EVERY_SECONDS, SHARE, Checkpoints, Progress, read_checkpoint
 from components.distill.data import arrays, update_rows
 from components.distill.fit import fit
+from components.distill.networks.bag import BagOfFeatures
 from components.distill.work import Work
 from components.student.card import StudentCard
 from tests.students import bag
@@ -83,6 +84,16 @@ def test_the_seed_decides(work, whole, tmp_path):
     other = fit(replace(work, checkpoint=f"file://{tmp_path}/b.pt", seed=4), "run", f"file://{tmp_path}/ray")
     assert same(again.net, whole.net)
     assert not same(other.net, whole.net)
+
+
+def test_the_rate_that_nobody_names_is_the_network_s(work, whole, tmp_path):
+    def at(rate):
+        student = msgspec.structs.replace(work.spec.student, learning_rate=rate)
+        own = replace(work, spec=msgspec.structs.replace(work.spec, student=student))
+        checkpoint = f"file://{tmp_path}/{rate}.pt"
+        return fit(replace(own, checkpoint=checkpoint), f"rate-{rate}", f"file://{tmp_path}").net
+
+    assert same(at(None), at(BagOfFeatures.RATE)) and not same(at(None), whole.net)
 
 
 def test_a_finished_run_is_not_trained_again(work, whole, tmp_path, monkeypatch):

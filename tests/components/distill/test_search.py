@@ -18,7 +18,7 @@ from components.distill.work import Work
 RECIPES = {
     "soft": (Kl(),),
     "truth": (Truth(),),
-    "both": (Kl(weight=0.5), Truth(weight=0.5)),
+    "margin": (Kl(weight=0.5), Truth(weight=0.5)),
     "cold": (Kl(temperature=1.0),),
 }
 
@@ -56,10 +56,10 @@ def test_the_recipe_that_answers_best_is_taken_and_stands_on_the_card(letter_spe
         artifacts=artifacts, seed=0,
     )  # fmt: skip
     assert done.card.recipe == "truth" and done.metrics["search_truth"] > 0.9
-    assert done.metrics["search_margin"] == pytest.approx(
+    assert done.metrics["searched_margin"] == pytest.approx(
         done.metrics["search_truth"] - max(v for k, v in done.metrics.items() if k in SEARCHED - {"search_truth"})
     )
-    assert 40 <= done.metrics["search_rows"] < 0.4 * done.metrics["new_rows"]
+    assert 40 <= done.metrics["searched_rows"] < 0.4 * done.metrics["new_rows"]
 
 
 SEARCHED = {f"search_{name}" for name in RECIPES}
@@ -75,7 +75,7 @@ def test_a_variant_with_a_recipe_of_its_own_searches_nothing(letter_spec, misled
         artifacts=artifacts,
         seed=0,
     )
-    assert done.card.recipe == "cold" and "search_rows" not in done.metrics
+    assert done.card.recipe == "cold" and "searched_rows" not in done.metrics
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def work(letter_spec, misled, card):
 
 def test_halving_gives_fewer_and_fewer_recipes_more_and_more_epochs(work, monkeypatch):
     made, contents = work
-    worth = {"soft": 0.6, "truth": 0.9, "both": 0.8, "cold": 0.7}
+    worth = {"soft": 0.6, "truth": 0.9, "margin": 0.8, "cold": 0.7}
     tried = []
     monkeypatch.setattr("components.distill.search.score", lambda net, data, task: worth[net])
 
@@ -99,9 +99,9 @@ def test_halving_gives_fewer_and_fewer_recipes_more_and_more_epochs(work, monkey
         return recipe
 
     found = search(made, RECIPES, contents, train)
-    assert [(n, e) for n, e, _ in tried] == [(n, 2) for n in RECIPES] + [("truth", 8), ("both", 8)]
+    assert [(n, e) for n, e, _ in tried] == [(n, 2) for n in RECIPES] + [("truth", 8), ("margin", 8)]
     assert (
-        found.recipe == "truth" and found.margin == pytest.approx(0.1) and found.scores == {"truth": 0.9, "both": 0.8}
+        found.recipe == "truth" and found.margin == pytest.approx(0.1) and found.scores == {"truth": 0.9, "margin": 0.8}
     )
     assert {rows for _, _, rows in tried} == {len(made.data) - found.rows}
 

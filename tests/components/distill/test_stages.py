@@ -5,20 +5,22 @@ import numpy as np
 import pytest
 import torch
 
-from components.contracts.errors import ConfigError, TeacherError
+from components.contracts.errors import ConfigError, TeacherError, UnavailableError
 from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
+from components.contracts.spec.privacy import Privacy
 from components.contracts.spec.student import Cohort, Stage
-from components.contracts.storage import get_bytes
+from components.contracts.storage import digest_of, get_bytes
 from components.control.intent import ModelRef
 from components.distill import signals
 from components.distill.signals import teacher_states
+from components.distill.stages import pretraining
 from components.distill.train import distill
 from components.distill.unlabelled import Unlabelled
 from components.student.card import StudentCard
 from components.student.parity import parity
 from components.student.runtime import Student
-from tests.components.distill.teachers import DIGEST, Letters
+from tests.components.distill.teachers import DIGEST, Embedding, Letters
 
 TEACHER = f"t@{DIGEST}"
 TINY = Variant(name="tiny", dim=8, hidden=16)
@@ -80,6 +82,84 @@ def test_the_stage_is_a_fresh_student_s_unless_it_says_otherwise(spec, window, a
 def test_without_traffic_the_stage_is_left_out_and_says_so(spec, window, artifacts, caplog):
     done = run(learning(spec, stages=(GENERAL,)), window, artifacts, Unlabelled(payloads=[]))
     assert done.metrics["unlabelled_rows"] == 0.0 and "no unlabelled inputs" in caplog.text
+
+
+EMBEDDING = Factory(factory="tests.components.distill.teachers:Embedding")
+
+
+def embedding(spec, **student):
+    return msgspec.structs.replace(learning(spec, **student), teacher=EMBEDDING)
+
+
+def test_a_student_that_names_no_stage_learns_the_embedding_that_its_teacher_shows(spec, window, artifacts, traffic):
+    done = run(embedding(spec), window, artifacts, traffic)
+    plain = run(embedding(spec, pretrain="off"), window, artifacts, traffic)
+    assert done.metrics["stage_loss_pretrain"] < 0.3 and done.metrics["unlabelled_rows"] == 240
+    assert done.card.unlabelled == "f" * 64 and done.history[0] < plain.history[0]
+    assert not any(name.startswith("stage_loss") for name in plain.metrics) and plain.card.unlabelled == ""
+    parent = ModelRef(version="1", uri=done.uri, digest=done.digest, snapshot=window.digest, teacher=TEACHER)
+    assert "stage_loss_pretrain" not in run(embedding(spec), window, artifacts, traffic, parent).metrics
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student"),
+    [
+        (EMBEDDING, {"stages": (GENERAL,)}),
+        (EMBEDDING, {"privacy": Privacy(epsilon=3.0, delta=1e-5, unit="input")}),
+        (EMBEDDING, {"network": Factory(factory="components.distill.networks.table:TableNetwork")}),
+        (Factory(factory="components.teachers.oip:OipTeacher"), {}),
+        (Factory(factory="nowhere.at_all:Teacher"), {}),
+    ],
+    ids=["stages", "privacy", "network", "teacher", "code elsewhere"],
+)
+def test_what_has_no_stage_by_itself(spec, teacher, student):
+    assert pretraining(embedding(spec), TINY)
+    assert not pretraining(msgspec.structs.replace(learning(spec, **student), teacher=teacher), TINY)
+
+
+def test_a_teacher_that_shows_no_embedding_after_all_stops_no_update(spec, window, artifacts, traffic, caplog):
+    done = run(spec, window, artifacts, traffic)
+    assert "learns from its labels alone" in caplog.text
+    assert done.metrics["unlabelled_rows"] == 0.0 and done.card.unlabelled == ""
+    assert done.digest == run(learning(spec, pretrain="off"), window, artifacts, traffic).digest
+
+
+@pytest.mark.parametrize("fault", ["raises", "nan", "deep"])
+def test_a_stage_that_nobody_asked_for_stops_no_update(
+    spec, letters, freeze_rows, artifacts, traffic, caplog, monkeypatch, fault
+):
+    monkeypatch.setattr(Embedding, "digest", digest_of(fault.encode()))  # what others gave is kept
+    monkeypatch.setattr(Embedding, "fault", fault)
+    window = freeze_rows(spec, letters("ab", 60), artifacts, 1, teacher=f"t@{Embedding.digest}")
+    done = run(embedding(spec), window, artifacts, traffic)
+    assert "learns from its labels alone" in caplog.text and done.metrics["unlabelled_rows"] == 0.0
+    objective = (Hidden(student="hidden", teacher="embedding", distance="cosine"),)
+    asked = embedding(spec, stages=(msgspec.structs.replace(GENERAL, objective=objective),))
+    with pytest.raises((ValueError, TeacherError, ConfigError)):
+        run(asked, window, artifacts, traffic)
+
+
+def test_a_champion_keeps_its_widths_where_the_spec_has_none(spec, window, artifacts):
+    first = run(spec, window, artifacts)
+    parent = ModelRef(version="1", uri=first.uri, digest=first.digest, snapshot=window.digest, teacher=TEACHER)
+    bare = learning(spec, variants=(Variant(name="tiny"),))
+    fresh, again = (
+        distill(bare, [window], variant=bare.student.variants[0], parent=given, artifacts=artifacts, seed=0)
+        for given in (None, parent)
+    )
+    assert fresh.card.network.options == {"dim": 128, "hidden": 256}
+    assert again.card.network == first.card.network and "taught_rows" not in again.metrics
+
+
+def test_a_stream_that_is_away_stops_the_stages_that_were_asked_for_alone(spec, window, artifacts, caplog):
+    def away():
+        raise UnavailableError("kafka", "does not answer", "start it")
+
+    done = distill(embedding(spec), [window], variant=TINY, parent=None, artifacts=artifacts, seed=0, inputs=away)
+    assert "does not answer" in caplog.text and done.metrics["unlabelled_rows"] == 0.0
+    asked = embedding(spec, stages=(GENERAL,))
+    with pytest.raises(UnavailableError):
+        distill(asked, [window], variant=TINY, parent=None, artifacts=artifacts, seed=0, inputs=away)
 
 
 def test_terms_inside_go_with_labels_too_and_every_term_is_told(spec, window, artifacts):

@@ -6,12 +6,15 @@ import pytest
 from components.contracts.errors import FinderError
 from components.contracts.records import Input, content_hash, encode
 from components.contracts.spec import Consent, Factory, Masking, Payload
+from components.contracts.storage import digest_of, get_bytes
+from components.control.forgettings import Forgotten, hashed
+from components.control.tables import ForgettingRow
 from components.distill.unlabelled import NONE, unlabelled
 from components.snapshot.erase import frozen_beside, unlabelled_without
 from components.snapshot.table import split_of
 from components.stream.memory import MemoryBroker
 
-NOW = 1_800_000_000.0
+NOW, NOBODY = 1_800_000_000.0, Forgotten(())
 
 
 @pytest.fixture
@@ -53,11 +56,31 @@ def window(spec, letters, freeze_rows, tmp_path):
 def test_the_newest_inputs_that_may_be_learnt_from_are_frozen(broker, spec, window, tmp_path):
     put(broker, spec, texts(40))
     put(broker, spec, [b"", b"refused by its terms"], consent="no")
-    found = unlabelled(spec, [window], broker, tmp_path.as_uri())
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY)
     allowed = [t for t in texts(40) if split_of(content_hash(t), 0.2) == "train"]
     assert found.payloads == allowed[::-1] and 20 < len(allowed) < 40
     put(broker, spec, texts(40, start=100))
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) == found
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY) == found
+
+
+def test_an_entity_that_was_forgotten_is_learnt_from_by_what_came_after_alone(broker, spec, window, tmp_path):
+    put(broker, spec, texts(40))
+    order = ForgettingRow(secret="00" * 32, subject=hashed("00" * 32, "k"), at=NOW + 30)
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), Forgotten([order])).payloads
+    allowed = [t for t in texts(40)[31:] if split_of(content_hash(t), 0.2) == "train"]
+    assert found == allowed[::-1] and allowed
+
+
+def test_two_that_freeze_at_once_leave_two_files_and_later_ones_agree(broker, spec, window, tmp_path, monkeypatch):
+    put(broker, spec, texts(40))
+    first = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY)
+    put(broker, spec, texts(10, start=100))
+    with monkeypatch.context() as blind:
+        blind.setattr("components.distill.unlabelled.files", lambda _: [])
+        second = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY)
+    there = {digest_of(get_bytes(uri)) for uri in frozen_beside(spec, tmp_path.as_uri(), window)}
+    assert there == {first.digest, second.digest} and first != second
+    assert len({unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).digest for _ in range(3)}) == 1
 
 
 def test_what_a_window_holds_out_and_what_is_like_it_are_left_out(broker, spec, letters, freeze_rows, tmp_path):
@@ -68,13 +91,13 @@ def test_what_a_window_holds_out_and_what_is_like_it_are_left_out(broker, spec, 
     rows = [(p, soft, truth) for p, (_, soft, truth) in zip(long, letters("a", 9), strict=True)]
     window = freeze_rows(spec, rows, tmp_path.as_uri(), 1, chosen=lambda _: {"audit": True})
     put(broker, spec, [*long, long[0] + b"!", *texts(10)])
-    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads
     assert set(found) <= set(texts(10)) and found
 
 
 def test_each_content_once_and_no_more_than_the_spec_says(broker, spec, window, tmp_path):
     put(broker, spec, [b"the same"] * 30 + texts(200))
-    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads
     allowed = [t for t in texts(200) if split_of(content_hash(t), 0.2) == "train"]
     assert found == allowed[:-51:-1]
 
@@ -86,7 +109,7 @@ def test_what_is_held_out_takes_no_place_among_the_rows_that_the_spec_asks_for(b
     student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",), unlabelled_rows=rows)
     spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
     allowed = [t for t in texts(60) if split_of(content_hash(t), 0.2) == "train"]
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:rows]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads == allowed[:rows]
 
 
 @pytest.mark.parametrize("read", [1, 7, 1_000])
@@ -99,7 +122,7 @@ def test_older_traffic_comes_before_any_history(broker, spec, window, tmp_path, 
     put(broker, spec, [f"refused {i}".encode() for i in range(9)], consent="no")
     put(broker, spec, [texts(40)[-1]] * 9)
     allowed = [t for t in texts(40) if split_of(content_hash(t), 0.2) == "train"]
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == allowed[:-6:-1]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads == allowed[:-6:-1]
 
 
 @pytest.mark.parametrize("rows", [6, 12])
@@ -120,7 +143,7 @@ def test_traffic_that_the_broker_dropped_is_looked_for_once(broker, spec, window
 
     monkeypatch.setattr(broker, "consumer", consumer)
     kept = [t for t in texts(40)[30:] if split_of(content_hash(t), 0.2) == "train"]
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads == kept[::-1][:rows]
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads == kept[::-1][:rows]
     assert lost == [28]
 
 
@@ -132,33 +155,33 @@ def test_a_history_beside_the_spec_is_taken_where_there_is_too_little_traffic(br
     student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",))
     spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
     put(broker, spec, texts(3))
-    found = unlabelled(spec, [window], broker, tmp_path.as_uri()).payloads
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY).payloads
     assert any(p.startswith(b"an old text") for p in found) and found[0] in texts(3)
 
 
 def test_another_spec_of_the_same_window_gets_what_it_asks_for(broker, spec, window, tmp_path):
     put(broker, spec, texts(40))
-    first = unlabelled(spec, [window], broker, tmp_path.as_uri())
+    first = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY)
     (tmp_path / "old.jsonl").write_bytes(b'{"text": "an old text", "consent": "yes"}')
     student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",))
     more = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
-    found = unlabelled(more, [window], broker, tmp_path.as_uri())
+    found = unlabelled(more, [window], broker, tmp_path.as_uri(), NOBODY)
     assert found.payloads == [*first.payloads, b"an old text"] and found.digest != first.digest
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) == first
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY) == first
     assert len(frozen_beside(spec, tmp_path.as_uri(), window)) == 2
     assert unlabelled_without(spec, tmp_path.as_uri(), [window], {content_hash(first.payloads[0])}) == [1]
-    rest = [unlabelled(s, [window], broker, tmp_path.as_uri()).payloads for s in (spec, more)]
+    rest = [unlabelled(s, [window], broker, tmp_path.as_uri(), NOBODY).payloads for s in (spec, more)]
     assert rest == [first.payloads[1:], [*first.payloads[1:], b"an old text"]]
 
 
 def test_no_traffic_is_none(broker, spec, window, tmp_path):
-    assert unlabelled(spec, [window], broker, tmp_path.as_uri()) is NONE
+    assert unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY) is NONE
 
 
 def test_traffic_that_a_producer_wrote_unmasked_is_learnt_from_masked(broker, spec, window, tmp_path):
     masking = msgspec.structs.replace(spec, payload=Payload(decoder="text"), masking=Masking(entities=("EMAIL",)))
     put(broker, spec, [f"number {i} is ada{i}@example.com's".encode() for i in range(30)])
-    found = unlabelled(masking, [window], broker, tmp_path.as_uri()).payloads
+    found = unlabelled(masking, [window], broker, tmp_path.as_uri(), NOBODY).payloads
     assert found and all(b"[EMAIL]" in p and b"example" not in p for p in found)
 
 
@@ -186,7 +209,7 @@ def test_an_input_that_the_finder_alone_fails_on_is_left_out(broker, spec, windo
     put(broker, spec, [*texts(20), *(f"poison {i}".encode() for i in range(8))])
     (tmp_path / "away").touch()
     with pytest.raises(FinderError):
-        unlabelled(masking, [window], broker, tmp_path.as_uri())
+        unlabelled(masking, [window], broker, tmp_path.as_uri(), NOBODY)
     (tmp_path / "away").unlink()
-    found = unlabelled(masking, [window], broker, tmp_path.as_uri()).payloads
+    found = unlabelled(masking, [window], broker, tmp_path.as_uri(), NOBODY).payloads
     assert found and set(found) <= set(texts(20))
