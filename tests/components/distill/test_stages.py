@@ -117,7 +117,8 @@ def test_what_has_no_stage_by_itself(spec, teacher, student):
     assert not pretraining(msgspec.structs.replace(learning(spec, **student), teacher=teacher), TINY)
 
 
-def test_a_teacher_that_shows_no_embedding_after_all_stops_no_update(spec, window, artifacts, traffic, caplog):
+def test_a_teacher_that_shows_no_embedding_after_all_stops_no_update(spec, window, tmp_path, traffic, caplog):
+    artifacts = tmp_path.as_uri()  # where nothing is kept of a teacher of this digest that shows one
     done = run(spec, window, artifacts, traffic)
     assert "learns from its labels alone" in caplog.text
     assert done.metrics["unlabelled_rows"] == 0.0 and done.card.unlabelled == ""

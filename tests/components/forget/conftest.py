@@ -161,6 +161,7 @@ class World:
             unlabelled = [payload_of(900, KEY), payload_of(901, "entity-1")]
             table = {"payload": unlabelled}
             put_bytes(f"{self.artifacts}/files/unlabelled/{window.digest}.parquet", parquet_bytes(_table(table)))
+        put_bytes(f"{self.artifacts}/files/states/of-both.safetensors", b"what the teacher knows of them")
         self.registry.add("1", [self.store.windows("files")[0].digest])
         self.registry.add("2", [w.digest for w in reversed(self.store.windows("files"))], parent="1")
         self.asides()

@@ -5,7 +5,7 @@ import pytest
 
 from components.contracts import storage
 from components.contracts.errors import ConfigError, RemainsError
-from components.contracts.storage import digest_of, get_bytes
+from components.contracts.storage import digest_of, files, get_bytes
 from components.control import forgettings
 from components.control.requests import Content
 from components.control.store import certificates_of
@@ -85,6 +85,12 @@ def test_verdicts_are_replayed_byte_for_byte(world):
     done = replay(after.splitlines())
     assert done.same and done.verdict == replay(before.splitlines()).verdict
     assert len({line for line in after.splitlines() if b"forgotten-" in line}) == 2, "each row has a name of its own"
+
+
+def test_what_the_teacher_showed_of_inputs_goes_as_it_can_be_asked_again(world):
+    assert files(f"{world.artifacts}/files/states/*")
+    forgotten(world)
+    assert files(f"{world.artifacts}/files/states/*") == []
 
 
 def test_students_that_had_learnt_are_listed(world):

@@ -76,6 +76,7 @@ def test_rows_that_are_too_old_go_with_what_was_made_of_them_and_the_newest_wind
     assert all(names == ids(newest) for names in sourced(old, 2).values()) and sourced(old, 2)
     assert files(f"{old.artifacts}/files/unlabelled/{first.digest}.parquet") == []
     assert files(f"{old.artifacts}/files/unlabelled/{newest.digest}.parquet")
+    assert files(f"{old.artifacts}/files/states/*") == []
     assert files(first.uri) == [], "the snapshot that was replaced is gone"
     (entry,) = told(old)
     assert {n: entry[n] for n in ("window", "before", "digest", "rows", "days")} == {
