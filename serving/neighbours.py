@@ -9,7 +9,8 @@ It answers only where it does better than the student. Of every input that the t
 what they would have answered; but a pace has it asked about those that need an answer most, on which the student does
 worst, and the others are to be answered. So the two are compared by how much speaks for the neighbour: the input's need
 of another answer than the student's, times how alike the neighbour is. :class:`drift.tracking.Tracking` follows the
-neighbours from that threshold on from which they were right more often lately.
+neighbours from that threshold on from which they were right more often lately. What a version of the student did tells
+nothing of another.
 
 Such an answer is no label: only the teacher labels. Nothing of it is kept but sketches and soft labels, in this
 process.
@@ -18,6 +19,7 @@ process.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -38,12 +40,20 @@ LEAST = 5.0 / math.sqrt(PLACES)
 that have nothing in common, since the nearest of thousands is looked for."""
 
 
+VERSIONS = 4
+"""Students that are known together: a champion, a candidate, and those that they took the place of."""
+
+
 class Asked(NamedTuple):
-    """An input that the teacher was asked about: what it said, the student's label (empty: not known), the need."""
+    """An input that the teacher was asked about: what it said, the label of the student of a version, the need.
+
+    ``student`` is empty where it is not known.
+    """
 
     payload: Any
     said: SoftLabel
     student: str
+    version: str
     need: float
 
 
@@ -81,7 +91,11 @@ class Neighbours:
         self._kept: Sketches = np.zeros((self._most, PLACES), dtype=np.float32)
         self._said: list[SoftLabel] = []
         self._learnt = 0
-        self.tracking = Tracking()
+        self._tracking: OrderedDict[str, Tracking] = OrderedDict()
+
+    def tracking(self, version: str) -> Tracking:
+        """Which of the two to follow where a version of the student answers."""
+        return self._tracking.get(version, Tracking())
 
     def learn(self, asked: Sequence[Asked]) -> None:
         """Take what the teacher said of these inputs.
@@ -92,29 +106,34 @@ class Neighbours:
         if not asked:
             return
         made = sketches(self._featuriser, [a.payload for a in asked], self._seed, PLACES)
-        for near, (_, soft, student, need) in zip(self._nearest(made), asked, strict=True):
+        for near, (_, soft, student, version, need) in zip(self._nearest(made), asked, strict=True):
             if near is not None and student:
                 lost = float(student != soft.label), float(near.said.label != soft.label)
-                self.tracking = self.tracking.observe(near.score(need), *lost)
+                self._tracking[version] = self.tracking(version).observe(near.score(need), *lost)
+                self._tracking.move_to_end(version)
+        while len(self._tracking) > VERSIONS:
+            self._tracking.popitem(last=False)
         for row, one in zip(made, asked, strict=True):
             place = self._learnt % self._most
             self._kept[place] = row
             self._said[place : place + 1] = [one.said]
             self._learnt += 1
 
-    def answers(self, payloads: Sequence[Any], needs: Sequence[float]) -> list[SoftLabel | None]:
+    def answers(
+        self, payloads: Sequence[Any], needs: Sequence[float], versions: Sequence[str]
+    ) -> list[SoftLabel | None]:
         """What the teacher said of the input nearest to each; None where the student does no worse by itself.
 
         ``needs``: how much each input needs another's answer than the student's
-        (:func:`components.query.pace.need`). None, too, of an input that is not like any of them: of a cosine below
-        :data:`LEAST`.
+        (:func:`components.query.pace.need`); ``versions``: of the student that answered. None, too, of an input that is
+        not like any of them: of a cosine below :data:`LEAST`.
         """
-        if not (payloads and self.tracking.second(1.0)):
+        if not any(self.tracking(version).second(1.0) for version in versions):
             return [None] * len(payloads)
         found = self._nearest(sketches(self._featuriser, payloads, self._seed, PLACES))
         return [
-            near.said if near is not None and self.tracking.second(near.score(need)) else None
-            for near, need in zip(found, needs, strict=True)
+            near.said if near is not None and self.tracking(version).second(near.score(need)) else None
+            for near, need, version in zip(found, needs, versions, strict=True)
         ]
 
     def _nearest(self, made: Sketches) -> list[Nearest | None]:

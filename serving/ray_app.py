@@ -254,8 +254,8 @@ def keep_handles(handles: Mapping[Service, Any]) -> None:
 
 
 def _asker(service: Service) -> Ask:
-    async def ask(entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
-        asked = _HANDLES[service].label.remote(entry.id, entry.payload, urgency, need, student.label)
+    async def ask(entry: Input, student: SoftLabel, urgency: int, need: float, version: str) -> Reply:
+        asked = _HANDLES[service].label.remote(entry.id, entry.payload, urgency, need, student.label, version)
         reply: Reply = await asked
         return reply
 

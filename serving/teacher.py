@@ -64,7 +64,7 @@ PACE = Reply(None, PACED, "the label budget is paced: what is left of it is kept
 class Question(NamedTuple):
     """One input that waits. ``order``: urgency, one less its need, and a number that makes it unique.
 
-    ``student``: the label that the student gave it; empty where that is not known.
+    ``student``: the label that the student of a ``version`` gave it; empty where that is not known.
     """
 
     order: tuple[int, float, int]
@@ -73,6 +73,7 @@ class Question(NamedTuple):
     decoded: Any
     reply: asyncio.Future[Reply]
     student: str = ""
+    version: str = ""
 
     @property
     def need(self) -> float:
@@ -102,11 +103,11 @@ class TeacherService:
         self._asker: asyncio.Task[None] | None = None
 
     async def label(
-        self, input_id: str, payload: bytes, urgency: int = 0, need: float = 1.0, student: str = ""
+        self, input_id: str, payload: bytes, urgency: int = 0, need: float = 1.0, student: str = "", version: str = ""
     ) -> Reply:
         """The answer about an input; ``urgency`` (0: the most) and how much it needs one (0 to 1) say who goes first.
 
-        ``student``: the label that the student gave it.
+        ``student``: the label that the student of a ``version`` gave it.
 
         Raises:
             RecordError: the payload cannot be decoded.
@@ -116,7 +117,8 @@ class TeacherService:
         """
         order = (urgency, 1.0 - need, next(self._numbers))
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, Question(order, input_id, payload, self._decode(payload), reply, student))
+        asked = Question(order, input_id, payload, self._decode(payload), reply, student, version)
+        heapq.heappush(self._waiting, asked)
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._ask())
         return await reply
@@ -146,6 +148,8 @@ class TeacherService:
         for question, reply in zip(batch, found, strict=True):
             if not question.reply.done():
                 question.reply.set_result(reply)
+        if isinstance(self._answer, Answering):
+            await asyncio.to_thread(self._answer.learn)
 
     def _answered(self, batch: Sequence[Question]) -> list[Reply]:
         if self._answer is None:
@@ -206,7 +210,8 @@ class Answering:
     5. Write down each answer for the labeler, signed where there is a key; not where a decision about the teacher came
        between.
     6. Unless the spec wants none, give those that were not asked about what was said of the nearest input
-       (:mod:`serving.neighbours`). The answers are paid for by then, and are given whatever fails here.
+       (:mod:`serving.neighbours`). The answers are paid for by then, and are given whatever fails here. What the others
+       teach the neighbours is for :meth:`learn`, once they are given.
 
     What dies before step 4 leaves its reservation spent, as a labeler's does.
 
@@ -255,7 +260,8 @@ class Answering:
         key = settings.secret("label_signing_key")
         self._signer = Signer(key) if key else None
         self._known: OrderedDict[tuple[str, str], SoftLabel] = OrderedDict()
-        self._near, self._near_of = Neighbours.of(spec), ("", "")
+        self._near: Neighbours | None = None
+        self._near_of, self._nears, self._told = ("", ""), bool(spec.neighbours), list[Asked]()
         self._store, self._looked = store, float("-inf")
         self._orders: int | None = None
         self.calls = 0
@@ -312,28 +318,57 @@ class Answering:
         ``new``: which questions it was asked, and not answered before. A teacher that may have changed teaches the
         neighbours nothing, and what it said before is given to nobody: they begin anew when a person has decided.
         """
-        near, status = self._near, self.guard.state.status if self.guard is not None else "trusted"
-        if near is None:
-            return replies
+        self.learn()
+        status = self.guard.state.status if self.guard is not None else "trusted"
         if (of := (by, status)) != self._near_of:
-            near.forget()
+            self._forget()
             self._near_of = of
-        if status != "trusted":
+        if status != "trusted" or not self._nears:
             return replies
-        told = [
-            Asked(q.decoded, r.soft, q.student, q.need)
+        self._told = [
+            Asked(q.decoded, r.soft, q.student, q.version, q.need)
             for q, r, asked in zip(batch, replies, new, strict=True)
             if asked and r.soft is not None
         ]
-        without = [i for i, r in enumerate(replies) if r.code in (PACE.code, SPENT.code)]
+        without = [
+            (i, q) for i, (q, r) in enumerate(zip(batch, replies, strict=True)) if r.code in (PACE.code, SPENT.code)
+        ]
+        if self._near is None or not without:
+            return replies
+        asked = [q for _, q in without]
         try:
-            near.learn(told)
-            answers = near.answers([batch[i].decoded for i in without], [batch[i].need for i in without])
-            found = dict(zip(without, answers, strict=True))
+            near = self._near.answers([q.decoded for q in asked], [q.need for q in asked], [q.version for q in asked])
         except Exception:  # a featuriser's; the student answers
             log.warning("%s: no neighbours for a batch of %d", self.spec.name, len(batch), exc_info=True)
             return replies
+        found = dict(zip((i for i, _ in without), near, strict=True))
         return [r._replace(near=found.get(i)) for i, r in enumerate(replies)]
+
+    def learn(self) -> None:
+        """Tell the neighbours what the last batch brought.
+
+        Its callers have their answers by then: of a large input this takes a while. Where the featuriser cannot be made
+        (a file of its own is on other hosts alone) there are no neighbours.
+        """
+        told, self._told = self._told, []
+        if not told:
+            return
+        try:
+            if self._near is None:
+                self._near = Neighbours.of(self.spec)
+        except Exception as error:  # whatever a featuriser of the user's raises
+            self._nears = False
+            log.warning("%s: no neighbours answer, the featuriser cannot be made: %s", self.spec.name, error)
+        try:
+            if self._near is not None:
+                self._near.learn(told)
+        except Exception:
+            log.warning("%s: the neighbours learn nothing of %d inputs", self.spec.name, len(told), exc_info=True)
+
+    def _forget(self) -> None:
+        self._told = []
+        if self._near is not None:
+            self._near.forget()
 
     def _drop_forgotten(self) -> None:
         """Drop all that is remembered of inputs with each order to forget an entity, and where none can be seen."""
@@ -347,8 +382,7 @@ class Answering:
             orders = None
         if orders is None or orders != self._orders:
             self._known.clear()
-            if self._near is not None:
-                self._near.forget()
+            self._forget()
         self._orders, self._looked = orders, now
 
     def _audited(self, contents: Sequence[str], batch: Sequence[Question]) -> set[str]:

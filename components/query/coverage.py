@@ -92,12 +92,14 @@ class Coverage:
 def sketches(featuriser: Featuriser, payloads: Sequence[Any], seed: int, places: int = PLACES) -> Sketches:
     """The sketches of decoded payloads, of shape (batch, ``places``); all zeros where an input has no features.
 
-    Each payload is encoded alone: what a batch is padded with is no content. Nor is the id 0 of an axis that differs
-    from input to input, where there are neither weights nor a mask.
+    So are those of an input whose features are not finite. Each payload is encoded alone: what a batch is padded with
+    is no content. Nor is the id 0 of an axis that differs from input to input, where there are neither weights nor a
+    mask.
     """
     found = np.zeros((len(payloads), places), dtype=np.float64)
     for row, payload in zip(found, payloads, strict=True):
         _add(row, featuriser, payload, seed)
+    found[~np.isfinite(found).all(axis=1)] = 0.0
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 

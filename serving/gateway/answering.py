@@ -380,7 +380,8 @@ class Gateway:
         if entry is None or student is None:
             found = Found(None, None, ["its terms of consent allow nobody else to be asked"], {})
         else:
-            found = await self.cascade.answer(entry, student, urgency, self._need(answer))
+            by = answer.model_version or ""
+            found = await self.cascade.answer(entry, student, urgency, self._need(answer), by)
         if unpublished.pop(number, None) is not None:
             self._put(_with(served, found))
         answer.defer_reason = "; ".join([answer.defer_reason or "", *(found.told or ["there is nobody to ask"])])

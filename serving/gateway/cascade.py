@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 HUMAN = "human"
 """Name of the teacher that people are where the workload's own teacher has none behind it."""
 
-Ask = Callable[[Input, SoftLabel, int, float], Awaitable[Reply]]
-"""Asks one of them about an input, beside the student's answer, the request's urgency (0 to 7, RFC 9218) and how much
-the input needs it (0 to 1, :func:`components.query.pace.need`)."""
+Ask = Callable[[Input, SoftLabel, int, float, str], Awaitable[Reply]]
+"""Asks one of them about an input, beside the student's answer, the request's urgency (0 to 7, RFC 9218), how much the
+input needs it (0 to 1, :func:`components.query.pace.need`), and the student's version."""
 
 
 class Found(NamedTuple):
@@ -61,7 +61,7 @@ class Stage:
         self._window = MovingWindowRateLimiter(MemoryStorage())
         self._budget = RateLimitItemPerMinute(options.per_minute) if options.per_minute is not None else None
 
-    async def ask(self, entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
+    async def ask(self, entry: Input, student: SoftLabel, urgency: int, need: float, version: str) -> Reply:
         """The answer, or why there is none.
 
         Codes: ``answered``, ``asked`` (people), ``over_budget``, ``breaker_open``, ``timeout``, ``failed``, and those
@@ -73,7 +73,7 @@ class Stage:
         seconds = self._options.timeout_seconds
         try:
             async with await self._breakers.get_breaker(self.name):
-                found = await asyncio.wait_for(self._ask(entry, student, urgency, need), seconds)
+                found = await asyncio.wait_for(self._ask(entry, student, urgency, need, version), seconds)
         except OpenedState:
             return Reply(None, "breaker_open", f"the {self.name}'s circuit breaker is open")
         except TimeoutError:
@@ -95,13 +95,15 @@ class Cascade:
         self._options, self._outcome = options, outcome
         self.stages: Sequence[Stage] = [Stage(name, asks[name], options) for name in options.to if name in asks]
 
-    async def answer(self, entry: Input, student: SoftLabel, urgency: int, need: float = 1.0) -> Found:
+    async def answer(
+        self, entry: Input, student: SoftLabel, urgency: int, need: float = 1.0, version: str = ""
+    ) -> Found:
         """The first answer that is sure enough, else the surest."""
         best: tuple[SoftLabel | None, DeferTo | None] = None, None
         told: list[str] = []
         waits, near = True, None
         for stage in self.stages:
-            reply = await stage.ask(entry, student, urgency, need)
+            reply = await stage.ask(entry, student, urgency, need, version)
             self._outcome(stage.name, reply.code)
             told.append(reply.why)
             waits = waits and reply.code != PACED
@@ -123,7 +125,7 @@ def people(store: ControlStore, versions: LoadedVersions) -> Ask:
     (:mod:`components.review.human`), and else of a teacher of their own, which no training takes.
     """
 
-    async def ask(entry: Input, student: SoftLabel, *_: float) -> Reply:
+    async def ask(entry: Input, student: SoftLabel, *_: object) -> Reply:
         champion = versions.routing.champion
         if champion is None:
             raise NotFoundError("champion", entry.workload, "a question needs its classes")

@@ -288,6 +288,8 @@ def outputs(spec: Spec, classes: Sequence[str], dimension: int = 0) -> dict[str,
         "version": ("BYTES", (), lambda answers: [a.model_version or "" for a in answers]),
         "arm": ("BYTES", (), lambda answers: [a.arm or "" for a in answers]),
         "defer": ("BOOL", (), lambda answers: [a.defer for a in answers]),
+        "answered_by": ("BYTES", (), lambda answers: [a.answered_by or "" for a in answers]),
+        "degraded": ("BOOL", (), lambda answers: [a.degraded for a in answers]),
         "error": (
             "BYTES",
             (),

@@ -232,10 +232,10 @@ class Platform:
         )
         return [Given(label=a.label, asked=a.answered_by == "teacher") for a in answers]
 
-    async def _asked(self, entry: Input, student: SoftLabel, urgency: int, need: float) -> Reply:
+    async def _asked(self, entry: Input, student: SoftLabel, urgency: int, need: float, version: str) -> Reply:
         future = asyncio.get_running_loop().create_future()
         decoded = entry.payload.decode() if self.spec.payload.decoder == "text" else entry.payload
-        question = Question((urgency, 1.0 - need, 0), entry.id, entry.payload, decoded, future, student.label)
+        question = Question((urgency, 1.0 - need, 0), entry.id, entry.payload, decoded, future, student.label, version)
         return self._answering([question])[0]
 
     def _tick(self) -> None:

@@ -82,7 +82,7 @@ def calls(carried):
         answering = Answering(spec, Settings(home=folder), store, broker, teacher=teacher)
         service = TeacherService(spec.source, answer=answering)
 
-        async def ask(entry, student, urgency, need):
+        async def ask(entry, student, urgency, need, version=""):
             reply = await service.label(entry.id, entry.payload, urgency, need)
             return reply if carried else reply._replace(headers={})
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import msgspec
 import numpy as np
 import pytest
@@ -5,9 +7,9 @@ import pytest
 from components.contracts.records import SoftLabel
 from components.contracts.spec import Deferral, Factory, Label
 from components.contracts.spec.label import Budget
-from components.student.features import featuriser
+from components.student.features import TensorSpec, featuriser
 from drift.tracking import Tracking
-from serving.neighbours import PLACES, Asked, Neighbours
+from serving.neighbours import PLACES, VERSIONS, Asked, Neighbours
 
 ALWAYS = Tracking(weights=(1.0, *[0.0] * (len(Tracking().weights) - 1)))
 """The second is followed whatever the score."""
@@ -32,12 +34,12 @@ def near():
     return Neighbours(words(), 100)
 
 
-def learn(near, texts, said, students, need=0.9):
-    near.learn([Asked(t, s, student, need) for t, s, student in zip(texts, said, students, strict=True)])
+def learn(near, texts, said, students, need=0.9, version="1"):
+    near.learn([Asked(t, s, student, version, need) for t, s, student in zip(texts, said, students, strict=True)])
 
 
-def asked(near, *texts, need=0.9):
-    return near.answers(texts, [need] * len(texts))
+def asked(near, *texts, need=0.9, version="1"):
+    return near.answers(texts, [need] * len(texts), [version] * len(texts))
 
 
 def shown(near, times=1):
@@ -92,9 +94,33 @@ def test_a_neighbour_that_is_less_alike_speaks_for_less(near):
 
 def test_a_student_whose_answer_is_not_known_judges_nobody(near):
     learn(near, BANK, [soft("bank")] * 3, ["x"] * 3)
-    before = near.tracking
+    before = near.tracking("1")
     learn(near, [f"{t} please" for t in BANK], [soft("bank")] * 3, [""] * 3)
-    assert near.tracking == before
+    assert near.tracking("1") == before
+
+
+def test_what_one_version_did_says_nothing_of_another(near):
+    """A candidate that is wrong, or a champion that is no more, takes no answer from the champion that serves."""
+    shown(near, 5)
+    assert asked(near, BANK[0], version="1") == [soft("bank")]
+    assert asked(near, BANK[0], version="2") == [None]
+    assert near.answers([BANK[0]] * 2, [0.9] * 2, ["2", "1"]) == [None, soft("bank")]
+    for n in range(VERSIONS):
+        learn(near, BANK, [soft("bank")] * 3, ["x"] * 3, version=f"new-{n}")
+    assert near.tracking("1") == Tracking(), "who did nothing lately is no more known"
+
+
+def test_an_input_whose_features_are_not_finite_silences_nobody():
+    numbers = SimpleNamespace(
+        signature={"x": TensorSpec(dtype="float32", shape=("batch", 2))},
+        encode=lambda payloads: {"x": np.array(payloads, dtype=np.float32)},
+    )
+    near = Neighbours(numbers, 50)
+    good = [(1.0, 2.0), (1.1, 2.1), (0.9, 1.9)]
+    learn(near, [(np.inf, 1.0), (np.nan, 1.0)], [soft("travel")] * 2, ["x"] * 2)
+    for _ in range(4):
+        learn(near, good, [soft("bank")] * 3, ["x"] * 3)
+    assert asked(near, (1.0, 2.0), (np.inf, 0.0)) == [soft("bank"), None]
 
 
 def test_what_has_nothing_in_common_has_no_neighbour(near):
@@ -110,7 +136,7 @@ def test_unrelated_texts_are_no_neighbours_by_chance():
     )
     near = Neighbours(featuriser(Factory(factory="components.student.text:TextNgrams")), 2_000)
     learn(near, texts, [soft("bank")] * 2_000, [""] * 2_000)
-    near.tracking = ALWAYS
+    near._tracking["1"] = ALWAYS
     assert asked(near, *others).count(None) >= 99
     assert asked(near, *[f"{text} please" for text in texts[:50]]) == [soft("bank")] * 50
 
@@ -125,7 +151,7 @@ def test_the_oldest_go_first(near):
 
 def test_all_is_forgotten_at_once(near):
     shown(near).forget()
-    assert near.tracking == Tracking() and asked(near, *BANK) == [None] * 3
+    assert near.tracking("1") == Tracking() and asked(near, *BANK) == [None] * 3
 
 
 def test_sketches_are_fine_enough_to_find_the_nearest():
@@ -137,7 +163,7 @@ def test_sketches_are_fine_enough_to_find_the_nearest():
     classes = tuple(f"c{n}" for n in range(300))
     said = [SoftLabel.of("s@1", classes, [float(n == m) for m in range(300)]) for n in range(300)]
     learn(near, texts, said, [""] * 300)
-    near.tracking = ALWAYS
+    near._tracking["1"] = ALWAYS
     found = asked(near, *[" ".join([*t.split()[:5], "other"]) for t in texts])
     assert sum(f.label == s.label for f, s in zip(found, said, strict=True)) >= 295
     assert PLACES == 1_024

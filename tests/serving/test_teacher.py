@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from components.query.budget import Budget
 from components.query.selector import Selector
 from components.teachers.contract import Deferred
 from serving.gateway.reply import Reply
+from serving.neighbours import Neighbours
 from serving.teacher import FORGET_SECONDS, SPENT, Answering, TeacherService
 from tests.serving.running import Running
 
@@ -86,8 +88,8 @@ class Whole:
         self.spec, self.store, self.broker, self.answering = spec, store, broker, answering
         self.service = TeacherService(spec.source, answer=answering)
 
-        async def ask(entry, student, urgency, need):
-            return await self.service.label(entry.id, entry.payload, urgency, need, student.label)
+        async def ask(entry, student, urgency, need, version=""):
+            return await self.service.label(entry.id, entry.payload, urgency, need, student.label, version)
 
         self.gateway = Running(spec, store, broker, clock, ask)
         self.gateway.serve(champion)
@@ -259,10 +261,48 @@ def test_a_paid_answer_is_given_and_labels_whatever_fails_beside_it(whole, teach
     def broken(*of):
         raise RecordError("invalid", "x")
 
+    one.answering._near = Neighbours.of(one.spec)
     monkeypatch.setattr(one.answering._near._featuriser, "encode", broken)
     assert {a["answered_by"] for a in one.predict(0.01, -0.01)} == {"teacher"}
-    assert "no neighbours for a batch of 2" in caplog.text
+    one.answering.learn()
+    assert "learn nothing of 2 inputs" in caplog.text
     assert set(one.label()) == {"i0", "i1"} and teacher.calls == 2
+    monkeypatch.setattr(one.answering._near, "answers", broken)
+    monkeypatch.setattr(one.answering, "_paced", set)  # all are
+    assert {a["answered_by"] for a in one.predict(0.03)} == {"student"}
+    assert "no neighbours for a batch of 1" in caplog.text
+
+
+def test_a_featuriser_that_cannot_be_made_here_costs_the_neighbours_alone(whole, teacher, monkeypatch, caplog):
+    def missing(spec):
+        raise ConfigError("features.options.tokenizer", "/models/x", "is not on this host")
+
+    monkeypatch.setattr("serving.teacher.Neighbours.of", missing)
+    one = whole(budget=Limits(per_hour=100, reserve=0.0), audit_share=0.0, audited=0.0, neighbours=100)
+    for x in (0.01, 0.02, 0.03):
+        assert {a["answered_by"] for a in one.predict(x)} == {"teacher"}
+    assert caplog.text.count("no neighbours answer") == 1
+
+
+def test_answers_are_given_before_the_neighbours_learn_of_them(made, teacher, monkeypatch):
+    spec, answering = made(teacher, budget=Limits(per_hour=100), neighbours=100)
+    service, given, learnt = TeacherService(spec.source, answer=answering), threading.Event(), []
+
+    def learn(self):
+        if self._told:
+            assert given.wait(30.0)
+            learnt.extend(self._told)
+
+    monkeypatch.setattr(Answering, "learn", learn)
+
+    async def asked():
+        reply = await service.label("i0", b'{"x": 1}', 0, 1.0, "pos", "1")
+        assert reply.soft is not None and not learnt
+        given.set()
+        await service._asker
+
+    asyncio.run(asked())
+    assert [(told.student, told.version) for told in learnt] == [("pos", "1")]
 
 
 def test_nothing_is_answered_again_while_nobody_can_say_who_is_to_be_forgotten(whole, teacher, monkeypatch):
@@ -397,7 +437,7 @@ def test_nobody_is_asked_about_for_a_caller_that_has_gone(spec):
 def test_an_input_whose_request_is_given_up_is_published_once_and_without_an_answer(
     spec, store, broker, clock, model, allowed
 ):
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         await asyncio.sleep(3_600)
 
     running = Running(spec, store, broker, clock, ask)
@@ -421,7 +461,7 @@ def test_an_input_that_does_not_wait_is_published_at_once(spec, store, broker, c
     async def run():
         asked = asyncio.Event()
 
-        async def ask(entry, student, urgency, need):
+        async def ask(entry, student, urgency, need, version=""):
             asked.set()
             await asyncio.sleep(3_600)
 

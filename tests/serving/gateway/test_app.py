@@ -93,7 +93,7 @@ def test_where_the_spec_says_so_it_is_answered_and_nothing_of_it_leaves_the_repl
     """Not to the stream, not to the teacher, not to a trial of an artifact; and no candidate is judged by it."""
     asked = []
 
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         asked.append(entry)
 
     running = Running(consenting(spec, required=True, otherwise="answer"), store, broker, clock, ask)
@@ -236,7 +236,7 @@ def test_a_body_that_does_not_come_in_time_is_given_up(spec, store, broker, cloc
 def test_overload_sheds_the_least_urgent_first_and_says_when_to_come_back(spec, store, broker, clock, model):
     waiting, let = [], asyncio.Event()
 
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         waiting.append(1)
         await let.wait()
         return Reply(None, "asked")
@@ -507,7 +507,7 @@ def test_a_guard_is_of_one_version(spec, store, broker, clock, model):
 def test_where_the_budget_ends_the_least_sure_and_the_most_novel_were_asked(spec, store, broker, clock, model):
     asked = []
 
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         asked.append(entry.id)
         return Reply(None, "nobody is left")
 
@@ -538,7 +538,7 @@ def test_an_unsure_answer_says_defer(running, model):
 def test_a_deferred_answer_comes_from_the_teacher_where_allowed(spec, store, broker, clock, model):
     asked = []
 
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         asked.append(entry.payload)
         return Reply(SoftLabel(task="classification", space="signs@1", distribution={"pos": 1.0}))
 
@@ -553,7 +553,7 @@ def test_a_deferred_answer_comes_from_the_teacher_where_allowed(spec, store, bro
 
 @pytest.mark.parametrize("trouble", ["none", "raises", "hangs"])
 def test_without_a_teacher_the_students_answer_stands(spec, store, broker, clock, model, trouble):
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         if trouble == "raises":
             raise ConnectionError("away")
         await asyncio.sleep(60)

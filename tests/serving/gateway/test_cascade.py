@@ -24,7 +24,7 @@ STUDENT = soft(0.55)
 
 
 def answering(p, asked=None):
-    async def ask(entry, student, urgency, need):
+    async def ask(entry, student, urgency, need, version=""):
         if asked is not None:
             asked.append(entry.id)
         return Reply(soft(p))
@@ -32,15 +32,15 @@ def answering(p, asked=None):
     return ask
 
 
-async def paced(entry, student, urgency, need):
+async def paced(entry, student, urgency, need, version=""):
     return Reply(None, "paced", "the label budget is paced", near=soft(0.9))
 
 
-async def failing(entry, student, urgency, need):
+async def failing(entry, student, urgency, need, version=""):
     raise ConnectionError("away")
 
 
-async def hanging(entry, student, urgency, need):
+async def hanging(entry, student, urgency, need, version=""):
     await asyncio.sleep(60)
 
 
@@ -92,10 +92,10 @@ REFUSED = AccessError("teacher", "http://m", "password", "401", "set its key")
 def test_what_failed_here_or_in_another_process_is_named(error):
     from ray.exceptions import RayTaskError
 
-    async def elsewhere(entry, student, urgency, need):
+    async def elsewhere(entry, student, urgency, need, version=""):
         raise RayTaskError("label", "Traceback", pickle.loads(pickle.dumps(error))).as_instanceof_cause()  # noqa: S301
 
-    async def here(entry, student, urgency, need):
+    async def here(entry, student, urgency, need, version=""):
         raise error
 
     for asked in (elsewhere, here):
@@ -115,7 +115,7 @@ def time(monkeypatch):
 def test_the_breaker_leaves_a_failing_one_alone_and_tries_again(time):
     calls = []
 
-    async def counted(entry, student, urgency, need):
+    async def counted(entry, student, urgency, need, version=""):
         calls.append(1)
         raise ConnectionError("away")
 
@@ -132,7 +132,7 @@ def test_the_breaker_leaves_a_failing_one_alone_and_tries_again(time):
 
     state = []
 
-    async def once(entry, student, urgency, need):
+    async def once(entry, student, urgency, need, version=""):
         state.append(1)
         if len(state) == 1:
             raise ConnectionError("away")
@@ -151,7 +151,7 @@ def test_the_budget_of_a_minute_is_kept(time):
 
 @pytest.mark.parametrize(("code", "waits"), [("paced", False), ("over_budget", True)])
 def test_what_the_pace_refuses_is_no_more_waited_for(code, waits):
-    async def refuses(entry, student, urgency, need):
+    async def refuses(entry, student, urgency, need, version=""):
         return Reply(None, code, f"{need:g} is not enough")
 
     (found,), outcomes = ask(Deferral(), {"teacher": refuses})

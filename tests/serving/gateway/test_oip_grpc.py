@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException  # noqa: E402
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def teacher(entry, student, urgency, need):
+async def teacher(entry, student, urgency, need, version=""):
     return Reply(SoftLabel(task="classification", space="signs@1", distribution={"neg": 1.0}))
 
 
