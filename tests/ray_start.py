@@ -170,13 +170,18 @@ def forking(modules):
     """
     from ray._private import ray_constants
 
+    from pipelines.fork_server import ENVIRONMENT
+
     assert hasattr(ray_constants, "SETUP_WORKER_FILENAME"), "Ray starts its workers by another program"
     name = f"cohobate-test-ray-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
         listener.listen(64)
-        command, number = [sys.executable, "-P", WORKERS], listener.fileno()
-        server = subprocess.Popen([*command, str(number), *modules], stdin=subprocess.PIPE, pass_fds=[number])
+        number = listener.fileno()
+        server = subprocess.Popen(
+            [sys.executable, "-P", WORKERS, str(number), *modules], env={**os.environ, **ENVIRONMENT},
+            stdin=subprocess.PIPE, pass_fds=[number],
+        )  # fmt: skip
     os.environ["TEST_RAY_WORKERS"], ray_constants.SETUP_WORKER_FILENAME = name, WORKERS
     return server
 

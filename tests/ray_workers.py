@@ -5,6 +5,7 @@ that program: it has a worker forked, and lives as long as that one. With the nu
 it is the process that they are forked from. What starts Ray has it do so (:func:`tests.ray_start.forking`).
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -27,10 +28,16 @@ def asked(argv):
         except OSError as error:
             print(f"there is nothing to fork a worker from ({error}): it is started by itself", file=sys.stderr)
             os.execv(sys.executable, [sys.executable, _ray_s_own(), *argv])  # noqa: S606
-        socket.send_fds(server, [HEADER.pack(len(data))], [sys.stderr.fileno()])
-        server.sendall(data)
-        with server.makefile() as told:
-            return [json.loads(line) for line in told][-1].get("code", 1)
+        answers = []
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(server, [HEADER.pack(len(data))], [sys.stderr.fileno()])
+            server.sendall(data)
+            with server.makefile() as told:
+                answers.extend(json.loads(line) for line in told)
+    if not answers or "code" not in answers[-1]:
+        print("what workers are forked from ended before it told how this one did", file=sys.stderr)
+        return 1
+    return answers[-1]["code"]
 
 
 def _ray_s_own():

@@ -1,10 +1,15 @@
 """The program that sets up the workers of a test's Ray: it has them forked, and starts those that it cannot."""
 
+import socket
 import subprocess
 import sys
+import threading
+import uuid
+from pathlib import Path
 
 import pytest
 
+from pipelines.fork_server import ENVIRONMENT
 from tests import ray_workers
 from tests.ray_start import WORKERS, forking
 
@@ -55,3 +60,34 @@ def test_one_that_cannot_be_forked_is_started_as_ray_does(started, monkeypatch):
     monkeypatch.setenv(ray_workers.VARIABLE, "nobody")
     code, said = started("worker.py")
     assert code == 3 and "nothing to fork a worker from" in said and "given left ['worker.py', 'x'] False" in said
+
+
+@pytest.mark.integration
+def test_what_they_are_forked_from_imports_in_the_environment_of_a_platform_s(server):
+    given = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+    assert {f"{name}={value}".encode() for name, value in ENVIRONMENT.items()} <= set(given)
+
+
+@pytest.mark.parametrize("told", [b"", b'{"pid": 7}\n'])
+@pytest.mark.parametrize("read", [True, False])
+def test_one_fails_that_is_not_told_how_it_ended(started, monkeypatch, told, read):
+    name = f"cohobate-test-ray-{uuid.uuid4().hex}"
+    monkeypatch.setenv(ray_workers.VARIABLE, name)
+
+    def end(listener):
+        """Accept one, and end: where what it said was not read, it finds its connection reset."""
+        connection, _ = listener.accept()
+        with connection:
+            if read:
+                (length,) = ray_workers.HEADER.unpack(connection.recv(ray_workers.HEADER.size))
+                connection.recv(length, socket.MSG_WAITALL)
+            connection.sendall(told)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        server = threading.Thread(target=end, args=(listener,))
+        server.start()
+        code, said = started("worker.py")
+        server.join()
+    assert code == 1 and said == "what workers are forked from ended before it told how this one did\n"

@@ -41,9 +41,12 @@ def platform(settings):
 
 @pytest.fixture
 def warm(settings, fork_server):
-    """The home has a fork server."""
+    """The home has a fork server, which is up for the whole test: else the steps would run by themselves unnoticed."""
+    assert fork_server.up
     settings.home.mkdir(exist_ok=True)
     shutil.copy(fork_server.home / FILE, settings.home)
+    yield
+    assert fork_server.up
 
 
 @pytest.fixture

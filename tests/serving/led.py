@@ -1,10 +1,9 @@
-"""A controller in a process of its own that dies at a failpoint; made by a fork server, which imports once for all."""
+"""A controller as a process of its own, which is killed: what it does, in a module that is quick to import."""
 
 import json
 import threading
 from pathlib import Path
 
-from components.contracts import failpoint
 from components.contracts.errors import ArtifactError
 from components.contracts.spec import load_spec
 from components.control.intent import ModelRef
@@ -12,7 +11,6 @@ from components.control.store import ControlStore
 from components.stream.memory import MemoryBroker
 from serving.control.controller import Controller
 from serving.control.leader import lead
-from tests.forks import end_with_parent
 from tests.serving.conftest import MemoryRegistry
 
 TERM = 0.4
@@ -51,15 +49,13 @@ class FileRegistry(MemoryRegistry):
         whole.replace(self.path)
 
 
-def control(source: str, url: str, folder: str, holder: str, place: str) -> None:
-    """Lead the workload until killed, at ``place`` by itself."""
-    end_with_parent()
-    failpoint.arm(place)
+def control(source: str, url: str, folder: Path, holder: str) -> None:
+    """Lead the workload until killed, by itself where the environment says so."""
     spec, store, broker = load_spec(source), ControlStore(url), MemoryBroker()
     broker.ensure_topics(spec.topics)
 
     def make():
-        registry = FileRegistry(Path(folder) / "registry.json")
+        registry = FileRegistry(folder / "registry.json")
         return Controller(spec, store, registry, broker, f"file://{folder}/artifacts", trial=sound)
 
     lead(store, spec.name, make, term=TERM, stop=threading.Event(), holder=holder)

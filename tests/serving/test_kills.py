@@ -5,16 +5,18 @@ candidate more than the intent does; no lease reaches further than its term; no 
 """
 
 import contextlib
-import multiprocessing
+import os
 import signal
 import threading
 import time
 
 import pytest
 
+from components.contracts import failpoint
 from components.contracts.spec import load_spec
 from components.ledger.ledger import entries, verify
 from serving.replica.loaded_versions import LoadedVersions
+from tests.forks import forked, preload
 from tests.serving.led import FileRegistry, control
 from tests.waiting import wait_for
 
@@ -25,6 +27,8 @@ PATIENCE = 90.0
 
 SLACK = 0.3
 """Seconds by which this process may look later than it means to."""
+
+preload("tests.serving.led")
 
 VERBS = {
     "start": {"version": "2", "skip_shadow": True}, "promote": {}, "pause": {}, "undo": {}, "promote-full": {},
@@ -102,8 +106,8 @@ class Client(threading.Thread):
 class Platform:
     """Two replicas, a client, and whatever controller is alive."""
 
-    def __init__(self, spec, store, model, folder, processes):
-        self.spec, self.store, self.folder, self._processes = spec, store, folder, processes
+    def __init__(self, spec, store, model, folder):
+        self.spec, self.store, self.folder = spec, store, folder
         self.registry_file = folder / "registry.json"
         for version in ("1", "2"):
             FileRegistry(self.registry_file).add(model(version))
@@ -113,10 +117,9 @@ class Platform:
 
     def lead(self, place=""):
         self._n += 1
-        args = (self.spec.source, self.store.url, str(self.folder), f"c{self._n}", place)
-        process = self._processes.Process(target=control, args=args, daemon=True)
-        process.start()
-        return process
+        holder, environment = f"c{self._n}", {**os.environ, failpoint.VARIABLE: place}
+        given = (self.spec.source, self.store.url, self.folder, holder)
+        return forked(control, *given, environment=environment, log=self.folder / f"{holder}.log")
 
     def order(self, verb, wait=PATIENCE):
         key = self.store.order(W, verb, "eve", "a reason", VERBS[verb])
@@ -159,18 +162,11 @@ class Platform:
         assert self.client.failed == [] and self.client.wrong == []
 
 
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.serving.led"])
-    return context
-
-
 @pytest.fixture
-def platform(spec, store, model, tmp_path, processes):
+def platform(spec, store, model, tmp_path):
     path = tmp_path / "signs.yaml"
     path.write_text(path.read_text().replace("lease_seconds: 10", f"lease_seconds: {LEASE}"))
-    made = Platform(load_spec(path), store, model, tmp_path, processes)
+    made = Platform(load_spec(path), store, model, tmp_path)
     yield made
     made.client.end() if made.client.is_alive() else None
     for replica in made.replicas:
