@@ -12,6 +12,7 @@ import pytest
 from pipelines.fork_server import ENVIRONMENT
 from tests import ray_workers
 from tests.ray_start import WORKERS, forking
+from tests.waiting import wait_for
 
 WORKER = """
 import os, sys
@@ -64,8 +65,9 @@ def test_one_that_cannot_be_forked_is_started_as_ray_does(started, monkeypatch):
 
 @pytest.mark.integration
 def test_what_they_are_forked_from_imports_in_the_environment_of_a_platform_s(server):
-    given = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
-    assert {f"{name}={value}".encode() for name, value in ENVIRONMENT.items()} <= set(given)
+    environment = Path(f"/proc/{server.pid}/environ")  # of the program that it is: none while it is loaded
+    wanted = {f"{name}={value}".encode() for name, value in ENVIRONMENT.items()}
+    wait_for(lambda: wanted <= set(environment.read_bytes().split(b"\0")), seconds=30.0)
 
 
 @pytest.mark.parametrize("told", [b"", b'{"pid": 7}\n'])

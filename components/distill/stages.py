@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from components.contracts.errors import AccessError, ConfigError, UnavailableError
+from components.contracts.errors import ConfigError
 from components.contracts.records import SoftLabel, content_hash
 from components.contracts.spec import Factory, Spec, Variant
 from components.contracts.spec.objective import VECTOR, Hidden, Term, imitating
@@ -59,14 +59,14 @@ def traffic_for(stages: Sequence[Stage], spec: Spec, inputs: Callable[[], Unlabe
     """The unlabelled inputs that stages learn from; none where only the one that comes by itself would, in vain.
 
     Raises:
-        UnavailableError, AccessError: the stream does not answer, or not us, and the spec has a stage that needs it.
+        CohobateError: the stream does not answer, or a history cannot be read, and the spec has a stage that needs it.
 
     """
     if all(s.rows != "unlabelled" for s in stages):
         return NONE
     try:
         return inputs()
-    except (UnavailableError, AccessError) as error:
+    except Exception as error:  # what nobody asked for stops no update
         if spec.student.stages:
             raise
         log.warning("%s: the student learns from its labels alone: %s", spec.name, error)
@@ -98,17 +98,17 @@ def staged(
     spec, losses = work.spec, {}
     spent: tuple[Spent, ...] = ()
     for stage in stages:
-        data, payloads = work.data, labelled
-        own = stage not in spec.student.stages
-        if stage.rows == "unlabelled":
-            if not traffic.payloads:
-                log.warning("%s: there are no unlabelled inputs: the stage %s is left out", spec.name, stage.name)
-                continue
-            payloads = traffic.payloads
-            data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
+        own, unlabelled = stage not in spec.student.stages, stage.rows == "unlabelled"
+        if unlabelled and not traffic.payloads:
+            log.warning("%s: there are no unlabelled inputs: the stage %s is left out", spec.name, stage.name)
+            continue
+        payloads = traffic.payloads if unlabelled else labelled
         field = PRETRAIN if own else f"student.stages[{spec.student.stages.index(stage)}].objective"
-        lesson = replace(work, data=data, objective=stage.objective, field=field, epochs=stage.epochs)
+        lesson = replace(work, objective=stage.objective, field=field, epochs=stage.epochs)
         try:
+            if unlabelled:
+                data = TrainingSet(features=encoded(spec, payloads), soft=None, truth=None)
+                lesson = replace(lesson, data=data)
             lesson = with_states(lesson, payloads, run.artifacts, stage.encoder)
             done = run.fit(lesson, f"stage-{stage.name}")
         except Exception as error:  # what nobody asked for stops no update, whatever a teacher's code raises

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import msgspec
+
 from components.contracts.errors import ArtifactError, ConfigError
 from components.contracts.records import NAMED
 from components.contracts.spec import Factory, Privacy, Spec, Variant
@@ -74,10 +76,13 @@ def variant_of(spec: Spec, card: StudentCard, otherwise: Variant) -> Variant:
 
 
 def wanted_of(spec: Spec, card: StudentCard, variant: Variant) -> Factory:
-    """The network of an update that starts from a student: the student's widths are kept where the spec has none."""
+    """The network of an update that starts from a student, whose widths are kept where the spec leaves them open."""
     chosen = variant_of(spec, card, variant)
-    if spec.student.network is None and (chosen.dim, chosen.hidden, chosen.options) == (None, None, {}):
-        return card.network if card.network.factory == BAG else spec.student.network_of(chosen)
+    if spec.student.network is None and card.network.factory == BAG and chosen.name == card.variant:
+        was = card.network.options
+        chosen = msgspec.structs.replace(
+            chosen, dim=chosen.dim or was.get("dim"), hidden=chosen.hidden or was.get("hidden")
+        )
     return spec.student.network_of(chosen)
 
 

@@ -112,8 +112,7 @@ def distill(
     net = seeded(card, spec.source, seed, begin=not warm)
     state, unit = grown(start, card, head_of(net, card.outputs), rows, seed, spec.student.privacy)
     epochs = spec.student.epochs_of(len(rows))
-    name = _run_name(spec, card, parent, seed, epochs)
-    run = Run(name=name, folder=f"{artifacts}/{spec.name}/training/{name}", artifacts=artifacts)
+    run = first = _run(spec, card, parent, seed, epochs, artifacts)
     work = Work(
         spec=spec,
         card=card,
@@ -145,8 +144,9 @@ def distill(
     early = rows.take(np.flatnonzero(kept).tolist())
     beginning = replace(work, data=work.data.take(kept)) if stages else work
     readied, losses, spent = staged(beginning, stages, traffic, early.payloads, run)
-    if not losses:  # whatever it was to learn from traffic it could not
+    if traffic.digest and not losses:  # what it was to learn from traffic it could not: another run's checkpoint may
         traffic, card = NONE, msgspec.structs.replace(card, unlabelled="")
+        run = _run(spec, card, parent, seed, epochs, artifacts)
     work = replace(work, start=readied.start, card=card)
     if start is not None and reshaped:
         likeness = taught(work, start, early, unit or classes, run)
@@ -188,7 +188,8 @@ def distill(
     distilled = export(spec, networks, twin, card, holdout, learnt.calibration, artifacts, counts, done.history)
     distilled = replace(distilled, terms=done.terms)
     # Step 7
-    remove(run.folder)
+    for folder in dict.fromkeys((first.folder, run.folder)):
+        remove(folder)
     return distilled
 
 
@@ -239,8 +240,8 @@ def _told(card: StudentCard, private: Plan | None) -> dict[str, float]:
     }
 
 
-def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int, epochs: int) -> str:
-    """A name that equal updates share, and no others: what a checkpoint is found by.
+def _run(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int, epochs: int, artifacts: str) -> Run:
+    """The run by whose name, which equal updates share and no others, a checkpoint is found.
 
     The code of a network beside the spec is told by the version of the workload, which the bundle is.
     """
@@ -252,4 +253,5 @@ def _run_name(spec: Spec, card: StudentCard, parent: ModelRef | None, seed: int,
         str(seed),
         str(epochs),
     )
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    return Run(name=name, folder=f"{artifacts}/{spec.name}/training/{name}", artifacts=artifacts)

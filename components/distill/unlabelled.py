@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,9 +87,10 @@ def _kept(spec: Spec, windows: Sequence[WindowRow], broker: Broker, forgotten: F
     decoded, out = decoder(spec.payload, spec.source), held_out(spec, _standing(windows))
     seen: set[str] = set()
     left = spec.student.unlabelled_rows
-    for found in _inputs(spec, broker):
+    for found, timed in _inputs(spec, broker):
         content = content_hash(found.payload)
-        if content in seen or found.time <= forgotten.until(found.key):
+        until = forgotten.until(found.key)
+        if content in seen or found.time <= until or (not timed and until > -math.inf):
             continue
         try:
             if found.synthetic is None:
@@ -129,8 +131,11 @@ def _backwards(broker: Broker, place: TopicPartition, end: int, rows: int) -> It
         end = 0 if begun else start
 
 
-def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
-    """The inputs of the topic, newest first, and then the entries of the histories."""
+def _inputs(spec: Spec, broker: Broker) -> Iterator[tuple[Input, bool]]:
+    """The inputs of the topic, newest first, and then the entries of the histories; whether their time is known.
+
+    Entries of a history need not tell it, and have that of the reading then.
+    """
     topic = spec.topic("inputs")
     broker.ensure_topics([topic], spec.partitions)
     with contextlib.closing(broker.consumer([topic], start="latest")) as consumer:
@@ -139,7 +144,7 @@ def _inputs(spec: Spec, broker: Broker) -> Iterator[Input]:
     places = [_backwards(broker, place, end, rows) for place, end in ends.items()]
     for record in heapq.merge(*places, key=lambda r: r.timestamp, reverse=True):
         with contextlib.suppress(RecordError):
-            yield searched(spec, partial(masked_input, spec, decode(Input, record.value)))
+            yield searched(spec, partial(masked_input, spec, decode(Input, record.value))), True
     for uri in spec.student.unlabelled:
         for entry in read_history(_place(uri, spec), spec):
-            yield entry.input
+            yield entry.input, False

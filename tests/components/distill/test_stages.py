@@ -10,11 +10,12 @@ from components.contracts.spec import Factory, Variant
 from components.contracts.spec.objective import Hidden, Kl, Rkd
 from components.contracts.spec.privacy import Privacy
 from components.contracts.spec.student import Cohort, Stage
-from components.contracts.storage import digest_of, get_bytes
+from components.contracts.storage import digest_of, files, get_bytes
 from components.control.intent import ModelRef
 from components.distill import signals
 from components.distill.signals import teacher_states
 from components.distill.stages import pretraining
+from components.distill.start import wanted_of
 from components.distill.train import distill
 from components.distill.unlabelled import Unlabelled
 from components.student.card import StudentCard
@@ -84,6 +85,14 @@ def test_without_traffic_the_stage_is_left_out_and_says_so(spec, window, artifac
     assert done.metrics["unlabelled_rows"] == 0.0 and "no unlabelled inputs" in caplog.text
 
 
+class KilledError(Exception):
+    """What a test ends an update by."""
+
+
+def killed(*_, **__):
+    raise KilledError
+
+
 EMBEDDING = Factory(factory="tests.components.distill.teachers:Embedding")
 
 
@@ -150,6 +159,42 @@ def test_a_champion_keeps_its_widths_where_the_spec_has_none(spec, window, artif
     )
     assert fresh.card.network.options == {"dim": 128, "hidden": 256}
     assert again.card.network == first.card.network and "taught_rows" not in again.metrics
+    network = {
+        name: wanted_of(learning(spec, variants=(one,)), first.card, one).options
+        for name, one in {
+            "one width": Variant(name="tiny", dim=8),
+            "another": Variant(name="tiny", hidden=32),
+            "gone": Variant(name="base"),
+        }.items()
+    }
+    assert network == {
+        "one width": {"dim": 8, "hidden": 16}, "another": {"dim": 8, "hidden": 32}, "gone": {"dim": 128, "hidden": 256},
+    }  # fmt: skip
+
+
+def test_an_update_that_is_made_again_does_not_go_on_from_one_that_had_no_stage(
+    spec, window, artifacts, traffic, tmp_path, monkeypatch
+):
+    """The teacher fails, and the update is killed; then both are well."""
+    with monkeypatch.context() as first:
+        first.setattr("components.distill.stages.with_states", killed)
+        first.setattr("components.distill.train.export", killed)
+        with pytest.raises(KilledError):
+            run(embedding(spec), window, tmp_path.as_uri(), traffic)
+    assert files(f"{tmp_path.as_uri()}/letters/training/*/checkpoint.pt")
+    done = run(embedding(spec), window, tmp_path.as_uri(), traffic)
+    assert "stage_loss_pretrain" in done.metrics
+    assert done.digest == run(embedding(spec), window, artifacts, traffic).digest
+
+
+def test_an_input_that_the_featuriser_refuses_stops_no_update_that_asked_for_none(
+    spec, window, artifacts, traffic, monkeypatch, caplog
+):
+    monkeypatch.setattr("components.distill.stages.encoded", killed)
+    done = run(embedding(spec), window, artifacts, traffic)
+    assert "KilledError" in caplog.text and done.card.unlabelled == ""
+    with pytest.raises(KilledError):
+        run(learning(spec, stages=(GENERAL,)), window, artifacts, traffic)
 
 
 def test_a_stream_that_is_away_stops_the_stages_that_were_asked_for_alone(spec, window, artifacts, caplog):

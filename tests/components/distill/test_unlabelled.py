@@ -71,6 +71,17 @@ def test_an_entity_that_was_forgotten_is_learnt_from_by_what_came_after_alone(br
     assert found == allowed[::-1] and allowed
 
 
+def test_an_entry_of_a_history_has_no_time_by_which_it_came_after_an_order(broker, spec, window, tmp_path):
+    lines = [msgspec.json.encode({"text": t.decode(), "key": "k", "consent": "yes"}) for t in texts(20)]
+    lines += [msgspec.json.encode({"text": t.decode(), "key": "another", "consent": "yes"}) for t in texts(20, 50)]
+    (tmp_path / "old.jsonl").write_bytes(b"\n".join(lines))
+    student = msgspec.structs.replace(spec.student, unlabelled=("old.jsonl",))
+    spec = msgspec.structs.replace(spec, student=student, source=str(tmp_path / "spec.yaml"))
+    order = ForgettingRow(secret="00" * 32, subject=hashed("00" * 32, "k"), at=1_000_000_000.0)
+    found = unlabelled(spec, [window], broker, tmp_path.as_uri(), Forgotten([order])).payloads
+    assert set(found) == {t for t in texts(20, 50) if split_of(content_hash(t), 0.2) == "train"}
+
+
 def test_two_that_freeze_at_once_leave_two_files_and_later_ones_agree(broker, spec, window, tmp_path, monkeypatch):
     put(broker, spec, texts(40))
     first = unlabelled(spec, [window], broker, tmp_path.as_uri(), NOBODY)
