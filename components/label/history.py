@@ -106,8 +106,7 @@ def label_history(
 
 def _chosen(spec: Spec) -> bool:
     """Whether the labeler chooses among inputs, and may skip some."""
-    budget = spec.label.budget
-    return spec.label.policy.kind != "all" or budget.per_hour is not None or budget.per_day is not None
+    return spec.label.policy.kind != "all" or spec.label.budget.limited
 
 
 def _ends(spec: Spec, broker: Broker) -> Positions:

@@ -118,7 +118,7 @@ class Budget:
     @property
     def limited(self) -> bool:
         """Whether there is any limit."""
-        return self.limits.per_hour is not None or self.limits.per_day is not None
+        return self.limits.limited
 
     def allowance(self, elapsed: float) -> float:
         """How many ordinary calls may be planned for what came in the last ``elapsed`` seconds; infinite: no limit.

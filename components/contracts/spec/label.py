@@ -84,6 +84,11 @@ class Budget(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     paced: bool = True
     pace_deferred: bool = False
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.per_hour is not None or self.per_day is not None
+
 
 class Probe(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The watch for a teacher that changes without saying so (:mod:`components.teacher_watch.guard`).

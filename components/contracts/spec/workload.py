@@ -109,12 +109,10 @@ class Spec(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Where the spec leaves it open, :data:`NEIGHBOURS` if the teacher is asked, of classes, within a budget, and what
         it said of one input may be told of another.
         """
-        wanted, limits = self.serve.deferral.neighbours, self.label.budget
-        if wanted is not None:
+        if (wanted := self.serve.deferral.neighbours) is not None:
             return wanted
         fit = "teacher" in self.serve.deferral.to and self.task in NEIGHBOUR_TASKS
-        limited = limits.per_hour is not None or limits.per_day is not None
-        return NEIGHBOURS if fit and limited and self.student.privacy is None else 0
+        return NEIGHBOURS if fit and self.label.budget.limited and self.student.privacy is None else 0
 
     @property
     def bundle(self) -> str | None:
